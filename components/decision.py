@@ -1,0 +1,47 @@
+"""A gate's answer: passed or blocked, each reason with its numbers (idea 5: a gate decides, a fault raises)."""
+
+import json
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from typing import Any, Literal
+
+NAME = "decision.json"
+Level = Literal["block", "warn", "info"]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Reason:
+    """One check: its name, whether it held, what was found and allowed, and how much that weighs."""
+
+    check: str
+    held: bool
+    found: Any
+    allowed: Any
+    message: str
+    level: Level = "block"
+    evidence: list[dict[str, Any]] = field(default_factory=list)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Decision:
+    """The outcome of `gate`; blocked when any check of level "block" did not hold."""
+
+    gate: str
+    reasons: list[Reason]
+
+    @property
+    def passed(self) -> bool:
+        return all(reason.held for reason in self.reasons if reason.level == "block")
+
+    @property
+    def blocking(self) -> list[Reason]:
+        return [reason for reason in self.reasons if reason.level == "block" and not reason.held]
+
+    def write(self, root: Path) -> None:
+        """Write `decision.json` into the artifact directory `root`."""
+        (root / NAME).write_text(json.dumps({"passed": self.passed, **asdict(self)}, indent=1, default=str))
+
+    @classmethod
+    def read(cls, root: Path) -> "Decision":
+        raw = json.loads((root / NAME).read_text())
+        return cls(gate=raw["gate"], reasons=[Reason(**reason) for reason in raw["reasons"]])

@@ -1,0 +1,190 @@
+"""The dataset card: the one declaration from which views, validation, tokens and serving contract derive."""
+
+from datetime import date
+from pathlib import Path
+from typing import Annotated, Literal
+
+import yaml
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
+
+DATASETS = Path(__file__).parent / "datasets"
+
+Kind = Literal["categorical", "multi_categorical", "numeric", "text", "embedding"]
+Weekday = Literal["monday", "tuesday", "wednesday", "thursday", "friday", "saturday", "sunday"]
+Rate = Annotated[float, Field(ge=0, le=1)]
+RESERVED = frozenset({"user_id", "item_id", "event_id", "event_time", "created_time", "position", "basket", "split"})
+
+
+class CardError(ValueError):
+    """A card that cannot be used: which field, what was found, what was expected."""
+
+
+class _Strict(BaseModel):
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+
+class Feature(_Strict):
+    """One item feature: one token of HTFL, one Feast field, one set of expectations."""
+
+    name: str = Field(pattern=r"^[a-z][a-z0-9_]*$")
+    kind: Kind
+    column: str | None = None
+    """Column in the source; the feature's name where it is left out."""
+    table: Literal["items", "interactions"] = "items"
+    """Which source table carries it; a feature read off the interactions must vary in time."""
+    varies_in_time: bool = False
+    separator: str = "|"
+    """Splits a multi_categorical or an embedding that a CSV holds as one string."""
+    max_missing_rate: Rate = 0.5
+    min: float | None = None
+    max: float | None = None
+    max_drift: float = 0.25
+    """Population stability index against the last accepted run above which validation warns."""
+    dimension: int | None = Field(default=None, gt=0)
+
+    @property
+    def source_column(self) -> str:
+        return self.column or self.name
+
+    @model_validator(mode="after")
+    def _consistent(self) -> "Feature":
+        if self.name in RESERVED:
+            raise ValueError(f"feature name {self.name!r} is reserved; choose another name and keep the column")
+        if (self.kind == "embedding") != (self.dimension is not None):
+            raise ValueError(f"feature {self.name!r}: an embedding needs `dimension`, other kinds must not have it")
+        if self.varies_in_time and self.kind not in ("numeric", "categorical"):
+            raise ValueError(f"feature {self.name!r}: only numeric and categorical features may vary in time")
+        if self.table == "interactions" and not self.varies_in_time:
+            raise ValueError(f"feature {self.name!r} is read off the interactions: set varies_in_time: true")
+        return self
+
+
+class Columns(_Strict):
+    """Source columns of the two tables. Give `event_time`, or `position` where only the order is known."""
+
+    user_id: str = "user_id"
+    item_id: str = "item_id"
+    event_time: str | None = None
+    position: str | None = None
+    basket: str | None = None
+    quantity: str | None = None
+    item_key: str = "item_id"
+    item_available_at: str | None = None
+    """Items table: when a row became known. Left out: known before the first interaction."""
+
+    @model_validator(mode="after")
+    def _ordered(self) -> "Columns":
+        if self.event_time is None and self.position is None:
+            raise ValueError("columns: give event_time, or position where only the order is known")
+        return self
+
+
+class Source(_Strict):
+    """Where the data is. `adapter` names a module of components/ingest/sources."""
+
+    adapter: Literal["marketplace", "online_retail", "amazon_beauty", "files"]
+    interactions: Path | None = None
+    items: Path | None = None
+    timezone: str = "UTC"
+    """Zone of source times that carry none."""
+    options: dict[str, int | float | str | bool] = Field(default_factory=dict)
+    """Settings of the adapter, e.g. days, users, items and seed of the marketplace."""
+
+
+class Split(_Strict):
+    """`time`: the last days are held out. `order`: each user's last event is test, the one before validation."""
+
+    by: Literal["time", "order"]
+    validation_days: int = Field(default=7, gt=0)
+    test_days: int = Field(default=7, gt=0)
+
+
+class Calendar(_Strict):
+    """On which days no events are expected."""
+
+    closed_weekdays: list[Weekday] = Field(default_factory=list)
+    closed_days: list[date] = Field(default_factory=list)
+    max_missing_days: int = 0
+    """Open days without events above which validation blocks."""
+
+
+class Limits(_Strict):
+    """What is acceptable before the run blocks."""
+
+    max_rejected_rate: Rate = 0.05
+    min_interactions: int = 1
+    max_orphan_rate: Rate = 0.0
+    """Share of interactions whose item the items table does not have."""
+    max_age_days: float | None = None
+    """Age of the newest event at `as_of` above which the data counts as stale."""
+
+
+class DatasetCard(_Strict):
+    """See docs/contracts.md, "The card". Read with `load_card`."""
+
+    name: str = Field(pattern=r"^[a-z][a-z0-9_]*$")
+    description: str
+    source: Source
+    columns: Columns = Columns(event_time="event_time")
+    features: list[Feature]
+    title: str | None = None
+    """The feature that people read as the item's name."""
+    split: Split
+    repeats: bool = False
+    """Whether a shopper may want the same item again; where not, seen items are masked in ranking."""
+    ties: Literal["basket", "order"] = "order"
+    """`basket`: events of a user at one time (or with one basket id) have no order among them."""
+    calendar: Calendar = Calendar()
+    limits: Limits = Limits()
+
+    @model_validator(mode="after")
+    def _consistent(self) -> "DatasetCard":
+        names = [feature.name for feature in self.features]
+        if doubled := sorted({name for name in names if names.count(name) > 1}):
+            raise ValueError(f"features: {', '.join(doubled)} declared twice")
+        if self.title is not None and self.title not in names:
+            raise ValueError(f"title: {self.title!r} is none of the features {names}")
+        if self.source.adapter == "files" and (self.source.interactions is None or self.source.items is None):
+            raise ValueError("source: the files adapter needs `interactions` and `items`")
+        if self.split.by == "time" and self.columns.event_time is None:
+            raise ValueError("split: by time needs columns.event_time; order-only data splits by order")
+        return self
+
+    @property
+    def varying(self) -> list[Feature]:
+        return [feature for feature in self.features if feature.varies_in_time]
+
+    @property
+    def static(self) -> list[Feature]:
+        return [feature for feature in self.features if not feature.varies_in_time]
+
+
+def load_card(name_or_path: str) -> DatasetCard:
+    """Read a card by its name in feature_repo/datasets or by a path to a YAML file.
+
+    Relative paths in `source` are taken from the card's folder. Raises `CardError`.
+    """
+    path = Path(name_or_path)
+    if path.suffix not in (".yaml", ".yml"):
+        path = DATASETS / f"{name_or_path}.yaml"
+    if not path.is_file():
+        known = ", ".join(sorted(card.stem for card in DATASETS.glob("*.yaml")))
+        raise CardError(f"dataset {name_or_path!r}: no card at {path}. Known: {known}; or give a path to a .yaml file.")
+    try:
+        raw = yaml.safe_load(path.read_text())
+    except yaml.YAMLError as error:
+        raise CardError(f"{path}: is not valid YAML: {error}") from error
+    try:
+        card = DatasetCard.model_validate(raw)
+    except ValidationError as error:
+        lines = [f"{path}: {'.'.join(map(str, e['loc'])) or 'card'}: {e['msg']} (found {_short(e['input'])})"
+                 for e in error.errors()]
+        raise CardError("\n".join(lines)) from error
+    located = {key: (path.parent / value).resolve()
+               for key in ("interactions", "items") if (value := getattr(card.source, key)) is not None}
+    return card.model_copy(update={"source": card.source.model_copy(update=located)})
+
+
+def _short(value: object) -> str:
+    text = repr(value)
+    return text if len(text) <= 80 else text[:77] + "..."
