@@ -37,6 +37,16 @@ class Decision:
     def blocking(self) -> list[Reason]:
         return [reason for reason in self.reasons if reason.level == "block" and not reason.held]
 
+    def summary(self) -> dict[str, Any]:
+        """What a run's record keeps: the outcome, the numbers found, and the sentences of what did not hold."""
+        return {
+            "passed": self.passed,
+            "checks": len(self.reasons),
+            "found": {reason.check: reason.found for reason in self.reasons},
+            "blocked": [reason.message for reason in self.blocking],
+            "warned": [reason.message for reason in self.reasons if reason.level == "warn" and not reason.held],
+        }
+
     def write(self, root: Path) -> None:
         """Write `decision.json` into the artifact directory `root`."""
         (root / NAME).write_text(json.dumps({"passed": self.passed, **asdict(self)}, indent=1, default=str))

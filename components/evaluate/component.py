@@ -1,0 +1,42 @@
+"""Kubeflow component of the model gate."""
+
+from kfp import dsl
+
+from components.image import TRAIN
+
+
+@dsl.component(base_image=TRAIN, install_kfp_package=False)
+def evaluate(
+    run_id: str,
+    sequences: dsl.Input[dsl.Dataset],
+    model: dsl.Input[dsl.Model],
+    baseline: dsl.Input[dsl.Model],
+    champion: dsl.Input[dsl.Artifact],
+    evaluation: dsl.Output[dsl.Artifact],
+    metrics: dsl.Output[dsl.Metrics],
+    page: dsl.Output[dsl.HTML],
+) -> bool:
+    """Compare the model with popularity, the baseline and the champion; False where it must not be pushed."""
+    import shutil
+    from pathlib import Path
+
+    from components.task import Task
+
+    inputs = {
+        "sequences": sequences.path,
+        "model": model.path,
+        "baseline": baseline.path,
+        "champion": champion.path,
+    }
+    task = Task("evaluate", run_id=run_id, module="components.evaluate.step", inputs=inputs)
+
+    def make(out: Path, scratch: Path) -> dict:
+        from components.evaluate import step
+
+        return step.run(**task.inputs, evaluation=out)
+
+    report = task.reuse_or_make(evaluation.path, kind="evaluation", config=dict, make=make)
+    for name, value in report["metrics"].items():
+        metrics.log_metric(name, value)
+    shutil.copyfile(Path(evaluation.path) / "page.html", page.path)
+    return report["passed"]

@@ -1,0 +1,39 @@
+"""Kubeflow component of the features step."""
+
+from kfp import dsl
+
+from components.image import TRAIN
+
+
+@dsl.component(base_image=TRAIN, install_kfp_package=False)
+def features(
+    run_id: str,
+    card: str,
+    events: dsl.Input[dsl.Dataset],
+    facts: dsl.Input[dsl.Artifact],
+    sequences: dsl.Output[dsl.Dataset],
+):
+    """Join every event with the feature values of its moment, through Feast."""
+    from pathlib import Path
+
+    from components.task import Task
+    from feature_repo.card import DatasetCard
+
+    dataset = DatasetCard.model_validate_json(card)
+    inputs = {"events": events.path, "facts": facts.path}
+    task = Task("features", run_id=run_id, module="components.features.step", inputs=inputs)
+
+    def make(out: Path, scratch: Path) -> dict:
+        from components.features import step
+
+        return step.run(
+            card=dataset,
+            events=task.inputs["events"],
+            facts=task.inputs["facts"],
+            feast_root=scratch,
+            sequences=out,
+        )
+
+    task.reuse_or_make(
+        sequences.path, kind="sequences", config=lambda: {"card": dataset.model_dump(mode="json")}, make=make
+    )

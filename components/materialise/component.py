@@ -1,0 +1,32 @@
+"""Kubeflow component that fills the online store; never reused."""
+
+from kfp import dsl
+
+from components.image import TRAIN
+
+
+@dsl.component(base_image=TRAIN, install_kfp_package=False)
+def materialise(
+    run_id: str,
+    card: str,
+    events: dsl.Input[dsl.Dataset],
+    facts: dsl.Input[dsl.Artifact],
+    sequences: dsl.Input[dsl.Dataset],
+    materialised: dsl.Output[dsl.Artifact],
+):
+    """Write item features and user histories into Feast's online store, as of the run's moment."""
+    from components import workspace
+    from components.materialise import step
+    from components.task import Task
+    from feature_repo.card import DatasetCard
+
+    dataset = DatasetCard.model_validate_json(card)
+    inputs = {"events": events.path, "facts": facts.path, "sequences": sequences.path}
+    task = Task("materialise", run_id=run_id, module="components.materialise.step", inputs=inputs)
+    task.make_always(
+        materialised.path,
+        kind="materialised",
+        make=lambda out, scratch: step.run(
+            card=dataset, **task.inputs, feast_root=workspace.feature_store(dataset.name), materialised=out
+        ),
+    )

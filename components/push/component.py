@@ -1,0 +1,42 @@
+"""Kubeflow component that releases a model; never reused."""
+
+from kfp import dsl
+
+from components.image import TRAIN
+
+
+@dsl.component(base_image=TRAIN, install_kfp_package=False)
+def push(
+    run_id: str,
+    archive: dsl.Input[dsl.Model],
+    model: dsl.Input[dsl.Model],
+    evaluation: dsl.Input[dsl.Artifact],
+    infra_validation: dsl.Input[dsl.Artifact],
+    release: dsl.Output[dsl.Artifact],
+):
+    """Register the model with its lineage and propose it to the rollout table."""
+    from components import workspace
+    from components.push import step
+    from components.task import Task, lineage
+
+    inputs = {
+        "archive": archive.path,
+        "model": model.path,
+        "evaluation": evaluation.path,
+        "infra_validation": infra_validation.path,
+    }
+    task = Task("push", run_id=run_id, module="components.push.step", inputs=inputs)
+    task.make_always(
+        release.path,
+        kind="release",
+        make=lambda out, scratch: step.run(
+            archive=task.inputs["archive"],
+            model=task.inputs["model"],
+            evaluation=task.inputs["evaluation"],
+            lineage=lineage(run_id),
+            mlflow_url=workspace.mlflow_url(),
+            rollout_url=workspace.rollout_url(),
+            store=workspace.releases(),
+            release=out,
+        ),
+    )

@@ -1,0 +1,39 @@
+"""Kubeflow component of the resolve step."""
+
+from kfp import dsl
+
+from components.image import TRAIN
+
+
+@dsl.component(base_image=TRAIN, install_kfp_package=False)
+def resolve(
+    run_id: str,
+    card: str,
+    as_of: str,
+    events: dsl.Input[dsl.Dataset],
+    facts: dsl.Output[dsl.Artifact],
+    champion: dsl.Output[dsl.Artifact],
+):
+    """Turn "now" into facts that every later step receives; never reused."""
+    from components import workspace
+    from components.resolve import champion as champion_step
+    from components.resolve import step
+    from components.task import Task
+    from feature_repo.card import DatasetCard
+
+    dataset = DatasetCard.model_validate_json(card)
+    inputs = {"events": events.path}
+    task = Task("resolve", run_id=run_id, module="components.resolve.step", inputs=inputs)
+    task.make_always(
+        facts.path,
+        kind="facts",
+        make=lambda out, scratch: step.run(card=dataset, events=task.inputs["events"], as_of=as_of or None, facts=out),
+    )
+    task = Task("champion", run_id=run_id, module="components.resolve.champion")
+    task.make_always(
+        champion.path,
+        kind="champion",
+        make=lambda out, scratch: champion_step.run(
+            name=dataset.name, rollout_url=workspace.rollout_url(), champion=out
+        ),
+    )

@@ -1,0 +1,205 @@
+"""What every Kubeflow wrapper does around its step: reuse by content, seal, record, and tell a fault once.
+
+A step writes into a partial folder that becomes an artifact only when it is complete, so that a killed step
+leaves nothing a reader could take for whole.
+"""
+
+import json
+import os
+import shutil
+import subprocess
+import sys
+import time
+import traceback
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import asdict, dataclass, field
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any, Literal
+
+from components import workspace
+from components.code_digest import code_digest
+from components.console import emit
+from components.errors import InputError
+from components.manifest import Manifest, digest_json
+from feature_repo.card import CardError
+
+Report = dict[str, Any]
+Status = Literal["running", "done", "reused", "failed"]
+
+
+@dataclass(kw_only=True)
+class Record:
+    """What a run remembers of one task; `runs/<run>/<task>.json`."""
+
+    task: str
+    status: Status
+    started: str
+    seconds: float = 0.0
+    key: str = ""
+    artifact: str = ""
+    digest: str = ""
+    parents: dict[str, str] = field(default_factory=dict)
+    report: Report = field(default_factory=dict)
+    notes: Report = field(default_factory=dict)
+    error: str = ""
+    input_fault: bool = False
+
+    def write(self, run_id: str) -> None:
+        path = workspace.runs() / run_id / f"{self.task}.json"
+        path.parent.mkdir(parents=True, exist_ok=True)
+        partial = path.with_suffix(".partial")
+        partial.write_text(json.dumps(asdict(self), indent=1, default=str))
+        os.replace(partial, path)
+
+
+def read_records(run_id: str) -> dict[str, Record]:
+    """The records of a run by task, in the order in which the tasks started."""
+    paths = (workspace.runs() / run_id).glob("*.json")
+    records = [Record(**json.loads(path.read_text())) for path in paths]
+    return {record.task: record for record in sorted(records, key=lambda record: record.started)}
+
+
+def lineage(run_id: str) -> Report:
+    """Where a run's results came from: every task's artifact digest with its parents, and the code's commit."""
+    tasks = {
+        name: {"digest": record.digest, "parents": record.parents, "artifact": record.artifact}
+        for name, record in read_records(run_id).items()
+        if record.digest
+    }
+    return {"run_id": run_id, "commit": commit(), "tasks": tasks}
+
+
+def commit() -> str:
+    """The code's commit: `$HETERREC_COMMIT` in an image, git's answer in a checkout, else "unknown"."""
+    if named := os.environ.get("HETERREC_COMMIT"):
+        return named
+    command = ["git", "-C", str(workspace.ROOT), "describe", "--always", "--dirty", "--abbrev=12"]
+    try:
+        return subprocess.run(command, capture_output=True, text=True, check=True).stdout.strip()
+    except (OSError, subprocess.CalledProcessError):
+        return "unknown"
+
+
+class Task:
+    """One execution of a step in a run.
+
+    `module` is the step's dotted name, whose code becomes part of the key; `inputs` are artifacts, verified first.
+    """
+
+    def __init__(self, name: str, *, run_id: str, module: str, inputs: Mapping[str, str | Path] | None = None) -> None:
+        self.name, self.run_id, self.module = name, run_id, module
+        self.inputs = {key: Path(path) for key, path in (inputs or {}).items()}
+        self._record = Record(task=name, status="running", started=datetime.now(UTC).isoformat())
+        self._clock = time.monotonic()
+
+    def reuse_or_make(
+        self, output: str | Path, *, kind: str, config: Callable[[], Report], make: Callable[[Path, Path], Report]
+    ) -> Report:
+        """Give `output` the artifact of this very code, config and inputs: the stored one, or made by `make`.
+
+        `make(out, scratch)` writes the content into `out` and returns the report; what it leaves in `scratch` is
+        there again when a killed attempt is repeated.
+        """
+        with self._recorded():
+            key = self._key(config())
+            stored = workspace.artifacts() / kind / key
+            manifest = _verified(stored, kind)
+            if manifest is None:
+                manifest = self._make(stored, kind=kind, make=make)
+                status: Status = "done"
+            else:
+                status = "reused"
+            _link_tree(stored, Path(output))
+            return self._finish(status, stored, manifest, key)
+
+    def make_always(self, output: str | Path, *, kind: str, make: Callable[[Path, Path], Report]) -> Report:
+        """Like `reuse_or_make` for steps that act on the world, and so are never reused."""
+        with self._recorded():
+            key = f"{self.run_id}-{self.name}"
+            stored = workspace.artifacts() / kind / key
+            shutil.rmtree(stored, ignore_errors=True)
+            manifest = self._make(stored, kind=kind, make=make)
+            _link_tree(stored, Path(output))
+            return self._finish("done", stored, manifest, key)
+
+    def annotate(self, **facts: Any) -> None:
+        """Add facts about this run, not about the artifact, to the record."""
+        self._record.notes.update(facts)
+        self._record.write(self.run_id)
+
+    def _key(self, config: Report) -> str:
+        self._record.parents = {name: Manifest.verify(path).digest for name, path in self.inputs.items()}
+        parts = {"code": code_digest(self.module), "config": config, "inputs": self._record.parents}
+        return digest_json(parts)[:20]
+
+    def _make(self, stored: Path, *, kind: str, make: Callable[[Path, Path], Report]) -> Manifest:
+        parents = {name: Manifest.verify(path).digest for name, path in self.inputs.items()}
+        self._record.parents = parents
+        partial = stored.with_name(f".{stored.name}.partial")
+        shutil.rmtree(partial, ignore_errors=True)
+        partial.mkdir(parents=True)
+        scratch = workspace.scratch() / kind / stored.name
+        scratch.mkdir(parents=True, exist_ok=True)
+        report = make(partial, scratch)
+        manifest = Manifest.seal(partial, kind=kind, parents=parents, facts={"report": report, "run": self.run_id})
+        os.replace(partial, stored)
+        shutil.rmtree(scratch)
+        return manifest
+
+    def _finish(self, status: Status, stored: Path, manifest: Manifest, key: str) -> Report:
+        record = self._record
+        record.status, record.key, record.artifact, record.digest = status, key, str(stored), manifest.digest
+        record.report = manifest.facts["report"]
+        return record.report
+
+    @contextmanager
+    def _recorded(self) -> Iterator[None]:
+        """Record the start, the end or the fault; a fault of the input ends the process with status 2."""
+        self._record.write(self.run_id)
+        emit("task_started", task=self.name)
+        try:
+            yield
+        except BaseException as error:
+            record = self._record
+            record.status, record.seconds = "failed", time.monotonic() - self._clock
+            record.input_fault = isinstance(error, InputError | CardError)
+            record.error = str(error) if record.input_fault else f"{type(error).__name__}: {error}"
+            record.write(self.run_id)
+            emit("task_failed", task=self.name, error=record.error, input_fault=record.input_fault)
+            if record.input_fault:
+                traceback.print_exc()
+                sys.exit(2)
+            raise
+        self._record.seconds = time.monotonic() - self._clock
+        self._record.write(self.run_id)
+        emit("task_ended", task=self.name, status=self._record.status, seconds=round(self._record.seconds, 2))
+
+
+def _verified(stored: Path, kind: str) -> Manifest | None:
+    if not stored.is_dir():
+        return None
+    try:
+        return Manifest.verify(stored, kind=kind)
+    except InputError as error:
+        # A damaged artifact costs its making, never a wrong answer.
+        emit("artifact_damaged", artifact=str(stored), error=str(error))
+        shutil.rmtree(stored)
+        return None
+
+
+def _link_tree(source: Path, target: Path) -> None:
+    """Copy a sealed artifact by hard links where the file system allows, by content elsewhere."""
+    if target.is_dir():
+        shutil.rmtree(target)
+    elif target.exists():
+        target.unlink()
+    shutil.copytree(source, target, copy_function=_link_or_copy)
+
+
+def _link_or_copy(source: str, target: str) -> None:
+    try:
+        os.link(source, target)
+    except OSError:
+        shutil.copy2(source, target)

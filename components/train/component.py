@@ -1,0 +1,42 @@
+"""Kubeflow component of training; the same for HeterRec and for the baseline it is measured against."""
+
+from kfp import dsl
+
+from components.image import TRAIN
+
+
+@dsl.component(base_image=TRAIN, install_kfp_package=False)
+def train(
+    run_id: str,
+    task_name: str,
+    recipe: str,
+    sequences: dsl.Input[dsl.Dataset],
+    model: dsl.Output[dsl.Model],
+    metrics: dsl.Output[dsl.Metrics],
+):
+    """Train the model that `recipe` describes; a killed attempt goes on from its last checkpoint."""
+    import json
+    from pathlib import Path
+
+    from components.task import Task
+
+    inputs = {"sequences": sequences.path}
+    task = Task(task_name, run_id=run_id, module="components.train.step", inputs=inputs)
+
+    def make(out: Path, scratch: Path) -> dict:
+        from components.train import step
+        from components.train.progress import EventProgress
+        from heterrec.recipes import TrainConfig
+
+        return step.run(
+            config=TrainConfig.from_json(recipe),
+            sequences=task.inputs["sequences"],
+            model=out,
+            scratch=scratch,
+            progress=EventProgress(task_name),
+        )
+
+    report = task.reuse_or_make(model.path, kind="model", config=lambda: json.loads(recipe), make=make)
+    for name, value in report.items():
+        if isinstance(value, int | float):
+            metrics.log_metric(name, value)

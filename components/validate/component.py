@@ -1,0 +1,40 @@
+"""Kubeflow component of the data gate."""
+
+from kfp import dsl
+
+from components.image import TRAIN
+
+
+@dsl.component(base_image=TRAIN, install_kfp_package=False)
+def validate(
+    run_id: str,
+    card: str,
+    events: dsl.Input[dsl.Dataset],
+    facts: dsl.Input[dsl.Artifact],
+    validation: dsl.Output[dsl.Artifact],
+    page: dsl.Output[dsl.HTML],
+) -> bool:
+    """Hold the data against its card with Great Expectations; False where the run must not go on."""
+    import shutil
+    from pathlib import Path
+
+    from components.task import Task
+    from feature_repo.card import DatasetCard
+
+    dataset = DatasetCard.model_validate_json(card)
+    inputs = {"events": events.path, "facts": facts.path}
+    task = Task("validate", run_id=run_id, module="components.validate.step", inputs=inputs)
+
+    def make(out: Path, scratch: Path) -> dict:
+        from components.validate import step
+
+        decision = step.run(
+            card=dataset, events=task.inputs["events"], facts=task.inputs["facts"], reference=None, validation=out
+        )
+        return decision.summary()
+
+    report = task.reuse_or_make(
+        validation.path, kind="validation", config=lambda: {"card": dataset.model_dump(mode="json")}, make=make
+    )
+    shutil.copyfile(Path(validation.path) / "page.html", page.path)
+    return report["passed"]

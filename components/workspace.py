@@ -1,0 +1,46 @@
+"""Where runs keep what outlives them: one folder, found through the environment variable HETERREC_HOME."""
+
+import os
+from pathlib import Path
+
+ROOT = Path(__file__).parent.parent
+
+
+def home() -> Path:
+    """The workspace: `$HETERREC_HOME`, or `var/` in the project's root."""
+    return Path(os.environ.get("HETERREC_HOME") or ROOT / "var").resolve()
+
+
+def artifacts() -> Path:
+    """Sealed artifacts, by kind and content key."""
+    return home() / "artifacts"
+
+
+def scratch() -> Path:
+    """What a killed step left for its next attempt, by the same keys."""
+    return home() / "scratch"
+
+
+def runs() -> Path:
+    """One folder a run: a record of each task, the page, the log."""
+    return home() / "runs"
+
+
+def releases() -> Path:
+    """Archives that were pushed, by model and version."""
+    return home() / "releases"
+
+
+def feature_store(dataset: str) -> Path:
+    """Registry and online store of a data set."""
+    return home() / "feast" / dataset
+
+
+def rollout_url() -> str:
+    """SQLAlchemy address of the rollout table: `$HETERREC_ROLLOUT_URL`, or SQLite in the workspace."""
+    return os.environ.get("HETERREC_ROLLOUT_URL") or f"sqlite:///{home() / 'rollout.db'}"
+
+
+def mlflow_url() -> str:
+    """MLflow's tracking address: `$MLFLOW_TRACKING_URI`, or SQLite in the workspace."""
+    return os.environ.get("MLFLOW_TRACKING_URI") or f"sqlite:///{home() / 'mlflow.db'}"
