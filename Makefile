@@ -1,0 +1,46 @@
+# Everything sets itself up; `make help` lists the targets.
+DATASET ?= marketplace
+PYTHON := .venv/bin/python
+export PYTHONPATH := $(CURDIR)
+export GX_ANALYTICS_ENABLED := false
+export MLFLOW_DISABLE_TELEMETRY := true
+export DO_NOT_TRACK := 1
+export FEAST_USAGE := False
+
+.PHONY: help setup run test serve compile check format lock clean
+
+help:  ## list the targets
+	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | awk -F':.*## ' '{printf "  make %-10s %s\n", $$1, $$2}'
+
+setup:  ## make .venv from requirements.lock (done by every target that needs it)
+	@scripts/setup.sh
+
+run: setup  ## data to served recommendation on this machine; DATASET=marketplace|online_retail|amazon_beauty|path.yaml
+	@$(PYTHON) -m pipelines run --dataset $(DATASET)
+	@$(PYTHON) -m serving ask --dataset $(DATASET)
+
+test: setup  ## all tests, over the real libraries and a real TorchServe
+	@$(PYTHON) -m pytest tests
+
+serve: setup  ## TorchServe with the champion (and challenger), and a curl line to try; ends with Ctrl-C
+	@$(PYTHON) -m serving up --dataset $(DATASET)
+
+compile: setup  ## write build/training.yaml for a Kubeflow cluster
+	@$(PYTHON) -m pipelines compile
+
+check: setup  ## ruff, strict types, import directions: what CI checks
+	@.venv/bin/ruff check .
+	@.venv/bin/ruff format --check .
+	@.venv/bin/mypy
+	@.venv/bin/lint-imports --no-cache
+
+format: setup  ## rewrite the sources in the one format
+	@.venv/bin/ruff check --fix .
+	@.venv/bin/ruff format .
+
+lock: setup  ## resolve requirements.lock anew from pyproject.toml
+	@.venv/bin/uv pip compile pyproject.toml --group train --group serve --group gateway --group dev \
+		--python-version 3.11 --no-emit-package torch -o requirements.lock
+
+clean:  ## remove the workspace (runs, artifacts, stores, models); keeps .venv
+	rm -rf var build

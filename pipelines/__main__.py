@@ -1,0 +1,175 @@
+"""The command line of the pipelines: `python -m pipelines run|compile|status|lineage`."""
+
+import argparse
+import json
+import sys
+import time
+import traceback
+from collections.abc import Sequence
+from datetime import UTC, datetime
+from pathlib import Path
+
+from rich.console import Console
+
+from components import workspace
+from components.errors import InputError
+from components.task import read_records
+from feature_repo.card import CardError, DatasetCard, load_card
+
+console = Console(highlight=False, soft_wrap=True)
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Run one command; 0 success (a blocked gate is a success), 1 a fault, 2 bad input."""
+    options = _parser().parse_args(arguments)
+    try:
+        return int(options.command(options))
+    except (InputError, CardError) as error:
+        if options.debug:
+            traceback.print_exc()
+        for line in str(error).splitlines():
+            console.print(f"[red]error[/] {_plain(line)}")
+        return 2
+
+
+def _run(options: argparse.Namespace) -> int:
+    from heterrec import recipes
+    from pipelines import local
+    from pipelines.lock import run_lock
+
+    card = _with_options(load_card(options.dataset), options.option)
+    recipe = recipes.by_name(options.recipe, seed=options.seed)
+    baseline = recipes.by_name(options.baseline, seed=options.seed)
+    if options.shuffle_targets:
+        recipe = recipes.with_shuffled_targets(recipe)
+    as_of = _moment(options.as_of)
+    run_id = f"{card.name}-{datetime.now(UTC):%Y%m%dT%H%M%S}"
+    started = time.monotonic()
+    console.print(f"run {run_id}  (workspace {workspace.home()})")
+    with run_lock(run_id):
+        outcome = local.run(
+            run_id=run_id, card=card, recipe=recipe.to_json(), baseline=baseline.to_json(), as_of=as_of
+        )
+    console.print(f"[bold]{outcome.ending}[/] after {time.monotonic() - started:.0f} s")
+    for gate in ("validate", "evaluate", "infra_validate"):
+        if gate in outcome.records:
+            for message in outcome.records[gate].report.get("blocked", []):
+                console.print(f"  {gate}: {_plain(message)}")
+    console.print(f"page: {outcome.page}")
+    if failed := outcome.failed:
+        if not failed.input_fault or options.debug:
+            console.print(f"log:  {outcome.page.parent / 'log.txt'}")
+        raise_or_tell(failed.error, input_fault=failed.input_fault)
+        return 1
+    return 0
+
+
+def raise_or_tell(error: str, *, input_fault: bool) -> None:
+    """Raise `InputError` for a fault of the input; print a fault of the system."""
+    if input_fault:
+        raise InputError(error)
+    console.print(f"[red]fault[/] {_plain(error)}\nRun the same command again: finished steps are reused.")
+
+
+def _compile(options: argparse.Namespace) -> int:
+    from kfp import compiler
+
+    from pipelines.training import training
+
+    options.output.parent.mkdir(parents=True, exist_ok=True)
+    compiler.Compiler().compile(training, str(options.output))
+    console.print(f"compiled {options.output}")
+    return 0
+
+
+def _status(options: argparse.Namespace) -> int:
+    folders = sorted(workspace.runs().glob("*/"), key=lambda path: path.stat().st_mtime)[-options.last :]
+    if not folders:
+        console.print("no runs yet: python -m pipelines run")
+    for folder in folders:
+        records = read_records(folder.name)
+        console.print(f"[bold]{folder.name}[/]")
+        for record in records.values():
+            # A record that is still "running" without a holder of the lock belongs to a killed run.
+            console.print(f"  {record.task:<15} {record.status:<8} {record.seconds:7.1f} s  {record.digest[:12]}")
+    return 0
+
+
+def _lineage(options: argparse.Namespace) -> int:
+    paths = sorted(workspace.releases().glob(f"{options.model}/{options.version or '*'}/lineage.json"))
+    if not paths:
+        raise InputError(
+            f"model {options.model!r} version {options.version or 'any'}: not among the releases in "
+            f"{workspace.releases()}. `python -m pipelines status` lists runs."
+        )
+    newest = max(paths, key=lambda path: path.stat().st_mtime)
+    record = json.loads(newest.read_text())
+    console.print(f"{options.model} version {newest.parent.name}  run {record['run_id']}  commit {record['commit']}")
+    for name, task in record["tasks"].items():
+        parents = ", ".join(f"{key} {digest[:12]}" for key, digest in task["parents"].items()) or "the source"
+        console.print(f"  {name:<15} {task['digest'][:12]}  from {parents}")
+    return 0
+
+
+def _with_options(card: DatasetCard, settings: list[str]) -> DatasetCard:
+    """The card with `source.options` overridden by NAME=VALUE settings (YAML values)."""
+    import yaml
+
+    changed = dict(card.source.options)
+    for setting in settings:
+        name, found, value = setting.partition("=")
+        if not found:
+            raise InputError(f"--option {setting!r}: expected NAME=VALUE, e.g. --option days=30")
+        changed[name] = yaml.safe_load(value)
+    return card.model_copy(update={"source": card.source.model_copy(update={"options": changed})})
+
+
+def _moment(text: str) -> str:
+    if not text:
+        return ""
+    try:
+        moment = datetime.fromisoformat(text)
+    except ValueError:
+        raise InputError(f"--as-of {text!r}: expected an ISO 8601 time such as 2026-01-31T00:00:00+00:00") from None
+    return (moment if moment.tzinfo else moment.replace(tzinfo=UTC)).astimezone(UTC).isoformat()
+
+
+def _plain(text: str) -> str:
+    from rich.markup import escape
+
+    return escape(text)
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(prog="python -m pipelines", description=__doc__)
+    parser.add_argument("--debug", action="store_true", help="show tracebacks")
+    commands = parser.add_subparsers(required=True, metavar="COMMAND")
+
+    run = commands.add_parser("run", help="train, evaluate and release one model on this machine")
+    run.add_argument("--dataset", default="marketplace", help="a card in feature_repo/datasets, or a path to one")
+    run.add_argument("--recipe", default="heterrec", help="a recipe of heterrec/recipes.py (default: %(default)s)")
+    run.add_argument("--baseline", default="sasrec", help="what it is measured against (default: %(default)s)")
+    run.add_argument("--seed", type=int, default=0)
+    run.add_argument("--as-of", default="", help="train as of this moment, ISO 8601 (default: the newest event)")
+    run.add_argument("--option", action="append", default=[], metavar="NAME=VALUE", help="override a source option")
+    run.add_argument("--shuffle-targets", action="store_true", help="train a bad model on purpose, to see it blocked")
+    run.add_argument("--debug", action="store_true", default=argparse.SUPPRESS, help="show tracebacks")
+    run.set_defaults(command=_run)
+
+    compiled = commands.add_parser("compile", help="write the pipeline's YAML for a Kubeflow cluster")
+    compiled.add_argument("--output", type=Path, default=workspace.ROOT / "build" / "training.yaml")
+    compiled.set_defaults(command=_compile)
+
+    status = commands.add_parser("status", help="list the latest runs and their tasks")
+    status.add_argument("--last", type=int, default=3, help="how many runs (default: %(default)s)")
+    status.set_defaults(command=_status)
+
+    lineage = commands.add_parser("lineage", help="what a released model was made from")
+    lineage.add_argument("model", nargs="?", default="marketplace")
+    lineage.add_argument("version", nargs="?")
+    lineage.set_defaults(command=_lineage)
+    return parser
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,115 @@
+"""Runs the pipeline on this machine with Kubeflow's own local runner."""
+
+import contextlib
+import os
+import sys
+import warnings
+from dataclasses import dataclass
+from pathlib import Path
+
+from components import workspace
+from components.task import Record, read_records
+from feature_repo.card import DatasetCard
+from pipelines.terminal import Terminal
+
+QUIET = {
+    "GX_ANALYTICS_ENABLED": "false",
+    "MLFLOW_DISABLE_TELEMETRY": "true",
+    "DO_NOT_TRACK": "1",
+    "FEAST_USAGE": "False",
+}
+ALWAYS = ["ingest", "resolve", "champion", "validate"]
+ACCEPTED = ["features", "materialise", "train", "train-baseline", "evaluate"]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Outcome:
+    """How a run ended: its records by task, and the page about it."""
+
+    run_id: str
+    records: dict[str, Record]
+    page: Path
+
+    @property
+    def failed(self) -> Record | None:
+        return next((record for record in self.records.values() if record.status == "failed"), None)
+
+    @property
+    def ending(self) -> str:
+        """One sentence: what became of the model."""
+        if self.failed:
+            return f"failed in {self.failed.task}"
+        for gate in ("validate", "evaluate", "infra_validate"):
+            if gate in self.records and not self.records[gate].report["passed"]:
+                return f"not pushed: blocked by {gate}"
+        if version := self.records["package"].notes.get("released_as"):
+            return f"already released as version {version}: nothing to push"
+        push = self.records["push"].report
+        return f"pushed: version {push['version']} ({push['status']})"
+
+
+def run(*, run_id: str, card: DatasetCard, recipe: str, baseline: str, as_of: str) -> Outcome:
+    """Run the training pipeline to its end; faults of tasks are in the outcome, not raised."""
+    from kfp import local
+
+    from pipelines.training import training
+
+    folder = workspace.runs() / run_id
+    folder.mkdir(parents=True)
+    _quiet_environment()
+    with (folder / "log.txt").open("w") as log:
+        terminal = Terminal(log)
+        with contextlib.redirect_stdout(terminal), contextlib.redirect_stderr(terminal), warnings.catch_warnings():
+            # The tasks' own faults come back through their records; Kubeflow's summary would hide the reason.
+            local.init(
+                runner=local.SubprocessRunner(use_venv=False),
+                pipeline_root=str(workspace.home() / "kfp" / run_id),
+                workspace_root=str(workspace.home() / "kfp" / "workspace"),
+                raise_on_error=False,
+            )
+            training(run_id=run_id, card=card.model_dump_json(), recipe=recipe, baseline=baseline, as_of=as_of)
+    outcome = Outcome(run_id=run_id, records=read_records(run_id), page=folder / "page.html")
+    if outcome.failed is None:
+        assert_complete(outcome.records)
+    return outcome
+
+
+def expected(records: dict[str, Record]) -> list[str]:
+    """The tasks that the decisions taken in this run call for.
+
+    Kubeflow turns a condition that it cannot evaluate into False and reports success, so what ran is held
+    against what the gates said.
+    """
+    tasks = list(ALWAYS)
+    if not records.get("validate") or not records["validate"].report.get("passed"):
+        return tasks
+    tasks += ACCEPTED
+    if not records.get("evaluate") or not records["evaluate"].report.get("passed"):
+        return tasks
+    tasks.append("package")
+    if "package" not in records or records["package"].notes.get("released_as"):
+        return tasks
+    tasks.append("infra_validate")
+    if records.get("infra_validate") and records["infra_validate"].report.get("passed"):
+        tasks.append("push")
+    return tasks
+
+
+def assert_complete(records: dict[str, Record]) -> None:
+    """Raise RuntimeError unless exactly the expected tasks ended."""
+    wanted = set(expected(records))
+    ended = {name for name, record in records.items() if record.status in ("done", "reused")}
+    if wanted != ended:
+        raise RuntimeError(
+            f"the run says success but its tasks differ: missing {sorted(wanted - ended) or 'none'}, "
+            f"unexpected {sorted(ended - wanted) or 'none'}. See log.txt of the run."
+        )
+
+
+def _quiet_environment() -> None:
+    for name, value in QUIET.items():
+        os.environ.setdefault(name, value)
+    root = str(workspace.ROOT)
+    paths = [path for path in os.environ.get("PYTHONPATH", "").split(os.pathsep) if path and path != root]
+    os.environ["PYTHONPATH"] = os.pathsep.join([root, *paths])
+    os.environ["PATH"] = os.pathsep.join([str(Path(sys.executable).parent), os.environ["PATH"]])

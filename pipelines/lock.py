@@ -1,0 +1,30 @@
+"""One run at a time in a workspace: a scheduled and a manual run must not interleave."""
+
+import fcntl
+import os
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+from components import workspace
+from components.errors import InputError
+
+
+@contextmanager
+def run_lock(run_id: str) -> Iterator[None]:
+    """Hold the workspace's lock; `InputError` names the run that holds it. The kernel frees it when a run dies."""
+    path = workspace.home() / "run.lock"
+    path.parent.mkdir(parents=True, exist_ok=True)
+    with path.open("a+") as file:
+        try:
+            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            file.seek(0)
+            holder = file.read().strip() or "another run"
+            raise InputError(
+                f"{path}: {holder} is running in this workspace. Wait for it, or set HETERREC_HOME to another folder."
+            ) from None
+        file.truncate(0)
+        file.write(f"run {run_id} (process {os.getpid()})")
+        file.flush()
+        yield
+        file.truncate(0)
