@@ -1,0 +1,117 @@
+"""Features: the point-in-time join, the baskets and the splits; writes the `sequences` artifact."""
+
+import json
+import time
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+from components.errors import InputError
+from components.features.join import catalogue, values_at_events
+from components.features.splits import ORDER, ordered_events
+from components.features.tables import ARROW, TIME, open_events, read_as_of
+from feature_repo.card import DatasetCard
+
+if TYPE_CHECKING:
+    from duckdb import DuckDBPyConnection
+
+
+def run(*, card: DatasetCard, events: Path, facts: Path, feast_root: Path, sequences: Path) -> dict[str, Any]:
+    """Join the features of `card` to `events` as of their times and write `sequences` (docs/contracts.md).
+
+    Events after the facts' `as_of` are left out. The Feast registry of the dataset is kept in `feast_root`.
+    Returns the counts of report.json and `seconds` a part; those stay out of the artifact, whose digest
+    depends on its content alone. Raises `InputError` where no event is left or columns are missing.
+    """
+    from feature_repo.store import open_store
+
+    as_of = read_as_of(facts)
+    sequences.mkdir(parents=True, exist_ok=True)
+    clock = _Stopwatch()
+    with open_events(card, events, as_of) as db:
+        db.execute(f"CREATE TABLE events AS {ordered_events(card, as_of)}")
+        if _one(db, "SELECT count(*) FROM events") == 0:
+            raise InputError(f"{events}: no interaction at or before {as_of.isoformat()}; ask for a later as-of time.")
+        clock.lap("splits")
+        store = open_store(card, events, feast_root)
+        clock.lap("feast apply")
+        if card.varying:
+            values_at_events(card, store, db)
+        clock.lap("point-in-time join")
+        items = catalogue(card, store, db, as_of)
+        clock.lap("catalogue")
+        pq.write_table(items, sequences / "catalogue.parquet", compression="zstd")
+        pq.write_table(_events(card, db), sequences / "events.parquet", compression="zstd")
+        report = _report(db, items.num_rows)
+        clock.lap("writing")
+    (sequences / "features.json").write_text(json.dumps(_description(card, as_of.isoformat()), indent=1))
+    (sequences / "report.json").write_text(json.dumps(report, indent=1))
+    return {**report, "seconds": clock.seconds}
+
+
+def _events(card: DatasetCard, db: "DuckDBPyConnection") -> pa.Table:
+    schema = pa.schema(
+        [
+            ("event_id", pa.string()),
+            ("user_id", pa.string()),
+            ("item_id", pa.string()),
+            ("event_time", TIME),
+            ("position", pa.int64()),
+            ("basket", pa.int64()),
+            ("split", pa.string()),
+            *((feature.name, ARROW[feature.kind]) for feature in card.varying),
+        ]
+    )
+    columns = ", ".join(f'"{name}"' for name in schema.names)
+    joined = "JOIN joined USING (item_id, event_time)" if card.varying else ""
+    rows = db.execute(f"SELECT {columns} FROM events {joined} ORDER BY user_id, {ORDER}").to_arrow_table().cast(schema)
+    assert rows.num_rows == _one(db, "SELECT count(*) FROM events"), "the join gives one row an event"
+    return rows
+
+
+def _description(card: DatasetCard, as_of: str) -> dict[str, Any]:
+    features = [
+        {"name": f.name, "kind": f.kind, "varies_in_time": f.varies_in_time, "dimension": f.dimension}
+        for f in card.features
+    ]
+    return {"features": features, "repeats": card.repeats, "title": card.title, "as_of": as_of, "dataset": card.name}
+
+
+def _report(db: "DuckDBPyConnection", items: int) -> dict[str, Any]:
+    """Counts; a query is a user with an event in the split, left out where nothing came before it."""
+    counted = db.execute("""
+        SELECT split, sum(events)::BIGINT, count(*) FILTER (first_basket > 0), count(*) FILTER (first_basket = 0)
+        FROM (SELECT user_id, split, count(*) AS events, min(basket) AS first_basket FROM events GROUP BY ALL)
+        GROUP BY split
+    """).fetchall()
+    found = {split: counts for split, *counts in counted}
+    splits = {split: found.get(split, [0, 0, 0]) for split in ("train", "validation", "test")}
+    return {
+        "users": _one(db, "SELECT count(DISTINCT user_id) FROM events"),
+        "items": items,
+        "events": sum(counts[0] for counts in splits.values()),
+        "split_events": {split: counts[0] for split, counts in splits.items()},
+        "queries": {split: splits[split][1] for split in ("validation", "test")},
+        "users_without_history": {split: splits[split][2] for split in ("validation", "test")},
+    }
+
+
+def _one(db: "DuckDBPyConnection", query: str) -> int:
+    row = db.execute(query).fetchone()
+    assert row is not None
+    return int(row[0])
+
+
+class _Stopwatch:
+    """Seconds since the last lap, by part."""
+
+    def __init__(self) -> None:
+        self.seconds: dict[str, float] = {}
+        self._since = time.perf_counter()
+
+    def lap(self, part: str) -> None:
+        now = time.perf_counter()
+        self.seconds[part] = round(now - self._since, 2)
+        self._since = now

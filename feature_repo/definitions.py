@@ -1,0 +1,102 @@
+"""What Feast knows about a dataset, derived from its card: entities, views and feature services."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from datetime import timedelta
+from pathlib import Path
+from typing import Any
+
+from feast import Entity, FeatureService, FeatureView, Field, FileSource, ValueType
+from feast.data_format import ParquetFormat
+from feast.types import Array, Bytes, Float32, Float64, String
+
+from feature_repo.card import DatasetCard, Feature, Kind
+
+ITEM_STATIC = "item_static"
+ITEM_VARYING = "item_varying"
+USER_HISTORY = "user_history"
+HISTORY_FIELD = "history"
+
+DTYPES: dict[Kind, Any] = {
+    "categorical": String,
+    "multi_categorical": Array(String),
+    "numeric": Float64,
+    "text": String,
+    "embedding": Array(Float32),
+}
+# A value holds until the next one replaces it: prices do not expire. Feast reads zero as "no expiry".
+NEVER_EXPIRES = timedelta(0)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Definitions:
+    """Everything `feast apply` registers for one card."""
+
+    entities: list[Entity]
+    views: list[FeatureView]
+    services: list[FeatureService]
+
+    @property
+    def objects(self) -> list[Any]:
+        return [*self.entities, *self.views, *self.services]
+
+
+def definitions(card: DatasetCard, *, events: Path, histories: Path) -> Definitions:
+    """Entities `item` and `user`; views `item_static`, `item_varying` (only with varying features) and
+    `user_history`; services `training` (what the offline join reads) and `serving` (what a request reads).
+
+    `events` is the events artifact, `histories` the Parquet file of user histories; Feast keeps both paths.
+    """
+    item = Entity(name="item", join_keys=["item_id"], value_type=ValueType.STRING)
+    user = Entity(name="user", join_keys=["user_id"], value_type=ValueType.STRING)
+    views = []
+    if card.static:
+        views.append(_item_view(ITEM_STATIC, item, card.static, events / "items" / "static.parquet"))
+    if card.varying:
+        # A glob and not the folder: DuckDB opens globs, Feast would ask pyarrow about a folder.
+        views.append(_item_view(ITEM_VARYING, item, card.varying, events / "items" / "varying" / "*" / "*.parquet"))
+    history = FeatureView(
+        name=USER_HISTORY,
+        entities=[user],
+        ttl=NEVER_EXPIRES,
+        schema=[Field(name="user_id", dtype=String), Field(name=HISTORY_FIELD, dtype=Bytes)],
+        source=_source(USER_HISTORY, histories),
+        description="The latest events of a user as one versioned binary value, see feature_repo/history.py",
+    )
+    services = [
+        FeatureService(name="training", features=list(views)),
+        FeatureService(name="serving", features=[*views, history]),
+    ]
+    return Definitions(entities=[item, user], views=[*views, history], services=services)
+
+
+def references(features: Sequence[Feature]) -> list[str]:
+    """Feast's names of item features, e.g. `item_static:brand`."""
+    return [f"{ITEM_VARYING if feature.varies_in_time else ITEM_STATIC}:{feature.name}" for feature in features]
+
+
+def _item_view(name: str, item: Entity, features: Sequence[Feature], path: Path) -> FeatureView:
+    fields = [Field(name=feature.name, dtype=DTYPES[feature.kind], tags=_tags(feature)) for feature in features]
+    return FeatureView(
+        name=name,
+        entities=[item],
+        ttl=NEVER_EXPIRES,
+        schema=[Field(name="item_id", dtype=String), *fields],
+        source=_source(name, path),
+    )
+
+
+def _source(name: str, path: Path) -> FileSource:
+    return FileSource(
+        name=name,
+        path=str(path),
+        file_format=ParquetFormat(),
+        timestamp_field="event_time",
+        created_timestamp_column="created_time",
+    )
+
+
+def _tags(feature: Feature) -> dict[str, str]:
+    """The card's facts about a feature; tags survive the registry and can be read back by a server."""
+    tags = {"kind": feature.kind, "varies_in_time": str(feature.varies_in_time).lower()}
+    return tags if feature.dimension is None else {**tags, "dimension": str(feature.dimension)}

@@ -1,0 +1,128 @@
+"""One user's history as one versioned binary value: what the online store keeps and a request reads.
+
+One value and not one row an event, because a single write replaces it whole: plain pushes lose events of
+one instant and let late writes overwrite newer ones. Columns, little-endian, after a fixed header:
+
+    "UH" | schema uint8 | number of varying values uint8 | number of records uint32
+    event_time int64 each (microseconds since 1970, UTC) | event_id strings | item_id strings
+    then for each varying value: its name (a string), "n" or "s", and a column of doubles or of strings
+
+A string column is its lengths (int32 each, -1 for null), then the UTF-8 bytes. A column of doubles is a byte
+each that says whether there is a value, then the values: null stays null and never becomes NaN or 0.
+"""
+
+import struct
+from collections.abc import Mapping, Sequence
+from typing import NamedTuple
+
+SCHEMA = 1
+LATEST = 200
+"""Records kept of a user, unless the caller says otherwise."""
+
+_MAGIC = b"UH"
+_HEADER = struct.Struct("<2sBBI")
+
+Value = float | str | None
+
+
+class Record(NamedTuple):
+    """One event: `event_time` in microseconds since 1970 (UTC), `values` the varying features as they were."""
+
+    event_id: str
+    item_id: str
+    event_time: int
+    values: Mapping[str, Value]
+
+
+def encode(records: Sequence[Record], latest: int = LATEST) -> bytes:
+    """The binary value of the last `latest` of `records`, which come oldest first.
+
+    Raises `ValueError` where the records are out of order or do not carry the same varying values.
+    """
+    if latest < 1:
+        raise ValueError(f"latest={latest}: a history keeps at least one record")
+    kept = records[-latest:]
+    times = [record.event_time for record in kept]
+    if any(later < earlier for earlier, later in zip(times, times[1:], strict=False)):
+        raise ValueError("history: records are not in the order of event_time; sort them oldest first")
+    names = list(kept[0].values) if kept else []
+    if any(record.values.keys() != kept[0].values.keys() for record in kept):
+        raise ValueError(f"history: every record must carry the same varying values, the first has {names}")
+    parts = [
+        _HEADER.pack(_MAGIC, SCHEMA, len(names), len(kept)),
+        struct.pack(f"<{len(kept)}q", *times),
+        _pack_strings([record.event_id for record in kept]),
+        _pack_strings([record.item_id for record in kept]),
+    ]
+    for name in names:
+        parts += [_pack_strings([name]), _pack_values(name, [record.values[name] for record in kept])]
+    return b"".join(parts)
+
+
+def decode(value: bytes) -> list[Record]:
+    """The records in `value`, oldest first. Raises `ValueError` for a value that is not a whole history."""
+    try:
+        magic, schema, n_values, n_records = _HEADER.unpack_from(value)
+    except struct.error as error:
+        raise ValueError(f"history: {len(value)} bytes are too few for a header") from error
+    if magic != _MAGIC or schema != SCHEMA:
+        raise ValueError(f"history: found {magic!r} schema {schema}, expected {_MAGIC!r} schema {SCHEMA}")
+    reader = _Reader(value, _HEADER.size)
+    try:
+        times = reader.unpack("q", n_records)
+        event_ids, item_ids = reader.strings(n_records), reader.strings(n_records)
+        columns = {reader.strings(1)[0]: reader.values(n_records) for _ in range(n_values)}
+    except struct.error as error:
+        raise ValueError(f"history: the value ends early, at {len(value)} bytes") from error
+    if reader.at != len(value):
+        raise ValueError(f"history: {len(value) - reader.at} bytes more than the header promises")
+    return [
+        Record(event_id, item_id, time, {name: column[row] for name, column in columns.items()})
+        for row, (event_id, item_id, time) in enumerate(zip(event_ids, item_ids, times, strict=True))
+    ]
+
+
+def _pack_strings(strings: Sequence[str | None]) -> bytes:
+    encoded = [None if text is None else text.encode() for text in strings]
+    lengths = struct.pack(f"<{len(encoded)}i", *(-1 if text is None else len(text) for text in encoded))
+    return lengths + b"".join(text for text in encoded if text is not None)
+
+
+def _pack_values(name: str, values: Sequence[Value]) -> bytes:
+    if all(value is None or isinstance(value, str) for value in values) and any(value is not None for value in values):
+        return b"s" + _pack_strings([None if value is None else str(value) for value in values])
+    if any(isinstance(value, str) for value in values):
+        raise ValueError(f"history: varying value {name!r} mixes numbers and strings")
+    present = bytes(value is not None for value in values)
+    return (
+        b"n" + present + struct.pack(f"<{len(values)}d", *(0.0 if value is None else float(value) for value in values))
+    )
+
+
+class _Reader:
+    """A position in the bytes; `struct.error` where they end early."""
+
+    def __init__(self, value: bytes, at: int) -> None:
+        self.value = value
+        self.at = at
+
+    def unpack(self, code: str, count: int) -> tuple:
+        layout = struct.Struct(f"<{count}{code}")
+        found = layout.unpack_from(self.value, self.at)
+        self.at += layout.size
+        return found
+
+    def take(self, length: int) -> bytes:
+        if self.at + length > len(self.value):
+            raise struct.error("too short")
+        self.at += length
+        return self.value[self.at - length : self.at]
+
+    def strings(self, count: int) -> list:
+        return [None if length < 0 else self.take(length).decode() for length in self.unpack("i", count)]
+
+    def values(self, count: int) -> list[Value]:
+        if self.take(1) == b"s":
+            return self.strings(count)
+        present = self.take(count)
+        return [value if there else None for there, value in zip(present, self.unpack("d", count), strict=True)]

@@ -1,0 +1,87 @@
+"""Opening the feature store of a card: configuration from a template, definitions applied."""
+
+import contextlib
+import io
+import logging
+import os
+import string
+import warnings
+from collections.abc import Iterator
+from pathlib import Path
+
+import yaml
+
+# Before Feast is imported: it reads these when it loads.
+os.environ.setdefault("FEAST_USAGE", "False")
+os.environ.setdefault("DO_NOT_TRACK", "1")
+
+from feast import FeatureStore, RepoConfig  # noqa: E402
+
+from feature_repo.card import DatasetCard  # noqa: E402
+from feature_repo.definitions import Definitions, definitions  # noqa: E402
+
+EMBEDDED = Path(__file__).parent / "feature_store.yaml"
+
+
+def repo_config(project: str, root: Path, template: Path = EMBEDDED) -> RepoConfig:
+    """Feast's configuration from a `feature_store.yaml` template.
+
+    `${FEAST_PROJECT}` and `${FEAST_ROOT}` become `project` and `root`; every other `${NAME}` is read from
+    the environment (hosts and passwords of shared stores). Raises `ValueError` where one is not set.
+    """
+    root = root.resolve()
+    values = {**os.environ, "FEAST_PROJECT": project, "FEAST_ROOT": str(root)}
+    try:
+        text = string.Template(template.read_text()).substitute(values)
+    except KeyError as error:
+        raise ValueError(f"{template}: needs the environment variable {error.args[0]}, which is not set.") from error
+    config = RepoConfig(**yaml.safe_load(text))
+    config.repo_path = root
+    return config
+
+
+def open_store(card: DatasetCard, events: Path, root: Path, template: Path = EMBEDDED) -> FeatureStore:
+    """The store of `card` on the `events` artifact, kept under `root`; safe to call again.
+
+    Views that the card no longer has are taken out of the registry and of the online store.
+    """
+    root.mkdir(parents=True, exist_ok=True)
+    store = FeatureStore(config=repo_config(card.name, root, template))
+    wanted = definitions(card, events=events.resolve(), histories=histories_path(root).resolve())
+    with quiet():
+        store.apply(wanted.objects, objects_to_delete=_outdated(store, wanted), partial=False)
+    return store
+
+
+def connect(project: str, root: Path, template: Path = EMBEDDED) -> FeatureStore:
+    """The store as it was last applied, for readers: nothing is registered and no events are needed."""
+    return FeatureStore(config=repo_config(project, root, template))
+
+
+def histories_path(root: Path) -> Path:
+    """The offline copy of the user histories that the online store was filled with."""
+    return root / "user_history.parquet"
+
+
+@contextlib.contextmanager
+def quiet() -> Iterator[None]:
+    """Keep Feast's progress bars and coloured prints off the console; errors still raise."""
+    logger = logging.getLogger("feast")
+    level = logger.level
+    logger.setLevel(logging.ERROR)
+    try:
+        with (
+            contextlib.redirect_stdout(io.StringIO()),
+            contextlib.redirect_stderr(io.StringIO()),
+            warnings.catch_warnings(),
+        ):
+            # ibis calls a name that DuckDB is about to retire; nothing a user could act on.
+            warnings.filterwarnings("ignore", category=DeprecationWarning)
+            yield
+    finally:
+        logger.setLevel(level)
+
+
+def _outdated(store: FeatureStore, wanted: Definitions) -> list[object]:
+    names = {view.name for view in wanted.views}
+    return [view for view in store.list_feature_views() if view.name not in names]
