@@ -1,0 +1,126 @@
+"""The rollout table: one row for each model name, changed by conditional update only, with its whole history.
+
+SQLite by default; any database that SQLAlchemy speaks works, PostgreSQL in a cluster.
+"""
+
+import json
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+from datetime import UTC, datetime
+from pathlib import Path
+
+from sqlalchemy import Column, Connection, Integer, MetaData, String, Table, Text, create_engine, insert, select, update
+from sqlalchemy.engine import make_url
+from sqlalchemy.exc import IntegrityError
+from sqlalchemy.schema import CreateTable
+
+from serving.rollout.document import Change, Rollout
+
+_METADATA = MetaData()
+_ROLLOUT = Table(
+    "rollout",
+    _METADATA,
+    Column("model", String(200), primary_key=True),
+    Column("version", Integer, nullable=False),
+    Column("document", Text, nullable=False),
+)
+_HISTORY = Table(
+    "rollout_history",
+    _METADATA,
+    Column("model", String(200), primary_key=True),
+    Column("version", Integer, primary_key=True),
+    Column("at", String(40), nullable=False),
+    Column("who", String(200), nullable=False),
+    Column("why", Text, nullable=False),
+    Column("document", Text, nullable=False),
+)
+_LOCK_SECONDS = 30
+
+
+class StaleRollout(Exception):
+    """The row has moved on since it was read: read it again and decide anew."""
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Entry:
+    """One change that was made: `rollout` is the document after it."""
+
+    at: datetime
+    who: str
+    why: str
+    rollout: Rollout
+
+
+class RolloutTable:
+    """Opens (and where needed creates) the table at `url`, e.g. `sqlite:///var/rollout.db`. Close it after use."""
+
+    def __init__(self, url: str, *, clock: Callable[[], datetime] = lambda: datetime.now(UTC)) -> None:
+        parsed = make_url(url)
+        sqlite = parsed.get_backend_name() == "sqlite"
+        if sqlite and parsed.database:
+            Path(parsed.database).parent.mkdir(parents=True, exist_ok=True)
+        self._clock = clock
+        self._engine = create_engine(parsed, connect_args={"timeout": _LOCK_SECONDS} if sqlite else {})
+        with self._engine.begin() as connection:
+            for table in (_ROLLOUT, _HISTORY):  # `create_all` looks before it creates: two processes may collide
+                connection.execute(CreateTable(table, if_not_exists=True))
+
+    def __enter__(self) -> "RolloutTable":
+        return self
+
+    def __exit__(self, *exception: object) -> None:
+        self._engine.dispose()
+
+    def models(self) -> list[str]:
+        """Names that have a row, sorted."""
+        with self._engine.connect() as connection:
+            return list(connection.execute(select(_ROLLOUT.c.model).order_by(_ROLLOUT.c.model)).scalars())
+
+    def read(self, model: str) -> Rollout:
+        """The present document; an empty one of version 0 for a name never released."""
+        with self._engine.connect() as connection:
+            found = connection.execute(select(_ROLLOUT.c.document).where(_ROLLOUT.c.model == model)).scalar()
+        return Rollout(model=model) if found is None else Rollout.from_json(json.loads(found))
+
+    def history(self, model: str) -> list[Entry]:
+        """Every change of `model`, oldest first."""
+        query = select(_HISTORY).where(_HISTORY.c.model == model).order_by(_HISTORY.c.version)
+        with self._engine.connect() as connection:
+            return [
+                Entry(
+                    at=datetime.fromisoformat(row.at),
+                    who=row.who,
+                    why=row.why,
+                    rollout=Rollout.from_json(json.loads(row.document)),
+                )
+                for row in connection.execute(query)
+            ]
+
+    def propose(self, change: Change, expected_version: int) -> Rollout:
+        """Make `change` if the row is still at `expected_version`, and return the document as it now stands.
+
+        The row and its history change in one transaction. Raises `StaleRollout` when the row has moved on.
+        """
+        proposed = replace(change.rollout, version=expected_version + 1)
+        document = json.dumps(proposed.to_json(), sort_keys=True)
+        entry = {"at": self._clock().astimezone(UTC).isoformat(), "who": change.who, "why": change.why}
+        with self._engine.begin() as connection:
+            if not _swap(connection, proposed.model, expected_version, document):
+                raise StaleRollout(f"{proposed.model}: the rollout is no longer at version {expected_version}")
+            connection.execute(
+                insert(_HISTORY).values(model=proposed.model, version=proposed.version, document=document, **entry)
+            )
+        return proposed
+
+
+def _swap(connection: Connection, model: str, expected: int, document: str) -> bool:
+    """Compare and set; the statement that compares also writes, so no other writer comes between."""
+    if expected == 0:
+        try:
+            connection.execute(insert(_ROLLOUT).values(model=model, version=1, document=document))
+        except IntegrityError:
+            return False
+        return True
+    unmoved = (_ROLLOUT.c.model == model) & (_ROLLOUT.c.version == expected)
+    done = connection.execute(update(_ROLLOUT).where(unmoved).values(version=expected + 1, document=document))
+    return done.rowcount == 1
