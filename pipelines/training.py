@@ -39,7 +39,7 @@ def training(run_id: str, card: str, recipe: str, baseline: str, as_of: str = ""
         as_of: Moment to train for (ISO 8601, UTC); empty for the newest event.
     """
     # Kubeflow's cache keys on arguments, not on content or code: components/task.py reuses by content instead.
-    with dsl.ExitHandler(report(run_id=run_id), name="always-report"):
+    with dsl.ExitHandler(report(run_id=run_id).set_caching_options(False), name="always-report"):
         ingested = _uncached(ingest(run_id=run_id, card=card, as_of=as_of))
         events = ingested.outputs["events"]
         resolved = _uncached(resolve(run_id=run_id, card=card, as_of=as_of, events=events))

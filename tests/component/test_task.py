@@ -1,0 +1,160 @@
+"""Reuse by content, and what is left of a task that dies."""
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import textwrap
+from pathlib import Path
+
+import pytest
+
+from components import code_digest, workspace
+from components.errors import InputError
+from components.manifest import Manifest
+from components.task import Task, read_records
+
+MODULE = "components.errors"
+
+
+@pytest.fixture(autouse=True)
+def home(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    monkeypatch.setenv("HETERREC_HOME", str(tmp_path / "home"))
+    return tmp_path / "home"
+
+
+def make(tmp_path: Path, *, run_id: str = "r1", config: object = 1, text: str = "content", inputs=None) -> tuple:
+    calls = []
+
+    def work(out: Path, scratch: Path) -> dict:
+        calls.append(scratch)
+        (out / "file.txt").write_text(text)
+        return {"length": len(text)}
+
+    task = Task("step", run_id=run_id, module=MODULE, inputs=inputs)
+    output = tmp_path / f"out-{run_id}"
+    report = task.reuse_or_make(output, kind="thing", config=lambda: {"c": config}, make=work)
+    return output, report, len(calls)
+
+
+def test_same_config_code_and_inputs_are_reused(tmp_path):
+    first, report, made = make(tmp_path)
+    again, report_again, made_again = make(tmp_path, run_id="r2")
+    assert (made, made_again) == (1, 0)
+    assert report == report_again == {"length": 7}
+    assert (again / "file.txt").read_text() == "content"
+    assert read_records("r2")["step"].status == "reused"
+
+
+def test_another_config_is_made_anew(tmp_path):
+    make(tmp_path)
+    assert make(tmp_path, run_id="r2", config=2)[2] == 1
+
+
+def test_changed_input_content_is_made_anew(tmp_path):
+    upstream = tmp_path / "upstream"
+    upstream.mkdir()
+    (upstream / "x").write_text("1")
+    Manifest.seal(upstream, kind="input")
+    make(tmp_path, inputs={"upstream": upstream})
+    (upstream / "x").write_text("2")
+    Manifest.seal(upstream, kind="input")
+    assert make(tmp_path, run_id="r2", inputs={"upstream": upstream})[2] == 1
+
+
+def test_code_digest_sees_an_edit_in_an_imported_module(tmp_path, monkeypatch):
+    package = tmp_path / "shop"
+    package.mkdir()
+    (package / "__init__.py").write_text("")
+    (package / "step.py").write_text("from shop import law\n")
+    (package / "law.py").write_text("VALUE = 1\n")
+    (package / "unrelated.py").write_text("VALUE = 1\n")
+    monkeypatch.setattr(code_digest, "ROOT", tmp_path)
+    code_digest._imports.cache_clear()
+    before = code_digest.code_digest("shop.step")
+    (package / "unrelated.py").write_text("VALUE = 2\n")
+    assert code_digest.code_digest("shop.step") == before
+    (package / "law.py").write_text("VALUE = 2\n")
+    assert code_digest.code_digest("shop.step") != before
+    code_digest._imports.cache_clear()
+
+
+def test_damaged_artifact_is_made_anew(tmp_path, home):
+    output, _, _ = make(tmp_path)
+    stored = next((home / "artifacts" / "thing").glob("*/file.txt"))
+    stored.unlink()
+    stored.write_text("damaged")
+    output, _, made = make(tmp_path, run_id="r2")
+    assert made == 1
+    assert (output / "file.txt").read_text() == "content"
+
+
+def test_input_without_manifest_is_refused(tmp_path):
+    half = tmp_path / "half"
+    half.mkdir()
+    with pytest.raises(SystemExit) as ended:
+        make(tmp_path, inputs={"upstream": half})
+    assert ended.value.code == 2
+    record = read_records("r1")["step"]
+    assert record.status == "failed"
+    assert record.input_fault
+    assert "manifest.json is missing" in record.error
+
+
+def test_fault_of_the_input_is_recorded_and_ends_with_status_2(tmp_path):
+    def work(out: Path, scratch: Path) -> dict:
+        raise InputError("clicks.csv: column 'when' is missing")
+
+    with pytest.raises(SystemExit) as ended:
+        Task("step", run_id="r1", module=MODULE).make_always(tmp_path / "o", kind="thing", make=work)
+    assert ended.value.code == 2
+    assert read_records("r1")["step"].error == "clicks.csv: column 'when' is missing"
+
+
+def test_killed_task_leaves_no_artifact_and_finds_its_scratch_again(tmp_path, home):
+    script = textwrap.dedent(
+        f"""
+        import os, signal, sys
+        from pathlib import Path
+        from components.task import Task
+
+        def work(out, scratch):
+            mark = scratch / "checkpoint"
+            if not mark.exists():
+                (out / "half.txt").write_text("half")
+                mark.write_text("epoch 3")
+                os.kill(os.getpid(), signal.SIGKILL)
+            (out / "whole.txt").write_text("resumed from " + mark.read_text())
+            return {{}}
+
+        Task("step", run_id=sys.argv[1], module={MODULE!r}).reuse_or_make(
+            {str(tmp_path / "out")!r}, kind="thing", config=dict, make=work)
+        """
+    )
+    environment = {**os.environ, "PYTHONPATH": str(workspace.ROOT)}
+    command = [sys.executable, "-c", script]
+    killed = subprocess.run([*command, "r1"], env=environment, check=False)
+    assert killed.returncode == -signal.SIGKILL
+    assert not (tmp_path / "out").exists()
+    assert read_records("r1")["step"].status == "running"
+    assert not [path for path in (home / "artifacts" / "thing").iterdir() if not path.name.startswith(".")]
+    subprocess.run([*command, "r2"], env=environment, check=True, stdout=subprocess.DEVNULL)
+    assert (tmp_path / "out" / "whole.txt").read_text() == "resumed from epoch 3"
+    assert not (tmp_path / "out" / "half.txt").exists()
+    assert not list((home / "scratch" / "thing").iterdir())
+
+
+def test_manifest_names_the_file_that_changed(tmp_path):
+    (tmp_path / "a").write_text("1")
+    Manifest.seal(tmp_path, kind="thing", facts={"rows": 1})
+    assert Manifest.verify(tmp_path, kind="thing").facts == {"rows": 1}
+    with pytest.raises(InputError, match="is a 'thing' artifact, expected 'other'"):
+        Manifest.read(tmp_path, kind="other")
+    (tmp_path / "a").write_text("2")
+    with pytest.raises(InputError, match=r"a: content differs"):
+        Manifest.verify(tmp_path)
+    manifest = json.loads((tmp_path / "manifest.json").read_text())
+    (tmp_path / "manifest.json").write_text(json.dumps({**manifest, "schema": 99}))
+    with pytest.raises(InputError, match="schema 99, expected 1"):
+        Manifest.read(tmp_path)
