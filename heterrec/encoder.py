@@ -1,0 +1,243 @@
+"""Item features as arrays of numbers: one file, numpy and the standard library only.
+
+Training and serving encode with this very file: it is copied into the serving archive beside `encoder.json`,
+so it imports nothing of this package. Letters: V items of a catalogue, M values of a bag, N varying features.
+"""
+
+import json
+import math
+import re
+from collections import Counter
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import asdict, dataclass
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+VERSION = 1
+MISSING, UNKNOWN = 0, 1
+"""Index of no value at all, and of a value that the vocabulary does not hold."""
+
+BAGS = ("categorical", "multi_categorical", "text")
+MAX_VALUES = 10_000
+MAX_WORDS = 24
+"""Values of one bag (words of a title) that are kept."""
+BUCKETS = 16
+CLIP = 5.0
+
+Encoded = tuple[npt.NDArray[Any], npt.NDArray[np.bool_]]
+"""`value` and `missing` (V,). A bag's value is int64 (V, M), padded with 0; a number's float32 (V,);
+an embedding's float32 (V, dimension)."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Field:
+    """One feature and what was learned of it from the catalogue."""
+
+    name: str
+    kind: str
+    varies_in_time: bool = False
+    vocabulary: tuple[str, ...] = ()
+    """Of a bag: its values, the first of which has index 2."""
+    centre: tuple[float, ...] = (0.0,)
+    scale: float = 1.0
+    edges: tuple[float, ...] = ()
+    """Of a number: boundaries between the buckets, on the standardised scale."""
+
+    @property
+    def size(self) -> int:
+        """Rows of the embedding table of a bag, the missing and the unknown value included."""
+        return len(self.vocabulary) + 2
+
+
+class FeatureEncoder:
+    """Vocabularies and scales fitted on a catalogue.
+
+    Items with few training events have no vocabulary entry: their ID is index 0, the learned null token. The
+    model meets that token in training by random dropout of IDs, which is how it can rank an item never seen.
+    """
+
+    def __init__(self, fields: Sequence[Field], ids: Sequence[str]) -> None:
+        self.fields = tuple(fields)
+        self.ids = tuple(ids)
+        self._id = {item: index for index, item in enumerate(self.ids, start=1)}
+        self._index = {
+            field.name: {value: index for index, value in enumerate(field.vocabulary, start=2)}
+            for field in self.fields
+        }
+
+    @property
+    def varying(self) -> tuple[Field, ...]:
+        """The N features that change over time, in the order of the last axis of `encode_varying`."""
+        return tuple(field for field in self.fields if field.varies_in_time)
+
+    @classmethod
+    def fit(
+        cls,
+        features: Sequence[Mapping[str, Any]],
+        columns: Mapping[str, Sequence[Any]],
+        item_ids: Sequence[str],
+        counts: npt.NDArray[np.int64],
+        *,
+        min_events: int = 2,
+        min_items: int = 2,
+    ) -> "FeatureEncoder":
+        """Learn from the catalogue's `columns` (one sequence of V values a feature) and `counts` (V,).
+
+        `features` are the entries of `features.json`; `counts` are the training events of each item. Items with
+        fewer than `min_events` share the null ID; values that fewer than `min_items` items have are unknown.
+        Raises `ValueError` for a feature without a column or of an unknown kind.
+        """
+        fields = []
+        for feature in features:
+            name, kind = feature["name"], feature["kind"]
+            if name not in columns:
+                raise ValueError(f"feature {name!r}: the catalogue has no such column, only {sorted(columns)}")
+            fields.append(_fit(name, kind, bool(feature["varies_in_time"]), columns[name], min_items))
+        ids = [item for item, count in zip(item_ids, counts, strict=True) if count >= min_events]
+        return cls(fields, ids)
+
+    def encode_ids(self, item_ids: Iterable[str]) -> npt.NDArray[np.int64]:
+        """Index of each item's own ID token (V,); 0, the null token, for items without one."""
+        return np.array([self._id.get(item, MISSING) for item in item_ids], dtype=np.int64)
+
+    def encode(self, columns: Mapping[str, Sequence[Any]]) -> dict[str, Encoded]:
+        """Encode catalogue columns, each V values; see `Encoded` for the shapes."""
+        absent = [field.name for field in self.fields if field.name not in columns]
+        if absent:
+            raise ValueError(f"catalogue: columns {absent} are missing; the model was trained with them")
+        return {field.name: self._encode(field, columns[field.name]) for field in self.fields}
+
+    def encode_varying(
+        self, values: Mapping[str, Sequence[Any]], length: int | None = None
+    ) -> tuple[npt.NDArray[np.float32], npt.NDArray[np.bool_]]:
+        """Encode the varying features of `length` events as float32 (length, N) and missing (length, N).
+
+        A feature that `values` lacks is missing at every event. A categorical one is its index in the vocabulary.
+        """
+        if length is None:
+            length = max((len(column) for column in values.values()), default=0)
+        value = np.zeros((length, len(self.varying)), dtype=np.float32)
+        missing = np.ones((length, len(self.varying)), dtype=bool)
+        for n, field in enumerate(self.varying):
+            if field.name in values:
+                encoded, absent = self._encode(field, values[field.name])
+                value[:, n] = encoded if field.kind == "numeric" else encoded[:, 0]
+                missing[:, n] = absent
+        return value, missing
+
+    def to_json(self) -> str:
+        """The whole state as JSON text; `from_json` gives an encoder that encodes exactly the same."""
+        state = {"version": VERSION, "fields": [asdict(field) for field in self.fields], "ids": self.ids}
+        return json.dumps(state, ensure_ascii=False)
+
+    @classmethod
+    def from_json(cls, text: str) -> "FeatureEncoder":
+        """Read `to_json`'s text; `ValueError` where it is of another version."""
+        state = json.loads(text)
+        if state.get("version") != VERSION:
+            raise ValueError(f"encoder: version {state.get('version')!r}, expected {VERSION}; train the model again")
+        fields = [
+            Field(**{key: tuple(value) if isinstance(value, list) else value for key, value in raw.items()})
+            for raw in state["fields"]
+        ]
+        return cls(fields, state["ids"])
+
+    def _encode(self, field: Field, column: Sequence[Any]) -> Encoded:
+        if field.kind == "numeric":
+            return _standardise(field, column)
+        if field.kind == "embedding":
+            return _vectors(field, column)
+        return self._bags(field, column)
+
+    def _bags(self, field: Field, column: Sequence[Any]) -> Encoded:
+        index = self._index[field.name]
+        bags = [[index.get(value, UNKNOWN) for value in _values(field.kind, cell)] for cell in column]
+        if field.kind == "text":  # an unknown word beside known ones says nothing
+            bags = [[word for word in bag if word != UNKNOWN] or bag[:1] for bag in bags]
+        width = 1 if field.kind == "categorical" else max(map(len, bags), default=0) or 1
+        out = np.zeros((len(bags), width), dtype=np.int64)
+        for row, bag in enumerate(bags):
+            out[row, : len(bag)] = bag
+        return out, np.array([not bag for bag in bags], dtype=bool)
+
+
+def _fit(name: str, kind: str, varies: bool, column: Sequence[Any], min_items: int) -> Field:
+    if kind in BAGS:
+        items = Counter(value for cell in column for value in set(_values(kind, cell)))
+        common = [(-count, value) for value, count in items.items() if count >= min_items]
+        if kind == "text":  # a word of more than half of the titles tells no two items apart
+            common = [(count, word) for count, word in common if -count <= max(len(column) / 2, min_items)]
+        kept = sorted(value for _, value in sorted(common)[:MAX_VALUES])
+        return Field(name=name, kind=kind, varies_in_time=varies, vocabulary=tuple(kept))
+    if kind == "numeric":
+        return _fit_number(name, varies, column)
+    if kind == "embedding":
+        present = np.array([cell for cell in column if not _absent(cell)], dtype=np.float64)
+        if not len(present):
+            return Field(name=name, kind=kind, varies_in_time=varies)
+        if present.ndim != 2:
+            raise ValueError(f"feature {name!r}: embeddings must have one length and finite numbers")
+        centre = present.mean(0)
+        scale = float(np.sqrt(np.mean((present - centre) ** 2))) or 1.0
+        return Field(name=name, kind=kind, varies_in_time=varies, centre=tuple(centre.tolist()), scale=scale)
+    raise ValueError(f"feature {name!r}: kind {kind!r} is unknown, expected one of {(*BAGS, 'numeric', 'embedding')}")
+
+
+def _fit_number(name: str, varies: bool, column: Sequence[Any]) -> Field:
+    present = np.array([_signed_log(float(cell)) for cell in column if not _absent(cell)], dtype=np.float64)
+    if not len(present):
+        return Field(name=name, kind="numeric", varies_in_time=varies)
+    low, centre, high = np.quantile(present, (0.25, 0.5, 0.75)).tolist()
+    scale = (high - low) / 1.349 or float(present.std()) or 1.0
+    field = Field(name=name, kind="numeric", varies_in_time=varies, centre=(centre,), scale=scale)
+    standardised = np.clip((present - centre) / scale, -CLIP, CLIP).astype(np.float32)
+    # Edges lie between values, so that rounding never moves a value over one.
+    quantiles = np.unique(np.quantile(standardised, np.linspace(0, 1, BUCKETS + 1)[1:-1], method="lower"))
+    following = [standardised[standardised > edge] for edge in quantiles]
+    pairs = zip(quantiles, following, strict=True)
+    edges = [float(np.float32((edge + above.min()) / 2)) for edge, above in pairs if len(above)]
+    return Field(**{**asdict(field), "edges": tuple(edges)})
+
+
+def _standardise(field: Field, column: Sequence[Any]) -> Encoded:
+    missing = np.array([_absent(cell) for cell in column], dtype=bool)
+    logs = np.array(
+        [field.centre[0] if absent else _signed_log(float(cell)) for cell, absent in zip(column, missing, strict=True)]
+    )
+    return np.clip((logs - field.centre[0]) / field.scale, -CLIP, CLIP).astype(np.float32), missing
+
+
+def _vectors(field: Field, column: Sequence[Any]) -> Encoded:
+    missing = np.array([_absent(cell) for cell in column], dtype=bool)
+    value = np.zeros((len(column), len(field.centre)), dtype=np.float32)
+    for row in np.flatnonzero(~missing):
+        if len(column[row]) != len(field.centre):
+            found, expected = len(column[row]), len(field.centre)
+            raise ValueError(f"feature {field.name!r}: an embedding has {found} numbers, expected {expected}")
+        value[row] = (np.asarray(column[row], dtype=np.float64) - field.centre) / field.scale
+    return value, missing
+
+
+def _values(kind: str, cell: Any) -> list[str]:
+    if _absent(cell):
+        return []
+    if kind == "text":
+        return list(dict.fromkeys(re.findall(r"\w+", str(cell).lower())))[:MAX_WORDS]
+    if kind == "multi_categorical":
+        return [str(value) for value in dict.fromkeys(cell) if not _absent(value)][:MAX_WORDS]
+    return [str(cell)]
+
+
+def _absent(cell: Any) -> bool:
+    """None, an empty string or list, a number or a vector that is not finite."""
+    if cell is None or isinstance(cell, str):
+        return not cell
+    if isinstance(cell, (int, float, np.number)):
+        return not math.isfinite(cell)
+    return len(cell) == 0 or any(isinstance(v, float) and not math.isfinite(v) or v is None for v in cell)
+
+
+def _signed_log(value: float) -> float:
+    return math.copysign(math.log1p(abs(value)), value)

@@ -1,0 +1,115 @@
+"""HeterRec: HTFL, the hierarchical causal transformer (HCT), the item side and the heads of LMP.
+
+Deng et al., "HeterRec", arXiv 2503.01469 (2025). Marks: [A] the abstract, [F] the architecture figure,
+[I] inferred. Letters: R catalogue rows (row 0 is no item), B batch, T items, F features, D width, K steps,
+N varying features.
+"""
+
+from typing import NamedTuple
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from heterrec.encoder import FeatureEncoder
+from heterrec.htfl import HTFL, Columns
+from heterrec.recipes import ModelConfig
+from heterrec.towers import Fuse, ItemSide, Residual
+from heterrec.transformer import CausalBlock, TemporalEncoder, block_causal_mask
+
+
+class Items(NamedTuple):
+    """What the item side knows of R catalogue rows."""
+
+    tokens_RFD: Tensor
+    towers_RFD: Tensor
+    items_RD: Tensor
+    """Of length one."""
+
+
+class States(NamedTuple):
+    """What the sequence side knows after each event."""
+
+    items_BTD: Tensor
+    tokens_BTFD: Tensor | None
+    """None where there is no token level."""
+
+
+class HeterRec(nn.Module):
+    """The whole model; with `features` False and no token level it is SASRec."""
+
+    def __init__(self, config: ModelConfig, encoder: FeatureEncoder) -> None:
+        super().__init__()
+        self.config = config
+        width = config.width
+        self.htfl = HTFL(encoder, width, features=config.features)
+        self.features = len(self.htfl.names)
+        fused = self.features > 1 and config.tokens == "flatten"
+        self.temporal = TemporalEncoder(width, config.max_history)
+        self.token_blocks = self._blocks(config.token_layers if fused else 0)
+        self.fuse = Fuse(self.features, width, config.gate, deep=False) if fused else None
+        self.item_norm = nn.LayerNorm(width)
+        self.item_blocks = self._blocks(config.item_layers)
+        self.item_side = ItemSide(self.features, width, config.gate) if fused else None
+        self.heads = nn.ModuleList(Residual(width) for _ in range(config.steps))
+        token_heads = self.features if config.token_layers and fused else 0
+        self.token_heads = nn.ModuleList(
+            nn.ModuleList(nn.Linear(width, width) for _ in range(config.steps)) for _ in range(token_heads)
+        )
+
+    def items(self, columns: Columns) -> Items:
+        """The item side for all rows of `columns`; knows no history."""
+        tokens = self.htfl.rows(columns)
+        seen = self._dropped(tokens)
+        if self.item_side is None:
+            return Items(tokens, seen, F.normalize(seen.sum(1), dim=-1))
+        towers, items = self.item_side(seen)
+        return Items(tokens, towers, F.normalize(items, dim=-1))
+
+    def states(
+        self, tokens_RFD: Tensor, item_BT: Tensor, time_BT: Tensor, value_BTN: Tensor, missing_BTN: Tensor
+    ) -> States:
+        """The sequence side: HTFL, token-level blocks over T * F tokens, item-level blocks over T items [A][F].
+
+        Right-padded; what stands at a padded position has no meaning.
+        """
+        tokens = self._dropped(self.htfl.histories(tokens_RFD, item_BT, value_BTN, missing_BTN))
+        when = self.temporal(time_BT)
+        level = None
+        if self.fuse is None:
+            items = tokens.sum(2)
+        else:
+            level = self._token_level(tokens, when) if self.token_blocks else None
+            items = self.fuse(tokens[:, :, -1], tokens if level is None else level)
+        # The temporal encoder stands inside the block: the residual starts after it [F]; first block only [I].
+        x = F.dropout(self.item_norm(items + when), self.config.dropout, self.training)
+        for block in self.item_blocks:
+            x = block(x)
+        return States(x, level)
+
+    def users(self, states_BTD: Tensor, length_B: Tensor) -> Tensor:
+        """User vector (B, D) whose product with the item matrix is the score: MLP^1 of the last state [I]."""
+        last = states_BTD[torch.arange(len(length_B), device=length_B.device), length_B - 1]
+        return self.towards(last, 0)
+
+    def towards(self, states: Tensor, step: int) -> Tensor:
+        """States (…, D) as queries for the item `step` + 1 baskets ahead, the temperature folded in."""
+        return F.normalize(self.heads[step](states), dim=-1) / self.config.temperature
+
+    def _token_level(self, tokens_BTFD: Tensor, when_BTD: Tensor) -> Tensor:
+        batch, length, features, width = tokens_BTFD.shape
+        x = (tokens_BTFD + when_BTD[:, :, None]).view(batch, length * features, width)
+        x = F.dropout(x, self.config.dropout, self.training)
+        mask = block_causal_mask(length, features, x.device) if self.config.token_causality == "block" else None
+        for block in self.token_blocks:
+            x = block(x, mask)
+        return x.view(batch, length, features, width)
+
+    def _dropped(self, tokens: Tensor) -> Tensor:
+        if not self.training:
+            return tokens
+        return self.htfl.dropped(tokens, self.config.id_dropout, self.config.feature_dropout)
+
+    def _blocks(self, layers: int) -> nn.ModuleList:
+        c = self.config
+        return nn.ModuleList(CausalBlock(c.width, c.heads, c.expansion, c.dropout) for _ in range(layers))

@@ -1,0 +1,162 @@
+"""What a run trains and how: frozen settings, their JSON, and the recipes that give them.
+
+A recipe's sizes hold for every data set; whatever depends on the data (vocabularies, buckets, the number of
+steps) is derived from it in training.
+"""
+
+import json
+from dataclasses import asdict, dataclass, field, replace
+from typing import Any, Literal
+
+Tokens = Literal["flatten", "sum"]
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class ModelConfig:
+    """Shape of the network. `features` False keeps the item ID alone (F = 1, which is SASRec)."""
+
+    width: int = 64
+    heads: int = 2
+    expansion: int = 2
+    token_layers: int = 1
+    item_layers: int = 2
+    max_history: int = 50
+    features: bool = True
+    tokens: Tokens = "flatten"
+    """`sum` adds an item's features up to one token: the ablation without HTFL."""
+    token_causality: Literal["plain", "block"] = "plain"
+    """`plain` keeps the fast path of attention; with `block` the tokens of one item see each other [I]."""
+    steps: int = 2
+    """K heads."""
+    gate: float = 0.1
+    """Where the gate of the features beside the item ID starts."""
+    temperature: float = 0.06
+    dropout: float = 0.3
+    id_dropout: float = 0.1
+    """Share of ID tokens replaced by the null token in training: how new items learn to be ranked."""
+    feature_dropout: float = 0.3
+    min_events: int = 2
+    """Training events from which an item has an ID token of its own."""
+
+    def __post_init__(self) -> None:
+        _positive(self, "width", "heads", "expansion", "item_layers", "max_history", "steps", "temperature")
+        _share(self, "dropout", "id_dropout", "feature_dropout")
+        if self.width % self.heads:
+            raise ValueError(f"width={self.width} must be divisible by heads={self.heads}")
+        if self.token_layers < 0:
+            raise ValueError(f"token_layers={self.token_layers} must not be negative")
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class LossConfig:
+    """LMP at both levels: `LMP_item + token_weight * mean_f LMP_f`."""
+
+    window: int = 3
+    """L consecutive states in a list."""
+    candidates: int | None = None
+    """Negatives drawn with logQ correction; None takes the whole catalogue (up to about 100,000 items)."""
+    token_weight: float = 0.3
+    token_steps: int = 1
+    token_temperature: float = 0.1
+    token_candidates: int = 256
+    """Items drawn as candidates of the token-level loss of item ID, text and embedding."""
+    token_share: float = 0.5
+    """Share of the positions that bear the token-level loss at a step of training."""
+    only_available: bool = True
+    """Items that were not yet to be had at the time of a choice are no negatives of it."""
+
+    def __post_init__(self) -> None:
+        _positive(self, "window", "token_temperature", "token_candidates", "token_share", "token_steps")
+        if self.token_weight < 0:
+            raise ValueError(f"token_weight={self.token_weight} must not be negative")
+        if self.candidates is not None and self.candidates < 1:
+            raise ValueError(f"candidates={self.candidates} must be positive, or None for the whole catalogue")
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class TrainConfig:
+    """A whole run."""
+
+    model: ModelConfig = field(default_factory=ModelConfig)
+    loss: LossConfig = field(default_factory=LossConfig)
+    seed: int = 0
+    epochs: int = 100
+    patience: int = 8
+    """Epochs without a better validation NDCG@10 after which training stops."""
+    epoch_events: int | None = None
+    """Events of one epoch at most; longer data is drawn from, anew each epoch."""
+    batch_events: int = 4096
+    """Padded positions of a batch."""
+    learning_rate: float = 2e-3
+    warmup: float = 0.05
+    """Share of all steps in which the learning rate rises; afterwards it falls as a cosine."""
+    weight_decay: float = 0.01
+    feature_weight_decay: float = 0.1
+    clip: float = 1.0
+    validation_queries: int = 2000
+    shuffle_targets: bool = False
+    """Train on permuted targets: a model that is bad by construction, to prove that the gate blocks it."""
+
+    def __post_init__(self) -> None:
+        _positive(self, "epochs", "patience", "batch_events", "learning_rate", "clip", "validation_queries")
+        _share(self, "warmup")
+        if self.epoch_events is not None and self.epoch_events < 1:
+            raise ValueError(f"epoch_events={self.epoch_events} must be positive, or None for all")
+        if self.loss.token_steps > self.model.steps:
+            raise ValueError(f"token_steps={self.loss.token_steps} must not exceed steps={self.model.steps}")
+
+    def to_json(self) -> str:
+        return json.dumps(asdict(self), indent=1)
+
+    @classmethod
+    def from_json(cls, text: str) -> "TrainConfig":
+        """Read `to_json`'s text; `ValueError` names a field that is unknown or out of range."""
+        raw: dict[str, Any] = json.loads(text)
+        try:
+            model, loss = ModelConfig(**raw.pop("model", {})), LossConfig(**raw.pop("loss", {}))
+            return cls(model=model, loss=loss, **raw)
+        except TypeError as error:
+            raise ValueError(f"config: {error}; compare heterrec/recipes.py") from error
+
+
+def heterrec(*, seed: int = 0) -> TrainConfig:
+    """HeterRec with all its parts."""
+    return TrainConfig(seed=seed)
+
+
+def sasrec(*, seed: int = 0) -> TrainConfig:
+    """Item ID only, the same loss at item level and the same training: F = 1 of the same code."""
+    whole = heterrec(seed=seed)
+    return replace(
+        whole,
+        model=replace(whole.model, features=False, token_layers=0),
+        loss=replace(whole.loss, token_weight=0.0),
+    )
+
+
+def sasrec_features(*, seed: int = 0) -> TrainConfig:
+    """SASRec whose item embedding has the features summed in: no HTFL, no token level."""
+    whole = heterrec(seed=seed)
+    return replace(
+        whole, model=replace(whole.model, tokens="sum", token_layers=0), loss=replace(whole.loss, token_weight=0.0)
+    )
+
+
+def fast(config: TrainConfig) -> TrainConfig:
+    """The same model on the budget of the pipeline's default run: minutes on two cores."""
+    return replace(config, epochs=12, patience=4, epoch_events=100_000, validation_queries=1000)
+
+
+RECIPES = {"heterrec": heterrec, "sasrec": sasrec, "sasrec_features": sasrec_features}
+
+
+def _positive(config: Any, *names: str) -> None:
+    for name in names:
+        if getattr(config, name) <= 0:
+            raise ValueError(f"{name}={getattr(config, name)} must be positive")
+
+
+def _share(config: Any, *names: str) -> None:
+    for name in names:
+        if not 0 <= getattr(config, name) < 1:
+            raise ValueError(f"{name}={getattr(config, name)} must be in [0, 1)")

@@ -1,0 +1,67 @@
+"""The temporal encoder and the causal transformer block. Letters: B batch, S tokens, T items, D width, H heads."""
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+GAP_SECONDS = tuple(2**power for power in range(0, 26, 1))
+"""Boundaries of the gap buckets: a second to about two years."""
+
+
+class TemporalEncoder(nn.Module):
+    """Item position + log-bucketed time since the item before [F]; the same for all tokens of one item [I].
+
+    The gap to the item *before* is all that is used: what follows an item stays unknown to it.
+    """
+
+    def __init__(self, width: int, max_history: int) -> None:
+        super().__init__()
+        self.position = nn.Embedding(max_history, width)
+        self.gap = nn.Embedding(len(GAP_SECONDS) + 1, width)
+        self.register_buffer("boundaries", torch.tensor(GAP_SECONDS), persistent=False)
+        for table in (self.position, self.gap):
+            nn.init.normal_(table.weight, std=0.02)
+
+    def forward(self, time_BT: Tensor) -> Tensor:
+        """Microseconds (B, T), int64, to (B, T, D)."""
+        previous = torch.cat([time_BT[:, :1], time_BT[:, :-1]], dim=1)
+        seconds = (time_BT - previous).clamp(min=0) // 1_000_000
+        bucket = torch.bucketize(seconds, self.get_buffer("boundaries"), right=True)
+        out: Tensor = self.position.weight[: time_BT.shape[1]] + self.gap(bucket)
+        return out
+
+
+class CausalBlock(nn.Module):
+    """Causal self-attention, add & norm, feed-forward, add & norm [F]."""
+
+    def __init__(self, width: int, heads: int, expansion: int, dropout: float) -> None:
+        super().__init__()
+        self.heads = heads
+        self.qkv = nn.Linear(width, 3 * width)
+        self.out = nn.Linear(width, width)
+        self.attention_norm = nn.LayerNorm(width)
+        self.up = nn.Linear(width, expansion * width)
+        self.down = nn.Linear(expansion * width, width)
+        self.feed_norm = nn.LayerNorm(width)
+        self.dropout = dropout
+
+    def forward(self, x_BSD: Tensor, mask_SS: Tensor | None = None) -> Tensor:
+        """(B, S, D) to (B, S, D). Plain causal without a mask; with one, True marks what may be attended to.
+
+        Right-padding needs no mask: a causal token never sees what follows it.
+        """
+        batch, length, width = x_BSD.shape
+        qkv = self.qkv(x_BSD).view(batch, length, 3, self.heads, width // self.heads)
+        q, k, v = qkv.permute(2, 0, 3, 1, 4).unbind(0)
+        attended = F.scaled_dot_product_attention(q, k, v, attn_mask=mask_SS, is_causal=mask_SS is None)
+        attended = self.out(attended.transpose(1, 2).reshape(batch, length, width))
+        x = self.attention_norm(x_BSD + F.dropout(attended, self.dropout, self.training))
+        fed = self.down(F.gelu(self.up(x)))
+        out: Tensor = self.feed_norm(x + F.dropout(fed, self.dropout, self.training))
+        return out
+
+
+def block_causal_mask(items: int, tokens: int, device: torch.device) -> Tensor:
+    """Bool (items * tokens, items * tokens): tokens of one item see each other, and all of earlier items [I]."""
+    item = torch.arange(items, device=device).repeat_interleave(tokens)
+    return item[:, None] >= item[None, :]
