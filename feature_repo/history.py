@@ -13,6 +13,7 @@ each that says whether there is a value, then the values: null stays null and ne
 
 import struct
 from collections.abc import Mapping, Sequence
+from itertools import pairwise
 from typing import NamedTuple
 
 SCHEMA = 1
@@ -43,7 +44,7 @@ def encode(records: Sequence[Record], latest: int = LATEST) -> bytes:
         raise ValueError(f"latest={latest}: a history keeps at least one record")
     kept = records[-latest:]
     times = [record.event_time for record in kept]
-    if any(later < earlier for earlier, later in zip(times, times[1:], strict=False)):
+    if any(later < earlier for earlier, later in pairwise(times)):
         raise ValueError("history: records are not in the order of event_time; sort them oldest first")
     names = list(kept[0].values) if kept else []
     if any(record.values.keys() != kept[0].values.keys() for record in kept):

@@ -3,9 +3,8 @@
 from collections.abc import Iterable
 from typing import Any
 
-from feast import FeatureStore
-
 from feature_repo.definitions import HISTORY_FIELD, USER_HISTORY
+from feature_repo.feast_import import FeatureStore
 from feature_repo.history import Record, decode
 
 

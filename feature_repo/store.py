@@ -11,14 +11,9 @@ from pathlib import Path
 
 import yaml
 
-# Before Feast is imported: it reads these when it loads.
-os.environ.setdefault("FEAST_USAGE", "False")
-os.environ.setdefault("DO_NOT_TRACK", "1")
-
-from feast import FeatureStore, RepoConfig  # noqa: E402
-
-from feature_repo.card import DatasetCard  # noqa: E402
-from feature_repo.definitions import Definitions, definitions  # noqa: E402
+from feature_repo.card import DatasetCard
+from feature_repo.definitions import Definitions, definitions
+from feature_repo.feast_import import FeatureStore, RepoConfig
 
 EMBEDDED = Path(__file__).parent / "feature_store.yaml"
 

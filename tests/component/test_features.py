@@ -12,7 +12,6 @@ from make_events import at, change, event, item, make_card, write_events, write_
 from components.errors import InputError
 from components.features import step
 
-
 PRICES = [change("a", at(-1), 1.0)]
 
 
