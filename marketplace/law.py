@@ -1,0 +1,164 @@
+"""The law of choice (ours): a nested multinomial logit (McFadden, 1978) whose every term is known.
+
+A shopper u with history h picks a category, then an item i of it that is on sale and not among the purchases
+remembered, each by a logit:
+
+    P(i | u, h, day) = softmax_c( transition[c_last, c] + leaning[u, c] ) · softmax_{i in c}( U(u, h, i, day) )
+
+    U = quality_i + swing_i(day) + novelty·exp(-age_i/novelty_days)             the item itself
+      + affinity·<taste_u, z_i> + follow·<Q z_last, z_i>                        identity: z is latent
+      + brand·share_h(brand_i) + style·<style_h, style_i> + words·Σ_w share_h(w)[w in i]
+      - tier·(tier_i - tier_h)² - price·sensitivity_u·log(price_i(day)/usual_i)
+
+where share_h, style_h and tier_h are means over the latest purchases, the later the heavier. Each term is a
+product of a context vector of (u, h) and an item vector, or belongs to one of them, so that the utilities of
+many shoppers over a category are one matrix product.
+"""
+
+import numpy as np
+
+from marketplace.catalogue import ADJECTIVES, LATENT, Catalogue, Floats, Integers
+from marketplace.config import MarketplaceConfig
+
+EMPTY = -1
+
+
+class Law:
+    """Utilities over a catalogue. Items and users are row numbers; histories are (n, M) with the latest LAST,
+    padded on the left with -1. `day` counts from the start of the shop."""
+
+    def __init__(self, config: MarketplaceConfig, catalogue: Catalogue) -> None:
+        self.config, self.tastes, self.catalogue = config, config.tastes, catalogue
+        self._draw_shoppers()
+        self._draw_links()
+        self._profile = self._profile_vectors()
+        self._items = np.concatenate([catalogue.identity, self._profile], axis=1)
+        self.members = [np.flatnonzero(catalogue.category == c) for c in range(config.categories)]
+        self._today: tuple[int, Floats, Floats] = (-1, np.empty(0), np.empty(0))
+
+    def _draw_shoppers(self) -> None:
+        config = self.config
+        stream = (np.random.default_rng([config.seed, 2, index]) for index in range(100))
+        self.taste = next(stream).normal(size=(config.users, LATENT)) / np.sqrt(np.sqrt(LATENT))
+        self.leaning = next(stream).normal(size=(config.users, config.categories))
+        self.sensitivity = next(stream).lognormal(-0.15, 0.5, size=config.users)
+
+    def _draw_links(self) -> None:
+        """Which categories and which latent directions follow which."""
+        rng = np.random.default_rng([self.config.seed, 3])
+        count = self.config.categories
+        self.transition = rng.normal(scale=0.3, size=(count, count))
+        followers = min(3, count - 1)
+        for category in range(count):
+            others = np.delete(np.arange(count), category)
+            self.transition[category, rng.choice(others, followers, replace=False)] += [4.0, 3.5, 3.0][:followers]
+            self.transition[category, category] += 2.0
+        self.rotation = np.linalg.qr(rng.normal(size=(LATENT, LATENT)))[0]
+
+    def _profile_vectors(self) -> Floats:
+        """(N, P) what an item leaves in the profile of who buys it: brand, style, words, tier."""
+        catalogue = self.catalogue
+        brand = np.eye(self.config.brands)[catalogue.brand]
+        words = np.eye(len(ADJECTIVES))[catalogue.words].sum(axis=1)
+        return np.concatenate([brand, catalogue.style, words, catalogue.tier[:, None]], axis=1)
+
+    def categories(self, users: Integers, history: Integers) -> Floats:
+        """(n, C) log-probabilities of the next category."""
+        last = history[:, -1]
+        logits = self.tastes.leaning * self.leaning[users]
+        known = last != EMPTY
+        logits[known] += self.tastes.transition * self.transition[self.catalogue.category[last[known]]]
+        return logits - _logsumexp(logits)
+
+    def contexts(self, users: Integers, history: Integers) -> Floats:
+        """(n, D) the shoppers' side of the product."""
+        tastes = self.tastes
+        last = history[:, -1]
+        latent = tastes.affinity * self.taste[users]
+        latent += tastes.follow * np.where((last != EMPTY)[:, None], self.catalogue.identity[last] @ self.rotation, 0)
+        weight = np.array(
+            [tastes.brand] * self.config.brands
+            + [tastes.style] * self.config.style_dimension
+            + [tastes.words] * len(ADJECTIVES)
+            + [2 * tastes.tier]
+        )
+        return np.concatenate([latent, weight * self._recent(history)], axis=1)
+
+    def _recent(self, history: Integers) -> Floats:
+        """(n, P) mean of the profile vectors of the latest purchases, the later the heavier; 0 without any."""
+        recent = history[:, -self.tastes.memory :]
+        weight = self.tastes.fade ** np.arange(recent.shape[1])[::-1] * (recent != EMPTY)
+        weight /= np.maximum(weight.sum(axis=1, keepdims=True), 1e-12)
+        return np.einsum("nk,nkp->np", weight, self._profile[recent])
+
+    def _of_day(self, day: int) -> tuple[Floats, Floats]:
+        """(N,) the part of the utility that is the item's own, and (N,) log price against the usual one."""
+        if self._today[0] != day:
+            tastes, catalogue = self.tastes, self.catalogue
+            age = np.maximum(day - catalogue.launch, 0)
+            # What stood in the shop on its first day is no news to anyone.
+            launched_later = np.arange(len(catalogue)) >= self.config.items
+            own = (
+                tastes.quality * catalogue.quality
+                + tastes.swing * catalogue.popularity(day)
+                + tastes.novelty * np.exp(-age / tastes.novelty_days) * launched_later
+                - tastes.tier * catalogue.tier**2
+            )
+            self._today = (day, own, catalogue.log_discount(day))
+        return self._today[1:]
+
+    def utilities(self, users: Integers, history: Integers, contexts: Floats, category: int, day: int) -> Floats:
+        """(n, m) utilities of the m items of `category` on sale; -inf for purchases that are remembered.
+
+        Where a shopper has bought all there is, all of it is to be had again.
+        """
+        members = self.on_sale(category, day)
+        catalogue = self.catalogue
+        own, discount = (values[members] for values in self._of_day(day))
+        found = contexts @ self._items[members].T + own
+        found -= self.tastes.price * np.outer(self.sensitivity[users], discount)
+        owned = (history != EMPTY) & (catalogue.category[history] == category)
+        row, column = np.nonzero(owned)
+        allowed = np.ones(found.shape, dtype=bool)
+        allowed[row, np.searchsorted(members, history[row, column])] = False
+        allowed[~allowed.any(axis=1)] = True
+        return np.where(allowed, found, -np.inf)
+
+    def on_sale(self, category: int, day: int) -> Integers:
+        """(m,) items of `category` launched by `day`."""
+        members = self.members[category]
+        return members[: np.searchsorted(members, self.catalogue.on_sale(day))]
+
+    def log_probabilities(self, users: Integers, history: Integers, day: int) -> Floats:
+        """(n, N) of the next purchase; -inf where an item cannot be it."""
+        result = np.full((len(users), len(self.catalogue)), -np.inf)
+        nest, contexts = self.categories(users, history), self.contexts(users, history)
+        for category in range(self.config.categories):
+            utilities = self.utilities(users, history, contexts, category, day)
+            within = utilities - _logsumexp(utilities)
+            result[:, self.on_sale(category, day)] = nest[:, [category]] + within
+        return result
+
+    def choose(self, users: Integers, history: Integers, day: int, rng: np.random.Generator) -> Integers:
+        """(n,) the next purchase of each shopper, drawn from the law."""
+        category = _draw(np.exp(self.categories(users, history)), rng)
+        contexts = self.contexts(users, history)
+        chosen = np.empty(len(users), dtype=np.int64)
+        for c in np.unique(category):
+            mine = np.flatnonzero(category == c)
+            utilities = self.utilities(users[mine], history[mine], contexts[mine], int(c), day)
+            weights = np.exp(utilities - utilities.max(axis=1, keepdims=True))
+            chosen[mine] = self.on_sale(int(c), day)[_draw(weights, rng)]
+        return chosen
+
+
+def _draw(weights: Floats, rng: np.random.Generator) -> Integers:
+    """(n,) an index per row, with odds in proportion to the row's weights."""
+    total = np.cumsum(weights, axis=1)
+    threshold = rng.random(len(weights)) * total[:, -1]
+    return np.minimum((total <= threshold[:, None]).sum(axis=1), weights.shape[1] - 1)
+
+
+def _logsumexp(x: Floats) -> Floats:
+    peak = x.max(axis=1, keepdims=True)
+    return peak + np.log(np.exp(x - peak).sum(axis=1, keepdims=True))
