@@ -17,7 +17,7 @@ setup:  ## make .venv from requirements.lock (done by every target that needs it
 
 run: setup  ## data to served recommendation on this machine; DATASET=marketplace|online_retail|amazon_beauty|path.yaml
 	@$(PYTHON) -m pipelines run --dataset $(DATASET)
-	@$(PYTHON) -m serving ask --dataset $(DATASET)
+	@$(PYTHON) -m pipelines ask --dataset $(DATASET)
 
 test: setup  ## all tests, over the real libraries and a real TorchServe
 	@$(PYTHON) -m pytest tests

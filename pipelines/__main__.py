@@ -1,4 +1,4 @@
-"""The command line of the pipelines: `python -m pipelines run|compile|status|lineage`."""
+"""The command line of the pipelines: `python -m pipelines run|ask|compile|status|lineage`."""
 
 import argparse
 import json
@@ -6,8 +6,10 @@ import sys
 import time
 import traceback
 from collections.abc import Sequence
+from dataclasses import replace
 from datetime import UTC, datetime
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from rich.console import Console
 
@@ -15,6 +17,9 @@ from components import workspace
 from components.errors import InputError
 from components.task import read_records
 from feature_repo.card import CardError, DatasetCard, load_card
+
+if TYPE_CHECKING:
+    from heterrec.recipes import TrainConfig
 
 console = Console(highlight=False, soft_wrap=True)
 
@@ -33,15 +38,14 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 
 def _run(options: argparse.Namespace) -> int:
-    from heterrec import recipes
     from pipelines import local
     from pipelines.lock import run_lock
 
     card = _with_options(load_card(options.dataset), options.option)
-    recipe = recipes.by_name(options.recipe, seed=options.seed)
-    baseline = recipes.by_name(options.baseline, seed=options.seed)
+    recipe = _recipe(options.recipe, options)
+    baseline = _recipe(options.baseline, options)
     if options.shuffle_targets:
-        recipe = recipes.with_shuffled_targets(recipe)
+        recipe = replace(recipe, shuffle_targets=True)
     as_of = _moment(options.as_of)
     run_id = f"{card.name}-{datetime.now(UTC):%Y%m%dT%H%M%S}"
     started = time.monotonic()
@@ -61,6 +65,18 @@ def _run(options: argparse.Namespace) -> int:
             console.print(f"log:  {outcome.page.parent / 'log.txt'}")
         raise_or_tell(failed.error, input_fault=failed.input_fault)
         return 1
+    return 0
+
+
+def _ask(options: argparse.Namespace) -> int:
+    from pipelines.ask import ask
+
+    request, answer = ask(load_card(options.dataset), user_id=options.user, k=options.k)
+    console.print(f"[bold]{_plain(answer['model'])} {_plain(answer['version'])}[/] in TorchServe recommends:")
+    console.print(f"  shopper {_plain(request['user_id'])}, {len(request['history'])} events in the online store")
+    for place, item in enumerate(answer["items"], start=1):
+        title = item.get("title") or item["item_id"]
+        console.print(f"  {place:>3}. {_plain(str(title)):<60} {_plain(item['item_id']):<12} {item['score']:.3f}")
     return 0
 
 
@@ -111,6 +127,15 @@ def _lineage(options: argparse.Namespace) -> int:
     return 0
 
 
+def _recipe(name: str, options: argparse.Namespace) -> "TrainConfig":
+    from heterrec import recipes
+
+    if name not in recipes.RECIPES:
+        raise InputError(f"recipe {name!r}: none of {', '.join(recipes.RECIPES)} (heterrec/recipes.py)")
+    config = recipes.RECIPES[name](seed=options.seed)
+    return recipes.fast(config) if options.budget == "fast" else config
+
+
 def _with_options(card: DatasetCard, settings: list[str]) -> DatasetCard:
     """The card with `source.options` overridden by NAME=VALUE settings (YAML values)."""
     import yaml
@@ -149,12 +174,19 @@ def _parser() -> argparse.ArgumentParser:
     run.add_argument("--dataset", default="marketplace", help="a card in feature_repo/datasets, or a path to one")
     run.add_argument("--recipe", default="heterrec", help="a recipe of heterrec/recipes.py (default: %(default)s)")
     run.add_argument("--baseline", default="sasrec", help="what it is measured against (default: %(default)s)")
+    run.add_argument("--budget", choices=("fast", "full"), default="fast", help="fast: minutes on two cores")
     run.add_argument("--seed", type=int, default=0)
     run.add_argument("--as-of", default="", help="train as of this moment, ISO 8601 (default: the newest event)")
     run.add_argument("--option", action="append", default=[], metavar="NAME=VALUE", help="override a source option")
     run.add_argument("--shuffle-targets", action="store_true", help="train a bad model on purpose, to see it blocked")
     run.add_argument("--debug", action="store_true", default=argparse.SUPPRESS, help="show tracebacks")
     run.set_defaults(command=_run)
+
+    ask = commands.add_parser("ask", help="one recommendation: history from the online store, answer from TorchServe")
+    ask.add_argument("--dataset", default="marketplace", help="a card in feature_repo/datasets, or a path to one")
+    ask.add_argument("--user", help="a shopper of the data (default: who came last)")
+    ask.add_argument("-k", type=int, default=5, help="how many items (default: %(default)s)")
+    ask.set_defaults(command=_ask)
 
     compiled = commands.add_parser("compile", help="write the pipeline's YAML for a Kubeflow cluster")
     compiled.add_argument("--output", type=Path, default=workspace.ROOT / "build" / "training.yaml")

@@ -1,0 +1,171 @@
+"""The whole loop on this machine, as a newcomer starts it: one small marketplace, real parts all the way."""
+
+import json
+import os
+import re
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+
+from components.task import read_records
+from components.workspace import ROOT
+from pipelines.lock import run_lock
+
+SMALL = ["--option", "users=300", "--option", "days=30", "--option", "items=300"]
+TASKS = [
+    "ingest", "resolve", "champion", "validate", "features", "materialise", "train", "train-baseline", "evaluate",
+    "package", "infra_validate", "push",
+]  # fmt: skip
+
+
+def command(home: Path, *arguments: str) -> subprocess.CompletedProcess[str]:
+    environment = {**os.environ, "HETERREC_HOME": str(home), "COLUMNS": "200"}
+    return subprocess.run(
+        [sys.executable, "-m", "pipelines", *arguments],
+        cwd=ROOT, env=environment, capture_output=True, text=True, check=False, timeout=400,
+    )  # fmt: skip
+
+
+def newest_run(home: Path) -> str:
+    return max((home / "runs").iterdir(), key=lambda path: path.stat().st_mtime).name
+
+
+@pytest.fixture(scope="module")
+def home(tmp_path_factory) -> Path:
+    """A workspace in which one small run was pushed."""
+    home = tmp_path_factory.mktemp("workspace")
+    result = command(home, "run", *SMALL)
+    assert result.returncode == 0, result.stdout + result.stderr
+    assert "pushed: version 1 (champion)" in result.stdout
+    return home
+
+
+@pytest.fixture(autouse=True)
+def same_workspace(home, monkeypatch):
+    monkeypatch.setenv("HETERREC_HOME", str(home))
+
+
+def test_first_run_does_every_task_and_makes_a_page_that_needs_no_network(home):
+    run_id = min(path.name for path in (home / "runs").iterdir())
+    records = read_records(run_id)
+    assert list(records) == TASKS
+    assert {record.status for record in records.values()} == {"done"}
+    page = (home / "runs" / run_id / "page.html").read_text()
+    assert "pushed as version 1" in page
+    assert "<svg" in page
+    for link in re.findall(r"""(?:src|href)\s*=\s*["']([^"']*)""", page):
+        assert link.startswith("#"), link
+
+
+def test_same_run_again_reuses_everything_and_releases_nothing(home):
+    result = command(home, "run", *SMALL)
+    assert result.returncode == 0, result.stdout + result.stderr
+    assert "already released as version 1" in result.stdout
+    records = read_records(newest_run(home))
+    reused = {name for name, record in records.items() if record.status == "reused"}
+    assert reused >= {"ingest", "validate", "features", "train", "train-baseline", "package"}
+    assert "infra_validate" not in records
+
+
+def test_ask_answers_a_shopper_with_titles_from_torchserve(home):
+    result = command(home, "ask", *["--dataset", "marketplace", "-k", "3"])
+    assert result.returncode == 0, result.stdout + result.stderr
+    assert "in TorchServe recommends" in result.stdout
+    lines = [line for line in result.stdout.splitlines() if re.match(r"\s+\d\. ", line)]
+    assert len(lines) == 3
+    unknown = command(home, "ask", "--user", "nobody")
+    assert unknown.returncode == 2
+    assert "user 'nobody': not in the online store" in unknown.stdout
+
+
+def test_lineage_walks_from_the_release_to_the_source(home):
+    result = command(home, "lineage", "marketplace", "1")
+    assert result.returncode == 0, result.stdout + result.stderr
+    for name in ("ingest", "features", "train", "package"):
+        assert re.search(rf"^\s+{name} ", result.stdout, re.MULTILINE), result.stdout
+    assert command(home, "lineage", "marketplace", "99").returncode == 2
+
+
+def test_model_trained_on_shuffled_targets_is_blocked_and_the_run_ends_green(home):
+    result = command(home, "run", *SMALL, "--shuffle-targets")
+    assert result.returncode == 0, result.stdout + result.stderr
+    assert "not pushed: blocked by evaluate" in result.stdout
+    assert "popularity" in result.stdout
+    records = read_records(newest_run(home))
+    assert "package" not in records
+    assert not (home / "releases" / "marketplace" / "2").exists()
+    assert "not pushed" in (home / "runs" / newest_run(home) / "page.html").read_text()
+
+
+def test_data_beyond_the_cards_limits_is_blocked_before_training(home):
+    result = command(home, "run", *SMALL, "--option", "dirty_rate=0.2")
+    assert result.returncode == 0, result.stdout + result.stderr
+    assert "not pushed: blocked by validate" in result.stdout
+    assert list(read_records(newest_run(home))) == ["ingest", "resolve", "champion", "validate"]
+
+
+def test_killed_training_resumes_and_gives_the_model_of_an_uninterrupted_run(home, tmp_path):
+    environment = {**os.environ, "HETERREC_HOME": str(tmp_path)}
+    arguments = [sys.executable, "-m", "pipelines", "run", *SMALL]
+    running = subprocess.Popen(
+        arguments, cwd=ROOT, env=environment, start_new_session=True,
+        stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL,
+    )  # fmt: skip
+    try:
+        deadline = time.monotonic() + 200
+        while not list((tmp_path / "scratch" / "model").glob("*/*")):
+            assert running.poll() is None, "the run ended before it could be killed"
+            assert time.monotonic() < deadline
+            time.sleep(0.05)
+    finally:
+        os.killpg(running.pid, signal.SIGKILL)
+        running.wait()
+    assert not list((tmp_path / "artifacts").glob("model/[!.]*"))
+    assert command(tmp_path, "status").returncode == 0
+
+    result = command(tmp_path, "run", *SMALL)
+    assert result.returncode == 0, result.stdout + result.stderr
+    assert "pushed: version 1" in result.stdout
+    weights = [_digests(place) for place in (home, tmp_path)]
+    assert weights[1] <= weights[0]
+
+
+def _digests(home: Path) -> set[str]:
+    manifests = (home / "artifacts" / "model").glob("*/manifest.json")
+    return {json.loads(path.read_text())["content"]["weights.pt"] for path in manifests}
+
+
+@pytest.mark.parametrize(
+    ("card", "message"),
+    [
+        ("name: x\n", "description: Field required"),
+        ("name: [\n", "is not valid YAML"),
+        (
+            "name: x\ndescription: x\nsource: {adapter: files, interactions: no.csv, items: no.csv}\n"
+            "columns: {event_time: t}\nfeatures: []\nsplit: {by: time}\n",
+            "no.csv",
+        ),
+        (
+            "name: x\ndescription: x\nsource: {adapter: marketplace}\nfeatures: [{name: a, kind: picture}]\n"
+            "split: {by: time}\n",
+            "features.0.kind: Input should be 'categorical'",
+        ),
+    ],
+)
+def test_bad_card_gives_one_message_and_status_2(tmp_path, card, message):
+    (tmp_path / "x.yaml").write_text(card)
+    result = command(tmp_path / "home", "run", "--dataset", str(tmp_path / "x.yaml"))
+    assert result.returncode == 2
+    assert message in result.stdout
+    assert "Traceback" not in result.stdout + result.stderr
+
+
+def test_second_run_in_a_workspace_is_refused_while_the_first_runs(home):
+    with run_lock("nightly"):
+        result = command(home, "run", *SMALL)
+    assert result.returncode == 2
+    assert "run nightly (process" in result.stdout
