@@ -1,0 +1,65 @@
+"""Builds a TorchServe model archive: a zip of the content, the scorer and its handler, and `MAR-INF/MANIFEST.json`.
+
+torch-model-archiver writes the same layout, but stamps it with the time of day; here the same content gives the
+same bytes on any machine (entries sorted, stored uncompressed, dated 1980), so that the digest identifies a model.
+"""
+
+import hashlib
+import inspect
+import json
+import os
+import re
+import zipfile
+from pathlib import Path
+
+HANDLER = "handler.py"
+_MANIFEST = "MAR-INF/MANIFEST.json"
+_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.-]*")
+
+
+def build(content: Path, mar: Path, *, name: str, version: str) -> str:
+    """Write the archive of the files in `content` (a flat folder) to `mar`, atomically; returns its SHA-256.
+
+    Raises `ValueError` for a name or version that TorchServe cannot address.
+    """
+    from serving.torchserve import handler, scorer  # here, because the scorer needs torch and readers do not
+
+    for what, value in (("name", name), ("version", version)):
+        if not _NAME.fullmatch(value):
+            raise ValueError(f"model {what}: found {value!r}, expected letters, digits, '_', '-' and '.' only")
+    entries = {path.name: path.read_bytes() for path in content.iterdir()}
+    entries["scorer.py"] = inspect.getsource(scorer).encode()
+    entries[HANDLER] = inspect.getsource(handler).encode()
+    model = {"modelName": name, "modelVersion": version, "handler": HANDLER}
+    manifest = {"runtime": "python", "model": model, "archiverVersion": "0.12.0"}
+    entries[_MANIFEST] = json.dumps(manifest, indent=1, sort_keys=True).encode()
+    partial = mar.with_name(f".{mar.name}.partial")
+    with zipfile.ZipFile(partial, "w", zipfile.ZIP_STORED) as archive:
+        for entry in sorted(entries):
+            info = zipfile.ZipInfo(entry, date_time=(1980, 1, 1, 0, 0, 0))
+            info.external_attr = 0o644 << 16
+            archive.writestr(info, entries[entry])
+    os.replace(partial, mar)
+    return digest(mar)
+
+
+def digest(mar: Path) -> str:
+    """SHA-256 of the archive's bytes, as hex."""
+    with mar.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+def identity(mar: Path) -> tuple[str, str]:
+    """Model name and version that the archive's manifest declares; `ValueError` where it is no archive."""
+    try:
+        with zipfile.ZipFile(mar) as archive:
+            model = json.loads(archive.read(_MANIFEST))["model"]
+            return model["modelName"], model["modelVersion"]
+    except (OSError, zipfile.BadZipFile, KeyError, json.JSONDecodeError) as error:
+        raise ValueError(f"{mar}: is no TorchServe archive ({error!r}); package the model again") from error
+
+
+def read(mar: Path, entry: str) -> bytes:
+    """One file of the archive, such as `goldens.jsonl`."""
+    with zipfile.ZipFile(mar) as archive:
+        return archive.read(entry)

@@ -1,0 +1,110 @@
+"""A tiny archive whose right answers can be computed by hand, and one TorchServe for all tests that need it."""
+
+import hashlib
+import json
+import shutil
+from collections.abc import Iterator
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+
+from heterrec.encoder import FeatureEncoder
+from serving.torchserve import archive
+from serving.torchserve.server import TorchServe
+
+ITEMS = [f"i{number}" for number in range(12)]
+FEATURES = [
+    {"name": "price", "kind": "numeric", "varies_in_time": True},
+    {"name": "shelf", "kind": "categorical", "varies_in_time": True},
+]
+MAX_HISTORY = 4
+
+
+class LastItems(torch.nn.Module):
+    """The signature of docs/contracts.md: sums item vectors weighted by position, plus the prices and shelves seen."""
+
+    def __init__(self, vectors: torch.Tensor) -> None:
+        super().__init__()
+        self.vectors = torch.nn.Parameter(torch.cat([torch.zeros(1, vectors.shape[1]), vectors]), requires_grad=False)
+
+    def forward(
+        self,
+        item: torch.Tensor,
+        time: torch.Tensor,
+        varying_value: torch.Tensor,
+        varying_missing: torch.Tensor,
+        length: torch.Tensor,
+    ) -> torch.Tensor:
+        position = torch.arange(item.shape[1])[None] + 1
+        weight = torch.where(position <= length[:, None], position / length[:, None], 0.0)
+        known = (varying_value * ~varying_missing).sum(-1)
+        hours = (time - time[:, :1]) / 3.6e9
+        return (
+            (weight + 0.1 * known * (weight > 0) + 0.01 * hours * (weight > 0))[..., None] * self.vectors[item]
+        ).sum(1)
+
+
+def vectors(seed: int) -> torch.Tensor:
+    return torch.randn(len(ITEMS), 5, generator=torch.Generator().manual_seed(seed))
+
+
+def write_content(root: Path, *, version: str = "1.0", seed: int = 0, repeats: bool = False) -> Path:
+    """The content of an archive, before it is zipped."""
+    root.mkdir(parents=True)
+    matrix = vectors(seed)
+    n = len(FEATURES)
+    example = (
+        torch.ones(2, 3, dtype=torch.int64),
+        torch.ones(2, 3, dtype=torch.int64),
+        torch.zeros(2, 3, n),
+        torch.zeros(2, 3, n, dtype=torch.bool),
+        torch.tensor([3, 2]),
+    )
+    batch, time = torch.export.Dim("batch"), torch.export.Dim("time")
+    shapes = ({0: batch, 1: time},) * 4 + ({0: batch},)
+    torch.export.save(torch.export.export(LastItems(matrix), example, dynamic_shapes=shapes), root / "program.pt2")
+    np.save(root / "item_matrix.npy", matrix.numpy())
+    titles = [None if item == "i11" else f"Kettle {item}" for item in ITEMS]
+    (root / "items.json").write_text(json.dumps({"item_id": ITEMS, "title": titles}))
+    prices, shelves = [float(number + 1) for number in range(len(ITEMS))], ["top", "low"] * (len(ITEMS) // 2)
+    encoder = FeatureEncoder.fit(
+        FEATURES, {"price": prices, "shelf": shelves}, ITEMS, np.full(len(ITEMS), 9, dtype=np.int64)
+    )
+    (root / "encoder.json").write_text(encoder.to_json())
+    shutil.copyfile(Path(__file__).parents[2] / "heterrec/encoder.py", root / "encoder.py")
+    (root / "popular.json").write_text(json.dumps([{"item_id": i, "events": e} for i, e in [("i7", 9), ("i2", 4)]]))
+    digests = {path.name: hashlib.sha256(path.read_bytes()).hexdigest() for path in root.iterdir()}
+    contract = {
+        "schema": 1,
+        "model": "shop",
+        "version": version,
+        "width": matrix.shape[1],
+        "max_history": MAX_HISTORY,
+        "default_k": 3,
+        "max_k": 10,
+        "exclude_seen": not repeats,
+        "digests": digests,
+    }
+    (root / "serving.json").write_text(json.dumps(contract))
+    return root
+
+
+@pytest.fixture(scope="session")
+def content(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return write_content(tmp_path_factory.mktemp("content") / "shop")
+
+
+@pytest.fixture(scope="session")
+def mar(content: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    path = tmp_path_factory.mktemp("archive") / "shop.mar"
+    archive.build(content, path, name="shop", version="1.0")
+    return path
+
+
+@pytest.fixture(scope="session")
+def server(mar: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[TorchServe]:
+    with TorchServe(tmp_path_factory.mktemp("logs")) as running:
+        running.register(mar)
+        yield running
