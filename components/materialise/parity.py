@@ -1,0 +1,74 @@
+"""Does the online store answer what the training data says? Read some back and compare."""
+
+import math
+from collections.abc import Sequence
+from itertools import islice
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import pyarrow.parquet as pq
+
+from components.materialise.histories import histories
+from feature_repo.card import DatasetCard
+
+if TYPE_CHECKING:
+    from feast import FeatureStore
+
+SAMPLE = 50
+
+
+class ParityError(RuntimeError):
+    """The online store answers something else than the offline data holds."""
+
+
+def check_items(card: DatasetCard, store: "FeatureStore", sequences: Path, sample: int = SAMPLE) -> int:
+    """Compare `sample` items, spread over the catalogue, feature by feature; the number compared."""
+    from feature_repo.definitions import references
+    from feature_repo.online import online
+
+    catalogue = pq.read_table(sequences / "catalogue.parquet")
+    chosen = catalogue.take(_spread(catalogue.num_rows, sample)).to_pylist()
+    if not card.features or not chosen:
+        return 0
+    answer = online(store, references(card.features), [{"item_id": row["item_id"]} for row in chosen])
+    for place, row in enumerate(chosen):
+        for feature in card.features:
+            found, expected = answer[feature.name][place], row[feature.name]
+            if _missing_alike(found) != _missing_alike(expected):
+                raise ParityError(
+                    f"online store: item {row['item_id']!r} has {feature.name}={found!r}, the catalogue of "
+                    f"{sequences} has {expected!r}. Run materialise again; if it persists, the store was written by "
+                    "something else."
+                )
+    return len(chosen)
+
+
+def check_users(card: DatasetCard, store: "FeatureStore", sequences: Path, sample: int = SAMPLE) -> int:
+    """Compare the histories of `sample` users, spread over all, record by record; the number compared."""
+    from feature_repo.online import user_histories
+
+    n_users = len(pq.read_table(sequences / "events.parquet", columns=["user_id"])["user_id"].unique())
+    step = max(1, n_users // sample)
+    expected = dict(islice(histories(card, sequences), 0, step * sample, step))
+    found = user_histories(store, expected)
+    for user, records in expected.items():
+        if found[user] != records:
+            raise ParityError(
+                f"online store: user {user!r} has a history of {len(found[user])} events that differs from the "
+                f"{len(records)} of {sequences}. Run materialise again; if it persists, the store was written by "
+                "something else."
+            )
+    return len(expected)
+
+
+def _spread(rows: int, sample: int) -> list[int]:
+    return list(range(0, rows, max(1, rows // sample)))[:sample]
+
+
+def _missing_alike(value: Any) -> Any:
+    """Stores spell "no value" differently (None, NaN, empty string or list); one spelling for comparing."""
+    if isinstance(value, Sequence) and not isinstance(value, str):
+        return tuple(value) or None
+    if value == "" or (isinstance(value, float) and math.isnan(value)):
+        return None
+    return value

@@ -1,0 +1,79 @@
+"""The materialise step: the online store answers what the training data says, as of the run's moment."""
+
+import random
+import sqlite3
+
+import pytest
+from make_events import at, change, event, item, make_card, write_events, write_facts
+
+from components.features import step as features
+from components.materialise import step
+from components.materialise.parity import ParityError, check_items, check_users
+
+CARD = make_card()
+
+
+def materialise(tmp_path, interactions, items, varying, as_of):
+    events = write_events(tmp_path / "events", CARD, interactions, items, varying)
+    inputs = {
+        "card": CARD,
+        "events": events,
+        "facts": write_facts(tmp_path / "facts", as_of),
+        "sequences": tmp_path / "sequences",
+        "feast_root": tmp_path / "feast",
+    }
+    features.run(**inputs)
+    return step.run(**inputs, materialised=tmp_path / "materialised")
+
+
+@pytest.fixture
+def shop(tmp_path, monkeypatch):
+    monkeypatch.setenv("TZ", "America/New_York")
+    rng = random.Random(0)
+    items = [item(f"i{n}", weight=None if n % 3 else 0.5, brand=None if n % 5 else "acme") for n in range(12)]
+    varying = [change(f"i{n}", at(day), day + n / 100, None) for n in range(9) for day in range(12)]
+    interactions = [event(f"u{n % 7}", f"i{rng.randrange(12)}", at(n / 40)) for n in range(400)]
+    report = materialise(
+        tmp_path, interactions, [*items, item("i0", brand="later", event_time=at(9))], varying, at(8.5)
+    )
+    return tmp_path, report
+
+
+def test_online_answers_equal_the_offline_values_at_as_of(shop):
+    from feature_repo.online import online, user_history
+    from feature_repo.store import connect
+
+    root, report = shop
+    assert (report["users"], report["items"], report["checked_items"], report["checked_users"]) == (7, 12, 12, 7)
+    store = connect("tiny", root / "feast")
+    answer = online(store, ["item_static:brand", "item_varying:price"], [{"item_id": "i0"}, {"item_id": "nobody"}])
+    assert answer["brand"] == ["acme", None], "a value of day 9 is not known on day 8.5"
+    assert answer["price"] == [8.0, None]
+    history = user_history(store, "u0")
+    assert [record.event_time for record in history] == sorted(record.event_time for record in history)
+    assert history[-1].event_time <= at(8.5).timestamp() * 1_000_000 and len(history) == 49
+    assert history[-1].values.keys() == {"price", "label"}
+    assert user_history(store, "stranger") == []
+
+
+def test_parity_check_notices_a_store_that_was_changed(shop):
+    from feature_repo.store import connect
+
+    root, _ = shop
+    for view, check in (("item_varying", check_items), ("user_history", check_users)):
+        store = connect("tiny", root / "feast")
+        check(CARD, store, root / "sequences")
+        with sqlite3.connect(root / "feast" / "online.db") as db:
+            db.execute(f"UPDATE tiny_{view} SET value = (SELECT value FROM tiny_{view} LIMIT 1)")
+        with pytest.raises(ParityError, match="online store: "):
+            check(CARD, connect("tiny", root / "feast"), root / "sequences")
+
+
+def test_a_view_that_the_card_dropped_leaves_the_store(tmp_path):
+    from feature_repo.store import open_store
+
+    events = write_events(tmp_path / "events", CARD, [event("u", "a", at(1))], [item("a")], [change("a", at(0), 1.0)])
+    assert len(open_store(CARD, events, tmp_path / "feast").list_feature_views()) == 3
+    fewer = make_card(features=[feature.model_dump() for feature in CARD.static])
+    names = {view.name for view in open_store(fewer, events, tmp_path / "feast").list_feature_views()}
+    assert names == {"item_static", "user_history"}
