@@ -63,8 +63,7 @@ class FeatureEncoder:
         self.ids = tuple(ids)
         self._id = {item: index for index, item in enumerate(self.ids, start=1)}
         self._index = {
-            field.name: {value: index for index, value in enumerate(field.vocabulary, start=2)}
-            for field in self.fields
+            field.name: {value: index for index, value in enumerate(field.vocabulary, start=2)} for field in self.fields
         }
 
     @property

@@ -77,7 +77,7 @@ class NumericToken(nn.Module):
         return self.buckets.weight
 
     def label(self, value_R: Tensor) -> Tensor:
-        return torch.bucketize(value_R, self.get_buffer("edges"))
+        return torch.bucketize(value_R.contiguous(), self.get_buffer("edges"))
 
 
 class VectorToken(nn.Module):

@@ -89,8 +89,8 @@ class HeterRec(nn.Module):
 
     def users(self, states_BTD: Tensor, length_B: Tensor) -> Tensor:
         """User vector (B, D) whose product with the item matrix is the score: MLP^1 of the last state [I]."""
-        last = states_BTD[torch.arange(len(length_B), device=length_B.device), length_B - 1]
-        return self.towards(last, 0)
+        last = (length_B - 1)[:, None, None].expand(-1, 1, states_BTD.shape[2])
+        return self.towards(states_BTD.gather(1, last)[:, 0], 0)
 
     def towards(self, states: Tensor, step: int) -> Tensor:
         """States (…, D) as queries for the item `step` + 1 baskets ahead, the temperature folded in."""

@@ -95,7 +95,8 @@ class TrainConfig:
     clip: float = 1.0
     validation_queries: int = 2000
     shuffle_targets: bool = False
-    """Train on permuted targets: a model that is bad by construction, to prove that the gate blocks it."""
+    """Train towards another item in place of each target (a fixed permutation): a model that is bad by
+    construction, to prove that the gate blocks it."""
 
     def __post_init__(self) -> None:
         _positive(self, "epochs", "patience", "batch_events", "learning_rate", "clip", "validation_queries")
@@ -148,6 +149,20 @@ def fast(config: TrainConfig) -> TrainConfig:
 
 
 RECIPES = {"heterrec": heterrec, "sasrec": sasrec, "sasrec_features": sasrec_features}
+
+
+def by_name(name: str, *, seed: int = 0) -> TrainConfig:
+    """The recipe called `name` on the fast budget, or with `_full` behind its name on the whole one."""
+    recipe = RECIPES.get(name.removesuffix("_full"))
+    if recipe is None:
+        raise ValueError(f"recipe {name!r} is unknown, expected one of {sorted(RECIPES)}, each also with _full")
+    config = recipe(seed=seed)
+    return config if name.endswith("_full") else fast(config)
+
+
+def with_shuffled_targets(config: TrainConfig) -> TrainConfig:
+    """The same recipe, trained to recommend wrong items: what the model gate must block."""
+    return replace(config, shuffle_targets=True)
 
 
 def _positive(config: Any, *names: str) -> None:

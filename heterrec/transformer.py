@@ -24,8 +24,8 @@ class TemporalEncoder(nn.Module):
 
     def forward(self, time_BT: Tensor) -> Tensor:
         """Microseconds (B, T), int64, to (B, T, D)."""
-        previous = torch.cat([time_BT[:, :1], time_BT[:, :-1]], dim=1)
-        seconds = (time_BT - previous).clamp(min=0) // 1_000_000
+        before = torch.arange(-1, time_BT.shape[1] - 1, device=time_BT.device).clamp(min=0)
+        seconds = (time_BT - time_BT[:, before]).clamp(min=0) // 1_000_000
         bucket = torch.bucketize(seconds, self.get_buffer("boundaries"), right=True)
         out: Tensor = self.position.weight[: time_BT.shape[1]] + self.gap(bucket)
         return out

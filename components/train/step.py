@@ -1,0 +1,56 @@
+"""Train a recipe on the `sequences` artifact and write the `model` artifact."""
+
+import json
+import time
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from components.errors import InputError
+
+if TYPE_CHECKING:
+    from heterrec.recipes import TrainConfig
+    from heterrec.training import Progress
+
+
+def run(
+    *, config: "TrainConfig", sequences: Path, model: Path, scratch: Path, progress: "Progress | None" = None
+) -> dict[str, Any]:
+    """Train `config` and write config.json, weights.pt, encoder.json, curve.json and report.json to `model`.
+
+    Goes on from the checkpoint in `scratch` where a run before was killed. Returns the report. Raises `InputError`
+    where the data cannot be learned from.
+    """
+    import torch
+
+    from heterrec.export import save_model
+    from heterrec.sequences import read_sequences
+    from heterrec.training import train
+
+    started = time.monotonic()
+    device = "cuda" if torch.cuda.is_available() else "cpu"
+    try:
+        data = read_sequences(sequences)
+        trained = train(data, config, scratch=scratch, progress=progress, device=device)
+    except ValueError as error:
+        raise InputError(str(error)) from error
+    save_model(trained, model)
+    best = trained.curve[trained.best_epoch - 1]
+    report = {
+        "epochs": len(trained.curve),
+        "best_epoch": trained.best_epoch,
+        "loss": best["loss"],
+        "validation_ndcg": best["validation_ndcg"],
+        "sequences_per_second": best["sequences_per_second"],
+        "seconds": round(time.monotonic() - started, 3),
+        "training_seconds": round(sum(point["seconds"] for point in trained.curve), 3),
+        "training_events": int(data.training_counts.sum()),
+        "items": len(data.catalogue),
+        "items_with_own_id": len(trained.encoder.ids),
+        "features": [field.name for field in trained.encoder.fields] if config.model.features else [],
+        "parameters": sum(parameter.numel() for parameter in trained.model.parameters()),
+        "seed": config.seed,
+        "device": device,
+        "torch": torch.__version__,
+    }
+    (model / "report.json").write_text(json.dumps(report, indent=1))
+    return report

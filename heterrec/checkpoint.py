@@ -1,0 +1,66 @@
+"""The state of a run after each epoch, written so that a kill at any moment leaves the last whole one."""
+
+import json
+import os
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+NAME = "checkpoint.pt"
+
+
+@dataclass(kw_only=True)
+class Progressed:
+    """What of a run is not in the weights or the optimiser."""
+
+    epoch: int = 0
+    """Epochs done."""
+    best: float = float("-inf")
+    best_epoch: int = 0
+    best_weights: dict[str, Tensor] = field(default_factory=dict)
+    curve: list[dict[str, Any]] = field(default_factory=list)
+
+
+def save(scratch: Path, identity: str, model: nn.Module, optimiser: torch.optim.Optimizer, done: Progressed) -> None:
+    """Replace the checkpoint in `scratch` in one step. `identity` says of which run it is."""
+    scratch.mkdir(parents=True, exist_ok=True)
+    state = {
+        "identity": identity,
+        "model": model.state_dict(),
+        "optimiser": optimiser.state_dict(),
+        "rng": torch.get_rng_state(),
+        "epoch": done.epoch,
+        "best": done.best,
+        "best_epoch": done.best_epoch,
+        "best_weights": done.best_weights,
+        "curve": json.dumps(done.curve),
+    }
+    partial = scratch / f"{NAME}.partial"
+    torch.save(state, partial)
+    os.replace(partial, scratch / NAME)
+
+
+def load(scratch: Path, identity: str, model: nn.Module, optimiser: torch.optim.Optimizer) -> Progressed:
+    """Restore the last checkpoint in `scratch`, or start anew where there is none.
+
+    Raises `ValueError` where it belongs to another recipe or other data.
+    """
+    path = scratch / NAME
+    if not path.is_file():
+        return Progressed()
+    state = torch.load(path, weights_only=True, map_location="cpu")
+    if state["identity"] != identity:
+        raise ValueError(f"{path}: is of another recipe or other data. Delete it, or give the run its own folder.")
+    model.load_state_dict(state["model"])
+    optimiser.load_state_dict(state["optimiser"])
+    torch.set_rng_state(state["rng"])
+    return Progressed(
+        epoch=state["epoch"],
+        best=state["best"],
+        best_epoch=state["best_epoch"],
+        best_weights=state["best_weights"],
+        curve=json.loads(state["curve"]),
+    )

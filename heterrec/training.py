@@ -1,0 +1,246 @@
+"""The training loop: seeds, AdamW, early stop by validation NDCG@10, a checkpoint each epoch, exact resumption."""
+
+import hashlib
+import math
+import time
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, NamedTuple, Protocol
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+
+from heterrec import checkpoint
+from heterrec.batches import Events, TrainingBatch, TrainingBatches, encode_events
+from heterrec.encoder import FeatureEncoder
+from heterrec.htfl import Columns, encode_catalogue
+from heterrec.inference import product, to_device, vectors
+from heterrec.lmp import LMP, Step
+from heterrec.metrics import rank
+from heterrec.model import HeterRec
+from heterrec.recipes import TrainConfig
+from heterrec.sequences import Queries, Sequences
+
+NEVER = np.iinfo(np.int64).max
+ALWAYS = np.iinfo(np.int64).min
+
+
+class Update(NamedTuple):
+    """Where a run stands after a step."""
+
+    epoch: int
+    epochs: int
+    step: int
+    steps: int
+    """Of this epoch."""
+    loss: float
+    sequences_per_second: float
+    seconds_left: float
+    validation_ndcg: float | None
+    """Of the last finished epoch."""
+
+
+class Progress(Protocol):
+    """Told after each step; it must not change anything."""
+
+    def __call__(self, update: Update) -> None: ...
+
+
+@dataclass(frozen=True, kw_only=True)
+class Trained:
+    """The model with the weights of its best epoch."""
+
+    model: HeterRec
+    encoder: FeatureEncoder
+    config: TrainConfig
+    curve: list[dict[str, Any]]
+    """{epoch, loss, validation_ndcg (None without validation queries), seconds, sequences_per_second}."""
+    best_epoch: int
+
+
+def train(
+    sequences: Sequences,
+    config: TrainConfig,
+    *,
+    scratch: Path | None = None,
+    progress: Progress | None = None,
+    device: str = "cpu",
+) -> Trained:
+    """Train on the training split of `sequences`.
+
+    With `scratch`, goes on from the checkpoint there and writes one after each epoch; a run that was killed ends
+    with the very weights and losses of one that was not (on one machine, on a CPU). Raises `ValueError` where the
+    data has nothing to learn from.
+    """
+    return _Run(sequences, config, scratch, progress, device).run()
+
+
+class _Run:
+    def __init__(
+        self, sequences: Sequences, config: TrainConfig, scratch: Path | None, progress: Progress | None, device: str
+    ) -> None:
+        torch.manual_seed(config.seed)
+        self.config, self.device = config, device
+        self.scratch, self.progress = scratch, progress
+        counts = sequences.training_counts
+        if not counts.any():
+            raise ValueError("sequences: no events in the training split; take more days, or check what was ingested")
+        catalogue = sequences.catalogue
+        self.sequences = sequences
+        self.encoder = FeatureEncoder.fit(
+            catalogue.features, catalogue.columns, catalogue.item_ids, counts, min_events=config.model.min_events
+        )
+        self.batches = TrainingBatches(
+            sequences,
+            self.encoder,
+            steps=config.model.steps,
+            window=config.loss.window,
+            max_history=config.model.max_history,
+            batch_events=config.batch_events,
+            epoch_events=config.epoch_events,
+            seed=config.seed,
+            shuffle_targets=config.shuffle_targets,
+        )
+        self.columns: Columns = to_device(encode_catalogue(self.encoder, catalogue), device)
+        self.events: Events = encode_events(sequences, self.encoder)
+        self.validation = _sample(sequences.queries("validation"), config.validation_queries, config.seed)
+        self.model = HeterRec(config.model, self.encoder).to(device)
+        self.optimiser = _optimiser(self.model, config)
+        self.loss = LMP(
+            config.loss,
+            self.columns,
+            torch.from_numpy(_since(sequences, config.loss.only_available)).to(device),
+            torch.from_numpy(np.append(0, counts)).to(device),
+        )
+
+    def run(self) -> Trained:
+        identity = self._identity()
+        done = checkpoint.Progressed()
+        if self.scratch is not None:
+            done = checkpoint.load(self.scratch, identity, self.model, self.optimiser)
+        while done.epoch < self.config.epochs and done.epoch - done.best_epoch < self.config.patience:
+            self._epoch(done)
+            if self.scratch is not None:
+                checkpoint.save(self.scratch, identity, self.model, self.optimiser, done)
+        self.model.load_state_dict(done.best_weights)
+        self.model.eval()
+        return Trained(
+            model=self.model, encoder=self.encoder, config=self.config, curve=done.curve, best_epoch=done.best_epoch
+        )
+
+    def _epoch(self, done: checkpoint.Progressed) -> None:
+        started = time.monotonic()
+        torch.manual_seed(int(np.random.default_rng([self.config.seed, done.epoch, 1]).integers(2**62)))
+        self.model.train()
+        batches = self.batches.epoch(done.epoch)
+        losses, lists = [], 0
+        for step, batch in enumerate(batches, start=1):
+            losses.append(self._step(batch, done.epoch + (step - 1) / len(batches)))
+            lists += len(batch.length)
+            if self.progress is not None:
+                self.progress(self._update(done, step, len(batches), losses, lists, time.monotonic() - started))
+        trained = time.monotonic() - started
+        ndcg = self._validate()
+        done.epoch += 1
+        # Without validation queries nothing can be told from the epochs, and the last one counts.
+        if ndcg is None or ndcg > done.best or not done.best_weights:
+            done.best = -math.inf if ndcg is None else ndcg
+            done.best_epoch = done.epoch
+            done.best_weights = {name: value.detach().clone() for name, value in self.model.state_dict().items()}
+        done.curve.append(
+            {
+                "epoch": done.epoch,
+                "loss": sum(losses) / len(losses),
+                "validation_ndcg": ndcg,
+                "seconds": round(time.monotonic() - started, 3),
+                "sequences_per_second": round(lists / trained, 1),
+            }
+        )
+
+    def _step(self, batch: TrainingBatch, epochs_done: float) -> float:
+        histories = batch.histories().to(self.device)
+        steps = [Step(*(part.to(self.device) for part in step)) for step in batch.targets()]
+        items = self.model.items(self.columns)
+        states = self.model.states(items.tokens_RFD, *histories[:4])
+        loss: Tensor = self.loss(self.model, items, states, steps)
+        self.optimiser.zero_grad(set_to_none=True)
+        loss.backward()  # type: ignore[no-untyped-call]
+        nn.utils.clip_grad_norm_(self.model.parameters(), self.config.clip)
+        for group in self.optimiser.param_groups:
+            group["lr"] = self.config.learning_rate * _schedule(epochs_done / self.config.epochs, self.config.warmup)
+        self.optimiser.step()
+        value = loss.item()
+        if not math.isfinite(value):
+            raise FloatingPointError(f"training: loss {value} after {epochs_done:.2f} epochs; lower the learning_rate")
+        return value
+
+    def _validate(self) -> float | None:
+        if not len(self.validation):
+            return None
+        users = vectors(self.model, self.columns, self.events, self.validation)
+        with torch.inference_mode():
+            items = self.model.items(self.columns).items_RD[1:].cpu().numpy()
+        return rank(product(users, items), self.sequences, self.validation).mean("ndcg", 10)
+
+    def _update(
+        self, done: checkpoint.Progressed, step: int, steps: int, losses: list[float], lists: int, seconds: float
+    ) -> Update:
+        left = (self.config.epochs - done.epoch) * steps - step
+        return Update(
+            epoch=done.epoch + 1,
+            epochs=self.config.epochs,
+            step=step,
+            steps=steps,
+            loss=sum(losses) / len(losses),
+            sequences_per_second=lists / max(seconds, 1e-9),
+            seconds_left=left * seconds / step,
+            validation_ndcg=done.curve[-1]["validation_ndcg"] if done.curve else None,
+        )
+
+    def _identity(self) -> str:
+        """Of the recipe, the data and the threads: sums in another order are other weights."""
+        digest = hashlib.sha256(self.config.to_json().encode())
+        digest.update(f"{self.device} {torch.get_num_threads()}".encode())
+        digest.update(self.encoder.to_json().encode())
+        for array in (self.sequences.row, self.sequences.time, self.sequences.basket, self.sequences.split):
+            digest.update(np.ascontiguousarray(array))
+        return digest.hexdigest()
+
+
+def _optimiser(model: HeterRec, config: TrainConfig) -> torch.optim.Optimizer:
+    """AdamW; feature parameters decay on their own, and ID embeddings, gates, biases and norms not at all."""
+    groups: dict[float, list[nn.Parameter]] = {}
+    item_ids = model.htfl.tokens[-1].values.weight
+    for name, parameter in model.named_parameters():
+        feature = name.startswith(("htfl.tokens", "item_side", "token_", "fuse"))
+        decay = config.feature_weight_decay if feature else config.weight_decay
+        plain = parameter.ndim < 2 or parameter is item_ids
+        groups.setdefault(0.0 if plain else decay, []).append(parameter)
+    return torch.optim.AdamW(
+        [{"params": parameters, "weight_decay": decay} for decay, parameters in groups.items()],
+        lr=config.learning_rate,
+        fused=True,
+    )
+
+
+def _schedule(done: float, warmup: float) -> float:
+    if done < warmup:
+        return (done + 1e-3) / (warmup + 1e-3)
+    return 0.02 + 0.98 * 0.5 * (1 + math.cos(math.pi * (done - warmup) / (1 - warmup)))
+
+
+def _sample(queries: Queries, count: int, seed: int) -> Queries:
+    if len(queries) <= count:
+        return queries
+    return queries.take(np.sort(np.random.default_rng(seed).permutation(len(queries))[:count]))
+
+
+def _since(sequences: Sequences, only_available: bool) -> np.ndarray[Any, np.dtype[np.int64]]:
+    """(V + 1,) time from which a row is a candidate; items that were never bought in training are none.
+
+    As negatives that are never a positive they would teach that a null ID is never chosen.
+    """
+    traded = sequences.training_counts > 0
+    since = sequences.catalogue.available_at if only_available else np.full(len(traded), ALWAYS)
+    return np.append(NEVER, np.where(traded, since, NEVER))
