@@ -9,7 +9,7 @@ from components.page import BAD, GOOD, INK, QUIET, SERIES, axes, svg
 
 def differences(report: dict[str, Any]) -> Markup:
     """Each peer's NDCG@10 difference to the new model with its 95 % interval; right of zero is better."""
-    rows = list(report["differences"].items())
+    rows = [(name, row) for name, row in report["differences"].items() if row["mean"] is not None]
     figure, ax = axes(8.2, 0.55 + 0.42 * max(1, len(rows)))
     for y, (_, row) in enumerate(reversed(rows)):
         colour = GOOD if row["low"] > 0 else BAD if row["high"] < 0 else QUIET
@@ -38,6 +38,8 @@ def training_curves(curves: dict[str, list[dict[str, Any]]]) -> Markup:
     for (name, curve), colour in zip(curves.items(), SERIES, strict=False):
         epochs = [point["epoch"] for point in curve]
         values = [point["validation_ndcg"] for point in curve]
+        if None in values:
+            continue  # nothing was held out to validate on
         best = max(range(len(values)), key=values.__getitem__)
         ax.plot(epochs, values, color=colour, linewidth=1.8)
         ax.plot(epochs[best], values[best], "o", color=colour, markersize=6)

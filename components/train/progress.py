@@ -1,39 +1,34 @@
-"""Tells a run's progress: as events for the one logger, which the terminal draws as a bar."""
+"""Training's progress as events, twice a second at most; the local runner draws its bar from them."""
 
 import time
-from typing import TYPE_CHECKING
 
 from components.console import emit
+from heterrec.training import Update
 
-if TYPE_CHECKING:
-    from heterrec.training import Update
-
-SECONDS = 0.5
-"""Between two events; a step may take milliseconds."""
+INTERVAL_SECONDS = 0.5
 
 
 class EventProgress:
-    """Emits `progress` events of `task`: epoch, loss, sequences/s and the seconds left at most."""
+    """Reports the updates of `task`; a cluster's log gets one every `interval` seconds."""
 
-    def __init__(self, task: str) -> None:
-        self.task = task
-        self._told = float("-inf")
+    def __init__(self, task: str, *, interval: float = INTERVAL_SECONDS) -> None:
+        self._task, self._interval = task, interval
+        self._last = float("-inf")
 
-    def __call__(self, update: "Update") -> None:
+    def __call__(self, update: Update) -> None:
         now = time.monotonic()
-        last = update.step == update.steps
-        if now - self._told < SECONDS and not last:
+        if now - self._last < self._interval:
             return
-        self._told = now
+        self._last = now
+        done = (update.epoch - 1) * update.steps + update.step
         emit(
             "progress",
-            task=self.task,
+            task=self._task,
             epoch=update.epoch,
             epochs=update.epochs,
-            step=(update.epoch - 1) * update.steps + update.step,
+            step=done,
             steps=update.epochs * update.steps,
             loss=round(update.loss, 4),
             sequences_per_second=round(update.sequences_per_second, 1),
             seconds_left=round(update.seconds_left, 1),
-            validation_ndcg=update.validation_ndcg,
         )

@@ -1,0 +1,189 @@
+"""The model gate: full ranking of every contender on the same held-out shoppers, and a decision with its numbers."""
+
+import json
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+from components.decision import Decision, Reason
+from heterrec.baselines import popularity
+from heterrec.comparison import Difference, compare, slices
+from heterrec.export import Loaded, load_model
+from heterrec.inference import model_scores
+from heterrec.metrics import Ranking, Scores, rank
+from heterrec.sequences import Queries, Sequences, read_sequences
+
+K = 10
+NEW, BASELINE, POPULARITY = "HeterRec", "item ID only", "popularity"
+SLICES = {
+    "short_history": "short histories (under 20 events)",
+    "long_history": "long histories",
+    "popular_items": "popular items",
+    "rare_items": "rare items",
+    "new_items": "new items (never seen in training)",
+}
+
+
+def run(*, sequences: Path, model: Path, baseline: Path, champion: Path, evaluation: Path) -> dict[str, Any]:
+    """Write `decision.json`, `report.json`, `queries.parquet` and `page.html`; return what the run's record keeps.
+
+    The model is blessed when its NDCG@10 lies above popularity's with a 95 % paired interval that excludes zero, and
+    is not below the champion's with one. A worse item-ID-only baseline is not required, but said.
+    """
+    from components.evaluate.page import page
+
+    data = read_sequences(sequences)
+    queries = data.queries("test")
+    reasons: list[Reason] = []
+    contenders: dict[str, Scores] = {NEW: _scores(load_model(model), data, queries)}
+    champion_name = _champion_name(champion)
+    if champion_name is not None:
+        loaded = load_model(champion / "model")
+        if missing := sorted({field.name for field in loaded.encoder.fields} - set(data.catalogue.columns)):
+            reasons.append(_incomparable(champion_name, missing))
+            champion_name = None
+        else:
+            contenders[champion_name] = _scores(loaded, data, queries)
+    contenders[BASELINE] = _scores(load_model(baseline), data, queries)
+    contenders[POPULARITY] = popularity(data)
+
+    rankings = {name: rank(scores, data, queries) for name, scores in contenders.items()}
+    differences = {name: compare(rankings[NEW], rankings[name], K) for name in rankings if name != NEW}
+    reasons = [*_reasons(rankings[NEW], differences, champion_name), *reasons]
+    decision = Decision(gate="evaluate", reasons=reasons)
+    report = _report(data, queries, rankings, differences)
+    (evaluation / "report.json").write_text(json.dumps(report, indent=1))
+    pq.write_table(_table(data, queries, rankings), evaluation / "queries.parquet")
+    decision.write(evaluation)
+    (evaluation / "page.html").write_text(page(evaluation))
+    return {**decision.summary(), "metrics": _flat(report)}
+
+
+def _scores(loaded: Loaded, data: Sequences, queries: Queries) -> Scores:
+    return model_scores(loaded.model, loaded.encoder, data, queries)
+
+
+def _champion_name(champion: Path) -> str | None:
+    version = json.loads((champion / "champion.json").read_text())["version"]
+    return None if version is None else f"champion (version {version})"
+
+
+def _incomparable(name: str, missing: list[str]) -> Reason:
+    return Reason(
+        check="champion",
+        held=False,
+        found=f"needs {', '.join(missing)}",
+        allowed="features of this data",
+        level="warn",
+        message=f"The {name} cannot be ranked on this data: it needs {', '.join(missing)}, which the card has no more.",
+    )
+
+
+def _reasons(new: Ranking, differences: dict[str, Difference], champion: str | None) -> list[Reason]:
+    if new.queries == 0:
+        message = "No held-out shopper has a history: there is nothing to judge the model by. Take more days or users."
+        return [Reason(check="queries", held=False, found=0, allowed="at least 1", message=message)]
+    reasons = [_above(POPULARITY, differences[POPULARITY], level="block")]
+    if champion is not None:
+        reasons.append(_not_below(champion, differences[champion]))
+    reasons.append(_above(BASELINE, differences[BASELINE], level="warn"))
+    return reasons
+
+
+def _above(name: str, difference: Difference, *, level: Any) -> Reason:
+    verdict = "above" if difference.low > 0 else "not above"
+    return Reason(
+        check=f"better than {name}",
+        held=difference.low > 0,
+        found=_interval(difference),
+        allowed="interval above 0",
+        level=level,
+        message=f"NDCG@{K} is {verdict} that of {name}: difference {_interval(difference)}.",
+    )
+
+
+def _not_below(name: str, difference: Difference) -> Reason:
+    verdict = "not below" if difference.high >= 0 else "below"
+    return Reason(
+        check="no worse than the champion",
+        held=difference.high >= 0,
+        found=_interval(difference),
+        allowed="interval not below 0",
+        message=f"NDCG@{K} is {verdict} that of the {name}: difference {_interval(difference)}.",
+    )
+
+
+def _interval(difference: Difference) -> str:
+    return f"{difference.mean:+.4f} [{difference.low:+.4f}, {difference.high:+.4f}]"
+
+
+def _report(
+    data: Sequences, queries: Queries, rankings: dict[str, Ranking], differences: dict[str, Difference]
+) -> dict[str, Any]:
+    return {
+        "queries": len(queries),
+        "catalogue": len(data.catalogue),
+        "repeats": data.repeats,
+        "models": {name: _plain(_metrics(ranking)) for name, ranking in rankings.items()},
+        "differences": {name: _plain(asdict(difference)) for name, difference in differences.items()},
+        "slices": _slices(data, queries, rankings),
+    }
+
+
+def _metrics(ranking: Ranking) -> dict[str, float]:
+    return {**ranking.summary(), "mrr": ranking.mean("mrr", k=np.iinfo(np.int64).max)}
+
+
+def _slices(data: Sequences, queries: Queries, rankings: dict[str, Ranking]) -> dict[str, Any]:
+    new = rankings[NEW]
+    rows = {}
+    for name, where in slices(data, queries, new).items():
+        rows[SLICES[name]] = {
+            "queries": len(np.unique(new.query[where])),
+            "models": _plain({model: ranking.mean("ndcg", K, where) for model, ranking in rankings.items()}),
+            "differences": {
+                peer: _plain(asdict(compare(new, ranking, K, where))) for peer, ranking in rankings.items() if peer != NEW
+            },
+        }
+    return rows
+
+
+def _plain(values: dict[str, float]) -> dict[str, float | None]:
+    """Numbers that JSON can hold: NaN, of a slice or window without queries, is null."""
+    return {name: None if value != value else value for name, value in values.items()}
+
+
+def _table(data: Sequences, queries: Queries, rankings: dict[str, Ranking]) -> pa.Table:
+    """A row a query and model."""
+    users = [data.user_ids[user] for user in queries.user]
+    parts = [
+        pa.table(
+            {
+                "model": [name] * len(users),
+                "user_id": users,
+                "hr": ranking.per_query("hr", K),
+                "ndcg": ranking.per_query("ndcg", K),
+                "mrr": ranking.per_query("mrr", K),
+            }
+        )
+        for name, ranking in rankings.items()
+    ]
+    return pa.concat_tables(parts)
+
+
+def _flat(report: dict[str, Any]) -> dict[str, float]:
+    """The numbers that the Kubeflow UI shows."""
+    flat = {
+        f"{name} {metric}": row[metric]
+        for name, row in report["models"].items()
+        for metric in ("hr@10", "ndcg@10")
+        if row[metric] is not None
+    }
+    for name, row in report["differences"].items():
+        if row["low"] is not None:
+            flat |= {f"ndcg@10 against {name}, low": row["low"], f"ndcg@10 against {name}, high": row["high"]}
+    return flat
