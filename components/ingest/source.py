@@ -1,0 +1,78 @@
+"""What an adapter of `components/ingest/sources` gives: raw tables, untouched but for their file format."""
+
+import os
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, Protocol
+
+import duckdb
+
+from components.errors import InputError
+from feature_repo.card import DatasetCard
+
+SHARED = Path(__file__).parents[2].parent / "shared" / "data"
+DATA_VARIABLE = "HETERREC_DATA"
+
+
+@dataclass(frozen=True, kw_only=True)
+class Raw:
+    """Source tables with the column names that the card uses, rows in source order.
+
+    Columns may be of any type that holds the value: keys as numbers, times as strings, lists as one string.
+    """
+
+    interactions: duckdb.DuckDBPyRelation
+    items: duckdb.DuckDBPyRelation | None
+    """None where the source has no items table: item features are then read off the accepted interactions."""
+    reject: dict[str, str] = field(default_factory=dict)
+    """Reasons of this source alone: reason to the SQL condition on an interaction's raw columns."""
+    notes: tuple[str, ...] = ()
+
+
+class Source(Protocol):
+    """An adapter: a module with these two functions."""
+
+    def load(self, card: DatasetCard, connection: duckdb.DuckDBPyConnection) -> Raw:
+        """The raw tables. Raises `InputError` where they cannot be had."""
+
+    def content(self, card: DatasetCard) -> Any:
+        """JSON value that changes whenever the tables do."""
+
+
+def locate(path: Path | None, *, field: str, card: DatasetCard, address: str) -> Path:
+    """The file that the card's `source.<field>` names; `$HETERREC_DATA`, where set, stands for ../shared/data.
+
+    Raises `InputError` saying where the data is to be had.
+    """
+    if path is None:
+        raise InputError(f"card {card.name!r}: source.{field} is not set. Give the path of the file. {address}")
+    folder = os.environ.get(DATA_VARIABLE)
+    if folder and path.is_relative_to(SHARED):
+        path = Path(folder).expanduser() / path.relative_to(SHARED)
+    if not path.is_file():
+        raise InputError(
+            f"{path}: no such file (source.{field} of card {card.name!r}). {address} Put it there, set {DATA_VARIABLE} "
+            f"to the folder that takes the place of {SHARED}, or point source.{field} of a copy of the card to it."
+        )
+    return path
+
+
+def read(path: Path, connection: duckdb.DuckDBPyConnection) -> duckdb.DuckDBPyRelation:
+    """A Parquet file, or a CSV file (also .gz) whose values all stay strings, to be judged row by row."""
+    if path.suffix in (".parquet", ".pq"):
+        opened = connection.read_parquet
+        options: dict[str, Any] = {}
+    elif any(suffix in (".csv", ".tsv") for suffix in path.suffixes):
+        opened = connection.read_csv
+        options = {"all_varchar": True, "header": True, "null_padding": True}
+    else:
+        raise InputError(f"{path}: cannot tell the format from its name. Expected .parquet, .csv, .csv.gz or .tsv.")
+    try:
+        return opened(str(path), **options)
+    except duckdb.Error as error:
+        raise unreadable(path, error) from error
+
+
+def unreadable(path: Path | str, error: duckdb.Error) -> InputError:
+    first = str(error).splitlines()[0]
+    return InputError(f"{path}: cannot be read: {first} Expected a whole Parquet file, or a UTF-8 CSV with a header.")

@@ -1,0 +1,37 @@
+"""Amazon Beauty 5-core (McAuley et al., 2015) in the order of S3-Rec (Zhou et al., CIKM 2020): order, no times."""
+
+from pathlib import Path
+from typing import Any
+
+import duckdb
+
+from components.ingest.source import Raw, locate, read
+from components.manifest import digest_file
+from feature_repo.card import DatasetCard
+
+ADDRESS = "Amazon Beauty 5-core is for measuring only and not redistributed; the order is that of S3-Rec's data folder."
+
+# The source writes a category path as quoted strings: 'Beauty', 'Fragrance', "Women's". A regular expression
+# reads them; they are never evaluated.
+QUOTED = "regexp_extract_all(categories, '''[^'']*''|\"[^\"]*\"')"
+
+
+def load(card: DatasetCard, connection: duckdb.DuckDBPyConnection) -> Raw:
+    interactions, items = _paths(card)
+    return Raw(
+        interactions=read(interactions, connection),
+        items=read(items, connection).project(f"* REPLACE (list_transform({QUOTED}, q -> q[2:-2]) AS categories)"),
+    )
+
+
+def content(card: DatasetCard) -> Any:
+    interactions, items = _paths(card)
+    return {"interactions": digest_file(interactions), "items": digest_file(items)}
+
+
+def _paths(card: DatasetCard) -> tuple[Path, Path]:
+    source = card.source
+    return (
+        locate(source.interactions, field="interactions", card=card, address=ADDRESS),
+        locate(source.items, field="items", card=card, address=ADDRESS),
+    )

@@ -1,0 +1,59 @@
+"""The embedded marketplace, generated day by day as it is read."""
+
+from collections.abc import Iterator
+from dataclasses import asdict
+from typing import Any
+
+import duckdb
+import numpy as np
+import pyarrow as pa
+
+from components.code_digest import code_digest
+from components.errors import InputError
+from components.ingest.source import Raw
+from feature_repo.card import DatasetCard
+from marketplace.config import MarketplaceConfig
+from marketplace.dirt import soil
+from marketplace.shop import INTERACTIONS, Marketplace
+
+TIMES_AS_TEXT = INTERACTIONS.set(INTERACTIONS.get_field_index("event_time"), pa.field("event_time", pa.string()))
+
+
+def load(card: DatasetCard, connection: duckdb.DuckDBPyConnection) -> Raw:
+    config = config_of(card)
+    shop = Marketplace(config)
+    items = pa.concat_tables([shop.item_changes(day) for day in range(config.days)])
+    notes = [
+        f"Generated: {config.days} days of the embedded marketplace, {config.users} shoppers, "
+        f"{config.items} items and {config.new_items_per_day} new ones a day, seed {config.seed}."
+    ]
+    if config.placebo:
+        notes.append("Placebo: each item is shown with another one's features, so they tell nothing of the choices.")
+    schema = TIMES_AS_TEXT if config.dirty_rate else INTERACTIONS
+    reader = pa.RecordBatchReader.from_batches(schema, _batches(shop))
+    return Raw(interactions=connection.from_arrow(reader), items=connection.from_arrow(items), notes=tuple(notes))
+
+
+def content(card: DatasetCard) -> Any:
+    return {"config": {**asdict(config_of(card)), "start": config_of(card).start.isoformat()}, "code": _code()}
+
+
+def config_of(card: DatasetCard) -> MarketplaceConfig:
+    """The shop that the card's `source.options` describe. Raises `InputError`."""
+    try:
+        return MarketplaceConfig.from_options(card.source.options)
+    except ValueError as error:
+        raise InputError(f"card {card.name!r}: source.options: {error}") from error
+
+
+def _batches(shop: Marketplace) -> Iterator[pa.RecordBatch]:
+    config = shop.config
+    for number, day in enumerate(shop.days()):
+        table = day.interactions
+        if config.dirty_rate:
+            table = soil(table, config.dirty_rate, np.random.default_rng([config.seed, 7, number]))
+        yield from table.to_batches()
+
+
+def _code() -> str:
+    return code_digest("marketplace.shop") + code_digest("marketplace.dirt")

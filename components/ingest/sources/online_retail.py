@@ -1,0 +1,38 @@
+"""Online Retail II (UCI, CC BY 4.0; Chen, 2019): the invoice lines of a real shop, with their dirt.
+
+There is no items table: descriptions and prices are read off the lines that are kept, each from its first line on.
+"""
+
+from pathlib import Path
+from typing import Any
+
+import duckdb
+
+from components.ingest.source import Raw, locate, read
+from components.manifest import digest_file
+from feature_repo.card import DatasetCard
+
+ADDRESS = "Online Retail II is at https://archive.ics.uci.edu/dataset/502 (both sheets as one Parquet file)."
+
+
+def load(card: DatasetCard, connection: duckdb.DuckDBPyConnection) -> Raw:
+    return Raw(
+        interactions=read(_path(card), connection),
+        items=None,
+        reject={
+            "cancellation": "starts_with(\"InvoiceNo\", 'C')",
+            "price_not_positive": '"UnitPrice" <= 0',
+            "not_a_product": "NOT coalesce(regexp_full_match(\"StockCode\", '[0-9]{5}[A-Za-z]{0,2}'), false)",
+        },
+        notes=(
+            "Titles and prices are read off the accepted invoice lines: each counts from the first line that has it.",
+        ),
+    )
+
+
+def content(card: DatasetCard) -> Any:
+    return digest_file(_path(card))
+
+
+def _path(card: DatasetCard) -> Path:
+    return locate(card.source.interactions, field="interactions", card=card, address=ADDRESS)
