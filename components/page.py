@@ -32,8 +32,10 @@ svg { max-width: 100%; height: auto }
 </main></body></html>
 """
 
-_environment = jinja2.Environment(autoescape=True, undefined=jinja2.StrictUndefined, trim_blocks=True, lstrip_blocks=True)
-_environment.filters["count"] = lambda value: f"{value:,}".replace(",", " ")  # noqa: RUF001
+_environment = jinja2.Environment(
+    autoescape=True, undefined=jinja2.StrictUndefined, trim_blocks=True, lstrip_blocks=True
+)
+_environment.filters["count"] = lambda value: f"{value:,}".replace(",", " ")
 _environment.filters["number"] = lambda value: "–" if value is None else f"{value:.4f}"  # noqa: RUF001
 _environment.filters["short"] = lambda value: str(value)[:12]
 

@@ -51,9 +51,7 @@ def _run(options: argparse.Namespace) -> int:
     started = time.monotonic()
     console.print(f"run {run_id}  (workspace {workspace.home()})")
     with run_lock(run_id):
-        outcome = local.run(
-            run_id=run_id, card=card, recipe=recipe.to_json(), baseline=baseline.to_json(), as_of=as_of
-        )
+        outcome = local.run(run_id=run_id, card=card, recipe=recipe.to_json(), baseline=baseline.to_json(), as_of=as_of)
     console.print(f"[bold]{outcome.ending}[/] after {time.monotonic() - started:.0f} s")
     for gate in ("validate", "evaluate", "infra_validate"):
         if gate in outcome.records:

@@ -77,4 +77,3 @@ def training(run_id: str, card: str, recipe: str, baseline: str, as_of: str = ""
                                 infra_validation=proven.outputs["infra_validation"],
                             )
                         )
-

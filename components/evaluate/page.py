@@ -33,7 +33,5 @@ def body(evaluation: Path) -> Markup:
 
 def page(evaluation: Path) -> str:
     """The fragment as a self-contained page."""
-    template = (
-        '{% extends "base" %}{% block body %}<h1>{{ title }}</h1><section>{{ content }}</section>{% endblock %}'
-    )
+    template = '{% extends "base" %}{% block body %}<h1>{{ title }}</h1><section>{{ content }}</section>{% endblock %}'
     return render(template, title="Is the new model better?", content=body(evaluation))

@@ -43,7 +43,9 @@ def training_curves(curves: dict[str, list[dict[str, Any]]]) -> Markup:
         best = max(range(len(values)), key=values.__getitem__)
         ax.plot(epochs, values, color=colour, linewidth=1.8)
         ax.plot(epochs[best], values[best], "o", color=colour, markersize=6)
-        ax.annotate(name, (epochs[-1], values[-1]), xytext=(6, 0), textcoords="offset points", color=colour, fontsize=10)
+        ax.annotate(
+            name, (epochs[-1], values[-1]), xytext=(6, 0), textcoords="offset points", color=colour, fontsize=10
+        )
     ax.margins(x=0.12)
     ax.set_xlabel("epoch (the dot is the checkpoint that was kept)", fontsize=9, color=QUIET)
     ax.set_ylabel("validation NDCG@10", fontsize=9, color=QUIET)

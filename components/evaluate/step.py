@@ -146,7 +146,9 @@ def _slices(data: Sequences, queries: Queries, rankings: dict[str, Ranking]) -> 
             "queries": len(np.unique(new.query[where])),
             "models": _plain({model: ranking.mean("ndcg", K, where) for model, ranking in rankings.items()}),
             "differences": {
-                peer: _plain(asdict(compare(new, ranking, K, where))) for peer, ranking in rankings.items() if peer != NEW
+                peer: _plain(asdict(compare(new, ranking, K, where)))
+                for peer, ranking in rankings.items()
+                if peer != NEW
             },
         }
     return rows

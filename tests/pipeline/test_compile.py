@@ -4,8 +4,8 @@ from pathlib import Path
 
 import pytest
 import yaml
-from kfp import components as kfp_components
 from kfp import compiler
+from kfp import components as kfp_components
 
 from pipelines.training import training
 
@@ -46,7 +46,9 @@ def test_training_asks_for_a_gpu_on_a_gpu_node(compiled):
         assert accelerator["resourceType"] == "nvidia.com/gpu"
         assert accelerator["resourceCount"] == "1"
         assert compiled[2][name]["nodeSelector"]["labels"] == {"nvidia.com/gpu.present": "true"}
-    others = {name for name, executor in executors.items() if "accelerator" in executor["container"].get("resources", {})}
+    others = {
+        name for name, executor in executors.items() if "accelerator" in executor["container"].get("resources", {})
+    }
     assert others == {"exec-train", "exec-train-2"}
 
 
@@ -57,8 +59,7 @@ def test_infra_validate_runs_in_the_image_that_serves(compiled):
 
 def test_kubeflow_caching_is_off_for_every_task(compiled):
     def tasks(dag: dict):
-        for name, task in dag.get("tasks", {}).items():
-            yield name, task
+        yield from dag.get("tasks", {}).items()
 
     spec = compiled[1]
     dags = [spec["root"]["dag"], *(c["dag"] for c in spec["components"].values() if "dag" in c)]
