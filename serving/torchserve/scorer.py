@@ -161,6 +161,7 @@ class Scorer:
             end = lengths[row]
             item_BT[row, :end] = [event.row + 1 for event in request.history]
             time_BT[row, :end] = [event.time for event in request.history]
+            time_BT[row, end:] = request.history[-1].time  # padding repeats the latest time, as in training
             columns = {f.name: [event.features.get(f.name) for event in request.history] for f in self._encoder.varying}
             value_BTN[row, :end], missing_BTN[row, :end] = self._encoder.encode_varying(columns, end)
         arrays = (item_BT, time_BT, value_BTN, missing_BTN, np.array(lengths, np.int64))

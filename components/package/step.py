@@ -1,0 +1,106 @@
+"""Package: everything that serving needs of one trained model, in one archive."""
+
+import hashlib
+import inspect
+import json
+import shutil
+from pathlib import Path
+from tempfile import TemporaryDirectory
+from typing import Any
+
+import numpy as np
+
+from components.code_digest import code_digest
+from components.manifest import digest_file, digest_json
+from components.package import program
+from components.package.goldens import goldens
+from feature_repo.card import DatasetCard
+from heterrec import encoder as encoder_module
+from heterrec.export import export_program, load_model
+from heterrec.sequences import Catalogue, Sequences, read_sequences
+from serving.torchserve import archive as archives
+from serving.torchserve import handler, scorer
+
+DEFAULT_K, MAX_K = 10, 100
+
+
+def run(
+    *, card: DatasetCard, sequences: Path, model: Path, archive: Path, name: str, version: str | None = None
+) -> dict[str, Any]:
+    """Write `<name>.mar` and report.json into `archive` (docs/contracts.md, "archive").
+
+    Left out, `version` is the day of the data and a digest of the content, e.g. `20260105-1f0c9a7e`: the same
+    model over the same catalogue has the same version and the same archive digest, wherever and whenever it is
+    packaged. Raises `ValueError` where the model or the sequences cannot be read, or do not fit each other.
+    """
+    events = read_sequences(sequences)
+    loaded = load_model(model)
+    popular = _popular(events)
+    golden = goldens(loaded, events, popular)
+    with TemporaryDirectory(dir=archive) as folder:
+        content = Path(folder)
+        exported = export_program(model, events.catalogue)
+        program.save(exported.program, content / "program.pt2")
+        np.save(content / "item_matrix.npy", exported.item_matrix)
+        (content / "items.json").write_text(json.dumps(_items(events.catalogue)))
+        (content / "popular.json").write_text(json.dumps(popular))
+        (content / "goldens.jsonl").write_text("".join(json.dumps(line) + "\n" for line in golden))
+        shutil.copyfile(model / "encoder.json", content / "encoder.json")
+        shutil.copyfile(inspect.getfile(encoder_module), content / "encoder.py")
+        contract = {
+            "schema": scorer.SCHEMA,
+            "model": name,
+            "width": exported.item_matrix.shape[1],
+            "max_history": loaded.config.model.max_history,
+            "default_k": DEFAULT_K,
+            "max_k": MAX_K,
+            "exclude_seen": not card.repeats,
+            "varying": [{"name": field.name, "kind": field.kind} for field in loaded.encoder.varying],
+            "recipe_digest": recipe_digest(model, events.catalogue),
+            "digests": {path.name: digest_file(path) for path in sorted(content.iterdir())},
+        }
+        version = version or _version(sequences, contract)
+        contract["version"] = version
+        (content / "serving.json").write_text(json.dumps(contract, indent=1, sort_keys=True))
+        mar = archive / f"{name}.mar"
+        digest = archives.build(content, mar, name=name, version=version)
+    report = {
+        "model": name,
+        "version": version,
+        "archive_digest": digest,
+        "recipe_digest": contract["recipe_digest"],
+        "items": len(events.catalogue),
+        "golden_requests": len(golden),
+        "bytes": mar.stat().st_size,
+    }
+    (archive / "report.json").write_text(json.dumps(report, indent=1))
+    return report
+
+
+def recipe_digest(model: Path, catalogue: Catalogue) -> str:
+    """What makes two models the same arm of an experiment: settings, features, and the code that trains.
+
+    The seed is left out: a scheduled retraining with another seed is a refresh, not a candidate.
+    """
+    settings = {key: value for key, value in json.loads((model / "config.json").read_text()).items() if key != "seed"}
+    return digest_json({"settings": settings, "features": catalogue.features, "code": code_digest("heterrec.training")})
+
+
+def _items(catalogue: Catalogue) -> dict[str, list[Any]]:
+    items: dict[str, list[Any]] = {"item_id": catalogue.item_ids}
+    return items | {"title": catalogue.columns[catalogue.title]} if catalogue.title else items
+
+
+def _popular(sequences: Sequences) -> list[dict[str, Any]]:
+    """The items with the most training events, best first; equal ones by their id."""
+    counts = sequences.training_counts
+    ids = sequences.catalogue.item_ids
+    best = sorted(range(len(ids)), key=lambda row: (-counts[row], ids[row]))[:MAX_K]
+    return [{"item_id": ids[row], "events": int(counts[row])} for row in best]
+
+
+def _version(sequences: Path, contract: dict[str, Any]) -> str:
+    served_by = {module.__name__: hashlib.sha256(inspect.getsource(module).encode()).hexdigest()
+                 for module in (scorer, handler)}  # fmt: skip
+    as_of = json.loads((sequences / "features.json").read_text())["as_of"]
+    return f"{as_of[:10].replace('-', '')}-{digest_json({'contract': contract, 'code': served_by})[:8]}"

@@ -1,0 +1,145 @@
+"""The real TorchServe: answers, two versions side by side, and that nothing of it outlives its context."""
+
+import os
+import shutil
+import signal
+import subprocess
+import sys
+import time
+import zipfile
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+
+import psutil
+import pytest
+from conftest import write_content
+from test_scorer import BAD, GOOD
+
+from serving.torchserve import archive
+from serving.torchserve.scorer import Scorer
+from serving.torchserve.server import ServerFault, TorchServe
+
+ROOT = Path(__file__).parents[2]
+
+
+def test_the_server_answers_as_the_scorer_does(server: TorchServe, content: Path) -> None:
+    status, answer = server.predict("shop", "1.0", GOOD)
+    assert status == 200
+    assert [answer] == Scorer.load(content).score([GOOD])
+
+
+def test_bad_requests_get_400_and_leave_the_worker_and_their_batch_mates_alone(server: TorchServe) -> None:
+    bodies = [GOOD, *(request for request, _, _ in BAD), b"", b"{no json", b"\xff\xfe", b"[" * 100_000, GOOD]
+    with ThreadPoolExecutor(len(bodies)) as pool:
+        replies = list(pool.map(lambda body: server.predict("shop", "1.0", body), bodies))
+    assert [reply.status for reply in replies] == [200, *[400] * (len(bodies) - 2), 200]
+    assert all(reply.body["error"].keys() == {"field", "found", "expected"} for reply in replies[1:-1])
+    assert replies[0].body == replies[-1].body
+
+
+def test_unknown_models_and_versions_get_404(server: TorchServe) -> None:
+    assert server.predict("shop", "9", GOOD).status == server.predict("other", "1.0", GOOD).status == 404
+
+
+def test_two_versions_serve_side_by_side_and_one_can_go(server: TorchServe, tmp_path: Path) -> None:
+    mar = tmp_path / "second.mar"
+    digest = archive.build(write_content(tmp_path / "c", version="2.0", seed=1), mar, name="shop", version="2.0")
+    assert server.register(mar, digest=digest) == ("shop", "2.0")
+    answers = [server.predict("shop", version, GOOD).body for version in ("1.0", "2.0")]
+    assert [answer["version"] for answer in answers] == ["1.0", "2.0"]
+    assert answers[0]["items"] != answers[1]["items"]
+    server.unregister("shop", "2.0")
+    assert [server.predict("shop", version, GOOD).status for version in ("1.0", "2.0")] == [200, 404]
+
+
+def test_an_archive_that_is_not_the_approved_one_is_refused(server: TorchServe, mar: Path, tmp_path: Path) -> None:
+    with pytest.raises(ValueError, match="refused, an archive is code"):
+        server.register(mar, digest="0" * 64)
+    (tmp_path / "no.mar").write_text("no zip")
+    with pytest.raises(ValueError, match="is no TorchServe archive"):
+        server.register(tmp_path / "no.mar")
+
+
+def test_archives_from_elsewhere_are_refused(server: TorchServe, mar: Path) -> None:
+    for url in (f"file://{mar}", "http://127.0.0.1:9/shop.mar"):
+        reply = server._call("management", "POST", f"/models?url={url}")
+        assert reply.status >= 400, reply
+
+
+def test_same_content_gives_the_same_archive(content: Path, mar: Path, tmp_path: Path) -> None:
+    copy = shutil.copytree(content, tmp_path / "content", copy_function=shutil.copy)  # other times of change
+    again = archive.build(copy, tmp_path / "again.mar", name="shop", version="1.0")
+    assert again == archive.digest(mar)
+    assert archive.identity(tmp_path / "again.mar") == ("shop", "1.0")
+    names = set(zipfile.ZipFile(mar).namelist())
+    assert names == {p.name for p in content.iterdir()} | {"handler.py", "scorer.py", "MAR-INF/MANIFEST.json"}
+    with pytest.raises(ValueError, match=r"model version: found 'a/b'"):
+        archive.build(content, tmp_path / "x.mar", name="shop", version="a/b")
+
+
+def test_an_archive_that_cannot_load_is_told_with_the_workers_log_and_nothing_stays(tmp_path: Path) -> None:
+    content = write_content(tmp_path / "broken")
+    (content / "popular.json").write_text("[]")  # no longer what serving.json promises
+    archive.build(content, tmp_path / "broken.mar", name="shop", version="1.0")
+    server = TorchServe(tmp_path / "logs", start_seconds=30)
+    with pytest.raises(ServerFault, match=r"popular\.json: found"), server:
+        group = server._process.pid
+        server.register(tmp_path / "broken.mar")
+    assert not members(group) and not server._folder.exists()
+
+
+SERVING = """
+import sys, time
+from pathlib import Path
+from serving.torchserve.server import TorchServe
+with TorchServe(Path(sys.argv[1])) as server:
+    if sys.argv[2:]:
+        server.register(Path(sys.argv[2]))
+    print(server._process.pid, server._folder, flush=True)
+    time.sleep(60)
+"""
+
+
+def test_no_process_outlives_one_that_is_killed(mar: Path, tmp_path: Path) -> None:
+    group, folder = start_and_signal(signal.SIGKILL, tmp_path / "logs", mar)
+    shutil.rmtree(folder)
+    assert within(10, lambda: not members(group))
+
+
+def test_ctrl_c_stops_the_server_and_removes_its_files(tmp_path: Path) -> None:
+    group, folder = start_and_signal(signal.SIGINT, tmp_path / "logs")
+    assert not members(group) and not folder.exists()
+
+
+def start_and_signal(number: signal.Signals, *arguments: Path) -> tuple[int, Path]:
+    """Let another process serve, signal it, and return the server's process group and temporary folder."""
+    command = [sys.executable, "-c", SERVING, *map(str, arguments)]
+    with subprocess.Popen(command, cwd=ROOT, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True) as process:
+        assert process.stdout is not None
+        group, folder = process.stdout.readline().split()
+        workers = len(arguments) - 1
+        assert len(members(int(group))) == 2 + workers  # torchserve's launcher, java, and the workers
+        process.send_signal(number)
+        process.wait(timeout=20)
+    return int(group), Path(folder)
+
+
+def members(group: int) -> list[psutil.Process]:
+    found = []
+    for process in psutil.process_iter():
+        try:
+            if os.getpgid(process.pid) == group and process.status() != psutil.STATUS_ZOMBIE:
+                found.append(process)
+        except (ProcessLookupError, psutil.NoSuchProcess):
+            continue
+    return found
+
+
+def within(seconds: float, holds: Callable[[], bool]) -> bool:
+    deadline = time.monotonic() + seconds
+    while time.monotonic() < deadline:
+        if holds():
+            return True
+        time.sleep(0.05)
+    return False
