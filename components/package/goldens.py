@@ -75,8 +75,13 @@ def _event(sequences: Sequences, event: int) -> dict[str, Any]:
     return {
         "item_id": sequences.catalogue.item_ids[int(sequences.row[event])],
         "event_time": time.isoformat().replace("+00:00", "Z"),
-        "features": {name: values[event] for name, values in sequences.varying.items()},
+        "features": {name: _json(values[event]) for name, values in sequences.varying.items()},
     }
+
+
+def _json(value: Any) -> Any:
+    """JSON knows no NaN; for the encoder both are a missing value."""
+    return None if value != value else value
 
 
 def _best(score_V: npt.NDArray[np.float32], k: int) -> Ints:

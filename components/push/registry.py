@@ -1,0 +1,141 @@
+"""MLflow's record of a release: a run with settings and metrics, a model version with its lineage, two aliases.
+
+Everything is found by the archive's digest before it is made, so that a repeated push completes what a killed one
+began. What serves is decided by the rollout table; the aliases are a view of it (FACTS: they have no conditional
+write).
+"""
+
+import logging
+import math
+import os
+import re
+import warnings
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+from serving.rollout.document import Rollout
+
+if TYPE_CHECKING:
+    from mlflow import MlflowClient
+
+ARMS = ("champion", "challenger")
+_MAX_TAG = 5000
+_MAX_PARAM = 6000
+
+
+@dataclass(frozen=True, kw_only=True)
+class Record:
+    """What is kept of a release. Keys of `settings` and `metrics` are dotted paths."""
+
+    version: str
+    archive_digest: str
+    source: str
+    """URI of the release folder."""
+    settings: dict[str, Any]
+    metrics: dict[str, float]
+    tags: dict[str, str]
+
+
+class Registry:
+    """The experiment and the registered model `name` at `url`, made where they are missing."""
+
+    def __init__(self, url: str, name: str) -> None:
+        self._client, self._name = _connect(url), name
+
+    def register(self, record: Record) -> str:
+        """Number of the model version of this archive, made together with its run where there is none."""
+        if (number := self._number(record.archive_digest)) is not None:
+            return number
+        run_id = self._run(record)
+        self._ensure_model()
+        tags = {"version": record.version, "archive_digest": record.archive_digest, **record.tags}
+        made = self._client.create_model_version(self._name, source=record.source, run_id=run_id, tags=tags)
+        return str(made.version)
+
+    def show(self, rollout: Rollout) -> None:
+        """Set the aliases `champion` and `challenger` to what the rollout table says."""
+        self._ensure_model()
+        aliases = self._client.get_registered_model(self._name).aliases
+        for arm in ARMS:
+            serving = getattr(rollout, arm)
+            number = self._number(serving.archive_digest) if serving is not None else None
+            if number is not None:
+                self._client.set_registered_model_alias(self._name, arm, number)
+            elif arm in aliases:
+                self._client.delete_registered_model_alias(self._name, arm)
+
+    def _number(self, archive_digest: str) -> str | None:
+        found = self._client.search_model_versions(f"name='{self._name}' and tags.archive_digest='{archive_digest}'")
+        return str(found[0].version) if found else None
+
+    def _run(self, record: Record) -> str:
+        """The finished run of this archive; one that a killed push left behind is completed."""
+        experiment = self._experiment(record.source)
+        found = self._client.search_runs([experiment], f"tags.archive_digest = '{record.archive_digest}'")
+        if found:
+            run_id = found[0].info.run_id
+        else:
+            tags = {"archive_digest": record.archive_digest, **record.tags}
+            run_id = self._client.create_run(experiment, run_name=record.version, tags=tags).info.run_id
+        for key, value in record.settings.items():
+            self._client.log_param(run_id, _key(key), str(value)[:_MAX_PARAM])
+        logged = found[0].data.metrics if found else {}
+        for key, value in record.metrics.items():
+            if _key(key) not in logged:
+                self._client.log_metric(run_id, _key(key), value)
+        self._client.set_terminated(run_id)
+        return str(run_id)
+
+    def _experiment(self, source: str) -> str:
+        found = self._client.get_experiment_by_name(self._name)
+        if found is not None:
+            return str(found.experiment_id)
+        # Named, because MLflow's default is a folder in whatever directory this process happens to be in.
+        return str(self._client.create_experiment(self._name, artifact_location=source.rsplit("/", 1)[0]))
+
+    def _ensure_model(self) -> None:
+        if not self._client.search_registered_models(f"name='{self._name}'"):
+            self._client.create_registered_model(self._name)
+
+
+def tags(lineage: dict[str, Any], *, recipe_digest: str) -> dict[str, str]:
+    """Where a model came from, as tags: run, commit, digest of the data, and of each artifact on the way."""
+    tasks: dict[str, Any] = lineage.get("tasks", {})
+    found = {
+        "recipe_digest": recipe_digest,
+        "run_id": lineage.get("run_id"),
+        "git_commit": lineage.get("commit"),
+        "data_digest": tasks.get("features", {}).get("digest"),
+        **{f"parent.{name}": task["digest"] for name, task in tasks.items()},
+    }
+    return {key: str(value)[:_MAX_TAG] for key, value in found.items() if value is not None}
+
+
+def flat(value: Any, path: str = "") -> dict[str, Any]:
+    """The leaves of nested JSON by dotted path; lists are no leaves and are left out."""
+    if isinstance(value, dict):
+        return {key: leaf for name, inner in value.items() for key, leaf in flat(inner, f"{path}.{name}").items()}
+    return {} if isinstance(value, list) else {path.removeprefix("."): value}
+
+
+def metrics(report: Any) -> dict[str, float]:
+    """The finite numbers of a report by dotted path."""
+    leaves = flat(report).items()
+    numbers = {key: leaf for key, leaf in leaves if isinstance(leaf, int | float) and not isinstance(leaf, bool)}
+    return {key: float(number) for key, number in numbers.items() if math.isfinite(number)}
+
+
+def _key(name: str) -> str:
+    """MLflow takes letters, digits and a few signs: ndcg@10 becomes ndcg_at_10."""
+    return re.sub(r"[^\w.\- :/]", "_", name.replace("@", "_at_"))
+
+
+def _connect(url: str) -> "MlflowClient":
+    os.environ.setdefault("MLFLOW_DISABLE_TELEMETRY", "true")
+    os.environ.setdefault("DO_NOT_TRACK", "1")
+    from mlflow import MlflowClient  # seconds, and so not at the top
+
+    for chatty in ("mlflow.store.db.utils", "alembic"):
+        logging.getLogger(chatty).setLevel(logging.WARNING)
+    warnings.filterwarnings("ignore", message="The ``noload`` loader strategy is deprecated")  # MLflow's own use of it
+    return MlflowClient(tracking_uri=url, registry_uri=url)

@@ -1,0 +1,98 @@
+"""Push: release an archive that passed every gate."""
+
+import json
+import secrets
+from collections.abc import Callable
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+from components.decision import Decision
+from components.errors import InputError
+from components.package.artifact import Packaged, find
+from components.push.registry import Record, Registry, flat, metrics, tags
+from components.push.release import released, store_release
+from serving.rollout.document import Change, ModelVersion, Release
+from serving.rollout.document import release as decide
+from serving.rollout.table import RolloutTable, StaleRollout
+
+_ATTEMPTS = 20
+
+
+def run(
+    *,
+    archive: Path,
+    model: Path,
+    evaluation: Path,
+    lineage: dict[str, Any],
+    mlflow_url: str,
+    rollout_url: str,
+    store: Path,
+    release: Path | None = None,
+    clock: Callable[[], datetime] = lambda: datetime.now(UTC),
+) -> dict[str, Any]:
+    """Copy the archive into `store/<name>/<version>/`, record it in MLflow, and propose it to the rollout table.
+
+    Returns (and writes into `release`) the status: champion, refreshed, challenger, queued, or already released.
+    Every part finds what it made before, so that a push after a killed one completes it. Raises `InputError` where
+    evaluate did not bless the model, or the archive is not what its report promises.
+    """
+    packaged = find(archive)
+    name, version = packaged.report["model"], packaged.report["version"]
+    if not Decision.read(evaluation).passed:
+        raise InputError(f"{evaluation}: evaluate blocked this model; only a blessed model is pushed")
+    book = Registry(mlflow_url, name)
+    with RolloutTable(rollout_url, clock=clock) as table:
+        if (before := released(rollout_url, name, packaged.digest)) is not None:
+            version = before
+            outcome = Release("already released", table.read(name), f"this archive was released as {before}")
+        else:
+            stored = store_release(packaged.mar, model, store / name / version, digest=packaged.digest).resolve()
+            book.register(_record(packaged, stored, model, evaluation, lineage))
+            candidate = ModelVersion(
+                version=version,
+                archive=str(stored),
+                archive_digest=packaged.digest,
+                recipe_digest=packaged.report["recipe_digest"],
+                registered=clock(),
+            )
+            outcome = _propose(table, name, candidate, clock)
+    # Last, and also where nothing was released: a push that was killed here left the view behind.
+    book.show(outcome.rollout)
+    report = {
+        "status": outcome.status,
+        "model": name,
+        "version": version,
+        "why": outcome.why,
+        "archive_digest": packaged.digest,
+        "rollout_version": outcome.rollout.version,
+    }
+    if release is not None:
+        (release / "report.json").write_text(json.dumps(report, indent=1))
+    return report
+
+
+def _record(packaged: Packaged, stored: Path, model: Path, evaluation: Path, lineage: dict[str, Any]) -> Record:
+    return Record(
+        version=packaged.report["version"],
+        archive_digest=packaged.digest,
+        source=stored.parent.as_uri(),
+        settings=flat(json.loads((model / "config.json").read_text())),
+        metrics=metrics(json.loads((evaluation / "report.json").read_text())),
+        tags=tags(lineage, recipe_digest=packaged.report["recipe_digest"]),
+    )
+
+
+def _propose(table: RolloutTable, name: str, model: ModelVersion, clock: Callable[[], datetime]) -> Release:
+    """Decide on the row as it is, and again whenever somebody else was faster."""
+    for _ in range(_ATTEMPTS):
+        row = table.read(name)
+        outcome = decide(row, model, now=clock(), salt=lambda: secrets.token_hex(8))
+        if outcome.status == "already released":
+            return outcome
+        try:
+            changed = table.propose(Change(outcome.rollout, "push", outcome.why), row.version)
+        except StaleRollout:
+            continue
+        return outcome._replace(rollout=changed)
+    raise StaleRollout(f"{name}: the rollout table changed {_ATTEMPTS} times while a model was being pushed; try again")

@@ -1,0 +1,207 @@
+"""Push over a real MLflow database, a real rollout table and a real release store."""
+
+import json
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from components.decision import Decision, Reason
+from components.errors import InputError
+from components.manifest import digest_json
+from components.push import step
+from components.push.release import released
+from serving.rollout.document import Change
+from serving.rollout.table import RolloutTable
+from serving.torchserve import archive as archives
+
+NOW = datetime(2026, 1, 5, tzinfo=UTC)
+LINEAGE = {
+    "run_id": "run-1",
+    "commit": "abc123",
+    "tasks": {"features": {"digest": "d-features", "parents": {}, "artifact": "x"}},
+}
+
+
+@pytest.fixture(scope="session")
+def mlflow_url(tmp_path_factory: pytest.TempPathFactory) -> str:
+    """One database for all tests: to create it takes MLflow seconds. Every test has a model name of its own."""
+    return f"sqlite:///{tmp_path_factory.mktemp('mlflow')}/mlflow.db"
+
+
+class Shop:
+    """A place to push to, and what to push."""
+
+    def __init__(self, root: Path, mlflow_url: str, name: str) -> None:
+        self.root, self.name, self.mlflow_url = root, name, mlflow_url
+        self.rollout_url = f"sqlite:///{root}/rollout.db"
+        self.store = root / "releases"
+
+    def push(self, version: str, recipe: str = "r1", passed: bool = True, **changed: Any) -> dict[str, Any]:
+        folders = {kind: self.root / version / kind for kind in ("archive", "model", "evaluation", "release")}
+        if not folders["archive"].exists():
+            self._write(folders, version, recipe, passed)
+        places = {"mlflow_url": self.mlflow_url, "rollout_url": self.rollout_url, "store": self.store}
+        return step.run(**folders, **places, **{"lineage": LINEAGE, "clock": lambda: NOW, **changed})
+
+    def _write(self, folders: dict[str, Path], version: str, recipe: str, passed: bool) -> None:
+        for folder in folders.values():
+            folder.mkdir(parents=True)
+        (self.root / version / "content").mkdir()
+        (self.root / version / "content/goldens.jsonl").write_text(version)
+        mar = folders["archive"] / f"{self.name}.mar"
+        digest = archives.build(self.root / version / "content", mar, name=self.name, version=version)
+        report = {"model": self.name, "version": version, "archive_digest": digest, "recipe_digest": recipe}
+        (folders["archive"] / "report.json").write_text(json.dumps(report))
+        (folders["model"] / "config.json").write_text(json.dumps({"model": {"width": 8}, "seed": 1}))
+        reason = Reason(check="better", held=passed, found=1, allowed=0, message="")
+        Decision(gate="evaluate", reasons=[reason]).write(folders["evaluation"])
+        numbers = {"heterrec": {"ndcg@10": 0.25, "slices": {"rare": float("nan")}}, "names": ["a"], "blessed": True}
+        (folders["evaluation"] / "report.json").write_text(json.dumps(numbers))
+
+    @property
+    def table(self) -> RolloutTable:
+        return RolloutTable(self.rollout_url)
+
+    @property
+    def client(self) -> Any:
+        from mlflow import MlflowClient
+
+        return MlflowClient(self.mlflow_url, self.mlflow_url)
+
+    def versions(self) -> list[Any]:
+        found = self.client.search_model_versions(f"name='{self.name}'")
+        return sorted(found, key=lambda version: int(version.version))
+
+    def runs(self) -> list[Any]:
+        return self.client.search_runs([self.client.get_experiment_by_name(self.name).experiment_id])
+
+    def aliases(self) -> dict[str, str]:
+        """Alias to our version."""
+        tags = {str(version.version): version.tags["version"] for version in self.versions()}
+        return {alias: tags[str(n)] for alias, n in self.client.get_registered_model(self.name).aliases.items()}
+
+
+@pytest.fixture
+def shop(tmp_path: Path, mlflow_url: str, request: pytest.FixtureRequest) -> Shop:
+    return Shop(tmp_path, mlflow_url, f"shop-{digest_json(request.node.name)[:8]}")
+
+
+def test_first_then_refresh_then_challenger_then_queue(shop: Shop) -> None:
+    pushed = [shop.push(*pair) for pair in [("v1", "r1"), ("v2", "r1"), ("v3", "r2"), ("v4", "r3")]]
+    assert [report["status"] for report in pushed] == ["champion", "refreshed", "challenger", "queued"]
+    with shop.table as table:
+        row = table.read(shop.name)
+        assert [entry.who for entry in table.history(shop.name)] == ["push"] * 4
+    assert [model.version for model in (*row.serving, *row.queue)] == ["v2", "v3", "v4"]
+    assert row.version == pushed[-1]["rollout_version"] == 4 and row.salt
+    assert shop.aliases() == {"champion": "v2", "challenger": "v3"}
+    assert json.loads((shop.root / "v4/release/report.json").read_text()) == pushed[-1]
+
+
+def test_a_release_holds_the_very_archive_and_its_model(shop: Shop) -> None:
+    shop.push("v1")
+    with shop.table as table:
+        champion = table.read(shop.name).champion
+    assert champion is not None and champion.registered == NOW
+    stored = Path(champion.archive)
+    assert stored == shop.store / shop.name / "v1" / f"{shop.name}.mar"
+    assert archives.digest(stored) == champion.archive_digest
+    assert (stored.parent / "model/config.json").is_file()
+    assert [path.name for path in (shop.store / shop.name).iterdir()] == ["v1"]
+
+
+def test_mlflow_keeps_settings_metrics_and_lineage(shop: Shop) -> None:
+    report = shop.push("v1")
+    (version,) = shop.versions()
+    assert version.tags == {
+        "version": "v1",
+        "archive_digest": report["archive_digest"],
+        "recipe_digest": "r1",
+        "run_id": "run-1",
+        "git_commit": "abc123",
+        "data_digest": "d-features",
+        "parent.features": "d-features",
+    }
+    run = shop.client.get_run(version.run_id)
+    assert run.info.status == "FINISHED"
+    assert run.data.metrics == {"heterrec.ndcg_at_10": 0.25}
+    assert run.data.params == {"model.width": "8", "seed": "1"}
+
+
+def test_the_same_archive_is_released_once_also_after_it_was_replaced(shop: Shop) -> None:
+    first = shop.push("v1")
+    assert shop.push("v1")["status"] == "already released"
+    shop.push("v2")  # a refresh: v1 is gone from the row, and known from its history
+    again = shop.push("v1")
+    assert (again["status"], again["version"]) == ("already released", "v1")
+    assert len(shop.versions()) == len(shop.runs()) == 2
+    assert released(shop.rollout_url, shop.name, first["archive_digest"]) == "v1"
+    assert released(shop.rollout_url, shop.name, "other") is None
+    assert shop.aliases() == {"champion": "v2"}
+
+
+@pytest.mark.parametrize(
+    "killed_in",
+    [
+        "mlflow.MlflowClient.log_metric",
+        "mlflow.MlflowClient.create_model_version",
+        "serving.rollout.table.RolloutTable.propose",
+        "mlflow.MlflowClient.set_registered_model_alias",
+    ],
+)
+def test_a_push_that_was_killed_is_completed_by_the_next_without_doubles(
+    shop: Shop, killed_in: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def kill(*_: Any, **__: Any) -> None:
+        raise KeyboardInterrupt
+
+    with monkeypatch.context() as patch, pytest.raises(KeyboardInterrupt):
+        patch.setattr(killed_in, kill)
+        shop.push("v1")
+    status = shop.push("v1")["status"]
+    assert status == ("already released" if killed_in.endswith("alias") else "champion")
+    assert len(shop.versions()) == len(shop.runs()) == 1
+    assert shop.runs()[0].data.metrics == {"heterrec.ndcg_at_10": 0.25}
+    assert shop.aliases() == {"champion": "v1"}
+    with shop.table as table:
+        assert len(table.history(shop.name)) == 1
+
+
+def test_a_row_that_moves_while_a_model_is_pushed_is_read_again(shop: Shop, monkeypatch: pytest.MonkeyPatch) -> None:
+    shop.push("v1")
+    propose, waiting = RolloutTable.propose, ["somebody"]
+
+    def raced(table: RolloutTable, change: Change, expected_version: int) -> Any:
+        if waiting:
+            propose(table, Change(table.read(shop.name), waiting.pop(), "was faster"), expected_version)
+        return propose(table, change, expected_version)
+
+    monkeypatch.setattr(RolloutTable, "propose", raced)
+    assert shop.push("v2", "r2")["status"] == "challenger"
+    with shop.table as table:
+        assert [entry.who for entry in table.history(shop.name)] == ["push", "somebody", "push"]
+
+
+def test_a_blocked_model_and_a_missing_archive_are_refused(shop: Shop) -> None:
+    with pytest.raises(InputError, match="only a blessed model is pushed"):
+        shop.push("v1", passed=False)
+    with pytest.raises(InputError, match=r"report\.json: no such file"):
+        step.run(
+            archive=shop.root, model=shop.root, evaluation=shop.root, lineage={},
+            mlflow_url=shop.mlflow_url, rollout_url=shop.rollout_url, store=shop.store,
+        )  # fmt: skip
+
+
+def test_an_archive_that_is_not_what_its_report_promises_is_refused(
+    shop: Shop, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    shop.push("v1")
+    original = archives.build
+    monkeypatch.setattr(archives, "build", lambda *a, **k: original(*a, **k)[:-4] + "0000")
+    with pytest.raises(InputError, match=r"its report promises .*; run the package step again"):
+        shop.push("v2")
+    with shop.table as table:
+        assert len(table.history(shop.name)) == 1
+    assert [path.name for path in (shop.store / shop.name).glob("v*")] == ["v1"]
