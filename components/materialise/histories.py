@@ -1,8 +1,9 @@
 """The users' histories that the online store holds, from the events of a `sequences` artifact."""
 
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator
 from pathlib import Path
 
+import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
@@ -11,27 +12,38 @@ from feature_repo.card import DatasetCard
 from feature_repo.history import LATEST, Record
 
 
-def histories(card: DatasetCard, sequences: Path, latest: int = LATEST) -> Iterator[tuple[str, list[Record]]]:
-    """Each user with the last `latest` events, oldest first, varying values as they were at the event."""
+def histories(
+    card: DatasetCard, sequences: Path, users: Collection[str] | None = None, latest: int = LATEST
+) -> Iterator[tuple[str, list[Record]]]:
+    """Each user (or those of `users`) with the last `latest` events, oldest first, varying values as they were."""
     names = [feature.name for feature in card.varying]
-    path = sequences / "events.parquet"
-    events = pq.read_table(path, columns=["user_id", "event_id", "item_id", "event_time", *names])
-    if not events.num_rows:
-        return
-    # The rows are sorted by user, so that a user is a run of rows.
-    runs = pc.run_end_encode(events["user_id"].combine_chunks())
+    columns = ["user_id", "event_id", "item_id", "event_time", *names]
+    chosen = None if users is None else pc.field("user_id").isin(list(users))
+    rows = _latest(pq.read_table(sequences / "events.parquet", columns=columns, filters=chosen), latest)
+    times = rows["event_time"].cast(pa.int64()).to_pylist()
+    values = [rows[name].to_pylist() for name in names]
+    records = [
+        Record(event_id, item_id, time, dict(zip(names, varying, strict=True)))
+        for event_id, item_id, time, *varying in zip(
+            rows["event_id"].to_pylist(), rows["item_id"].to_pylist(), times, *values, strict=True
+        )
+    ]
     start = 0
-    for user, end in zip(runs.values.to_pylist(), runs.run_ends.to_pylist(), strict=True):
-        first = max(start, end - latest)
-        yield user, _records(events.slice(first, end - first), names)
+    for user, end in _runs(rows):
+        yield user, records[start:end]
         start = end
 
 
-def _records(rows: pa.Table, names: list[str]) -> list[Record]:
-    values = [rows[name].to_pylist() for name in names]
-    times = rows["event_time"].cast(pa.int64()).to_pylist()
-    keys = zip(rows["event_id"].to_pylist(), rows["item_id"].to_pylist(), times, strict=True)
-    return [
-        Record(event_id, item_id, time, {name: column[row] for name, column in zip(names, values, strict=True)})
-        for row, (event_id, item_id, time) in enumerate(keys)
-    ]
+def _latest(rows: pa.Table, latest: int) -> pa.Table:
+    ends = np.array([end for _, end in _runs(rows)], dtype=np.int64)
+    lengths = np.diff(ends, prepend=0)
+    from_the_end = np.repeat(ends, lengths) - np.arange(rows.num_rows)
+    return rows.filter(pa.array(from_the_end <= latest))
+
+
+def _runs(rows: pa.Table) -> list[tuple[str, int]]:
+    """Users and where each one's rows end; the rows are sorted by user."""
+    if not rows.num_rows:
+        return []
+    runs = pc.run_end_encode(rows["user_id"].combine_chunks())
+    return list(zip(runs.values.to_pylist(), runs.run_ends.to_pylist(), strict=True))

@@ -2,7 +2,6 @@
 
 import math
 from collections.abc import Sequence
-from itertools import islice
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -47,9 +46,8 @@ def check_users(card: DatasetCard, store: "FeatureStore", sequences: Path, sampl
     """Compare the histories of `sample` users, spread over all, record by record; the number compared."""
     from feature_repo.online import user_histories
 
-    n_users = len(pq.read_table(sequences / "events.parquet", columns=["user_id"])["user_id"].unique())
-    step = max(1, n_users // sample)
-    expected = dict(islice(histories(card, sequences), 0, step * sample, step))
+    users = pq.read_table(sequences / "events.parquet", columns=["user_id"])["user_id"].unique()
+    expected = dict(histories(card, sequences, users.take(_spread(len(users), sample)).to_pylist()))
     found = user_histories(store, expected)
     for user, records in expected.items():
         if found[user] != records:
