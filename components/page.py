@@ -14,7 +14,8 @@ BASE = """<!doctype html>
 :root { color-scheme: light }
 body { font: 15px/1.5 system-ui, sans-serif; color: #1d2430; background: #f6f7f9; margin: 0 }
 main { max-width: 980px; margin: 0 auto; padding: 24px 20px 60px }
-h1 { font-size: 24px; margin: 0 0 4px } h2 { font-size: 18px; margin: 0 0 10px } h3 { font-size: 15px; margin: 18px 0 6px }
+h1 { font-size: 24px; margin: 0 0 4px }
+h2 { font-size: 18px; margin: 0 0 10px } h3 { font-size: 15px; margin: 18px 0 6px }
 .sub { color: #6b7686; margin: 0 0 20px }
 section { background: #fff; border: 1px solid #e3e6eb; border-radius: 8px; padding: 18px 20px; margin: 0 0 16px }
 table { border-collapse: collapse; width: 100%; font-variant-numeric: tabular-nums }
@@ -22,10 +23,12 @@ th { text-align: left; color: #6b7686; font-weight: 600; font-size: 13px; border
 td, th { padding: 5px 12px 5px 0; vertical-align: top } td { border-bottom: 1px solid #eef0f3 }
 td.n, th.n { text-align: right }
 .good { color: #177a4b } .bad { color: #b3261e } .warn { color: #a15c00 } .quiet { color: #6b7686 }
-.badge { display: inline-block; border-radius: 999px; padding: 1px 10px; font-weight: 600; font-size: 13px; color: #fff }
+.badge { display: inline-block; border-radius: 999px; padding: 1px 10px; font-weight: 600; font-size: 13px;
+  color: #fff }
 .badge.good { background: #177a4b } .badge.bad { background: #b3261e } .badge.warn { background: #a15c00 }
 .badge.quiet { background: #6b7686 }
-code { font: 13px ui-monospace, monospace; background: #f1f3f6; padding: 1px 4px; border-radius: 4px; overflow-wrap: anywhere }
+code { font: 13px ui-monospace, monospace; background: #f1f3f6; padding: 1px 4px; border-radius: 4px;
+  overflow-wrap: anywhere }
 svg { max-width: 100%; height: auto }
 </style></head><body><main>
 {% block body %}{% endblock %}
@@ -37,6 +40,8 @@ _environment = jinja2.Environment(
 )
 _environment.filters["count"] = lambda value: f"{value:,}".replace(",", " ")
 _environment.filters["number"] = lambda value: "–" if value is None else f"{value:.4f}"  # noqa: RUF001
+_environment.filters["moment"] = lambda value: str(value)[:16].replace("T", " ") + " UTC" if value else "–"  # noqa: RUF001
+_environment.filters["words"] = lambda value: str(value).replace("_", " ")
 _environment.filters["short"] = lambda value: str(value)[:12]
 
 
