@@ -47,31 +47,43 @@ def judge(
     `event` names the values that make two acceptable rows the same; the later one gets the reason `duplicate`.
     """
     values = ", ".join(f"{column.value} AS {quoted(f'__{column.name}')}" for column in columns)
-    raw = ", ".join(map(quoted, types))
-    connection.execute(
-        f"CREATE TEMP VIEW parsed_{table} AS SELECT *, {values}, "
-        f"row_number() OVER (PARTITION BY {raw} ORDER BY __row) > 1 AS __repeats FROM raw_{table}"
-    )
-    conditions = {"duplicate_row": "__repeats", **extra}
+    conditions = dict(extra)
     for column in columns:
         conditions |= column.unreadable | column.unacceptable
     cases = ", ".join(f"CASE WHEN {test} THEN {literal(reason)} END" for reason, test in conditions.items())
-    same = ", ".join(quoted(f"__{name}") for name in event)
     connection.execute(
-        f"CREATE TEMP TABLE judged_{table} AS "
-        f"WITH marked AS (SELECT *, list_filter([{cases}], r -> r IS NOT NULL) AS __found FROM parsed_{table}) "
-        f"SELECT * EXCLUDE (__found, __repeats), CASE WHEN len(__found) = 0 AND "
-        f"row_number() OVER (PARTITION BY {same}, len(__found) = 0 ORDER BY __row) > 1 "
-        f"THEN [{literal(duplicate)}] ELSE __found END AS __reasons FROM marked"
+        f"CREATE TEMP TABLE judged_{table} AS WITH parsed AS (SELECT *, {values} FROM raw_{table}) "
+        f"SELECT * EXCLUDE __found, CASE WHEN __found = '' THEN []::VARCHAR[] ELSE string_split(__found, ' ') END "
+        f"AS __reasons FROM (SELECT *, concat_ws(' ', {cases}) AS __found FROM parsed)"
     )
+    _set_aside_repeats(connection, table, list(types), "duplicate_row", among="true")
+    same = [f"__{name}" for name in event]
+    _set_aside_repeats(connection, table, same, duplicate, among="len(__reasons) = 0")
+    found = reasons_of(connection, table)
     for column in columns:
-        _agree(connection, table, column, where)
+        if column.unreadable.keys() & found:
+            _agree(connection, table, column, where)
+
+
+def _set_aside_repeats(
+    connection: duckdb.DuckDBPyConnection, table: str, columns: Sequence[str], reason: str, *, among: str
+) -> None:
+    """Give `reason` to each row that repeats an earlier one in `columns`.
+
+    Hashes find the few rows that can be meant, so that the exact comparison does not sort the whole table.
+    """
+    same = ", ".join(map(quoted, columns))
+    connection.execute(
+        f"WITH twice AS (SELECT hash({same}) AS h FROM judged_{table} WHERE {among} GROUP BY h HAVING count(*) > 1), "
+        f"suspects AS (SELECT * FROM judged_{table} WHERE {among} AND hash({same}) IN (FROM twice)), "
+        f"repeats AS (SELECT __row FROM suspects QUALIFY row_number() OVER (PARTITION BY {same} ORDER BY __row) > 1) "
+        f"UPDATE judged_{table} SET __reasons = list_append(__reasons, {literal(reason)}) "
+        "WHERE __row IN (FROM repeats)"
+    )
 
 
 def _agree(connection: duckdb.DuckDBPyConnection, table: str, column: Column, where: str) -> None:
     """Raise `InputError` where the column has values but none of them is what the card says."""
-    if not column.unreadable:
-        return
     raw = quoted(column.column)
     unreadable = " OR ".join(f"({test})" for test in column.unreadable.values())
     count, unfit, example = connection.execute(
