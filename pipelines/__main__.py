@@ -1,7 +1,6 @@
 """The command line of the pipelines: `python -m pipelines run|ask|compile|status|lineage`."""
 
 import argparse
-import json
 import sys
 import time
 import traceback
@@ -110,18 +109,23 @@ def _status(options: argparse.Namespace) -> int:
 
 
 def _lineage(options: argparse.Namespace) -> int:
-    paths = sorted(workspace.releases().glob(f"{options.model}/{options.version or '*'}/lineage.json"))
-    if not paths:
-        raise InputError(
-            f"model {options.model!r} version {options.version or 'any'}: not among the releases in "
-            f"{workspace.releases()}. `python -m pipelines status` lists runs."
+    from pipelines.lineage import trace
+
+    found = trace(options.model, options.version)
+    console.print(f"[bold]{_plain(found.model)} {_plain(found.version)}[/] {' '.join(found.aliases)}")
+    console.print(f"  archive {found.tags['archive_digest'][:12]}  run {found.tags['run_id']}")
+    console.print(f"  commit  {found.tags['git_commit']}")
+    for name, digest in sorted(found.tags.items()):
+        if task := name.removeprefix("parent.") if name.startswith("parent.") else "":
+            record = found.records.get(task)
+            parents = ", ".join(f"{key} {value[:12]}" for key, value in record.parents.items()) if record else ""
+            console.print(f"  {task:<15} {digest[:12]}  {'from ' + parents if parents else ''}")
+    if ingest := found.records.get("ingest"):
+        report = ingest.report
+        console.print(
+            f"  data: {report['accepted']:,} events of {report['users']:,} users, "
+            f"{report['first_event'][:10]} to {report['last_event'][:10]}"
         )
-    newest = max(paths, key=lambda path: path.stat().st_mtime)
-    record = json.loads(newest.read_text())
-    console.print(f"{options.model} version {newest.parent.name}  run {record['run_id']}  commit {record['commit']}")
-    for name, task in record["tasks"].items():
-        parents = ", ".join(f"{key} {digest[:12]}" for key, digest in task["parents"].items()) or "the source"
-        console.print(f"  {name:<15} {task['digest'][:12]}  from {parents}")
     return 0
 
 

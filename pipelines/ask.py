@@ -18,17 +18,16 @@ def ask(card: DatasetCard, *, user_id: str | None, k: int = 5) -> tuple[dict[str
 
     Raises `InputError` where no model of the card was released yet, or the shopper is unknown.
     """
-    table = RolloutTable(workspace.rollout_url())
-    rollout = table.read(card.name)
-    if rollout is None or rollout.champion is None:
+    with RolloutTable(workspace.rollout_url()) as table:
+        champion = table.read(card.name).champion
+    if champion is None:
         raise InputError(
             f"{card.name}: no model was released yet. Run `make run DATASET={card.name}`; where a gate blocked the "
             "model, the page of that run says why."
         )
     request = online_request(card, user_id, k=k)
-    archive = Path(rollout.champion.archive)
     with TorchServe(workspace.home() / "torchserve" / "ask") as server:
-        model, version = server.register(archive, digest=rollout.champion.archive_digest)
+        model, version = server.register(Path(champion.archive), digest=champion.archive_digest)
         reply = server.predict(model, version, request)
     if reply.status != 200:
         raise RuntimeError(f"TorchServe answered {reply.status}: {reply.body}")

@@ -14,8 +14,8 @@ def run(*, name: str, rollout_url: str, champion: Path) -> dict[str, Any]:
 
     Raises `InputError` where the rollout table names a champion whose files are gone.
     """
-    rollout = RolloutTable(rollout_url).read(name)
-    version = rollout.champion if rollout else None
+    with RolloutTable(rollout_url) as table:
+        version = table.read(name).champion
     report = {"version": version.version if version else None}
     (champion / "champion.json").write_text(json.dumps(report))
     if version:

@@ -40,7 +40,7 @@ def home(tmp_path_factory) -> Path:
     home = tmp_path_factory.mktemp("workspace")
     result = command(home, "run", *SMALL)
     assert result.returncode == 0, result.stdout + result.stderr
-    assert "pushed: version 1 (champion)" in result.stdout
+    assert re.search(r"pushed: version \S+ \(champion\)", result.stdout), result.stdout
     return home
 
 
@@ -55,7 +55,7 @@ def test_first_run_does_every_task_and_makes_a_page_that_needs_no_network(home):
     assert list(records) == TASKS
     assert {record.status for record in records.values()} == {"done"}
     page = (home / "runs" / run_id / "page.html").read_text()
-    assert "pushed as version 1" in page
+    assert "(champion)" in page
     assert "<svg" in page
     for link in re.findall(r"""(?:src|href)\s*=\s*["']([^"']*)""", page):
         assert link.startswith("#"), link
@@ -64,7 +64,7 @@ def test_first_run_does_every_task_and_makes_a_page_that_needs_no_network(home):
 def test_same_run_again_reuses_everything_and_releases_nothing(home):
     result = command(home, "run", *SMALL)
     assert result.returncode == 0, result.stdout + result.stderr
-    assert "already released as version 1" in result.stdout
+    assert "already released as version" in result.stdout
     records = read_records(newest_run(home))
     reused = {name for name, record in records.items() if record.status == "reused"}
     assert reused >= {"ingest", "validate", "features", "train", "train-baseline", "package"}
@@ -83,7 +83,7 @@ def test_ask_answers_a_shopper_with_titles_from_torchserve(home):
 
 
 def test_lineage_walks_from_the_release_to_the_source(home):
-    result = command(home, "lineage", "marketplace", "1")
+    result = command(home, "lineage", "marketplace")
     assert result.returncode == 0, result.stdout + result.stderr
     for name in ("ingest", "features", "train", "package"):
         assert re.search(rf"^\s+{name} ", result.stdout, re.MULTILINE), result.stdout
@@ -97,7 +97,7 @@ def test_model_trained_on_shuffled_targets_is_blocked_and_the_run_ends_green(hom
     assert "popularity" in result.stdout
     records = read_records(newest_run(home))
     assert "package" not in records
-    assert not (home / "releases" / "marketplace" / "2").exists()
+    assert len(list((home / "releases" / "marketplace").iterdir())) == 1
     assert "not pushed" in (home / "runs" / newest_run(home) / "page.html").read_text()
 
 
@@ -129,7 +129,7 @@ def test_killed_training_resumes_and_gives_the_model_of_an_uninterrupted_run(hom
 
     result = command(tmp_path, "run", *SMALL)
     assert result.returncode == 0, result.stdout + result.stderr
-    assert "pushed: version 1" in result.stdout
+    assert "pushed: version" in result.stdout
     weights = [_digests(place) for place in (home, tmp_path)]
     assert weights[1] <= weights[0]
 
