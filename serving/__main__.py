@@ -1,0 +1,134 @@
+"""The command line of serving: `python -m serving up|rollout`."""
+
+import argparse
+import json
+import shlex
+import signal
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+
+from components import workspace
+from components.errors import InputError
+from feature_repo.card import CardError, load_card
+from serving.rollout.document import ModelVersion, Rollout
+from serving.rollout.table import RolloutTable
+from serving.torchserve import archive
+from serving.torchserve.server import TorchServe
+
+_ARMS = ("champion", "challenger")
+_SHORT = 5
+"""Events of a history that still make a readable command line."""
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Run one command; 0 success, 2 bad input."""
+    options = _parser().parse_args(arguments)
+    try:
+        return int(options.command(options))
+    except (InputError, CardError) as error:
+        if options.debug:
+            raise
+        print(f"error {error}", file=sys.stderr)
+        return 2
+
+
+def _up(options: argparse.Namespace) -> int:
+    """Serve until Ctrl-C or SIGTERM."""
+    rollout = _released(_name(options.dataset))
+    assert rollout.champion is not None
+    for number in (signal.SIGINT, signal.SIGTERM):  # a shell starts background jobs with SIGINT ignored
+        signal.signal(number, signal.default_int_handler)
+    print(f"starting TorchServe with {' and '.join(arm.version for arm in rollout.serving)} of {rollout.model}")
+    try:
+        with TorchServe(workspace.home() / "torchserve" / "up", port=options.port) as server:
+            for arm in rollout.serving:
+                _register(server, arm)
+            server.set_default(rollout.model, rollout.champion.version)
+            print("\n".join(_arms(rollout)))
+            for title, arm in zip(_ARMS, rollout.serving, strict=False):
+                print(f"\n# ask the {title}\n{curl(server.address, rollout.model, arm)}")
+            print(f"\nlogs: {server.logs}\nCtrl-C ends it", flush=True)
+            while True:
+                signal.pause()
+    except KeyboardInterrupt:
+        print("stopped")
+    return 0
+
+
+def _status(options: argparse.Namespace) -> int:
+    """Print what serves, and how it came to be."""
+    with RolloutTable(workspace.rollout_url()) as table:
+        names = [_name(options.dataset)] if options.dataset else table.models()
+        if not names:
+            print("nothing was released yet: `make run`")
+        for name in names:
+            print("\n".join(_arms(table.read(name))))
+            for entry in table.history(name):
+                print(f"    {entry.at:%Y-%m-%d %H:%M:%S} UTC  {entry.who}: {entry.why}")
+    return 0
+
+
+def curl(address: str, model: str, arm: ModelVersion) -> str:
+    """A command line that asks `arm` with the history of a real shopper, one of the archive's golden requests."""
+    lines = [json.loads(line) for line in archive.read(Path(arm.archive), "goldens.jsonl").splitlines()]
+    requests = [line["request"] for line in lines if line["request"]["history"] and not line["answer"]["unknown_items"]]
+    short = [request for request in requests if len(request["history"]) <= _SHORT]
+    longest = max(short, key=lambda request: len(request["history"]), default=requests[0])
+    asked = {**longest, "history": longest["history"][-_SHORT:], "k": 5}
+    body = shlex.quote(json.dumps(asked, ensure_ascii=False))
+    url = f"{address}/predictions/{model}/{arm.version}"
+    return f"curl -s {url} -H 'Content-Type: application/json' -d {body}"
+
+
+def _register(server: TorchServe, arm: ModelVersion) -> None:
+    mar = Path(arm.archive)
+    if not mar.is_file():
+        raise InputError(f"{mar}: no such file, though the rollout table serves it. Restore the release folder.")
+    try:
+        server.register(mar, digest=arm.archive_digest)
+    except ValueError as error:
+        raise InputError(str(error)) from error
+
+
+def _released(name: str) -> Rollout:
+    with RolloutTable(workspace.rollout_url()) as table:
+        rollout = table.read(name)
+        if rollout.champion is None:
+            known = ", ".join(table.models()) or "nothing"
+            raise InputError(f"{name}: no model was released yet (released: {known}). Run `make run DATASET={name}`.")
+    return rollout
+
+
+def _name(dataset: str) -> str:
+    """The model's name: that of the card, which may be given as a path."""
+    return load_card(dataset).name if dataset.endswith((".yaml", ".yml")) else dataset
+
+
+def _arms(rollout: Rollout) -> list[str]:
+    lines = [f"{rollout.model}  (row {rollout.version})"]
+    shares = (1 - rollout.weight, rollout.weight)
+    for title, arm, share in zip(_ARMS, rollout.serving, shares, strict=False):
+        lines.append(
+            f"  {title:<10} {arm.version}  {share:.0%} of shoppers, registered {arm.registered:%Y-%m-%d %H:%M} UTC"
+        )
+    return [*lines, *(f"  {'waiting':<10} {arm.version}" for arm in rollout.queue)]
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(prog="python -m serving", description="Serve what the rollout table says.")
+    parser.add_argument("--debug", action="store_true", help="show tracebacks of bad input")
+    commands = parser.add_subparsers(required=True)
+    up = commands.add_parser("up", help="TorchServe with the champion and the challenger, until Ctrl-C")
+    up.add_argument("--dataset", default="marketplace", help="name of the data set, or path of its card")
+    up.add_argument("--port", type=int, help="port of the inference API on this machine; a free one if left out")
+    up.set_defaults(command=_up)
+    rollout = commands.add_parser("rollout", help="what serves, and who changed it")
+    rollout.add_argument("what", choices=["status"])
+    rollout.add_argument("--dataset", help="name of one data set; all if left out")
+    rollout.set_defaults(command=_status)
+    return parser
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,108 @@
+"""`python -m serving`: what a person who types it gets."""
+
+import http.client
+import json
+import os
+import shlex
+import signal
+import subprocess
+import sys
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+from urllib.parse import urlsplit
+
+import pytest
+from conftest import write_content
+from test_server import members, within
+
+from serving.rollout.document import Change, ModelVersion, Rollout, release
+from serving.rollout.table import RolloutTable
+from serving.torchserve import archive
+
+ROOT = Path(__file__).parents[2]
+NOW = datetime(2026, 1, 5, tzinfo=UTC)
+
+
+@pytest.fixture
+def workspace(mar: Path, tmp_path: Path) -> Path:
+    """A workspace with a champion (1.0) and a challenger (2.0) of the model "shop"."""
+    second = tmp_path / "second.mar"
+    archive.build(write_content(tmp_path / "c", version="2.0", seed=1), second, name="shop", version="2.0")
+    row = Rollout(model="shop")
+    with RolloutTable(f"sqlite:///{tmp_path}/home/rollout.db") as table:
+        for path, version in ((mar, "1.0"), (second, "2.0")):
+            model = ModelVersion(
+                version=version, archive=str(path), archive_digest=archive.digest(path), recipe_digest=version,
+                registered=NOW,
+            )  # fmt: skip
+            outcome = release(row, model, now=NOW, salt=lambda: "salt")
+            row = table.propose(Change(outcome.rollout, "push", outcome.why), row.version)
+    return tmp_path / "home"
+
+
+def start(workspace: Path, *arguments: str) -> subprocess.Popen[str]:
+    kept = {key: value for key, value in os.environ.items() if not key.startswith("HETERREC_")}
+    return subprocess.Popen(
+        [sys.executable, "-m", "serving", *arguments],
+        cwd=ROOT,
+        env={**kept, "HETERREC_HOME": str(workspace)},
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+    )
+
+
+def run(workspace: Path, *arguments: str) -> tuple[int, str, str]:
+    with start(workspace, *arguments) as process:
+        out, error = process.communicate(timeout=60)
+    return process.returncode, out, error
+
+
+def ask(curl: str) -> dict[str, Any]:
+    """Do what the printed command line does; a newcomer's machine need not have curl to run the tests."""
+    words = shlex.split(curl)
+    assert words[:2] == ["curl", "-s"] and words[3:5] == ["-H", "Content-Type: application/json"]
+    url = urlsplit(words[2])
+    connection = http.client.HTTPConnection(url.netloc)
+    connection.request("POST", url.path, words[words.index("-d") + 1].encode(), {"Content-Type": "application/json"})
+    response = connection.getresponse()
+    assert response.status == 200
+    answer: dict[str, Any] = json.loads(response.read())
+    connection.close()
+    return answer
+
+
+def test_up_prints_lines_that_ask_both_arms_and_ends_with_ctrl_c(workspace: Path) -> None:
+    with start(workspace, "up", "--dataset", "shop") as process:
+        assert process.stdout is not None
+        printed = []
+        for line in process.stdout:
+            printed.append(line)
+            if "Ctrl-C" in line:
+                break
+        answers = [ask(line) for line in printed if line.startswith("curl")]
+        children = [int(pid) for pid in Path(f"/proc/{process.pid}/task/{process.pid}/children").read_text().split()]
+        process.send_signal(signal.SIGINT)
+        assert process.wait(timeout=30) == 0
+    assert [answer["version"] for answer in answers] == ["1.0", "2.0"]
+    assert all(answer["items"][0]["title"].startswith("Kettle") for answer in answers)
+    assert "  champion   1.0  99% of shoppers" in "".join(printed)
+    assert within(10, lambda: not any(members(pid) for pid in children))
+
+
+def test_rollout_status_says_what_serves_and_how_it_came_to_be(workspace: Path) -> None:
+    status, out, _ = run(workspace, "rollout", "status")
+    assert status == 0
+    assert "  challenger 2.0  1% of shoppers, registered 2026-01-05" in out
+    assert "UTC  push: 1.0 is the first model of shop" in out
+
+
+def test_what_cannot_be_served_is_told_in_one_line_with_status_2(workspace: Path, tmp_path: Path) -> None:
+    status, _, error = run(tmp_path / "empty", "up", "--dataset", "beauty")
+    assert status == 2
+    assert error == ("error beauty: no model was released yet (released: nothing). Run `make run DATASET=beauty`.\n")
+    altered = tmp_path / "second.mar"  # the challenger
+    altered.write_bytes(altered.read_bytes() + b" ")
+    status, _, error = run(workspace, "up", "--dataset", "shop")
+    assert status == 2 and "refused, an archive is code" in error and "Traceback" not in error
