@@ -8,9 +8,12 @@ from components.errors import InputError
 from components.ingest.parse import Column, literal, quoted
 from components.ingest.source import unreadable
 
+MALFORMED_LINE = "malformed_line"
+
 
 def keep(connection: duckdb.DuckDBPyConnection, table: str, rows: duckdb.DuckDBPyRelation) -> dict[str, str]:
-    """Copy the source's rows into `raw_<table>`, numbered from 0 as `__row`; returns column types by name."""
+    """Copy the source's rows into `raw_<table>`, numbered as in the source, from 0, as `__row`; returns column types
+    by name. Lines that could not be read as rows go to `lines_<table>` (__row, line)."""
     connection.register(f"source_{table}", rows)
     try:
         connection.execute(
@@ -18,8 +21,45 @@ def keep(connection: duckdb.DuckDBPyConnection, table: str, rows: duckdb.DuckDBP
         )
     except duckdb.Error as error:
         raise unreadable(f"table {table}", error) from error
+    _keep_lines(connection, table)
     described = connection.execute(f"DESCRIBE raw_{table}").fetchall()
     return {name: kind for name, kind, *_ in described if name != "__row"}
+
+
+def _keep_lines(connection: duckdb.DuckDBPyConnection, table: str) -> None:
+    lines = f"CREATE TEMP TABLE lines_{table} (__row BIGINT, line VARCHAR)"
+    if connection.execute(f"FROM duckdb_tables() WHERE table_name = 'rejects_{table}'").fetchall():
+        # The header is line 1; a line may have several errors.
+        lines = (
+            f"CREATE TEMP TABLE lines_{table} AS SELECT line - 2 AS __row, any_value(csv_line) AS line "
+            f"FROM rejects_{table} GROUP BY line"
+        )
+    connection.execute(lines)
+    if connection.execute(f"SELECT count(*) FROM lines_{table}").fetchall()[0][0]:
+        _refuse_without_rows(connection, table)
+        _number_as_in_the_source(connection, table)
+
+
+def _refuse_without_rows(connection: duckdb.DuckDBPyConnection, table: str) -> None:
+    count, path, example = connection.execute(
+        f"SELECT count(*), (SELECT any_value(file_path) FROM scan_of_{table}), any_value(line) FROM lines_{table} "
+        f"WHERE NOT EXISTS (FROM raw_{table})"
+    ).fetchall()[0]
+    if count:
+        raise InputError(
+            f"{path}: cannot be read: none of its {count} lines is UTF-8 CSV with the columns of the header, "
+            f"e.g. {example[:60]!r}. Save the file as UTF-8 CSV."
+        )
+
+
+def _number_as_in_the_source(connection: duckdb.DuckDBPyConnection, table: str) -> None:
+    """Rows were numbered without the unreadable lines: each moves down by as many as stood before it."""
+    connection.execute(
+        f"WITH lines AS (SELECT __row, row_number() OVER (ORDER BY __row) AS missing FROM lines_{table}), "
+        "steps AS (SELECT __row - missing + 1 AS first, max(missing) AS missing FROM lines GROUP BY first), "
+        f"moved AS (SELECT __row AS old, missing FROM raw_{table} ASOF JOIN steps ON __row >= first) "
+        f"UPDATE raw_{table} SET __row = __row + missing FROM moved WHERE __row = old"
+    )
 
 
 def require(types: dict[str, str], needed: Sequence[tuple[str, str]], *, where: str) -> None:
@@ -101,10 +141,20 @@ def reasons_of(connection: duckdb.DuckDBPyConnection, table: str) -> dict[str, i
     """Rows by reason, most frequent first; a row counts for each of its reasons."""
     return dict(
         connection.execute(
-            f"SELECT reason, count(*) FROM (SELECT unnest(__reasons) AS reason FROM judged_{table}) "
-            "GROUP BY reason ORDER BY count(*) DESC, reason"
+            f"SELECT reason, count(*) FROM (SELECT unnest(__reasons) AS reason FROM judged_{table} "
+            f"UNION ALL SELECT {literal(MALFORMED_LINE)} FROM lines_{table}) GROUP BY reason "
+            "ORDER BY count(*) DESC, reason"
         ).fetchall()
     )
+
+
+def counts_of(connection: duckdb.DuckDBPyConnection, table: str) -> tuple[int, int]:
+    """(rows of the source, rows set aside)."""
+    rows, rejected, lines = connection.execute(
+        f"SELECT count(*), count(*) FILTER (len(__reasons) > 0), (SELECT count(*) FROM lines_{table}) "
+        f"FROM judged_{table}"
+    ).fetchall()[0]
+    return rows + lines, rejected + lines
 
 
 def rejected_sql(table: str, types: dict[str, str]) -> str:
@@ -112,5 +162,7 @@ def rejected_sql(table: str, types: dict[str, str]) -> str:
     record = ", ".join(f"{quoted(name)} := {quoted(name)}" for name in types)
     return (
         f'SELECT {literal(table)} AS "table", __row AS row, __reasons AS reasons, '
-        f"to_json(struct_pack({record}))::VARCHAR AS record FROM judged_{table} WHERE len(__reasons) > 0"
+        f"to_json(struct_pack({record}))::VARCHAR AS record FROM judged_{table} WHERE len(__reasons) > 0 "
+        f"UNION ALL SELECT {literal(table)}, __row, [{literal(MALFORMED_LINE)}], "
+        f"to_json(struct_pack(line := line))::VARCHAR FROM lines_{table}"
     )

@@ -1,5 +1,7 @@
 """What an adapter of `components/ingest/sources` gives: raw tables, untouched but for their file format."""
 
+import csv
+import gzip
 import os
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -8,6 +10,7 @@ from typing import Any, Protocol
 import duckdb
 
 from components.errors import InputError
+from components.ingest.parse import literal
 from feature_repo.card import DatasetCard
 
 SHARED = Path(__file__).parents[2].parent / "shared" / "data"
@@ -57,22 +60,52 @@ def locate(path: Path | None, *, field: str, card: DatasetCard, address: str) ->
     return path
 
 
-def read(path: Path, connection: duckdb.DuckDBPyConnection) -> duckdb.DuckDBPyRelation:
-    """A Parquet file, or a CSV file (also .gz) whose values all stay strings, to be judged row by row."""
-    if path.suffix in (".parquet", ".pq"):
-        opened = connection.read_parquet
-        options: dict[str, Any] = {}
-    elif any(suffix in (".csv", ".tsv") for suffix in path.suffixes):
-        opened = connection.read_csv
-        options = {"all_varchar": True, "header": True, "null_padding": True}
-    else:
-        raise InputError(f"{path}: cannot tell the format from its name. Expected .parquet, .csv, .csv.gz or .tsv.")
+def read(path: Path, connection: duckdb.DuckDBPyConnection, *, table: str) -> duckdb.DuckDBPyRelation:
+    """A Parquet file, or a CSV file (also .gz) whose values all stay strings, to be judged row by row.
+
+    Lines that are no CSV are left out of the relation; a scan of it collects them as `rejects_<table>`.
+    """
     try:
-        return opened(str(path), **options)
+        if path.suffix in (".parquet", ".pq"):
+            return connection.read_parquet(str(path))
+        if any(suffix in (".csv", ".tsv") for suffix in path.suffixes):
+            return _read_csv(path, connection, table)
     except duckdb.Error as error:
         raise unreadable(path, error) from error
+    raise InputError(f"{path}: cannot tell the format from its name. Expected .parquet, .csv, .csv.gz or .tsv.")
 
 
-def unreadable(path: Path | str, error: duckdb.Error) -> InputError:
+def unreadable(path: Path | str, error: Exception) -> InputError:
     first = str(error).splitlines()[0]
     return InputError(f"{path}: cannot be read: {first} Expected a whole Parquet file, or a UTF-8 CSV with a header.")
+
+
+def _read_csv(path: Path, connection: duckdb.DuckDBPyConnection, table: str) -> duckdb.DuckDBPyRelation:
+    # DuckDB's own sniffer lets a few bad lines talk it into another separator; the header alone decides here.
+    delimiter, names = _header(path)
+    columns = ", ".join(f"{literal(name)}: 'VARCHAR'" for name in names)
+    return connection.sql(
+        f"SELECT * FROM read_csv({literal(str(path))}, columns = {{{columns}}}, delim = {literal(delimiter)}, "
+        "header = true, auto_detect = false, quote = '\"', escape = '\"', ignore_errors = true, store_rejects = true, "
+        f"rejects_table = 'rejects_{table}', rejects_scan = 'scan_of_{table}')"
+    )
+
+
+def _header(path: Path) -> tuple[str, list[str]]:
+    """Separator and column names."""
+    try:
+        with (
+            gzip.open(path, "rt", encoding="utf-8-sig")
+            if path.suffix == ".gz"
+            else path.open(encoding="utf-8-sig") as file
+        ):
+            line = file.readline()
+    except (OSError, UnicodeDecodeError) as error:
+        raise unreadable(path, error) from error
+    if not line.strip():
+        raise InputError(f"{path}: is empty. Expected a CSV with a header of column names.")
+    delimiter = max(",;\t|", key=line.count)
+    names = next(csv.reader([line], delimiter=delimiter))
+    if doubled := sorted({name for name in names if names.count(name) > 1}):
+        raise InputError(f"{path}: the header has {', '.join(map(repr, doubled))} twice. Rename one of them.")
+    return delimiter, names

@@ -11,7 +11,7 @@ import duckdb
 
 from components.errors import InputError
 from components.ingest import tables
-from components.ingest.judge import judge, keep, reasons_of, rejected_sql, require
+from components.ingest.judge import counts_of, judge, keep, reasons_of, rejected_sql, require
 from components.ingest.parse import columns_of_interactions, columns_of_items, literal
 from components.ingest.source import Raw, Source
 from components.ingest.sources import amazon_beauty, files, marketplace, online_retail
@@ -133,16 +133,16 @@ def _write(
 
 
 def _report(connection: duckdb.DuckDBPyConnection, card: DatasetCard, raw: Raw) -> dict[str, Any]:
-    rows, accepted, users, items, first, last = connection.execute(
-        "SELECT (SELECT count(*) FROM judged_interactions), "
-        "count(*), count(DISTINCT user_id), count(DISTINCT item_id), "
-        "min(event_time)::VARCHAR, max(event_time)::VARCHAR FROM accepted"
+    rows, rejected = counts_of(connection, "interactions")
+    users, items, first, last = connection.execute(
+        "SELECT count(DISTINCT user_id), count(DISTINCT item_id), min(event_time)::VARCHAR, max(event_time)::VARCHAR "
+        "FROM accepted"
     ).fetchall()[0]
     synthesised = card.columns.event_time is None
     report = {
         "rows": rows,
-        "accepted": accepted,
-        "rejected": rows - accepted,
+        "accepted": rows - rejected,
+        "rejected": rejected,
         "reasons": reasons_of(connection, "interactions"),
         "users": users,
         "items": items,
@@ -152,10 +152,7 @@ def _report(connection: duckdb.DuckDBPyConnection, card: DatasetCard, raw: Raw) 
         "notes": list(raw.notes),
     }
     if raw.items is not None:
-        counts = connection.execute(
-            "SELECT count(*), count(*) FILTER (len(__reasons) > 0) FROM judged_items"
-        ).fetchall()
-        report["item_rows"], report["item_rejected"] = counts[0]
+        report["item_rows"], report["item_rejected"] = counts_of(connection, "items")
         report["item_reasons"] = reasons_of(connection, "items")
     notes: list[str] = report["notes"]
     if synthesised:
@@ -165,7 +162,7 @@ def _report(connection: duckdb.DuckDBPyConnection, card: DatasetCard, raw: Raw) 
             f"Times without a zone are those of {card.source.timezone}; one that the clocks skipped is set aside, "
             "of one that came twice the later is taken."
         )
-    if not accepted:
+    if rows == rejected:
         notes.append("No usable interaction: " + ("every row was set aside." if rows else "the source is empty."))
     return report
 

@@ -19,8 +19,10 @@ QUOTED = "regexp_extract_all(categories, '''[^'']*''|\"[^\"]*\"')"
 def load(card: DatasetCard, connection: duckdb.DuckDBPyConnection) -> Raw:
     interactions, items = _paths(card)
     return Raw(
-        interactions=read(interactions, connection),
-        items=read(items, connection).project(f"* REPLACE (list_transform({QUOTED}, q -> q[2:-2]) AS categories)"),
+        interactions=read(interactions, connection, table="interactions"),
+        items=read(items, connection, table="items").project(
+            f"* REPLACE (list_transform({QUOTED}, q -> q[2:-2]) AS categories)"
+        ),
     )
 
 

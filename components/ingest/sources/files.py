@@ -15,7 +15,9 @@ def load(card: DatasetCard, connection: duckdb.DuckDBPyConnection) -> Raw:
     source = card.source
     interactions = locate(source.interactions, field="interactions", card=card, address=ADDRESS)
     items = locate(source.items, field="items", card=card, address=ADDRESS)
-    return Raw(interactions=read(interactions, connection), items=read(items, connection))
+    return Raw(
+        interactions=read(interactions, connection, table="interactions"), items=read(items, connection, table="items")
+    )
 
 
 def content(card: DatasetCard) -> Any:

@@ -17,7 +17,7 @@ ADDRESS = "Online Retail II is at https://archive.ics.uci.edu/dataset/502 (both 
 
 def load(card: DatasetCard, connection: duckdb.DuckDBPyConnection) -> Raw:
     return Raw(
-        interactions=read(_path(card), connection),
+        interactions=read(_path(card), connection, table="interactions"),
         items=None,
         reject={
             "cancellation": "starts_with(\"InvoiceNo\", 'C')",
