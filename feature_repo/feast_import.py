@@ -17,11 +17,11 @@ os.environ.setdefault("DO_NOT_TRACK", "1")
 @contextmanager
 def _without_typeguard() -> Iterator[None]:
     original = typeguard.typechecked
-    typeguard.typechecked = lambda target=None, **_: target or (lambda each: each)
+    setattr(typeguard, "typechecked", lambda target=None, **_: target or (lambda each: each))  # noqa: B010
     try:
         yield
     finally:
-        typeguard.typechecked = original
+        setattr(typeguard, "typechecked", original)  # noqa: B010
 
 
 with _without_typeguard():

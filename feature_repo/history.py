@@ -14,7 +14,7 @@ each that says whether there is a value, then the values: null stays null and ne
 import struct
 from collections.abc import Mapping, Sequence
 from itertools import pairwise
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 SCHEMA = 1
 LATEST = 200
@@ -107,7 +107,7 @@ class _Reader:
         self.value = value
         self.at = at
 
-    def unpack(self, code: str, count: int) -> tuple:
+    def unpack(self, code: str, count: int) -> tuple[Any, ...]:
         layout = struct.Struct(f"<{count}{code}")
         found = layout.unpack_from(self.value, self.at)
         self.at += layout.size
@@ -119,7 +119,7 @@ class _Reader:
         self.at += length
         return self.value[self.at - length : self.at]
 
-    def strings(self, count: int) -> list:
+    def strings(self, count: int) -> list[Any]:
         return [None if length < 0 else self.take(length).decode() for length in self.unpack("i", count)]
 
     def values(self, count: int) -> list[Value]:

@@ -8,6 +8,7 @@ import string
 import warnings
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import yaml
 
@@ -77,6 +78,6 @@ def quiet() -> Iterator[None]:
         logger.setLevel(level)
 
 
-def _outdated(store: FeatureStore, wanted: Definitions) -> list[object]:
+def _outdated(store: FeatureStore, wanted: Definitions) -> list[Any]:
     names = {view.name for view in wanted.views}
     return [view for view in store.list_feature_views() if view.name not in names]

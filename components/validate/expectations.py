@@ -47,6 +47,7 @@ def verdicts(
             run_id=RunIdentifier(run_name=name, run_time=as_of),
         )
         for result in outcome.results:
+            assert result.expectation_config is not None
             check = asked[result.expectation_config.meta["check"]]
             reasons[check.name] = _reason(check, result, frame, frames)
     if data_docs is not None:
@@ -61,11 +62,11 @@ def _context(data_docs: Path | None) -> "EphemeralDataContext":
     logging.getLogger("great_expectations").setLevel(logging.ERROR)
     context = gx.get_context(mode="ephemeral")
     context.variables.progress_bars = ProgressBarsConfig(globally=False)
-    for site in context.get_site_names():
-        context.delete_data_docs_site(site)
+    for name in context.get_site_names():
+        context.delete_data_docs_site(name)
     if data_docs is not None:
         store = {"class_name": "TupleFilesystemStoreBackend", "base_directory": str(data_docs.resolve())}
-        site = {
+        site: Any = {
             "class_name": "SiteBuilder",
             "store_backend": store,
             "site_index_builder": {"class_name": "DefaultSiteIndexBuilder"},

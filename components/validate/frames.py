@@ -139,7 +139,7 @@ def _is_open(card: DatasetCard, day: date) -> bool:
 
 def rows_of(db: "DuckDBPyConnection", query: str) -> list[dict[str, Any]]:
     """The first rows of `query`, as evidence."""
-    return db.execute(f"SELECT * FROM ({query}) LIMIT {EVIDENCE}").to_arrow_table().to_pylist()
+    return list(db.execute(f"SELECT * FROM ({query}) LIMIT {EVIDENCE}").to_arrow_table().to_pylist())
 
 
 def read_report(events: Path) -> dict[str, Any]:

@@ -77,7 +77,7 @@ def stability_index(before: Distribution, now: Distribution) -> float:
     if not total_p or not total_q:
         return 0.0 if total_p == total_q else math.inf
     shares = [(max(a / total_p, FLOOR), max(b / total_q, FLOOR)) for a, b in zip(p, q, strict=True)]
-    return sum((a - b) * math.log(a / b) for a, b in shares)
+    return math.fsum((a - b) * math.log(a / b) for a, b in shares)
 
 
 def read_profile(path: Path) -> Profile:

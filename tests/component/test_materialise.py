@@ -32,6 +32,8 @@ def shop(tmp_path, monkeypatch):
     rng = random.Random(0)
     items = [item(f"i{n}", weight=None if n % 3 else 0.5, brand=None if n % 5 else "acme") for n in range(12)]
     varying = [change(f"i{n}", at(day), day + n / 100, None) for n in range(9) for day in range(12)]
+    # The price of day 8 once more, written down later: offline and online must take the same one.
+    varying += [{**change("i0", at(8), 80.0, "sale"), "created_time": at(8.1)}]
     interactions = [event(f"u{n % 7}", f"i{rng.randrange(12)}", at(n / 40)) for n in range(400)]
     report = materialise(
         tmp_path, interactions, [*items, item("i0", brand="later", event_time=at(9))], varying, at(8.5)
@@ -48,7 +50,7 @@ def test_online_answers_equal_the_offline_values_at_as_of(shop):
     store = connect("tiny", root / "feast")
     answer = online(store, ["item_static:brand", "item_varying:price"], [{"item_id": "i0"}, {"item_id": "nobody"}])
     assert answer["brand"] == ["acme", None], "a value of day 9 is not known on day 8.5"
-    assert answer["price"] == [8.0, None]
+    assert answer["price"] == [80.0, None]
     history = user_history(store, "u0")
     assert [record.event_time for record in history] == sorted(record.event_time for record in history)
     assert history[-1].event_time <= at(8.5).timestamp() * 1_000_000 and len(history) == 49

@@ -1,0 +1,68 @@
+"""The resolve step: what a run needs to know of "now", as facts that can be repeated."""
+
+import json
+from datetime import datetime
+
+import pytest
+from make_events import at, change, event, item, make_card, write_events
+
+from components.errors import InputError
+from components.resolve import step
+
+SHOPPING = [event("u", "a", at(0.5)), event("u", "b", at(1.5)), event("v", "a", at(1.7))]
+
+
+def events(root, shopping=SHOPPING, items=("a", "b"), report=None):
+    prices = [change("a", at(0), 1.0)]
+    return write_events(root, make_card(), shopping, [item(name) for name in items], prices, report)
+
+
+def resolve(artifact, tmp_path, as_of=None, **more):
+    return step.run(card=make_card(), events=artifact, as_of=as_of, facts=tmp_path / "facts", **more)
+
+
+def test_as_of_is_the_newest_event_unless_asked(tmp_path):
+    artifact = events(tmp_path / "events")
+    facts = resolve(artifact, tmp_path)
+    assert datetime.fromisoformat(facts["as_of"]) == at(1.7)
+    assert (facts["champion"], facts["rollout_version"]) == (None, 0)
+    assert json.loads((tmp_path / "facts" / "facts.json").read_text()) == facts
+    for asked in ("2026-01-02T03:00:00+03:00", "2026-01-02T00:00:00Z", at(1)):
+        assert datetime.fromisoformat(resolve(artifact, tmp_path, asked)["as_of"]) == at(1)
+
+
+def test_only_the_day_that_changed_has_another_digest(tmp_path):
+    before = resolve(events(tmp_path / "one"), tmp_path)
+    late = [*SHOPPING, event("w", "a", at(0.2))]
+    after = resolve(events(tmp_path / "two", late), tmp_path)
+    assert list(before["partitions"]) == ["2026-01-01", "2026-01-02"]
+    changed = {day for day in before["partitions"] if before["partitions"][day] != after["partitions"][day]}
+    assert changed == {"2026-01-01"}
+    assert before["items_digest"] == after["items_digest"]
+    assert resolve(events(tmp_path / "three", items="abc"), tmp_path)["items_digest"] != before["items_digest"]
+
+
+def test_the_champion_becomes_a_fact(tmp_path):
+    champion = {"version": "3", "model": "releases/3/model", "digest": "abc"}
+    facts = resolve(events(tmp_path / "events"), tmp_path, champion=champion, rollout_version=7)
+    assert (facts["champion"], facts["rollout_version"]) == (champion, 7)
+
+
+@pytest.mark.parametrize(
+    ("as_of", "told"),
+    [("yesterday", "found 'yesterday'"), ("2026-01-02T00:00:00", "no time zone"), (at(-3), "before the first event")],
+)
+def test_an_as_of_that_cannot_be_is_told(tmp_path, as_of, told):
+    with pytest.raises(InputError, match=told):
+        resolve(events(tmp_path / "events"), tmp_path, as_of)
+
+
+def test_no_accepted_interaction_is_told(tmp_path):
+    report = {"first_event": None, "last_event": None, "rows": 5, "rejected": 5}
+    with pytest.raises(InputError, match=r"no accepted interaction \(5 of 5 rows were set aside"):
+        resolve(events(tmp_path / "events", report=report), tmp_path)
+
+
+def test_an_artifact_of_another_kind_is_refused(tmp_path):
+    with pytest.raises(InputError, match=r"manifest\.json is missing"):
+        resolve(tmp_path, tmp_path)

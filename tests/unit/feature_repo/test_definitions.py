@@ -1,0 +1,83 @@
+"""Feast definitions follow the card: kinds as tags, order kept, names that Feast's join would lose refused."""
+
+import pytest
+import yaml
+
+from feature_repo.card import CardError, DatasetCard
+
+CARD = """
+name: tiny
+description: A shop of a few items
+source: {adapter: files, interactions: a.csv, items: b.csv}
+features:
+  - {name: brand, kind: categorical}
+  - {name: tags, kind: multi_categorical}
+  - {name: image, kind: embedding, dimension: 3}
+  - {name: price, kind: numeric, varies_in_time: true}
+split: {by: time}
+"""
+
+
+def card(**changes) -> DatasetCard:
+    return DatasetCard.model_validate({**yaml.safe_load(CARD), **changes})
+
+
+@pytest.fixture
+def open_store(tmp_path):
+    from feature_repo.store import open_store
+
+    return lambda of: open_store(of, tmp_path / "events", tmp_path / "feast")
+
+
+def test_views_and_services_are_read_back_from_the_registry(open_store, tmp_path):
+    from feature_repo.store import connect
+
+    open_store(card())
+    store = connect("tiny", tmp_path / "feast")
+    static = store.get_feature_view("item_static").features
+    assert [field.name for field in static] == ["brand", "tags", "image"]
+    assert static[2].tags == {"kind": "embedding", "varies_in_time": "false", "dimension": "3"}
+    assert [str(field.dtype) for field in static][1:] == ["Array(String)", "Array(Float32)"]
+    services = {
+        service.name: [
+            (view.name, [field.name for field in view.features]) for view in service.feature_view_projections
+        ]
+        for service in store.list_feature_services()
+    }
+    items = [("item_static", ["brand", "tags", "image"]), ("item_varying", ["price"])]
+    assert services == {"training": items, "serving": [*items, ("user_history", ["history"])]}
+
+
+def test_applying_again_changes_nothing(open_store, tmp_path):
+    def registered(store):
+        return {view.name: (view.version, view.features) for view in store.list_feature_views(allow_cache=False)}
+
+    assert registered(open_store(card())) == registered(open_store(card()))
+
+
+def test_there_is_no_varying_view_without_varying_features(open_store):
+    store = open_store(card(features=[{"name": "brand", "kind": "categorical"}]))
+    assert {view.name for view in store.list_feature_views()} == {"item_static", "user_history"}
+
+
+@pytest.mark.parametrize("name", ["category_y", "day", "rn"])
+def test_a_name_that_feasts_join_would_lose_is_refused(open_store, name):
+    with pytest.raises(CardError, match=f"feature name '{name}' is taken by Feast"):
+        open_store(card(features=[{"name": name, "kind": "categorical"}]))
+
+
+def test_another_store_is_another_template(tmp_path, monkeypatch):
+    from feature_repo.store import repo_config
+
+    template = tmp_path / "shared.yaml"
+    template.write_text(
+        "project: ${FEAST_PROJECT}\nprovider: local\nregistry: ${FEAST_ROOT}/registry.db\n"
+        "offline_store: {type: duckdb}\nonline_store: {type: sqlite, path: '${SHARED_STORE}'}\n"
+        "entity_key_serialization_version: 3\n"
+    )
+    with pytest.raises(ValueError, match="environment variable SHARED_STORE"):
+        repo_config("tiny", tmp_path, template)
+    monkeypatch.setenv("SHARED_STORE", "/srv/online.db")
+    config = repo_config("tiny", tmp_path, template)
+    assert config.online_config == {"type": "sqlite", "path": "/srv/online.db"}
+    assert config.project == "tiny"
