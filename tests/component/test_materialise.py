@@ -8,6 +8,7 @@ from make_events import at, change, event, item, make_card, write_events, write_
 
 from components.features import step as features
 from components.materialise import step
+from components.materialise.histories import histories
 from components.materialise.parity import ParityError, check_items, check_users
 
 CARD = make_card()
@@ -56,6 +57,12 @@ def test_online_answers_equal_the_offline_values_at_as_of(shop):
     assert history[-1].event_time <= at(8.5).timestamp() * 1_000_000 and len(history) == 49
     assert history[-1].values.keys() == {"price", "label"}
     assert user_history(store, "stranger") == []
+
+
+def test_histories_keep_the_latest_events_of_each_user(shop):
+    whole = dict(histories(CARD, shop[0] / "sequences"))
+    assert dict(histories(CARD, shop[0] / "sequences", latest=3)) == {user: rows[-3:] for user, rows in whole.items()}
+    assert dict(histories(CARD, shop[0] / "sequences", ["u1", "u5"])) == {user: whole[user] for user in ("u1", "u5")}
 
 
 def test_parity_check_notices_a_store_that_was_changed(shop):
