@@ -93,7 +93,7 @@ def _about_feature(feature: Feature) -> Iterator[Check]:
         table=table,
         expectation=gxe.ExpectColumnValuesToNotBeNull(column=feature.name, mostly=1 - limit),
         allowed=limit,
-        message=f"Few of the {table} lack {feature.name}",
+        message=f"Few of the {'changes' if feature.varies_in_time else 'items'} lack {feature.name}",
     )
     if feature.min is not None or feature.max is not None:
         expected = gxe.ExpectColumnValuesToBeBetween(column=feature.name, min_value=feature.min, max_value=feature.max)
