@@ -6,6 +6,8 @@ export GX_ANALYTICS_ENABLED := false
 export MLFLOW_DISABLE_TELEMETRY := true
 export DO_NOT_TRACK := 1
 export FEAST_USAGE := False
+# Every step is a process of its own: without cached bytecode each would compile its libraries again.
+unexport PYTHONDONTWRITEBYTECODE
 
 .PHONY: help setup run test serve compile check format lock clean
 

@@ -177,11 +177,16 @@ def load_card(name_or_path: str) -> DatasetCard:
     try:
         card = DatasetCard.model_validate(raw)
     except ValidationError as error:
-        lines = [f"{path}: {'.'.join(map(str, e['loc'])) or 'card'}: {e['msg']} (found {_short(e['input'])})"
-                 for e in error.errors()]
+        lines = [
+            f"{path}: {'.'.join(map(str, e['loc'])) or 'card'}: {e['msg']} (found {_short(e['input'])})"
+            for e in error.errors()
+        ]
         raise CardError("\n".join(lines)) from error
-    located = {key: (path.parent / value).resolve()
-               for key in ("interactions", "items") if (value := getattr(card.source, key)) is not None}
+    located = {
+        key: (path.parent / value).resolve()
+        for key in ("interactions", "items")
+        if (value := getattr(card.source, key)) is not None
+    }
     return card.model_copy(update={"source": card.source.model_copy(update=located)})
 
 

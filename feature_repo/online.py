@@ -23,4 +23,5 @@ def user_histories(store: FeatureStore, user_ids: Iterable[str]) -> dict[str, li
 
 def online(store: FeatureStore, references: list[str], rows: list[dict[str, str]]) -> dict[str, list[Any]]:
     """Feast's online read as columns, in the order of `rows`; unknown keys give None."""
-    return store.get_online_features(features=references, entity_rows=rows).to_dict()
+    columns: dict[str, list[Any]] = store.get_online_features(features=references, entity_rows=rows).to_dict()
+    return columns

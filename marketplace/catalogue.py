@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 from marketplace.config import MarketplaceConfig
 
 Floats = NDArray[np.float64]
-Integers = NDArray[np.int64]
+Integers = NDArray[np.signedinteger[Any]]
 
 LATENT = 8
 WORDS_PER_TITLE = 2
@@ -71,7 +71,8 @@ class Catalogue:
         period, offset = self.repricing.T
         epoch = (day + offset) // period
         since_start = epoch * period - offset
-        return self.trend * since_start + 0.15 * _hashed_normal(self.seed, np.arange(len(self)), epoch)
+        discount: Floats = self.trend * since_start + 0.15 * _hashed_normal(self.seed, np.arange(len(self)), epoch)
+        return discount
 
     def price(self, day: int) -> Floats:
         """(N,) prices of `day`, in whole cents."""
@@ -155,7 +156,8 @@ def _hashed_normal(seed: int, *keys: Any) -> Floats:
         state = _splitmix(state * np.uint64(0x9E3779B97F4A7C15) + np.asarray(key).astype(np.uint64))
     halves = np.stack([state & np.uint64(0xFFFFFFFF), state >> np.uint64(32)])
     radius, angle = (halves.astype(np.float64) + 0.5) / 2**32
-    return np.sqrt(-2 * np.log(radius)) * np.cos(2 * np.pi * angle)
+    normal: Floats = np.sqrt(-2 * np.log(radius)) * np.cos(2 * np.pi * angle)
+    return normal
 
 
 def _splitmix(x: NDArray[np.uint64]) -> NDArray[np.uint64]:

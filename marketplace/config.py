@@ -85,13 +85,13 @@ class MarketplaceConfig:
     @classmethod
     def from_options(cls, options: dict[str, Any]) -> "MarketplaceConfig":
         """From the scalar `options` of a dataset card. Raises `ValueError` naming an unknown or ill-typed one."""
-        kinds = {spec.name: spec.type for spec in fields(cls) if spec.name not in ("start", "tastes")}
+        kinds: dict[str, Any] = {spec.name: spec.type for spec in fields(cls) if spec.name not in ("start", "tastes")}
         for name, value in options.items():
             if name not in kinds:
                 raise ValueError(f"marketplace: unknown option {name!r}; known: {', '.join(kinds)}")
             allowed = (int, float) if kinds[name] is float else (kinds[name],)
             if type(value) not in allowed:
-                raise ValueError(f"marketplace: option {name} is {value!r}, expected {kinds[name].__name__}")
+                raise ValueError(f"marketplace: option {name} is {value!r}, expected {allowed[-1].__name__}")
         return cls(**options)
 
     @property

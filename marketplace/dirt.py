@@ -1,5 +1,7 @@
 """Bad rows as real sources have them, for ingest to find and set aside."""
 
+from typing import Any
+
 import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
@@ -26,7 +28,7 @@ def soil(interactions: pa.Table, rate: float, rng: np.random.Generator) -> pa.Ta
     count = rng.binomial(len(clean), rate) if len(clean) else 0
     bad = clean.take(pa.array(rng.choice(len(clean), size=count, replace=False)))
     kind = rng.integers(len(KINDS), size=count)
-    spoil = {
+    spoil: dict[str, dict[str, Any]] = {
         "event_time": {
             "malformed_time": "31/02/2025 25:61",
             "missing_time": None,

@@ -89,7 +89,8 @@ class Law:
         recent = history[:, -self.tastes.memory :]
         weight = self.tastes.fade ** np.arange(recent.shape[1])[::-1] * (recent != EMPTY)
         weight /= np.maximum(weight.sum(axis=1, keepdims=True), 1e-12)
-        return np.einsum("nk,nkp->np", weight, self._profile[recent])
+        mean: Floats = np.einsum("nk,nkp->np", weight, self._profile[recent])
+        return mean
 
     def _of_day(self, day: int) -> tuple[Floats, Floats]:
         """(N,) the part of the utility that is the item's own, and (N,) log price against the usual one."""
@@ -156,9 +157,11 @@ def _draw(weights: Floats, rng: np.random.Generator) -> Integers:
     """(n,) an index per row, with odds in proportion to the row's weights."""
     total = np.cumsum(weights, axis=1)
     threshold = rng.random(len(weights)) * total[:, -1]
-    return np.minimum((total <= threshold[:, None]).sum(axis=1), weights.shape[1] - 1)
+    index: Integers = np.minimum((total <= threshold[:, None]).sum(axis=1), weights.shape[1] - 1)
+    return index
 
 
 def _logsumexp(x: Floats) -> Floats:
     peak = x.max(axis=1, keepdims=True)
-    return peak + np.log(np.exp(x - peak).sum(axis=1, keepdims=True))
+    total: Floats = peak + np.log(np.exp(x - peak).sum(axis=1, keepdims=True))
+    return total

@@ -98,7 +98,8 @@ class Marketplace:
         0 for items not launched at `time` and for those the shopper has bought already.
         """
         rows = np.array([self._row(user, "u", self.config.users)])
-        return np.exp(self._law.log_probabilities(rows, self._history(history), self.day_of(time))[0])
+        found: Floats = np.exp(self._law.log_probabilities(rows, self._history(history), self.day_of(time))[0])
+        return found
 
     def click(
         self,

@@ -32,7 +32,7 @@ def trace(model: str, version: str | None) -> Lineage:
     if version is None:
         champion = aliases.get("champion")
         version = next((name for name, entry in versions.items() if str(entry.version) == str(champion)), None)
-    if version not in versions:
+    if version is None or version not in versions:
         known = ", ".join(sorted(versions)) or "none; `make run` releases one"
         raise InputError(f"model {model!r}, version {version or 'champion'}: not registered. Known versions: {known}.")
     entry = versions[version]

@@ -28,7 +28,7 @@ def _on_gpu(task: dsl.PipelineTask) -> dsl.PipelineTask:
 
 
 @dsl.pipeline(name="heterrec-training", description="From interactions to a served, blessed HeterRec")
-def training(run_id: str, card: str, recipe: str, baseline: str, as_of: str = ""):
+def training(run_id: str, card: str, recipe: str, baseline: str, as_of: str = "") -> None:
     """Train, evaluate and release one model.
 
     Args:

@@ -17,13 +17,10 @@ def run(
     events: Path,
     as_of: datetime | str | None,
     facts: Path,
-    champion: dict[str, Any] | None = None,
-    rollout_version: int = 0,
 ) -> dict[str, Any]:
     """Write `facts/facts.json` (docs/contracts.md) and return it.
 
     `as_of` is the moment from which the run looks back; the newest event's time where it is left out.
-    `champion` and `rollout_version` are what the rollout table says; the caller reads it.
     Raises `InputError` for an `as_of` that is no time with a zone or lies before every event.
     """
     manifest = Manifest.read(events, kind="events")
@@ -39,8 +36,6 @@ def run(
         raise InputError(f"as_of {moment.isoformat()} lies before the first event, {first.isoformat()}; ask for later.")
     resolved = {
         "as_of": moment.isoformat(),
-        "champion": champion,
-        "rollout_version": rollout_version,
         "partitions": _partitions(manifest),
         "items_digest": digest_json(_below(manifest, "items/")),
     }

@@ -39,7 +39,7 @@ def make(tmp_path: Path, *, run_id: str = "r1", config: object = 1, text: str = 
 
 
 def test_same_config_code_and_inputs_are_reused(tmp_path):
-    first, report, made = make(tmp_path)
+    _, report, made = make(tmp_path)
     again, report_again, made_again = make(tmp_path, run_id="r2")
     assert (made, made_again) == (1, 0)
     assert report == report_again == {"length": 7}
