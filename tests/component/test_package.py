@@ -50,16 +50,13 @@ def sequences(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return root
 
 
-def trained(sequences: Path, root: Path, seed: int) -> Path:
-    tiny = replace(recipes.heterrec(seed=seed), epochs=1)
-    tiny = replace(tiny, model=replace(tiny.model, width=16, item_layers=1, max_history=MAX_HISTORY))
-    save_model(train(read_sequences(sequences), tiny), root)
-    return root
-
-
 @pytest.fixture(scope="session")
 def model(sequences: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return trained(sequences, tmp_path_factory.mktemp("package") / "model", seed=0)
+    tiny = replace(recipes.heterrec(), epochs=1)
+    tiny = replace(tiny, model=replace(tiny.model, width=16, item_layers=1, max_history=MAX_HISTORY))
+    root = tmp_path_factory.mktemp("package") / "model"
+    save_model(train(read_sequences(sequences), tiny), root)
+    return root
 
 
 def packaged(sequences: Path, model: Path, archive: Path, **changed: Any) -> dict[str, Any]:
@@ -99,20 +96,17 @@ def test_the_same_model_gives_the_same_archive_wherever_and_whenever(
     assert first["version"].startswith("20260101-")
 
 
-def test_another_seed_is_another_version_of_the_same_recipe_and_another_width_another_recipe(
-    sequences: Path, model: Path, archive: Path, tmp_path: Path
-) -> None:
-    first = json.loads((archive / "report.json").read_text())
-    other = packaged(sequences, trained(sequences, tmp_path / "model", seed=1), tmp_path / "archive")
-    assert other["version"] != first["version"] and other["archive_digest"] != first["archive_digest"]
-    assert other["recipe_digest"] == first["recipe_digest"]
+def test_a_recipe_is_settings_and_features_but_not_the_seed(sequences: Path, model: Path, tmp_path: Path) -> None:
     catalogue = read_sequences(sequences).catalogue
-    config = json.loads((model / "config.json").read_text())
-    config["model"]["width"] *= 2
-    (tmp_path / "config.json").write_text(json.dumps(config))
-    assert package.recipe_digest(tmp_path, catalogue) != first["recipe_digest"]
-    fewer = replace(catalogue, features=catalogue.features[1:])
-    assert package.recipe_digest(model, fewer) != first["recipe_digest"]
+
+    def digest(**changed: Any) -> str:
+        config = json.loads((model / "config.json").read_text())
+        (tmp_path / "config.json").write_text(json.dumps(config | changed))
+        return package.recipe_digest(tmp_path, catalogue)
+
+    assert digest(seed=7) == digest() == package.recipe_digest(model, catalogue)
+    assert digest(epochs=99) != digest()
+    assert package.recipe_digest(model, replace(catalogue, features=catalogue.features[1:])) != digest()
 
 
 def test_goldens_are_real_histories_of_all_lengths_and_the_two_strangers(sequences: Path, archive: Path) -> None:
@@ -142,26 +136,25 @@ def test_the_scorer_answers_the_goldens_as_the_trained_model_does(archive: Path,
     assert answers[-1]["fallback"] == "popular" and popular == sorted(popular, reverse=True)
 
 
-def test_infra_validation_passes_a_right_archive(archive: Path, tmp_path: Path) -> None:
-    decision = infra_validate.run(archive=archive, validation=tmp_path, max_p99_ms=5000)
-    found = decision.summary()["found"]
-    assert decision.passed, decision.blocking
+def test_answers_of_another_models_items_are_found_wrong(archive: Path, tmp_path: Path) -> None:
+    content = altered(archive, tmp_path / "archive", lambda matrix: np.roll(matrix, 1, axis=0))
+    found = goldens(archive)
+    answers = Scorer.load(content).score([golden["request"] for golden in found])
+    replies = [infra_validate.Reply(200, answer) for answer in answers]
+    wrong, _, names = infra_validate.same_answers(found, replies, "shop", "another")
+    assert not wrong.held and wrong.found > len(found) / 2
+    assert wrong.evidence[0]["differences"][0].startswith("place 1")
+    assert not names.held and names.found == len(found)
+
+
+def test_infra_validation_serves_replays_and_measures(archive: Path, tmp_path: Path) -> None:
+    decision = infra_validate.run(archive=archive, validation=tmp_path, max_p99_ms=0.001)
+    assert [reason.check for reason in decision.blocking] == ["latency_p99_ms"]  # too strict a limit, all else held
     assert Decision.read(tmp_path) == decision
+    found = decision.summary()["found"]
     assert found["golden_answers_wrong"] == found["malformed_requests_not_refused"] == 0
     assert found["largest_score_difference"] < 1e-4
     assert 0 < found["latency_p50_ms"] <= found["latency_p99_ms"]
-
-
-def test_infra_validation_blocks_an_archive_whose_items_are_not_the_models_and_one_that_is_late(
-    archive: Path, tmp_path: Path
-) -> None:
-    def roll(matrix: Any) -> Any:
-        return np.roll(matrix, 1, axis=0)
-
-    altered(archive, tmp_path / "archive", roll)
-    decision = infra_validate.run(archive=tmp_path / "archive", validation=tmp_path, max_p99_ms=0.001)
-    assert {reason.check for reason in decision.blocking} == {"golden_answers_wrong", "latency_p99_ms"}
-    assert decision.blocking[0].evidence[0]["differences"][0].startswith("place 1")
 
 
 def test_infra_validation_blocks_an_archive_that_does_not_load(archive: Path, tmp_path: Path) -> None:
@@ -173,8 +166,8 @@ def test_infra_validation_blocks_an_archive_that_does_not_load(archive: Path, tm
         infra_validate.run(archive=tmp_path, validation=tmp_path)
 
 
-def altered(archive: Path, target: Path, change: Any) -> None:
-    """The archive with another item matrix, and digests that say it is right."""
+def altered(archive: Path, target: Path, change: Any) -> Path:
+    """Write the archive with another item matrix, and digests that say it is right; returns its content."""
     content = target.parent / "content"
     zipfile.ZipFile(archive / "shop.mar").extractall(content)
     shutil.rmtree(content / "MAR-INF")
@@ -186,3 +179,4 @@ def altered(archive: Path, target: Path, change: Any) -> None:
     report = json.loads((archive / "report.json").read_text())
     digest = archives.build(content, target / "shop.mar", name="shop", version=report["version"])
     (target / "report.json").write_text(json.dumps(report | {"archive_digest": digest}))
+    return content

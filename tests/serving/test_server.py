@@ -78,15 +78,14 @@ def test_same_content_gives_the_same_archive(content: Path, mar: Path, tmp_path:
         archive.build(content, tmp_path / "x.mar", name="shop", version="a/b")
 
 
-def test_an_archive_that_cannot_load_is_told_with_the_workers_log_and_nothing_stays(tmp_path: Path) -> None:
-    content = write_content(tmp_path / "broken")
-    (content / "popular.json").write_text("[]")  # no longer what serving.json promises
-    archive.build(content, tmp_path / "broken.mar", name="shop", version="1.0")
-    server = TorchServe(tmp_path / "logs", start_seconds=30)
-    with pytest.raises(ServerFault, match=r"popular\.json: found"), server:
-        group = server._process.pid
-        server.register(tmp_path / "broken.mar")
-    assert not members(group) and not server._folder.exists()
+def test_a_server_that_cannot_start_is_told_with_its_log_and_nothing_of_it_stays(
+    server: TorchServe, tmp_path: Path
+) -> None:
+    taken = server._ports["inference"]
+    second = TorchServe(tmp_path / "logs", port=taken)
+    with pytest.raises(ServerFault, match=r"(?s)TorchServe ended with status .*in use"), second:
+        pass
+    assert not second._folder.exists() and server.predict("shop", "1.0", GOOD).status == 200
 
 
 SERVING = """
