@@ -83,7 +83,8 @@ class TrainingBatches:
     """Batches of each epoch, drawn from `seed` and the epoch alone.
 
     Histories longer than `max_history` are cut at places drawn anew each epoch, so that every choice is learned
-    from over time. The positive of a step is drawn from the k-th next basket.
+    from over time. The positive of a step is drawn from the k-th next basket. Where repeats are not wanted, what a
+    user has is no negative either, as it is masked in ranking: a state may stay close to the items it is made of.
     """
 
     def __init__(
@@ -118,6 +119,7 @@ class TrainingBatches:
         if shuffle_targets:
             others = np.random.default_rng(seed).permutation(np.unique(self.events.item))
             self.target_item = others[np.searchsorted(np.unique(self.events.item), self.events.item)]
+        self.repeats = sequences.repeats
         self.steps, self.window, self.max_history = steps, window, max_history
         self.batch_events, self.epoch_events, self.seed = batch_events, epoch_events, seed
 
@@ -172,11 +174,13 @@ class TrainingBatch:
         start, stop = targets.start_EK[event, k], targets.stop_EK[event, k]
         drawn = start + (self.draws[event, k] * (stop - start)).astype(np.int64)
         target = source.target_item[drawn]
-        # All baskets of the steps 1..K are one range of events; none of its items is a negative.
-        span = targets.stop_EK[event].max(1) - targets.start_EK[event, 0]
+        # The history and the baskets of all steps are one range of events; none of its items is a negative.
+        ahead = targets.start_EK[event, 0]
+        begin = ahead if source.repeats else self.start[state // width]
+        span = targets.stop_EK[event].max(1) - begin
         row = np.repeat(np.arange(len(event)), span)
-        within = np.arange(len(row)) - np.repeat(np.cumsum(span) - span, span)
-        other = source.target_item[np.repeat(targets.start_EK[event, 0], span) + within]
+        index = begin[row] + np.arange(len(row)) - np.repeat(np.cumsum(span) - span, span)
+        other = np.where(index < ahead[row], source.events.item[index], source.target_item[index])
         kept = other != target[row]
         count = np.bincount(state // width, minlength=len(self.length))[state // width]
         weight = window_weights(torch.from_numpy(state % width), torch.from_numpy(count), source.window)

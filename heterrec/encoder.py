@@ -235,7 +235,7 @@ def _absent(cell: Any) -> bool:
         return not cell
     if isinstance(cell, (int, float, np.number)):
         return not math.isfinite(cell)
-    return len(cell) == 0 or any(isinstance(v, float) and not math.isfinite(v) or v is None for v in cell)
+    return len(cell) == 0 or any((isinstance(v, float) and not math.isfinite(v)) or v is None for v in cell)
 
 
 def _signed_log(value: float) -> float:

@@ -5,7 +5,6 @@ which comes last, so sees all features of its item. Letters: R catalogue rows, B
 F features (ID included), N varying features, M values of a bag.
 """
 
-from collections.abc import Mapping
 
 import numpy as np
 import torch
@@ -41,7 +40,7 @@ class BagToken(nn.Module):
     def __init__(self, size: int, width: int) -> None:
         super().__init__()
         self.values = nn.Embedding(size, width, padding_idx=0)
-        nn.init.normal_(self.values.weight, std=width**-0.5)
+        nn.init.normal_(self.values.weight, std=0.02)
 
     def forward(self, value_RM: Tensor) -> Tensor:
         """int64 (R, M), 0 where there is none, to (R, D)."""
@@ -66,7 +65,7 @@ class NumericToken(nn.Module):
         self.buckets = nn.Embedding(len(edges) + 1, width)
         self.slope = nn.Parameter(torch.zeros(width))
         self.register_buffer("edges", torch.tensor(edges, dtype=torch.float32), persistent=False)
-        nn.init.normal_(self.buckets.weight, std=width**-0.5)
+        nn.init.normal_(self.buckets.weight, std=0.02)
 
     def forward(self, value_R: Tensor) -> Tensor:
         """float32 (…) to (…, D)."""
@@ -86,7 +85,7 @@ class VectorToken(nn.Module):
     def __init__(self, dimension: int, width: int) -> None:
         super().__init__()
         self.project = nn.Linear(dimension, width)
-        nn.init.normal_(self.project.weight, std=(dimension * width) ** -0.5)
+        nn.init.normal_(self.project.weight, std=0.02 * dimension**-0.5)
 
     def forward(self, value_RE: Tensor) -> Tensor:
         out: Tensor = self.project(value_RE)
@@ -107,7 +106,7 @@ class HTFL(nn.Module):
         self.fields = (*self.static, *self.varying)
         self.width = width
         self.tokens = nn.ModuleList([*(_token(field, width) for field in self.fields), BagToken(_ids(encoder), width)])
-        self.null_FD = nn.Parameter(torch.randn(len(self.tokens), width) * width**-0.5)
+        self.null_FD = nn.Parameter(0.02 * torch.randn(len(self.tokens), width))
         self.kind_FD = nn.Parameter(torch.zeros(len(self.tokens), width))
         position = {field.name: n for n, field in enumerate(encoder.varying)}
         self.source = tuple(position[field.name] for field in self.varying)

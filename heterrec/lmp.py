@@ -32,7 +32,8 @@ class Step(NamedTuple):
     """Microseconds of the target event: what was not available by then is no negative."""
     mask_row: Tensor
     mask_item: Tensor
-    """Pairs (index into N, ascending; catalogue row) that are no negatives: the user's other targets."""
+    """Pairs (index into N, ascending; catalogue row) that are no negatives: the user's other targets,
+    and what the user has where repeats are not wanted."""
 
 
 def window_weights(position: Tensor, count: Tensor, window: int) -> Tensor:

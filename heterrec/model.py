@@ -24,7 +24,7 @@ class Items(NamedTuple):
     tokens_RFD: Tensor
     towers_RFD: Tensor
     items_RD: Tensor
-    """Of length one."""
+    """Of length one in all but the last column, which is the item's bias: D is the width + 1 here."""
 
 
 class States(NamedTuple):
@@ -51,6 +51,7 @@ class HeterRec(nn.Module):
         self.item_norm = nn.LayerNorm(width)
         self.item_blocks = self._blocks(config.item_layers)
         self.item_side = ItemSide(self.features, width, config.gate) if fused else None
+        self.bias = nn.Linear(width, 1, bias=False)
         self.heads = nn.ModuleList(Residual(width) for _ in range(config.steps))
         token_heads = self.features if config.token_layers and fused else 0
         self.token_heads = nn.ModuleList(
@@ -62,9 +63,9 @@ class HeterRec(nn.Module):
         tokens = self.htfl.rows(columns)
         seen = self._dropped(tokens)
         if self.item_side is None:
-            return Items(tokens, seen, F.normalize(seen.sum(1), dim=-1))
+            return Items(tokens, seen, self._with_bias(seen.sum(1)))
         towers, items = self.item_side(seen)
-        return Items(tokens, towers, F.normalize(items, dim=-1))
+        return Items(tokens, towers, self._with_bias(items))
 
     def states(
         self, tokens_RFD: Tensor, item_BT: Tensor, time_BT: Tensor, value_BTN: Tensor, missing_BTN: Tensor
@@ -93,8 +94,14 @@ class HeterRec(nn.Module):
         return self.towards(states_BTD.gather(1, last)[:, 0], 0)
 
     def towards(self, states: Tensor, step: int) -> Tensor:
-        """States (…, D) as queries for the item `step` + 1 baskets ahead, the temperature folded in."""
-        return F.normalize(self.heads[step](states), dim=-1) / self.config.temperature
+        """States (…, width) as queries (…, D) for the item `step` + 1 baskets ahead, the temperature folded in."""
+        query = F.normalize(self.heads[step](states), dim=-1)
+        return torch.cat([query, torch.ones_like(query[..., :1])], dim=-1) / self.config.temperature
+
+    def _with_bias(self, items_RD: Tensor) -> Tensor:
+        # A cosine cannot say that an item is wanted by all; without a place of its own popularity takes over
+        # the states, which then tell users apart only after many epochs (ours).
+        return torch.cat([F.normalize(items_RD, dim=-1), self.bias(items_RD)], dim=-1)
 
     def _token_level(self, tokens_BTFD: Tensor, when_BTD: Tensor) -> Tensor:
         batch, length, features, width = tokens_BTFD.shape

@@ -30,8 +30,8 @@ class ModelConfig:
     """K heads."""
     gate: float = 0.1
     """Where the gate of the features beside the item ID starts."""
-    temperature: float = 0.06
-    dropout: float = 0.3
+    temperature: float = 0.1
+    dropout: float = 0.2
     id_dropout: float = 0.1
     """Share of ID tokens replaced by the null token in training: how new items learn to be ranked."""
     feature_dropout: float = 0.3
@@ -85,9 +85,9 @@ class TrainConfig:
     """Epochs without a better validation NDCG@10 after which training stops."""
     epoch_events: int | None = None
     """Events of one epoch at most; longer data is drawn from, anew each epoch."""
-    batch_events: int = 4096
+    batch_events: int = 1024
     """Padded positions of a batch."""
-    learning_rate: float = 2e-3
+    learning_rate: float = 3e-3
     warmup: float = 0.05
     """Share of all steps in which the learning rate rises; afterwards it falls as a cosine."""
     weight_decay: float = 0.01

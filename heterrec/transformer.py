@@ -20,7 +20,7 @@ class TemporalEncoder(nn.Module):
         self.gap = nn.Embedding(len(GAP_SECONDS) + 1, width)
         self.register_buffer("boundaries", torch.tensor(GAP_SECONDS), persistent=False)
         for table in (self.position, self.gap):
-            nn.init.normal_(table.weight, std=0.02)
+            nn.init.zeros_(table.weight)
 
     def forward(self, time_BT: Tensor) -> Tensor:
         """Microseconds (B, T), int64, to (B, T, D)."""
@@ -32,7 +32,11 @@ class TemporalEncoder(nn.Module):
 
 
 class CausalBlock(nn.Module):
-    """Causal self-attention, add & norm, feed-forward, add & norm [F]."""
+    """Causal self-attention, add & norm, feed-forward, add & norm [F].
+
+    Starts as the identity (up to the norm): a state begins as the item it stands after, which is already a fair
+    guess. Started at random, all states fall together on what is popular and take epochs to part again (ours).
+    """
 
     def __init__(self, width: int, heads: int, expansion: int, dropout: float) -> None:
         super().__init__()
@@ -44,6 +48,9 @@ class CausalBlock(nn.Module):
         self.down = nn.Linear(expansion * width, width)
         self.feed_norm = nn.LayerNorm(width)
         self.dropout = dropout
+        for layer in (self.out, self.down):
+            nn.init.zeros_(layer.weight)
+            nn.init.zeros_(layer.bias)
 
     def forward(self, x_BSD: Tensor, mask_SS: Tensor | None = None) -> Tensor:
         """(B, S, D) to (B, S, D). Plain causal without a mask; with one, True marks what may be attended to.

@@ -87,7 +87,7 @@ def write(root: Path, *, columns: dict, arrives: np.ndarray, events: list[dict],
     return root
 
 
-def _visits(user, rng, brand, image, price, arrives, basket) -> list[dict]:  # noqa: ANN001
+def _visits(user, rng, brand, image, price, arrives, basket) -> list[dict]:
     taste, style, out = rng.integers(0, 5), rng.normal(size=image.shape[1]), []
     for number, day in enumerate(np.sort(rng.uniform(0, DAYS, rng.integers(4, 16)))):
         score = np.where(arrives <= day, 2.0 * (brand == taste) + image @ style + rng.gumbel(size=len(brand)), -np.inf)

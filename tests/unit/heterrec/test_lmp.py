@@ -1,0 +1,140 @@
+import numpy as np
+import pytest
+import torch
+from torch.nn import functional as F
+
+from heterrec.batches import TrainingBatches
+from heterrec.lmp import Step, full_infonce, sampled_infonce, window_weights
+from heterrec.sequences import Sequences
+from shop import KINDS  # noqa: F401
+
+
+def step_of(target, weight, time, pairs=()) -> Step:
+    rows = torch.tensor([row for row, _ in pairs], dtype=torch.int64)
+    items = torch.tensor([item for _, item in pairs], dtype=torch.int64)
+    return Step(torch.arange(len(target)), torch.tensor(target), torch.tensor(weight), torch.tensor(time), rows, items)
+
+
+@pytest.mark.parametrize("window", [1, 2, 3, 5, 9])
+@pytest.mark.parametrize("count", [1, 2, 3, 4, 8])
+def test_weights_equal_a_loop_over_windows(window: int, count: int):
+    losses = torch.randn(count, dtype=torch.float64)
+    length = min(window, count)
+    windows = [losses[start : start + length].mean() for start in range(count - length + 1)]
+    weight = window_weights(torch.arange(count), torch.full((count,), count), window).double()
+    torch.testing.assert_close((weight * losses).sum() / weight.sum(), torch.stack(windows).mean())
+    torch.testing.assert_close(weight.sum(), torch.tensor(float(len(windows)), dtype=torch.float64))
+
+
+def test_lists_of_one_batch_weigh_by_their_windows():
+    """Two lists, of 1 and 5 states, L = 3: one window and three, all four alike."""
+    first, second = torch.randn(1, dtype=torch.float64), torch.randn(5, dtype=torch.float64)
+    windows = [first.mean(), *(second[start : start + 3].mean() for start in range(3))]
+    position, count = torch.tensor([0, 0, 1, 2, 3, 4]), torch.tensor([1, 5, 5, 5, 5, 5])
+    weight = window_weights(position, count, 3).double()
+    losses = torch.cat([first, second])
+    torch.testing.assert_close((weight * losses).sum() / weight.sum(), torch.stack(windows).mean())
+
+
+def reference(query, item, step: Step, since) -> torch.Tensor:
+    total = torch.zeros((), dtype=torch.float64)
+    masked = set(zip(step.mask_row.tolist(), step.mask_item.tolist(), strict=True))
+    for n, target in enumerate(step.target_N.tolist()):
+        candidates = [
+            c
+            for c in range(len(item))
+            if c == target or (since[c] <= step.time_N[n] and (n, c) not in masked)
+        ]
+        logits = torch.stack([query[n] @ item[c] for c in candidates])
+        total = total - step.weight_N[n] * F.log_softmax(logits, 0)[candidates.index(target)]
+    return total / step.weight_N.sum()
+
+
+@pytest.mark.parametrize("chunk", [1, 2, 3, 100])
+def test_full_infonce_equals_a_loop_and_so_do_its_gradients(chunk: int):
+    torch.manual_seed(0)
+    query = torch.randn(7, 4, dtype=torch.float64, requires_grad=True)
+    item = torch.randn(6, 4, dtype=torch.float64, requires_grad=True)
+    since = torch.tensor([2**60, 0, 0, 5, 9, 0])
+    weight = torch.rand(7, dtype=torch.float64).tolist()
+    pairs = [(0, 2), (0, 5), (3, 1), (6, 4)]
+    step = step_of([1, 2, 3, 4, 5, 1, 4], weight, [0, 5, 5, 3, 9, 10, 7], pairs)
+    step = step._replace(weight_N=step.weight_N.double())
+    ours, theirs = full_infonce(query, item, step, since, chunk), reference(query, item, step, since)
+    torch.testing.assert_close(ours, theirs)
+    for a, b in zip(torch.autograd.grad(3 * ours, (query, item)), torch.autograd.grad(3 * theirs, (query, item)), strict=True):
+        torch.testing.assert_close(a, b)
+
+
+def test_log_q_correction_makes_sampling_unbiased():
+    torch.manual_seed(0)
+    query, items = torch.randn(1, 4), torch.randn(50, 4)
+    q = torch.rand(50)
+    q = q / q.sum()
+    drawn = torch.multinomial(q, 200_000, replacement=True)
+    loss = sampled_infonce(
+        query, items[:1], items[drawn], (q[drawn] * len(drawn)).log(), (drawn == 0)[None], torch.ones(1)
+    )
+    full = F.cross_entropy(query @ items.T, torch.tensor([0]))
+    torch.testing.assert_close(loss, full, atol=0.02, rtol=0)
+
+
+def batches_of(sequences: Sequences, encoder, **settings) -> TrainingBatches:
+    defaults = {"steps": 2, "window": 3, "max_history": 6, "batch_events": 40, "epoch_events": None, "seed": 0}
+    return TrainingBatches(sequences, encoder, **{**defaults, **settings})
+
+
+@pytest.mark.parametrize("kind", ["shop", "baskets"])
+def test_targets_are_of_the_kth_next_basket_and_the_rest_is_masked(kind: str, request: pytest.FixtureRequest):
+    from conftest import encoder_of
+
+    sequences: Sequences = request.getfixturevalue(kind)
+    batches = batches_of(sequences, encoder_of(sequences))
+    train = np.flatnonzero(sequences.split == 0)
+    user = np.searchsorted(sequences.offsets, train, side="right") - 1
+    basket, item = sequences.basket[train], sequences.row[train] + 1
+    covered, targets_seen = 0, 0
+    for batch in batches.epoch(0):
+        width = int(batch.length.max())
+        for k, step in enumerate(batch.targets()):
+            for n, state in enumerate(step.state_N.tolist()):
+                event = batch.start[state // width] + state % width
+                assert state % width < batch.length[state // width]
+                same = user == user[event]
+                later = np.unique(basket[same & (basket > basket[event])])
+                ahead = [set(item[same & (basket == number)]) for number in later[:2]]
+                target = int(step.target_N[n])
+                assert target in ahead[k]
+                masked = step.mask_item[step.mask_row == n].tolist()
+                assert set(masked) == set().union(*ahead) - {target}
+                targets_seen += 1
+            covered += len(step.state_N) if k == 0 else 0
+    last = [basket[user == u].max() if (user == u).any() else -1 for u in range(len(sequences.user_ids))]
+    assert covered == sum(b < last[u] for u, b in zip(user, basket, strict=True))
+    assert targets_seen > covered
+
+
+def test_positives_of_a_basket_are_drawn_anew_each_epoch_but_from_the_seed(baskets: Sequences):
+    from conftest import encoder_of
+
+    encoder = encoder_of(baskets)
+
+    def targets(epoch: int) -> list[int]:
+        found = batches_of(baskets, encoder).epoch(epoch)
+        return sorted(sum((batch.targets()[0].target_N.tolist() for batch in found), []))
+
+    assert targets(0) == targets(0) != targets(1)
+
+
+def test_an_epoch_has_no_more_events_than_allowed(shop: Sequences, encoder):
+    sizes = [sum(int(b.length.sum()) for b in batches_of(shop, encoder, epoch_events=e).epoch(0)) for e in (50, None)]
+    assert 50 <= sizes[0] < 50 + 6 < sizes[1]
+
+
+def test_shuffled_targets_are_other_items(shop: Sequences, encoder):
+    right, wrong = batches_of(shop, encoder), batches_of(shop, encoder, shuffle_targets=True)
+    same = [
+        (a.targets()[0].target_N == b.targets()[0].target_N).float().mean()
+        for a, b in zip(right.epoch(0), wrong.epoch(0), strict=True)
+    ]
+    assert float(sum(same) / len(same)) < 0.3
