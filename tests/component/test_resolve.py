@@ -1,13 +1,17 @@
 """The resolve step: what a run needs to know of "now", as facts that can be repeated."""
 
 import json
-from datetime import datetime
+import shutil
+from dataclasses import replace
+from datetime import UTC, datetime
 
 import pytest
 from make_events import at, change, event, item, make_card, write_events
 
 from components.errors import InputError
-from components.resolve import step
+from components.resolve import champion, step
+from serving.rollout.document import Change, ModelVersion
+from serving.rollout.table import RolloutTable
 
 SHOPPING = [event("u", "a", at(0.5)), event("u", "b", at(1.5)), event("v", "a", at(1.7))]
 
@@ -25,7 +29,6 @@ def test_as_of_is_the_newest_event_unless_asked(tmp_path):
     artifact = events(tmp_path / "events")
     facts = resolve(artifact, tmp_path)
     assert datetime.fromisoformat(facts["as_of"]) == at(1.7)
-    assert (facts["champion"], facts["rollout_version"]) == (None, 0)
     assert json.loads((tmp_path / "facts" / "facts.json").read_text()) == facts
     for asked in ("2026-01-02T03:00:00+03:00", "2026-01-02T00:00:00Z", at(1)):
         assert datetime.fromisoformat(resolve(artifact, tmp_path, asked)["as_of"]) == at(1)
@@ -42,10 +45,34 @@ def test_only_the_day_that_changed_has_another_digest(tmp_path):
     assert resolve(events(tmp_path / "three", items="abc"), tmp_path)["items_digest"] != before["items_digest"]
 
 
-def test_the_champion_becomes_a_fact(tmp_path):
-    champion = {"version": "3", "model": "releases/3/model", "digest": "abc"}
-    facts = resolve(events(tmp_path / "events"), tmp_path, champion=champion, rollout_version=7)
-    assert (facts["champion"], facts["rollout_version"]) == (champion, 7)
+def test_the_champion_of_the_moment_is_fetched_with_its_model(tmp_path):
+    url = f"sqlite:///{tmp_path / 'rollout.db'}"
+    before = tmp_path / "before"
+    before.mkdir()
+    assert champion.run(name="shop", rollout_url=url, champion=before) == {"version": None}
+    assert not (before / "model").exists()
+
+    released = tmp_path / "releases" / "shop" / "7"
+    (released / "model").mkdir(parents=True)
+    (released / "model" / "config.json").write_text("{}")
+    serving = ModelVersion(
+        version="7",
+        archive=str(released / "shop.mar"),
+        archive_digest="a",
+        recipe_digest="r",
+        registered=datetime.now(UTC),
+    )
+    with RolloutTable(url) as table:
+        row = table.read("shop")
+        table.propose(Change(replace(row, champion=serving), "test", "the first"), row.version)
+    after = tmp_path / "after"
+    after.mkdir()
+    assert champion.run(name="shop", rollout_url=url, champion=after) == {"version": "7"}
+    assert (after / "model" / "config.json").read_text() == "{}"
+
+    shutil.rmtree(released)
+    with pytest.raises(InputError, match="has no model there"):
+        champion.run(name="shop", rollout_url=url, champion=before)
 
 
 @pytest.mark.parametrize(
