@@ -133,7 +133,9 @@ class LMP:
         """`LMP_item + token_weight * mean over features of LMP_feature` [F]; the weight is [I]."""
         used = [(k, step) for k, step in enumerate(steps) if len(step.state_N)]
         flat = states.items_BTD.flatten(0, 1)
-        loss = torch.stack([self._item(model, items, flat, k, step) for k, step in used]).mean()
+        each = [self._item(model, items, flat, k, _share(step, self.config.later_share if k else 1)) for k, step in used]
+        decay = [self.config.step_decay**k for k, _ in used]
+        loss = torch.stack([weight * part for weight, part in zip(decay, each, strict=True)]).sum() / sum(decay)
         if not self.config.token_weight or states.tokens_BTFD is None:
             return loss
         tokens = states.tokens_BTFD.flatten(0, 1)
@@ -194,10 +196,19 @@ def _share(step: Step, share: float) -> Step:
     """A random part of the targets, for a loss that need not see all of them at each step of training."""
     if share >= 1:
         return step
-    count = max(1, int(share * len(step.state_N)))
-    kept = torch.randperm(len(step.state_N), device=step.state_N.device)[:count]
-    none = step.mask_row[:0]
-    return Step(step.state_N[kept], step.target_N[kept], step.weight_N[kept], step.time_N[kept], none, none)
+    total = len(step.state_N)
+    kept = torch.randperm(total, device=step.state_N.device)[: max(1, int(share * total))].sort().values
+    number = torch.full((total,), -1, device=step.state_N.device)
+    number[kept] = torch.arange(len(kept), device=number.device)
+    row = number[step.mask_row]
+    return Step(
+        step.state_N[kept],
+        step.target_N[kept],
+        step.weight_N[kept],
+        step.time_N[kept],
+        row[row >= 0],
+        step.mask_item[row >= 0],
+    )
 
 
 def _groups(value: Tensor) -> Tensor:

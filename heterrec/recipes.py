@@ -53,6 +53,10 @@ class LossConfig:
 
     window: int = 3
     """L consecutive states in a list."""
+    step_decay: float = 0.25
+    """Weight of a step against the one before it; 1 weighs all alike, as the figure does."""
+    later_share: float = 0.25
+    """Share of the positions that bear the loss of the steps after the first at a step of training."""
     candidates: int | None = None
     """Negatives drawn with logQ correction; None takes the whole catalogue (up to about 100,000 items)."""
     token_weight: float = 0.3
@@ -67,6 +71,7 @@ class LossConfig:
 
     def __post_init__(self) -> None:
         _positive(self, "window", "token_temperature", "token_candidates", "token_share", "token_steps")
+        _positive(self, "step_decay", "later_share")
         if self.token_weight < 0:
             raise ValueError(f"token_weight={self.token_weight} must not be negative")
         if self.candidates is not None and self.candidates < 1:

@@ -6,7 +6,6 @@ from torch.nn import functional as F
 from heterrec.batches import TrainingBatches
 from heterrec.lmp import Step, full_infonce, sampled_infonce, window_weights
 from heterrec.sequences import Sequences
-from shop import KINDS  # noqa: F401
 
 
 def step_of(target, weight, time, pairs=()) -> Step:

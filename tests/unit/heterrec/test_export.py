@@ -1,0 +1,71 @@
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+
+from conftest import SMALL
+from components.train import step
+from heterrec.batches import encode_events
+from heterrec.export import export_program, item_matrix, load_model
+from heterrec.inference import user_vectors
+from heterrec.recipes import TrainConfig
+from heterrec.sequences import Catalogue, Queries, Sequences
+
+CONFIG = TrainConfig(model=replace(SMALL, max_history=8), epochs=2, batch_events=64)
+
+
+@pytest.fixture(scope="module")
+def trained(shop_root: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    root = tmp_path_factory.mktemp("model")
+    report = step.run(config=CONFIG, sequences=shop_root, model=root, scratch=tmp_path_factory.mktemp("scratch"))
+    assert report["epochs"] == 2
+    return root
+
+
+def test_the_model_folder_has_what_the_contract_says(trained: Path):
+    names = {path.name for path in trained.iterdir()}
+    assert names == {"config.json", "weights.pt", "encoder.json", "curve.json", "report.json"}
+
+
+def test_the_program_equals_the_model_for_any_batch_and_time(trained: Path, shop: Sequences):
+    model, encoder, _ = load_model(trained)
+    exported = export_program(trained, shop.catalogue)
+    program = exported.program.module()
+    events = encode_events(shop, encoder)
+    np.testing.assert_allclose(exported.item_matrix, item_matrix(model, encoder, shop.catalogue), atol=1e-6)
+    for users, longest in ((1, 1), (1, 8), (5, 3), (30, 8)):
+        length = np.minimum(np.diff(shop.offsets)[:users], longest)
+        start = shop.offsets[:users]
+        numbers = np.arange(users)
+        queries = Queries(user=numbers, start=start, stop=start + length, last=start + length + 1)
+        expected = user_vectors(model, encoder, shop, queries)
+        found = program(*events.histories(start, length)).detach().numpy()
+        np.testing.assert_allclose(found, expected, atol=1e-5)
+        np.testing.assert_allclose(found @ exported.item_matrix.T, expected @ exported.item_matrix.T, atol=1e-4)
+
+
+def test_a_newer_catalogue_is_ranked_with_the_same_weights(trained: Path, shop: Sequences):
+    """A new item has the null ID; two new items with other features are told apart."""
+    model, encoder, _ = load_model(trained)
+    old = shop.catalogue
+    columns = {name: [*values, values[0], values[5]] for name, values in old.columns.items()}
+    ids = [*old.item_ids, "new0", "new5"]
+    newer = Catalogue(
+        item_ids=ids, available_at=np.zeros(len(ids), dtype=np.int64), columns=columns, features=old.features
+    )
+    matrix = item_matrix(model, encoder, newer)
+    np.testing.assert_allclose(matrix[:-2], item_matrix(model, encoder, old), atol=1e-6)
+    assert not np.allclose(matrix[-1], matrix[-2]) and not np.allclose(matrix[-2], matrix[0])
+
+
+def test_a_folder_that_is_not_a_model_is_refused(trained: Path, tmp_path: Path):
+    with pytest.raises(ValueError, match=r"config.json: no such file"):
+        load_model(tmp_path)
+    for path in trained.iterdir():
+        (tmp_path / path.name).write_bytes(path.read_bytes())
+    state = torch.load(tmp_path / "weights.pt", weights_only=True)
+    torch.save({name: value[:1] for name, value in state.items()}, tmp_path / "weights.pt")
+    with pytest.raises(ValueError, match="does not fit"):
+        load_model(tmp_path)

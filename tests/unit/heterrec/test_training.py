@@ -1,0 +1,144 @@
+import os
+import signal
+import subprocess
+import sys
+import time
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+
+from conftest import SMALL
+from heterrec.checkpoint import NAME
+from heterrec.recipes import LossConfig, TrainConfig, by_name
+from heterrec.sequences import Sequences, read_sequences
+from heterrec.training import Trained, Update, train
+from shop import write
+
+CONFIG = TrainConfig(
+    model=replace(SMALL, max_history=8), loss=LossConfig(token_candidates=10), epochs=3, batch_events=64, patience=3
+)
+KILLED = """
+import sys, time
+from pathlib import Path
+import torch
+from heterrec.recipes import TrainConfig
+from heterrec.sequences import read_sequences
+from heterrec.training import train
+torch.set_num_threads(1)
+train(read_sequences(Path(sys.argv[1])), TrainConfig.from_json(sys.argv[2]), scratch=Path(sys.argv[3]),
+      progress=lambda update: time.sleep(0.05 if update.epoch > 1 else 0))
+"""
+
+
+@pytest.fixture(autouse=True)
+def one_thread():
+    before = torch.get_num_threads()
+    torch.set_num_threads(1)
+    yield
+    torch.set_num_threads(before)
+
+
+def outcome(trained: Trained) -> tuple[list[tuple], dict[str, torch.Tensor]]:
+    return [(p["epoch"], p["loss"], p["validation_ndcg"]) for p in trained.curve], trained.model.state_dict()
+
+
+def assert_same(first: Trained, second: Trained) -> None:
+    (curve, weights), (other_curve, other_weights) = outcome(first), outcome(second)
+    assert curve == other_curve
+    assert all(torch.equal(weights[name], other_weights[name]) for name in weights)
+
+
+@pytest.fixture(scope="module")
+def uninterrupted(shop: Sequences) -> Trained:
+    torch.set_num_threads(1)
+    return train(shop, CONFIG)
+
+
+def test_the_same_seed_gives_the_same_model(shop: Sequences, uninterrupted: Trained):
+    assert_same(train(shop, CONFIG), uninterrupted)
+    other = train(shop, replace(CONFIG, seed=1))
+    assert outcome(other)[0] != outcome(uninterrupted)[0]
+
+
+def test_a_run_killed_in_the_middle_of_an_epoch_ends_the_same(
+    shop_root: Path, shop: Sequences, uninterrupted: Trained, tmp_path: Path
+):
+    """A real SIGKILL of a real process, after its first checkpoint."""
+    command = [sys.executable, "-c", KILLED, str(shop_root), CONFIG.to_json(), str(tmp_path)]
+    root = str(Path(__file__).parents[3])
+    process = subprocess.Popen(command, env={**os.environ, "PYTHONPATH": root})
+    while not (tmp_path / NAME).exists():
+        assert process.poll() is None, "ended before its first checkpoint"
+        time.sleep(0.005)
+    time.sleep(0.05)
+    process.send_signal(signal.SIGKILL)
+    assert process.wait() == -signal.SIGKILL
+    epochs: list[int] = []
+    resumed = train(shop, CONFIG, scratch=tmp_path, progress=lambda update: epochs.append(update.epoch))
+    assert min(epochs) > 1, "went on from the checkpoint"
+    assert_same(resumed, uninterrupted)
+
+
+def test_a_finished_run_is_not_trained_again(shop: Sequences, uninterrupted: Trained, tmp_path: Path):
+    train(shop, CONFIG, scratch=tmp_path)
+    updates: list[Update] = []
+    assert_same(train(shop, CONFIG, scratch=tmp_path, progress=updates.append), uninterrupted)
+    assert not updates
+
+
+def test_a_checkpoint_of_another_recipe_is_refused(shop: Sequences, tmp_path: Path):
+    train(shop, replace(CONFIG, epochs=1), scratch=tmp_path)
+    with pytest.raises(ValueError, match="another recipe or other data"):
+        train(shop, replace(CONFIG, seed=9), scratch=tmp_path)
+
+
+def test_training_learns_what_is_there(shop: Sequences):
+    trained = train(shop, replace(CONFIG, epochs=6))
+    assert trained.curve[-1]["loss"] < trained.curve[0]["loss"] - 0.1
+
+
+def test_stops_when_validation_gets_no_better_and_keeps_the_best(shop: Sequences):
+    trained = train(shop, replace(CONFIG, epochs=40, patience=1, learning_rate=1e-6, warmup=0.0))
+    scores = [point["validation_ndcg"] for point in trained.curve]
+    assert len(scores) < 40
+    assert trained.best_epoch == 1 + int(np.argmax(scores)) == len(scores) - 1
+
+
+def one(user: int, item: int, day: int, split: str = "train") -> dict:
+    return {"user": user, "item": item, "day": day, "basket": day, "split": split, "price": None, "stock": None}
+
+
+def written(root: Path, items: int, events: list[dict]) -> Sequences:
+    return read_sequences(write(root, columns={"price": [None] * items}, arrives=np.zeros(items), events=events))
+
+
+def test_one_user_and_one_item_train(tmp_path: Path):
+    trained = train(written(tmp_path, 1, [one(0, 0, day) for day in range(3)]), replace(CONFIG, epochs=1))
+    assert trained.curve[0]["validation_ndcg"] is None and np.isfinite(trained.curve[0]["loss"])
+
+
+def test_nothing_to_learn_from_is_said(tmp_path: Path):
+    with pytest.raises(ValueError, match="no events in the training split"):
+        train(written(tmp_path / "none", 2, []), CONFIG)
+    with pytest.raises(ValueError, match="no user bought on two occasions"):
+        train(written(tmp_path / "single", 2, [one(0, 0, 0), one(1, 1, 0)]), CONFIG)
+
+
+def test_recipes_round_trip_and_refuse_what_is_wrong():
+    for name in ("heterrec", "sasrec", "sasrec_features", "heterrec_full"):
+        assert TrainConfig.from_json(by_name(name, seed=4).to_json()) == by_name(name, seed=4)
+    with pytest.raises(ValueError, match="bert4rec.*unknown"):
+        by_name("bert4rec")
+    with pytest.raises(ValueError, match="learning_rat"):
+        TrainConfig.from_json('{"learning_rat": 1}')
+    with pytest.raises(ValueError, match="width=10 must be divisible by heads=4"):
+        TrainConfig.from_json('{"model": {"width": 10, "heads": 4}}')
+
+
+def test_sasrec_has_the_same_loss_and_training_as_heterrec():
+    ours, theirs = by_name("heterrec"), by_name("sasrec")
+    assert replace(theirs, model=ours.model, loss=ours.loss) == ours
+    assert replace(theirs.loss, token_weight=ours.loss.token_weight) == ours.loss
