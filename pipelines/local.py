@@ -12,11 +12,13 @@ from components.task import Record, read_records
 from feature_repo.card import DatasetCard
 from pipelines.terminal import Terminal
 
-QUIET = {
+ENVIRONMENT = {
     "GX_ANALYTICS_ENABLED": "false",
     "MLFLOW_DISABLE_TELEMETRY": "true",
     "DO_NOT_TRACK": "1",
     "FEAST_USAGE": "False",
+    # Threads that spin while they wait starve whatever else runs on the machine, and then themselves.
+    "OMP_WAIT_POLICY": "PASSIVE",
 }
 ALWAYS = ["ingest", "resolve", "champion", "validate"]
 ACCEPTED = ["features", "materialise", "train", "train-baseline", "evaluate"]
@@ -56,7 +58,7 @@ def run(*, run_id: str, card: DatasetCard, recipe: str, baseline: str, as_of: st
 
     folder = workspace.runs() / run_id
     folder.mkdir(parents=True)
-    _quiet_environment()
+    _set_environment()
     with (folder / "log.txt").open("w") as log:
         terminal = Terminal(log)
         with contextlib.redirect_stdout(terminal), contextlib.redirect_stderr(terminal), warnings.catch_warnings():
@@ -106,8 +108,8 @@ def assert_complete(records: dict[str, Record]) -> None:
         )
 
 
-def _quiet_environment() -> None:
-    for name, value in QUIET.items():
+def _set_environment() -> None:
+    for name, value in ENVIRONMENT.items():
         os.environ.setdefault(name, value)
     root = str(workspace.ROOT)
     paths = [path for path in os.environ.get("PYTHONPATH", "").split(os.pathsep) if path and path != root]
