@@ -5,6 +5,7 @@ Letters: E training events, B batch, T items, K steps, N varying features.
 
 from collections.abc import Iterator
 from dataclasses import dataclass
+from itertools import pairwise
 from typing import NamedTuple
 
 import numpy as np
@@ -142,7 +143,7 @@ class TrainingBatches:
             cut = int(rng.integers(1, self.max_history + 1)) if total > self.max_history else total
             bounds = [0, *range(cut, total, self.max_history), total]
             start += [first + bound for bound in bounds[:-1]]
-            length += [stop - begin for begin, stop in zip(bounds[:-1], bounds[1:], strict=True)]
+            length += [stop - begin for begin, stop in pairwise(bounds)]
         return np.array(start, dtype=np.int64), np.array(length, dtype=np.int64)
 
 

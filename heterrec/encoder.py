@@ -9,7 +9,7 @@ import math
 import re
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -138,7 +138,7 @@ class FeatureEncoder:
         if state.get("version") != VERSION:
             raise ValueError(f"encoder: version {state.get('version')!r}, expected {VERSION}; train the model again")
         fields = [
-            Field(**{key: tuple(value) if isinstance(value, list) else value for key, value in raw.items()})
+            Field(**{**raw, **{key: tuple(raw[key]) for key in ("vocabulary", "centre", "edges")}})
             for raw in state["fields"]
         ]
         return cls(fields, state["ids"])
@@ -197,7 +197,7 @@ def _fit_number(name: str, varies: bool, column: Sequence[Any]) -> Field:
     following = [standardised[standardised > edge] for edge in quantiles]
     pairs = zip(quantiles, following, strict=True)
     edges = [float(np.float32((edge + above.min()) / 2)) for edge, above in pairs if len(above)]
-    return Field(**{**asdict(field), "edges": tuple(edges)})
+    return replace(field, edges=tuple(edges))
 
 
 def _standardise(field: Field, column: Sequence[Any]) -> Encoded:
@@ -211,7 +211,7 @@ def _standardise(field: Field, column: Sequence[Any]) -> Encoded:
 def _vectors(field: Field, column: Sequence[Any]) -> Encoded:
     missing = np.array([_absent(cell) for cell in column], dtype=bool)
     value = np.zeros((len(column), len(field.centre)), dtype=np.float32)
-    for row in np.flatnonzero(~missing):
+    for row in np.flatnonzero(~missing).tolist():
         if len(column[row]) != len(field.centre):
             found, expected = len(column[row]), len(field.centre)
             raise ValueError(f"feature {field.name!r}: an embedding has {found} numbers, expected {expected}")

@@ -5,7 +5,6 @@ which comes last, so sees all features of its item. Letters: R catalogue rows, B
 F features (ID included), N varying features, M values of a bag.
 """
 
-
 import numpy as np
 import torch
 from torch import Tensor, nn

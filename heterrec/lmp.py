@@ -51,11 +51,13 @@ class _FullSoftmax(torch.autograd.Function):
     """Cross-entropy over all candidates that never holds N x C logits: gradients are taken chunk by chunk."""
 
     @staticmethod
-    def forward(  # type: ignore[override]
-        ctx: Any, query_ND: Tensor, item_CD: Tensor, step: Step, since_C: Tensor, chunk: int
-    ) -> Tensor:
+    def forward(ctx: Any, query_ND: Tensor, item_CD: Tensor, step: Step, since_C: Tensor, chunk: int) -> Tensor:
         loss = query_ND.new_zeros(())
         grad_query, grad_item = torch.empty_like(query_ND), torch.zeros_like(item_CD)
+        # Ranks in place of times: a quarter of the memory to compare.
+        moments, born_C = torch.unique(since_C, return_inverse=True)
+        now_N = torch.searchsorted(moments, step.time_N, right=True).to(torch.int32)
+        born_C = born_C.to(torch.int32)
         starts = torch.arange(0, len(query_ND) + chunk, chunk, device=query_ND.device)
         bounds = torch.searchsorted(step.mask_row, starts).tolist()
         for n, start in enumerate(range(0, len(query_ND), chunk)):
@@ -65,7 +67,7 @@ class _FullSoftmax(torch.autograd.Function):
             logits = query @ item_CD.T
             row = torch.arange(len(query), device=query.device)
             positive = logits[row, target]
-            logits.masked_fill_(since_C > step.time_N[part, None], -torch.inf)
+            logits.masked_fill_(born_C >= now_N[part, None], -torch.inf)
             logits[step.mask_row[pairs] - start, step.mask_item[pairs]] = -torch.inf
             logits[row, target] = positive
             top = logits.amax(1, keepdim=True)
@@ -85,7 +87,7 @@ class _FullSoftmax(torch.autograd.Function):
         return grads[0] * grad_query, grads[0] * grad_item, None, None, None
 
 
-def full_infonce(query_ND: Tensor, item_RD: Tensor, step: Step, since_R: Tensor, chunk: int = 512) -> Tensor:
+def full_infonce(query_ND: Tensor, item_RD: Tensor, step: Step, since_R: Tensor, chunk: int = 256) -> Tensor:
     """Weighted mean of InfoNCE over the whole catalogue.
 
     `since_R` is the time from which a row is a candidate; the positive always is one.
@@ -133,7 +135,9 @@ class LMP:
         """`LMP_item + token_weight * mean over features of LMP_feature` [F]; the weight is [I]."""
         used = [(k, step) for k, step in enumerate(steps) if len(step.state_N)]
         flat = states.items_BTD.flatten(0, 1)
-        each = [self._item(model, items, flat, k, _share(step, self.config.later_share if k else 1)) for k, step in used]
+        each = [
+            self._item(model, items, flat, k, _share(step, self.config.later_share if k else 1)) for k, step in used
+        ]
         decay = [self.config.step_decay**k for k, _ in used]
         loss = torch.stack([weight * part for weight, part in zip(decay, each, strict=True)]).sum() / sum(decay)
         if not self.config.token_weight or states.tokens_BTFD is None:
@@ -213,4 +217,5 @@ def _share(step: Step, share: float) -> Step:
 
 def _groups(value: Tensor) -> Tensor:
     """A number for each distinct row (R,): rows with the same title or picture are no negatives of one another."""
-    return torch.unique(value.reshape(len(value), -1), dim=0, return_inverse=True)[1]
+    groups: Tensor = torch.unique(value.reshape(len(value), -1), dim=0, return_inverse=True)[1]
+    return groups

@@ -43,7 +43,8 @@ class Ranking:
         kept = np.ones(len(self.query), dtype=bool) if where is None else where
         total = np.bincount(self.query[kept], self.per_pair(metric, k)[kept], minlength=self.queries)
         count = np.bincount(self.query[kept], minlength=self.queries)
-        return np.divide(total, count, out=np.full(self.queries, np.nan), where=count > 0)
+        out: Floats = np.divide(total, count, out=np.full(self.queries, np.nan), where=count > 0)
+        return out
 
     def mean(self, metric: Metric, k: int, where: npt.NDArray[np.bool_] | None = None) -> float:
         """Mean over the queries that have a target; NaN where there are none."""

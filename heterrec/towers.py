@@ -34,7 +34,7 @@ class Fuse(nn.Module):
         super().__init__()
         self.norm = nn.LayerNorm(width)
         joined = features * width
-        layers = [nn.Linear(joined, width)]
+        layers: list[nn.Module] = [nn.Linear(joined, width)]
         if deep:
             layers = [nn.Linear(joined, 2 * width), nn.GELU(), nn.Linear(2 * width, width)]
         self.cross = nn.Sequential(*layers)

@@ -204,14 +204,14 @@ class _Run:
         digest.update(f"{self.device} {torch.get_num_threads()}".encode())
         digest.update(self.encoder.to_json().encode())
         for array in (self.sequences.row, self.sequences.time, self.sequences.basket, self.sequences.split):
-            digest.update(np.ascontiguousarray(array))
+            digest.update(array.tobytes())
         return digest.hexdigest()
 
 
 def _optimiser(model: HeterRec, config: TrainConfig) -> torch.optim.Optimizer:
     """AdamW; feature parameters decay on their own, and ID embeddings, gates, biases and norms not at all."""
     groups: dict[float, list[nn.Parameter]] = {}
-    item_ids = model.htfl.tokens[-1].values.weight
+    (item_ids,) = model.htfl.tokens[-1].parameters()
     for name, parameter in model.named_parameters():
         feature = name.startswith(("htfl.tokens", "item_side", "token_", "fuse"))
         decay = config.feature_weight_decay if feature else config.weight_decay

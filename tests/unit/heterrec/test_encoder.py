@@ -94,7 +94,7 @@ def test_embeddings_are_centred_and_of_one_length(small: FeatureEncoder):
     value, missing = small.encode(COLUMNS)["image"]
     np.testing.assert_allclose(value[~missing].mean(0), 0, atol=1e-6)
     np.testing.assert_allclose((value[~missing] ** 2).mean(), 1, rtol=1e-6)
-    with pytest.raises(ValueError, match="image.*3 numbers, expected 2"):
+    with pytest.raises(ValueError, match=r"image.*3 numbers, expected 2"):
         small.encode({**COLUMNS, "image": [[1.0, 2.0, 3.0]] * 6})
 
 
@@ -106,7 +106,7 @@ def test_all_features_missing_is_defined():
 
 
 def test_clear_errors():
-    with pytest.raises(ValueError, match="'brand'.*no such column"):
+    with pytest.raises(ValueError, match=r"'brand'.*no such column"):
         FeatureEncoder.fit(FEATURES, {}, [], np.array([], dtype=np.int64))
     with pytest.raises(ValueError, match="kind 'sound' is unknown"):
         FeatureEncoder.fit([{**FEATURES[0], "kind": "sound"}], COLUMNS, IDS, np.ones(6, dtype=np.int64))

@@ -4,8 +4,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-
 from conftest import SMALL
+
 from components.train import step
 from heterrec.batches import encode_events
 from heterrec.export import export_program, item_matrix, load_model

@@ -40,9 +40,7 @@ def reference(query, item, step: Step, since) -> torch.Tensor:
     masked = set(zip(step.mask_row.tolist(), step.mask_item.tolist(), strict=True))
     for n, target in enumerate(step.target_N.tolist()):
         candidates = [
-            c
-            for c in range(len(item))
-            if c == target or (since[c] <= step.time_N[n] and (n, c) not in masked)
+            c for c in range(len(item)) if c == target or (since[c] <= step.time_N[n] and (n, c) not in masked)
         ]
         logits = torch.stack([query[n] @ item[c] for c in candidates])
         total = total - step.weight_N[n] * F.log_softmax(logits, 0)[candidates.index(target)]
@@ -61,7 +59,9 @@ def test_full_infonce_equals_a_loop_and_so_do_its_gradients(chunk: int):
     step = step._replace(weight_N=step.weight_N.double())
     ours, theirs = full_infonce(query, item, step, since, chunk), reference(query, item, step, since)
     torch.testing.assert_close(ours, theirs)
-    for a, b in zip(torch.autograd.grad(3 * ours, (query, item)), torch.autograd.grad(3 * theirs, (query, item)), strict=True):
+    for a, b in zip(
+        torch.autograd.grad(3 * ours, (query, item)), torch.autograd.grad(3 * theirs, (query, item)), strict=True
+    ):
         torch.testing.assert_close(a, b)
 
 
@@ -120,7 +120,7 @@ def test_positives_of_a_basket_are_drawn_anew_each_epoch_but_from_the_seed(baske
 
     def targets(epoch: int) -> list[int]:
         found = batches_of(baskets, encoder).epoch(epoch)
-        return sorted(sum((batch.targets()[0].target_N.tolist() for batch in found), []))
+        return sorted(item for batch in found for item in batch.targets()[0].target_N.tolist())
 
     assert targets(0) == targets(0) != targets(1)
 

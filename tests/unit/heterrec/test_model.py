@@ -3,10 +3,10 @@ from dataclasses import replace
 import numpy as np
 import pytest
 import torch
+from conftest import SMALL, lively
 from torch import nn
 from torch.nn import functional as F
 
-from conftest import SMALL, lively
 from heterrec.batches import Histories, TrainingBatches, encode_events
 from heterrec.encoder import FeatureEncoder
 from heterrec.htfl import encode_catalogue

@@ -5,9 +5,9 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
+from shop import write_shop
 
 from heterrec.sequences import Sequences, read_sequences
-from shop import write_shop
 
 
 def test_events_are_by_user_in_order_of_baskets(baskets: Sequences):
@@ -43,7 +43,7 @@ def test_what_is_wrong_is_named(tmp_path: Path):
         items = pa.chunked_array([table["item_id"].slice(0, table.num_rows - 1).combine_chunks(), stranger])
         return table.set_column(table.schema.get_field_index("item_id"), "item_id", items)
 
-    with pytest.raises(ValueError, match="item_id 'nobody', expected an item of catalogue.parquet"):
+    with pytest.raises(ValueError, match=r"item_id 'nobody', expected an item of catalogue.parquet"):
         read_sequences(broken(tmp_path / "b", alien))
 
 

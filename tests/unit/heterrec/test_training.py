@@ -9,13 +9,13 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-
 from conftest import SMALL
+from shop import write
+
 from heterrec.checkpoint import NAME
 from heterrec.recipes import LossConfig, TrainConfig, by_name
 from heterrec.sequences import Sequences, read_sequences
 from heterrec.training import Trained, Update, train
-from shop import write
 
 CONFIG = TrainConfig(
     model=replace(SMALL, max_history=8), loss=LossConfig(token_candidates=10), epochs=3, batch_events=64, patience=3
@@ -130,7 +130,7 @@ def test_nothing_to_learn_from_is_said(tmp_path: Path):
 def test_recipes_round_trip_and_refuse_what_is_wrong():
     for name in ("heterrec", "sasrec", "sasrec_features", "heterrec_full"):
         assert TrainConfig.from_json(by_name(name, seed=4).to_json()) == by_name(name, seed=4)
-    with pytest.raises(ValueError, match="bert4rec.*unknown"):
+    with pytest.raises(ValueError, match=r"bert4rec.*unknown"):
         by_name("bert4rec")
     with pytest.raises(ValueError, match="learning_rat"):
         TrainConfig.from_json('{"learning_rat": 1}')
