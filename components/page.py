@@ -41,6 +41,7 @@ _environment = jinja2.Environment(
 _environment.filters["count"] = lambda value: f"{value:,}".replace(",", " ")
 _environment.filters["number"] = lambda value: "–" if value is None else f"{value:.4f}"  # noqa: RUF001
 _environment.filters["moment"] = lambda value: str(value)[:16].replace("T", " ") + " UTC" if value else "–"  # noqa: RUF001
+_environment.filters["found"] = lambda value: f"{value:.4g}" if isinstance(value, float) else str(value)
 _environment.filters["words"] = lambda value: str(value).replace("_", " ")
 _environment.filters["short"] = lambda value: str(value)[:12]
 

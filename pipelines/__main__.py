@@ -115,10 +115,9 @@ def _lineage(options: argparse.Namespace) -> int:
     console.print(f"[bold]{_plain(found.model)} {_plain(found.version)}[/] {' '.join(found.aliases)}")
     console.print(f"  archive {found.tags['archive_digest'][:12]}  run {found.tags['run_id']}")
     console.print(f"  commit  {found.tags['git_commit']}")
-    for name, digest in sorted(found.tags.items()):
-        if task := name.removeprefix("parent.") if name.startswith("parent.") else "":
-            record = found.records.get(task)
-            parents = ", ".join(f"{key} {value[:12]}" for key, value in record.parents.items()) if record else ""
+    for task, record in found.records.items():
+        if digest := found.tags.get(f"parent.{task}"):
+            parents = ", ".join(f"{key} {value[:12]}" for key, value in record.parents.items())
             console.print(f"  {task:<15} {digest[:12]}  {'from ' + parents if parents else ''}")
     if ingest := found.records.get("ingest"):
         report = ingest.report

@@ -62,6 +62,6 @@ def recent_user(card: DatasetCard) -> str:
     path = histories_path(workspace.feature_store(card.name))
     if not path.is_file():
         raise InputError(f"{path}: the online store was never filled. Run `make run DATASET={card.name}` first.")
-    histories = pq.read_table(path, columns=["user_id", "event_timestamp"])
-    latest = histories.sort_by([("event_timestamp", "descending"), ("user_id", "ascending")])
+    histories = pq.read_table(path, columns=["user_id", "event_time"])
+    latest = histories.sort_by([("event_time", "descending"), ("user_id", "ascending")])
     return str(latest["user_id"][0].as_py())
