@@ -47,10 +47,10 @@ class HeterRec(nn.Module):
         fused = self.features > 1 and config.tokens == "flatten"
         self.temporal = TemporalEncoder(width, config.max_history)
         self.token_blocks = self._blocks(config.token_layers if fused else 0)
-        self.fuse = Fuse(self.features, width, config.gate, deep=False) if fused else None
+        self.fuse = Fuse(self.features, width, deep=False) if fused else None
         self.item_norm = nn.LayerNorm(width)
         self.item_blocks = self._blocks(config.item_layers)
-        self.item_side = ItemSide(self.features, width, config.gate) if fused else None
+        self.item_side = ItemSide(self.features, width) if fused else None
         self.bias = nn.Linear(width, 1, bias=False)
         self.heads = nn.ModuleList(Residual(width) for _ in range(config.steps))
         token_heads = self.features if config.token_layers and fused else 0
@@ -81,7 +81,7 @@ class HeterRec(nn.Module):
             items = tokens.sum(2)
         else:
             level = self._token_level(tokens, when) if self.token_blocks else None
-            items = self.fuse(tokens[:, :, -1], tokens if level is None else level)
+            items = self.fuse(tokens, tokens if level is None else level)
         # The temporal encoder stands inside the block: the residual starts after it [F]; first block only [I].
         x = F.dropout(self.item_norm(items + when), self.config.dropout, self.training)
         for block in self.item_blocks:

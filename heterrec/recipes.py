@@ -28,13 +28,11 @@ class ModelConfig:
     """`plain` keeps the fast path of attention; with `block` the tokens of one item see each other [I]."""
     steps: int = 2
     """K heads."""
-    gate: float = 0.1
-    """Where the gate of the features beside the item ID starts."""
     temperature: float = 0.1
-    dropout: float = 0.2
-    id_dropout: float = 0.1
+    dropout: float = 0.1
+    id_dropout: float = 0.05
     """Share of ID tokens replaced by the null token in training: how new items learn to be ranked."""
-    feature_dropout: float = 0.3
+    feature_dropout: float = 0.1
     min_events: int = 2
     """Training events from which an item has an ID token of its own."""
 
@@ -59,7 +57,7 @@ class LossConfig:
     """Share of the positions that bear the loss of the steps after the first at a step of training."""
     candidates: int | None = None
     """Negatives drawn with logQ correction; None takes the whole catalogue (up to about 100,000 items)."""
-    token_weight: float = 0.3
+    token_weight: float = 0.1
     token_steps: int = 1
     token_temperature: float = 0.1
     token_candidates: int = 256

@@ -24,38 +24,39 @@ class Residual(nn.Module):
 
 
 class Fuse(nn.Module):
-    """F outputs side by side, mapped to one vector that stands, gated, beside the item ID's.
+    """F tokens side by side, mapped to one vector that is added to the sum of the item's own tokens.
 
-    The ID keeps a way of its own and the gate starts small (ours): features must earn their place, and where they
-    tell nothing the model is the ID-only one.
+    The map starts at zero (ours): the model begins as SASRec with features summed in, and what the tokens tell
+    together must earn its place.
     """
 
-    def __init__(self, features: int, width: int, gate: float, *, deep: bool) -> None:
+    def __init__(self, features: int, width: int, *, deep: bool) -> None:
         super().__init__()
         self.norm = nn.LayerNorm(width)
+        self.cross: nn.Module = nn.Identity()
         joined = features * width
-        layers: list[nn.Module] = [nn.Linear(joined, width)]
         if deep:
-            layers = [nn.Linear(joined, 2 * width), nn.GELU(), nn.Linear(2 * width, width)]
-        self.cross = nn.Sequential(*layers)
-        self.gate = nn.Parameter(torch.full((width,), gate))
+            self.cross = nn.Sequential(nn.Linear(joined, 2 * width), nn.GELU())
+            joined = 2 * width
+        self.project = nn.Linear(joined, width, bias=False)
+        nn.init.zeros_(self.project.weight)
 
-    def forward(self, id_D: Tensor, tokens_FD: Tensor) -> Tensor:
-        """(…, D) and (…, F, D) to (…, D)."""
-        out: Tensor = id_D + self.gate * self.cross(self.norm(tokens_FD).flatten(-2))
+    def forward(self, own_FD: Tensor, tokens_FD: Tensor) -> Tensor:
+        """An item's tokens as looked up and as processed, each (…, F, D), to (…, D)."""
+        out: Tensor = own_FD.sum(-2) + self.project(self.cross(self.norm(tokens_FD).flatten(-2)))
         return out
 
 
 class ItemSide(nn.Module):
     """Tokens of catalogue rows to the towers' outputs and to item embeddings."""
 
-    def __init__(self, features: int, width: int, gate: float) -> None:
+    def __init__(self, features: int, width: int) -> None:
         super().__init__()
         self.towers = nn.ModuleList(Residual(width) for _ in range(features))
-        self.cross = Fuse(features, width, gate, deep=True)
+        self.cross = Fuse(features, width, deep=True)
 
     def forward(self, tokens_RFD: Tensor) -> tuple[Tensor, Tensor]:
         """(R, F, D) to towers' outputs (R, F, D) and item embeddings (R, D), not normalised."""
         pairs = zip(self.towers, tokens_RFD.unbind(1), strict=True)
         towers_RFD = torch.stack([tower(token) for tower, token in pairs], dim=1)
-        return towers_RFD, self.cross(tokens_RFD[:, -1], towers_RFD)
+        return towers_RFD, self.cross(tokens_RFD, towers_RFD)

@@ -209,7 +209,7 @@ class _Run:
 
 
 def _optimiser(model: HeterRec, config: TrainConfig) -> torch.optim.Optimizer:
-    """AdamW; feature parameters decay on their own, and ID embeddings, gates, biases and norms not at all."""
+    """AdamW; feature parameters decay on their own, and ID embeddings, biases and norms not at all."""
     groups: dict[float, list[nn.Parameter]] = {}
     (item_ids,) = model.htfl.tokens[-1].parameters()
     for name, parameter in model.named_parameters():
