@@ -1,5 +1,6 @@
 # Everything sets itself up; `make help` lists the targets.
 DATASET ?= marketplace
+SEEDS ?= 3
 PYTHON := .venv/bin/python
 export PYTHONPATH := $(CURDIR)
 export GX_ANALYTICS_ENABLED := false
@@ -9,10 +10,10 @@ export FEAST_USAGE := False
 # Every step is a process of its own: without cached bytecode each would compile its libraries again.
 unexport PYTHONDONTWRITEBYTECODE
 
-.PHONY: help setup run test serve compile check format lock clean
+.PHONY: help setup run test serve compile check format lock clean bench-features-pay
 
 help:  ## list the targets
-	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | awk -F':.*## ' '{printf "  make %-10s %s\n", $$1, $$2}'
+	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | awk -F':.*## ' '{printf "  make %-19s %s\n", $$1, $$2}'
 
 setup:  ## make .venv from requirements.lock (done by every target that needs it)
 	@scripts/setup.sh
@@ -43,6 +44,9 @@ format: setup  ## rewrite the sources in the one format
 lock: setup  ## resolve requirements.lock anew from pyproject.toml
 	@.venv/bin/uv pip compile pyproject.toml --group train --group serve --group gateway --group dev \
 		--python-version 3.11 --no-emit-package torch -o requirements.lock
+
+bench-features-pay: setup  ## HeterRec against item-ID-only on the marketplace and its placebo; SEEDS=3
+	@OMP_WAIT_POLICY=PASSIVE $(PYTHON) -m benchmarks.features_pay --seeds $(SEEDS)
 
 clean:  ## remove the workspace (runs, artifacts, stores, models); keeps .venv
 	rm -rf var build

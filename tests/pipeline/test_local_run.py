@@ -15,7 +15,8 @@ from components.task import read_records
 from components.workspace import ROOT
 from pipelines.lock import run_lock
 
-SMALL = ["--option", "users=300", "--option", "days=30", "--option", "items=300"]
+SMALL = ["--option", "users=800", "--option", "days=40", "--option", "items=400"]
+TINY = ["--option", "users=200", "--option", "days=20", "--option", "items=200"]
 TASKS = [
     "ingest", "resolve", "champion", "validate", "features", "materialise", "train", "train-baseline", "evaluate",
     "package", "infra_validate", "push",
@@ -54,6 +55,9 @@ def test_first_run_does_every_task_and_makes_a_page_that_needs_no_network(home):
     records = read_records(run_id)
     assert list(records) == TASKS
     assert {record.status for record in records.values()} == {"done"}
+    against = json.loads((Path(records["evaluate"].artifact) / "report.json").read_text())["differences"]
+    assert against["popularity"]["low"] > 0
+    assert against["item ID only"]["low"] > 0, "features must pay where they matter by construction"
     page = (home / "runs" / run_id / "page.html").read_text()
     assert "(champion)" in page
     assert "<svg" in page
@@ -108,35 +112,37 @@ def test_data_beyond_the_cards_limits_is_blocked_before_training(home):
     assert list(read_records(newest_run(home))) == ["ingest", "resolve", "champion", "validate"]
 
 
-def test_killed_training_resumes_and_gives_the_model_of_an_uninterrupted_run(home, tmp_path):
+def test_run_after_a_killed_training_goes_on_from_the_checkpoint(tmp_path):
     environment = {**os.environ, "HETERREC_HOME": str(tmp_path)}
-    arguments = [sys.executable, "-m", "pipelines", "run", *SMALL]
     running = subprocess.Popen(
-        arguments, cwd=ROOT, env=environment, start_new_session=True,
+        [sys.executable, "-m", "pipelines", "run", *TINY], cwd=ROOT, env=environment, start_new_session=True,
         stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL,
     )  # fmt: skip
     try:
         deadline = time.monotonic() + 200
-        while not list((tmp_path / "scratch" / "model").glob("*/*")):
+        while not list((tmp_path / "scratch" / "model").glob("*/*.pt")):
             assert running.poll() is None, "the run ended before it could be killed"
             assert time.monotonic() < deadline
-            time.sleep(0.05)
+            time.sleep(0.02)
     finally:
         os.killpg(running.pid, signal.SIGKILL)
         running.wait()
     assert not list((tmp_path / "artifacts").glob("model/[!.]*"))
-    assert command(tmp_path, "status").returncode == 0
+    killed = newest_run(tmp_path)
+    checkpoint = next((tmp_path / "scratch" / "model").glob("*/*.pt"))
 
-    result = command(tmp_path, "run", *SMALL)
+    result = command(tmp_path, "run", *TINY)
     assert result.returncode == 0, result.stdout + result.stderr
-    assert "pushed: version" in result.stdout
-    weights = [_digests(place) for place in (home, tmp_path)]
-    assert weights[1] <= weights[0]
-
-
-def _digests(home: Path) -> set[str]:
-    manifests = (home / "artifacts" / "model").glob("*/manifest.json")
-    return {json.loads(path.read_text())["content"]["weights.pt"] for path in manifests}
+    records = read_records(newest_run(tmp_path))
+    assert records["train"].status == "done"
+    assert records["features"].status == "reused"
+    assert not checkpoint.exists(), "what is left of a killed attempt goes with its success"
+    epochs = [point["epoch"] for point in json.loads((Path(records["train"].artifact) / "curve.json").read_text())]
+    assert epochs == list(range(1, len(epochs) + 1))
+    log = (tmp_path / "runs" / newest_run(tmp_path) / "log.txt").read_text()
+    first = next(line for line in log.splitlines() if '"event": "progress"' in line)
+    assert json.loads(first[first.index("{") :])["epoch"] > 1, "training began anew"
+    assert read_records(killed)["train"].status == "running"
 
 
 @pytest.mark.parametrize(
