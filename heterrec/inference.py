@@ -31,7 +31,7 @@ def item_matrix(model: HeterRec, encoder: FeatureEncoder, catalogue: Catalogue) 
 
 
 def user_vectors(model: HeterRec, encoder: FeatureEncoder, sequences: Sequences, queries: Queries) -> Matrix:
-    """User vectors (Q, D), the temperature folded in; D is the width and one for the bias."""
+    """User vectors (Q, D), the temperature folded in; D is `HeterRec.dimension`."""
     columns = to_device(encode_catalogue(encoder, sequences.catalogue), device_of(model))
     return vectors(model, columns, encode_events(sequences, encoder), queries)
 
@@ -42,7 +42,7 @@ def vectors(model: HeterRec, columns: Columns, events: Events, queries: Queries)
     model.eval()
     device = device_of(model)
     tokens = model.htfl.rows(columns)
-    out = np.zeros((len(queries), model.config.width + 1), dtype=np.float32)
+    out = np.zeros((len(queries), model.dimension), dtype=np.float32)
     for chosen, histories in histories_of(events, queries, model.config.max_history, BATCH_EVENTS):
         there = histories.to(device)
         out[chosen] = model.users(model.states(tokens, *there[:4]).items_BTD, there.length_B).cpu().numpy()

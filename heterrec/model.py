@@ -24,7 +24,7 @@ class Items(NamedTuple):
     tokens_RFD: Tensor
     towers_RFD: Tensor
     items_RD: Tensor
-    """Of length one in all but the last column, which is the item's bias: D is the width + 1 here."""
+    """A channel of length one for the ID, where there are features one for them, and the item's bias."""
 
 
 class States(NamedTuple):
@@ -47,12 +47,16 @@ class HeterRec(nn.Module):
         fused = self.features > 1 and config.tokens == "flatten"
         self.temporal = TemporalEncoder(width, config.max_history)
         self.token_blocks = self._blocks(config.token_layers if fused else 0)
-        self.fuse = Fuse(self.features, width, deep=False) if fused else None
+        gates = [config.gate] * (self.features - 1) + [1.0]
+        self.fuse = Fuse(gates, width, deep=False) if fused else None
         self.item_norm = nn.LayerNorm(width)
         self.item_blocks = self._blocks(config.item_layers)
         self.item_side = ItemSide(self.features, width) if fused else None
         self.bias = nn.Linear(width, 1, bias=False)
-        self.heads = nn.ModuleList(Residual(width) for _ in range(config.steps))
+        self.channels = 2 if fused else 1
+        self.heads = nn.ModuleList(
+            nn.ModuleList(Residual(width) for _ in range(self.channels)) for _ in range(config.steps)
+        )
         token_heads = self.features if config.token_layers and fused else 0
         self.token_heads = nn.ModuleList(
             nn.ModuleList(nn.Linear(width, width) for _ in range(config.steps)) for _ in range(token_heads)
@@ -63,9 +67,10 @@ class HeterRec(nn.Module):
         tokens = self.htfl.rows(columns)
         seen = self._dropped(tokens)
         if self.item_side is None:
-            return Items(tokens, seen, self._with_bias(seen.sum(1)))
+            own = seen.sum(1)
+            return Items(tokens, seen, self._with_bias(F.normalize(own, dim=-1), own))
         towers, items = self.item_side(seen)
-        return Items(tokens, towers, self._with_bias(items))
+        return Items(tokens, towers, self._with_bias(items, towers[:, -1]))
 
     def states(
         self, tokens_RFD: Tensor, item_BT: Tensor, time_BT: Tensor, value_BTN: Tensor, missing_BTN: Tensor
@@ -95,13 +100,18 @@ class HeterRec(nn.Module):
 
     def towards(self, states: Tensor, step: int) -> Tensor:
         """States (…, width) as queries (…, D) for the item `step` + 1 baskets ahead, the temperature folded in."""
-        query = F.normalize(self.heads[step](states), dim=-1)
-        return torch.cat([query, torch.ones_like(query[..., :1])], dim=-1) / self.config.temperature
+        query = [F.normalize(head(states), dim=-1) for head in self.heads[step]]  # type: ignore[attr-defined]
+        return torch.cat([*query, torch.ones_like(states[..., :1])], dim=-1) / self.config.temperature
 
-    def _with_bias(self, items_RD: Tensor) -> Tensor:
+    @property
+    def dimension(self) -> int:
+        """D of item embeddings and user vectors: the channels and the bias."""
+        return self.channels * self.config.width + 1
+
+    def _with_bias(self, items_RD: Tensor, own_RD: Tensor) -> Tensor:
         # A cosine cannot say that an item is wanted by all; without a place of its own popularity takes over
         # the states, which then tell users apart only after many epochs (ours).
-        return torch.cat([F.normalize(items_RD, dim=-1), self.bias(items_RD)], dim=-1)
+        return torch.cat([items_RD, self.bias(own_RD)], dim=-1)
 
     def _token_level(self, tokens_BTFD: Tensor, when_BTD: Tensor) -> Tensor:
         batch, length, features, width = tokens_BTFD.shape

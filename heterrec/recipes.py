@@ -28,6 +28,8 @@ class ModelConfig:
     """`plain` keeps the fast path of attention; with `block` the tokens of one item see each other [I]."""
     steps: int = 2
     """K heads."""
+    gate: float = 0.3
+    """Where the gates of the features beside the item ID start, in what a history is made of."""
     temperature: float = 0.1
     dropout: float = 0.1
     id_dropout: float = 0.05

@@ -129,7 +129,7 @@ class PlainSASRec(nn.Module):
                 heads.append(logits.masked_fill(future, -torch.inf).softmax(-1) @ c)
             x = block.attention_norm(x + block.out(torch.cat(heads, -1)))
             x = block.feed_norm(x + block.down(F.gelu(block.up(x))))
-        head = o.heads[0]
+        head = o.heads[0][0]
         x = F.normalize(x + head.down(F.gelu(head.up(x))), dim=-1)
         items = torch.where((rows == 0)[:, None], null, table[rows]) + kind
         return (x @ F.normalize(items, dim=-1).T + o.bias(items)[:, 0]) / o.config.temperature
