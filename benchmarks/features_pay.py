@@ -40,9 +40,10 @@ K = 10
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--seeds", type=int, default=3)
+    parser.add_argument("--size", default="days=40,users=800,items=400", help="of the shop; empty for the cards' own")
     options = parser.parse_args()
     console = Console()
-    rows = [compare(card, options.seeds, console) for card in CARDS]
+    rows = [compare(card, options.seeds, options.size, console) for card in CARDS]
     table = Table("data", "HeterRec", "item ID only", "difference in NDCG@10", "95 % interval", "new items", "seconds")
     for row in rows:
         difference, new = row["difference"], row["new_items"]
@@ -57,16 +58,22 @@ def main() -> None:
         )
     console.print(table)
     machine = f"{platform.machine()}, {os.cpu_count()} cores"
-    result = {"commit": commit(), "machine": machine, "seeds": list(range(options.seeds)), "rows": rows}
+    result = {
+        "commit": commit(),
+        "machine": machine,
+        "seeds": list(range(options.seeds)),
+        "size": options.size,
+        "rows": rows,
+    }
     RESULTS.parent.mkdir(exist_ok=True)
     RESULTS.write_text(json.dumps(result, indent=1) + "\n")
     console.print(f"written to {RESULTS}")
 
 
-def compare(name: str, seeds: int, console: Console) -> dict[str, Any]:
+def compare(name: str, seeds: int, size: str, console: Console) -> dict[str, Any]:
     """Train both models with each seed on one data set, and compare them on the same held-out shoppers."""
     started = time.monotonic()
-    data = sequences_of(name)
+    data = sequences_of(name, size)
     rankings: dict[str, list[Ranking]] = {"heterrec": [], "sasrec": []}
     for seed in range(seeds):
         for recipe, found in rankings.items():
@@ -93,9 +100,12 @@ def difference(rankings: dict[str, list[Ranking]], where: Any = None) -> Differe
     return paired_bootstrap(ours, theirs)
 
 
-def sequences_of(name: str) -> Sequences:
+def sequences_of(name: str, size: str) -> Sequences:
     """The card's data through the pipeline's own steps."""
     card = load_card(name)
+    changed = {key: int(value) for key, value in (part.split("=") for part in size.split(",") if part)}
+    source = card.source.model_copy(update={"options": {**card.source.options, **changed}})
+    card = card.model_copy(update={"source": source})
     with tempfile.TemporaryDirectory() as folder:
         root = Path(folder)
         events, facts, sequences = (root / part for part in ("events", "facts", "sequences"))

@@ -28,7 +28,7 @@ class ModelConfig:
     """`plain` keeps the fast path of attention; with `block` the tokens of one item see each other [I]."""
     steps: int = 2
     """K heads."""
-    gate: float = 0.3
+    gate: float = 0.1
     """Where the gates of the features beside the item ID start, in what a history is made of."""
     temperature: float = 0.1
     dropout: float = 0.1
@@ -59,12 +59,13 @@ class LossConfig:
     """Share of the positions that bear the loss of the steps after the first at a step of training."""
     candidates: int | None = None
     """Negatives drawn with logQ correction; None takes the whole catalogue (up to about 100,000 items)."""
-    token_weight: float = 0.1
+    token_weight: float = 0.01
+    """Lambda [I]. Where features tell nothing, 0.1 already keeps the states collapsed on what is popular."""
     token_steps: int = 1
     token_temperature: float = 0.1
     token_candidates: int = 256
     """Items drawn as candidates of the token-level loss of item ID, text and embedding."""
-    token_share: float = 0.5
+    token_share: float = 0.2
     """Share of the positions that bear the token-level loss at a step of training."""
     only_available: bool = True
     """Items that were not yet to be had at the time of a choice are no negatives of it."""
@@ -92,7 +93,7 @@ class TrainConfig:
     """Events of one epoch at most; longer data is drawn from, anew each epoch."""
     batch_events: int = 1024
     """Padded positions of a batch."""
-    learning_rate: float = 3e-3
+    learning_rate: float = 1.5e-3
     warmup: float = 0.05
     """Share of all steps in which the learning rate rises; afterwards it falls as a cosine."""
     weight_decay: float = 0.01
@@ -150,7 +151,7 @@ def sasrec_features(*, seed: int = 0) -> TrainConfig:
 
 def fast(config: TrainConfig) -> TrainConfig:
     """The same model on the budget of the pipeline's default run: minutes on two cores."""
-    return replace(config, epochs=12, patience=4, epoch_events=100_000, validation_queries=1000)
+    return replace(config, epochs=12, patience=6, epoch_events=100_000, validation_queries=1000)
 
 
 RECIPES = {"heterrec": heterrec, "sasrec": sasrec, "sasrec_features": sasrec_features}
