@@ -53,7 +53,7 @@ def same_workspace(home, monkeypatch):
 def test_first_run_does_every_task_and_makes_a_page_that_needs_no_network(home):
     run_id = min(path.name for path in (home / "runs").iterdir())
     records = read_records(run_id)
-    assert list(records) == TASKS
+    assert sorted(records) == sorted(TASKS)
     assert {record.status for record in records.values()} == {"done"}
     against = json.loads((Path(records["evaluate"].artifact) / "report.json").read_text())["differences"]
     assert against["popularity"]["low"] > 0
@@ -128,21 +128,21 @@ def test_run_after_a_killed_training_goes_on_from_the_checkpoint(tmp_path):
         os.killpg(running.pid, signal.SIGKILL)
         running.wait()
     assert not list((tmp_path / "artifacts").glob("model/[!.]*"))
-    killed = newest_run(tmp_path)
+    # Kubeflow may start the model or its baseline first.
+    task = next(name for name, record in read_records(newest_run(tmp_path)).items() if record.status == "running")
     checkpoint = next((tmp_path / "scratch" / "model").glob("*/*.pt"))
 
     result = command(tmp_path, "run", *TINY)
     assert result.returncode == 0, result.stdout + result.stderr
     records = read_records(newest_run(tmp_path))
-    assert records["train"].status == "done"
+    assert records[task].status == "done"
     assert records["features"].status == "reused"
     assert not checkpoint.exists(), "what is left of a killed attempt goes with its success"
-    epochs = [point["epoch"] for point in json.loads((Path(records["train"].artifact) / "curve.json").read_text())]
+    epochs = [point["epoch"] for point in json.loads((Path(records[task].artifact) / "curve.json").read_text())]
     assert epochs == list(range(1, len(epochs) + 1))
     log = (tmp_path / "runs" / newest_run(tmp_path) / "log.txt").read_text()
-    first = next(line for line in log.splitlines() if '"event": "progress"' in line)
+    first = next(line for line in log.splitlines() if f'"task": "{task}"' in line and '"progress"' in line)
     assert json.loads(first[first.index("{") :])["epoch"] > 1, "training began anew"
-    assert read_records(killed)["train"].status == "running"
 
 
 @pytest.mark.parametrize(
