@@ -112,7 +112,8 @@ def test_data_beyond_the_cards_limits_is_blocked_before_training(home):
     assert list(read_records(newest_run(home))) == ["ingest", "resolve", "champion", "validate"]
 
 
-def test_run_after_a_killed_training_goes_on_from_the_checkpoint(tmp_path):
+def test_run_after_a_killed_training_goes_on_from_the_checkpoint(tmp_path, monkeypatch):
+    monkeypatch.setenv("HETERREC_HOME", str(tmp_path))
     environment = {**os.environ, "HETERREC_HOME": str(tmp_path)}
     running = subprocess.Popen(
         [sys.executable, "-m", "pipelines", "run", *TINY], cwd=ROOT, env=environment, start_new_session=True,
