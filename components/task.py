@@ -117,6 +117,7 @@ class Task:
     def make_always(self, output: str | Path, *, kind: str, make: Callable[[Path, Path], Report]) -> Report:
         """Like `reuse_or_make` for steps that act on the world, and so are never reused."""
         with self._recorded():
+            self._verify_inputs()
             key = f"{self.run_id}-{self.name}"
             stored = workspace.artifacts() / kind / key
             shutil.rmtree(stored, ignore_errors=True)
@@ -129,21 +130,24 @@ class Task:
         self._record.notes.update(facts)
         self._record.write(self.run_id)
 
-    def _key(self, config: Report) -> str:
+    def _verify_inputs(self) -> None:
         self._record.parents = {name: Manifest.verify(path).digest for name, path in self.inputs.items()}
+
+    def _key(self, config: Report) -> str:
+        self._verify_inputs()
         parts = {"code": code_digest(self.module), "config": config, "inputs": self._record.parents}
         return digest_json(parts)[:20]
 
     def _make(self, stored: Path, *, kind: str, make: Callable[[Path, Path], Report]) -> Manifest:
-        parents = {name: Manifest.verify(path).digest for name, path in self.inputs.items()}
-        self._record.parents = parents
         partial = stored.with_name(f".{stored.name}.partial")
         shutil.rmtree(partial, ignore_errors=True)
         partial.mkdir(parents=True)
         scratch = workspace.scratch() / kind / stored.name
         scratch.mkdir(parents=True, exist_ok=True)
         report = make(partial, scratch)
-        manifest = Manifest.seal(partial, kind=kind, parents=parents, facts={"report": report, "run": self.run_id})
+        manifest = Manifest.seal(
+            partial, kind=kind, parents=self._record.parents, facts={"report": report, "run": self.run_id}
+        )
         os.replace(partial, stored)
         shutil.rmtree(scratch)
         return manifest

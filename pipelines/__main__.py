@@ -131,10 +131,10 @@ def _lineage(options: argparse.Namespace) -> int:
 def _recipe(name: str, options: argparse.Namespace) -> "TrainConfig":
     from heterrec import recipes
 
-    if name not in recipes.RECIPES:
-        raise InputError(f"recipe {name!r}: none of {', '.join(recipes.RECIPES)} (heterrec/recipes.py)")
-    config = recipes.RECIPES[name](seed=options.seed)
-    return recipes.fast(config) if options.budget == "fast" else config
+    try:
+        return recipes.by_name(name if options.budget == "fast" else f"{name}_full", seed=options.seed)
+    except ValueError as error:
+        raise InputError(str(error)) from error
 
 
 def _with_options(card: DatasetCard, settings: list[str]) -> DatasetCard:
