@@ -40,10 +40,10 @@ K = 10
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--seeds", type=int, default=3)
-    parser.add_argument("--size", default="days=40,users=800,items=400", help="of the shop; empty for the cards' own")
+    parser.add_argument("--shop", default="seed=1", help="changes to the card's shop, as days=40,users=800")
     options = parser.parse_args()
     console = Console()
-    rows = [compare(card, options.seeds, options.size, console) for card in CARDS]
+    rows = [compare(card, options.seeds, options.shop, console) for card in CARDS]
     table = Table("data", "HeterRec", "item ID only", "difference in NDCG@10", "95 % interval", "new items", "seconds")
     for row in rows:
         difference, new = row["difference"], row["new_items"]
@@ -62,7 +62,7 @@ def main() -> None:
         "commit": commit(),
         "machine": machine,
         "seeds": list(range(options.seeds)),
-        "size": options.size,
+        "shop": options.shop,
         "rows": rows,
     }
     RESULTS.parent.mkdir(exist_ok=True)

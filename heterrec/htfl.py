@@ -17,6 +17,8 @@ Columns = dict[str, tuple[Tensor, Tensor]]
 """Value and missing of each feature, a row for each catalogue row, after row 0 which stands for no item."""
 
 ID = "item_id"
+EMBEDDING_STD = 0.02
+"""Of every embedding at the start of training."""
 
 
 def encode_catalogue(encoder: FeatureEncoder, catalogue: Catalogue) -> Columns:
@@ -39,7 +41,7 @@ class BagToken(nn.Module):
     def __init__(self, size: int, width: int) -> None:
         super().__init__()
         self.values = nn.Embedding(size, width, padding_idx=0)
-        nn.init.normal_(self.values.weight, std=0.02)
+        nn.init.normal_(self.values.weight, std=EMBEDDING_STD)
 
     def forward(self, value_RM: Tensor) -> Tensor:
         """int64 (R, M), 0 where there is none, to (R, D)."""
@@ -64,7 +66,7 @@ class NumericToken(nn.Module):
         self.buckets = nn.Embedding(len(edges) + 1, width)
         self.slope = nn.Parameter(torch.zeros(width))
         self.register_buffer("edges", torch.tensor(edges, dtype=torch.float32), persistent=False)
-        nn.init.normal_(self.buckets.weight, std=0.02)
+        nn.init.normal_(self.buckets.weight, std=EMBEDDING_STD)
 
     def forward(self, value_R: Tensor) -> Tensor:
         """float32 (…) to (…, D)."""
@@ -84,7 +86,7 @@ class VectorToken(nn.Module):
     def __init__(self, dimension: int, width: int) -> None:
         super().__init__()
         self.project = nn.Linear(dimension, width)
-        nn.init.normal_(self.project.weight, std=0.02 * dimension**-0.5)
+        nn.init.normal_(self.project.weight, std=EMBEDDING_STD * dimension**-0.5)
 
     def forward(self, value_RE: Tensor) -> Tensor:
         out: Tensor = self.project(value_RE)
@@ -105,7 +107,7 @@ class HTFL(nn.Module):
         self.fields = (*self.static, *self.varying)
         self.width = width
         self.tokens = nn.ModuleList([*(_token(field, width) for field in self.fields), BagToken(_ids(encoder), width)])
-        self.null_FD = nn.Parameter(0.02 * torch.randn(len(self.tokens), width))
+        self.null_FD = nn.Parameter(EMBEDDING_STD * torch.randn(len(self.tokens), width))
         self.kind_FD = nn.Parameter(torch.zeros(len(self.tokens), width))
         position = {field.name: n for n, field in enumerate(encoder.varying)}
         self.source = tuple(position[field.name] for field in self.varying)
@@ -136,6 +138,11 @@ class HTFL(nn.Module):
         rate[-1] = id_rate
         drop = torch.rand(tokens.shape[:-1], device=tokens.device) < rate
         return torch.where(drop[..., None], self.null_FD + self.kind_FD, tokens)
+
+    def without_id(self, tokens: Tensor) -> Tensor:
+        """Tokens (…, F, D) with the null token in place of the item ID's."""
+        null = (self.null_FD[-1] + self.kind_FD[-1]).expand_as(tokens[..., -1:, :])
+        return torch.cat([tokens[..., :-1, :], null], dim=-2)
 
     def _event(self, f: int, value_BT: Tensor, missing_BT: Tensor) -> Tensor:
         if self.fields[f].kind == "numeric":

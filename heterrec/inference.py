@@ -41,11 +41,11 @@ def vectors(model: HeterRec, columns: Columns, events: Events, queries: Queries)
     """`user_vectors` of what is encoded already."""
     model.eval()
     device = device_of(model)
-    tokens = model.htfl.rows(columns)
+    items = model.items(columns)
     out = np.zeros((len(queries), model.dimension), dtype=np.float32)
     for chosen, histories in histories_of(events, queries, model.config.max_history, BATCH_EVENTS):
         there = histories.to(device)
-        out[chosen] = model.users(model.states(tokens, *there[:4]).items_BTD, there.length_B).cpu().numpy()
+        out[chosen] = model.users(model.states(items, *there[:4]).items_BTD, there.length_B).cpu().numpy()
     return out
 
 

@@ -19,6 +19,10 @@ from heterrec.htfl import Columns
 from heterrec.model import HeterRec, Items, States
 from heterrec.recipes import LossConfig
 
+DAY = 86_400_000_000
+"""Microseconds."""
+NEVER = 2**63 - 1
+
 
 class Step(NamedTuple):
     """The targets k baskets ahead of N states of a batch."""
@@ -51,13 +55,16 @@ class _FullSoftmax(torch.autograd.Function):
     """Cross-entropy over all candidates that never holds N x C logits: gradients are taken chunk by chunk."""
 
     @staticmethod
-    def forward(ctx: Any, query_ND: Tensor, item_CD: Tensor, step: Step, since_C: Tensor, chunk: int) -> Tensor:
+    def forward(
+        ctx: Any, query_ND: Tensor, item_CD: Tensor, step: Step, since_C: Tensor, until_S: Tensor, chunk: int
+    ) -> Tensor:
         loss = query_ND.new_zeros(())
         grad_query, grad_item = torch.empty_like(query_ND), torch.zeros_like(item_CD)
         # Ranks in place of times: a quarter of the memory to compare.
-        moments, born_C = torch.unique(since_C, return_inverse=True)
+        moments, ranks = torch.unique(torch.cat([since_C, until_S]), return_inverse=True)
         now_N = torch.searchsorted(moments, step.time_N, right=True).to(torch.int32)
-        born_C = born_C.to(torch.int32)
+        born_C, gone_S = ranks.to(torch.int32).split([len(since_C), len(until_S)])
+        lasting = len(since_C) - len(until_S)
         starts = torch.arange(0, len(query_ND) + chunk, chunk, device=query_ND.device)
         bounds = torch.searchsorted(step.mask_row, starts).tolist()
         for n, start in enumerate(range(0, len(query_ND), chunk)):
@@ -68,6 +75,7 @@ class _FullSoftmax(torch.autograd.Function):
             row = torch.arange(len(query), device=query.device)
             positive = logits[row, target]
             logits.masked_fill_(born_C >= now_N[part, None], -torch.inf)
+            logits[:, lasting:].masked_fill_(gone_S < now_N[part, None], -torch.inf)
             logits[step.mask_row[pairs] - start, step.mask_item[pairs]] = -torch.inf
             logits[row, target] = positive
             top = logits.amax(1, keepdim=True)
@@ -84,15 +92,18 @@ class _FullSoftmax(torch.autograd.Function):
     @staticmethod
     def backward(ctx: Any, *grads: Tensor) -> tuple[Tensor | None, ...]:
         grad_query, grad_item = ctx.saved_tensors
-        return grads[0] * grad_query, grads[0] * grad_item, None, None, None
+        return grads[0] * grad_query, grads[0] * grad_item, None, None, None, None
 
 
-def full_infonce(query_ND: Tensor, item_RD: Tensor, step: Step, since_R: Tensor, chunk: int = 256) -> Tensor:
-    """Weighted mean of InfoNCE over the whole catalogue.
+def full_infonce(
+    query_ND: Tensor, item_CD: Tensor, step: Step, since_C: Tensor, until_S: Tensor, chunk: int = 256
+) -> Tensor:
+    """Weighted mean of InfoNCE over all candidates.
 
-    `since_R` is the time from which a row is a candidate; the positive always is one.
+    `since_C` is the time from which one is a candidate, `until_S` the time from which the last S no longer are; the
+    positive always is one.
     """
-    total: Tensor = _FullSoftmax.apply(query_ND, item_RD, step, since_R, chunk)  # type: ignore[no-untyped-call]
+    total: Tensor = _FullSoftmax.apply(query_ND, item_CD, step, since_C, until_S, chunk)  # type: ignore[no-untyped-call]
     return total / step.weight_N.sum()
 
 
@@ -115,28 +126,69 @@ def sampled_infonce(
     return (weight_N * (logits.logsumexp(1) - positive[:, 0])).sum() / weight_N.sum()
 
 
+class Candidates(NamedTuple):
+    """Who stands to be chosen at a step of training: R catalogue rows, then S of them as they were when new."""
+
+    since_C: Tensor
+    until_S: Tensor
+    twin_R: Tensor
+    """Where a row stands among the last S; 0 for those that do not."""
+    until_R: Tensor
+
+    def at(self, rows: Tensor, time: Tensor) -> Tensor:
+        """Catalogue rows as the candidates they are at these times."""
+        new = (self.twin_R[rows] > 0) & (time < self.until_R[rows])
+        return torch.where(new, self.twin_R[rows], rows)
+
+
 class LMP:
     """The loss of a batch; holds what is fixed over a run.
 
     `columns` are the encoded catalogue (R rows), `since_R` the time from which a row is a candidate (the largest
-    integer: never).
+    integer: never), `counts_R` its training events, and `opening` the time of the first of all of them.
+
+    An item that came later was once without a past, as the new items are that the model will be asked about. So, at
+    each step of training, a share of those is drawn that for their first days are represented, as target and as
+    negative, without their ID (ours). Only so does the model learn how much a new item is wanted against an old one.
     """
 
-    def __init__(self, config: LossConfig, columns: Columns, since_R: Tensor, counts_R: Tensor) -> None:
+    def __init__(
+        self, config: LossConfig, columns: Columns, since_R: Tensor, counts_R: Tensor, opening: int = NEVER
+    ) -> None:
         self.config = config
         self.columns = columns
         self.since_R = since_R
         self.groups = {name: _groups(value) for name, (value, _) in columns.items()}
-        draw = counts_R.double() ** 0.75
-        self.draw_R = (draw / draw.sum()).float()
         self.traded = torch.nonzero(counts_R)[:, 0]
+        draw = counts_R.double() ** 0.75
+        self.draw_R = draw / draw.sum()
+        self.draw_up_to_R = self.draw_R.cumsum(0)
+        self.later = torch.nonzero((since_R > opening) & (since_R < NEVER))[:, 0]
+
+    def newborn(self) -> Tensor:
+        """Rows (S,) that stand without their ID for their first days, at this step of training."""
+        chosen = torch.rand(len(self.later), device=self.later.device) < self.config.newborn_share
+        return self.later[chosen]
+
+    def candidates(self, newborn_S: Tensor | None) -> Candidates:
+        rows = len(self.since_R)
+        twin_R = torch.zeros(rows, dtype=torch.int64, device=self.since_R.device)
+        if newborn_S is None:
+            return Candidates(self.since_R, self.since_R[:0], twin_R, self.since_R)
+        twin_R[newborn_S] = torch.arange(rows, rows + len(newborn_S), device=newborn_S.device)
+        born_S = self.since_R[newborn_S]
+        until_S = born_S + int(self.config.newborn_days * DAY)
+        until_R = self.since_R.index_copy(0, newborn_S, until_S)
+        return Candidates(torch.cat([until_R, born_S]), until_S, twin_R, until_R)
 
     def __call__(self, model: HeterRec, items: Items, states: States, steps: Sequence[Step]) -> Tensor:
         """`LMP_item + token_weight * mean over features of LMP_feature` [F]; the weight is [I]."""
         used = [(k, step) for k, step in enumerate(steps) if len(step.state_N)]
         flat = states.items_BTD.flatten(0, 1)
+        there = self.candidates(items.newborn_S)
         each = [
-            self._item(model, items, flat, k, _share(step, self.config.later_share if k else 1)) for k, step in used
+            self._item(model, items, there, flat, k, _share(step, self.config.later_share if k else 1))
+            for k, step in used
         ]
         decay = [self.config.step_decay**k for k, _ in used]
         loss = torch.stack([weight * part for weight, part in zip(decay, each, strict=True)]).sum() / sum(decay)
@@ -150,19 +202,30 @@ class LMP:
         ]
         return loss + self.config.token_weight * torch.stack(level).mean()
 
-    def _item(self, model: HeterRec, items: Items, states: Tensor, k: int, step: Step) -> Tensor:
+    def _item(self, model: HeterRec, items: Items, there: Candidates, states: Tensor, k: int, step: Step) -> Tensor:
         query = model.towards(states[step.state_N], k)
+        target = there.at(step.target_N, step.time_N)
+        masked = there.at(step.mask_item, step.time_N[step.mask_row])
         if self.config.candidates is None:
-            return full_infonce(query, items.items_RD, step, self.since_R)
-        drawn = torch.multinomial(self.draw_R, self.config.candidates, replacement=True)
-        banned = (step.target_N[:, None] == drawn) | (self.since_R[drawn] > step.time_N[:, None])
-        other = torch.zeros(len(query), len(items.items_RD), dtype=torch.bool, device=query.device)
-        other[step.mask_row, step.mask_item] = True
-        log_expected = (self.draw_R[drawn] * len(drawn)).log()
+            step = step._replace(target_N=target, mask_item=masked)
+            return full_infonce(query, items.items_RD, step, there.since_C, there.until_S)
+        rows = len(self.since_R)
+        chance = torch.rand(self.config.candidates, dtype=torch.float64, device=query.device)
+        drawn = torch.searchsorted(self.draw_up_to_R, chance).clamp(max=rows - 1)
+        share = self.draw_R[drawn]
+        # The newborn all stand as candidates, each once.
+        newborn = torch.arange(rows, len(there.since_C), device=drawn.device)
+        drawn, order = torch.cat([drawn, newborn]).sort()
+        expected = torch.cat([(share * self.config.candidates).log(), torch.zeros_like(newborn)]).float()[order]
+        banned = (target[:, None] == drawn) | (there.since_C[drawn] > step.time_N[:, None])
+        gone = torch.cat([torch.full_like(self.since_R, NEVER), there.until_S])[drawn]
+        banned |= gone <= step.time_N[:, None]
+        first, last = torch.searchsorted(drawn, masked), torch.searchsorted(drawn, masked, right=True)
+        pair = torch.repeat_interleave(last - first)
+        place = torch.arange(len(pair), device=drawn.device) - (last - first).cumsum(0)[pair] + last[pair]
+        banned[step.mask_row[pair], place] = True
         found = items.items_RD
-        return sampled_infonce(
-            query, found[step.target_N], found[drawn], log_expected, banned | other[:, drawn], step.weight_N
-        )
+        return sampled_infonce(query, found[target], found[drawn], expected, banned, step.weight_N)
 
     def _token(self, model: HeterRec, items: Items, states: Tensor, k: int, step: Step) -> Tensor:
         """Mean over the features' LMP: token states regrouped by feature, against that feature's tower [F]."""

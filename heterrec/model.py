@@ -15,7 +15,7 @@ from heterrec.encoder import FeatureEncoder
 from heterrec.htfl import HTFL, Columns
 from heterrec.recipes import ModelConfig
 from heterrec.towers import Fuse, ItemSide, Residual
-from heterrec.transformer import CausalBlock, TemporalEncoder, block_causal_mask
+from heterrec.transformer import CausalBlock, Taste, TemporalEncoder, block_causal_mask
 
 
 class Items(NamedTuple):
@@ -24,13 +24,17 @@ class Items(NamedTuple):
     tokens_RFD: Tensor
     towers_RFD: Tensor
     items_RD: Tensor
-    """A channel of length one for the ID, where there are features one for them, and the item's bias."""
+    """A channel of length one for the ID, where there are features one for them, and the item's bias. In training
+    R + S rows: the last S are the items of `newborn_S` without their ID."""
+    newborn_S: Tensor | None = None
+    """Catalogue rows that also stand there as they were on their first days."""
 
 
 class States(NamedTuple):
     """What the sequence side knows after each event."""
 
     items_BTD: Tensor
+    """State of the item-level blocks; where there are features their taste stands beside it (2 D)."""
     tokens_BTFD: Tensor | None
     """None where there is no token level."""
 
@@ -54,6 +58,7 @@ class HeterRec(nn.Module):
         self.item_side = ItemSide(self.features, width) if fused else None
         self.bias = nn.Linear(width, 1, bias=False)
         self.channels = 2 if fused else 1
+        self.taste = Taste(width, config.max_history) if fused else None
         self.heads = nn.ModuleList(
             nn.ModuleList(Residual(width) for _ in range(self.channels)) for _ in range(config.steps)
         )
@@ -62,24 +67,27 @@ class HeterRec(nn.Module):
             nn.ModuleList(nn.Linear(width, width) for _ in range(config.steps)) for _ in range(token_heads)
         )
 
-    def items(self, columns: Columns) -> Items:
-        """The item side for all rows of `columns`; knows no history."""
+    def items(self, columns: Columns, newborn_S: Tensor | None = None) -> Items:
+        """The item side for all rows of `columns`, and once more without their ID for those of `newborn_S`.
+
+        Knows no history.
+        """
         tokens = self.htfl.rows(columns)
         seen = self._dropped(tokens)
+        if newborn_S is not None:
+            seen = torch.cat([seen, self.htfl.without_id(seen[newborn_S])])
         if self.item_side is None:
             own = seen.sum(1)
-            return Items(tokens, seen, self._with_bias(F.normalize(own, dim=-1), own))
+            return Items(tokens, seen, self._with_bias(F.normalize(own, dim=-1), own), newborn_S)
         towers, items = self.item_side(seen)
-        return Items(tokens, towers, self._with_bias(items, towers[:, -1]))
+        return Items(tokens, towers, self._with_bias(items, towers[:, -1]), newborn_S)
 
-    def states(
-        self, tokens_RFD: Tensor, item_BT: Tensor, time_BT: Tensor, value_BTN: Tensor, missing_BTN: Tensor
-    ) -> States:
+    def states(self, known: Items, item_BT: Tensor, time_BT: Tensor, value_BTN: Tensor, missing_BTN: Tensor) -> States:
         """The sequence side: HTFL, token-level blocks over T * F tokens, item-level blocks over T items [A][F].
 
         Right-padded; what stands at a padded position has no meaning.
         """
-        tokens = self._dropped(self.htfl.histories(tokens_RFD, item_BT, value_BTN, missing_BTN))
+        tokens = self._dropped(self.htfl.histories(known.tokens_RFD, item_BT, value_BTN, missing_BTN))
         when = self.temporal(time_BT)
         level = None
         if self.fuse is None:
@@ -91,6 +99,10 @@ class HeterRec(nn.Module):
         x = F.dropout(self.item_norm(items + when), self.config.dropout, self.training)
         for block in self.item_blocks:
             x = block(x)
+        if self.taste is not None:
+            width = self.config.width
+            features = F.embedding(item_BT, known.items_RD[:, width : 2 * width])
+            x = torch.cat([x, self.taste(features)], dim=-1)
         return States(x, level)
 
     def users(self, states_BTD: Tensor, length_B: Tensor) -> Tensor:
@@ -100,8 +112,12 @@ class HeterRec(nn.Module):
 
     def towards(self, states: Tensor, step: int) -> Tensor:
         """States (…, width) as queries (…, D) for the item `step` + 1 baskets ahead, the temperature folded in."""
-        query = [F.normalize(head(states), dim=-1) for head in self.heads[step]]  # type: ignore[attr-defined]
-        return torch.cat([*query, torch.ones_like(states[..., :1])], dim=-1) / self.config.temperature
+        state, *taste = states.split(self.config.width, dim=-1)
+        query = [head(state) for head in self.heads[step]]  # type: ignore[attr-defined]
+        if taste:
+            query[1] = query[1] + taste[0]
+        channels = [F.normalize(channel, dim=-1) for channel in query]
+        return torch.cat([*channels, torch.ones_like(state[..., :1])], dim=-1) / self.config.temperature
 
     @property
     def dimension(self) -> int:

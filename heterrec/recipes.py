@@ -67,12 +67,17 @@ class LossConfig:
     """Items drawn as candidates of the token-level loss of item ID, text and embedding."""
     token_share: float = 0.2
     """Share of the positions that bear the token-level loss at a step of training."""
+    newborn_days: float = 7.0
+    """How long an item that came later stands without its ID after its first day, where it is drawn to."""
+    newborn_share: float = 0.6
+    """Share of the items that came later which are drawn to at a step of training."""
     only_available: bool = True
     """Items that were not yet to be had at the time of a choice are no negatives of it."""
 
     def __post_init__(self) -> None:
         _positive(self, "window", "token_temperature", "token_candidates", "token_share", "token_steps")
-        _positive(self, "step_decay", "later_share")
+        _positive(self, "step_decay", "later_share", "newborn_days")
+        _share(self, "newborn_share")
         if self.token_weight < 0:
             raise ValueError(f"token_weight={self.token_weight} must not be negative")
         if self.candidates is not None and self.candidates < 1:
@@ -91,9 +96,9 @@ class TrainConfig:
     """Epochs without a better validation NDCG@10 after which training stops."""
     epoch_events: int | None = None
     """Events of one epoch at most; longer data is drawn from, anew each epoch."""
-    batch_events: int = 1024
+    batch_events: int = 512
     """Padded positions of a batch."""
-    learning_rate: float = 1.5e-3
+    learning_rate: float = 3e-3
     warmup: float = 0.05
     """Share of all steps in which the learning rate rises; afterwards it falls as a cosine."""
     weight_decay: float = 0.01
@@ -151,7 +156,7 @@ def sasrec_features(*, seed: int = 0) -> TrainConfig:
 
 def fast(config: TrainConfig) -> TrainConfig:
     """The same model on the budget of the pipeline's default run: minutes on two cores."""
-    return replace(config, epochs=12, patience=6, epoch_events=100_000, validation_queries=1000)
+    return replace(config, epochs=8, patience=6, epoch_events=100_000, validation_queries=1000)
 
 
 RECIPES = {"heterrec": heterrec, "sasrec": sasrec, "sasrec_features": sasrec_features}

@@ -7,6 +7,8 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from heterrec.htfl import EMBEDDING_STD
+
 
 class Residual(nn.Module):
     """`x + W2 gelu(W1 x)`, the identity at the start of training: a tower, or the head MLP^k of a step."""
@@ -27,7 +29,8 @@ class Fuse(nn.Module):
     """F tokens side by side, mapped to one vector that is added to the gated sum of the item's own tokens.
 
     The map starts at zero and the gates at `gates`, one a token (ours). Where the features' gates start small, the
-    model begins close to the ID-only one: without them, features that tell nothing lead it astray.
+    model begins close to the ID-only one: without them, features that tell nothing lead it astray. The map speaks at
+    the scale of embeddings: at that of its normed input it drowns the item's own tokens within a few steps.
     """
 
     def __init__(self, gates: list[float], width: int, *, deep: bool) -> None:
@@ -46,7 +49,7 @@ class Fuse(nn.Module):
     def forward(self, own_FD: Tensor, tokens_FD: Tensor) -> Tensor:
         """An item's tokens as looked up and as processed, each (…, F, D), to (…, D)."""
         own = (self.gate_F[:, None] * own_FD).sum(-2)
-        out: Tensor = own + self.project(self.cross(self.norm(tokens_FD).flatten(-2)))
+        out: Tensor = own + EMBEDDING_STD * self.project(self.cross(self.norm(tokens_FD).flatten(-2)))
         return out
 
 
@@ -58,11 +61,14 @@ class ItemSide(nn.Module):
     tell nothing they only cost: with two channels the placebo shop is learned as well as without features.
     """
 
+    START = 0.3
+    """Scale of the features' channel against the ID's."""
+
     def __init__(self, features: int, width: int) -> None:
         super().__init__()
         self.towers = nn.ModuleList(Residual(width) for _ in range(features))
         self.cross = Fuse([1.0] * (features - 1), width, deep=True)
-        self.scale = nn.Parameter(torch.ones(1))
+        self.scale = nn.Parameter(torch.full((1,), self.START))
 
     def forward(self, tokens_RFD: Tensor) -> tuple[Tensor, Tensor]:
         """(R, F, D) to towers' outputs (R, F, D) and item embeddings (R, 2 D), each channel normalised."""

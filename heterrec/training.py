@@ -16,14 +16,15 @@ from heterrec.batches import Events, TrainingBatch, TrainingBatches, encode_even
 from heterrec.encoder import FeatureEncoder
 from heterrec.htfl import Columns, encode_catalogue
 from heterrec.inference import product, to_device, vectors
-from heterrec.lmp import LMP, Step
+from heterrec.lmp import LMP, NEVER, Step
 from heterrec.metrics import rank
 from heterrec.model import HeterRec
 from heterrec.recipes import TrainConfig
 from heterrec.sequences import Queries, Sequences
 
-NEVER = np.iinfo(np.int64).max
 ALWAYS = np.iinfo(np.int64).min
+GATE_PACE = 10.0
+"""See `_optimiser`."""
 
 
 class Update(NamedTuple):
@@ -112,6 +113,7 @@ class _Run:
             self.columns,
             torch.from_numpy(_since(sequences, config.loss.only_available)).to(device),
             torch.from_numpy(np.append(0, counts)).to(device),
+            int(sequences.time[sequences.split == 0].min()),
         )
 
     def run(self) -> Trained:
@@ -161,14 +163,15 @@ class _Run:
     def _step(self, batch: TrainingBatch, epochs_done: float) -> float:
         histories = batch.histories().to(self.device)
         steps = [Step(*(part.to(self.device) for part in step)) for step in batch.targets()]
-        items = self.model.items(self.columns)
-        states = self.model.states(items.tokens_RFD, *histories[:4])
+        items = self.model.items(self.columns, self.loss.newborn())
+        states = self.model.states(items, *histories[:4])
         loss: Tensor = self.loss(self.model, items, states, steps)
         self.optimiser.zero_grad(set_to_none=True)
         loss.backward()  # type: ignore[no-untyped-call]
         nn.utils.clip_grad_norm_(self.model.parameters(), self.config.clip)
+        rate = self.config.learning_rate * _schedule(epochs_done / self.config.epochs, self.config.warmup)
         for group in self.optimiser.param_groups:
-            group["lr"] = self.config.learning_rate * _schedule(epochs_done / self.config.epochs, self.config.warmup)
+            group["lr"] = group["pace"] * rate
         self.optimiser.step()
         value = loss.item()
         if not math.isfinite(value):
@@ -209,16 +212,21 @@ class _Run:
 
 
 def _optimiser(model: HeterRec, config: TrainConfig) -> torch.optim.Optimizer:
-    """AdamW; feature parameters decay on their own, and ID embeddings, biases and norms not at all."""
-    groups: dict[float, list[nn.Parameter]] = {}
+    """AdamW; feature parameters decay on their own, and ID embeddings, biases and norms not at all.
+
+    Gates and scales, single numbers that say how far a feature or a channel counts, learn GATE_PACE times as fast:
+    where features tell nothing they must be out of the way before the rest has learned from them (ours).
+    """
+    groups: dict[tuple[float, float], list[nn.Parameter]] = {}
     (item_ids,) = model.htfl.tokens[-1].parameters()
     for name, parameter in model.named_parameters():
         feature = name.startswith(("htfl.tokens", "item_side", "token_", "fuse"))
         decay = config.feature_weight_decay if feature else config.weight_decay
         plain = parameter.ndim < 2 or parameter is item_ids
-        groups.setdefault(0.0 if plain else decay, []).append(parameter)
+        pace = GATE_PACE if name.endswith(("gate_F", "scale")) else 1.0
+        groups.setdefault((0.0 if plain else decay, pace), []).append(parameter)
     return torch.optim.AdamW(
-        [{"params": parameters, "weight_decay": decay} for decay, parameters in groups.items()],
+        [{"params": each, "weight_decay": decay, "pace": pace} for (decay, pace), each in groups.items()],
         lr=config.learning_rate,
         fused=True,
     )

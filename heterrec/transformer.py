@@ -1,5 +1,7 @@
 """The temporal encoder and the causal transformer block. Letters: B batch, S tokens, T items, D width, H heads."""
 
+import math
+
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
@@ -66,6 +68,32 @@ class CausalBlock(nn.Module):
         fed = self.down(F.gelu(self.up(x)))
         out: Tensor = self.feed_norm(x + F.dropout(fed, self.dropout, self.training))
         return out
+
+
+class Taste(nn.Module):
+    """What the latest items of a history are like: the mean of their feature channel, weighted by how many items
+    ago they came (ours).
+
+    At the start the vectors of features are random, and their product counts what two items have in common: the
+    model begins by recommending items like the latest ones, and learns from there which features matter, and
+    for how long. Read out of the item-level states alone, that takes many more steps of training.
+    """
+
+    FADE = 0.8
+    SHARE = 2.0
+
+    def __init__(self, width: int, max_history: int) -> None:
+        super().__init__()
+        self.lag = nn.Parameter(torch.arange(max_history) * math.log(self.FADE))
+        # A state of the blocks has length sqrt(width), after the norm.
+        self.scale = nn.Parameter(torch.full((1,), self.SHARE * math.sqrt(width)))
+
+    def forward(self, features_BTD: Tensor) -> Tensor:
+        """Feature channels (B, T, D) to (B, T, D)."""
+        position = torch.arange(features_BTD.shape[1], device=features_BTD.device)
+        ago = position[:, None] - position
+        weight = self.lag[ago.clamp(min=0)].masked_fill(ago < 0, -torch.inf).softmax(-1)
+        return self.scale * (weight @ features_BTD)
 
 
 def block_causal_mask(items: int, tokens: int, device: torch.device) -> Tensor:

@@ -4,7 +4,9 @@ import torch
 from torch.nn import functional as F
 
 from heterrec.batches import TrainingBatches
-from heterrec.lmp import Step, full_infonce, sampled_infonce, window_weights
+from heterrec.lmp import DAY, LMP, Step, full_infonce, sampled_infonce, window_weights
+from heterrec.model import Items
+from heterrec.recipes import LossConfig
 from heterrec.sequences import Sequences
 
 
@@ -57,7 +59,7 @@ def test_full_infonce_equals_a_loop_and_so_do_its_gradients(chunk: int):
     pairs = [(0, 2), (0, 5), (3, 1), (6, 4)]
     step = step_of([1, 2, 3, 4, 5, 1, 4], weight, [0, 5, 5, 3, 9, 10, 7], pairs)
     step = step._replace(weight_N=step.weight_N.double())
-    ours, theirs = full_infonce(query, item, step, since, chunk), reference(query, item, step, since)
+    ours, theirs = full_infonce(query, item, step, since, since[:0], chunk), reference(query, item, step, since)
     torch.testing.assert_close(ours, theirs)
     for a, b in zip(
         torch.autograd.grad(3 * ours, (query, item)), torch.autograd.grad(3 * theirs, (query, item)), strict=True
@@ -137,3 +139,48 @@ def test_shuffled_targets_are_other_items(shop: Sequences, encoder):
         for a, b in zip(right.epoch(0), wrong.epoch(0), strict=True)
     ]
     assert float(sum(same) / len(same)) < 0.3
+
+
+def newborn_reference(query, items, step: Step, since, newborn, until) -> torch.Tensor:
+    """A plain loop: who is new at the time of the choice stands there without its ID, everyone else with it."""
+    total, rows = torch.zeros((), dtype=torch.float64), len(since)
+    masked = set(zip(step.mask_row.tolist(), step.mask_item.tolist(), strict=True))
+    for n, target in enumerate(step.target_N.tolist()):
+        now, logits, right = int(step.time_N[n]), [], None
+        for row in range(1, rows):
+            if row != target and (since[row] > now or (n, row) in masked):
+                continue
+            new = row in newborn and now < until
+            if row == target:
+                right = len(logits)
+            logits.append(query[n] @ items[rows + newborn.index(row) if new else row])
+        total = total - step.weight_N[n] * F.log_softmax(torch.stack(logits), 0)[right]
+    return total / step.weight_N.sum()
+
+
+class Towards:
+    """Stands for the model: states are queries already."""
+
+    @staticmethod
+    def towards(states, step):
+        return states
+
+
+@pytest.mark.parametrize("candidates", [None, 200_000])
+def test_items_that_came_later_stand_without_their_id_for_their_first_days(candidates):
+    torch.manual_seed(0)
+    since = torch.tensor([2**63 - 1, 0, 0, 0, 10 * DAY, 10 * DAY, 0])
+    newborn = [4, 5]
+    query = torch.randn(6, 4, dtype=torch.float64)
+    items = torch.randn(len(since) + len(newborn), 4, dtype=torch.float64)
+    step = step_of(
+        [4, 4, 1, 2, 6, 5], [1.0] * 6, [11 * DAY, 18 * DAY, 12 * DAY, 20 * DAY, 5 * DAY, 12 * DAY], [(2, 5), (3, 4)]
+    )
+    config = LossConfig(candidates=candidates, newborn_days=7)
+    columns = {"item_id": (torch.arange(7)[:, None], torch.zeros(7, dtype=torch.bool))}
+    lmp = LMP(config, columns, since, torch.tensor([0, 1, 1, 1, 1, 1, 1]), opening=0)
+    assert set(lmp.later.tolist()) == set(newborn)
+    there = lmp.candidates(torch.tensor(newborn))
+    ours = lmp._item(Towards(), Items(items, items, items), there, query, 0, step)
+    theirs = newborn_reference(query, items, step, since.tolist(), newborn, 17 * DAY)
+    torch.testing.assert_close(ours, theirs, atol=0.02 if candidates else 1e-9, rtol=0, check_dtype=False)

@@ -11,7 +11,7 @@ from heterrec.batches import Histories, TrainingBatches, encode_events
 from heterrec.encoder import FeatureEncoder
 from heterrec.htfl import encode_catalogue
 from heterrec.lmp import LMP
-from heterrec.model import HeterRec
+from heterrec.model import HeterRec, Items
 from heterrec.recipes import LossConfig
 from heterrec.sequences import Sequences
 
@@ -35,20 +35,20 @@ def built(encoder: FeatureEncoder, **shape) -> HeterRec:
     return lively(HeterRec(replace(SMALL, **shape), encoder)).eval()
 
 
-def tokens_of(model: HeterRec, encoder: FeatureEncoder, shop: Sequences) -> torch.Tensor:
-    return model.htfl.rows(encode_catalogue(encoder, shop.catalogue))
+def items_of(model: HeterRec, encoder: FeatureEncoder, shop: Sequences) -> Items:
+    return model.items(encode_catalogue(encoder, shop.catalogue))
 
 
 @pytest.mark.parametrize("shape", SHAPES)
 def test_changing_the_future_leaves_the_past_alone(shape, encoder, shop, histories: Histories):
     """At both levels; what does change shows that the test can see."""
     model = built(encoder, **shape)
-    tokens = tokens_of(model, encoder, shop)
+    known = items_of(model, encoder, shop)
     changed = Histories(*(part.clone() for part in histories))
     changed.item_BT[:, 3] = (changed.item_BT[:, 3] % len(shop.catalogue)) + 1
     changed.time_BT[:, 3] += 10**12
     changed.missing_BTN[:, 3] ^= True
-    before, after = (model.states(tokens, *h[:4]) for h in (histories, changed))
+    before, after = (model.states(known, *h[:4]) for h in (histories, changed))
     torch.testing.assert_close(before.items_BTD[:, :3], after.items_BTD[:, :3])
     assert not torch.allclose(before.items_BTD[:, 3], after.items_BTD[:, 3])
     if before.tokens_BTFD is not None:
@@ -60,10 +60,11 @@ def test_within_an_item_plain_causality_follows_the_flattened_order(encoder, sho
     """Other than with `block`, an item's first token does not see its ID, which comes last."""
     for causality, same in (("plain", True), ("block", False)):
         model = built(encoder, token_causality=causality)
-        tokens = tokens_of(model, encoder, shop)
-        other = tokens.clone()
+        known = items_of(model, encoder, shop)
+        other = known.tokens_RFD.clone()
         other[:, -1] += torch.randn_like(other[:, -1])
-        first = [model.states(t, *histories[:4]).tokens_BTFD[:, 0, 0] for t in (tokens, other)]
+        both = (known, known._replace(tokens_RFD=other))
+        first = [model.states(k, *histories[:4]).tokens_BTFD[:, 0, 0] for k in both]
         assert torch.allclose(*first, atol=1e-5) == same
 
 
@@ -71,23 +72,23 @@ def test_within_an_item_plain_causality_follows_the_flattened_order(encoder, sho
 def test_a_user_does_not_depend_on_who_shares_the_batch(shape, encoder, shop):
     """Padding and other users change nothing: attention never crosses users."""
     model = built(encoder, **shape)
-    tokens = tokens_of(model, encoder, shop)
+    known = items_of(model, encoder, shop)
     lengths = np.array([1, 3, 4, 2])
     events = encode_events(shop, encoder)
     together = events.histories(shop.offsets[:4], lengths)
-    vectors = model.users(model.states(tokens, *together[:4]).items_BTD, together.length_B)
+    vectors = model.users(model.states(known, *together[:4]).items_BTD, together.length_B)
     for user, length in enumerate(lengths):
         alone = events.histories(shop.offsets[user : user + 1], np.array([length]))
-        vector = model.users(model.states(tokens, *alone[:4]).items_BTD, alone.length_B)
+        vector = model.users(model.states(known, *alone[:4]).items_BTD, alone.length_B)
         torch.testing.assert_close(vector[0], vectors[user], atol=1e-5, rtol=1e-4)
 
 
 def test_varying_features_are_read_at_the_event(encoder, shop, histories: Histories):
     model = built(encoder)
-    tokens = tokens_of(model, encoder, shop)
+    known = items_of(model, encoder, shop)
     price = torch.tensor([1.0, 0.0])
     dearer = histories._replace(value_BTN=histories.value_BTN + price)
-    first, second = (model.states(tokens, *h[:4]).items_BTD for h in (histories, dearer))
+    first, second = (model.states(known, *h[:4]).items_BTD for h in (histories, dearer))
     assert not torch.allclose(first, second)
 
 
@@ -147,7 +148,7 @@ def test_one_token_one_step_and_no_token_level_is_sasrec_with_cross_entropy(shop
     always = torch.full((rows,), -(2**62))
     lmp = LMP(LossConfig(window=1, token_weight=0.0), columns, always, torch.ones(rows))
     items, histories, steps = model.items(columns), batch.histories(), batch.targets()
-    ours = lmp(model, items, model.states(items.tokens_RFD, *histories[:4]), steps)
+    ours = lmp(model, items, model.states(items, *histories[:4]), steps)
     logits = PlainSASRec(model)(histories, columns["item_id"][0][:, 0]).flatten(0, 1)[steps[0].state_N]
     torch.testing.assert_close(ours, F.cross_entropy(logits, steps[0].target_N), atol=1e-4, rtol=1e-5)
     parameters = [p for name, p in model.named_parameters() if "token_" not in name]
@@ -172,6 +173,6 @@ def test_the_whole_loss_reaches_every_parameter(candidates, baskets: Sequences):
     lmp = LMP(config, columns, torch.full((rows,), -(2**62)), torch.ones(rows))
     (batch,) = batches.epoch(0)
     items = model.items(columns)
-    lmp(model, items, model.states(items.tokens_RFD, *batch.histories()[:4]), batch.targets()).backward()
+    lmp(model, items, model.states(items, *batch.histories()[:4]), batch.targets()).backward()
     missed = {name for name, p in model.named_parameters() if p.grad is None or not p.grad.abs().any()}
     assert not missed
