@@ -112,7 +112,7 @@ class HeterRec(nn.Module):
 
     def towards(self, states: Tensor, step: int) -> Tensor:
         """States (…, width) as queries (…, D) for the item `step` + 1 baskets ahead, the temperature folded in."""
-        state, *taste = states.split(self.config.width, dim=-1)
+        state, *taste = torch.split(states, self.config.width, dim=-1)
         query = [head(state) for head in self.heads[step]]  # type: ignore[attr-defined]
         if taste:
             query[1] = query[1] + taste[0]
