@@ -1,6 +1,8 @@
 # Everything sets itself up; `make help` lists the targets.
 DATASET ?= marketplace
 SEEDS ?= 3
+BUDGET ?= fast
+ROWS ?= sasrec,sasrec_features,hstu,heterrec
 PYTHON := .venv/bin/python
 export PYTHONPATH := $(CURDIR)
 export GX_ANALYTICS_ENABLED := false
@@ -10,7 +12,7 @@ export FEAST_USAGE := False
 # Every step is a process of its own: without cached bytecode each would compile its libraries again.
 unexport PYTHONDONTWRITEBYTECODE
 
-.PHONY: help setup run test serve compile check format lock clean bench-features-pay
+.PHONY: help setup run test serve compile check format lock clean bench-features-pay bench-quality
 
 help:  ## list the targets
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | awk -F':.*## ' '{printf "  make %-19s %s\n", $$1, $$2}'
@@ -47,6 +49,9 @@ lock: setup  ## resolve requirements.lock anew from pyproject.toml
 
 bench-features-pay: setup  ## HeterRec against item-ID-only on the marketplace and its placebo; SEEDS=3
 	@OMP_WAIT_POLICY=PASSIVE $(PYTHON) -m benchmarks.features_pay --seeds $(SEEDS)
+
+bench-quality: setup  ## models on one data set; DATASET=amazon_beauty SEEDS=3 BUDGET=fast|full ROWS=sasrec,heterrec|all
+	@OMP_WAIT_POLICY=PASSIVE $(PYTHON) -m benchmarks.quality --dataset $(DATASET) --seeds $(SEEDS) --budget $(BUDGET) --rows $(ROWS)
 
 clean:  ## remove the workspace (runs, artifacts, stores, models); keeps .venv
 	rm -rf var build

@@ -9,7 +9,6 @@ import argparse
 import json
 import os
 import platform
-import tempfile
 import time
 from dataclasses import asdict
 from pathlib import Path
@@ -19,17 +18,12 @@ import numpy as np
 from rich.console import Console
 from rich.table import Table
 
-from components.features import step as features
-from components.ingest import step as ingest
-from components.manifest import Manifest
-from components.resolve import step as resolve
+from benchmarks.data import sequences_of
 from components.task import commit
-from feature_repo.card import load_card
 from heterrec.comparison import Difference, paired_bootstrap
 from heterrec.inference import model_scores
 from heterrec.metrics import Ranking, rank
 from heterrec.recipes import by_name
-from heterrec.sequences import Sequences, read_sequences
 from heterrec.training import train
 
 RESULTS = Path(__file__).parent / "results" / "features_pay.json"
@@ -98,25 +92,6 @@ def difference(rankings: dict[str, list[Ranking]], where: Any = None) -> Differe
         np.stack([r.per_query("ndcg", K, where) for r in rankings[name]]) for name in ("heterrec", "sasrec")
     )
     return paired_bootstrap(ours, theirs)
-
-
-def sequences_of(name: str, size: str) -> Sequences:
-    """The card's data through the pipeline's own steps."""
-    card = load_card(name)
-    changed = {key: int(value) for key, value in (part.split("=") for part in size.split(",") if part)}
-    source = card.source.model_copy(update={"options": {**card.source.options, **changed}})
-    card = card.model_copy(update={"source": source})
-    with tempfile.TemporaryDirectory() as folder:
-        root = Path(folder)
-        events, facts, sequences = (root / part for part in ("events", "facts", "sequences"))
-        for path in (events, facts, sequences):
-            path.mkdir()
-        ingest.run(card=card, events=events)
-        Manifest.seal(events, kind="events")
-        resolve.run(card=card, events=events, as_of=None, facts=facts)
-        Manifest.seal(facts, kind="facts")
-        features.run(card=card, events=events, facts=facts, feast_root=root / "feast", sequences=sequences)
-        return read_sequences(sequences)
 
 
 if __name__ == "__main__":

@@ -15,7 +15,7 @@ from heterrec.encoder import FeatureEncoder
 from heterrec.htfl import HTFL, Columns
 from heterrec.recipes import ModelConfig
 from heterrec.towers import Fuse, ItemSide, Residual
-from heterrec.transformer import CausalBlock, Taste, TemporalEncoder, block_causal_mask
+from heterrec.transformer import CausalBlock, HSTUBlock, Taste, TemporalEncoder, block_causal_mask
 
 
 class Items(NamedTuple):
@@ -54,11 +54,17 @@ class HeterRec(nn.Module):
         gates = [config.gate] * (self.features - 1) + [1.0]
         self.fuse = Fuse(gates, width, deep=False) if fused else None
         self.item_norm = nn.LayerNorm(width)
-        self.item_blocks = self._blocks(config.item_layers)
+        if config.block == "hstu":
+            blocks = (
+                HSTUBlock(width, config.heads, config.max_history, config.dropout) for _ in range(config.item_layers)
+            )
+            self.item_blocks = nn.ModuleList(blocks)
+        else:
+            self.item_blocks = self._blocks(config.item_layers)
         self.item_side = ItemSide(self.features, width) if fused else None
         self.bias = nn.Linear(width, 1, bias=False)
         self.channels = 2 if fused else 1
-        self.taste = Taste(width, config.max_history) if fused else None
+        self.taste = Taste(width, config.max_history) if fused and config.taste else None
         self.heads = nn.ModuleList(
             nn.ModuleList(Residual(width) for _ in range(self.channels)) for _ in range(config.steps)
         )

@@ -20,12 +20,16 @@ class ModelConfig:
     expansion: int = 2
     token_layers: int = 1
     item_layers: int = 2
+    block: Literal["softmax", "hstu"] = "softmax"
+    """Attention of the item-level blocks; `hstu` is a peer of the benchmark."""
     max_history: int = 50
     features: bool = True
     tokens: Tokens = "flatten"
     """`sum` adds an item's features up to one token: the ablation without HTFL."""
     token_causality: Literal["plain", "block"] = "plain"
     """`plain` keeps the fast path of attention; with `block` the tokens of one item see each other [I]."""
+    taste: bool = True
+    """The mean of the latest items' feature channel stands beside the state (ours)."""
     steps: int = 2
     """K heads."""
     gate: float = 0.1
@@ -39,12 +43,13 @@ class ModelConfig:
     """Training events from which an item has an ID token of its own."""
 
     def __post_init__(self) -> None:
-        _positive(self, "width", "heads", "expansion", "item_layers", "max_history", "steps", "temperature")
+        _positive(self, "width", "heads", "expansion", "max_history", "steps", "temperature")
         _share(self, "dropout", "id_dropout", "feature_dropout")
         if self.width % self.heads:
             raise ValueError(f"width={self.width} must be divisible by heads={self.heads}")
-        if self.token_layers < 0:
-            raise ValueError(f"token_layers={self.token_layers} must not be negative")
+        for name in ("token_layers", "item_layers"):
+            if getattr(self, name) < 0:
+                raise ValueError(f"{name}={getattr(self, name)} must not be negative")
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -154,12 +159,18 @@ def sasrec_features(*, seed: int = 0) -> TrainConfig:
     )
 
 
+def hstu(*, seed: int = 0) -> TrainConfig:
+    """SASRec with HSTU's block in place of softmax attention: the strong ID-only peer."""
+    plain = sasrec(seed=seed)
+    return replace(plain, model=replace(plain.model, block="hstu"))
+
+
 def fast(config: TrainConfig) -> TrainConfig:
     """The same model on the budget of the pipeline's default run: minutes on two cores."""
     return replace(config, epochs=8, patience=6, epoch_events=100_000, validation_queries=1000)
 
 
-RECIPES = {"heterrec": heterrec, "sasrec": sasrec, "sasrec_features": sasrec_features}
+RECIPES = {"heterrec": heterrec, "sasrec": sasrec, "sasrec_features": sasrec_features, "hstu": hstu}
 
 
 def by_name(name: str, *, seed: int = 0) -> TrainConfig:

@@ -21,6 +21,9 @@ SHAPES = [
     {"tokens": "sum"},
     {"features": False, "token_layers": 0},
     {"token_layers": 0},
+    {"block": "hstu"},
+    {"item_layers": 0},
+    {"taste": False},
 ]
 
 
