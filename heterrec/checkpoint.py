@@ -1,4 +1,4 @@
-"""The state of a run after each epoch, written so that a kill at any moment leaves the last whole one."""
+"""The state of a run after any step, written so that a kill at any moment leaves the last whole one."""
 
 import json
 import os
@@ -18,6 +18,10 @@ class Progressed:
 
     epoch: int = 0
     """Epochs done."""
+    losses: list[float] = field(default_factory=list)
+    """Of the steps done of the epoch that is under way."""
+    lists: int = 0
+    seconds: float = 0.0
     best: float = float("-inf")
     best_epoch: int = 0
     best_weights: dict[str, Tensor] = field(default_factory=dict)
@@ -33,6 +37,9 @@ def save(scratch: Path, identity: str, model: nn.Module, optimiser: torch.optim.
         "optimiser": optimiser.state_dict(),
         "rng": torch.get_rng_state(),
         "epoch": done.epoch,
+        "losses": done.losses,
+        "lists": done.lists,
+        "seconds": done.seconds,
         "best": done.best,
         "best_epoch": done.best_epoch,
         "best_weights": done.best_weights,
@@ -59,6 +66,9 @@ def load(scratch: Path, identity: str, model: nn.Module, optimiser: torch.optim.
     torch.set_rng_state(state["rng"])
     return Progressed(
         epoch=state["epoch"],
+        losses=state["losses"],
+        lists=state["lists"],
+        seconds=state["seconds"],
         best=state["best"],
         best_epoch=state["best_epoch"],
         best_weights=state["best_weights"],

@@ -1,4 +1,4 @@
-"""The training loop: seeds, AdamW, early stop by validation NDCG@10, a checkpoint each epoch, exact resumption."""
+"""The training loop: seeds, AdamW, early stop by validation NDCG@10, checkpoints, exact resumption."""
 
 import hashlib
 import math
@@ -67,21 +67,29 @@ def train(
     scratch: Path | None = None,
     progress: Progress | None = None,
     device: str = "cpu",
+    checkpoint_seconds: float = 60.0,
 ) -> Trained:
     """Train on the training split of `sequences`.
 
-    With `scratch`, goes on from the checkpoint there and writes one after each epoch; a run that was killed ends
-    with the very weights and losses of one that was not (on one machine, on a CPU). Raises `ValueError` where the
-    data has nothing to learn from.
+    With `scratch`, goes on from the checkpoint there and writes one after each epoch and every `checkpoint_seconds`
+    within; a run that was killed ends with the very weights and losses of one that was not (on one machine, on a
+    CPU). Raises `ValueError` where the data has nothing to learn from.
     """
-    return _Run(sequences, config, scratch, progress, device).run()
+    return _Run(sequences, config, scratch, progress, device, checkpoint_seconds).run()
 
 
 class _Run:
     def __init__(
-        self, sequences: Sequences, config: TrainConfig, scratch: Path | None, progress: Progress | None, device: str
+        self,
+        sequences: Sequences,
+        config: TrainConfig,
+        scratch: Path | None,
+        progress: Progress | None,
+        device: str,
+        checkpoint_seconds: float,
     ) -> None:
         torch.manual_seed(config.seed)
+        self.checkpoint_seconds = checkpoint_seconds
         self.config, self.device = config, device
         self.scratch, self.progress = scratch, progress
         counts = sequences.training_counts
@@ -117,32 +125,41 @@ class _Run:
         )
 
     def run(self) -> Trained:
-        identity = self._identity()
+        self.identity = self._identity()
         done = checkpoint.Progressed()
         if self.scratch is not None:
-            done = checkpoint.load(self.scratch, identity, self.model, self.optimiser)
+            done = checkpoint.load(self.scratch, self.identity, self.model, self.optimiser)
         while done.epoch < self.config.epochs and done.epoch - done.best_epoch < self.config.patience:
             self._epoch(done)
-            if self.scratch is not None:
-                checkpoint.save(self.scratch, identity, self.model, self.optimiser, done)
+            self._save(done)
         self.model.load_state_dict(done.best_weights)
         self.model.eval()
         return Trained(
             model=self.model, encoder=self.encoder, config=self.config, curve=done.curve, best_epoch=done.best_epoch
         )
 
+    def _save(self, done: checkpoint.Progressed) -> None:
+        if self.scratch is not None:
+            checkpoint.save(self.scratch, self.identity, self.model, self.optimiser, done)
+
     def _epoch(self, done: checkpoint.Progressed) -> None:
-        started = time.monotonic()
-        torch.manual_seed(int(np.random.default_rng([self.config.seed, done.epoch, 1]).integers(2**62)))
+        started = saved = time.monotonic()
+        before = done.seconds
+        # In the middle of an epoch the checkpoint has brought the generator's state along.
+        if not done.losses:
+            torch.manual_seed(int(np.random.default_rng([self.config.seed, done.epoch, 1]).integers(2**62)))
         self.model.train()
         batches = self.batches.epoch(done.epoch)
-        losses, lists = [], 0
-        for step, batch in enumerate(batches, start=1):
-            losses.append(self._step(batch, done.epoch + (step - 1) / len(batches)))
-            lists += len(batch.length)
+        for step in range(len(done.losses), len(batches)):
+            done.losses.append(self._step(batches[step], done.epoch + step / len(batches)))
+            done.lists += len(batches[step].length)
+            now = time.monotonic()
+            done.seconds = before + now - started
             if self.progress is not None:
-                self.progress(self._update(done, step, len(batches), losses, lists, time.monotonic() - started))
-        trained = time.monotonic() - started
+                self.progress(self._update(done, len(batches)))
+            if now - saved > self.checkpoint_seconds:
+                self._save(done)
+                saved = now
         ndcg = self._validate()
         done.epoch += 1
         # Without validation queries nothing can be told from the epochs, and the last one counts.
@@ -153,12 +170,13 @@ class _Run:
         done.curve.append(
             {
                 "epoch": done.epoch,
-                "loss": sum(losses) / len(losses),
+                "loss": sum(done.losses) / len(done.losses),
                 "validation_ndcg": ndcg,
-                "seconds": round(time.monotonic() - started, 3),
-                "sequences_per_second": round(lists / trained, 1),
+                "seconds": round(before + time.monotonic() - started, 3),
+                "sequences_per_second": round(done.lists / done.seconds, 1),
             }
         )
+        done.losses, done.lists, done.seconds = [], 0, 0.0
 
     def _step(self, batch: TrainingBatch, epochs_done: float) -> float:
         histories = batch.histories().to(self.device)
@@ -186,18 +204,17 @@ class _Run:
             items = self.model.items(self.columns).items_RD[1:].cpu().numpy()
         return rank(product(users, items), self.sequences, self.validation).mean("ndcg", 10)
 
-    def _update(
-        self, done: checkpoint.Progressed, step: int, steps: int, losses: list[float], lists: int, seconds: float
-    ) -> Update:
+    def _update(self, done: checkpoint.Progressed, steps: int) -> Update:
+        step = len(done.losses)
         left = (self.config.epochs - done.epoch) * steps - step
         return Update(
             epoch=done.epoch + 1,
             epochs=self.config.epochs,
             step=step,
             steps=steps,
-            loss=sum(losses) / len(losses),
-            sequences_per_second=lists / max(seconds, 1e-9),
-            seconds_left=left * seconds / step,
+            loss=sum(done.losses) / step,
+            sequences_per_second=done.lists / max(done.seconds, 1e-9),
+            seconds_left=left * done.seconds / step,
             validation_ndcg=done.curve[-1]["validation_ndcg"] if done.curve else None,
         )
 

@@ -29,7 +29,7 @@ from heterrec.sequences import read_sequences
 from heterrec.training import train
 torch.set_num_threads(1)
 train(read_sequences(Path(sys.argv[1])), TrainConfig.from_json(sys.argv[2]), scratch=Path(sys.argv[3]),
-      progress=lambda update: time.sleep(0.05 if update.epoch > 1 else 0))
+      checkpoint_seconds=float(sys.argv[4]), progress=lambda update: time.sleep(0.05))
 """
 
 
@@ -63,22 +63,24 @@ def test_the_same_seed_gives_the_same_model(shop: Sequences, uninterrupted: Trai
     assert outcome(other)[0] != outcome(uninterrupted)[0]
 
 
+@pytest.mark.parametrize("checkpoint_seconds", [0, 1000])
 def test_a_run_killed_in_the_middle_of_an_epoch_ends_the_same(
-    shop_root: Path, shop: Sequences, uninterrupted: Trained, tmp_path: Path
+    checkpoint_seconds: int, shop_root: Path, shop: Sequences, uninterrupted: Trained, tmp_path: Path
 ):
-    """A real SIGKILL of a real process, after its first checkpoint."""
-    command = [sys.executable, "-c", KILLED, str(shop_root), CONFIG.to_json(), str(tmp_path)]
+    """A real SIGKILL of a real process, some steps after its first checkpoint."""
+    command = [sys.executable, "-c", KILLED, str(shop_root), CONFIG.to_json(), str(tmp_path), str(checkpoint_seconds)]
     root = str(Path(__file__).parents[3])
     process = subprocess.Popen(command, env={**os.environ, "PYTHONPATH": root})
     while not (tmp_path / NAME).exists():
         assert process.poll() is None, "ended before its first checkpoint"
         time.sleep(0.005)
-    time.sleep(0.05)
+    time.sleep(0.1)
     process.send_signal(signal.SIGKILL)
     assert process.wait() == -signal.SIGKILL
-    epochs: list[int] = []
-    resumed = train(shop, CONFIG, scratch=tmp_path, progress=lambda update: epochs.append(update.epoch))
-    assert min(epochs) > 1, "went on from the checkpoint"
+    steps: list[tuple[int, int]] = []
+    resumed = train(shop, CONFIG, scratch=tmp_path, progress=lambda update: steps.append((update.epoch, update.step)))
+    epoch, step = steps[0]
+    assert step > 1 if checkpoint_seconds == 0 else (epoch, step) == (2, 1), "went on from the checkpoint"
     assert_same(resumed, uninterrupted)
 
 
