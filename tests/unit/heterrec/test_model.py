@@ -179,3 +179,82 @@ def test_the_whole_loss_reaches_every_parameter(candidates, baskets: Sequences):
     lmp(model, items, model.states(items, *batch.histories()[:4]), batch.targets()).backward()
     missed = {name for name, p in model.named_parameters() if p.grad is None or not p.grad.abs().any()}
     assert not missed
+
+
+def tiny(encoder: FeatureEncoder, shop: Sequences, **loss):
+    """A model in float64, one batch and the loss."""
+    model = built(encoder, width=8).double()
+    model.config = replace(model.config, dropout=0.0)
+    rows = len(shop.catalogue) + 1
+    columns = {
+        name: (value.double() if value.is_floating_point() else value, missing)
+        for name, (value, missing) in encode_catalogue(encoder, shop.catalogue).items()
+    }
+    settings = {"later_share": 1.0, "token_share": 1.0, "window": 3, **loss}
+    lmp = LMP(LossConfig(**settings), columns, torch.full((rows,), -(2**62)), torch.ones(rows))
+    batches = TrainingBatches(
+        shop, encoder, steps=2, window=3, max_history=12, batch_events=60, epoch_events=None, seed=0
+    )
+    batch = batches.epoch(0)[0]
+    histories = batch.histories()
+    histories = histories._replace(value_BTN=histories.value_BTN.double())
+    return model, columns, lmp, batch, histories
+
+
+def test_lmp_equals_a_plain_loop_over_windows_steps_and_positions(encoder, shop):
+    """Item level, in float64: window by window, each over its positions, nothing weighted cleverly."""
+    model, columns, lmp, batch, histories = tiny(encoder, shop, token_weight=0.0, step_decay=0.5)
+    items, steps = model.items(columns), batch.targets()
+    states = model.states(items, *histories[:4])
+    ours = lmp(model, items, states, [step._replace(weight_N=step.weight_N.double()) for step in steps])
+    total, length = torch.zeros((), dtype=torch.float64), states.items_BTD.shape[1]
+    for k, step in enumerate(steps):
+        at = {int(state): n for n, state in enumerate(step.state_N)}
+        means = []
+        for user in range(len(batch.length)):
+            mine = [p for p in range(length) if user * length + p in at]
+            size = min(3, len(mine))
+            for first in range(len(mine) - size + 1 if mine else 0):
+                losses = []
+                for p in mine[first : first + size]:
+                    n = at[user * length + p]
+                    logits = model.towards(states.items_BTD[user, p], k) @ items.items_RD.T
+                    masked = step.mask_item[step.mask_row == n]
+                    logits = logits.index_fill(0, masked, -torch.inf)
+                    losses.append(F.cross_entropy(logits[None], step.target_N[n][None]))
+                means.append(torch.stack(losses).mean())
+        total = total + 0.5**k * torch.stack(means).mean()
+    torch.testing.assert_close(ours, total / 1.5, rtol=1e-6, atol=1e-6)
+
+
+def test_gradients_are_those_of_the_loss(encoder, shop):
+    """`gradcheck` of the whole loss, at both levels, through the parameters where its own backward begins."""
+    model, columns, lmp, batch, histories = tiny(encoder, shop, token_weight=0.5, token_candidates=8)
+    steps = [step._replace(weight_N=step.weight_N.double()) for step in batch.targets()]
+    names = ["taste.lag", "taste.scale", "item_side.scale", "fuse.gate_F", "htfl.null_FD", "item_norm.weight"]
+    parameters = dict(model.named_parameters())
+
+    def loss(*values: torch.Tensor) -> torch.Tensor:
+        torch.manual_seed(0)
+        given = dict(zip(names, values, strict=True))
+
+        def whole(module, *_):
+            items = module.items(columns)
+            return lmp(module, items, module.states(items, *histories[:4]), steps)
+
+        holder = Holder(model, whole)
+        return torch.func.functional_call(holder, {f"model.{name}": value for name, value in given.items()}, ())
+
+    values = tuple(parameters[name].detach().clone().requires_grad_() for name in names)
+    assert torch.autograd.gradcheck(loss, values, fast_mode=True, atol=1e-4, rtol=1e-3)
+
+
+class Holder(torch.nn.Module):
+    """A function of a model as a module, for `functional_call`."""
+
+    def __init__(self, model: HeterRec, function) -> None:
+        super().__init__()
+        self.model, self.function = model, function
+
+    def forward(self) -> torch.Tensor:
+        return self.function(self.model)
