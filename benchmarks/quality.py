@@ -50,7 +50,8 @@ def _same(config: TrainConfig) -> TrainConfig:
 
 
 MAIN: dict[str, tuple[str, str, Change]] = {
-    "sasrec": ("SASRec, item ID only", "sasrec", _same),
+    "sasrec": ("item ID only, same code", "sasrec", _same),
+    "sasrec_plain": ("SASRec, item ID only, no taste", "sasrec", _model(taste=False)),
     "sasrec_features": ("SASRec, features summed in", "sasrec_features", _same),
     "hstu": ("HSTU block, item ID only", "hstu", _same),
     "heterrec": ("HeterRec", "heterrec", _same),

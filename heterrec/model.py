@@ -34,7 +34,7 @@ class States(NamedTuple):
     """What the sequence side knows after each event."""
 
     items_BTD: Tensor
-    """State of the item-level blocks; where there are features their taste stands beside it (2 D)."""
+    """State of the item-level blocks, and beside it the taste (2 D)."""
     tokens_BTFD: Tensor | None
     """None where there is no token level."""
 
@@ -64,7 +64,8 @@ class HeterRec(nn.Module):
         self.item_side = ItemSide(self.features, width) if fused else None
         self.bias = nn.Linear(width, 1, bias=False)
         self.channels = 2 if fused else 1
-        self.taste = Taste(width, config.max_history) if fused and config.taste else None
+        one_vector = self.features > 1 and not fused
+        self.taste = Taste(width, config.max_history) if config.taste and not one_vector else None
         self.heads = nn.ModuleList(
             nn.ModuleList(Residual(width) for _ in range(self.channels)) for _ in range(config.steps)
         )
@@ -107,8 +108,8 @@ class HeterRec(nn.Module):
             x = block(x)
         if self.taste is not None:
             width = self.config.width
-            features = F.embedding(item_BT, known.items_RD[:, width : 2 * width])
-            x = torch.cat([x, self.taste(features)], dim=-1)
+            last = slice((self.channels - 1) * width, self.channels * width)
+            x = torch.cat([x, self.taste(F.embedding(item_BT, known.items_RD[:, last]))], dim=-1)
         return States(x, level)
 
     def users(self, states_BTD: Tensor, length_B: Tensor) -> Tensor:
@@ -121,7 +122,7 @@ class HeterRec(nn.Module):
         state, *taste = torch.split(states, self.config.width, dim=-1)
         query = [head(state) for head in self.heads[step]]  # type: ignore[attr-defined]
         if taste:
-            query[1] = query[1] + taste[0]
+            query[-1] = query[-1] + taste[0]
         channels = [F.normalize(channel, dim=-1) for channel in query]
         return torch.cat([*channels, torch.ones_like(state[..., :1])], dim=-1) / self.config.temperature
 

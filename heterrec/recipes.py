@@ -29,7 +29,7 @@ class ModelConfig:
     token_causality: Literal["plain", "block"] = "plain"
     """`plain` keeps the fast path of attention; with `block` the tokens of one item see each other [I]."""
     taste: bool = True
-    """The mean of the latest items' feature channel stands beside the state (ours)."""
+    """The mean of the latest items' channel stands beside the state (ours)."""
     steps: int = 2
     """K heads."""
     gate: float = 0.1
@@ -142,7 +142,10 @@ def heterrec(*, seed: int = 0) -> TrainConfig:
 
 
 def sasrec(*, seed: int = 0) -> TrainConfig:
-    """Item ID only, the same loss at item level and the same training: F = 1 of the same code."""
+    """Item ID only, the same loss at item level and the same training: F = 1 of the same code, taste included.
+
+    With `taste` False it is SASRec as published (Kang & McAuley, 2018) but for the loss.
+    """
     whole = heterrec(seed=seed)
     return replace(
         whole,

@@ -105,8 +105,8 @@ class HSTUBlock(nn.Module):
 
 
 class Taste(nn.Module):
-    """What the latest items of a history are like: the mean of their feature channel, weighted by how many items
-    ago they came (ours).
+    """What the latest items of a history are like: the mean of their last channel, weighted by how many items ago
+    they came (ours). The last channel is that of the features; of a model without them, the item ID's.
 
     At the start the vectors of features are random, and their product counts what two items have in common: the
     model begins by recommending items like the latest ones, and learns from there which features matter, and
@@ -122,12 +122,12 @@ class Taste(nn.Module):
         # A state of the blocks has length sqrt(width), after the norm.
         self.scale = nn.Parameter(torch.full((1,), self.SHARE * math.sqrt(width)))
 
-    def forward(self, features_BTD: Tensor) -> Tensor:
-        """Feature channels (B, T, D) to (B, T, D)."""
-        position = torch.arange(features_BTD.shape[1], device=features_BTD.device)
+    def forward(self, channel_BTD: Tensor) -> Tensor:
+        """Channels of the items of histories (B, T, D) to (B, T, D)."""
+        position = torch.arange(channel_BTD.shape[1], device=channel_BTD.device)
         ago = position[:, None] - position
         weight = self.lag[ago.clamp(min=0)].masked_fill(ago < 0, -torch.inf).softmax(-1)
-        return self.scale * (weight @ features_BTD)
+        return self.scale * (weight @ channel_BTD)
 
 
 def block_causal_mask(items: int, tokens: int, device: torch.device) -> Tensor:

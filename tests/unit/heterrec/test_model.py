@@ -20,6 +20,7 @@ SHAPES = [
     {"token_causality": "block"},
     {"tokens": "sum"},
     {"features": False, "token_layers": 0},
+    {"features": False, "token_layers": 0, "taste": False},
     {"token_layers": 0},
     {"block": "hstu"},
     {"item_layers": 0},
@@ -140,7 +141,7 @@ class PlainSASRec(nn.Module):
 
 
 def test_one_token_one_step_and_no_token_level_is_sasrec_with_cross_entropy(shop: Sequences, encoder: FeatureEncoder):
-    model = built(encoder, features=False, token_layers=0, steps=1)
+    model = built(encoder, features=False, token_layers=0, steps=1, taste=False)
     assert model.features == 1 and not model.token_blocks and model.item_side is None
     batches = TrainingBatches(
         shop, encoder, steps=1, window=1, max_history=12, batch_events=10**6, epoch_events=None, seed=0
