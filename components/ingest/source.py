@@ -13,7 +13,8 @@ from components.errors import InputError
 from components.ingest.parse import literal
 from feature_repo.card import DatasetCard
 
-SHARED = Path(__file__).parents[2].parent / "shared" / "data"
+# Resolved, as a card's paths are: ../shared may be a link.
+SHARED = (Path(__file__).parents[2].parent / "shared" / "data").resolve()
 DATA_VARIABLE = "HETERREC_DATA"
 
 

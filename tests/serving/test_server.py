@@ -89,9 +89,11 @@ def test_a_server_that_cannot_start_is_told_with_its_log_and_nothing_of_it_stays
 
 
 SERVING = """
-import sys, time
+import signal, sys, time
 from pathlib import Path
 from serving.torchserve.server import TorchServe
+# A shell starts what it runs in the background with SIGINT ignored.
+signal.signal(signal.SIGINT, signal.default_int_handler)
 with TorchServe(Path(sys.argv[1])) as server:
     if sys.argv[2:]:
         server.register(Path(sys.argv[2]))
