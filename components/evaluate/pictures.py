@@ -1,4 +1,4 @@
-"""The two pictures of a comparison: differences with their intervals, and the slices."""
+"""The pictures of a comparison: differences with their intervals, and the training curves."""
 
 from typing import Any
 
@@ -35,6 +35,7 @@ def differences(report: dict[str, Any]) -> Markup:
 def training_curves(curves: dict[str, list[dict[str, Any]]]) -> Markup:
     """Validation NDCG@10 by epoch, one line a model, the kept checkpoint marked."""
     figure, ax = axes(8.2, 2.6)
+    ends: list[tuple[float, float, str, str]] = []
     for (name, curve), colour in zip(curves.items(), SERIES, strict=False):
         epochs = [point["epoch"] for point in curve]
         values = [point["validation_ndcg"] for point in curve]
@@ -43,10 +44,21 @@ def training_curves(curves: dict[str, list[dict[str, Any]]]) -> Markup:
         best = max(range(len(values)), key=values.__getitem__)
         ax.plot(epochs, values, color=colour, linewidth=1.8)
         ax.plot(epochs[best], values[best], "o", color=colour, markersize=6)
-        ax.annotate(
-            name, (epochs[-1], values[-1]), xytext=(6, 0), textcoords="offset points", color=colour, fontsize=10
-        )
+        ends.append((values[-1], epochs[-1], name, colour))
     ax.margins(x=0.12)
+    _names_at_the_ends(ax, sorted(ends))
     ax.set_xlabel("epoch (the dot is the checkpoint that was kept)", fontsize=9, color=QUIET)
     ax.set_ylabel("validation NDCG@10", fontsize=9, color=QUIET)
     return svg(figure)
+
+
+def _names_at_the_ends(ax: Any, ends: list[tuple[float, float, str, str]]) -> None:
+    """Each line's name behind its last point, moved up where it would lie on the one below."""
+    bottom, top = ax.get_ylim()
+    lowest = bottom
+    for value, epoch, name, colour in ends:
+        height = max(value, lowest)
+        lowest = height + 0.1 * (top - bottom)
+        ax.annotate(
+            name, (epoch, height), xytext=(7, 0), textcoords="offset points", color=colour, fontsize=10, va="center"
+        )
