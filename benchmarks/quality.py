@@ -99,6 +99,7 @@ class Bench:
         content = hashlib.sha256()
         for array in (data.row, data.time, data.basket, data.split):
             content.update(array.tobytes())
+        content.update(repr((data.catalogue, data.varying)).encode())
         self.folder = home() / "bench" / f"{dataset}-{content.hexdigest()[:12]}"
         self.folder.mkdir(parents=True, exist_ok=True)
         self.made: dict[str, list[dict[str, Any]]] = {}

@@ -12,7 +12,7 @@ from heterrec.batches import Histories
 from heterrec.encoder import FeatureEncoder
 from heterrec.htfl import encode_catalogue
 from heterrec.inference import Matrix, item_matrix
-from heterrec.model import HeterRec, Items
+from heterrec.model import HeterRec
 from heterrec.recipes import TrainConfig
 from heterrec.sequences import Catalogue
 from heterrec.training import Trained
@@ -43,15 +43,14 @@ class UserProgram(nn.Module):
         with torch.no_grad():
             items = model.items(encode_catalogue(encoder, catalogue))
             self.register_buffer("tokens", items.tokens_RFD)
-            self.register_buffer("items", items.items_RD)
+            self.register_buffer("channel", items.channel_RD.clone())
 
     def forward(
         self, item: Tensor, time: Tensor, varying_value: Tensor, varying_missing: Tensor, length: Tensor
     ) -> Tensor:
         """int64 (B, T), int64 (B, T), float32 (B, T, N), bool (B, T, N), int64 (B) to float32 (B, D)."""
-        tokens, items = self.get_buffer("tokens"), self.get_buffer("items")
-        known = Items(tokens, tokens, items)
-        states = self.model.states(known, item, time, varying_value, varying_missing)
+        known = self.get_buffer("tokens"), self.get_buffer("channel")
+        states = self.model.states(*known, item, time, varying_value, varying_missing)
         return self.model.users(states.items_BTD, length)
 
 

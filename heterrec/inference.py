@@ -45,7 +45,8 @@ def vectors(model: HeterRec, columns: Columns, events: Events, queries: Queries)
     out = np.zeros((len(queries), model.dimension), dtype=np.float32)
     for chosen, histories in histories_of(events, queries, model.config.max_history, BATCH_EVENTS):
         there = histories.to(device)
-        out[chosen] = model.users(model.states(items, *there[:4]).items_BTD, there.length_B).cpu().numpy()
+        states = model.states(items.tokens_RFD, items.channel_RD, *there[:4])
+        out[chosen] = model.users(states.items_BTD, there.length_B).cpu().numpy()
     return out
 
 

@@ -26,6 +26,8 @@ class Items(NamedTuple):
     items_RD: Tensor
     """A channel of length one for the ID, where there are features one for them, and the item's bias. In training
     R + S rows: the last S are the items of `newborn_S` without their ID."""
+    channel_RD: Tensor
+    """The last channel of `items_RD`, which the taste is made of."""
     newborn_S: Tensor | None = None
     """Catalogue rows that also stand there as they were on their first days."""
 
@@ -64,8 +66,7 @@ class HeterRec(nn.Module):
         self.item_side = ItemSide(self.features, width) if fused else None
         self.bias = nn.Linear(width, 1, bias=False)
         self.channels = 2 if fused else 1
-        one_vector = self.features > 1 and not fused
-        self.taste = Taste(width, config.max_history) if config.taste and not one_vector else None
+        self.taste = Taste(width, config.max_history) if config.taste else None
         self.heads = nn.ModuleList(
             nn.ModuleList(Residual(width) for _ in range(self.channels)) for _ in range(config.steps)
         )
@@ -85,16 +86,27 @@ class HeterRec(nn.Module):
             seen = torch.cat([seen, self.htfl.without_id(seen[newborn_S])])
         if self.item_side is None:
             own = seen.sum(1)
-            return Items(tokens, seen, self._with_bias(F.normalize(own, dim=-1), own), newborn_S)
-        towers, items = self.item_side(seen)
-        return Items(tokens, towers, self._with_bias(items, towers[:, -1]), newborn_S)
+            towers, items = seen, F.normalize(own, dim=-1)
+        else:
+            towers, items = self.item_side(seen)
+            own = towers[:, -1]
+        channel = items[:, -self.config.width :]
+        return Items(tokens, towers, self._with_bias(items, own), channel, newborn_S)
 
-    def states(self, known: Items, item_BT: Tensor, time_BT: Tensor, value_BTN: Tensor, missing_BTN: Tensor) -> States:
+    def states(
+        self,
+        tokens_RFD: Tensor,
+        channel_RD: Tensor,
+        item_BT: Tensor,
+        time_BT: Tensor,
+        value_BTN: Tensor,
+        missing_BTN: Tensor,
+    ) -> States:
         """The sequence side: HTFL, token-level blocks over T * F tokens, item-level blocks over T items [A][F].
 
         Right-padded; what stands at a padded position has no meaning.
         """
-        tokens = self._dropped(self.htfl.histories(known.tokens_RFD, item_BT, value_BTN, missing_BTN))
+        tokens = self._dropped(self.htfl.histories(tokens_RFD, item_BT, value_BTN, missing_BTN))
         when = self.temporal(time_BT)
         level = None
         if self.fuse is None:
@@ -107,9 +119,7 @@ class HeterRec(nn.Module):
         for block in self.item_blocks:
             x = block(x)
         if self.taste is not None:
-            width = self.config.width
-            last = slice((self.channels - 1) * width, self.channels * width)
-            x = torch.cat([x, self.taste(F.embedding(item_BT, known.items_RD[:, last]))], dim=-1)
+            x = torch.cat([x, self.taste(F.embedding(item_BT, channel_RD))], dim=-1)
         return States(x, level)
 
     def users(self, states_BTD: Tensor, length_B: Tensor) -> Tensor:

@@ -182,7 +182,7 @@ class _Run:
         histories = batch.histories().to(self.device)
         steps = [Step(*(part.to(self.device) for part in step)) for step in batch.targets()]
         items = self.model.items(self.columns, self.loss.newborn())
-        states = self.model.states(items, *histories[:4])
+        states = self.model.states(items.tokens_RFD, items.channel_RD, *histories[:4])
         loss: Tensor = self.loss(self.model, items, states, steps)
         self.optimiser.zero_grad(set_to_none=True)
         loss.backward()  # type: ignore[no-untyped-call]

@@ -83,11 +83,10 @@ class TorchServe:
         self._folder = Path(tempfile.mkdtemp(prefix="ts-"))
         self._store = self._folder / "store"
         self._store.mkdir()
-        try:
+        with contextlib.ExitStack() as undo:
+            undo.callback(self.stop)
             self._start_on_free_ports()
-        except BaseException:
-            self.stop()
-            raise
+            undo.pop_all()
         return self
 
     def __exit__(

@@ -181,6 +181,6 @@ def test_items_that_came_later_stand_without_their_id_for_their_first_days(candi
     lmp = LMP(config, columns, since, torch.tensor([0, 1, 1, 1, 1, 1, 1]), opening=0)
     assert set(lmp.later.tolist()) == set(newborn)
     there = lmp.candidates(torch.tensor(newborn))
-    ours = lmp._item(Towards(), Items(items, items, items), there, query, 0, step)
+    ours = lmp._item(Towards(), Items(items, items, items, items), there, query, 0, step)
     theirs = newborn_reference(query, items, step, since.tolist(), newborn, 17 * DAY)
     torch.testing.assert_close(ours, theirs, atol=0.02 if candidates else 1e-9, rtol=0, check_dtype=False)

@@ -14,6 +14,7 @@ from heterrec.lmp import LMP
 from heterrec.model import HeterRec, Items
 from heterrec.recipes import LossConfig
 from heterrec.sequences import Sequences
+from heterrec.transformer import Taste
 
 SHAPES = [
     {},
@@ -52,7 +53,7 @@ def test_changing_the_future_leaves_the_past_alone(shape, encoder, shop, histori
     changed.item_BT[:, 3] = (changed.item_BT[:, 3] % len(shop.catalogue)) + 1
     changed.time_BT[:, 3] += 10**12
     changed.missing_BTN[:, 3] ^= True
-    before, after = (model.states(known, *h[:4]) for h in (histories, changed))
+    before, after = (model.states(known.tokens_RFD, known.channel_RD, *h[:4]) for h in (histories, changed))
     torch.testing.assert_close(before.items_BTD[:, :3], after.items_BTD[:, :3])
     assert not torch.allclose(before.items_BTD[:, 3], after.items_BTD[:, 3])
     if before.tokens_BTFD is not None:
@@ -68,7 +69,7 @@ def test_within_an_item_plain_causality_follows_the_flattened_order(encoder, sho
         other = known.tokens_RFD.clone()
         other[:, -1] += torch.randn_like(other[:, -1])
         both = (known, known._replace(tokens_RFD=other))
-        first = [model.states(k, *histories[:4]).tokens_BTFD[:, 0, 0] for k in both]
+        first = [model.states(k.tokens_RFD, k.channel_RD, *histories[:4]).tokens_BTFD[:, 0, 0] for k in both]
         assert torch.allclose(*first, atol=1e-5) == same
 
 
@@ -80,10 +81,10 @@ def test_a_user_does_not_depend_on_who_shares_the_batch(shape, encoder, shop):
     lengths = np.array([1, 3, 4, 2])
     events = encode_events(shop, encoder)
     together = events.histories(shop.offsets[:4], lengths)
-    vectors = model.users(model.states(known, *together[:4]).items_BTD, together.length_B)
+    vectors = model.users(model.states(known.tokens_RFD, known.channel_RD, *together[:4]).items_BTD, together.length_B)
     for user, length in enumerate(lengths):
         alone = events.histories(shop.offsets[user : user + 1], np.array([length]))
-        vector = model.users(model.states(known, *alone[:4]).items_BTD, alone.length_B)
+        vector = model.users(model.states(known.tokens_RFD, known.channel_RD, *alone[:4]).items_BTD, alone.length_B)
         torch.testing.assert_close(vector[0], vectors[user], atol=1e-5, rtol=1e-4)
 
 
@@ -92,7 +93,7 @@ def test_varying_features_are_read_at_the_event(encoder, shop, histories: Histor
     known = items_of(model, encoder, shop)
     price = torch.tensor([1.0, 0.0])
     dearer = histories._replace(value_BTN=histories.value_BTN + price)
-    first, second = (model.states(known, *h[:4]).items_BTD for h in (histories, dearer))
+    first, second = (model.states(known.tokens_RFD, known.channel_RD, *h[:4]).items_BTD for h in (histories, dearer))
     assert not torch.allclose(first, second)
 
 
@@ -152,7 +153,7 @@ def test_one_token_one_step_and_no_token_level_is_sasrec_with_cross_entropy(shop
     always = torch.full((rows,), -(2**62))
     lmp = LMP(LossConfig(window=1, token_weight=0.0), columns, always, torch.ones(rows))
     items, histories, steps = model.items(columns), batch.histories(), batch.targets()
-    ours = lmp(model, items, model.states(items, *histories[:4]), steps)
+    ours = lmp(model, items, model.states(items.tokens_RFD, items.channel_RD, *histories[:4]), steps)
     logits = PlainSASRec(model)(histories, columns["item_id"][0][:, 0]).flatten(0, 1)[steps[0].state_N]
     torch.testing.assert_close(ours, F.cross_entropy(logits, steps[0].target_N), atol=1e-4, rtol=1e-5)
     parameters = [p for name, p in model.named_parameters() if "token_" not in name]
@@ -177,7 +178,8 @@ def test_the_whole_loss_reaches_every_parameter(candidates, baskets: Sequences):
     lmp = LMP(config, columns, torch.full((rows,), -(2**62)), torch.ones(rows))
     (batch,) = batches.epoch(0)
     items = model.items(columns)
-    lmp(model, items, model.states(items, *batch.histories()[:4]), batch.targets()).backward()
+    states = model.states(items.tokens_RFD, items.channel_RD, *batch.histories()[:4])
+    lmp(model, items, states, batch.targets()).backward()
     missed = {name for name, p in model.named_parameters() if p.grad is None or not p.grad.abs().any()}
     assert not missed
 
@@ -206,7 +208,7 @@ def test_lmp_equals_a_plain_loop_over_windows_steps_and_positions(encoder, shop)
     """Item level, in float64: window by window, each over its positions, nothing weighted cleverly."""
     model, columns, lmp, batch, histories = tiny(encoder, shop, token_weight=0.0, step_decay=0.5)
     items, steps = model.items(columns), batch.targets()
-    states = model.states(items, *histories[:4])
+    states = model.states(items.tokens_RFD, items.channel_RD, *histories[:4])
     ours = lmp(model, items, states, [step._replace(weight_N=step.weight_N.double()) for step in steps])
     total, length = torch.zeros((), dtype=torch.float64), states.items_BTD.shape[1]
     for k, step in enumerate(steps):
@@ -241,7 +243,8 @@ def test_gradients_are_those_of_the_loss(encoder, shop):
 
         def whole(module, *_):
             items = module.items(columns)
-            return lmp(module, items, module.states(items, *histories[:4]), steps)
+            states = module.states(items.tokens_RFD, items.channel_RD, *histories[:4])
+            return lmp(module, items, states, steps)
 
         holder = Holder(model, whole)
         return torch.func.functional_call(holder, {f"model.{name}": value for name, value in given.items()}, ())
@@ -259,3 +262,17 @@ class Holder(torch.nn.Module):
 
     def forward(self) -> torch.Tensor:
         return self.function(self.model)
+
+
+def test_taste_is_the_mean_of_what_came_so_far_the_latest_heaviest():
+    taste = Taste(4, 6).double()
+    with torch.no_grad():
+        taste.lag.add_(0.1 * torch.randn(6))
+    channel = torch.randn(2, 5, 4, dtype=torch.float64)
+    found = taste(channel)
+    for t in range(5):
+        weight = taste.lag[: t + 1].softmax(0)
+        expected = sum(weight[t - j] * channel[:, j] for j in range(t + 1))
+        torch.testing.assert_close(found[:, t], taste.scale * expected)
+    fresh = Taste(4, 6)
+    assert (fresh.lag.diff() < 0).all(), "the latest counts most"
