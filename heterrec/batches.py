@@ -1,64 +1,58 @@
-"""Training batches: lists of events cut to the longest history, of similar lengths, with the targets of each state.
+"""Training batches: packed lists of events of similar lengths, with the targets of each state, built on the device.
 
-Letters: E training events, B batch, T items, K steps, N varying features.
+Letters: E events, B batch, S events of a batch, K steps, N varying features.
 """
 
 from collections.abc import Iterator
 from dataclasses import dataclass
 from itertools import pairwise
-from typing import NamedTuple
 
 import numpy as np
-import numpy.typing as npt
 import torch
 from torch import Tensor
 
 from heterrec.encoder import FeatureEncoder
 from heterrec.lmp import Step, window_weights
+from heterrec.model import Histories
 from heterrec.sequences import Ints, Queries, Sequences
-
-
-class Histories(NamedTuple):
-    """Right-padded model input; see docs/contracts.md, "archive"."""
-
-    item_BT: Tensor
-    time_BT: Tensor
-    value_BTN: Tensor
-    missing_BTN: Tensor
-    length_B: Tensor
-
-    def to(self, device: str) -> "Histories":
-        return Histories(*(tensor.to(device, non_blocking=True) for tensor in self))
+from heterrec.transformer import Layout
 
 
 @dataclass(frozen=True, kw_only=True)
 class Events:
-    """Encoded events; `item` is the catalogue row + 1."""
+    """Encoded events, on the device of the model; `item_E` is the catalogue row + 1."""
 
-    item: Ints
-    time: Ints
-    value: npt.NDArray[np.float32]
-    missing: npt.NDArray[np.bool_]
+    item_E: Tensor
+    time_E: Tensor
+    value_EN: Tensor
+    missing_EN: Tensor
 
     def histories(self, start: Ints, length: Ints) -> Histories:
-        """The events [start, start + length) of each of B lists."""
-        steps = np.arange(length.max())
-        inside = steps < length[:, None]
-        index = np.where(inside, start[:, None] + steps, 0)
-        # Padding repeats the time before it, so that it stays in range; no valid state sees it.
+        """The events [start, start + length) of each of B lists, packed."""
+        device = self.item_E.device
+        longest = int(length.max())
+        whole = bool((length == longest).all())
+        length_B = torch.from_numpy(length).to(device)
+        index_S = ranges(torch.from_numpy(start).to(device), length_B)
+        layout = Layout(length_B, longest, whole=whole)
         return Histories(
-            torch.from_numpy(np.where(inside, self.item[index], 0)),
-            torch.from_numpy(np.where(inside, self.time[index], self.time[(start + length - 1)][:, None])),
-            torch.from_numpy(self.value[index]),
-            torch.from_numpy(self.missing[index] | ~inside[..., None]),
-            torch.from_numpy(length),
+            self.item_E[index_S], self.time_E[index_S], self.value_EN[index_S], self.missing_EN[index_S], layout
         )
 
 
-def encode_events(sequences: Sequences, encoder: FeatureEncoder) -> Events:
+def ranges(start_B: Tensor, length_B: Tensor) -> Tensor:
+    """The numbers [start, start + length) of each of B, one range after the other."""
+    first_B = length_B.cumsum(0) - length_B
+    index = torch.repeat_interleave(start_B - first_B, length_B)
+    return index + torch.arange(len(index), device=index.device)
+
+
+def encode_events(sequences: Sequences, encoder: FeatureEncoder, device: str = "cpu") -> Events:
     """All events of `sequences`, in its order."""
     value, missing = encoder.encode_varying(sequences.varying, len(sequences.row))
-    return Events(item=sequences.row + 1, time=sequences.time, value=value, missing=missing)
+    arrays = (sequences.row + 1, sequences.time, value, missing)
+    item, time, values, absent = (torch.tensor(array, device=device) for array in arrays)
+    return Events(item_E=item, time_E=time, value_EN=values, missing_EN=absent)
 
 
 def histories_of(
@@ -76,14 +70,14 @@ def histories_of(
 class Targets:
     """Per training event and step: the range [start, stop) of events that is the k-th next basket; empty if none."""
 
-    start_EK: Ints
-    stop_EK: Ints
+    start_EK: Tensor
+    stop_EK: Tensor
 
 
 class TrainingBatches:
     """Batches of each epoch, drawn from `seed` and the epoch alone.
 
-    Histories longer than `max_history` are cut at places drawn anew each epoch, so that every choice is learned
+    Lists longer than `max_history` are cut at places drawn anew each epoch, so that every choice is learned
     from over time. The positive of a step is drawn from the k-th next basket. Where repeats are not wanted, what a
     user has is no negative either, as it is masked in ranking: a state may stay close to the items it is made of.
     """
@@ -100,15 +94,20 @@ class TrainingBatches:
         epoch_events: int | None,
         seed: int,
         shuffle_targets: bool = False,
+        device: str = "cpu",
     ) -> None:
         kept = np.flatnonzero(sequences.split == 0)
-        events = encode_events(sequences, encoder)
+        events, index = encode_events(sequences, encoder, device), torch.from_numpy(kept).to(device)
         self.events = Events(
-            item=events.item[kept], time=events.time[kept], value=events.value[kept], missing=events.missing[kept]
+            item_E=events.item_E[index],
+            time_E=events.time_E[index],
+            value_EN=events.value_EN[index],
+            missing_EN=events.missing_EN[index],
         )
         user = np.searchsorted(sequences.offsets, kept, side="right") - 1
-        self.targets = _targets(user, sequences.basket[kept], steps)
-        inputs = np.flatnonzero(self.targets.stop_EK[:, 0] > self.targets.start_EK[:, 0])
+        start, stop = _targets(user, sequences.basket[kept], steps)
+        self.targets = Targets(start_EK=torch.from_numpy(start).to(device), stop_EK=torch.from_numpy(stop).to(device))
+        inputs = np.flatnonzero(stop[:, 0] > start[:, 0])
         if not len(inputs):
             raise ValueError(
                 f"sequences: {len(kept)} training events, but no user bought on two occasions in the training split; "
@@ -116,10 +115,11 @@ class TrainingBatches:
             )
         self.first, self.length = _runs(user[inputs])
         self.first = inputs[self.first]
-        self.target_item = self.events.item
+        self.target_item_E = self.events.item_E
         if shuffle_targets:
-            others = np.random.default_rng(seed).permutation(np.unique(self.events.item))
-            self.target_item = others[np.searchsorted(np.unique(self.events.item), self.events.item)]
+            traded, number = torch.unique(self.events.item_E, return_inverse=True)
+            others = np.random.default_rng(seed).permutation(traded.cpu().numpy())
+            self.target_item_E = torch.from_numpy(others).to(device)[number]
         self.repeats = sequences.repeats
         self.steps, self.window, self.max_history = steps, window, max_history
         self.batch_events, self.epoch_events, self.seed = batch_events, epoch_events, seed
@@ -133,7 +133,7 @@ class TrainingBatches:
             order = order[: 1 + int(np.searchsorted(np.cumsum(length[order]), self.epoch_events))]
         order = order[np.argsort(length[order], kind="stable")]
         parts = _cut(length[order], self.batch_events)
-        draws = rng.random((len(self.events.item), self.steps))
+        draws = torch.from_numpy(rng.random(tuple(self.targets.start_EK.shape))).to(self.events.item_E.device)
         batches = [TrainingBatch(self, start[order[part]], length[order[part]], draws) for part in parts]
         return [batches[n] for n in rng.permutation(len(batches))]
 
@@ -149,53 +149,43 @@ class TrainingBatches:
 
 @dataclass(frozen=True)
 class TrainingBatch:
-    """Lists of one batch; `histories` and `steps` build the tensors."""
+    """Lists of one batch; `histories` and `targets` build the tensors."""
 
     source: TrainingBatches
     start: Ints
     length: Ints
-    draws: npt.NDArray[np.float64]
+    draws_EK: Tensor
 
     def histories(self) -> Histories:
         return self.source.events.histories(self.start, self.length)
 
-    def targets(self) -> list[Step]:
-        """The targets of each step k = 1..K."""
-        width = int(self.length.max())
-        steps = np.arange(width)
-        inside = steps < self.length[:, None]
-        event = (self.start[:, None] + steps)[inside]
-        state = np.flatnonzero(inside)
-        return [self._step(k, event, state, width) for k in range(self.source.steps)]
+    def targets(self, layout: Layout) -> list[Step]:
+        """The targets of each step k = 1..K of the states of `histories`."""
+        start_B = torch.from_numpy(self.start).to(layout.length_B.device)
+        event_S = ranges(start_B, layout.length_B)
+        return [self._step(k, event_S, start_B, layout) for k in range(self.source.steps)]
 
-    def _step(self, k: int, event: Ints, state: Ints, width: int) -> Step:
+    def _step(self, k: int, event_S: Tensor, start_B: Tensor, layout: Layout) -> Step:
         source, targets = self.source, self.source.targets
-        known = targets.stop_EK[event, k] > targets.start_EK[event, k]
-        event, state = event[known], state[known]
-        start, stop = targets.start_EK[event, k], targets.stop_EK[event, k]
-        drawn = start + (self.draws[event, k] * (stop - start)).astype(np.int64)
-        target = source.target_item[drawn]
+        state_N = torch.nonzero(targets.stop_EK[event_S, k] > targets.start_EK[event_S, k])[:, 0]
+        event_N = event_S[state_N]
+        list_N = torch.repeat_interleave(layout.length_B)[state_N]
+        start_N, stop_N = targets.start_EK[event_N, k], targets.stop_EK[event_N, k]
+        drawn_N = start_N + (self.draws_EK[event_N, k] * (stop_N - start_N)).long()
+        target_N = source.target_item_E[drawn_N]
         # The history and the baskets of all steps are one range of events; none of its items is a negative.
-        ahead = targets.start_EK[event, 0]
-        begin = ahead if source.repeats else self.start[state // width]
-        span = targets.stop_EK[event].max(1) - begin
-        row = np.repeat(np.arange(len(event)), span)
-        index = begin[row] + np.arange(len(row)) - np.repeat(np.cumsum(span) - span, span)
-        other = np.where(index < ahead[row], source.events.item[index], source.target_item[index])
-        kept = other != target[row]
-        count = np.bincount(state // width, minlength=len(self.length))[state // width]
-        weight = window_weights(torch.from_numpy(state % width), torch.from_numpy(count), source.window)
-        return Step(
-            torch.from_numpy(state),
-            torch.from_numpy(target),
-            weight.float(),
-            torch.from_numpy(source.events.time[drawn]),
-            torch.from_numpy(row[kept]),
-            torch.from_numpy(other[kept]),
-        )
+        ahead_N = targets.start_EK[event_N, 0]
+        begin_N = ahead_N if source.repeats else start_B[list_N]
+        span_N = targets.stop_EK[event_N].amax(1) - begin_N
+        row, index = torch.repeat_interleave(span_N), ranges(begin_N, span_N)
+        other = torch.where(index < ahead_N[row], source.events.item_E[index], source.target_item_E[index])
+        kept = other != target_N[row]
+        count_N = torch.bincount(list_N, minlength=layout.batch)[list_N]
+        weight_N = window_weights(layout.position_S[state_N], count_N, source.window)
+        return Step(state_N, target_N, weight_N.float(), source.events.time_E[drawn_N], row[kept], other[kept])
 
 
-def _targets(user: Ints, basket: Ints, steps: int) -> Targets:
+def _targets(user: Ints, basket: Ints, steps: int) -> tuple[Ints, Ints]:
     change = np.ones(len(user), dtype=bool)
     change[1:] = (user[1:] != user[:-1]) | (basket[1:] != basket[:-1])
     number = np.cumsum(change) - 1
@@ -206,7 +196,7 @@ def _targets(user: Ints, basket: Ints, steps: int) -> Targets:
         ahead = np.minimum(number + k + 1, len(owner) - 1)
         exists = (number + k + 1 < len(owner)) & (owner[ahead] == user)
         start[exists, k], stop[exists, k] = first[ahead[exists]], first[ahead[exists] + 1]
-    return Targets(start_EK=start, stop_EK=stop)
+    return start, stop
 
 
 def _runs(user: Ints) -> tuple[Ints, Ints]:
@@ -216,10 +206,11 @@ def _runs(user: Ints) -> tuple[Ints, Ints]:
 
 
 def _cut(length: Ints, batch_events: int) -> list[slice]:
-    """Cut lists sorted by length into batches of at most `batch_events` padded positions (at least one list)."""
-    parts, start = [], 0
-    for stop in range(1, len(length) + 1):
-        if stop == len(length) or (stop + 1 - start) * length[stop] > batch_events:
+    """Cut lists into batches of at most `batch_events` events (at least one list)."""
+    parts, start, total = [], 0, 0
+    for stop, events in enumerate(length.tolist()):
+        if stop > start and total + events > batch_events:
             parts.append(slice(start, stop))
-            start = stop
-    return parts
+            start, total = stop, 0
+        total += events
+    return [*parts, slice(start, len(length))] if len(length) else []

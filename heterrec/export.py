@@ -8,14 +8,14 @@ import torch
 from torch import Tensor, nn
 from torch.export import Dim, ExportedProgram
 
-from heterrec.batches import Histories
 from heterrec.encoder import FeatureEncoder
-from heterrec.htfl import encode_catalogue
+from heterrec.htfl import Tokens, encode_catalogue
 from heterrec.inference import Matrix, item_matrix
-from heterrec.model import HeterRec
+from heterrec.model import HeterRec, Histories
 from heterrec.recipes import TrainConfig
 from heterrec.sequences import Catalogue
 from heterrec.training import Trained
+from heterrec.transformer import Layout
 
 
 class Loaded(NamedTuple):
@@ -42,16 +42,23 @@ class UserProgram(nn.Module):
         self.model = model.eval()
         with torch.no_grad():
             items = model.items(encode_catalogue(encoder, catalogue))
-            self.register_buffer("tokens", items.tokens_RFD)
+            self.register_buffer("features", items.tokens.feature_RGD.contiguous())
+            self.register_buffer("ids", items.tokens.id_RD)
             self.register_buffer("channel", items.channel_RD.clone())
 
     def forward(
         self, item: Tensor, time: Tensor, varying_value: Tensor, varying_missing: Tensor, length: Tensor
     ) -> Tensor:
         """int64 (B, T), int64 (B, T), float32 (B, T, N), bool (B, T, N), int64 (B) to float32 (B, D)."""
-        known = self.get_buffer("tokens"), self.get_buffer("channel")
-        states = self.model.states(*known, item, time, varying_value, varying_missing)
-        return self.model.users(states.items_BTD, length)
+        batch, longest = item.shape
+        layout = Layout.rectangle(batch, longest, item.device)
+        varying = varying_value.flatten(0, 1), varying_missing.flatten(0, 1)
+        histories = Histories(item.flatten(), time.flatten(), *varying, layout)
+        tokens = Tokens(self.get_buffer("features"), self.get_buffer("ids"))
+        states_SD = self.model.states(tokens, self.get_buffer("channel"), histories).items_SD
+        states_BTD = states_SD.view(batch, longest, states_SD.shape[1])
+        last = (length - 1)[:, None, None].expand(-1, 1, states_BTD.shape[2])
+        return self.model.asking(states_BTD.gather(1, last)[:, 0])
 
 
 def save_model(trained: Trained, root: Path) -> None:
@@ -83,21 +90,20 @@ def export_program(model_dir: Path, catalogue: Catalogue) -> Exported:
     """The trained model over `catalogue` (that of training, or a newer one) with dynamic batch and time."""
     model, encoder, config = load_model(model_dir)
     batch, length = Dim("batch", min=1, max=4096), Dim("time", min=1, max=config.model.max_history)
-    example = example_histories(encoder, batch=2, length=3)
     over_both = {0: batch, 1: length}
     program = torch.export.export(
         UserProgram(model, encoder, catalogue),
-        tuple(example),
+        example_input(encoder, batch=2, length=3),
         dynamic_shapes=(over_both, over_both, over_both, over_both, {0: batch}),
         strict=False,
     )
     return Exported(program, item_matrix(model, encoder, catalogue), list(catalogue.item_ids))
 
 
-def example_histories(encoder: FeatureEncoder, *, batch: int, length: int) -> Histories:
+def example_input(encoder: FeatureEncoder, *, batch: int, length: int) -> tuple[Tensor, ...]:
     """Input of the program's shapes and types, of items that are not in the catalogue."""
     varying: tuple[Any, ...] = (batch, length, len(encoder.varying))
-    return Histories(
+    return (
         torch.zeros(batch, length, dtype=torch.int64),
         torch.arange(length).mul(86_400_000_000).repeat(batch, 1),
         torch.zeros(varying),

@@ -1,9 +1,19 @@
 """HTFL, the heterogeneous token flatten layer [A][F]: every item becomes F tokens of width D.
 
-Tokens stand in this order: static features, varying features, item ID. Under plain causal attention the ID,
-which comes last, so sees all features of its item. Letters: R catalogue rows, B batch, T items, D width,
-F features (ID included), N varying features, M values of a bag.
+All values of all features stand in one table, and a token is a weighted sum of its rows: the mean over the words of
+a title, the one row of a brand, a number's bucket plus the number times its slope, or the null row of its feature
+where nothing is known. The item ID has a table of its own, which grows with the catalogue. A feature-type embedding
+[I] would add nothing here: as the weights of a bag sum to one, it is part of the rows already.
+
+Tokens stand in this order: static features, varying features, item ID. Under plain causal attention the ID, which
+comes last, so sees all features of its item. Letters: R catalogue rows (row 0 is no item), S events, D width,
+F features, G = F - 1 features beside the ID, N varying features, J entries of all bags.
 """
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from itertools import accumulate
+from typing import Any, NamedTuple
 
 import numpy as np
 import torch
@@ -13,155 +23,274 @@ from torch.nn import functional as F
 from heterrec.encoder import BAGS, FeatureEncoder, Field
 from heterrec.sequences import Catalogue
 
-Columns = dict[str, tuple[Tensor, Tensor]]
-"""Value and missing of each feature, a row for each catalogue row, after row 0 which stands for no item."""
-
 ID = "item_id"
 EMBEDDING_STD = 0.02
 """Of every embedding at the start of training."""
+NULL, SLOPE = 0, 1
+"""Rows of a feature's part of the table: no value at all; a number's slope, before its buckets."""
+
+
+class Bags(NamedTuple):
+    """Tokens as weighted sums of rows of the table. The first entry of each is the null row of its feature."""
+
+    value_J: Tensor
+    weight_J: Tensor
+    first_T: Tensor
+    """Where each of the T = R * G tokens begins among the J entries."""
+    count_T: Tensor
+
+
+@dataclass(frozen=True, kw_only=True)
+class Columns:
+    """The encoded catalogue: R rows, of which row 0 stands for no item and has null tokens only."""
+
+    bags: Bags
+    vectors: dict[int, Tensor]
+    """Of the features that are embeddings: (R, E), by the feature's number."""
+    id_R: Tensor
+    """Row in the table of item IDs; 0 for an item without one."""
+    label_RF: Tensor
+    """What the token-level loss tells apart: the value of a category, the bucket of a number, else a number that
+    rows with the very same value share."""
+    missing_RF: Tensor
+
+    def __len__(self) -> int:
+        return len(self.id_R)
+
+    def to(self, device: str) -> "Columns":
+        return Columns(
+            bags=Bags(*(part.to(device) for part in self.bags)),
+            vectors={g: value.to(device) for g, value in self.vectors.items()},
+            id_R=self.id_R.to(device),
+            label_RF=self.label_RF.to(device),
+            missing_RF=self.missing_RF.to(device),
+        )
+
+    def take(self, rows_R: Tensor) -> "Columns":
+        """These catalogue rows alone."""
+        features = self.missing_RF.shape[1] - 1
+        token = (rows_R[:, None] * features + torch.arange(features, device=rows_R.device)).flatten()
+        count = self.bags.count_T[token]
+        first = count.cumsum(0) - count
+        entry = torch.repeat_interleave(self.bags.first_T[token] - first, count)
+        entry += torch.arange(len(entry), device=entry.device)
+        return Columns(
+            bags=Bags(self.bags.value_J[entry], self.bags.weight_J[entry], first, count),
+            vectors={g: value[rows_R] for g, value in self.vectors.items()},
+            id_R=self.id_R[rows_R],
+            label_RF=self.label_RF[rows_R],
+            missing_RF=self.missing_RF[rows_R],
+        )
+
+
+class Tokens(NamedTuple):
+    """What HTFL gives for catalogue rows: the features' tokens, and that of the ID."""
+
+    feature_RGD: Tensor
+    id_RD: Tensor
 
 
 def encode_catalogue(encoder: FeatureEncoder, catalogue: Catalogue) -> Columns:
-    """Encoded features of the V items as tensors of V + 1 rows; row 0 has the null token of every feature."""
+    """The V items of a catalogue as `Columns` of V + 1 rows."""
+    fields = in_order(encoder)
     encoded = encoder.encode(catalogue.columns)
-    ids = encoder.encode_ids(catalogue.item_ids)
-    encoded[ID] = ids[:, None], ids == 0
-    return {
-        name: (
-            torch.from_numpy(np.concatenate([np.zeros_like(value[:1]), value])),
-            torch.from_numpy(np.concatenate([[True], missing])),
-        )
-        for name, (value, missing) in encoded.items()
-    }
+    ids = np.append(0, encoder.encode_ids(catalogue.item_ids))
+    rows, begins = len(ids), starts(fields)
+    value: list[tuple[np.ndarray, ...]] = []
+    labels, missing, vectors = [], [], {}
+    for g, field in enumerate(fields):
+        found, absent = (np.concatenate([np.zeros_like(part[:1]), part]) for part in encoded[field.name])
+        absent[0] = True
+        labels.append(_labels(field, found))
+        missing.append(absent)
+        if field.kind == "embedding":
+            vectors[g] = torch.from_numpy(found)
+        value.append(_entries(field, found, absent, begins[g]))
+    labels.append(ids)
+    missing.append(ids == 0)
+    # Entry by entry of a row's features one after the other.
+    indices = np.concatenate([part[0] for part in value], axis=1) if value else np.zeros((rows, 0), dtype=np.int64)
+    weights = np.concatenate([part[1] for part in value], axis=1) if value else np.zeros((rows, 0))
+    held = np.concatenate([part[2] for part in value], axis=1) if value else np.zeros((rows, 0), dtype=bool)
+    counts = np.stack([part[2].sum(1) for part in value], axis=1) if value else np.zeros((rows, 0), dtype=np.int64)
+    count = counts.flatten().astype(np.int64)
+    return Columns(
+        bags=Bags(
+            torch.from_numpy(indices[held]),
+            torch.from_numpy(weights[held].astype(np.float32)),
+            torch.from_numpy(np.cumsum(count) - count),
+            torch.from_numpy(count),
+        ),
+        vectors=vectors,
+        id_R=torch.from_numpy(ids),
+        label_RF=torch.from_numpy(np.stack(labels, axis=1)),
+        missing_RF=torch.from_numpy(np.stack(missing, axis=1)),
+    )
 
 
-class BagToken(nn.Module):
-    """Mean embedding of the values of a categorical, multi_categorical or text feature, or of the ID."""
-
-    def __init__(self, size: int, width: int) -> None:
-        super().__init__()
-        self.values = nn.Embedding(size, width, padding_idx=0)
-        nn.init.normal_(self.values.weight, std=EMBEDDING_STD)
-
-    def forward(self, value_RM: Tensor) -> Tensor:
-        """int64 (R, M), 0 where there is none, to (R, D)."""
-        if value_RM.shape[1] == 1:
-            return F.embedding(value_RM[:, 0], self.values.weight)
-        return F.embedding_bag(value_RM, self.values.weight, mode="mean", padding_idx=0)
-
-    def classes(self) -> Tensor:
-        """One embedding for each value (values, D): what the token-level loss tells apart."""
-        return self.values.weight
-
-    def label(self, value_RM: Tensor) -> Tensor:
-        """Class of each row (R,)."""
-        return value_RM[:, 0]
+def in_order(encoder: FeatureEncoder) -> tuple[Field, ...]:
+    """The G features in the order of their tokens."""
+    return tuple(sorted(encoder.fields, key=lambda field: field.varies_in_time))
 
 
-class NumericToken(nn.Module):
-    """Embedding of the number's bucket plus a linear map of its standardised value [I]."""
-
-    def __init__(self, edges: tuple[float, ...], width: int) -> None:
-        super().__init__()
-        self.buckets = nn.Embedding(len(edges) + 1, width)
-        self.slope = nn.Parameter(torch.zeros(width))
-        self.register_buffer("edges", torch.tensor(edges, dtype=torch.float32), persistent=False)
-        nn.init.normal_(self.buckets.weight, std=EMBEDDING_STD)
-
-    def forward(self, value_R: Tensor) -> Tensor:
-        """float32 (…) to (…, D)."""
-        token: Tensor = self.buckets(self.label(value_R)) + value_R[..., None].to(self.slope.dtype) * self.slope
-        return token
-
-    def classes(self) -> Tensor:
-        return self.buckets.weight
-
-    def label(self, value_R: Tensor) -> Tensor:
-        return torch.bucketize(value_R.contiguous(), self.get_buffer("edges"))
+def starts(fields: Sequence[Field]) -> list[int]:
+    """Where each feature's rows begin in the table, and the size of the whole."""
+    return list(accumulate((_rows(field) for field in fields), initial=0))
 
 
-class VectorToken(nn.Module):
-    """Linear map of a continuous modality to the width [I]."""
+class _Bag(torch.autograd.Function):
+    """Weighted sums of rows of a table; the gradient of a row is a weighted sum too, of its tokens' gradients."""
 
-    def __init__(self, dimension: int, width: int) -> None:
-        super().__init__()
-        self.project = nn.Linear(dimension, width)
-        nn.init.normal_(self.project.weight, std=EMBEDDING_STD * dimension**-0.5)
+    @staticmethod
+    def forward(ctx: Any, table: Tensor, bags: Bags, weight_J: Tensor) -> Tensor:
+        ctx.bags, ctx.weight_J, ctx.rows = bags, weight_J, len(table)
+        return F.embedding_bag(bags.value_J, table, bags.first_T, mode="sum", per_sample_weights=weight_J)
 
-    def forward(self, value_RE: Tensor) -> Tensor:
-        out: Tensor = self.project(value_RE)
-        return out
+    @staticmethod
+    def backward(ctx: Any, *grads: Tensor) -> tuple[Tensor | None, ...]:
+        value, weight, count = ctx.bags.value_J, ctx.weight_J, ctx.bags.count_T
+        used = torch.nonzero(weight)[:, 0]
+        sorted_value, order = value[used].sort(stable=True)
+        order = used[order]
+        token = torch.repeat_interleave(count)[order]
+        first = torch.searchsorted(sorted_value, torch.arange(ctx.rows, device=value.device))
+        grad = F.embedding_bag(token, grads[0], first, mode="sum", per_sample_weights=weight[order])
+        return grad, None, None
 
 
 class HTFL(nn.Module):
     """The one embedding look-up that sequence side and item side share [F].
 
-    A missing value is the learned null token of its feature [I]; a feature-type embedding is added [I].
+    In training a random token is the null token of its feature: how the model learns to do without.
     """
 
     def __init__(self, encoder: FeatureEncoder, width: int, *, features: bool) -> None:
         super().__init__()
-        fields = encoder.fields if features else ()
-        self.static = tuple(field for field in fields if not field.varies_in_time)
-        self.varying = tuple(field for field in fields if field.varies_in_time)
-        self.fields = (*self.static, *self.varying)
+        self.fields = in_order(encoder) if features else ()
         self.width = width
-        self.tokens = nn.ModuleList([*(_token(field, width) for field in self.fields), BagToken(_ids(encoder), width)])
-        self.null_FD = nn.Parameter(EMBEDDING_STD * torch.randn(len(self.tokens), width))
-        self.kind_FD = nn.Parameter(torch.zeros(len(self.tokens), width))
+        self.starts = starts(self.fields)
+        self.values = nn.Embedding(self.starts[-1], width)
+        self.ids = nn.Embedding(len(encoder.ids) + 1, width)
+        self.maps = nn.ModuleDict(
+            {str(g): _map(len(field.centre), width) for g, field in enumerate(self.fields) if field.kind == "embedding"}
+        )
+        for table in (self.values, self.ids):
+            nn.init.normal_(table.weight, std=EMBEDDING_STD)
+        for field, start in zip(self.fields, self.starts, strict=False):
+            if field.kind == "numeric":
+                nn.init.zeros_(self.values.weight[start + SLOPE])
         position = {field.name: n for n, field in enumerate(encoder.varying)}
-        self.source = tuple(position[field.name] for field in self.varying)
-        """Where each varying token finds its value among the N of the encoder."""
+        self.varying = tuple((g, position[f.name]) for g, f in enumerate(self.fields) if f.varies_in_time)
+        """The features that vary: number of the token, and where its value is among the N of the encoder."""
+        edges = [torch.tensor(field.edges, dtype=torch.float32) for field in self.fields]
+        for g, _ in self.varying:
+            self.register_buffer(f"edges_{g}", edges[g], persistent=False)
 
     @property
     def names(self) -> tuple[str, ...]:
         return (*(field.name for field in self.fields), ID)
 
-    def rows(self, columns: Columns) -> Tensor:
-        """Tokens of catalogue rows (R, F, D), with the varying features as the catalogue has them."""
-        tokens = [self._one(f, *columns[name]) for f, name in enumerate(self.names)]
-        return torch.stack(tokens, dim=1)
+    def rows(self, columns: Columns, id_rate: float = 0.0, feature_rate: float = 0.0) -> Tokens:
+        """Tokens of catalogue rows, with the varying features as the catalogue has them.
 
-    def histories(self, rows_RFD: Tensor, item_BT: Tensor, value_BTN: Tensor, missing_BTN: Tensor) -> Tensor:
-        """Tokens of histories (B, T, F, D), with the varying features as they were at each event."""
-        rows, features, width = rows_RFD.shape
-        found = F.embedding(item_BT, rows_RFD.reshape(rows, features * width)).view(*item_BT.shape, features, width)
+        A share of `id_rate` of the ID tokens and of `feature_rate` of the others is null.
+        """
+        id_R = columns.id_R
+        if id_rate:
+            id_R = id_R.masked_fill(torch.rand(len(id_R), device=id_R.device) < id_rate, 0)
+        id_RD = F.embedding(id_R, self.ids.weight)
+        if not self.fields:
+            return Tokens(id_RD[:, None][:, :0], id_RD)
+        rows, features = len(columns), len(self.fields)
+        bags, weight_J = columns.bags, columns.bags.weight_J.to(id_RD.dtype)
+        present_RG = ~columns.missing_RF[:, :-1]
+        if feature_rate:
+            kept_RG = torch.rand((rows, features), device=id_R.device) >= feature_rate
+            present_RG = present_RG & kept_RG
+            weight_J = weight_J * torch.repeat_interleave(kept_RG.flatten().to(weight_J.dtype), bags.count_T)
+            weight_J[bags.first_T] = (~present_RG).flatten().to(weight_J.dtype)
+        table = self.values.weight
+        summed: Tensor = _Bag.apply(table, bags, weight_J)  # type: ignore[no-untyped-call]
+        feature_RGD = summed.view(rows, features, self.width)
+        for g, vector_RE in columns.vectors.items():
+            mapped = self.maps[str(g)](vector_RE.to(table.dtype)) * present_RG[:, g, None]
+            feature_RGD = torch.cat(
+                [feature_RGD[:, :g], (feature_RGD[:, g] + mapped)[:, None], feature_RGD[:, g + 1 :]], dim=1
+            )
+        return Tokens(feature_RGD, id_RD)
+
+    def events(self, tokens: Tokens, item_S: Tensor, value_SN: Tensor, missing_SN: Tensor) -> Tensor:
+        """Tokens of events (S, F, D), with the varying features as they were at each event."""
+        found = self.found(tokens, item_S)
         if not self.varying:
             return found
-        first = len(self.static)
-        events = [self._event(first + n, value_BTN[..., s], missing_BTN[..., s]) for n, s in enumerate(self.source)]
-        return torch.cat([found[:, :, :first], torch.stack(events, dim=2), found[:, :, -1:]], dim=2)
+        static = len(self.fields) - len(self.varying)
+        varying = [self._event(g, value_SN[:, n], missing_SN[:, n])[:, None] for g, n in self.varying]
+        return torch.cat([found[:, :static], *varying, found[:, -1:]], dim=1)
 
-    def dropped(self, tokens: Tensor, id_rate: float, feature_rate: float) -> Tensor:
-        """Replace random tokens (…, F, D) by the null token of their feature."""
-        rate = torch.full((tokens.shape[-2],), feature_rate, device=tokens.device)
-        rate[-1] = id_rate
-        drop = torch.rand(tokens.shape[:-1], device=tokens.device) < rate
-        return torch.where(drop[..., None], self.null_FD + self.kind_FD, tokens)
+    @staticmethod
+    def found(tokens: Tokens, rows_N: Tensor) -> Tensor:
+        """All tokens (N, F, D) of these rows."""
+        rows, features, width = tokens.feature_RGD.shape
+        id_NFD = F.embedding(rows_N, tokens.id_RD)[:, None]
+        if not features:
+            return id_NFD
+        flat = tokens.feature_RGD.reshape(rows, features * width)
+        return torch.cat([F.embedding(rows_N, flat).view(-1, features, width), id_NFD], dim=1)
 
-    def without_id(self, tokens: Tensor) -> Tensor:
-        """Tokens (…, F, D) with the null token in place of the item ID's."""
-        null = (self.null_FD[-1] + self.kind_FD[-1]).expand_as(tokens[..., -1:, :])
-        return torch.cat([tokens[..., :-1, :], null], dim=-2)
+    def classes(self, g: int) -> Tensor:
+        """The rows (values, D) of a category or a number: what the token-level loss tells apart."""
+        first = self.starts[g] + (SLOPE + 1 if self.fields[g].kind == "numeric" else 0)
+        return self.values.weight[first : self.starts[g + 1]]
 
-    def _event(self, f: int, value_BT: Tensor, missing_BT: Tensor) -> Tensor:
-        if self.fields[f].kind == "numeric":
-            return self._one(f, value_BT, missing_BT)
-        index = value_BT.long().reshape(-1, 1)
-        return self._one(f, index, missing_BT.reshape(-1)).view(*value_BT.shape, self.width)
+    def _event(self, g: int, value_S: Tensor, missing_S: Tensor) -> Tensor:
+        table, start = self.values.weight, self.starts[g]
+        if self.fields[g].kind != "numeric":
+            return F.embedding(start + value_S.long().masked_fill(missing_S, NULL), table)
+        bucket = torch.bucketize(value_S.float().contiguous(), self.get_buffer(f"edges_{g}"))
+        row = (bucket + SLOPE + 1).masked_fill(missing_S, NULL)
+        slope = value_S.to(table.dtype).masked_fill(missing_S, 0.0)[:, None] * table[start + SLOPE]
+        return F.embedding(start + row, table) + slope
 
-    def _one(self, f: int, value: Tensor, missing: Tensor) -> Tensor:
-        token = self.tokens[f](value)
-        return torch.where(missing[..., None], self.null_FD[f], token) + self.kind_FD[f]
+
+def _map(dimension: int, width: int) -> nn.Linear:
+    """Of a continuous modality to the width [I]."""
+    linear = nn.Linear(dimension, width)
+    nn.init.normal_(linear.weight, std=EMBEDDING_STD * dimension**-0.5)
+    return linear
 
 
-def _token(field: Field, width: int) -> nn.Module:
+def _rows(field: Field) -> int:
     if field.kind in BAGS:
-        return BagToken(field.size, width)
+        return field.size
+    return SLOPE + 1 + len(field.edges) + 1 if field.kind == "numeric" else 1
+
+
+def _entries(field: Field, value: np.ndarray, missing: np.ndarray, start: int) -> tuple[np.ndarray, ...]:
+    """Rows of the table (R, M), their weights, and which of them are held; the null row first."""
+    if field.kind in BAGS:
+        held = value > 0
+        index, weight = value, held / held.sum(1, keepdims=True).clip(1)
+    elif field.kind == "numeric":
+        bucket = np.searchsorted(np.asarray(field.edges, dtype=np.float32), value) + SLOPE + 1
+        index = np.stack([bucket, np.full_like(bucket, SLOPE)], axis=1)
+        weight = np.stack([np.ones_like(value), value], axis=1)
+        held = np.repeat(~missing[:, None], 2, axis=1)
+    else:
+        index = np.zeros((len(value), 0), dtype=np.int64)
+        weight, held = np.zeros(index.shape), np.zeros(index.shape, dtype=bool)
+    null = np.full((len(value), 1), NULL)
+    always = np.ones((len(value), 1), dtype=bool)
+    return (
+        start + np.concatenate([null, index], axis=1).astype(np.int64),
+        np.concatenate([missing[:, None].astype(np.float64), weight], axis=1),
+        np.concatenate([always, held], axis=1),
+    )
+
+
+def _labels(field: Field, value: np.ndarray) -> np.ndarray:
+    if field.kind == "categorical":
+        return value[:, 0]
     if field.kind == "numeric":
-        return NumericToken(field.edges, width)
-    return VectorToken(len(field.centre), width)
-
-
-def _ids(encoder: FeatureEncoder) -> int:
-    return len(encoder.ids) + 1
+        return np.searchsorted(np.asarray(field.edges, dtype=np.float32), value)
+    return np.unique(value.reshape(len(value), -1), axis=0, return_inverse=True)[1].reshape(-1).astype(np.int64)

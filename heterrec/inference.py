@@ -15,38 +15,43 @@ from heterrec.model import HeterRec
 from heterrec.sequences import Catalogue, Ints, Queries, Sequences
 
 Matrix = npt.NDArray[np.float32]
-BATCH_EVENTS = 16_384
+BATCH_EVENTS, BATCH_ITEMS = 16_384, 65_536
 
 
-@torch.inference_mode()
 def item_matrix(model: HeterRec, encoder: FeatureEncoder, catalogue: Catalogue) -> Matrix:
     """Item embeddings (V, D) of any catalogue with the features the model was trained on.
 
     Items that the encoder does not know have the null ID token, and are told apart by their features alone.
     """
+    return embeddings(model, encode_catalogue(encoder, catalogue).to(device_of(model)))
+
+
+@torch.inference_mode()
+def embeddings(model: HeterRec, columns: Columns) -> Matrix:
+    """`item_matrix` of a catalogue that is encoded already, a part at a time."""
     model.eval()
-    columns = to_device(encode_catalogue(encoder, catalogue), device_of(model))
-    matrix: Matrix = model.items(columns).items_RD[1:].cpu().numpy()
-    return matrix
+    rows = torch.arange(1, len(columns), device=columns.id_R.device)
+    parts = [model.matrix(model.items(columns.take(part))).cpu().numpy() for part in torch.split(rows, BATCH_ITEMS)]
+    return np.concatenate(parts)
 
 
 def user_vectors(model: HeterRec, encoder: FeatureEncoder, sequences: Sequences, queries: Queries) -> Matrix:
     """User vectors (Q, D), the temperature folded in; D is `HeterRec.dimension`."""
-    columns = to_device(encode_catalogue(encoder, sequences.catalogue), device_of(model))
-    return vectors(model, columns, encode_events(sequences, encoder), queries)
+    device = device_of(model)
+    columns = encode_catalogue(encoder, sequences.catalogue).to(device)
+    return vectors(model, columns, encode_events(sequences, encoder, device), queries)
 
 
 @torch.inference_mode()
 def vectors(model: HeterRec, columns: Columns, events: Events, queries: Queries) -> Matrix:
-    """`user_vectors` of what is encoded already."""
+    """`user_vectors` of what is encoded already; only the items in the histories are looked up."""
     model.eval()
-    device = device_of(model)
-    items = model.items(columns)
     out = np.zeros((len(queries), model.dimension), dtype=np.float32)
     for chosen, histories in histories_of(events, queries, model.config.max_history, BATCH_EVENTS):
-        there = histories.to(device)
-        states = model.states(items.tokens_RFD, items.channel_RD, *there[:4])
-        out[chosen] = model.users(states.items_BTD, there.length_B).cpu().numpy()
+        rows, number = torch.unique(histories.item_S, return_inverse=True)
+        items = model.items(columns.take(rows))
+        states = model.states(items.tokens, items.channel_RD, histories._replace(item_S=number))
+        out[chosen] = model.users(states.items_SD, histories.layout).cpu().numpy()
     return out
 
 
@@ -62,10 +67,6 @@ def product(users: Matrix, items: Matrix) -> Scores:
         return out
 
     return scores
-
-
-def to_device(columns: Columns, device: str) -> Columns:
-    return {name: (value.to(device), missing.to(device)) for name, (value, missing) in columns.items()}
 
 
 def device_of(model: HeterRec) -> str:

@@ -8,6 +8,8 @@ windows (`window_weights`), which gives the same sum.
 Letters: N states that have a target, C candidates, D width, F features, R catalogue rows.
 """
 
+import functools
+import math
 from collections.abc import Sequence
 from typing import Any, NamedTuple
 
@@ -28,7 +30,7 @@ class Step(NamedTuple):
     """The targets k baskets ahead of N states of a batch."""
 
     state_N: Tensor
-    """Where the state is in the flattened (B * T) states."""
+    """Where the state is among the S of the batch."""
     target_N: Tensor
     """Catalogue row, from 1."""
     weight_N: Tensor
@@ -56,10 +58,22 @@ class _FullSoftmax(torch.autograd.Function):
 
     @staticmethod
     def forward(
-        ctx: Any, query_ND: Tensor, item_CD: Tensor, step: Step, since_C: Tensor, until_S: Tensor, chunk: int
+        ctx: Any,
+        query_ND: Tensor,
+        item_CD: Tensor,
+        bias_C: Tensor,
+        step: Step,
+        since_C: Tensor,
+        until_S: Tensor,
+        chunk: int,
     ) -> Tensor:
         loss = query_ND.new_zeros(())
         grad_query, grad_item = torch.empty_like(query_ND), torch.zeros_like(item_CD)
+        grad_bias = torch.zeros_like(bias_C)
+        never = torch.nonzero(since_C == NEVER)[:, 0]
+        # To compare all candidates' times with all states' is dear, and in vain where all are there from the start.
+        opened = torch.where(since_C == NEVER, -NEVER, since_C).amax()
+        dated = bool(len(until_S)) or bool(opened > step.time_N.amin())
         # Ranks in place of times: a quarter of the memory to compare.
         moments, ranks = torch.unique(torch.cat([since_C, until_S]), return_inverse=True)
         now_N = torch.searchsorted(moments, step.time_N, right=True).to(torch.int32)
@@ -67,76 +81,88 @@ class _FullSoftmax(torch.autograd.Function):
         lasting = len(since_C) - len(until_S)
         starts = torch.arange(0, len(query_ND) + chunk, chunk, device=query_ND.device)
         bounds = torch.searchsorted(step.mask_row, starts).tolist()
+        block = query_ND.new_empty((min(chunk, len(query_ND)), len(item_CD)))
         for n, start in enumerate(range(0, len(query_ND), chunk)):
             part = slice(start, start + chunk)
             query, target, weight = query_ND[part], step.target_N[part], step.weight_N[part]
             pairs = slice(bounds[n], bounds[n + 1])
-            logits = query @ item_CD.T
+            # One block of memory for all chunks: to have new pages mapped in takes longer than to fill them.
+            logits = torch.mm(query, item_CD.T, out=block[: len(query)]).add_(bias_C)
             row = torch.arange(len(query), device=query.device)
             positive = logits[row, target]
-            logits.masked_fill_(born_C >= now_N[part, None], -torch.inf)
-            logits[:, lasting:].masked_fill_(gone_S < now_N[part, None], -torch.inf)
+            if dated:
+                logits.masked_fill_(born_C >= now_N[part, None], -torch.inf)
+                logits[:, lasting:].masked_fill_(gone_S < now_N[part, None], -torch.inf)
+            else:
+                logits[:, never] = -torch.inf
             logits[step.mask_row[pairs] - start, step.mask_item[pairs]] = -torch.inf
             logits[row, target] = positive
             top = logits.amax(1, keepdim=True)
             share = logits.sub_(top).exp_()
             total = share.sum(1)
             loss += (weight * (total.log() + top[:, 0] - positive)).sum()
-            share *= (weight / total)[:, None]
-            share[row, target] -= weight
-            grad_query[part] = share @ item_CD
-            grad_item.addmm_(share.T, query)
-        ctx.save_for_backward(grad_query, grad_item)
+            # The softmax is divided by its sum where that is N numbers wide and not N x C.
+            share[row, target] -= total
+            scale = (weight / total)[:, None]
+            grad_query[part] = (share @ item_CD).mul_(scale)
+            grad_item.addmm_(share.T, scale * query)
+            grad_bias.addmv_(share.T, scale[:, 0])
+        ctx.save_for_backward(grad_query, grad_item, grad_bias)
         return loss
 
     @staticmethod
     def backward(ctx: Any, *grads: Tensor) -> tuple[Tensor | None, ...]:
-        grad_query, grad_item = ctx.saved_tensors
-        return grads[0] * grad_query, grads[0] * grad_item, None, None, None, None
+        return *(grads[0] * grad for grad in ctx.saved_tensors), None, None, None, None
 
 
 def full_infonce(
-    query_ND: Tensor, item_CD: Tensor, step: Step, since_C: Tensor, until_S: Tensor, chunk: int = 256
+    query_ND: Tensor,
+    item_CD: Tensor,
+    bias_C: Tensor,
+    step: Step,
+    since_C: Tensor,
+    until_S: Tensor,
+    chunk: int = 256,
 ) -> Tensor:
     """Weighted mean of InfoNCE over all candidates.
 
     `since_C` is the time from which one is a candidate, `until_S` the time from which the last S no longer are; the
     positive always is one.
     """
-    total: Tensor = _FullSoftmax.apply(query_ND, item_CD, step, since_C, until_S, chunk)  # type: ignore[no-untyped-call]
+    total: Tensor = _FullSoftmax.apply(query_ND, item_CD, bias_C, step, since_C, until_S, chunk)  # type: ignore[no-untyped-call]
     return total / step.weight_N.sum()
 
 
-def sampled_infonce(
-    query_ND: Tensor,
-    positive_ND: Tensor,
-    candidate_CD: Tensor,
-    log_expected_C: Tensor,
-    banned_NC: Tensor,
-    weight_N: Tensor,
-) -> Tensor:
-    """Weighted mean of InfoNCE against C drawn candidates with logQ correction.
+def sampled_infonce(positive_N: Tensor, negative_NC: Tensor, banned_NC: Tensor, weight_N: Tensor) -> Tensor:
+    """Weighted mean of InfoNCE against C drawn candidates, from the logits.
 
-    `log_expected_C` is the log of how often each candidate is expected among the drawn; `banned_NC` marks
-    candidates that are no negatives of a state (its positive, the user's other targets, duplicates).
+    Of those of the candidates the log of how often each is expected among the drawn has been taken (logQ).
+    `banned_NC` marks candidates that are no negatives of a state (its positive, the user's other targets).
     """
-    positive = (query_ND * positive_ND).sum(-1, keepdim=True)
-    negatives = query_ND @ candidate_CD.T - log_expected_C
-    logits = torch.cat([positive, negatives.masked_fill(banned_NC, -torch.inf)], dim=1)
-    return (weight_N * (logits.logsumexp(1) - positive[:, 0])).sum() / weight_N.sum()
+    logits = torch.cat([positive_N[:, None], negative_NC.masked_fill(banned_NC, -torch.inf)], dim=1)
+    return (weight_N * (logits.logsumexp(1) - positive_N)).sum() / weight_N.sum()
 
 
-class Candidates(NamedTuple):
-    """Who stands to be chosen at a step of training: R catalogue rows, then S of them as they were when new."""
+class Drawn(NamedTuple):
+    """What a step of training knows of the catalogue: R rows, and of them S as they were when new."""
 
-    since_C: Tensor
-    until_S: Tensor
+    rows_R: Tensor | None
+    """Catalogue rows, ascending; None for all of them."""
+    newborn_S: Tensor
+    """Numbers of the rows that also stand without their ID, for their first days."""
+    since_R: Tensor
+    until_R: Tensor
+    """Time up to which a newborn row stands without its ID; of another, as `since_R`."""
     twin_R: Tensor
     """Where a row stands among the last S; 0 for those that do not."""
-    until_R: Tensor
+    item_C: Tensor
+    """Numbers of the rows drawn as candidates of the item-level loss, ascending; none where all are candidates."""
+    log_expected_C: Tensor
+    token_C: Tensor
+    """Numbers of the rows drawn as candidates of the token-level loss."""
 
     def at(self, rows: Tensor, time: Tensor) -> Tensor:
-        """Catalogue rows as the candidates they are at these times."""
+        """Rows as the candidates they are at these times."""
         new = (self.twin_R[rows] > 0) & (time < self.until_R[rows])
         return torch.where(new, self.twin_R[rows], rows)
 
@@ -158,98 +184,123 @@ class LMP:
         self.config = config
         self.columns = columns
         self.since_R = since_R
-        self.groups = {name: _groups(value) for name, (value, _) in columns.items()}
         self.traded = torch.nonzero(counts_R)[:, 0]
-        draw = counts_R.double() ** 0.75
-        self.draw_R = draw / draw.sum()
-        self.draw_up_to_R = self.draw_R.cumsum(0)
-        self.later = torch.nonzero((since_R > opening) & (since_R < NEVER))[:, 0]
+        self.expected_R = counts_R.double() ** 0.75
+        self.expected_R *= (config.candidates or 0) / self.expected_R.sum()
+        self.draw_up_to_R = self.expected_R.cumsum(0)
+        self.later_R = (since_R > opening) & (since_R < NEVER)
+        self.any_later = bool(self.later_R.any())
 
-    def newborn(self) -> Tensor:
-        """Rows (S,) that stand without their ID for their first days, at this step of training."""
-        chosen = torch.rand(len(self.later), device=self.later.device) < self.config.newborn_share
-        return self.later[chosen]
+    def draw(self, item_S: Tensor, steps: Sequence[Step]) -> tuple[Drawn, Tensor, list[Step]]:
+        """What a step of training with these items in its histories and these targets needs to know, and the items
+        and targets as numbers of its rows.
 
-    def candidates(self, newborn_S: Tensor | None) -> Candidates:
-        rows = len(self.since_R)
-        twin_R = torch.zeros(rows, dtype=torch.int64, device=self.since_R.device)
-        if newborn_S is None:
-            return Candidates(self.since_R, self.since_R[:0], twin_R, self.since_R)
-        twin_R[newborn_S] = torch.arange(rows, rows + len(newborn_S), device=newborn_S.device)
-        born_S = self.since_R[newborn_S]
-        until_S = born_S + int(self.config.newborn_days * DAY)
-        until_R = self.since_R.index_copy(0, newborn_S, until_S)
-        return Candidates(torch.cat([until_R, born_S]), until_S, twin_R, until_R)
+        Without sampling that is the catalogue. With it, it is what the histories hold, what is asked for, and what
+        is drawn: then nothing in a step grows with the catalogue.
+        """
+        device = item_S.device
+        token = self.traded[torch.randint(len(self.traded), (self.config.token_candidates,), device=device)]
+        if self.config.candidates is None:
+            nothing = token[:0]
+            return self._drawn(None, self.since_R, self.later_R, nothing, nothing.double(), token), item_S, list(steps)
+        chance = self.config.candidates * torch.rand(self.config.candidates, dtype=torch.float64, device=device)
+        drawn = torch.searchsorted(self.draw_up_to_R, chance).clamp(max=len(self.since_R) - 1)
+        nobody = torch.zeros(1, dtype=torch.int64, device=device)
+        rows = torch.unique(torch.cat([nobody, item_S, token, drawn, *(step.target_N for step in steps)]))
+        number = functools.partial(torch.searchsorted, rows)
+        log_expected = self.expected_R[drawn].log()
+        drawn, order = number(drawn).sort()
+        found = self._drawn(rows, self.since_R[rows], self.later_R[rows], drawn, log_expected[order], number(token))
+        return found, number(item_S), [_renumbered(step, rows) for step in steps]
 
-    def __call__(self, model: HeterRec, items: Items, states: States, steps: Sequence[Step]) -> Tensor:
+    def _drawn(
+        self,
+        rows_R: Tensor | None,
+        since_R: Tensor,
+        later_R: Tensor,
+        item_C: Tensor,
+        log_expected_C: Tensor,
+        token_C: Tensor,
+    ) -> Drawn:
+        twin_R = torch.zeros(len(since_R), dtype=torch.int64, device=since_R.device)
+        if not self.any_later:
+            return Drawn(rows_R, twin_R[:0], since_R, since_R, twin_R, item_C, log_expected_C, token_C)
+        chosen = torch.rand(len(since_R), device=since_R.device) < self.config.newborn_share
+        newborn_S = torch.nonzero(later_R & chosen)[:, 0]
+        twin_R[newborn_S] = torch.arange(len(since_R), len(since_R) + len(newborn_S), device=since_R.device)
+        until_R = since_R.index_add(0, newborn_S, torch.full_like(newborn_S, int(self.config.newborn_days * DAY)))
+        return Drawn(rows_R, newborn_S, since_R, until_R, twin_R, item_C, log_expected_C, token_C)
+
+    def __call__(self, model: HeterRec, items: Items, states: States, drawn: Drawn, steps: Sequence[Step]) -> Tensor:
         """`LMP_item + token_weight * mean over features of LMP_feature` [F]; the weight is [I]."""
         used = [(k, step) for k, step in enumerate(steps) if len(step.state_N)]
-        flat = states.items_BTD.flatten(0, 1)
-        there = self.candidates(items.newborn_S)
         each = [
-            self._item(model, items, there, flat, k, _share(step, self.config.later_share if k else 1))
+            self._item(model, items, drawn, states.items_SD, k, _share(step, self.config.later_share if k else 1))
             for k, step in used
         ]
         decay = [self.config.step_decay**k for k, _ in used]
         loss = torch.stack([weight * part for weight, part in zip(decay, each, strict=True)]).sum() / sum(decay)
-        if not self.config.token_weight or states.tokens_BTFD is None:
+        if not self.config.token_weight or states.tokens_SFD is None:
             return loss
-        tokens = states.tokens_BTFD.flatten(0, 1)
         level = [
-            self._token(model, items, tokens, k, _share(step, self.config.token_share))
+            self._token(model, items, drawn, states.tokens_SFD, k, _share(step, self.config.token_share))
             for k, step in used
             if k < self.config.token_steps
         ]
         return loss + self.config.token_weight * torch.stack(level).mean()
 
-    def _item(self, model: HeterRec, items: Items, there: Candidates, states: Tensor, k: int, step: Step) -> Tensor:
-        query = model.towards(states[step.state_N], k)
-        target = there.at(step.target_N, step.time_N)
-        masked = there.at(step.mask_item, step.time_N[step.mask_row])
-        if self.config.candidates is None:
+    def _item(self, model: HeterRec, items: Items, drawn: Drawn, states_SD: Tensor, k: int, step: Step) -> Tensor:
+        query = model.towards(states_SD[step.state_N], k)
+        target = drawn.at(step.target_N, step.time_N)
+        masked = drawn.at(step.mask_item, step.time_N[step.mask_row])
+        if drawn.rows_R is None:
             step = step._replace(target_N=target, mask_item=masked)
-            return full_infonce(query, items.items_RD, step, there.since_C, there.until_S)
-        rows = len(self.since_R)
-        chance = torch.rand(self.config.candidates, dtype=torch.float64, device=query.device)
-        drawn = torch.searchsorted(self.draw_up_to_R, chance).clamp(max=rows - 1)
-        share = self.draw_R[drawn]
-        # The newborn all stand as candidates, each once.
-        newborn = torch.arange(rows, len(there.since_C), device=drawn.device)
-        drawn, order = torch.cat([drawn, newborn]).sort()
-        expected = torch.cat([(share * self.config.candidates).log(), torch.zeros_like(newborn)]).float()[order]
-        banned = (target[:, None] == drawn) | (there.since_C[drawn] > step.time_N[:, None])
-        gone = torch.cat([torch.full_like(self.since_R, NEVER), there.until_S])[drawn]
-        banned |= gone <= step.time_N[:, None]
-        first, last = torch.searchsorted(drawn, masked), torch.searchsorted(drawn, masked, right=True)
+            since_C = torch.cat([drawn.until_R, drawn.since_R[drawn.newborn_S]])
+            return full_infonce(query, items.items_RD, items.bias_R, step, since_C, drawn.until_R[drawn.newborn_S])
+        # A newborn candidate stands twice, at most once of it at any time.
+        twins = torch.nonzero(drawn.twin_R[drawn.item_C])[:, 0]
+        candidate = torch.cat([drawn.item_C, drawn.twin_R[drawn.item_C[twins]]])
+        since = torch.cat([drawn.until_R[drawn.item_C], drawn.since_R[drawn.item_C[twins]]])
+        banned = (target[:, None] == candidate) | (since > step.time_N[:, None])
+        if len(twins):
+            banned[:, len(drawn.item_C) :] |= drawn.until_R[drawn.item_C[twins]] <= step.time_N[:, None]
+        candidate, order = candidate.sort()
+        banned = banned[:, order]
+        expected = torch.cat([drawn.log_expected_C, drawn.log_expected_C[twins]])[order].to(query.dtype)
+        first, last = torch.searchsorted(candidate, masked), torch.searchsorted(candidate, masked, right=True)
         pair = torch.repeat_interleave(last - first)
-        place = torch.arange(len(pair), device=drawn.device) - (last - first).cumsum(0)[pair] + last[pair]
+        place = torch.arange(len(pair), device=query.device) - (last - first).cumsum(0)[pair] + last[pair]
         banned[step.mask_row[pair], place] = True
-        found = items.items_RD
-        return sampled_infonce(query, found[target], found[drawn], expected, banned, step.weight_N)
+        positive, negative = F.embedding(target, items.items_RD), F.embedding(candidate, items.items_RD)
+        positive_N = (query * positive).sum(-1) + items.bias_R[target]
+        negative_NC = torch.addmm(items.bias_R[candidate] - expected, query, negative.T)
+        return sampled_infonce(positive_N, negative_NC, banned, step.weight_N)
 
-    def _token(self, model: HeterRec, items: Items, states: Tensor, k: int, step: Step) -> Tensor:
+    def _token(self, model: HeterRec, items: Items, drawn: Drawn, states_SFD: Tensor, k: int, step: Step) -> Tensor:
         """Mean over the features' LMP: token states regrouped by feature, against that feature's tower [F]."""
-        # A few candidates for all features: the towers' outputs are gathered once.
-        drawn = self.traded[torch.randint(len(self.traded), (self.config.token_candidates,), device=states.device)]
-        log_expected = torch.full(drawn.shape, len(drawn) / len(self.traded), device=states.device).log()
+        columns = self.columns
+        rows = drawn.rows_R
+        target, token = (step.target_N, drawn.token_C) if rows is None else (rows[step.target_N], rows[drawn.token_C])
+        log_expected = math.log(len(token) / len(self.traded))
+        known = model.htfl.found(items.tokens, torch.cat([step.target_N, drawn.token_C]))
         losses = []
-        for f, name in enumerate(model.htfl.names):
-            query = model.token_heads[f][k](states[step.state_N, f])  # type: ignore[index]
+        for f in range(len(model.htfl.names)):
+            query = model.token_heads[f][k](states_SFD[step.state_N, f])  # type: ignore[index]
             query = F.normalize(query, dim=-1) / self.config.token_temperature
-            value, missing = self.columns[name]
-            weight = step.weight_N * ~missing[step.target_N]
-            token = model.htfl.tokens[f]
+            weight = step.weight_N * ~columns.missing_RF[target, f]
+            label = columns.label_RF[:, f]
             if self._of_few_values(model, f):
-                classes = model.item_side.towers[f](token.classes() + model.htfl.kind_FD[f])  # type: ignore
+                classes = model.item_side.tower(model.htfl.classes(f), f)  # type: ignore[union-attr]
                 logits = query @ F.normalize(classes, dim=-1).T
-                each = F.cross_entropy(logits, token.label(value)[step.target_N], reduction="none")  # type: ignore
+                each = F.cross_entropy(logits, label[target], reduction="none")
                 losses.append((weight * each).sum() / weight.sum().clamp(min=1e-6))
                 continue
-            tower = F.normalize(items.towers_RFD[:, f], dim=-1)
-            same = self.groups[name]
-            banned = same[step.target_N][:, None] == same[drawn]
             if weight.any():
-                losses.append(sampled_infonce(query, tower[step.target_N], tower[drawn], log_expected, banned, weight))
+                tower = F.normalize(model.item_side.tower(known[:, f], f), dim=-1)  # type: ignore[union-attr]
+                positive, negative = tower[: len(target)], tower[len(target) :]
+                banned = label[target][:, None] == label[token]
+                logits = query @ negative.T - log_expected
+                losses.append(sampled_infonce((query * positive).sum(-1), logits, banned, weight))
         return torch.stack(losses).mean()
 
     @staticmethod
@@ -278,7 +329,9 @@ def _share(step: Step, share: float) -> Step:
     )
 
 
-def _groups(value: Tensor) -> Tensor:
-    """A number for each distinct row (R,): rows with the same title or picture are no negatives of one another."""
-    groups: Tensor = torch.unique(value.reshape(len(value), -1), dim=0, return_inverse=True)[1]
-    return groups
+def _renumbered(step: Step, rows: Tensor) -> Step:
+    """Targets and masked items as numbers of `rows`; what is not among them needs no mask."""
+    number = torch.searchsorted(rows, step.mask_item).clamp(max=len(rows) - 1)
+    kept = rows[number] == step.mask_item
+    target = torch.searchsorted(rows, step.target_N)
+    return step._replace(target_N=target, mask_row=step.mask_row[kept], mask_item=number[kept])

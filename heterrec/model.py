@@ -1,8 +1,8 @@
 """HeterRec: HTFL, the hierarchical causal transformer (HCT), the item side and the heads of LMP.
 
 Deng et al., "HeterRec", arXiv 2503.01469 (2025). Marks: [A] the abstract, [F] the architecture figure,
-[I] inferred. Letters: R catalogue rows (row 0 is no item), B batch, T items, F features, D width, K steps,
-N varying features.
+[I] inferred. Letters: R catalogue rows (row 0 is no item), B batch, S events of all its histories, F features,
+G features beside the ID, D width, K steps, N varying features.
 """
 
 from typing import NamedTuple
@@ -12,32 +12,44 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from heterrec.encoder import FeatureEncoder
-from heterrec.htfl import HTFL, Columns
+from heterrec.htfl import EMBEDDING_STD, HTFL, Columns, Tokens
 from heterrec.recipes import ModelConfig
 from heterrec.towers import Fuse, ItemSide, Residual
-from heterrec.transformer import CausalBlock, HSTUBlock, Taste, TemporalEncoder, block_causal_mask
+from heterrec.transformer import CausalBlock, HSTUBlock, Layout, Taste, TemporalEncoder, block_causal_mask
+
+
+class Histories(NamedTuple):
+    """The S events of a batch of histories, packed."""
+
+    item_S: Tensor
+    """Row of the catalogue; 0 for an item that is not in it."""
+    time_S: Tensor
+    """Microseconds."""
+    value_SN: Tensor
+    missing_SN: Tensor
+    layout: Layout
 
 
 class Items(NamedTuple):
     """What the item side knows of R catalogue rows."""
 
-    tokens_RFD: Tensor
-    towers_RFD: Tensor
+    tokens: Tokens
     items_RD: Tensor
-    """A channel of length one for the ID, where there are features one for them, and the item's bias. In training
-    R + S rows: the last S are the items of `newborn_S` without their ID."""
+    """A channel of length one for the ID, and where there are features one for them. In training R + S rows: the
+    last S are the items of `newborn_S` without their ID."""
+    bias_R: Tensor
     channel_RD: Tensor
     """The last channel of `items_RD`, which the taste is made of."""
     newborn_S: Tensor | None = None
-    """Catalogue rows that also stand there as they were on their first days."""
+    """Rows that also stand there as they were on their first days."""
 
 
 class States(NamedTuple):
     """What the sequence side knows after each event."""
 
-    items_BTD: Tensor
+    items_SD: Tensor
     """State of the item-level blocks, and beside it the taste (2 D)."""
-    tokens_BTFD: Tensor | None
+    tokens_SFD: Tensor | None
     """None where there is no token level."""
 
 
@@ -54,7 +66,7 @@ class HeterRec(nn.Module):
         self.temporal = TemporalEncoder(width, config.max_history)
         self.token_blocks = self._blocks(config.token_layers if fused else 0)
         gates = [config.gate] * (self.features - 1) + [1.0]
-        self.fuse = Fuse(gates, width, deep=False) if fused else None
+        self.fuse = Fuse(gates, width) if fused else None
         self.item_norm = nn.LayerNorm(width)
         if config.block == "hstu":
             blocks = (
@@ -78,54 +90,58 @@ class HeterRec(nn.Module):
     def items(self, columns: Columns, newborn_S: Tensor | None = None) -> Items:
         """The item side for all rows of `columns`, and once more without their ID for those of `newborn_S`.
 
-        Knows no history.
+        Knows no history. In training some tokens are null, here and in the histories alike.
         """
-        tokens = self.htfl.rows(columns)
-        seen = self._dropped(tokens)
-        if newborn_S is not None:
-            seen = torch.cat([seen, self.htfl.without_id(seen[newborn_S])])
+        c, train = self.config, self.training
+        tokens = self.htfl.rows(columns, c.id_dropout if train else 0.0, c.feature_dropout if train else 0.0)
+        seen = tokens
+        if newborn_S is not None and len(newborn_S):
+            null_SD = self.htfl.ids.weight[:1].expand(len(newborn_S), -1)
+            features = torch.cat([tokens.feature_RGD, tokens.feature_RGD[newborn_S]])
+            seen = Tokens(features, torch.cat([tokens.id_RD, null_SD]))
         if self.item_side is None:
-            own = seen.sum(1)
-            towers, items = seen, F.normalize(own, dim=-1)
+            own = seen.feature_RGD.sum(1) + seen.id_RD
+            items = F.normalize(own, dim=-1)
         else:
-            towers, items = self.item_side(seen)
-            own = towers[:, -1]
-        channel = items[:, -self.config.width :]
-        return Items(tokens, towers, self._with_bias(items, own), channel, newborn_S)
+            own = seen.id_RD
+            items = self.item_side(seen)
+        # A cosine cannot say that an item is wanted by all; without a place of its own popularity takes over
+        # the states, which then tell users apart only after many epochs (ours).
+        bias = self.bias(own)[:, 0] / c.temperature
+        return Items(tokens, items, bias, items[:, -c.width :], newborn_S)
 
-    def states(
-        self,
-        tokens_RFD: Tensor,
-        channel_RD: Tensor,
-        item_BT: Tensor,
-        time_BT: Tensor,
-        value_BTN: Tensor,
-        missing_BTN: Tensor,
-    ) -> States:
-        """The sequence side: HTFL, token-level blocks over T * F tokens, item-level blocks over T items [A][F].
-
-        Right-padded; what stands at a padded position has no meaning.
-        """
-        tokens = self._dropped(self.htfl.histories(tokens_RFD, item_BT, value_BTN, missing_BTN))
-        when = self.temporal(time_BT)
+    def states(self, tokens: Tokens, channel_RD: Tensor, histories: Histories) -> States:
+        """The sequence side: HTFL, token-level blocks over all tokens, item-level blocks over the events [A][F]."""
+        item_S, time_S, value_SN, missing_SN, layout = histories
+        tokens_SFD = self.htfl.events(tokens, item_S, value_SN, missing_SN)
+        when = self.temporal(time_S, layout)
         level = None
         if self.fuse is None:
-            items = tokens.sum(2)
+            items = tokens_SFD.sum(1)
         else:
-            level = self._token_level(tokens, when) if self.token_blocks else None
-            items = self.fuse(tokens, tokens if level is None else level)
+            level = self._token_level(tokens_SFD, when, layout) if self.token_blocks else None
+            items = self.fuse(tokens_SFD, tokens_SFD / EMBEDDING_STD if level is None else level)
         # The temporal encoder stands inside the block: the residual starts after it [F]; first block only [I].
         x = F.dropout(self.item_norm(items + when), self.config.dropout, self.training)
         for block in self.item_blocks:
-            x = block(x)
+            x = block(x, layout)
         if self.taste is not None:
-            x = torch.cat([x, self.taste(F.embedding(item_BT, channel_RD))], dim=-1)
+            x = torch.cat([x, self.taste(F.embedding(item_S, channel_RD), layout)], dim=-1)
         return States(x, level)
 
-    def users(self, states_BTD: Tensor, length_B: Tensor) -> Tensor:
-        """User vector (B, D) whose product with the item matrix is the score: MLP^1 of the last state [I]."""
-        last = (length_B - 1)[:, None, None].expand(-1, 1, states_BTD.shape[2])
-        return self.towards(states_BTD.gather(1, last)[:, 0], 0)
+    def users(self, states_SD: Tensor, layout: Layout) -> Tensor:
+        """User vector (B, D) whose product with the item matrix is the score; see `asking`."""
+        return self.asking(states_SD[layout.length_B.cumsum(0) - 1])
+
+    def asking(self, states_BD: Tensor) -> Tensor:
+        """MLP^1 of the last state [I], and a 1 for the bias."""
+        query = self.towards(states_BD, 0)
+        return torch.cat([query, torch.ones_like(query[:, :1])], dim=-1)
+
+    @staticmethod
+    def matrix(items: Items) -> Tensor:
+        """Item embeddings (R, D) with the bias as their last number."""
+        return torch.cat([items.items_RD, items.bias_R[:, None]], dim=-1)
 
     def towards(self, states: Tensor, step: int) -> Tensor:
         """States (…, width) as queries (…, D) for the item `step` + 1 baskets ahead, the temperature folded in."""
@@ -134,31 +150,24 @@ class HeterRec(nn.Module):
         if taste:
             query[-1] = query[-1] + taste[0]
         channels = [F.normalize(channel, dim=-1) for channel in query]
-        return torch.cat([*channels, torch.ones_like(state[..., :1])], dim=-1) / self.config.temperature
+        return torch.cat(channels, dim=-1) / self.config.temperature
 
     @property
     def dimension(self) -> int:
         """D of item embeddings and user vectors: the channels and the bias."""
         return self.channels * self.config.width + 1
 
-    def _with_bias(self, items_RD: Tensor, own_RD: Tensor) -> Tensor:
-        # A cosine cannot say that an item is wanted by all; without a place of its own popularity takes over
-        # the states, which then tell users apart only after many epochs (ours).
-        return torch.cat([items_RD, self.bias(own_RD)], dim=-1)
-
-    def _token_level(self, tokens_BTFD: Tensor, when_BTD: Tensor) -> Tensor:
-        batch, length, features, width = tokens_BTFD.shape
-        x = (tokens_BTFD + when_BTD[:, :, None]).view(batch, length * features, width)
+    def _token_level(self, tokens_SFD: Tensor, when_SD: Tensor, layout: Layout) -> Tensor:
+        events, features, width = tokens_SFD.shape
+        x = (tokens_SFD + when_SD[:, None]).view(events * features, width)
         x = F.dropout(x, self.config.dropout, self.training)
-        mask = block_causal_mask(length, features, x.device) if self.config.token_causality == "block" else None
+        mask = None
+        if self.config.token_causality == "block":
+            mask = block_causal_mask(layout.longest, features, x.device)
+        each = layout.tokens(features)
         for block in self.token_blocks:
-            x = block(x, mask)
-        return x.view(batch, length, features, width)
-
-    def _dropped(self, tokens: Tensor) -> Tensor:
-        if not self.training:
-            return tokens
-        return self.htfl.dropped(tokens, self.config.id_dropout, self.config.feature_dropout)
+            x = block(x, each, mask)
+        return x.view(events, features, width)
 
     def _blocks(self, layers: int) -> nn.ModuleList:
         c = self.config

@@ -1,17 +1,17 @@
 """The item side [F]: a tower for each feature, side by side, then the item cross tower.
 
-Letters: R catalogue rows, F features (ID last), D width.
+Letters: R catalogue rows, F features (ID last), G = F - 1 features beside the ID, D width.
 """
 
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from heterrec.htfl import EMBEDDING_STD
+from heterrec.htfl import EMBEDDING_STD, Tokens
 
 
 class Residual(nn.Module):
-    """`x + W2 gelu(W1 x)`, the identity at the start of training: a tower, or the head MLP^k of a step."""
+    """`x + W2 gelu(W1 x)`, the identity at the start of training: the head MLP^k of a step."""
 
     def __init__(self, width: int) -> None:
         super().__init__()
@@ -33,30 +33,25 @@ class Fuse(nn.Module):
     the scale of embeddings: at that of its normed input it drowns the item's own tokens within a few steps.
     """
 
-    def __init__(self, gates: list[float], width: int, *, deep: bool) -> None:
+    def __init__(self, gates: list[float], width: int) -> None:
         super().__init__()
-        features = len(gates)
         self.gate_F = nn.Parameter(torch.tensor(gates))
-        self.norm = nn.LayerNorm(width)
-        self.cross: nn.Module = nn.Identity()
-        joined = features * width
-        if deep:
-            self.cross = nn.Sequential(nn.Linear(joined, 2 * width), nn.GELU())
-            joined = 2 * width
-        self.project = nn.Linear(joined, width, bias=False)
+        self.project = nn.Linear(len(gates) * width, width, bias=False)
         nn.init.zeros_(self.project.weight)
 
-    def forward(self, own_FD: Tensor, tokens_FD: Tensor) -> Tensor:
-        """An item's tokens as looked up and as processed, each (…, F, D), to (…, D)."""
-        own = (self.gate_F[:, None] * own_FD).sum(-2)
-        out: Tensor = own + EMBEDDING_STD * self.project(self.cross(self.norm(tokens_FD).flatten(-2)))
+    def forward(self, own_SFD: Tensor, normed_SFD: Tensor) -> Tensor:
+        """Tokens as looked up, and as processed (of size one), each (S, F, D), to (S, D)."""
+        own = self.gate_F @ own_SFD
+        out: Tensor = own + EMBEDDING_STD * self.project(normed_SFD.flatten(1))
         return out
 
 
 class ItemSide(nn.Module):
-    """Tokens of catalogue rows to the towers' outputs and to item embeddings of two channels.
+    """Tokens of catalogue rows to item embeddings of two channels, and the towers.
 
-    The item ID keeps a channel of its own; the item cross tower of the features makes the other, whose scale is
+    A tower is a linear map, the identity at the start: what is a function of one feature alone is in its row of the
+    table already, and the cross tower is where features meet. As it reads the towers side by side, its first layer
+    and theirs are one product. The item ID keeps a channel of its own; the features make the other, whose scale is
     learned (ours). In one vector the features of an item take their share of its length from the ID, and where they
     tell nothing they only cost: with two channels the placebo shop is learned as well as without features.
     """
@@ -66,14 +61,25 @@ class ItemSide(nn.Module):
 
     def __init__(self, features: int, width: int) -> None:
         super().__init__()
-        self.towers = nn.ModuleList(Residual(width) for _ in range(features))
-        self.cross = Fuse([1.0] * (features - 1), width, deep=True)
+        beside = features - 1
+        self.tower_FDD = nn.Parameter(torch.eye(width).repeat(features, 1, 1))
+        self.cross_GDD = nn.Parameter(torch.randn(beside, width, width) * (beside * width) ** -0.5)
+        self.cross_bias = nn.Parameter(torch.zeros(width))
+        self.project = nn.Linear(width, width, bias=False)
+        self.gate_G = nn.Parameter(torch.ones(beside))
         self.scale = nn.Parameter(torch.full((1,), self.START))
+        nn.init.zeros_(self.project.weight)
 
-    def forward(self, tokens_RFD: Tensor) -> tuple[Tensor, Tensor]:
-        """(R, F, D) to towers' outputs (R, F, D) and item embeddings (R, 2 D), each channel normalised."""
-        pairs = zip(self.towers, tokens_RFD.unbind(1), strict=True)
-        towers_RFD = torch.stack([tower(token) for tower, token in pairs], dim=1)
-        features = self.cross(tokens_RFD[:, :-1], towers_RFD[:, :-1])
-        channels = [F.normalize(towers_RFD[:, -1], dim=-1), self.scale * F.normalize(features, dim=-1)]
-        return towers_RFD, torch.cat(channels, dim=-1)
+    def forward(self, tokens: Tokens) -> Tensor:
+        """Item embeddings (R, 2 D), each channel normalised."""
+        side_by_side = tokens.feature_RGD.flatten(1)
+        first = torch.bmm(self.tower_FDD[:-1], self.cross_GDD).flatten(0, 1) / EMBEDDING_STD
+        crossed = self.project(F.gelu(torch.addmm(self.cross_bias, side_by_side, first)))
+        own = self.gate_G @ tokens.feature_RGD
+        features = torch.add(own, crossed, alpha=EMBEDDING_STD)
+        channels = [F.normalize(self.tower(tokens.id_RD, -1), dim=-1), self.scale * F.normalize(features, dim=-1)]
+        return torch.cat(channels, dim=-1)
+
+    def tower(self, tokens_D: Tensor, f: int) -> Tensor:
+        """Output of the tower of feature `f`, for its tokens (…, D)."""
+        return tokens_D @ self.tower_FDD[f]

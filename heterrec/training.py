@@ -15,8 +15,8 @@ from heterrec import checkpoint
 from heterrec.batches import Events, TrainingBatch, TrainingBatches, encode_events
 from heterrec.encoder import FeatureEncoder
 from heterrec.htfl import Columns, encode_catalogue
-from heterrec.inference import product, to_device, vectors
-from heterrec.lmp import LMP, NEVER, Step
+from heterrec.inference import embeddings, product, vectors
+from heterrec.lmp import LMP, NEVER
 from heterrec.metrics import rank
 from heterrec.model import HeterRec
 from heterrec.recipes import TrainConfig
@@ -110,9 +110,10 @@ class _Run:
             epoch_events=config.epoch_events,
             seed=config.seed,
             shuffle_targets=config.shuffle_targets,
+            device=device,
         )
-        self.columns: Columns = to_device(encode_catalogue(self.encoder, catalogue), device)
-        self.events: Events = encode_events(sequences, self.encoder)
+        self.columns: Columns = encode_catalogue(self.encoder, catalogue).to(device)
+        self.events: Events = encode_events(sequences, self.encoder, device)
         self.validation = _sample(sequences.queries("validation"), config.validation_queries, config.seed)
         self.model = HeterRec(config.model, self.encoder).to(device)
         self.optimiser = _optimiser(self.model, config)
@@ -179,11 +180,7 @@ class _Run:
         done.losses, done.lists, done.seconds = [], 0, 0.0
 
     def _step(self, batch: TrainingBatch, epochs_done: float) -> float:
-        histories = batch.histories().to(self.device)
-        steps = [Step(*(part.to(self.device) for part in step)) for step in batch.targets()]
-        items = self.model.items(self.columns, self.loss.newborn())
-        states = self.model.states(items.tokens_RFD, items.channel_RD, *histories[:4])
-        loss: Tensor = self.loss(self.model, items, states, steps)
+        loss = self._loss(batch)
         self.optimiser.zero_grad(set_to_none=True)
         loss.backward()  # type: ignore[no-untyped-call]
         nn.utils.clip_grad_norm_(self.model.parameters(), self.config.clip)
@@ -196,13 +193,22 @@ class _Run:
             raise FloatingPointError(f"training: loss {value} after {epochs_done:.2f} epochs; lower the learning_rate")
         return value
 
+    def _loss(self, batch: TrainingBatch) -> Tensor:
+        histories = batch.histories()
+        drawn, item_S, steps = self.loss.draw(histories.item_S, batch.targets(histories.layout))
+        columns = self.columns if drawn.rows_R is None else self.columns.take(drawn.rows_R)
+        items = self.model.items(columns, drawn.newborn_S)
+        states = self.model.states(items.tokens, items.channel_RD, histories._replace(item_S=item_S))
+        loss: Tensor = self.loss(self.model, items, states, drawn, steps)
+        return loss
+
     def _validate(self) -> float | None:
         if not len(self.validation):
             return None
         users = vectors(self.model, self.columns, self.events, self.validation)
-        with torch.inference_mode():
-            items = self.model.items(self.columns).items_RD[1:].cpu().numpy()
-        return rank(product(users, items), self.sequences, self.validation).mean("ndcg", 10)
+        return rank(product(users, embeddings(self.model, self.columns)), self.sequences, self.validation).mean(
+            "ndcg", 10
+        )
 
     def _update(self, done: checkpoint.Progressed, steps: int) -> Update:
         step = len(done.losses)
@@ -235,12 +241,11 @@ def _optimiser(model: HeterRec, config: TrainConfig) -> torch.optim.Optimizer:
     where features tell nothing they must be out of the way before the rest has learned from them (ours).
     """
     groups: dict[tuple[float, float], list[nn.Parameter]] = {}
-    (item_ids,) = model.htfl.tokens[-1].parameters()
     for name, parameter in model.named_parameters():
-        feature = name.startswith(("htfl.tokens", "item_side", "token_", "fuse"))
+        feature = name.startswith(("htfl.values", "htfl.maps", "item_side", "token_", "fuse"))
         decay = config.feature_weight_decay if feature else config.weight_decay
-        plain = parameter.ndim < 2 or parameter is item_ids
-        pace = GATE_PACE if name.endswith(("gate_F", "scale")) else 1.0
+        plain = parameter.ndim < 2 or name in ("htfl.ids.weight", "item_side.tower_FDD")
+        pace = GATE_PACE if name.endswith(("gate_F", "gate_G", "scale")) else 1.0
         groups.setdefault((0.0 if plain else decay, pace), []).append(parameter)
     return torch.optim.AdamW(
         [{"params": each, "weight_decay": decay, "pace": pace} for (decay, pace), each in groups.items()],

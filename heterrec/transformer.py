@@ -1,6 +1,11 @@
-"""The temporal encoder and the causal transformer block. Letters: B batch, S tokens, T items, D width, H heads."""
+"""The temporal encoder, the causal transformer block and the taste, over packed histories.
+
+Letters: S events (or tokens) of all histories of a batch, one history after the other, without padding; B batch,
+T the longest history, D width, H heads.
+"""
 
 import math
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -8,6 +13,72 @@ from torch.nn import functional as F
 
 GAP_SECONDS = tuple(2**power for power in range(0, 26, 1))
 """Boundaries of the gap buckets: a second to about two years."""
+
+
+class Layout:
+    """Where the events of B histories stand among the S of a batch.
+
+    All that is done event by event is done on the packed S alone. Attention pads its histories for itself, to the
+    longest of the batch: as batches hold histories of similar lengths that is little, the fast kernels need no mask,
+    and one user cannot attend to another.
+    """
+
+    def __init__(self, length_B: Tensor, longest: int, *, whole: bool) -> None:
+        self.length_B, self.batch, self.longest = length_B, length_B.shape[0], longest
+        self.whole = whole
+        """All histories are of the same length: nothing is ever padded."""
+        steps = torch.arange(longest, device=length_B.device)
+        if whole:
+            self.position_S = steps.repeat(self.batch)
+            return
+        first_B = length_B.cumsum(0) - length_B
+        inside_BT = steps < length_B[:, None]
+        # Past its end a history reads its first event again, which no state inside it sees.
+        self.event_BT = torch.where(inside_BT, first_B[:, None] + steps, first_B[:, None]).flatten()
+        self.inside_BT = inside_BT.flatten()
+        row_S = torch.repeat_interleave(length_B)
+        self.position_S = torch.arange(len(row_S), device=length_B.device) - first_B[row_S]
+        self.place_S = row_S * longest + self.position_S
+
+    @classmethod
+    def rectangle(cls, batch: int, longest: int, device: torch.device) -> "Layout":
+        """B histories of T events each."""
+        return cls(torch.full((batch,), longest, device=device), longest, whole=True)
+
+    def tokens(self, features: int) -> "Layout":
+        """Of the F tokens of each event, one event after the other."""
+        return Layout(self.length_B * features, self.longest * features, whole=self.whole)
+
+    def pad(self, x_SD: Tensor) -> Tensor:
+        """(S, D) to (B, T, D); what stands after the end of a history has no meaning."""
+        if self.whole:
+            return x_SD.view(self.batch, self.longest, x_SD.shape[1])
+        padded: Tensor = _Move.apply(x_SD, self.event_BT, self.place_S, None)  # type: ignore[no-untyped-call]
+        return padded.view(self.batch, self.longest, x_SD.shape[1])
+
+    def pack(self, x_BTD: Tensor) -> Tensor:
+        """(B, T, D) to (S, D)."""
+        flat = x_BTD.reshape(self.batch * self.longest, x_BTD.shape[2])
+        if self.whole:
+            return flat
+        packed: Tensor = _Move.apply(flat, self.place_S, self.event_BT, self.inside_BT)  # type: ignore[no-untyped-call]
+        return packed
+
+
+class _Move(torch.autograd.Function):
+    """Rows of `x` by `there`; as every row that counts stands in one place only, the gradient is a gather too, by
+    `back`, of the rows that `inside` marks. That of an ordinary gather is added up row by row.
+    """
+
+    @staticmethod
+    def forward(ctx: Any, x: Tensor, there: Tensor, back: Tensor, inside: Tensor | None) -> Tensor:
+        ctx.back, ctx.inside = back, inside
+        return x.index_select(0, there)
+
+    @staticmethod
+    def backward(ctx: Any, *grads: Tensor) -> tuple[Tensor | None, ...]:
+        grad = grads[0].index_select(0, ctx.back)
+        return grad if ctx.inside is None else grad * ctx.inside[:, None], None, None, None
 
 
 class TemporalEncoder(nn.Module):
@@ -24,12 +95,12 @@ class TemporalEncoder(nn.Module):
         for table in (self.position, self.gap):
             nn.init.zeros_(table.weight)
 
-    def forward(self, time_BT: Tensor) -> Tensor:
-        """Microseconds (B, T), int64, to (B, T, D)."""
-        before = torch.arange(-1, time_BT.shape[1] - 1, device=time_BT.device).clamp(min=0)
-        seconds = (time_BT - time_BT[:, before]).clamp(min=0) // 1_000_000
+    def forward(self, time_S: Tensor, layout: Layout) -> Tensor:
+        """Microseconds (S,), int64, to (S, D)."""
+        before = torch.cat([time_S[:1], time_S[:-1]])
+        seconds = (time_S - before).clamp(min=0).masked_fill(layout.position_S == 0, 0) // 1_000_000
         bucket = torch.bucketize(seconds, self.get_buffer("boundaries"), right=True)
-        out: Tensor = self.position.weight[: time_BT.shape[1]] + self.gap(bucket)
+        out: Tensor = self.position(layout.position_S) + self.gap(bucket)
         return out
 
 
@@ -54,17 +125,14 @@ class CausalBlock(nn.Module):
             nn.init.zeros_(layer.weight)
             nn.init.zeros_(layer.bias)
 
-    def forward(self, x_BSD: Tensor, mask_SS: Tensor | None = None) -> Tensor:
-        """(B, S, D) to (B, S, D). Plain causal without a mask; with one, True marks what may be attended to.
-
-        Right-padding needs no mask: a causal token never sees what follows it.
-        """
-        batch, length, width = x_BSD.shape
-        qkv = self.qkv(x_BSD).view(batch, length, 3, self.heads, width // self.heads)
+    def forward(self, x_SD: Tensor, layout: Layout, mask_TT: Tensor | None = None) -> Tensor:
+        """(S, D) to (S, D). Plain causal without a mask; with one, True marks what may be attended to."""
+        width = x_SD.shape[1]
+        qkv = layout.pad(self.qkv(x_SD)).view(layout.batch, layout.longest, 3, self.heads, width // self.heads)
         q, k, v = qkv.permute(2, 0, 3, 1, 4).unbind(0)
-        attended = F.scaled_dot_product_attention(q, k, v, attn_mask=mask_SS, is_causal=mask_SS is None)
-        attended = self.out(attended.transpose(1, 2).reshape(batch, length, width))
-        x = self.attention_norm(x_BSD + F.dropout(attended, self.dropout, self.training))
+        attended = F.scaled_dot_product_attention(q, k, v, attn_mask=mask_TT, is_causal=mask_TT is None)
+        attended = self.out(layout.pack(attended.transpose(1, 2).reshape(layout.batch, layout.longest, width)))
+        x = self.attention_norm(x_SD + F.dropout(attended, self.dropout, self.training))
         fed = self.down(F.gelu(self.up(x)))
         out: Tensor = self.feed_norm(x + F.dropout(fed, self.dropout, self.training))
         return out
@@ -89,18 +157,19 @@ class HSTUBlock(nn.Module):
         nn.init.zeros_(self.out.weight)
         nn.init.zeros_(self.out.bias)
 
-    def forward(self, x_BSD: Tensor) -> Tensor:
-        """(B, S, D) to (B, S, D), causal."""
-        batch, length, width = x_BSD.shape
-        u, v, q, k = F.silu(self.gates(self.norm(x_BSD))).view(batch, length, 4, width).unbind(2)
-        heads = (batch, length, self.heads, width // self.heads)
-        q, k, v = (part.view(heads).transpose(1, 2) for part in (q, k, v))
-        position = torch.arange(length, device=x_BSD.device)
+    def forward(self, x_SD: Tensor, layout: Layout) -> Tensor:
+        """(S, D) to (S, D), causal."""
+        width = x_SD.shape[1]
+        u, gates = torch.split(F.silu(self.gates(self.norm(x_SD))), [width, 3 * width], dim=-1)
+        heads = layout.pad(gates).view(layout.batch, layout.longest, 3, self.heads, width // self.heads)
+        v, q, k = heads.permute(2, 0, 3, 1, 4).unbind(0)
+        position = torch.arange(layout.longest, device=x_SD.device)
         ago = position[:, None] - position
         weight = F.silu(q @ k.transpose(-1, -2) + self.lag[ago.clamp(min=0)]) / self.max_history
-        attended = (weight.masked_fill(ago < 0, 0.0) @ v).transpose(1, 2).reshape(batch, length, width)
+        attended = (weight.masked_fill(ago < 0, 0.0) @ v).transpose(1, 2)
+        attended = layout.pack(attended.reshape(layout.batch, layout.longest, width))
         out = self.out(F.dropout(self.attended_norm(attended) * u, self.dropout, self.training))
-        whole: Tensor = x_BSD + out
+        whole: Tensor = x_SD + out
         return whole
 
 
@@ -122,15 +191,15 @@ class Taste(nn.Module):
         # A state of the blocks has length sqrt(width), after the norm.
         self.scale = nn.Parameter(torch.full((1,), self.SHARE * math.sqrt(width)))
 
-    def forward(self, channel_BTD: Tensor) -> Tensor:
-        """Channels of the items of histories (B, T, D) to (B, T, D)."""
-        position = torch.arange(channel_BTD.shape[1], device=channel_BTD.device)
+    def forward(self, channel_SD: Tensor, layout: Layout) -> Tensor:
+        """Channels of the items of histories (S, D) to (S, D)."""
+        position = torch.arange(layout.longest, device=channel_SD.device)
         ago = position[:, None] - position
         weight = self.lag[ago.clamp(min=0)].masked_fill(ago < 0, -torch.inf).softmax(-1)
-        return self.scale * (weight @ channel_BTD)
+        return self.scale * layout.pack(weight @ layout.pad(channel_SD))
 
 
 def block_causal_mask(items: int, tokens: int, device: torch.device) -> Tensor:
-    """Bool (items * tokens, items * tokens): tokens of one item see each other, and all of earlier items [I]."""
+    """Bool (T, T) with T = items * tokens: tokens of one item see each other, and all of earlier items [I]."""
     item = torch.arange(items, device=device).repeat_interleave(tokens)
     return item[:, None] >= item[None, :]

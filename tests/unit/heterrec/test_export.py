@@ -10,6 +10,7 @@ from components.train import step
 from heterrec.batches import encode_events
 from heterrec.export import export_program, item_matrix, load_model
 from heterrec.inference import user_vectors
+from heterrec.model import Histories
 from heterrec.recipes import TrainConfig
 from heterrec.sequences import Catalogue, Queries, Sequences
 
@@ -29,6 +30,21 @@ def test_the_model_folder_has_what_the_contract_says(trained: Path):
     assert names == {"config.json", "weights.pt", "encoder.json", "curve.json", "report.json"}
 
 
+def padded(histories: Histories, longest: int) -> tuple[torch.Tensor, ...]:
+    """The input of the program, as docs/contracts.md has it: written down list by list."""
+    lists = [torch.split(part, histories.layout.length_B.tolist()) for part in histories[:4]]
+    fill = [0, 0, 0.0, True]
+    return (
+        *(
+            torch.stack(
+                [torch.cat([x, torch.full((longest - len(x), *x.shape[1:]), value, dtype=x.dtype)]) for x in each]
+            )
+            for each, value in zip(lists, fill, strict=True)
+        ),
+        histories.layout.length_B,
+    )
+
+
 def test_the_program_equals_the_model_for_any_batch_and_time(trained: Path, shop: Sequences):
     model, encoder, _ = load_model(trained)
     exported = export_program(trained, shop.catalogue)
@@ -41,7 +57,7 @@ def test_the_program_equals_the_model_for_any_batch_and_time(trained: Path, shop
         numbers = np.arange(users)
         queries = Queries(user=numbers, start=start, stop=start + length, last=start + length + 1)
         expected = user_vectors(model, encoder, shop, queries)
-        found = program(*events.histories(start, length)).detach().numpy()
+        found = program(*padded(events.histories(start, length), longest=int(length.max()))).detach().numpy()
         np.testing.assert_allclose(found, expected, atol=1e-5)
         np.testing.assert_allclose(found @ exported.item_matrix.T, expected @ exported.item_matrix.T, atol=1e-4)
 

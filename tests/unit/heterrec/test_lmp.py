@@ -1,9 +1,12 @@
+from dataclasses import replace
+
 import numpy as np
 import pytest
 import torch
 from torch.nn import functional as F
 
-from heterrec.batches import TrainingBatches
+from heterrec.batches import TrainingBatch, TrainingBatches
+from heterrec.htfl import Bags, Columns, Tokens
 from heterrec.lmp import DAY, LMP, Step, full_infonce, sampled_infonce, window_weights
 from heterrec.model import Items
 from heterrec.recipes import LossConfig
@@ -37,32 +40,37 @@ def test_lists_of_one_batch_weigh_by_their_windows():
     torch.testing.assert_close((weight * losses).sum() / weight.sum(), torch.stack(windows).mean())
 
 
-def reference(query, item, step: Step, since) -> torch.Tensor:
+def reference(query, item, bias, step: Step, since) -> torch.Tensor:
     total = torch.zeros((), dtype=torch.float64)
     masked = set(zip(step.mask_row.tolist(), step.mask_item.tolist(), strict=True))
     for n, target in enumerate(step.target_N.tolist()):
         candidates = [
             c for c in range(len(item)) if c == target or (since[c] <= step.time_N[n] and (n, c) not in masked)
         ]
-        logits = torch.stack([query[n] @ item[c] for c in candidates])
+        logits = torch.stack([query[n] @ item[c] + bias[c] for c in candidates])
         total = total - step.weight_N[n] * F.log_softmax(logits, 0)[candidates.index(target)]
     return total / step.weight_N.sum()
 
 
+@pytest.mark.parametrize("since", [[2**63 - 1, 0, 0, 5, 9, 0], [2**63 - 1, 0, 0, 0, 2**63 - 1, 0]])
 @pytest.mark.parametrize("chunk", [1, 2, 3, 100])
-def test_full_infonce_equals_a_loop_and_so_do_its_gradients(chunk: int):
+def test_full_infonce_equals_a_loop_and_so_do_its_gradients(chunk: int, since: list[int]):
     torch.manual_seed(0)
     query = torch.randn(7, 4, dtype=torch.float64, requires_grad=True)
     item = torch.randn(6, 4, dtype=torch.float64, requires_grad=True)
-    since = torch.tensor([2**60, 0, 0, 5, 9, 0])
+    bias = torch.randn(6, dtype=torch.float64, requires_grad=True)
+    since = torch.tensor(since)
     weight = torch.rand(7, dtype=torch.float64).tolist()
     pairs = [(0, 2), (0, 5), (3, 1), (6, 4)]
     step = step_of([1, 2, 3, 4, 5, 1, 4], weight, [0, 5, 5, 3, 9, 10, 7], pairs)
     step = step._replace(weight_N=step.weight_N.double())
-    ours, theirs = full_infonce(query, item, step, since, since[:0], chunk), reference(query, item, step, since)
+    ours = full_infonce(query, item, bias, step, since, since[:0], chunk)
+    theirs = reference(query, item, bias, step, since)
     torch.testing.assert_close(ours, theirs)
     for a, b in zip(
-        torch.autograd.grad(3 * ours, (query, item)), torch.autograd.grad(3 * theirs, (query, item)), strict=True
+        torch.autograd.grad(3 * ours, (query, item, bias)),
+        torch.autograd.grad(3 * theirs, (query, item, bias)),
+        strict=True,
     ):
         torch.testing.assert_close(a, b)
 
@@ -73,11 +81,14 @@ def test_log_q_correction_makes_sampling_unbiased():
     q = torch.rand(50)
     q = q / q.sum()
     drawn = torch.multinomial(q, 200_000, replacement=True)
-    loss = sampled_infonce(
-        query, items[:1], items[drawn], (q[drawn] * len(drawn)).log(), (drawn == 0)[None], torch.ones(1)
-    )
+    negative = query @ items[drawn].T - (q[drawn] * len(drawn)).log()
+    loss = sampled_infonce(query @ items[0], negative, (drawn == 0)[None], torch.ones(1))
     full = F.cross_entropy(query @ items.T, torch.tensor([0]))
     torch.testing.assert_close(loss, full, atol=0.02, rtol=0)
+
+
+def targets_of(batch: TrainingBatch) -> list[int]:
+    return batch.targets(batch.histories().layout)[0].target_N.tolist()
 
 
 def batches_of(sequences: Sequences, encoder, **settings) -> TrainingBatches:
@@ -96,11 +107,11 @@ def test_targets_are_of_the_kth_next_basket_and_the_rest_is_masked(kind: str, re
     basket, item = sequences.basket[train], sequences.row[train] + 1
     covered, targets_seen = 0, 0
     for batch in batches.epoch(0):
-        width = int(batch.length.max())
-        for k, step in enumerate(batch.targets()):
+        layout = batch.histories().layout
+        events = np.concatenate([start + np.arange(n) for start, n in zip(batch.start, batch.length, strict=True)])
+        for k, step in enumerate(batch.targets(layout)):
             for n, state in enumerate(step.state_N.tolist()):
-                event = batch.start[state // width] + state % width
-                assert state % width < batch.length[state // width]
+                event = events[state]
                 same = user == user[event]
                 later = np.unique(basket[same & (basket > basket[event])])
                 ahead = [set(item[same & (basket == number)]) for number in later[:2]]
@@ -122,7 +133,7 @@ def test_positives_of_a_basket_are_drawn_anew_each_epoch_but_from_the_seed(baske
 
     def targets(epoch: int) -> list[int]:
         found = batches_of(baskets, encoder).epoch(epoch)
-        return sorted(item for batch in found for item in batch.targets()[0].target_N.tolist())
+        return sorted(item for batch in found for item in targets_of(batch))
 
     assert targets(0) == targets(0) != targets(1)
 
@@ -135,7 +146,7 @@ def test_an_epoch_has_no_more_events_than_allowed(shop: Sequences, encoder):
 def test_shuffled_targets_are_other_items(shop: Sequences, encoder):
     right, wrong = batches_of(shop, encoder), batches_of(shop, encoder, shuffle_targets=True)
     same = [
-        (a.targets()[0].target_N == b.targets()[0].target_N).float().mean()
+        np.mean([x == y for x, y in zip(targets_of(a), targets_of(b), strict=True)])
         for a, b in zip(right.epoch(0), wrong.epoch(0), strict=True)
     ]
     assert float(sum(same) / len(same)) < 0.3
@@ -177,10 +188,20 @@ def test_items_that_came_later_stand_without_their_id_for_their_first_days(candi
         [4, 4, 1, 2, 6, 5], [1.0] * 6, [11 * DAY, 18 * DAY, 12 * DAY, 20 * DAY, 5 * DAY, 12 * DAY], [(2, 5), (3, 4)]
     )
     config = LossConfig(candidates=candidates, newborn_days=7)
-    columns = {"item_id": (torch.arange(7)[:, None], torch.zeros(7, dtype=torch.bool))}
+    nothing = torch.zeros(0, dtype=torch.int64)
+    columns = Columns(
+        bags=Bags(nothing, nothing, nothing, nothing),
+        vectors={},
+        id_R=torch.arange(7),
+        label_RF=torch.arange(7)[:, None],
+        missing_RF=torch.zeros(7, 1, dtype=torch.bool),
+    )
     lmp = LMP(config, columns, since, torch.tensor([0, 1, 1, 1, 1, 1, 1]), opening=0)
-    assert set(lmp.later.tolist()) == set(newborn)
-    there = lmp.candidates(torch.tensor(newborn))
-    ours = lmp._item(Towards(), Items(items, items, items, items), there, query, 0, step)
+    assert torch.nonzero(lmp.later_R)[:, 0].tolist() == newborn
+    lmp.config = replace(config, newborn_share=0.999999)
+    drawn, _, (renumbered,) = lmp.draw(torch.arange(7), [step])
+    assert drawn.newborn_S.tolist() == newborn
+    known = Items(Tokens(items, items), items, torch.zeros(len(items), dtype=torch.float64), items)
+    ours = lmp._item(Towards(), known, drawn, query, 0, renumbered)
     theirs = newborn_reference(query, items, step, since.tolist(), newborn, 17 * DAY)
     torch.testing.assert_close(ours, theirs, atol=0.02 if candidates else 1e-9, rtol=0, check_dtype=False)

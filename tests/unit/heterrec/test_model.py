@@ -7,14 +7,14 @@ from conftest import SMALL, lively
 from torch import nn
 from torch.nn import functional as F
 
-from heterrec.batches import Histories, TrainingBatches, encode_events
+from heterrec.batches import TrainingBatches, encode_events
 from heterrec.encoder import FeatureEncoder
-from heterrec.htfl import encode_catalogue
+from heterrec.htfl import Columns, _Bag, encode_catalogue
 from heterrec.lmp import LMP
-from heterrec.model import HeterRec, Items
+from heterrec.model import HeterRec, Histories, Items, States
 from heterrec.recipes import LossConfig
 from heterrec.sequences import Sequences
-from heterrec.transformer import Taste
+from heterrec.transformer import Layout, Taste
 
 SHAPES = [
     {},
@@ -40,6 +40,10 @@ def built(encoder: FeatureEncoder, **shape) -> HeterRec:
     return lively(HeterRec(replace(SMALL, **shape), encoder)).eval()
 
 
+def states_of(model: HeterRec, known: Items, histories: Histories) -> States:
+    return model.states(known.tokens, known.channel_RD, histories)
+
+
 def items_of(model: HeterRec, encoder: FeatureEncoder, shop: Sequences) -> Items:
     return model.items(encode_catalogue(encoder, shop.catalogue))
 
@@ -49,16 +53,17 @@ def test_changing_the_future_leaves_the_past_alone(shape, encoder, shop, histori
     """At both levels; what does change shows that the test can see."""
     model = built(encoder, **shape)
     known = items_of(model, encoder, shop)
-    changed = Histories(*(part.clone() for part in histories))
-    changed.item_BT[:, 3] = (changed.item_BT[:, 3] % len(shop.catalogue)) + 1
-    changed.time_BT[:, 3] += 10**12
-    changed.missing_BTN[:, 3] ^= True
-    before, after = (model.states(known.tokens_RFD, known.channel_RD, *h[:4]) for h in (histories, changed))
-    torch.testing.assert_close(before.items_BTD[:, :3], after.items_BTD[:, :3])
-    assert not torch.allclose(before.items_BTD[:, 3], after.items_BTD[:, 3])
-    if before.tokens_BTFD is not None:
-        torch.testing.assert_close(before.tokens_BTFD[:, :3], after.tokens_BTFD[:, :3])
-        assert not torch.allclose(before.tokens_BTFD[:, 3], after.tokens_BTFD[:, 3])
+    changed = Histories(*(part.clone() for part in histories[:4]), histories.layout)
+    future = histories.layout.position_S == 3
+    changed.item_S[future] = (changed.item_S[future] % len(shop.catalogue)) + 1
+    changed.time_S[future] += 10**12
+    changed.missing_SN[future] ^= True
+    before, after = (states_of(model, known, h) for h in (histories, changed))
+    torch.testing.assert_close(before.items_SD[~future], after.items_SD[~future])
+    assert not torch.allclose(before.items_SD[future], after.items_SD[future])
+    if before.tokens_SFD is not None:
+        torch.testing.assert_close(before.tokens_SFD[~future], after.tokens_SFD[~future])
+        assert not torch.allclose(before.tokens_SFD[future], after.tokens_SFD[future])
 
 
 def test_within_an_item_plain_causality_follows_the_flattened_order(encoder, shop, histories: Histories):
@@ -66,25 +71,27 @@ def test_within_an_item_plain_causality_follows_the_flattened_order(encoder, sho
     for causality, same in (("plain", True), ("block", False)):
         model = built(encoder, token_causality=causality)
         known = items_of(model, encoder, shop)
-        other = known.tokens_RFD.clone()
-        other[:, -1] += torch.randn_like(other[:, -1])
-        both = (known, known._replace(tokens_RFD=other))
-        first = [model.states(k.tokens_RFD, k.channel_RD, *histories[:4]).tokens_BTFD[:, 0, 0] for k in both]
+        ids = known.tokens.id_RD
+        other = known.tokens._replace(id_RD=ids + torch.randn_like(ids))
+        both = (known, known._replace(tokens=other))
+        start = histories.layout.position_S == 0
+        first = [states_of(model, k, histories).tokens_SFD[start, 0] for k in both]
         assert torch.allclose(*first, atol=1e-5) == same
 
 
 @pytest.mark.parametrize("shape", SHAPES)
 def test_a_user_does_not_depend_on_who_shares_the_batch(shape, encoder, shop):
-    """Padding and other users change nothing: attention never crosses users."""
+    """Packing, padding and other users change nothing: attention never crosses users."""
     model = built(encoder, **shape)
     known = items_of(model, encoder, shop)
     lengths = np.array([1, 3, 4, 2])
     events = encode_events(shop, encoder)
     together = events.histories(shop.offsets[:4], lengths)
-    vectors = model.users(model.states(known.tokens_RFD, known.channel_RD, *together[:4]).items_BTD, together.length_B)
+    vectors = model.users(states_of(model, known, together).items_SD, together.layout)
     for user, length in enumerate(lengths):
         alone = events.histories(shop.offsets[user : user + 1], np.array([length]))
-        vector = model.users(model.states(known.tokens_RFD, known.channel_RD, *alone[:4]).items_BTD, alone.length_B)
+        assert alone.layout.whole and not together.layout.whole
+        vector = model.users(states_of(model, known, alone).items_SD, alone.layout)
         torch.testing.assert_close(vector[0], vectors[user], atol=1e-5, rtol=1e-4)
 
 
@@ -92,15 +99,95 @@ def test_varying_features_are_read_at_the_event(encoder, shop, histories: Histor
     model = built(encoder)
     known = items_of(model, encoder, shop)
     price = torch.tensor([1.0, 0.0])
-    dearer = histories._replace(value_BTN=histories.value_BTN + price)
-    first, second = (model.states(known.tokens_RFD, known.channel_RD, *h[:4]).items_BTD for h in (histories, dearer))
+    dearer = histories._replace(value_SN=histories.value_SN + price)
+    first, second = (states_of(model, known, h).items_SD for h in (histories, dearer))
     assert not torch.allclose(first, second)
 
 
-def test_no_item_and_unknown_items_have_null_tokens(encoder, shop):
+def test_no_item_has_null_tokens_only(encoder, shop):
+    model = built(encoder)
+    tokens = model.htfl.rows(encode_catalogue(encoder, shop.catalogue))
+    nulls = model.htfl.values.weight[model.htfl.starts[:-1]].clone()
+    image = [field.name for field in model.htfl.fields].index("image")
+    torch.testing.assert_close(tokens.feature_RGD[0], nulls)
+    torch.testing.assert_close(tokens.id_RD[0], model.htfl.ids.weight[0])
+    assert not torch.allclose(tokens.feature_RGD[1, image], nulls[image])
+
+
+def test_tokens_equal_a_plain_look_up_feature_by_feature(encoder, shop):
+    """Word by word and number by number, from the encoder's own arrays."""
+    model = built(encoder)
+    tokens = model.htfl.rows(encode_catalogue(encoder, shop.catalogue))
+    table = model.htfl.values.weight
+    encoded = encoder.encode(shop.catalogue.columns)
+    for g, field in enumerate(model.htfl.fields):
+        value, missing = encoded[field.name]
+        part = table[model.htfl.starts[g] : model.htfl.starts[g + 1]]
+        for row in range(len(shop.catalogue)):
+            if missing[row]:
+                expected = part[0]
+            elif field.kind == "numeric":
+                bucket = int(np.searchsorted(field.edges, value[row]))
+                expected = part[2 + bucket] + value[row].item() * part[1]
+            elif field.kind == "embedding":
+                expected = model.htfl.maps[str(g)](torch.from_numpy(value[row]))
+            else:
+                expected = part[value[row][value[row] > 0]].mean(0)
+            torch.testing.assert_close(tokens.feature_RGD[row + 1, g], expected)
+
+
+def test_some_rows_alone_are_as_among_all(encoder, shop):
+    """What sampled training and chunked inference rest on."""
     model = built(encoder)
     columns = encode_catalogue(encoder, shop.catalogue)
-    torch.testing.assert_close(model.htfl.rows(columns)[0], model.htfl.null_FD + model.htfl.kind_FD)
+    rows = torch.tensor([0, 3, 4, 17])
+    whole, part = model.items(columns), model.items(columns.take(rows))
+    for all_rows, some in zip(whole.tokens + whole[1:3], part.tokens + part[1:3], strict=True):
+        torch.testing.assert_close(all_rows[rows], some)
+
+
+def test_null_tokens_in_training_are_drawn_at_their_rates(encoder, shop):
+    model = built(encoder)
+    columns = encode_catalogue(encoder, shop.catalogue)
+    plain = model.htfl.rows(columns)
+    torch.manual_seed(0)
+    count = 300
+    features, ids = 0.0, 0.0
+    for _ in range(count):
+        dropped = model.htfl.rows(columns, id_rate=0.1, feature_rate=0.4)
+        features += (dropped.feature_RGD != plain.feature_RGD).any(-1).float().mean().item() / count
+        ids += (dropped.id_RD != plain.id_RD).any(-1).float().mean().item() / count
+    present = 1 - columns.missing_RF.float().mean(0)
+    assert abs(features - 0.4 * present[:-1].mean().item()) < 0.02
+    assert abs(ids - 0.1 * present[-1].item()) < 0.02
+
+
+def test_the_gradient_of_the_table_is_that_of_a_plain_sum(encoder, shop):
+    model = built(encoder).double()
+    columns = encode_catalogue(encoder, shop.catalogue)
+    table, bags = model.htfl.values.weight, columns.bags
+    weight = bags.weight_J.double()
+    token = torch.repeat_interleave(bags.count_T)
+    plain = torch.zeros(len(bags.count_T), table.shape[1], dtype=torch.float64)
+    plain = plain.index_add(0, token, weight[:, None] * table[bags.value_J])
+    ours = _Bag.apply(table, bags, weight)
+    torch.testing.assert_close(ours, plain)
+    pull = torch.randn_like(plain)
+    both = [torch.autograd.grad(sums, table, pull)[0] for sums in (ours, plain)]
+    torch.testing.assert_close(*both)
+
+
+@pytest.mark.parametrize("length", [[3, 1, 4], [2, 2]])
+def test_padding_and_packing_undo_each_other_and_so_do_their_gradients(length: list[int]):
+    lengths = torch.tensor(length)
+    layout = Layout(lengths, max(length), whole=len(set(length)) == 1)
+    x = torch.randn(sum(length), 5, requires_grad=True)
+    padded = layout.pad(x)
+    assert padded.shape == (len(length), max(length), 5)
+    torch.testing.assert_close(layout.pack(padded), x)
+    weight = torch.randn(sum(length), 5)
+    (layout.pack(padded * 2) * weight).sum().backward()
+    torch.testing.assert_close(x.grad, 2 * weight)
 
 
 def test_all_features_missing_still_ranks(shop: Sequences):
@@ -120,11 +207,11 @@ class PlainSASRec(nn.Module):
         self.ours = ours
 
     def forward(self, h: Histories, rows: torch.Tensor) -> torch.Tensor:
-        o, table = self.ours, self.ours.htfl.tokens[0].values.weight
-        seconds = torch.diff(h.time_BT, prepend=h.time_BT[:, :1], dim=1) // 1_000_000
+        o, table = self.ours, self.ours.htfl.ids.weight
+        time_BT, item_BT = (h.layout.pad(part[:, None])[..., 0] for part in (h.time_S, h.item_S))
+        seconds = torch.diff(time_BT, prepend=time_BT[:, :1], dim=1) // 1_000_000
         gap = (seconds[..., None] >= o.temporal.get_buffer("boundaries")).sum(-1)
-        null, kind = o.htfl.null_FD[0], o.htfl.kind_FD[0]
-        item = torch.where((rows[h.item_BT] == 0)[..., None], null, table[rows[h.item_BT]]) + kind
+        item = table[rows[item_BT]]
         x = o.item_norm(item + o.temporal.position.weight[: item.shape[1]] + o.temporal.gap.weight[gap])
         for block in o.item_blocks:
             q, k, v = block.qkv(x).chunk(3, -1)
@@ -137,7 +224,7 @@ class PlainSASRec(nn.Module):
             x = block.feed_norm(x + block.down(F.gelu(block.up(x))))
         head = o.heads[0][0]
         x = F.normalize(x + head.down(F.gelu(head.up(x))), dim=-1)
-        items = torch.where((rows == 0)[:, None], null, table[rows]) + kind
+        items = table[rows]
         return (x @ F.normalize(items, dim=-1).T + o.bias(items)[:, 0]) / o.config.temperature
 
 
@@ -152,9 +239,10 @@ def test_one_token_one_step_and_no_token_level_is_sasrec_with_cross_entropy(shop
     rows = len(shop.catalogue) + 1
     always = torch.full((rows,), -(2**62))
     lmp = LMP(LossConfig(window=1, token_weight=0.0), columns, always, torch.ones(rows))
-    items, histories, steps = model.items(columns), batch.histories(), batch.targets()
-    ours = lmp(model, items, model.states(items.tokens_RFD, items.channel_RD, *histories[:4]), steps)
-    logits = PlainSASRec(model)(histories, columns["item_id"][0][:, 0]).flatten(0, 1)[steps[0].state_N]
+    items, histories = model.items(columns), batch.histories()
+    drawn, _, steps = lmp.draw(histories.item_S, batch.targets(histories.layout))
+    ours = lmp(model, items, states_of(model, items, histories), drawn, steps)
+    logits = histories.layout.pack(PlainSASRec(model)(histories, columns.id_R))[steps[0].state_N]
     torch.testing.assert_close(ours, F.cross_entropy(logits, steps[0].target_N), atol=1e-4, rtol=1e-5)
     parameters = [p for name, p in model.named_parameters() if "token_" not in name]
     theirs = torch.autograd.grad(F.cross_entropy(logits, steps[0].target_N), parameters, allow_unused=True)
@@ -177,11 +265,19 @@ def test_the_whole_loss_reaches_every_parameter(candidates, baskets: Sequences):
     config = LossConfig(token_steps=2, candidates=candidates, token_candidates=10)
     lmp = LMP(config, columns, torch.full((rows,), -(2**62)), torch.ones(rows))
     (batch,) = batches.epoch(0)
-    items = model.items(columns)
-    states = model.states(items.tokens_RFD, items.channel_RD, *batch.histories()[:4])
-    lmp(model, items, states, batch.targets()).backward()
+    whole(model, columns, lmp, batch).backward()
     missed = {name for name, p in model.named_parameters() if p.grad is None or not p.grad.abs().any()}
     assert not missed
+
+
+def whole(model: HeterRec, columns: Columns, lmp: LMP, batch) -> torch.Tensor:
+    """The loss of a batch, put together as in training."""
+    dtype = model.taste.scale.dtype
+    histories = batch.histories()
+    steps = [step._replace(weight_N=step.weight_N.to(dtype)) for step in batch.targets(histories.layout)]
+    drawn, item_S, steps = lmp.draw(histories.item_S, steps)
+    items = model.items(columns if drawn.rows_R is None else columns.take(drawn.rows_R), drawn.newborn_S)
+    return lmp(model, items, states_of(model, items, histories._replace(item_S=item_S)), drawn, steps)
 
 
 def tiny(encoder: FeatureEncoder, shop: Sequences, **loss):
@@ -189,64 +285,52 @@ def tiny(encoder: FeatureEncoder, shop: Sequences, **loss):
     model = built(encoder, width=8).double()
     model.config = replace(model.config, dropout=0.0)
     rows = len(shop.catalogue) + 1
-    columns = {
-        name: (value.double() if value.is_floating_point() else value, missing)
-        for name, (value, missing) in encode_catalogue(encoder, shop.catalogue).items()
-    }
+    columns = encode_catalogue(encoder, shop.catalogue)
     settings = {"later_share": 1.0, "token_share": 1.0, "window": 3, **loss}
     lmp = LMP(LossConfig(**settings), columns, torch.full((rows,), -(2**62)), torch.ones(rows))
     batches = TrainingBatches(
         shop, encoder, steps=2, window=3, max_history=12, batch_events=60, epoch_events=None, seed=0
     )
-    batch = batches.epoch(0)[0]
-    histories = batch.histories()
-    histories = histories._replace(value_BTN=histories.value_BTN.double())
-    return model, columns, lmp, batch, histories
+    return model, columns, lmp, batches.epoch(0)[0]
 
 
 def test_lmp_equals_a_plain_loop_over_windows_steps_and_positions(encoder, shop):
     """Item level, in float64: window by window, each over its positions, nothing weighted cleverly."""
-    model, columns, lmp, batch, histories = tiny(encoder, shop, token_weight=0.0, step_decay=0.5)
-    items, steps = model.items(columns), batch.targets()
-    states = model.states(items.tokens_RFD, items.channel_RD, *histories[:4])
-    ours = lmp(model, items, states, [step._replace(weight_N=step.weight_N.double()) for step in steps])
-    total, length = torch.zeros((), dtype=torch.float64), states.items_BTD.shape[1]
-    for k, step in enumerate(steps):
+    model, columns, lmp, batch = tiny(encoder, shop, token_weight=0.0, step_decay=0.5)
+    ours = whole(model, columns, lmp, batch)
+    items, histories = model.items(columns), batch.histories()
+    layout, states = histories.layout, states_of(model, items, histories)
+    total = torch.zeros((), dtype=torch.float64)
+    first_of = torch.cat([torch.zeros(1), layout.length_B.cumsum(0)]).long().tolist()
+    for k, step in enumerate(batch.targets(layout)):
         at = {int(state): n for n, state in enumerate(step.state_N)}
         means = []
-        for user in range(len(batch.length)):
-            mine = [p for p in range(length) if user * length + p in at]
+        for user, length in enumerate(layout.length_B.tolist()):
+            mine = [event for event in range(first_of[user], first_of[user] + length) if event in at]
             size = min(3, len(mine))
             for first in range(len(mine) - size + 1 if mine else 0):
                 losses = []
-                for p in mine[first : first + size]:
-                    n = at[user * length + p]
-                    logits = model.towards(states.items_BTD[user, p], k) @ items.items_RD.T
-                    masked = step.mask_item[step.mask_row == n]
-                    logits = logits.index_fill(0, masked, -torch.inf)
+                for event in mine[first : first + size]:
+                    n = at[event]
+                    logits = model.towards(states.items_SD[event], k) @ items.items_RD.T + items.bias_R
+                    logits = logits.index_fill(0, step.mask_item[step.mask_row == n], -torch.inf)
                     losses.append(F.cross_entropy(logits[None], step.target_N[n][None]))
                 means.append(torch.stack(losses).mean())
         total = total + 0.5**k * torch.stack(means).mean()
     torch.testing.assert_close(ours, total / 1.5, rtol=1e-6, atol=1e-6)
 
 
-def test_gradients_are_those_of_the_loss(encoder, shop):
+@pytest.mark.parametrize("candidates", [None, 8])
+def test_gradients_are_those_of_the_loss(candidates, encoder, shop):
     """`gradcheck` of the whole loss, at both levels, through the parameters where its own backward begins."""
-    model, columns, lmp, batch, histories = tiny(encoder, shop, token_weight=0.5, token_candidates=8)
-    steps = [step._replace(weight_N=step.weight_N.double()) for step in batch.targets()]
-    names = ["taste.lag", "taste.scale", "item_side.scale", "fuse.gate_F", "htfl.null_FD", "item_norm.weight"]
+    model, columns, lmp, batch = tiny(encoder, shop, token_weight=0.5, token_candidates=8, candidates=candidates)
+    names = ["taste.lag", "taste.scale", "item_side.scale", "item_side.tower_FDD", "fuse.gate_F", "htfl.values.weight"]
     parameters = dict(model.named_parameters())
 
     def loss(*values: torch.Tensor) -> torch.Tensor:
         torch.manual_seed(0)
         given = dict(zip(names, values, strict=True))
-
-        def whole(module, *_):
-            items = module.items(columns)
-            states = module.states(items.tokens_RFD, items.channel_RD, *histories[:4])
-            return lmp(module, items, states, steps)
-
-        holder = Holder(model, whole)
+        holder = Holder(model, lambda module: whole(module, columns, lmp, batch))
         return torch.func.functional_call(holder, {f"model.{name}": value for name, value in given.items()}, ())
 
     values = tuple(parameters[name].detach().clone().requires_grad_() for name in names)
@@ -269,7 +353,7 @@ def test_taste_is_the_mean_of_what_came_so_far_the_latest_heaviest():
     with torch.no_grad():
         taste.lag.add_(0.1 * torch.randn(6))
     channel = torch.randn(2, 5, 4, dtype=torch.float64)
-    found = taste(channel)
+    found = taste(channel.flatten(0, 1), Layout.rectangle(2, 5, channel.device)).view(2, 5, 4)
     for t in range(5):
         weight = taste.lag[: t + 1].softmax(0)
         expected = sum(weight[t - j] * channel[:, j] for j in range(t + 1))
