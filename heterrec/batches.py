@@ -155,6 +155,13 @@ class TrainingBatch:
     start: Ints
     length: Ints
     draws_EK: Tensor
+    weight: float = 1.0
+
+    def part(self, number: int, parts: int) -> "TrainingBatch":
+        """Every `parts`-th list, from `number` on; where there are too few, one list that weighs nothing."""
+        own = slice(number, None, parts) if number < len(self.length) else slice(0, 1)
+        weight = float(number < len(self.length))
+        return TrainingBatch(self.source, self.start[own], self.length[own], self.draws_EK, weight)
 
     def histories(self) -> Histories:
         return self.source.events.histories(self.start, self.length)
@@ -181,7 +188,7 @@ class TrainingBatch:
         other = torch.where(index < ahead_N[row], source.events.item_E[index], source.target_item_E[index])
         kept = other != target_N[row]
         count_N = torch.bincount(list_N, minlength=layout.batch)[list_N]
-        weight_N = window_weights(layout.position_S[state_N], count_N, source.window)
+        weight_N = window_weights(layout.position_S[state_N], count_N, source.window) * self.weight
         return Step(state_N, target_N, weight_N.float(), source.events.time_E[drawn_N], row[kept], other[kept])
 
 

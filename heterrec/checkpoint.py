@@ -9,6 +9,8 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from heterrec.optimiser import Optimiser
+
 NAME = "checkpoint.pt"
 
 
@@ -28,14 +30,13 @@ class Progressed:
     curve: list[dict[str, Any]] = field(default_factory=list)
 
 
-def save(scratch: Path, identity: str, model: nn.Module, optimiser: torch.optim.Optimizer, done: Progressed) -> None:
+def save(scratch: Path, identity: str, model: nn.Module, optimiser: Optimiser, done: Progressed) -> None:
     """Replace the checkpoint in `scratch` in one step. `identity` says of which run it is."""
     scratch.mkdir(parents=True, exist_ok=True)
     state = {
         "identity": identity,
         "model": model.state_dict(),
         "optimiser": optimiser.state_dict(),
-        "rng": torch.get_rng_state(),
         "epoch": done.epoch,
         "losses": done.losses,
         "lists": done.lists,
@@ -50,7 +51,7 @@ def save(scratch: Path, identity: str, model: nn.Module, optimiser: torch.optim.
     os.replace(partial, scratch / NAME)
 
 
-def load(scratch: Path, identity: str, model: nn.Module, optimiser: torch.optim.Optimizer) -> Progressed:
+def load(scratch: Path, identity: str, model: nn.Module, optimiser: Optimiser) -> Progressed:
     """Restore the last checkpoint in `scratch`, or start anew where there is none.
 
     Raises `ValueError` where it belongs to another recipe or other data.
@@ -63,7 +64,6 @@ def load(scratch: Path, identity: str, model: nn.Module, optimiser: torch.optim.
         raise ValueError(f"{path}: is of another recipe or other data. Delete it, or give the run its own folder.")
     model.load_state_dict(state["model"])
     optimiser.load_state_dict(state["optimiser"])
-    torch.set_rng_state(state["rng"])
     return Progressed(
         epoch=state["epoch"],
         losses=state["losses"],

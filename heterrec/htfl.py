@@ -198,7 +198,7 @@ class HTFL(nn.Module):
         id_R = columns.id_R
         if id_rate:
             id_R = id_R.masked_fill(torch.rand(len(id_R), device=id_R.device) < id_rate, 0)
-        id_RD = F.embedding(id_R, self.ids.weight)
+        id_RD = self.ids(id_R)
         if not self.fields:
             return Tokens(id_RD[:, None][:, :0], id_RD)
         rows, features = len(columns), len(self.fields)

@@ -17,6 +17,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
+from heterrec import distributed
 from heterrec.htfl import Columns
 from heterrec.model import HeterRec, Items, States
 from heterrec.recipes import LossConfig
@@ -73,7 +74,7 @@ class _FullSoftmax(torch.autograd.Function):
         never = torch.nonzero(since_C == NEVER)[:, 0]
         # To compare all candidates' times with all states' is dear, and in vain where all are there from the start.
         opened = torch.where(since_C == NEVER, -NEVER, since_C).amax()
-        dated = bool(len(until_S)) or bool(opened > step.time_N.amin())
+        dated = bool(len(until_S)) or bool((opened > step.time_N).any())
         # Ranks in place of times: a quarter of the memory to compare.
         moments, ranks = torch.unique(torch.cat([since_C, until_S]), return_inverse=True)
         now_N = torch.searchsorted(moments, step.time_N, right=True).to(torch.int32)
@@ -124,23 +125,23 @@ def full_infonce(
     until_S: Tensor,
     chunk: int = 256,
 ) -> Tensor:
-    """Weighted mean of InfoNCE over all candidates.
+    """Weighted sum of InfoNCE over all candidates.
 
     `since_C` is the time from which one is a candidate, `until_S` the time from which the last S no longer are; the
     positive always is one.
     """
     total: Tensor = _FullSoftmax.apply(query_ND, item_CD, bias_C, step, since_C, until_S, chunk)  # type: ignore[no-untyped-call]
-    return total / step.weight_N.sum()
+    return total
 
 
 def sampled_infonce(positive_N: Tensor, negative_NC: Tensor, banned_NC: Tensor, weight_N: Tensor) -> Tensor:
-    """Weighted mean of InfoNCE against C drawn candidates, from the logits.
+    """Weighted sum of InfoNCE against C drawn candidates, from the logits.
 
     Of those of the candidates the log of how often each is expected among the drawn has been taken (logQ).
     `banned_NC` marks candidates that are no negatives of a state (its positive, the user's other targets).
     """
     logits = torch.cat([positive_N[:, None], negative_NC.masked_fill(banned_NC, -torch.inf)], dim=1)
-    return (weight_N * (logits.logsumexp(1) - positive_N)).sum() / weight_N.sum()
+    return (weight_N * (logits.logsumexp(1) - positive_N)).sum()
 
 
 class Drawn(NamedTuple):
@@ -233,18 +234,17 @@ class LMP:
 
     def __call__(self, model: HeterRec, items: Items, states: States, drawn: Drawn, steps: Sequence[Step]) -> Tensor:
         """`LMP_item + token_weight * mean over features of LMP_feature` [F]; the weight is [I]."""
-        used = [(k, step) for k, step in enumerate(steps) if len(step.state_N)]
-        each = [
-            self._item(model, items, drawn, states.items_SD, k, _share(step, self.config.later_share if k else 1))
-            for k, step in used
-        ]
-        decay = [self.config.step_decay**k for k, _ in used]
-        loss = torch.stack([weight * part for weight, part in zip(decay, each, strict=True)]).sum() / sum(decay)
+        shares = [_share(step, self.config.later_share if k else 1) for k, step in enumerate(steps)]
+        weights = [distributed.mean(step.weight_N.sum()) for step in shares]
+        used = [(k, step, weight) for k, (step, weight) in enumerate(zip(shares, weights, strict=True)) if weight > 0]
+        decay = [self.config.step_decay**k for k, _, _ in used]
+        each = [self._item(model, items, drawn, states.items_SD, k, step) / weight for k, step, weight in used]
+        loss = torch.stack([factor * part for factor, part in zip(decay, each, strict=True)]).sum() / sum(decay)
         if not self.config.token_weight or states.tokens_SFD is None:
             return loss
         level = [
-            self._token(model, items, drawn, states.tokens_SFD, k, _share(step, self.config.token_share))
-            for k, step in used
+            self._token(model, items, drawn, states.tokens_SFD, k, _share(steps[k], self.config.token_share))
+            for k, _, _ in used
             if k < self.config.token_steps
         ]
         return loss + self.config.token_weight * torch.stack(level).mean()
@@ -293,14 +293,14 @@ class LMP:
                 classes = model.item_side.tower(model.htfl.classes(f), f)  # type: ignore[union-attr]
                 logits = query @ F.normalize(classes, dim=-1).T
                 each = F.cross_entropy(logits, label[target], reduction="none")
-                losses.append((weight * each).sum() / weight.sum().clamp(min=1e-6))
-                continue
-            if weight.any():
+                total = (weight * each).sum()
+            else:
                 tower = F.normalize(model.item_side.tower(known[:, f], f), dim=-1)  # type: ignore[union-attr]
                 positive, negative = tower[: len(target)], tower[len(target) :]
                 banned = label[target][:, None] == label[token]
                 logits = query @ negative.T - log_expected
-                losses.append(sampled_infonce((query * positive).sum(-1), logits, banned, weight))
+                total = sampled_infonce((query * positive).sum(-1), logits, banned, weight)
+            losses.append(total / distributed.mean(weight.sum()).clamp(min=1e-6))
         return torch.stack(losses).mean()
 
     @staticmethod

@@ -57,14 +57,15 @@ class Ranking:
         return {f"{metric}@{k}": self.mean(metric, k) for metric in metrics for k in ks}
 
 
-def rank(scores: Scores, sequences: Sequences, queries: Queries, *, chunk: int = 256) -> Ranking:
-    """Rank the targets of `queries` among all V items of the catalogue, `chunk` queries at a time.
+def rank(scores: Scores, sequences: Sequences, queries: Queries, *, chunk_scores: int = 2**25) -> Ranking:
+    """Rank the targets of `queries` among all V items of the catalogue, with `chunk_scores` at a time in memory.
 
     No candidates are: the query's other targets, items that were not available at the time of the target, and,
     where `sequences.repeats` is False, items seen in the history.
     """
     pairs: list[tuple[int, int, int]] = []
     available = sequences.catalogue.available_at
+    chunk = max(1, min(256, chunk_scores // len(available)))
     for first in range(0, len(queries), chunk):
         numbers = np.arange(first, min(first + chunk, len(queries)))
         found = scores(numbers)

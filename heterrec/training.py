@@ -1,4 +1,4 @@
-"""The training loop: seeds, AdamW, early stop by validation NDCG@10, checkpoints, exact resumption."""
+"""The training loop: seeds, early stop by validation NDCG@10, checkpoints, exact resumption."""
 
 import hashlib
 import math
@@ -10,8 +10,9 @@ from typing import Any, NamedTuple, Protocol
 import numpy as np
 import torch
 from torch import Tensor, nn
+from torch.nn.parallel import DistributedDataParallel
 
-from heterrec import checkpoint
+from heterrec import checkpoint, distributed
 from heterrec.batches import Events, TrainingBatch, TrainingBatches, encode_events
 from heterrec.encoder import FeatureEncoder
 from heterrec.htfl import Columns, encode_catalogue
@@ -19,12 +20,11 @@ from heterrec.inference import embeddings, product, vectors
 from heterrec.lmp import LMP, NEVER
 from heterrec.metrics import rank
 from heterrec.model import HeterRec
+from heterrec.optimiser import Optimiser
 from heterrec.recipes import TrainConfig
 from heterrec.sequences import Queries, Sequences
 
 ALWAYS = np.iinfo(np.int64).min
-GATE_PACE = 10.0
-"""See `_optimiser`."""
 
 
 class Update(NamedTuple):
@@ -73,9 +73,33 @@ def train(
 
     With `scratch`, goes on from the checkpoint there and writes one after each epoch and every `checkpoint_seconds`
     within; a run that was killed ends with the very weights and losses of one that was not (on one machine, on a
-    CPU). Raises `ValueError` where the data has nothing to learn from.
+    CPU). Under `torchrun` all processes train one model, each on its part of every batch. Raises `ValueError` where
+    the data has nothing to learn from.
     """
-    return _Run(sequences, config, scratch, progress, device, checkpoint_seconds).run()
+    with distributed.together(device) as own:
+        return _Run(sequences, config, scratch, progress, own, checkpoint_seconds).run()
+
+
+class Objective(nn.Module):
+    """The loss of a batch, of this process's part of it, from the events to one number."""
+
+    def __init__(self, model: HeterRec, loss: LMP, columns: Columns) -> None:
+        super().__init__()
+        self.model, self.loss, self.columns = model, loss, columns
+
+    def forward(self, batch: TrainingBatch, seed: int) -> Tensor:
+        torch.manual_seed(seed)
+        part = batch.part(distributed.rank(), distributed.world())
+        histories = part.histories()
+        drawn, item_S, steps = self.loss.draw(histories.item_S, part.targets(histories.layout))
+        columns = self.columns if drawn.rows_R is None else self.columns.take(drawn.rows_R)
+        items = self.model.items(columns, drawn.newborn_S)
+        if distributed.world() > 1:
+            # The item side is the same for all processes, so that their gradients belong to one model.
+            torch.manual_seed(seed + distributed.rank())
+        states = self.model.states(items.tokens, items.channel_RD, histories._replace(item_S=item_S))
+        loss: Tensor = self.loss(self.model, items, states, drawn, steps)
+        return loss
 
 
 class _Run:
@@ -116,14 +140,17 @@ class _Run:
         self.events: Events = encode_events(sequences, self.encoder, device)
         self.validation = _sample(sequences.queries("validation"), config.validation_queries, config.seed)
         self.model = HeterRec(config.model, self.encoder).to(device)
-        self.optimiser = _optimiser(self.model, config)
-        self.loss = LMP(
+        self.optimiser = Optimiser(self.model, config)
+        loss = LMP(
             config.loss,
             self.columns,
             torch.from_numpy(_since(sequences, config.loss.only_available)).to(device),
             torch.from_numpy(np.append(0, counts)).to(device),
             int(sequences.time[sequences.split == 0].min()),
         )
+        self.objective: nn.Module = Objective(self.model, loss, self.columns)
+        if distributed.world() > 1:
+            self.objective = DistributedDataParallel(self.objective, find_unused_parameters=True)
 
     def run(self) -> Trained:
         self.identity = self._identity()
@@ -140,23 +167,20 @@ class _Run:
         )
 
     def _save(self, done: checkpoint.Progressed) -> None:
-        if self.scratch is not None:
+        if self.scratch is not None and distributed.rank() == 0:
             checkpoint.save(self.scratch, self.identity, self.model, self.optimiser, done)
 
     def _epoch(self, done: checkpoint.Progressed) -> None:
         started = saved = time.monotonic()
         before = done.seconds
-        # In the middle of an epoch the checkpoint has brought the generator's state along.
-        if not done.losses:
-            torch.manual_seed(int(np.random.default_rng([self.config.seed, done.epoch, 1]).integers(2**62)))
         self.model.train()
         batches = self.batches.epoch(done.epoch)
         for step in range(len(done.losses), len(batches)):
-            done.losses.append(self._step(batches[step], done.epoch + step / len(batches)))
+            done.losses.append(self._step(batches[step], done.epoch, step, len(batches)))
             done.lists += len(batches[step].length)
             now = time.monotonic()
             done.seconds = before + now - started
-            if self.progress is not None:
+            if self.progress is not None and distributed.rank() == 0:
                 self.progress(self._update(done, len(batches)))
             if now - saved > self.checkpoint_seconds:
                 self._save(done)
@@ -179,36 +203,24 @@ class _Run:
         )
         done.losses, done.lists, done.seconds = [], 0, 0.0
 
-    def _step(self, batch: TrainingBatch, epochs_done: float) -> float:
-        loss = self._loss(batch)
-        self.optimiser.zero_grad(set_to_none=True)
-        loss.backward()  # type: ignore[no-untyped-call]
-        nn.utils.clip_grad_norm_(self.model.parameters(), self.config.clip)
-        rate = self.config.learning_rate * _schedule(epochs_done / self.config.epochs, self.config.warmup)
-        for group in self.optimiser.param_groups:
-            group["lr"] = group["pace"] * rate
-        self.optimiser.step()
-        value = loss.item()
+    def _step(self, batch: TrainingBatch, epoch: int, step: int, steps: int) -> float:
+        # Chance depends on the place of the step alone: a run that goes on from here needs no generator's state.
+        seed = int(np.random.default_rng([self.config.seed, epoch, step]).integers(2**62))
+        loss: Tensor = self.objective(batch, seed)
+        done = (epoch + step / steps) / self.config.epochs
+        self.optimiser.step(loss, _schedule(done, self.config.warmup))
+        value = distributed.mean(loss).item()
         if not math.isfinite(value):
-            raise FloatingPointError(f"training: loss {value} after {epochs_done:.2f} epochs; lower the learning_rate")
+            raise FloatingPointError(f"training: loss {value} in epoch {epoch + 1}; lower the learning_rate")
         return value
 
-    def _loss(self, batch: TrainingBatch) -> Tensor:
-        histories = batch.histories()
-        drawn, item_S, steps = self.loss.draw(histories.item_S, batch.targets(histories.layout))
-        columns = self.columns if drawn.rows_R is None else self.columns.take(drawn.rows_R)
-        items = self.model.items(columns, drawn.newborn_S)
-        states = self.model.states(items.tokens, items.channel_RD, histories._replace(item_S=item_S))
-        loss: Tensor = self.loss(self.model, items, states, drawn, steps)
-        return loss
-
     def _validate(self) -> float | None:
-        if not len(self.validation):
-            return None
-        users = vectors(self.model, self.columns, self.events, self.validation)
-        return rank(product(users, embeddings(self.model, self.columns)), self.sequences, self.validation).mean(
-            "ndcg", 10
-        )
+        found = None
+        if len(self.validation) and distributed.rank() == 0:
+            users = vectors(self.model, self.columns, self.events, self.validation)
+            scores = product(users, embeddings(self.model, self.columns))
+            found = rank(scores, self.sequences, self.validation).mean("ndcg", 10)
+        return distributed.told(found, self.device)
 
     def _update(self, done: checkpoint.Progressed, steps: int) -> Update:
         step = len(done.losses)
@@ -232,26 +244,6 @@ class _Run:
         for array in (self.sequences.row, self.sequences.time, self.sequences.basket, self.sequences.split):
             digest.update(array.tobytes())
         return digest.hexdigest()
-
-
-def _optimiser(model: HeterRec, config: TrainConfig) -> torch.optim.Optimizer:
-    """AdamW; feature parameters decay on their own, and ID embeddings, biases and norms not at all.
-
-    Gates and scales, single numbers that say how far a feature or a channel counts, learn GATE_PACE times as fast:
-    where features tell nothing they must be out of the way before the rest has learned from them (ours).
-    """
-    groups: dict[tuple[float, float], list[nn.Parameter]] = {}
-    for name, parameter in model.named_parameters():
-        feature = name.startswith(("htfl.values", "htfl.maps", "item_side", "token_", "fuse"))
-        decay = config.feature_weight_decay if feature else config.weight_decay
-        plain = parameter.ndim < 2 or name in ("htfl.ids.weight", "item_side.tower_FDD")
-        pace = GATE_PACE if name.endswith(("gate_F", "gate_G", "scale")) else 1.0
-        groups.setdefault((0.0 if plain else decay, pace), []).append(parameter)
-    return torch.optim.AdamW(
-        [{"params": each, "weight_decay": decay, "pace": pace} for (decay, pace), each in groups.items()],
-        lr=config.learning_rate,
-        fused=True,
-    )
 
 
 def _schedule(done: float, warmup: float) -> float:

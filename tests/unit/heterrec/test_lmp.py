@@ -64,7 +64,7 @@ def test_full_infonce_equals_a_loop_and_so_do_its_gradients(chunk: int, since: l
     pairs = [(0, 2), (0, 5), (3, 1), (6, 4)]
     step = step_of([1, 2, 3, 4, 5, 1, 4], weight, [0, 5, 5, 3, 9, 10, 7], pairs)
     step = step._replace(weight_N=step.weight_N.double())
-    ours = full_infonce(query, item, bias, step, since, since[:0], chunk)
+    ours = full_infonce(query, item, bias, step, since, since[:0], chunk) / step.weight_N.sum()
     theirs = reference(query, item, bias, step, since)
     torch.testing.assert_close(ours, theirs)
     for a, b in zip(
@@ -202,6 +202,6 @@ def test_items_that_came_later_stand_without_their_id_for_their_first_days(candi
     drawn, _, (renumbered,) = lmp.draw(torch.arange(7), [step])
     assert drawn.newborn_S.tolist() == newborn
     known = Items(Tokens(items, items), items, torch.zeros(len(items), dtype=torch.float64), items)
-    ours = lmp._item(Towards(), known, drawn, query, 0, renumbered)
+    ours = lmp._item(Towards(), known, drawn, query, 0, renumbered) / step.weight_N.sum()
     theirs = newborn_reference(query, items, step, since.tolist(), newborn, 17 * DAY)
     torch.testing.assert_close(ours, theirs, atol=0.02 if candidates else 1e-9, rtol=0, check_dtype=False)

@@ -54,7 +54,7 @@ def test_ranking_equals_brute_force(baskets: Sequences, split: str, repeats: boo
     sequences = replace(baskets, repeats=repeats)
     queries = sequences.queries(split)
     scores = np.random.default_rng(0).integers(0, 8, (len(queries), len(sequences.catalogue))).astype(np.float32)
-    ranking = rank(lambda index: scores[index], sequences, queries, chunk=3)
+    ranking = rank(lambda index: scores[index], sequences, queries, chunk_scores=3 * len(sequences.catalogue))
     expected = brute_force(sequences, split, scores, 5)
     for name, value in expected.items():
         assert ranking.mean(name, 5) == pytest.approx(value)

@@ -1,0 +1,62 @@
+"""Several processes that train one model, each on its part of every batch.
+
+Started by `torchrun`, which tells each who it is; a process alone needs none of this and pays nothing for it.
+"""
+
+import os
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+import torch
+from torch import Tensor
+from torch import distributed as dist
+
+
+@contextmanager
+def together(device: str) -> Iterator[str]:
+    """The device of this process, while it stands in a group with those that `torchrun` started beside it."""
+    if int(os.environ.get("WORLD_SIZE", "1")) == 1:
+        yield device
+        return
+    on_gpu = device.startswith("cuda")
+    if on_gpu:
+        device = f"cuda:{os.environ['LOCAL_RANK']}"
+        torch.cuda.set_device(device)
+    dist.init_process_group("nccl" if on_gpu else "gloo")
+    try:
+        yield device
+    finally:
+        dist.destroy_process_group()
+
+
+def world() -> int:
+    """How many processes train."""
+    return dist.get_world_size() if dist.is_initialized() else 1
+
+
+def rank() -> int:
+    """Number of this process; 0 validates, keeps checkpoints and tells of progress."""
+    return dist.get_rank() if dist.is_initialized() else 0
+
+
+def mean(value: Tensor) -> Tensor:
+    """Mean over the processes, without a gradient.
+
+    A sum over all states divided by the mean of the processes' weights is, after DDP has taken the mean of the
+    gradients, the mean over the states of all processes.
+    """
+    if world() == 1:
+        return value
+    total = value.detach().clone()
+    dist.all_reduce(total)
+    return total / world()
+
+
+def told(value: float | None, device: str) -> float | None:
+    """What process 0 says, to all."""
+    if world() == 1:
+        return value
+    said = torch.tensor([float("nan") if value is None else value], dtype=torch.float64, device=device)
+    dist.broadcast(said, 0)
+    heard = float(said.item())
+    return None if heard != heard else heard
