@@ -12,7 +12,7 @@ export FEAST_USAGE := False
 # Every step is a process of its own: without cached bytecode each would compile its libraries again.
 unexport PYTHONDONTWRITEBYTECODE
 
-.PHONY: help setup run test serve compile check format lock clean bench-features-pay bench-quality
+.PHONY: help setup run test serve compile check format lock clean bench-features-pay bench-quality bench-train
 
 help:  ## list the targets
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | awk -F':.*## ' '{printf "  make %-19s %s\n", $$1, $$2}'
@@ -52,6 +52,9 @@ bench-features-pay: setup  ## HeterRec against item-ID-only on the marketplace a
 
 bench-quality: setup  ## models on one data set; DATASET=amazon_beauty SEEDS=3 BUDGET=fast|full ROWS=sasrec,heterrec|all
 	@OMP_WAIT_POLICY=PASSIVE $(PYTHON) -m benchmarks.quality --dataset $(DATASET) --seeds $(SEEDS) --budget $(BUDGET) --rows $(ROWS)
+
+bench-train: setup  ## a step of training: HeterRec against item ID only, packed against padded, growth
+	@OMP_WAIT_POLICY=PASSIVE $(PYTHON) -m benchmarks.speed
 
 clean:  ## remove the workspace (runs, artifacts, stores, models); keeps .venv
 	rm -rf var build

@@ -76,6 +76,7 @@ def main() -> None:
     parser.add_argument("--seeds", type=int, default=1)
     parser.add_argument("--budget", choices=("fast", "full"), default="fast")
     parser.add_argument("--rows", default=",".join(MAIN), help=f"of {', '.join(ROWS)}; or all")
+    parser.add_argument("--kept", action="store_true", help="train nothing: report the rows that are done")
     options = parser.parse_args()
     names = list(ROWS) if options.rows == "all" else options.rows.split(",")
     if unknown := [name for name in names if name not in ROWS]:
@@ -86,7 +87,7 @@ def main() -> None:
     for seed in range(options.seeds):
         for name in names:
             if seed == 0 or name in MAIN:
-                bench.row(name, seed)
+                bench.row(name, seed, kept=options.kept)
     bench.report()
 
 
@@ -107,13 +108,15 @@ class Bench:
         self.pairs: Ranking = found.pop("ranking")
         self.made["popularity"] = [{"seed": 0, "ranks": self.pairs.rank, **found}]
 
-    def row(self, name: str, seed: int) -> None:
-        """Train and rank, or take what was made before by the same recipe."""
+    def row(self, name: str, seed: int, *, kept: bool = False) -> None:
+        """Train and rank, or take what was made before by the same recipe; with `kept` only that."""
         _, recipe, change = ROWS[name]
         config = change(by_name(recipe if self.budget == "fast" else f"{recipe}_full", seed=seed))
         key = hashlib.sha256((config.to_json() + code_digest("heterrec.training")).encode()).hexdigest()[:16]
         place = self.folder / f"{name}-{seed}-{key}"
         if not (place / "row.json").is_file():
+            if kept:
+                return
             place.mkdir(exist_ok=True)
             self._train(name, seed, config, place)
         found = json.loads((place / "row.json").read_text())

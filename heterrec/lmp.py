@@ -243,7 +243,7 @@ class LMP:
         if not self.config.token_weight or states.tokens_SFD is None:
             return loss
         level = [
-            self._token(model, items, drawn, states.tokens_SFD, k, _share(steps[k], self.config.token_share))
+            self.token_level(model, items, drawn, states.tokens_SFD, k, _share(steps[k], self.config.token_share))
             for k, _, _ in used
             if k < self.config.token_steps
         ]
@@ -276,7 +276,9 @@ class LMP:
         negative_NC = torch.addmm(items.bias_R[candidate] - expected, query, negative.T)
         return sampled_infonce(positive_N, negative_NC, banned, step.weight_N)
 
-    def _token(self, model: HeterRec, items: Items, drawn: Drawn, states_SFD: Tensor, k: int, step: Step) -> Tensor:
+    def token_level(
+        self, model: HeterRec, items: Items, drawn: Drawn, states_SFD: Tensor, k: int, step: Step
+    ) -> Tensor:
         """Mean over the features' LMP: token states regrouped by feature, against that feature's tower [F]."""
         columns = self.columns
         rows = drawn.rows_R

@@ -5,10 +5,15 @@ steps) is derived from it in training.
 """
 
 import json
+import math
 from dataclasses import asdict, dataclass, field, replace
 from typing import Any, Literal
 
 Tokens = Literal["flatten", "sum"]
+FEATURE_SHARE = 0.6
+"""Feature tokens that are null in training, against dropout."""
+FULL_CATALOGUE, SAMPLED = 100_000, 4096
+"""Items up to which all of them are candidates at each step of training, and how many are drawn beyond."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -95,8 +100,12 @@ class TrainConfig:
 
     model: ModelConfig = field(default_factory=ModelConfig)
     loss: LossConfig = field(default_factory=LossConfig)
+    sized: bool = False
+    """Derive from the data what depends on it; see `sized`."""
     seed: int = 0
-    epochs: int = 100
+    epochs: int = 10
+    least_steps: int = 0
+    """Steps of training that small data gets at least, by more epochs."""
     patience: int = 8
     """Epochs without a better validation NDCG@10 after which training stops."""
     epoch_events: int | None = None
@@ -110,6 +119,8 @@ class TrainConfig:
     feature_weight_decay: float = 0.1
     clip: float = 1.0
     validation_queries: int = 2000
+    warm_start: bool = False
+    """Begin with the champion's weights, where there is one: for scheduled retraining."""
     shuffle_targets: bool = False
     """Train towards another item in place of each target (a fixed permutation): a model that is bad by
     construction, to prove that the gate blocks it."""
@@ -136,9 +147,26 @@ class TrainConfig:
             raise ValueError(f"config: {error}; compare heterrec/recipes.py") from error
 
 
+def sized(config: TrainConfig, *, items: int, events: int) -> TrainConfig:
+    """The recipe with its sizes for a catalogue of `items` of which `events` are learned from.
+
+    Dropout: much where an item is seldom seen, as what is learned of it is then mostly chance (.5 at 11 events an
+    item, .1 at 300). A batch: as the item side is computed once a step, the more items, the more events share it.
+    Candidates: the whole catalogue up to 100,000 items, then so many that the cost of a step no longer grows.
+    """
+    if not config.sized:
+        return config
+    dropout = min(0.5, max(0.1, 1.7 * (items / events) ** 0.5))
+    model = replace(config.model, dropout=round(dropout, 2), feature_dropout=round(FEATURE_SHARE * dropout, 2))
+    batch_events = 2 ** round(math.log2(min(4096, max(512, items / 12))))
+    candidates = config.loss.candidates or (SAMPLED if items > FULL_CATALOGUE else None)
+    loss = replace(config.loss, candidates=candidates)
+    return replace(config, sized=False, model=model, loss=loss, batch_events=batch_events)
+
+
 def heterrec(*, seed: int = 0) -> TrainConfig:
     """HeterRec with all its parts."""
-    return TrainConfig(seed=seed)
+    return TrainConfig(seed=seed, sized=True, least_steps=1500)
 
 
 def sasrec(*, seed: int = 0) -> TrainConfig:
@@ -170,7 +198,7 @@ def hstu(*, seed: int = 0) -> TrainConfig:
 
 def fast(config: TrainConfig) -> TrainConfig:
     """The same model on the budget of the pipeline's default run: minutes on two cores."""
-    return replace(config, epochs=8, patience=6, epoch_events=100_000, validation_queries=1000)
+    return replace(config, epochs=8, least_steps=0, patience=6, epoch_events=100_000, validation_queries=1000)
 
 
 RECIPES = {"heterrec": heterrec, "sasrec": sasrec, "sasrec_features": sasrec_features, "hstu": hstu}
@@ -183,6 +211,12 @@ def by_name(name: str, *, seed: int = 0) -> TrainConfig:
         raise ValueError(f"recipe {name!r} is unknown, expected one of {sorted(RECIPES)}, each also with _full")
     config = recipe(seed=seed)
     return config if name.endswith("_full") else fast(config)
+
+
+def warm(config: TrainConfig) -> TrainConfig:
+    """The same recipe from the champion on: a third of the learning rate and half of the epochs."""
+    epochs = max(1, config.epochs // 2)
+    return replace(config, warm_start=True, epochs=epochs, learning_rate=config.learning_rate / 3)
 
 
 def with_shuffled_targets(config: TrainConfig) -> TrainConfig:

@@ -21,8 +21,9 @@ from heterrec.lmp import LMP, NEVER
 from heterrec.metrics import rank
 from heterrec.model import HeterRec
 from heterrec.optimiser import Optimiser
-from heterrec.recipes import TrainConfig
+from heterrec.recipes import TrainConfig, sized
 from heterrec.sequences import Queries, Sequences
+from heterrec.warm_start import begin_from
 
 ALWAYS = np.iinfo(np.int64).min
 
@@ -42,6 +43,13 @@ class Update(NamedTuple):
     """Of the last finished epoch."""
 
 
+class Champion(NamedTuple):
+    """A trained model that another begins from."""
+
+    model: HeterRec
+    encoder: FeatureEncoder
+
+
 class Progress(Protocol):
     """Told after each step; it must not change anything."""
 
@@ -58,6 +66,7 @@ class Trained:
     curve: list[dict[str, Any]]
     """{epoch, loss, validation_ndcg (None without validation queries), seconds, sequences_per_second}."""
     best_epoch: int
+    """From 1; 0 where the champion it began from was never bettered."""
 
 
 def train(
@@ -68,16 +77,19 @@ def train(
     progress: Progress | None = None,
     device: str = "cpu",
     checkpoint_seconds: float = 60.0,
+    champion: Champion | None = None,
 ) -> Trained:
     """Train on the training split of `sequences`.
 
     With `scratch`, goes on from the checkpoint there and writes one after each epoch and every `checkpoint_seconds`
     within; a run that was killed ends with the very weights and losses of one that was not (on one machine, on a
     CPU). Under `torchrun` all processes train one model, each on its part of every batch. Raises `ValueError` where
-    the data has nothing to learn from.
+    the data has nothing to learn from. With `champion` the weights begin with its own, and are kept where no epoch
+    makes them better.
     """
     with distributed.together(device) as own:
-        return _Run(sequences, config, scratch, progress, own, checkpoint_seconds).run()
+        training = Training(sequences, config, device=own, champion=champion)
+        return training.run(scratch, progress, checkpoint_seconds)
 
 
 class Objective(nn.Module):
@@ -102,24 +114,20 @@ class Objective(nn.Module):
         return loss
 
 
-class _Run:
+class Training:
+    """All that a run holds: data and model on the device, the objective and the optimiser."""
+
     def __init__(
-        self,
-        sequences: Sequences,
-        config: TrainConfig,
-        scratch: Path | None,
-        progress: Progress | None,
-        device: str,
-        checkpoint_seconds: float,
+        self, sequences: Sequences, config: TrainConfig, *, device: str = "cpu", champion: Champion | None = None
     ) -> None:
         torch.manual_seed(config.seed)
-        self.checkpoint_seconds = checkpoint_seconds
-        self.config, self.device = config, device
-        self.scratch, self.progress = scratch, progress
+        self.device = device
         counts = sequences.training_counts
         if not counts.any():
             raise ValueError("sequences: no events in the training split; take more days, or check what was ingested")
         catalogue = sequences.catalogue
+        config = sized(config, items=len(catalogue), events=int(counts.sum()))
+        self.config = config
         self.sequences = sequences
         self.encoder = FeatureEncoder.fit(
             catalogue.features, catalogue.columns, catalogue.item_ids, counts, min_events=config.model.min_events
@@ -136,10 +144,16 @@ class _Run:
             shuffle_targets=config.shuffle_targets,
             device=device,
         )
+        self.epochs = config.epochs
+        if config.least_steps:
+            self.epochs = max(config.epochs, math.ceil(config.least_steps / len(self.batches.epoch(0))))
         self.columns: Columns = encode_catalogue(self.encoder, catalogue).to(device)
         self.events: Events = encode_events(sequences, self.encoder, device)
         self.validation = _sample(sequences.queries("validation"), config.validation_queries, config.seed)
         self.model = HeterRec(config.model, self.encoder).to(device)
+        self.champion = champion
+        if champion is not None:
+            begin_from(self.model, self.encoder, self.columns, champion.model, champion.encoder)
         self.optimiser = Optimiser(self.model, config)
         loss = LMP(
             config.loss,
@@ -152,12 +166,18 @@ class _Run:
         if distributed.world() > 1:
             self.objective = DistributedDataParallel(self.objective, find_unused_parameters=True)
 
-    def run(self) -> Trained:
+    def run(self, scratch: Path | None, progress: Progress | None, checkpoint_seconds: float) -> Trained:
+        """See `train`."""
+        self.scratch, self.progress, self.checkpoint_seconds = scratch, progress, checkpoint_seconds
         self.identity = self._identity()
         done = checkpoint.Progressed()
         if self.scratch is not None:
             done = checkpoint.load(self.scratch, self.identity, self.model, self.optimiser)
-        while done.epoch < self.config.epochs and done.epoch - done.best_epoch < self.config.patience:
+        if self.champion is not None and not done.epoch and not done.losses:
+            found = self._validate()
+            done.best = -math.inf if found is None else found
+            done.best_weights = self._weights()
+        while done.epoch < self.epochs and done.epoch - done.best_epoch < self.config.patience:
             self._epoch(done)
             self._save(done)
         self.model.load_state_dict(done.best_weights)
@@ -191,7 +211,7 @@ class _Run:
         if ndcg is None or ndcg > done.best or not done.best_weights:
             done.best = -math.inf if ndcg is None else ndcg
             done.best_epoch = done.epoch
-            done.best_weights = {name: value.detach().clone() for name, value in self.model.state_dict().items()}
+            done.best_weights = self._weights()
         done.curve.append(
             {
                 "epoch": done.epoch,
@@ -207,7 +227,7 @@ class _Run:
         # Chance depends on the place of the step alone: a run that goes on from here needs no generator's state.
         seed = int(np.random.default_rng([self.config.seed, epoch, step]).integers(2**62))
         loss: Tensor = self.objective(batch, seed)
-        done = (epoch + step / steps) / self.config.epochs
+        done = (epoch + step / steps) / self.epochs
         self.optimiser.step(loss, _schedule(done, self.config.warmup))
         value = distributed.mean(loss).item()
         if not math.isfinite(value):
@@ -222,12 +242,15 @@ class _Run:
             found = rank(scores, self.sequences, self.validation).mean("ndcg", 10)
         return distributed.told(found, self.device)
 
+    def _weights(self) -> dict[str, Tensor]:
+        return {name: value.detach().clone() for name, value in self.model.state_dict().items()}
+
     def _update(self, done: checkpoint.Progressed, steps: int) -> Update:
         step = len(done.losses)
-        left = (self.config.epochs - done.epoch) * steps - step
+        left = (self.epochs - done.epoch) * steps - step
         return Update(
             epoch=done.epoch + 1,
-            epochs=self.config.epochs,
+            epochs=self.epochs,
             step=step,
             steps=steps,
             loss=sum(done.losses) / step,
@@ -241,6 +264,9 @@ class _Run:
         digest = hashlib.sha256(self.config.to_json().encode())
         digest.update(f"{self.device} {torch.get_num_threads()}".encode())
         digest.update(self.encoder.to_json().encode())
+        if self.champion is not None:
+            for name, value in sorted(self.champion.model.state_dict().items()):
+                digest.update(name.encode() + value.cpu().numpy().tobytes())
         for array in (self.sequences.row, self.sequences.time, self.sequences.basket, self.sequences.split):
             digest.update(array.tobytes())
         return digest.hexdigest()

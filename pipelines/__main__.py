@@ -37,12 +37,15 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 
 def _run(options: argparse.Namespace) -> int:
+    from heterrec.recipes import warm
     from pipelines import local
     from pipelines.lock import run_lock
 
     card = _with_options(load_card(options.dataset), options.option)
     recipe = _recipe(options.recipe, options)
     baseline = _recipe(options.baseline, options)
+    if options.warm_start:
+        recipe = warm(recipe)
     if options.shuffle_targets:
         recipe = replace(recipe, shuffle_targets=True)
     as_of = _moment(options.as_of)
@@ -179,6 +182,7 @@ def _parser() -> argparse.ArgumentParser:
     run.add_argument("--seed", type=int, default=0)
     run.add_argument("--as-of", default="", help="train as of this moment, ISO 8601 (default: the newest event)")
     run.add_argument("--option", action="append", default=[], metavar="NAME=VALUE", help="override a source option")
+    run.add_argument("--warm-start", action="store_true", help="begin with the champion's weights, on half the budget")
     run.add_argument("--shuffle-targets", action="store_true", help="train a bad model on purpose, to see it blocked")
     run.add_argument("--debug", action="store_true", default=argparse.SUPPRESS, help="show tracebacks")
     run.set_defaults(command=_run)

@@ -49,8 +49,9 @@ def training(run_id: str, card: str, recipe: str, baseline: str, as_of: str = ""
             joined = _uncached(features(run_id=run_id, card=card, events=events, facts=facts))
             sequences = joined.outputs["sequences"]
             _uncached(materialise(run_id=run_id, card=card, events=events, facts=facts, sequences=sequences))
-            trained = _on_gpu(train(run_id=run_id, task_name="train", recipe=recipe, sequences=sequences))
-            compared = _on_gpu(train(run_id=run_id, task_name="train-baseline", recipe=baseline, sequences=sequences))
+            known = {"sequences": sequences, "champion": resolved.outputs["champion"]}
+            trained = _on_gpu(train(run_id=run_id, task_name="train", recipe=recipe, **known))
+            compared = _on_gpu(train(run_id=run_id, task_name="train-baseline", recipe=baseline, **known))
             compared.set_display_name("train-baseline")
             model = trained.outputs["model"]
             evaluated = _uncached(

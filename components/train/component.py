@@ -11,6 +11,7 @@ def train(
     task_name: str,
     recipe: str,
     sequences: dsl.Input[dsl.Dataset],
+    champion: dsl.Input[dsl.Artifact],
     model: dsl.Output[dsl.Model],
     metrics: dsl.Output[dsl.Metrics],
 ):
@@ -21,6 +22,8 @@ def train(
     from components.task import Task
 
     inputs = {"sequences": sequences.path}
+    if json.loads(recipe)["warm_start"]:  # else another champion is no reason to train again
+        inputs["champion"] = champion.path
     task = Task(task_name, run_id=run_id, module="components.train.step", inputs=inputs)
 
     def make(out: Path, scratch: Path) -> dict:
@@ -33,6 +36,7 @@ def train(
             sequences=task.inputs["sequences"],
             model=out,
             scratch=scratch,
+            champion=task.inputs.get("champion"),
             progress=EventProgress(task_name),
         )
 

@@ -13,28 +13,38 @@ if TYPE_CHECKING:
 
 
 def run(
-    *, config: "TrainConfig", sequences: Path, model: Path, scratch: Path, progress: "Progress | None" = None
+    *,
+    config: "TrainConfig",
+    sequences: Path,
+    model: Path,
+    scratch: Path,
+    champion: Path | None = None,
+    progress: "Progress | None" = None,
 ) -> dict[str, Any]:
     """Train `config` and write config.json, weights.pt, encoder.json, curve.json and report.json to `model`.
 
-    Goes on from the checkpoint in `scratch` where a run before was killed. Returns the report. Raises `InputError`
+    Goes on from the checkpoint in `scratch` where a run before was killed. With `warm_start` the weights begin with
+    those of the champion artifact, where it holds a model. Returns the report. Raises `InputError`
     where the data cannot be learned from.
     """
     import torch
 
-    from heterrec.export import save_model
+    from heterrec.export import load_model, save_model
     from heterrec.sequences import read_sequences
-    from heterrec.training import train
+    from heterrec.training import Champion, train
 
     started = time.monotonic()
     device = "cuda" if torch.cuda.is_available() else "cpu"
     try:
         data = read_sequences(sequences)
-        trained = train(data, config, scratch=scratch, progress=progress, device=device)
+        start = None
+        if config.warm_start and champion is not None and (champion / "model").is_dir():
+            start = Champion(*load_model(champion / "model", device)[:2])
+        trained = train(data, config, scratch=scratch, progress=progress, device=device, champion=start)
     except ValueError as error:
         raise InputError(str(error)) from error
     save_model(trained, model)
-    best = trained.curve[trained.best_epoch - 1]
+    best = trained.curve[max(trained.best_epoch, 1) - 1]
     report = {
         "epochs": len(trained.curve),
         "best_epoch": trained.best_epoch,
@@ -49,6 +59,7 @@ def run(
         "features": [field.name for field in trained.encoder.fields] if config.model.features else [],
         "parameters": sum(parameter.numel() for parameter in trained.model.parameters()),
         "seed": config.seed,
+        "warm_start": start is not None,
         "device": device,
         "torch": torch.__version__,
     }

@@ -1,0 +1,100 @@
+from dataclasses import replace
+
+import numpy as np
+import pytest
+import torch
+from conftest import SMALL, encoder_of, lively
+
+from heterrec.encoder import FeatureEncoder
+from heterrec.htfl import encode_catalogue
+from heterrec.inference import item_matrix, user_vectors
+from heterrec.model import HeterRec
+from heterrec.recipes import LossConfig, TrainConfig, warm
+from heterrec.sequences import Catalogue, Sequences
+from heterrec.training import Champion, train
+from heterrec.warm_start import begin_from
+
+CONFIG = TrainConfig(
+    model=replace(SMALL, max_history=8), loss=LossConfig(token_candidates=10), epochs=4, batch_events=64, patience=4
+)
+
+
+def fitted(catalogue: Catalogue, **settings) -> FeatureEncoder:
+    counts = np.full(len(catalogue), 5)
+    return FeatureEncoder.fit(catalogue.features, catalogue.columns, catalogue.item_ids, counts, **settings)
+
+
+def grown(old: Catalogue) -> Catalogue:
+    """Other order of items and values, one new item like the fifth, and a brand that nobody had."""
+    order = [*range(len(old) - 1, -1, -1), 4]
+    columns = {name: [values[n] for n in order] for name, values in old.columns.items()}
+    columns["brand"][:2] = ["a new brand", "a new brand"]
+    ids = [*(old.item_ids[n] for n in order[:-1]), "new"]
+    return Catalogue(item_ids=ids, available_at=np.zeros(len(ids)), columns=columns, features=old.features)
+
+
+def test_on_the_same_data_the_model_is_the_champion(shop: Sequences):
+    encoder = encoder_of(shop)
+    torch.manual_seed(1)
+    before = lively(HeterRec(SMALL, encoder)).eval()
+    after = HeterRec(SMALL, encoder)
+    assert begin_from(after, encoder, encode_catalogue(encoder, shop.catalogue), before, encoder) == 0
+    np.testing.assert_array_equal(
+        *(item_matrix(model, encoder, shop.catalogue) for model in (before, after)),
+    )
+    queries = shop.queries("test")
+    np.testing.assert_array_equal(*(user_vectors(model, encoder, shop, queries) for model in (before, after)))
+
+
+def test_rows_are_found_by_name_and_fresh_ones_from_what_is_known(shop: Sequences):
+    newer = grown(shop.catalogue)
+    encoder_before, encoder = fitted(shop.catalogue), fitted(newer)
+    torch.manual_seed(1)
+    before = lively(HeterRec(SMALL, encoder_before)).eval()
+    columns_before = encode_catalogue(encoder_before, shop.catalogue)
+    with torch.no_grad():  # IDs that are what the features say, so that it is known what a fresh one should be
+        channel = before.items(columns_before).channel_RD
+        law = torch.randn(channel.shape[1], SMALL.width)
+        before.htfl.ids.weight[columns_before.id_R[1:]] = channel[1:] @ law
+    model = HeterRec(SMALL, encoder)
+    columns = encode_catalogue(encoder, newer)
+    assert begin_from(model, encoder, columns, before, encoder_before) == 1
+    ids, ids_before = (m.htfl.ids.weight.detach() for m in (model, before))
+    for item in shop.catalogue.item_ids:
+        mine, theirs = (e.encode_ids([item])[0] for e in (encoder, encoder_before))
+        torch.testing.assert_close(ids[mine], ids_before[theirs])
+    fresh = ids[encoder.encode_ids(["new"])[0]]
+    twin = ids[encoder.encode_ids([shop.catalogue.item_ids[4]])[0]]
+    others = ids[1:]
+    assert (fresh - twin).norm() < 0.5 * (others - twin).norm(dim=1).median()
+    brand = [field.name for field in model.htfl.fields].index("brand")
+    rows = {
+        name: m.htfl.values.weight[m.htfl.starts[brand] : m.htfl.starts[brand + 1]].detach()
+        for name, m in (("after", model), ("before", before))
+    }
+    value = {value: n for n, value in enumerate(model.htfl.fields[brand].vocabulary, start=2)}
+    value_before = {value: n for n, value in enumerate(before.htfl.fields[brand].vocabulary, start=2)}
+    assert "a new brand" in value and "a new brand" not in value_before
+    torch.testing.assert_close(rows["after"][value["a new brand"]], rows["before"][1])
+    for name in value.keys() & value_before.keys():
+        torch.testing.assert_close(rows["after"][value[name]], rows["before"][value_before[name]])
+
+
+def test_a_champion_with_other_features_is_refused(shop: Sequences):
+    encoder = encoder_of(shop)
+    before = HeterRec(replace(SMALL, features=False, token_layers=0), encoder)
+    with pytest.raises(ValueError, match=r"champion has the features \['item_id'\].*train without warm_start"):
+        begin_from(HeterRec(SMALL, encoder), encoder, encode_catalogue(encoder, shop.catalogue), before, encoder)
+
+
+def test_training_from_the_champion_is_never_worse_on_validation(shop: Sequences):
+    first = train(shop, CONFIG)
+    champion = Champion(first.model, first.encoder)
+    again = train(shop, warm(CONFIG), champion=champion)
+    assert len(again.curve) == 2
+    ruined = train(shop, replace(warm(CONFIG), learning_rate=0.5), champion=champion)
+    assert ruined.best_epoch == 0 or max(e["validation_ndcg"] for e in ruined.curve) > 0
+    if ruined.best_epoch == 0:
+        for name, value in first.model.state_dict().items():
+            torch.testing.assert_close(ruined.model.state_dict()[name], value)
+    assert ruined.best_epoch == 0
