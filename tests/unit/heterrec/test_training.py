@@ -20,6 +20,7 @@ from heterrec.training import Trained, Update, train
 CONFIG = TrainConfig(
     model=replace(SMALL, max_history=8), loss=LossConfig(token_candidates=10), epochs=3, batch_events=64, patience=3
 )
+GOLDEN = [4.242266, 2.564580, 2.210842]
 KILLED = """
 import sys, time
 from pathlib import Path
@@ -61,6 +62,11 @@ def test_the_same_seed_gives_the_same_model(shop: Sequences, uninterrupted: Trai
     assert_same(train(shop, CONFIG), uninterrupted)
     other = train(shop, replace(CONFIG, seed=1))
     assert outcome(other)[0] != outcome(uninterrupted)[0]
+
+
+def test_the_loss_curve_is_the_one_written_down(uninterrupted: Trained):
+    """Golden: who changes what is trained sees it here, and writes the new curve down with the reason."""
+    assert [point["loss"] for point in uninterrupted.curve] == pytest.approx(GOLDEN, abs=2e-4)
 
 
 @pytest.mark.parametrize("checkpoint_seconds", [0, 1000])
