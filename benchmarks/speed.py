@@ -151,12 +151,10 @@ def _eager(training: Training, data: Sequences, config: TrainConfig) -> tuple[St
     source = packed.source
     lists = np.arange(len(source.first))
     np.random.default_rng(SEED).shuffle(lists)
-    total, size = (
-        np.minimum(source.length, MAX_HISTORY),
-        int(BEAUTY_EVENTS / np.minimum(source.length, MAX_HISTORY).mean()),
-    )
+    length = np.minimum(source.length, MAX_HISTORY)
+    size = int(BEAUTY_EVENTS / length.mean())
     parts = [lists[start : start + size] for start in range(0, size * (STEPS + WARM), size)]
-    batches = [TrainingBatch(source, source.first[part], total[part], packed.draws_EK) for part in parts]
+    batches = [TrainingBatch(source, source.first[part], length[part], packed.draws_EK) for part in parts]
     assert isinstance(objective, Objective)
 
     def step(batch: TrainingBatch, seed: int) -> Tensor:

@@ -14,6 +14,7 @@ from torch import Tensor
 from heterrec.encoder import FeatureEncoder
 from heterrec.lmp import Step, window_weights
 from heterrec.model import Histories
+from heterrec.ranges import ranges
 from heterrec.sequences import Ints, Queries, Sequences
 from heterrec.transformer import Layout
 
@@ -38,13 +39,6 @@ class Events:
         return Histories(
             self.item_E[index_S], self.time_E[index_S], self.value_EN[index_S], self.missing_EN[index_S], layout
         )
-
-
-def ranges(start_B: Tensor, length_B: Tensor) -> Tensor:
-    """The numbers [start, start + length) of each of B, one range after the other."""
-    first_B = length_B.cumsum(0) - length_B
-    index = torch.repeat_interleave(start_B - first_B, length_B)
-    return index + torch.arange(len(index), device=index.device)
 
 
 def encode_events(sequences: Sequences, encoder: FeatureEncoder, device: str = "cpu") -> Events:

@@ -21,6 +21,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from heterrec.encoder import BAGS, FeatureEncoder, Field
+from heterrec.ranges import ranges
 from heterrec.sequences import Catalogue
 
 ID = "item_id"
@@ -71,11 +72,9 @@ class Columns:
         features = self.missing_RF.shape[1] - 1
         token = (rows_R[:, None] * features + torch.arange(features, device=rows_R.device)).flatten()
         count = self.bags.count_T[token]
-        first = count.cumsum(0) - count
-        entry = torch.repeat_interleave(self.bags.first_T[token] - first, count)
-        entry += torch.arange(len(entry), device=entry.device)
+        entry = ranges(self.bags.first_T[token], count)
         return Columns(
-            bags=Bags(self.bags.value_J[entry], self.bags.weight_J[entry], first, count),
+            bags=Bags(self.bags.value_J[entry], self.bags.weight_J[entry], count.cumsum(0) - count, count),
             vectors={g: value[rows_R] for g, value in self.vectors.items()},
             id_R=self.id_R[rows_R],
             label_RF=self.label_RF[rows_R],
@@ -96,8 +95,9 @@ def encode_catalogue(encoder: FeatureEncoder, catalogue: Catalogue) -> Columns:
     encoded = encoder.encode(catalogue.columns)
     ids = np.append(0, encoder.encode_ids(catalogue.item_ids))
     rows, begins = len(ids), starts(fields)
-    value: list[tuple[np.ndarray, ...]] = []
     labels, missing, vectors = [], [], {}
+    # Of each feature: rows of the table, weights, which are held, and how many; none where there are no features.
+    value = [tuple(np.zeros((rows, 0), dtype=kind) for kind in (np.int64, np.float64, np.bool_, np.int64))]
     for g, field in enumerate(fields):
         found, absent = (np.concatenate([np.zeros_like(part[:1]), part]) for part in encoded[field.name])
         absent[0] = True
@@ -105,19 +105,17 @@ def encode_catalogue(encoder: FeatureEncoder, catalogue: Catalogue) -> Columns:
         missing.append(absent)
         if field.kind == "embedding":
             vectors[g] = torch.from_numpy(found)
-        value.append(_entries(field, found, absent, begins[g]))
+        index, weight, held = _entries(field, found, absent, begins[g])
+        value.append((index, weight, held, held.sum(1, keepdims=True)))
     labels.append(ids)
     missing.append(ids == 0)
-    # Entry by entry of a row's features one after the other.
-    indices = np.concatenate([part[0] for part in value], axis=1) if value else np.zeros((rows, 0), dtype=np.int64)
-    weights = np.concatenate([part[1] for part in value], axis=1) if value else np.zeros((rows, 0))
-    held = np.concatenate([part[2] for part in value], axis=1) if value else np.zeros((rows, 0), dtype=bool)
-    counts = np.stack([part[2].sum(1) for part in value], axis=1) if value else np.zeros((rows, 0), dtype=np.int64)
-    count = counts.flatten().astype(np.int64)
+    # A row's features one after the other, as its tokens stand.
+    indices, weights, present, counts = (np.concatenate(part, axis=1) for part in zip(*value, strict=True))
+    count = counts.flatten()
     return Columns(
         bags=Bags(
-            torch.from_numpy(indices[held]),
-            torch.from_numpy(weights[held].astype(np.float32)),
+            torch.from_numpy(indices[present]),
+            torch.from_numpy(weights[present].astype(np.float32)),
             torch.from_numpy(np.cumsum(count) - count),
             torch.from_numpy(count),
         ),
@@ -213,10 +211,7 @@ class HTFL(nn.Module):
         summed: Tensor = _Bag.apply(table, bags, weight_J)  # type: ignore[no-untyped-call]
         feature_RGD = summed.view(rows, features, self.width)
         for g, vector_RE in columns.vectors.items():
-            mapped = self.maps[str(g)](vector_RE.to(table.dtype)) * present_RG[:, g, None]
-            feature_RGD = torch.cat(
-                [feature_RGD[:, :g], (feature_RGD[:, g] + mapped)[:, None], feature_RGD[:, g + 1 :]], dim=1
-            )
+            feature_RGD[:, g] += self.maps[str(g)](vector_RE.to(table.dtype)) * present_RG[:, g, None]
         return Tokens(feature_RGD, id_RD)
 
     def events(self, tokens: Tokens, item_S: Tensor, value_SN: Tensor, missing_SN: Tensor) -> Tensor:
@@ -266,7 +261,9 @@ def _rows(field: Field) -> int:
     return SLOPE + 1 + len(field.edges) + 1 if field.kind == "numeric" else 1
 
 
-def _entries(field: Field, value: np.ndarray, missing: np.ndarray, start: int) -> tuple[np.ndarray, ...]:
+def _entries(
+    field: Field, value: np.ndarray, missing: np.ndarray, start: int
+) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     """Rows of the table (R, M), their weights, and which of them are held; the null row first."""
     if field.kind in BAGS:
         held = value > 0

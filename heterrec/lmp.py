@@ -20,6 +20,7 @@ from torch.nn import functional as F
 from heterrec import distributed
 from heterrec.htfl import Columns
 from heterrec.model import HeterRec, Items, States
+from heterrec.ranges import ranges
 from heterrec.recipes import LossConfig
 
 DAY = 86_400_000_000
@@ -269,8 +270,7 @@ class LMP:
         expected = torch.cat([drawn.log_expected_C, drawn.log_expected_C[twins]])[order].to(query.dtype)
         first, last = torch.searchsorted(candidate, masked), torch.searchsorted(candidate, masked, right=True)
         pair = torch.repeat_interleave(last - first)
-        place = torch.arange(len(pair), device=query.device) - (last - first).cumsum(0)[pair] + last[pair]
-        banned[step.mask_row[pair], place] = True
+        banned[step.mask_row[pair], ranges(first, last - first)] = True
         positive, negative = F.embedding(target, items.items_RD), F.embedding(candidate, items.items_RD)
         positive_N = (query * positive).sum(-1) + items.bias_R[target]
         negative_NC = torch.addmm(items.bias_R[candidate] - expected, query, negative.T)

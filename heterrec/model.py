@@ -36,12 +36,10 @@ class Items(NamedTuple):
     tokens: Tokens
     items_RD: Tensor
     """A channel of length one for the ID, and where there are features one for them. In training R + S rows: the
-    last S are the items of `newborn_S` without their ID."""
+    last S are newborn items without their ID."""
     bias_R: Tensor
     channel_RD: Tensor
     """The last channel of `items_RD`, which the taste is made of."""
-    newborn_S: Tensor | None = None
-    """Rows that also stand there as they were on their first days."""
 
 
 class States(NamedTuple):
@@ -108,7 +106,7 @@ class HeterRec(nn.Module):
         # A cosine cannot say that an item is wanted by all; without a place of its own popularity takes over
         # the states, which then tell users apart only after many epochs (ours).
         bias = self.bias(own)[:, 0] / c.temperature
-        return Items(tokens, items, bias, items[:, -c.width :], newborn_S)
+        return Items(tokens, items, bias, items[:, -c.width :])
 
     def states(self, tokens: Tokens, channel_RD: Tensor, histories: Histories) -> States:
         """The sequence side: HTFL, token-level blocks over all tokens, item-level blocks over the events [A][F]."""

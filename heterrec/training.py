@@ -67,6 +67,8 @@ class Trained:
     """{epoch, loss, validation_ndcg (None without validation queries), seconds, sequences_per_second}."""
     best_epoch: int
     """From 1; 0 where the champion it began from was never bettered."""
+    validation_ndcg: float | None
+    """Of these weights; None without validation queries."""
 
 
 def train(
@@ -183,7 +185,12 @@ class Training:
         self.model.load_state_dict(done.best_weights)
         self.model.eval()
         return Trained(
-            model=self.model, encoder=self.encoder, config=self.config, curve=done.curve, best_epoch=done.best_epoch
+            model=self.model,
+            encoder=self.encoder,
+            config=self.config,
+            curve=done.curve,
+            best_epoch=done.best_epoch,
+            validation_ndcg=done.best if math.isfinite(done.best) else None,
         )
 
     def _save(self, done: checkpoint.Progressed) -> None:
@@ -262,7 +269,9 @@ class Training:
     def _identity(self) -> str:
         """Of the recipe, the data and the threads: sums in another order are other weights."""
         digest = hashlib.sha256(self.config.to_json().encode())
-        digest.update(f"{self.device} {torch.get_num_threads()}".encode())
+        # Not the number of the device: all processes go on from the checkpoint of the first.
+        place = f"{torch.device(self.device).type} {distributed.world()} {torch.get_num_threads()}"
+        digest.update(place.encode())
         digest.update(self.encoder.to_json().encode())
         if self.champion is not None:
             for name, value in sorted(self.champion.model.state_dict().items()):

@@ -44,12 +44,13 @@ def run(
     except ValueError as error:
         raise InputError(str(error)) from error
     save_model(trained, model)
+    # Of the epoch whose weights these are; of the first where they are still the champion's.
     best = trained.curve[max(trained.best_epoch, 1) - 1]
     report = {
         "epochs": len(trained.curve),
         "best_epoch": trained.best_epoch,
         "loss": best["loss"],
-        "validation_ndcg": best["validation_ndcg"],
+        "validation_ndcg": trained.validation_ndcg,
         "sequences_per_second": best["sequences_per_second"],
         "seconds": round(time.monotonic() - started, 3),
         "training_seconds": round(sum(point["seconds"] for point in trained.curve), 3),

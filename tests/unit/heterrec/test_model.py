@@ -9,12 +9,11 @@ from torch.nn import functional as F
 
 from heterrec.batches import TrainingBatches, encode_events
 from heterrec.encoder import FeatureEncoder
-from heterrec.htfl import Columns, _Bag, encode_catalogue
+from heterrec.htfl import Columns, encode_catalogue
 from heterrec.lmp import LMP
 from heterrec.model import HeterRec, Histories, Items, States
 from heterrec.recipes import LossConfig
 from heterrec.sequences import Sequences
-from heterrec.transformer import Layout, Taste
 
 SHAPES = [
     {},
@@ -102,92 +101,6 @@ def test_varying_features_are_read_at_the_event(encoder, shop, histories: Histor
     dearer = histories._replace(value_SN=histories.value_SN + price)
     first, second = (states_of(model, known, h).items_SD for h in (histories, dearer))
     assert not torch.allclose(first, second)
-
-
-def test_no_item_has_null_tokens_only(encoder, shop):
-    model = built(encoder)
-    tokens = model.htfl.rows(encode_catalogue(encoder, shop.catalogue))
-    nulls = model.htfl.values.weight[model.htfl.starts[:-1]].clone()
-    image = [field.name for field in model.htfl.fields].index("image")
-    torch.testing.assert_close(tokens.feature_RGD[0], nulls)
-    torch.testing.assert_close(tokens.id_RD[0], model.htfl.ids.weight[0])
-    assert not torch.allclose(tokens.feature_RGD[1, image], nulls[image])
-
-
-def test_tokens_equal_a_plain_look_up_feature_by_feature(encoder, shop):
-    """Word by word and number by number, from the encoder's own arrays."""
-    model = built(encoder)
-    tokens = model.htfl.rows(encode_catalogue(encoder, shop.catalogue))
-    table = model.htfl.values.weight
-    encoded = encoder.encode(shop.catalogue.columns)
-    for g, field in enumerate(model.htfl.fields):
-        value, missing = encoded[field.name]
-        part = table[model.htfl.starts[g] : model.htfl.starts[g + 1]]
-        for row in range(len(shop.catalogue)):
-            if missing[row]:
-                expected = part[0]
-            elif field.kind == "numeric":
-                bucket = int(np.searchsorted(field.edges, value[row]))
-                expected = part[2 + bucket] + value[row].item() * part[1]
-            elif field.kind == "embedding":
-                expected = model.htfl.maps[str(g)](torch.from_numpy(value[row]))
-            else:
-                expected = part[value[row][value[row] > 0]].mean(0)
-            torch.testing.assert_close(tokens.feature_RGD[row + 1, g], expected)
-
-
-def test_some_rows_alone_are_as_among_all(encoder, shop):
-    """What sampled training and chunked inference rest on."""
-    model = built(encoder)
-    columns = encode_catalogue(encoder, shop.catalogue)
-    rows = torch.tensor([0, 3, 4, 17])
-    whole, part = model.items(columns), model.items(columns.take(rows))
-    for all_rows, some in zip(whole.tokens + whole[1:3], part.tokens + part[1:3], strict=True):
-        torch.testing.assert_close(all_rows[rows], some)
-
-
-def test_null_tokens_in_training_are_drawn_at_their_rates(encoder, shop):
-    model = built(encoder)
-    columns = encode_catalogue(encoder, shop.catalogue)
-    plain = model.htfl.rows(columns)
-    torch.manual_seed(0)
-    count = 300
-    features, ids = 0.0, 0.0
-    for _ in range(count):
-        dropped = model.htfl.rows(columns, id_rate=0.1, feature_rate=0.4)
-        features += (dropped.feature_RGD != plain.feature_RGD).any(-1).float().mean().item() / count
-        ids += (dropped.id_RD != plain.id_RD).any(-1).float().mean().item() / count
-    present = 1 - columns.missing_RF.float().mean(0)
-    assert abs(features - 0.4 * present[:-1].mean().item()) < 0.02
-    assert abs(ids - 0.1 * present[-1].item()) < 0.02
-
-
-def test_the_gradient_of_the_table_is_that_of_a_plain_sum(encoder, shop):
-    model = built(encoder).double()
-    columns = encode_catalogue(encoder, shop.catalogue)
-    table, bags = model.htfl.values.weight, columns.bags
-    weight = bags.weight_J.double()
-    token = torch.repeat_interleave(bags.count_T)
-    plain = torch.zeros(len(bags.count_T), table.shape[1], dtype=torch.float64)
-    plain = plain.index_add(0, token, weight[:, None] * table[bags.value_J])
-    ours = _Bag.apply(table, bags, weight)
-    torch.testing.assert_close(ours, plain)
-    pull = torch.randn_like(plain)
-    both = [torch.autograd.grad(sums, table, pull)[0] for sums in (ours, plain)]
-    torch.testing.assert_close(*both)
-
-
-@pytest.mark.parametrize("length", [[3, 1, 4], [2, 2]])
-def test_padding_and_packing_undo_each_other_and_so_do_their_gradients(length: list[int]):
-    lengths = torch.tensor(length)
-    layout = Layout(lengths, max(length), whole=len(set(length)) == 1)
-    x = torch.randn(sum(length), 5, requires_grad=True)
-    padded = layout.pad(x)
-    assert padded.shape == (len(length), max(length), 5)
-    torch.testing.assert_close(layout.pack(padded), x)
-    weight = torch.randn(sum(length), 5)
-    (layout.pack(padded * 2) * weight).sum().backward()
-    torch.testing.assert_close(x.grad, 2 * weight)
 
 
 def test_all_features_missing_still_ranks(shop: Sequences):
@@ -346,17 +259,3 @@ class Holder(torch.nn.Module):
 
     def forward(self) -> torch.Tensor:
         return self.function(self.model)
-
-
-def test_taste_is_the_mean_of_what_came_so_far_the_latest_heaviest():
-    taste = Taste(4, 6).double()
-    with torch.no_grad():
-        taste.lag.add_(0.1 * torch.randn(6))
-    channel = torch.randn(2, 5, 4, dtype=torch.float64)
-    found = taste(channel.flatten(0, 1), Layout.rectangle(2, 5, channel.device)).view(2, 5, 4)
-    for t in range(5):
-        weight = taste.lag[: t + 1].softmax(0)
-        expected = sum(weight[t - j] * channel[:, j] for j in range(t + 1))
-        torch.testing.assert_close(found[:, t], taste.scale * expected)
-    fresh = Taste(4, 6)
-    assert (fresh.lag.diff() < 0).all(), "the latest counts most"

@@ -13,7 +13,7 @@ from conftest import SMALL
 from shop import write
 
 from heterrec.checkpoint import NAME
-from heterrec.recipes import LossConfig, TrainConfig, by_name
+from heterrec.recipes import LossConfig, TrainConfig, by_name, sized
 from heterrec.sequences import Sequences, read_sequences
 from heterrec.training import Trained, Update, train
 
@@ -144,6 +144,24 @@ def test_recipes_round_trip_and_refuse_what_is_wrong():
         TrainConfig.from_json('{"learning_rat": 1}')
     with pytest.raises(ValueError, match="width=10 must be divisible by heads=4"):
         TrainConfig.from_json('{"model": {"width": 10, "heads": 4}}')
+
+
+@pytest.mark.parametrize(
+    ("items", "events", "dropout", "batch", "candidates"),
+    [
+        (12_101, 153_776, 0.48, 1024, None),  # Amazon Beauty
+        (3_706, 1_000_000, 0.10, 512, None),  # dense
+        (100, 120, 0.5, 512, None),
+        (100_000, 1_000_000, 0.5, 4096, None),
+        (1_000_000, 10**8, 0.17, 4096, 4096),
+    ],
+)
+def test_sizes_come_from_the_data_and_for_all_models_alike(items, events, dropout, batch, candidates):
+    ours, theirs = (sized(by_name(name), items=items, events=events) for name in ("heterrec", "sasrec"))
+    assert (ours.model.dropout, ours.batch_events, ours.loss.candidates) == (dropout, batch, candidates)
+    assert (theirs.model.dropout, theirs.batch_events, theirs.loss.candidates) == (dropout, batch, candidates)
+    fixed = replace(by_name("heterrec"), sized=False, batch_events=77)
+    assert sized(fixed, items=items, events=events) is fixed
 
 
 def test_sasrec_has_the_same_loss_and_training_as_heterrec():
