@@ -51,6 +51,9 @@ def test_some_rows_alone_are_as_among_all(built: HeterRec, encoder, shop):
     columns = encode_catalogue(encoder, shop.catalogue)
     rows = torch.tensor([0, 3, 4, 17])
     whole, part = built.items(columns), built.items(columns.take(rows))
+    some_columns = columns.take(rows)
+    for name in ("id_R", "label_RF", "missing_RF"):
+        assert torch.equal(getattr(some_columns, name), getattr(columns, name)[rows])
     for all_rows, some in zip(whole.tokens + whole[1:3], part.tokens + part[1:3], strict=True):
         torch.testing.assert_close(all_rows[rows], some)
 
