@@ -11,6 +11,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from heterrec.dropout import dropout
 from heterrec.encoder import FeatureEncoder
 from heterrec.htfl import EMBEDDING_STD, HTFL, Columns, Tokens
 from heterrec.recipes import ModelConfig
@@ -111,6 +112,9 @@ class HeterRec(nn.Module):
     def states(self, tokens: Tokens, channel_RD: Tensor, histories: Histories) -> States:
         """The sequence side: HTFL, token-level blocks over all tokens, item-level blocks over the events [A][F]."""
         item_S, time_S, value_SN, missing_SN, layout = histories
+        if self.training and self.config.event_dropout:
+            lost_S = torch.rand(len(item_S), device=item_S.device) < self.config.event_dropout
+            item_S = item_S.masked_fill(lost_S, 0)
         tokens_SFD = self.htfl.events(tokens, item_S, value_SN, missing_SN)
         when = self.temporal(time_S, layout)
         level = None
@@ -120,7 +124,7 @@ class HeterRec(nn.Module):
             level = self._token_level(tokens_SFD, when, layout) if self.token_blocks else None
             items = self.fuse(tokens_SFD, tokens_SFD / EMBEDDING_STD if level is None else level)
         # The temporal encoder stands inside the block: the residual starts after it [F]; first block only [I].
-        x = F.dropout(self.item_norm(items + when), self.config.dropout, self.training)
+        x = dropout(self.item_norm(items + when), self.config.dropout, self.training)
         for block in self.item_blocks:
             x = block(x, layout)
         if self.taste is not None:
@@ -158,7 +162,7 @@ class HeterRec(nn.Module):
     def _token_level(self, tokens_SFD: Tensor, when_SD: Tensor, layout: Layout) -> Tensor:
         events, features, width = tokens_SFD.shape
         x = (tokens_SFD + when_SD[:, None]).view(events * features, width)
-        x = F.dropout(x, self.config.dropout, self.training)
+        x = dropout(x, self.config.dropout, self.training)
         mask = None
         if self.config.token_causality == "block":
             mask = block_causal_mask(layout.longest, features, x.device)
