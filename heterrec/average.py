@@ -13,6 +13,7 @@ from torch.optim.swa_utils import AveragedModel
 
 from heterrec.model import HeterRec
 
+Parameters = tuple[Tensor, ...] | list[Tensor]
 EVERY = 4
 """Steps of training between two updates: a mean of weights that differ little need not see all of them."""
 
@@ -46,6 +47,6 @@ class Average:
         if self.mean is not None:
             self.mean.load_state_dict(state["mean"])
 
-    def _towards(self, mean: list[Tensor], now: list[Tensor], updates: Tensor | int) -> None:
+    def _towards(self, mean: Parameters, now: Parameters, updates: Tensor | int) -> None:
         number = int(updates) + 1
         torch._foreach_lerp_(mean, now, 1 - (1 - 1 / number) ** (1 / self.share))

@@ -106,7 +106,7 @@ class HeterRec(nn.Module):
             items = self.item_side(seen)
         # A cosine cannot say that an item is wanted by all; without a place of its own popularity takes over
         # the states, which then tell users apart only after many epochs (ours).
-        bias = self.bias(own)[:, 0] / c.temperature
+        bias = self.bias(own)[:, 0] * self.sharpness
         return Items(tokens, items, bias, items[:, -c.width :])
 
     def states(self, tokens: Tokens, channel_RD: Tensor, histories: Histories) -> States:
@@ -152,7 +152,16 @@ class HeterRec(nn.Module):
         if taste:
             query[-1] = query[-1] + taste[0]
         channels = [F.normalize(channel, dim=-1) for channel in query]
-        return torch.cat(channels, dim=-1) / self.config.temperature
+        return torch.cat(channels, dim=-1) * self.sharpness
+
+    @property
+    def sharpness(self) -> float:
+        """What cosines are multiplied with: a score is their mean over the channels, over the temperature.
+
+        The mean and not the sum: two channels at one's temperature would be twice as sure of themselves as one, and
+        fit chance (benchmarks/NOTES.md).
+        """
+        return 1 / (self.config.temperature * self.channels)
 
     @property
     def dimension(self) -> int:

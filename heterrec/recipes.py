@@ -40,6 +40,7 @@ class ModelConfig:
     gate: float = 0.1
     """Where the gates of the features beside the item ID start, in what a history is made of."""
     temperature: float = 0.1
+    """Of the mean of the channels' cosines."""
     dropout: float = 0.1
     id_dropout: float = 0.05
     """Share of ID tokens replaced by the null token in training: how new items learn to be ranked."""

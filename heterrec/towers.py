@@ -78,7 +78,7 @@ class ItemSide(nn.Module):
         crossing = torch.bmm(self.tower_FDD[:-1], self.cross_GDD).flatten(0, 1) / EMBEDDING_STD
         gates = torch.kron(self.gate_G[:, None], torch.eye(width, device=crossing.device, dtype=crossing.dtype))
         side_by_side = tokens.feature_RGD.flatten(1)
-        crossed, own = product(side_by_side, torch.cat([crossing, gates], dim=1)).split(width, dim=1)
+        crossed, own = product(side_by_side, torch.cat([crossing, gates], dim=1)).chunk(2, dim=1)
         crossed = product(F.gelu(crossed + self.cross_bias), self.project.weight.T)
         features = torch.add(own, crossed, alpha=EMBEDDING_STD)
         ids = product(tokens.id_RD, self.tower_FDD[-1])
