@@ -84,10 +84,11 @@ def train(
     """Train on the training split of `sequences`.
 
     With `scratch`, goes on from the checkpoint there and writes one after each epoch and every `checkpoint_seconds`
-    within; a run that was killed ends with the very weights and losses of one that was not (on one machine, on a
-    CPU). Under `torchrun` all processes train one model, each on its part of every batch. Raises `ValueError` where
-    the data has nothing to learn from. With `champion` the weights begin with its own, and are kept where no epoch
-    makes them better.
+    within; a run that was killed ends with the very weights and losses of one that was not (on a CPU, with as many
+    threads and processes as before). Under `torchrun` all processes train one model, each on its part of every batch:
+    steps as one process would make them, but for rounding and for dropout's chance. Raises `ValueError` where the data
+    has nothing to learn from. With `champion` the weights begin with its own, and are kept where no epoch makes them
+    better.
     """
     with distributed.together(device) as own:
         training = Training(sequences, config, device=own, champion=champion)
@@ -267,11 +268,9 @@ class Training:
         )
 
     def _identity(self) -> str:
-        """Of the recipe, the data and the threads: sums in another order are other weights."""
+        """Of the recipe and the data. Not of the machine: what one of two cores or processes has begun, one of another
+        kind may end, with sums in another order and so with other roundings."""
         digest = hashlib.sha256(self.config.to_json().encode())
-        # Not the number of the device: all processes go on from the checkpoint of the first.
-        place = f"{torch.device(self.device).type} {distributed.world()} {torch.get_num_threads()}"
-        digest.update(place.encode())
         digest.update(self.encoder.to_json().encode())
         if self.champion is not None:
             for name, value in sorted(self.champion.model.state_dict().items()):
