@@ -41,19 +41,20 @@ def together(count: int, work: Mapping[str, Any]) -> None:
     process, however that ends.
     """
     import torch
-    from torch import multiprocessing
+    from torch.multiprocessing.spawn import ProcessExitedException, ProcessRaisedException, spawn
 
     threads = max(1, torch.get_num_threads() // count)
     with tempfile.TemporaryDirectory() as folder:
         fault = Path(folder) / FAULT
         try:
-            multiprocessing.spawn(_process, args=(count, _free_port(), threads, fault, dict(work)), nprocs=count)
-        except multiprocessing.ProcessExitedException as error:
+            run = (count, _free_port(), threads, fault, dict(work))
+            spawn(_process, args=run, nprocs=count)  # type: ignore[no-untyped-call]
+        except ProcessExitedException as error:
             if fault.is_file():
                 raise InputError(json.loads(fault.read_text())) from error
             ended = f"was ended by {error.signal_name}" if error.signal_name else f"ended with {error.exit_code}"
             raise RuntimeError(_told(error.error_index, count, ended)) from error
-        except multiprocessing.ProcessRaisedException as error:
+        except ProcessRaisedException as error:
             *_, last = str(error).strip().splitlines()
             raise RuntimeError(_told(error.error_index, count, f"failed: {last}")) from error
 

@@ -29,7 +29,7 @@ def run(
     Returns the report. Raises `InputError` where the data cannot be learned from.
     """
     count = processes.wanted()
-    work = {
+    work: dict[str, Any] = {
         "config": config,
         "sequences": sequences,
         "model": model,
