@@ -3,6 +3,7 @@
 import hashlib
 import math
 import time
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, NamedTuple, Protocol
@@ -15,6 +16,8 @@ from torch.nn.parallel import DistributedDataParallel
 from heterrec import checkpoint, distributed
 from heterrec.batches import Events, TrainingBatch, TrainingBatches, encode_events
 from heterrec.encoder import FeatureEncoder
+from heterrec.fixed_lmp import FixedLMP
+from heterrec.fixed_step import FixedObjective, Graphs
 from heterrec.htfl import Columns, encode_catalogue
 from heterrec.inference import embeddings, product, vectors
 from heterrec.lmp import LMP, NEVER
@@ -22,10 +25,13 @@ from heterrec.metrics import rank
 from heterrec.model import HeterRec
 from heterrec.optimiser import Optimiser
 from heterrec.recipes import TrainConfig, sized
+from heterrec.rectangles import Rectangle, Rectangles
 from heterrec.sequences import Queries, Sequences
 from heterrec.warm_start import begin_from
 
 ALWAYS = np.iinfo(np.int64).min
+STEPS_AHEAD = 32
+"""Steps that a GPU is asked for before their losses are waited for."""
 
 
 class Update(NamedTuple):
@@ -80,6 +86,7 @@ def train(
     device: str = "cpu",
     checkpoint_seconds: float = 60.0,
     champion: Champion | None = None,
+    graphs: Graphs | None = None,
 ) -> Trained:
     """Train on the training split of `sequences`.
 
@@ -88,10 +95,11 @@ def train(
     threads and processes as before). Under `torchrun` all processes train one model, each on its part of every batch:
     steps as one process would make them, but for rounding and for dropout's chance. Raises `ValueError` where the data
     has nothing to learn from. With `champion` the weights begin with its own, and are kept where no epoch makes them
-    better.
+    better. With `graphs` the steps have a few fixed shapes (`fixed_step`); a GPU alone has them in any case, up to
+    the catalogue size from which candidates are drawn.
     """
     with distributed.together(device) as own:
-        training = Training(sequences, config, device=own, champion=champion)
+        training = Training(sequences, config, device=own, champion=champion, graphs=graphs)
         return training.run(scratch, progress, checkpoint_seconds)
 
 
@@ -121,7 +129,13 @@ class Training:
     """All that a run holds: data and model on the device, the objective and the optimiser."""
 
     def __init__(
-        self, sequences: Sequences, config: TrainConfig, *, device: str = "cpu", champion: Champion | None = None
+        self,
+        sequences: Sequences,
+        config: TrainConfig,
+        *,
+        device: str = "cpu",
+        champion: Champion | None = None,
+        graphs: Graphs | None = None,
     ) -> None:
         torch.manual_seed(config.seed)
         self.device = device
@@ -154,18 +168,28 @@ class Training:
         self.events: Events = encode_events(sequences, self.encoder, device)
         self.validation = _sample(sequences.queries("validation"), config.validation_queries, config.seed)
         self.model = HeterRec(config.model, self.encoder).to(device)
+        if graphs is None and torch.device(device).type == "cuda" and config.loss.candidates is None:
+            graphs = "none" if distributed.world() == 1 else None
         self.champion = champion
         if champion is not None:
             begin_from(self.model, self.encoder, self.columns, champion.model, champion.encoder)
         self.optimiser = Optimiser(self.model, config)
-        loss = LMP(
+        about = (
             config.loss,
             self.columns,
             torch.from_numpy(_since(sequences, config.loss.only_available)).to(device),
             torch.from_numpy(np.append(0, counts)).to(device),
             int(sequences.time[sequences.split == 0].min()),
         )
-        self.objective: nn.Module = Objective(self.model, loss, self.columns)
+        self._batches: Callable[[int], Sequence[TrainingBatch | Rectangle]] = self.batches.epoch
+        self.steps_ahead = 1
+        self.objective: nn.Module
+        if graphs is None:
+            self.objective = Objective(self.model, LMP(*about), self.columns)
+        else:
+            rectangles = Rectangles(self.batches)
+            self._batches, self.steps_ahead = rectangles.epoch, STEPS_AHEAD
+            self.objective = FixedObjective(self.model, FixedLMP(*about), self.columns, rectangles, graphs=graphs)
         if distributed.world() > 1:
             self.objective = DistributedDataParallel(self.objective, find_unused_parameters=True)
 
@@ -202,10 +226,15 @@ class Training:
         started = saved = time.monotonic()
         before = done.seconds
         self.model.train()
-        batches = self.batches.epoch(done.epoch)
+        batches: Sequence[TrainingBatch | Rectangle] = self._batches(done.epoch)
+        losses: list[Tensor] = []
         for step in range(len(done.losses), len(batches)):
-            done.losses.append(self._step(batches[step], done.epoch, step, len(batches)))
-            done.lists += len(batches[step].length)
+            losses.append(self._step(batches[step], done.epoch, step, len(batches)))
+            done.lists += batches[step].lists
+            if len(losses) < self.steps_ahead and step + 1 < len(batches):
+                continue
+            done.losses += _values(losses, done.epoch)
+            losses = []
             now = time.monotonic()
             done.seconds = before + now - started
             if self.progress is not None and distributed.rank() == 0:
@@ -231,16 +260,14 @@ class Training:
         )
         done.losses, done.lists, done.seconds = [], 0, 0.0
 
-    def _step(self, batch: TrainingBatch, epoch: int, step: int, steps: int) -> float:
+    def _step(self, batch: TrainingBatch | Rectangle, epoch: int, step: int, steps: int) -> Tensor:
         # Chance depends on the place of the step alone: a run that goes on from here needs no generator's state.
         seed = int(np.random.default_rng([self.config.seed, epoch, step]).integers(2**62))
         loss: Tensor = self.objective(batch, seed)
         done = (epoch + step / steps) / self.epochs
         self.optimiser.step(loss, _schedule(done, self.config.warmup))
-        value = distributed.mean(loss).item()
-        if not math.isfinite(value):
-            raise FloatingPointError(f"training: loss {value} in epoch {epoch + 1}; lower the learning_rate")
-        return value
+        # A copy: a graph writes the next loss to the same place.
+        return loss.detach().clone()
 
     def _validate(self) -> float | None:
         found = None
@@ -278,6 +305,13 @@ class Training:
         for array in (self.sequences.row, self.sequences.time, self.sequences.basket, self.sequences.split):
             digest.update(array.tobytes())
         return digest.hexdigest()
+
+
+def _values(losses: list[Tensor], epoch: int) -> list[float]:
+    values: list[float] = distributed.mean(torch.stack(losses)).tolist()
+    if broken := [value for value in values if not math.isfinite(value)]:
+        raise FloatingPointError(f"training: loss {broken[0]} in epoch {epoch + 1}; lower the learning_rate")
+    return values
 
 
 def _schedule(done: float, warmup: float) -> float:
