@@ -9,6 +9,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from heterrec.average import Average
 from heterrec.optimiser import Optimiser
 
 NAME = "checkpoint.pt"
@@ -30,12 +31,15 @@ class Progressed:
     curve: list[dict[str, Any]] = field(default_factory=list)
 
 
-def save(scratch: Path, identity: str, model: nn.Module, optimiser: Optimiser, done: Progressed) -> None:
+def save(
+    scratch: Path, identity: str, model: nn.Module, average: Average, optimiser: Optimiser, done: Progressed
+) -> None:
     """Replace the checkpoint in `scratch` in one step. `identity` says of which run it is."""
     scratch.mkdir(parents=True, exist_ok=True)
     state = {
         "identity": identity,
         "model": model.state_dict(),
+        "average": average.state_dict(),
         "optimiser": optimiser.state_dict(),
         "epoch": done.epoch,
         "losses": done.losses,
@@ -51,7 +55,7 @@ def save(scratch: Path, identity: str, model: nn.Module, optimiser: Optimiser, d
     os.replace(partial, scratch / NAME)
 
 
-def load(scratch: Path, identity: str, model: nn.Module, optimiser: Optimiser) -> Progressed:
+def load(scratch: Path, identity: str, model: nn.Module, average: Average, optimiser: Optimiser) -> Progressed:
     """Restore the last checkpoint in `scratch`, or start anew where there is none.
 
     Raises `ValueError` where it belongs to another recipe or other data.
@@ -63,6 +67,7 @@ def load(scratch: Path, identity: str, model: nn.Module, optimiser: Optimiser) -
     if state["identity"] != identity:
         raise ValueError(f"{path}: is of another recipe or other data. Delete it, or give the run its own folder.")
     model.load_state_dict(state["model"])
+    average.load_state_dict(state["average"])
     optimiser.load_state_dict(state["optimiser"])
     return Progressed(
         epoch=state["epoch"],

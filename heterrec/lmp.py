@@ -20,12 +20,15 @@ from torch.nn import functional as F
 from heterrec import distributed
 from heterrec.htfl import Columns
 from heterrec.model import HeterRec, Items, States
+from heterrec.products import fast_products
 from heterrec.ranges import ranges
 from heterrec.recipes import LossConfig
 
 DAY = 86_400_000_000
 """Microseconds."""
 NEVER = 2**63 - 1
+_LEAST = torch.finfo(torch.float32).tiny
+"""Share of a positive whose loss can still be told; its gradient needs none."""
 
 
 class Step(NamedTuple):
@@ -59,6 +62,7 @@ class _FullSoftmax(torch.autograd.Function):
     """Cross-entropy over all candidates that never holds N x C logits: gradients are taken chunk by chunk."""
 
     @staticmethod
+    @fast_products()
     def forward(
         ctx: Any,
         query_ND: Tensor,
@@ -83,10 +87,10 @@ class _FullSoftmax(torch.autograd.Function):
         lasting = len(since_C) - len(until_S)
         starts = torch.arange(0, len(query_ND) + chunk, chunk, device=query_ND.device)
         bounds = torch.searchsorted(step.mask_row, starts).tolist()
-        block = query_ND.new_empty((min(chunk, len(query_ND)), len(item_CD)))
+        block, shares = query_ND.new_empty((2, min(chunk, len(query_ND)), len(item_CD)))
         for n, start in enumerate(range(0, len(query_ND), chunk)):
             part = slice(start, start + chunk)
-            query, target, weight = query_ND[part], step.target_N[part], step.weight_N[part]
+            query, target, weight = query_ND[part], step.target_N[part], step.weight_N[part].to(query_ND.dtype)
             pairs = slice(bounds[n], bounds[n + 1])
             # One block of memory for all chunks: to have new pages mapped in takes longer than to fill them.
             logits = torch.mm(query, item_CD.T, out=block[: len(query)]).add_(bias_C)
@@ -99,16 +103,13 @@ class _FullSoftmax(torch.autograd.Function):
                 logits[:, never] = -torch.inf
             logits[step.mask_row[pairs] - start, step.mask_item[pairs]] = -torch.inf
             logits[row, target] = positive
-            top = logits.amax(1, keepdim=True)
-            share = logits.sub_(top).exp_()
-            total = share.sum(1)
-            loss += (weight * (total.log() + top[:, 0] - positive)).sum()
-            # The softmax is divided by its sum where that is N numbers wide and not N x C.
-            share[row, target] -= total
-            scale = (weight / total)[:, None]
-            grad_query[part] = (share @ item_CD).mul_(scale)
-            grad_item.addmm_(share.T, scale * query)
-            grad_bias.addmv_(share.T, scale[:, 0])
+            # Of the library's kernels softmax alone passes over its input once, with a quick exponential.
+            share = torch.softmax(logits, 1, out=shares[: len(query)])
+            loss -= (weight * share[row, target].clamp(min=_LEAST).log()).sum()
+            share[row, target] -= 1
+            grad_query[part] = (share @ item_CD).mul_(weight[:, None])
+            grad_item.addmm_(share.T, weight[:, None] * query)
+            grad_bias += weight @ share
         ctx.save_for_backward(grad_query, grad_item, grad_bias)
         return loss
 

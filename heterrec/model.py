@@ -11,6 +11,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from heterrec.dropout import dropout
 from heterrec.encoder import FeatureEncoder
 from heterrec.htfl import EMBEDDING_STD, HTFL, Columns, Tokens
 from heterrec.recipes import ModelConfig
@@ -105,12 +106,15 @@ class HeterRec(nn.Module):
             items = self.item_side(seen)
         # A cosine cannot say that an item is wanted by all; without a place of its own popularity takes over
         # the states, which then tell users apart only after many epochs (ours).
-        bias = self.bias(own)[:, 0] / c.temperature
+        bias = self.bias(own)[:, 0] * self.sharpness
         return Items(tokens, items, bias, items[:, -c.width :])
 
     def states(self, tokens: Tokens, channel_RD: Tensor, histories: Histories) -> States:
         """The sequence side: HTFL, token-level blocks over all tokens, item-level blocks over the events [A][F]."""
         item_S, time_S, value_SN, missing_SN, layout = histories
+        if self.training and self.config.event_dropout:
+            lost_S = torch.rand(len(item_S), device=item_S.device) < self.config.event_dropout
+            item_S = item_S.masked_fill(lost_S, 0)
         tokens_SFD = self.htfl.events(tokens, item_S, value_SN, missing_SN)
         when = self.temporal(time_S, layout)
         level = None
@@ -120,7 +124,7 @@ class HeterRec(nn.Module):
             level = self._token_level(tokens_SFD, when, layout) if self.token_blocks else None
             items = self.fuse(tokens_SFD, tokens_SFD / EMBEDDING_STD if level is None else level)
         # The temporal encoder stands inside the block: the residual starts after it [F]; first block only [I].
-        x = F.dropout(self.item_norm(items + when), self.config.dropout, self.training)
+        x = dropout(self.item_norm(items + when), self.config.dropout, self.training)
         for block in self.item_blocks:
             x = block(x, layout)
         if self.taste is not None:
@@ -148,7 +152,16 @@ class HeterRec(nn.Module):
         if taste:
             query[-1] = query[-1] + taste[0]
         channels = [F.normalize(channel, dim=-1) for channel in query]
-        return torch.cat(channels, dim=-1) / self.config.temperature
+        return torch.cat(channels, dim=-1) * self.sharpness
+
+    @property
+    def sharpness(self) -> float:
+        """What cosines are multiplied with: a score is their mean over the channels, over the temperature.
+
+        The mean and not the sum: two channels at one's temperature would be twice as sure of themselves as one, and
+        fit chance (benchmarks/NOTES.md).
+        """
+        return 1 / (self.config.temperature * self.channels)
 
     @property
     def dimension(self) -> int:
@@ -158,7 +171,7 @@ class HeterRec(nn.Module):
     def _token_level(self, tokens_SFD: Tensor, when_SD: Tensor, layout: Layout) -> Tensor:
         events, features, width = tokens_SFD.shape
         x = (tokens_SFD + when_SD[:, None]).view(events * features, width)
-        x = F.dropout(x, self.config.dropout, self.training)
+        x = dropout(x, self.config.dropout, self.training)
         mask = None
         if self.config.token_causality == "block":
             mask = block_causal_mask(layout.longest, features, x.device)

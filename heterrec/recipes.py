@@ -42,16 +42,19 @@ class ModelConfig:
     gate: float = 0.1
     """Where the gates of the features beside the item ID start, in what a history is made of."""
     temperature: float = 0.1
+    """Of the mean of the channels' cosines."""
     dropout: float = 0.1
     id_dropout: float = 0.05
     """Share of ID tokens replaced by the null token in training: how new items learn to be ranked."""
     feature_dropout: float = 0.1
+    event_dropout: float = 0.0
+    """Share of a history's events that are no item in training (ours): a state must not lean on any one of them."""
     min_events: int = 2
     """Training events from which an item has an ID token of its own."""
 
     def __post_init__(self) -> None:
         _positive(self, "width", "heads", "expansion", "max_history", "steps", "temperature")
-        _share(self, "dropout", "id_dropout", "feature_dropout")
+        _share(self, "dropout", "id_dropout", "feature_dropout", "event_dropout")
         _one_of(self, block=Block, tokens=Tokens, token_causality=Causality)
         if self.width % self.heads:
             raise ValueError(f"width={self.width} must be divisible by heads={self.heads}")
@@ -121,6 +124,8 @@ class TrainConfig:
     weight_decay: float = 0.01
     feature_weight_decay: float = 0.1
     clip: float = 1.0
+    average: float = 0.1
+    """How far back the mean of the weights reaches that is validated and kept, as a share of the steps so far."""
     validation_queries: int = 2000
     warm_start: bool = False
     """Begin with the champion's weights, where there is one: for scheduled retraining."""
@@ -130,7 +135,7 @@ class TrainConfig:
 
     def __post_init__(self) -> None:
         _positive(self, "epochs", "patience", "batch_events", "learning_rate", "clip", "validation_queries")
-        _share(self, "warmup")
+        _share(self, "warmup", "average")
         if self.epoch_events is not None and self.epoch_events < 1:
             raise ValueError(f"epoch_events={self.epoch_events} must be positive, or None for all")
         if self.loss.token_steps > self.model.steps:

@@ -8,6 +8,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from heterrec.htfl import EMBEDDING_STD, Tokens
+from heterrec.products import product
 
 
 class Residual(nn.Module):
@@ -50,10 +51,11 @@ class ItemSide(nn.Module):
     """Tokens of catalogue rows to item embeddings of two channels, and the towers.
 
     A tower is a linear map, the identity at the start: what is a function of one feature alone is in its row of the
-    table already, and the cross tower is where features meet. As it reads the towers side by side, its first layer
-    and theirs are one product. The item ID keeps a channel of its own; the features make the other, whose scale is
-    learned (ours). In one vector the features of an item take their share of its length from the ID, and where they
-    tell nothing they only cost: with two channels the placebo shop is learned as well as without features.
+    table already, and the cross tower is where features meet. As it reads the towers side by side, its first layer,
+    theirs and the gated sum of the tokens are one product. The item ID keeps a channel of its own; the features
+    make the other, whose scale is learned (ours). In one vector the features of an item take their share of its
+    length from the ID, and where they tell nothing they only cost: with two channels the placebo shop is learned as
+    well as without features.
     """
 
     START = 0.3
@@ -72,13 +74,15 @@ class ItemSide(nn.Module):
 
     def forward(self, tokens: Tokens) -> Tensor:
         """Item embeddings (R, 2 D), each channel normalised."""
+        width = tokens.id_RD.shape[1]
+        crossing = torch.bmm(self.tower_FDD[:-1], self.cross_GDD).flatten(0, 1) / EMBEDDING_STD
+        gates = torch.kron(self.gate_G[:, None], torch.eye(width, device=crossing.device, dtype=crossing.dtype))
         side_by_side = tokens.feature_RGD.flatten(1)
-        first = torch.bmm(self.tower_FDD[:-1], self.cross_GDD).flatten(0, 1) / EMBEDDING_STD
-        crossed = self.project(F.gelu(torch.addmm(self.cross_bias, side_by_side, first)))
-        own = self.gate_G @ tokens.feature_RGD
+        crossed, own = product(side_by_side, torch.cat([crossing, gates], dim=1)).chunk(2, dim=1)
+        crossed = product(F.gelu(crossed + self.cross_bias), self.project.weight.T)
         features = torch.add(own, crossed, alpha=EMBEDDING_STD)
-        channels = [F.normalize(self.tower(tokens.id_RD, -1), dim=-1), self.scale * F.normalize(features, dim=-1)]
-        return torch.cat(channels, dim=-1)
+        ids = product(tokens.id_RD, self.tower_FDD[-1])
+        return torch.cat([F.normalize(ids, dim=-1), self.scale * F.normalize(features, dim=-1)], dim=-1)
 
     def tower(self, tokens_D: Tensor, f: int) -> Tensor:
         """Output of the tower of feature `f`, for its tokens (…, D)."""

@@ -14,6 +14,7 @@ from torch import Tensor, nn
 from torch.nn.parallel import DistributedDataParallel
 
 from heterrec import checkpoint, distributed
+from heterrec.average import Average
 from heterrec.batches import Events, TrainingBatch, TrainingBatches, encode_events
 from heterrec.encoder import FeatureEncoder
 from heterrec.fixed_lmp import FixedLMP
@@ -173,6 +174,7 @@ class Training:
         self.champion = champion
         if champion is not None:
             begin_from(self.model, self.encoder, self.columns, champion.model, champion.encoder)
+        self.average = Average(self.model, config.average)
         self.optimiser = Optimiser(self.model, config)
         about = (
             config.loss,
@@ -199,7 +201,7 @@ class Training:
         self.identity = self._identity()
         done = checkpoint.Progressed()
         if self.scratch is not None:
-            done = checkpoint.load(self.scratch, self.identity, self.model, self.optimiser)
+            done = checkpoint.load(self.scratch, self.identity, self.model, self.average, self.optimiser)
         if self.champion is not None and not done.epoch and not done.losses:
             found = self._validate()
             done.best = -math.inf if found is None else found
@@ -220,7 +222,7 @@ class Training:
 
     def _save(self, done: checkpoint.Progressed) -> None:
         if self.scratch is not None and distributed.rank() == 0:
-            checkpoint.save(self.scratch, self.identity, self.model, self.optimiser, done)
+            checkpoint.save(self.scratch, self.identity, self.model, self.average, self.optimiser, done)
 
     def _epoch(self, done: checkpoint.Progressed) -> None:
         started = saved = time.monotonic()
@@ -266,19 +268,21 @@ class Training:
         loss: Tensor = self.objective(batch, seed)
         done = (epoch + step / steps) / self.epochs
         self.optimiser.step(loss, _schedule(done, self.config.warmup))
+        self.average.update(last=step + 1 == steps)
         # A copy: a graph writes the next loss to the same place.
         return loss.detach().clone()
 
     def _validate(self) -> float | None:
         found = None
         if len(self.validation) and distributed.rank() == 0:
-            users = vectors(self.model, self.columns, self.events, self.validation)
-            scores = product(users, embeddings(self.model, self.columns))
+            model = self.average.weights
+            users = vectors(model, self.columns, self.events, self.validation)
+            scores = product(users, embeddings(model, self.columns))
             found = rank(scores, self.sequences, self.validation).mean("ndcg", 10)
         return distributed.told(found, self.device)
 
     def _weights(self) -> dict[str, Tensor]:
-        return {name: value.detach().clone() for name, value in self.model.state_dict().items()}
+        return {name: value.detach().clone() for name, value in self.average.weights.state_dict().items()}
 
     def _update(self, done: checkpoint.Progressed, steps: int) -> Update:
         step = len(done.losses)

@@ -11,6 +11,8 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from heterrec.dropout import dropout
+
 GAP_SECONDS = tuple(2**power for power in range(0, 26, 1))
 """Boundaries of the gap buckets: a second to about two years."""
 
@@ -132,9 +134,9 @@ class CausalBlock(nn.Module):
         q, k, v = qkv.permute(2, 0, 3, 1, 4).unbind(0)
         attended = F.scaled_dot_product_attention(q, k, v, attn_mask=mask_TT, is_causal=mask_TT is None)
         attended = self.out(layout.pack(attended.transpose(1, 2).reshape(layout.batch, layout.longest, width)))
-        x = self.attention_norm(x_SD + F.dropout(attended, self.dropout, self.training))
+        x = self.attention_norm(x_SD + dropout(attended, self.dropout, self.training))
         fed = self.down(F.gelu(self.up(x)))
-        out: Tensor = self.feed_norm(x + F.dropout(fed, self.dropout, self.training))
+        out: Tensor = self.feed_norm(x + dropout(fed, self.dropout, self.training))
         return out
 
 
@@ -168,7 +170,7 @@ class HSTUBlock(nn.Module):
         weight = F.silu(q @ k.transpose(-1, -2) + self.lag[ago.clamp(min=0)]) / self.max_history
         attended = (weight.masked_fill(ago < 0, 0.0) @ v).transpose(1, 2)
         attended = layout.pack(attended.reshape(layout.batch, layout.longest, width))
-        out = self.out(F.dropout(self.attended_norm(attended) * u, self.dropout, self.training))
+        out = self.out(dropout(self.attended_norm(attended) * u, self.dropout, self.training))
         whole: Tensor = x_SD + out
         return whole
 

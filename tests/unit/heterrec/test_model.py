@@ -138,7 +138,7 @@ class PlainSASRec(nn.Module):
         head = o.heads[0][0]
         x = F.normalize(x + head.down(F.gelu(head.up(x))), dim=-1)
         items = table[rows]
-        return (x @ F.normalize(items, dim=-1).T + o.bias(items)[:, 0]) / o.config.temperature
+        return (x @ F.normalize(items, dim=-1).T + o.bias(items)[:, 0]) * o.sharpness
 
 
 def test_one_token_one_step_and_no_token_level_is_sasrec_with_cross_entropy(shop: Sequences, encoder: FeatureEncoder):
