@@ -16,8 +16,8 @@ from heterrec.model import HeterRec
 from heterrec.rectangles import Rectangle, Rectangles
 
 Graphs = Literal["none", "captured", "compiled", "both"]
-"""`captured` replays the kernels of PyTorch as a CUDA graph, which is soon prepared; `compiled` makes kernels of its own,
-which takes its time; `both` replays those."""
+"""`captured` replays the kernels of PyTorch as a CUDA graph, which is soon prepared; `compiled` makes kernels of its
+own, which takes its time; `both` replays those."""
 HOW: dict[Graphs, dict[str, Any]] = {
     "captured": {"backend": "cudagraphs"},
     "compiled": {},

@@ -3,7 +3,7 @@
 import hashlib
 import math
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, NamedTuple, Protocol
@@ -183,6 +183,9 @@ class Training:
             torch.from_numpy(np.append(0, counts)).to(device),
             int(sequences.time[sequences.split == 0].min()),
         )
+        self.scratch: Path | None = None
+        self.progress: Progress | None = None
+        self.checkpoint_seconds = math.inf
         self._batches: Callable[[int], Sequence[TrainingBatch | Rectangle]] = self.batches.epoch
         self.steps_ahead = 1
         self.objective: nn.Module
@@ -206,8 +209,7 @@ class Training:
             found = self._validate()
             done.best = -math.inf if found is None else found
             done.best_weights = self._weights()
-        while done.epoch < self.epochs and done.epoch - done.best_epoch < self.config.patience:
-            self._epoch(done)
+        for _ in self.epoch_by_epoch(done):
             self._save(done)
         self.model.load_state_dict(done.best_weights)
         self.model.eval()
@@ -219,6 +221,12 @@ class Training:
             best_epoch=done.best_epoch,
             validation_ndcg=done.best if math.isfinite(done.best) else None,
         )
+
+    def epoch_by_epoch(self, done: checkpoint.Progressed) -> Iterator[checkpoint.Progressed]:
+        """Train on from `done`, which is brought up to date, and yield it after each epoch."""
+        while done.epoch < self.epochs and done.epoch - done.best_epoch < self.config.patience:
+            self._epoch(done)
+            yield done
 
     def _save(self, done: checkpoint.Progressed) -> None:
         if self.scratch is not None and distributed.rank() == 0:

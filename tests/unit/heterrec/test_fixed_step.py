@@ -115,7 +115,7 @@ def test_the_look_up_of_a_gradient_is_a_plain_sum():
 def test_a_compiled_step_is_one_graph_for_each_shape_and_gives_the_same(shop: Sequences):
     """`fullgraph` is the proof that nothing in a step waits for the device or depends on a value."""
     torch._dynamo.reset()
-    packed, fixed = both(shop, CONFIG)
+    _, fixed = both(shop, CONFIG)
     rectangles = fixed.objective.rectangles
     compiled = FixedObjective(fixed.model, fixed.objective.loss, fixed.columns, rectangles, graphs="compiled")
     eager = fixed.objective
