@@ -1,7 +1,7 @@
-"""HeterRec on one GPU: seconds to Amazon Beauty's line, and what share of the device's matrix units training keeps busy.
+"""HeterRec on one GPU: seconds to Amazon Beauty's line, and what share of the device's matrix units training fills.
 
-Needs torch, numpy and pyarrow. On a machine with the whole project `python -m benchmarks.data amazon_beauty build/beauty`
-writes the data; where the GPU is, `python -m benchmarks.gpu --sequences build/beauty`. Without a GPU it runs on a small
+Needs torch, numpy and pyarrow. On a machine with the whole project, `python -m benchmarks.data amazon_beauty FOLDER`
+writes the data; where the GPU is, `python -m benchmarks.gpu --sequences FOLDER`. Without a GPU it runs on a small
 budget that shows that it runs, and no more. Results go to benchmarks/results/gpu.json.
 
 What is counted: model FLOPs are the matrix products, forward and backward, that the packed step makes of the very same

@@ -1,8 +1,8 @@
 """The gradient of a table of values as a look-up of a size known ahead.
 
 A token is a weighted sum of rows, so a row's gradient is a weighted sum of tokens' gradients. Of which, does not change
-in a run over a whole catalogue: they are put in order once. Some rows are in nearly every token (the slope of a number), and
-a whole GPU would wait for one sum of thousands: sums are taken in parts, and then of the parts.
+in a run over a whole catalogue: they are put in order once. Some rows are in nearly every token (the slope of a
+number), and a whole GPU would wait for one sum of thousands: sums are taken in parts, and then of the parts.
 Letters: J entries of all bags, T tokens, V rows of the table, P parts.
 """
 

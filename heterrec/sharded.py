@@ -1,11 +1,14 @@
 """A table of item IDs whose rows lie on several processes, for a catalogue that outgrows one device.
 
-Process p holds the rows [p, p + 1) * share of the table, with what the optimiser knows of them. Each asks the others for
-the rows it needs, and gives them back what those rows' gradients are: all that passes between them is what a batch
-touches. What is kept on disk is the whole table, so that any number of processes, one included, can go on from it.
+Process p holds the rows [p, p + 1) * share of the table, with what the optimiser knows of them. Each asks the others
+for the rows it needs, and gives them back those rows' gradients: all that passes between them is what a batch touches.
+What is kept on disk is the whole table, so that any number of processes, one included, can go on from it.
+
+Not DTensor (torch 2.13): its embedding has the right vectors, but a gradient that is a whole dense table on every
+process, and none that is sparse; with sampled candidates the optimiser goes through the touched rows alone.
 """
 
-from collections.abc import Mapping
+from collections.abc import Callable
 from typing import Any
 
 import torch
@@ -15,8 +18,9 @@ from torch.distributed.nn.functional import all_to_all_single
 from torch.nn import functional as F
 
 from heterrec.model import HeterRec
+from heterrec.optimiser import ID_TABLE
 
-NAME = "htfl.ids.weight"
+MOMENTS = ("exp_avg", "exp_avg_sq")
 
 
 class ShardedTable(nn.Module):
@@ -29,7 +33,7 @@ class ShardedTable(nn.Module):
         self.share = -(-self.rows // self.world)
         self.weight = nn.Parameter(self.own(whole.weight.detach()))
         # DDP knows nothing of this table: it takes the mean of gradients, and so must what comes back here.
-        self.weight.register_hook(lambda grad: grad / self.world)
+        self.weight.register_hook(lambda grad: grad / self.world)  # type: ignore[no-untyped-call]
 
     def forward(self, index_R: Tensor) -> Tensor:
         """Vectors (R, D) of any rows of the whole table."""
@@ -43,8 +47,8 @@ class ShardedTable(nn.Module):
         dist.all_to_all_single(here, index_R[order_R].contiguous(), taken, given, group=_group())
         found = F.embedding(here - self.rank * self.share, self.weight, sparse=self.sparse)
         empty = found.new_empty((len(index_R), found.shape[1]))
-        sorted_RD = all_to_all_single(empty, found, given, taken, group=_group())
-        return sorted_RD[order_R.argsort()]
+        sorted_RD: Tensor = all_to_all_single(empty, found, given, taken, group=_group())  # type: ignore[no-untyped-call]
+        return sorted_RD.index_select(0, order_R.argsort())
 
     def own(self, whole_VD: Tensor) -> Tensor:
         """The rows of a whole table that this process holds; as many on all, the last ones filled up with nothing."""
@@ -76,19 +80,24 @@ def unshard(model: HeterRec) -> None:
         model.htfl.ids = nn.Embedding.from_pretrained(whole, freeze=False, sparse=table.sparse)
 
 
-def converted(state: Any, shape: torch.Size, change: Any, name: str = "") -> Any:
-    """A state (of a model, a mean of models, optimisers) in which `change` was made to each part of the table.
+def converted(state: dict[str, Any], *, place: tuple[int, int], change: Callable[[Tensor], Tensor]) -> dict[str, Any]:
+    """The state of a run (see `checkpoint`) with `change` made to the table, and to what the mean of the weights and
+    the optimiser, at `place`, keep of it."""
 
-    Those are the tensors called NAME, and what an optimiser keeps for a parameter of the table's `shape`.
-    """
-    if isinstance(state, Tensor):
-        moments = name in ("exp_avg", "exp_avg_sq") and state.shape == shape
-        return change(state) if name.endswith(NAME) or moments else state
-    if isinstance(state, Mapping):
-        return {key: converted(value, shape, change, str(key)) for key, value in state.items()}
-    if isinstance(state, list | tuple):
-        return type(state)(converted(value, shape, change, name) for value in state)
-    return state
+    def weights(named: dict[str, Any]) -> dict[str, Any]:
+        return {name: change(value) if name.endswith(ID_TABLE) else value for name, value in named.items()}
+
+    part, index = place
+    parts = list(state["optimiser"])
+    kept = dict(parts[part]["state"])
+    if index in kept:
+        moments = {name: change(value) if name in MOMENTS else value for name, value in kept[index].items()}
+        parts[part] = {**parts[part], "state": {**kept, index: moments}}
+    average = state["average"]
+    if average["mean"] is not None:
+        average = {**average, "mean": weights(average["mean"])}
+    both = {name: weights(state[name]) for name in ("model", "best_weights")}
+    return {**state, **both, "average": average, "optimiser": parts}
 
 
 _GROUPS: dict[int, Any] = {}

@@ -5,6 +5,7 @@ import math
 import time
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any, NamedTuple, Protocol
 
@@ -24,10 +25,11 @@ from heterrec.inference import embeddings, product, vectors
 from heterrec.lmp import LMP, NEVER
 from heterrec.metrics import rank
 from heterrec.model import HeterRec
-from heterrec.optimiser import Optimiser
+from heterrec.optimiser import ID_TABLE, Optimiser
 from heterrec.recipes import TrainConfig, sized
 from heterrec.rectangles import Rectangle, Rectangles
 from heterrec.sequences import Queries, Sequences
+from heterrec.sharded import converted, shard, unshard
 from heterrec.warm_start import begin_from
 
 ALWAYS = np.iinfo(np.int64).min
@@ -88,6 +90,7 @@ def train(
     checkpoint_seconds: float = 60.0,
     champion: Champion | None = None,
     graphs: Graphs | None = None,
+    sharded: bool = False,
 ) -> Trained:
     """Train on the training split of `sequences`.
 
@@ -97,10 +100,11 @@ def train(
     steps as one process would make them, but for rounding and for dropout's chance. Raises `ValueError` where the data
     has nothing to learn from. With `champion` the weights begin with its own, and are kept where no epoch makes them
     better. With `graphs` the steps have a few fixed shapes (`fixed_step`); a GPU alone has them in any case, up to
-    the catalogue size from which candidates are drawn.
+    the catalogue size from which candidates are drawn. With `sharded` each of several processes holds a part of the
+    table of item IDs alone; the model of the first has the whole of it, those of the others their parts.
     """
     with distributed.together(device) as own:
-        training = Training(sequences, config, device=own, champion=champion, graphs=graphs)
+        training = Training(sequences, config, device=own, champion=champion, graphs=graphs, sharded=sharded)
         return training.run(scratch, progress, checkpoint_seconds)
 
 
@@ -137,6 +141,7 @@ class Training:
         device: str = "cpu",
         champion: Champion | None = None,
         graphs: Graphs | None = None,
+        sharded: bool = False,
     ) -> None:
         torch.manual_seed(config.seed)
         self.device = device
@@ -168,14 +173,16 @@ class Training:
         self.columns: Columns = encode_catalogue(self.encoder, catalogue).to(device)
         self.events: Events = encode_events(sequences, self.encoder, device)
         self.validation = _sample(sequences.queries("validation"), config.validation_queries, config.seed)
-        self.model = HeterRec(config.model, self.encoder).to(device)
+        self.model = HeterRec(config.model, self.encoder)
         if graphs is None and torch.device(device).type == "cuda" and config.loss.candidates is None:
             graphs = "none" if distributed.world() == 1 else None
         self.champion = champion
         if champion is not None:
-            begin_from(self.model, self.encoder, self.columns, champion.model, champion.encoder)
+            begin_from(self.model.to(device), self.encoder, self.columns, champion.model, champion.encoder)
+        self.table = shard(self.model) if sharded and distributed.world() > 1 else None
+        self.model.to(device)
         self.average = Average(self.model, config.average)
-        self.optimiser = Optimiser(self.model, config)
+        self.optimiser = Optimiser(self.model, config, shared=None if self.table is None else self.table.weight)
         about = (
             config.loss,
             self.columns,
@@ -195,6 +202,9 @@ class Training:
             rectangles = Rectangles(self.batches)
             self._batches, self.steps_ahead = rectangles.epoch, STEPS_AHEAD
             self.objective = FixedObjective(self.model, FixedLMP(*about), self.columns, rectangles, graphs=graphs)
+        if self.table is not None:
+            ignore = DistributedDataParallel._set_params_and_buffers_to_ignore_for_model
+            ignore(self.objective, [f"model.{ID_TABLE}"])  # type: ignore[no-untyped-call]
         if distributed.world() > 1:
             self.objective = DistributedDataParallel(self.objective, find_unused_parameters=True)
 
@@ -204,7 +214,8 @@ class Training:
         self.identity = self._identity()
         done = checkpoint.Progressed()
         if self.scratch is not None:
-            done = checkpoint.load(self.scratch, self.identity, self.model, self.average, self.optimiser)
+            own = self._changed(self.table.own) if self.table is not None else None
+            done = checkpoint.load(self.scratch, self.identity, self.model, self.average, self.optimiser, own)
         if self.champion is not None and not done.epoch and not done.losses:
             found = self._validate()
             done.best = -math.inf if found is None else found
@@ -212,6 +223,7 @@ class Training:
         for _ in self.epoch_by_epoch(done):
             self._save(done)
         self.model.load_state_dict(done.best_weights)
+        unshard(self.model)
         self.model.eval()
         return Trained(
             model=self.model,
@@ -229,8 +241,13 @@ class Training:
             yield done
 
     def _save(self, done: checkpoint.Progressed) -> None:
-        if self.scratch is not None and distributed.rank() == 0:
-            checkpoint.save(self.scratch, self.identity, self.model, self.average, self.optimiser, done)
+        if self.scratch is not None and (distributed.rank() == 0 or self.table is not None):
+            whole = self._changed(self.table.whole) if self.table is not None else None
+            checkpoint.save(self.scratch, self.identity, self.model, self.average, self.optimiser, done, whole)
+
+    def _changed(self, change: Callable[[Tensor], Tensor]) -> checkpoint.Change:
+        """`change` of all that a checkpoint holds of the table of item IDs."""
+        return partial(converted, place=self.optimiser.place_of(ID_TABLE), change=change)
 
     def _epoch(self, done: checkpoint.Progressed) -> None:
         started = saved = time.monotonic()
@@ -249,7 +266,10 @@ class Training:
             done.seconds = before + now - started
             if self.progress is not None and distributed.rank() == 0:
                 self.progress(self._update(done, len(batches)))
-            if now - saved > self.checkpoint_seconds:
+            due = now - saved > self.checkpoint_seconds
+            if self.table is not None:  # all must take part
+                due = bool(distributed.told(float(due), self.device))
+            if due:
                 self._save(done)
                 saved = now
         ndcg = self._validate()
@@ -282,7 +302,8 @@ class Training:
 
     def _validate(self) -> float | None:
         found = None
-        if len(self.validation) and distributed.rank() == 0:
+        # To look up what lies on several processes all must ask.
+        if len(self.validation) and (distributed.rank() == 0 or self.table is not None):
             model = self.average.weights
             users = vectors(model, self.columns, self.events, self.validation)
             scores = product(users, embeddings(model, self.columns))

@@ -12,7 +12,7 @@ from heterrec.batches import TrainingBatch
 from heterrec.fixed_step import FixedObjective
 from heterrec.look_up import prepared, summed_back
 from heterrec.recipes import LossConfig, TrainConfig
-from heterrec.rectangles import Rectangle, padded_lengths
+from heterrec.rectangles import Rectangle, Rectangles, padded_lengths
 from heterrec.sequences import Sequences
 from heterrec.training import Training, train
 
@@ -116,13 +116,14 @@ def test_a_compiled_step_is_one_graph_for_each_shape_and_gives_the_same(shop: Se
     """`fullgraph` is the proof that nothing in a step waits for the device or depends on a value."""
     torch._dynamo.reset()
     _, fixed = both(shop, CONFIG)
-    rectangles = fixed.objective.rectangles
-    compiled = FixedObjective(fixed.model, fixed.objective.loss, fixed.columns, rectangles, graphs="compiled")
-    eager = fixed.objective
+    loss, rectangles = fixed.objective.loss, Rectangles(fixed.batches, shapes=2)
+    eager, compiled = (
+        FixedObjective(fixed.model, loss, fixed.columns, rectangles, graphs=graphs) for graphs in ("none", "compiled")
+    )
     torch._dynamo.utils.counters.clear()
     with torch._inductor.config.patch(fallback_random=True):
         for epoch in (0, 1):
-            for number, batch in enumerate(fixed._batches(epoch)):
+            for number, batch in enumerate(rectangles.epoch(epoch)):
                 fixed.objective = eager
                 expected = outcome(fixed, batch, number)
                 fixed.objective = compiled
