@@ -18,7 +18,7 @@ from heterrec.model import Histories
 from heterrec.sequences import Ints
 from heterrec.transformer import Layout
 
-SHAPES = 6
+SHAPES = 8
 """Lengths that lists are padded to: one more is one graph more to capture."""
 
 

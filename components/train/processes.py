@@ -11,6 +11,7 @@ from typing import Any
 from components.errors import InputError
 
 PROCESSES = "HETERREC_TRAIN_PROCESSES"
+SHARDED = "HETERREC_TRAIN_SHARDED"
 FAULT = "fault.json"
 
 
@@ -31,6 +32,14 @@ def wanted() -> int:
     if gpus and int(named) > gpus:
         raise InputError(f"{PROCESSES}={named}: each has a GPU of its own, and this machine {gpus}")
     return int(named)
+
+
+def sharded() -> bool:
+    """Whether each process holds a part of the table of item IDs alone: `$HETERREC_TRAIN_SHARDED` is 1."""
+    named = os.environ.get(SHARDED, "0").strip()
+    if named not in ("0", "1"):
+        raise InputError(f"{SHARDED}={named!r}: expected 0 or 1")
+    return named == "1"
 
 
 def together(count: int, work: Mapping[str, Any]) -> None:

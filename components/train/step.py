@@ -36,6 +36,7 @@ def run(
         "scratch": scratch,
         "champion": champion,
         "progress": progress,
+        "sharded": processes.sharded(),
     }
     if count == 1:
         fit(**work)
@@ -53,6 +54,7 @@ def fit(
     scratch: Path,
     champion: Path | None,
     progress: "Progress | None",
+    sharded: bool,
 ) -> None:
     """`run` in this process, which may be one of several; the first of them writes `model`."""
     import torch
@@ -69,7 +71,9 @@ def fit(
         start = None
         if config.warm_start and champion is not None and (champion / "model").is_dir():
             start = Champion(*load_model(champion / "model", device)[:2])
-        trained = train(data, config, scratch=scratch, progress=progress, device=device, champion=start)
+        trained = train(
+            data, config, scratch=scratch, progress=progress, device=device, champion=start, sharded=sharded
+        )
     except ValueError as error:
         raise InputError(str(error)) from error
     if not distributed.writes():

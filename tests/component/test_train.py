@@ -17,7 +17,7 @@ import torch
 
 from components.errors import InputError
 from components.train import step
-from components.train.processes import PROCESSES
+from components.train.processes import PROCESSES, SHARDED
 from heterrec.export import load_model
 from heterrec.recipes import LossConfig, ModelConfig, TrainConfig
 from heterrec.training import Update
@@ -108,6 +108,14 @@ def assert_close(model: Path, other: Path) -> None:
 def test_two_processes_write_the_model_of_one(
     sequences: Path, of_two: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ):
+    """Whether each has the whole table of item IDs or a part of it."""
+    monkeypatch.setenv(SHARDED, "1")
+    run(tmp_path / "sharded", sequences)
+    assert_close(tmp_path / "sharded" / "model", of_two)
+    assert (
+        len(load_model(tmp_path / "sharded" / "model").model.htfl.ids.weight) == len(load_model(of_two).encoder.ids) + 1
+    )
+    monkeypatch.setenv(SHARDED, "0")
     monkeypatch.setenv(PROCESSES, "1")
     report = run(tmp_path, sequences)
     assert report["processes"] == 1
