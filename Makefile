@@ -2,7 +2,7 @@
 DATASET ?= marketplace
 SEEDS ?= 3
 BUDGET ?= fast
-ROWS ?= sasrec,sasrec_plain,sasrec_features,hstu,heterrec
+ROWS ?= sasrec,sasrec_plain,sasrec_own,sasrec_features,hstu,heterrec
 PYTHON := .venv/bin/python
 export PYTHONPATH := $(CURDIR)
 export GX_ANALYTICS_ENABLED := false

@@ -112,9 +112,6 @@ class HeterRec(nn.Module):
     def states(self, tokens: Tokens, channel_RD: Tensor, histories: Histories) -> States:
         """The sequence side: HTFL, token-level blocks over all tokens, item-level blocks over the events [A][F]."""
         item_S, time_S, value_SN, missing_SN, layout = histories
-        if self.training and self.config.event_dropout:
-            lost_S = torch.rand(len(item_S), device=item_S.device) < self.config.event_dropout
-            item_S = item_S.masked_fill(lost_S, 0)
         tokens_SFD = self.htfl.events(tokens, item_S, value_SN, missing_SN)
         when = self.temporal(time_S, layout)
         level = None

@@ -47,14 +47,12 @@ class ModelConfig:
     id_dropout: float = 0.05
     """Share of ID tokens replaced by the null token in training: how new items learn to be ranked."""
     feature_dropout: float = 0.1
-    event_dropout: float = 0.0
-    """Share of a history's events that are no item in training (ours): a state must not lean on any one of them."""
     min_events: int = 2
     """Training events from which an item has an ID token of its own."""
 
     def __post_init__(self) -> None:
         _positive(self, "width", "heads", "expansion", "max_history", "steps", "temperature")
-        _share(self, "dropout", "id_dropout", "feature_dropout", "event_dropout")
+        _share(self, "dropout", "id_dropout", "feature_dropout")
         _one_of(self, block=Block, tokens=Tokens, token_causality=Causality)
         if self.width % self.heads:
             raise ValueError(f"width={self.width} must be divisible by heads={self.heads}")
@@ -109,16 +107,16 @@ class TrainConfig:
     sized: bool = False
     """Derive from the data what depends on it; see `sized`."""
     seed: int = 0
-    epochs: int = 10
+    epochs: int = 20
     least_steps: int = 0
     """Steps of training that small data gets at least, by more epochs."""
-    patience: int = 8
+    patience: int = 5
     """Epochs without a better validation NDCG@10 after which training stops."""
     epoch_events: int | None = None
     """Events of one epoch at most; longer data is drawn from, anew each epoch."""
     batch_events: int = 512
     """Padded positions of a batch."""
-    learning_rate: float = 3e-3
+    learning_rate: float = 2e-3
     warmup: float = 0.05
     """Share of all steps in which the learning rate rises; afterwards it falls as a cosine."""
     weight_decay: float = 0.01
@@ -126,7 +124,7 @@ class TrainConfig:
     clip: float = 1.0
     average: float = 0.1
     """How far back the mean of the weights reaches that is validated and kept, as a share of the steps so far."""
-    validation_queries: int = 2000
+    validation_queries: int = 5000
     warm_start: bool = False
     """Begin with the champion's weights, where there is one: for scheduled retraining."""
     shuffle_targets: bool = False
