@@ -12,7 +12,7 @@ export FEAST_USAGE := False
 # Every step is a process of its own: without cached bytecode each would compile its libraries again.
 unexport PYTHONDONTWRITEBYTECODE
 
-.PHONY: help setup run test serve compile check format lock clean bench-features-pay bench-quality bench-train
+.PHONY: help setup run test serve compile check format lock clean bench-features-pay bench-quality bench-train bench-gpu
 
 help:  ## list the targets
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | awk -F':.*## ' '{printf "  make %-19s %s\n", $$1, $$2}'
@@ -55,6 +55,10 @@ bench-quality: setup  ## models on one data set; DATASET=amazon_beauty SEEDS=3 B
 
 bench-train: setup  ## a step of training: HeterRec against item ID only, packed against padded, growth
 	@OMP_WAIT_POLICY=PASSIVE $(PYTHON) -m benchmarks.speed
+
+bench-gpu: setup  ## on a GPU: seconds to Beauty's line, tokens a second, share of the ceiling (on a CPU: that it runs)
+	@$(PYTHON) -m benchmarks.data amazon_beauty build/beauty >/dev/null
+	@HETERREC_COMMIT=$$(git describe --always --dirty --abbrev=12) $(PYTHON) -m benchmarks.gpu --sequences build/beauty
 
 clean:  ## remove the workspace (runs, artifacts, stores, models); keeps .venv
 	rm -rf var build

@@ -25,7 +25,7 @@ class Average:
     """
 
     def __init__(self, model: HeterRec, share: float) -> None:
-        self.model, self.share, self.steps = model, share, 0
+        self.model, self.share, self.steps, self.updates = model, share, 0, 0
         self.mean = AveragedModel(model, multi_avg_fn=self._towards) if share else None
 
     def update(self, *, last: bool) -> None:
@@ -33,6 +33,7 @@ class Average:
         self.steps += 1
         if self.mean is not None and (last or self.steps % EVERY == 0):
             self.mean.update_parameters(self.model)
+            self.updates += 1
 
     @property
     def weights(self) -> HeterRec:
@@ -46,7 +47,9 @@ class Average:
         self.steps = state["steps"]
         if self.mean is not None:
             self.mean.load_state_dict(state["mean"])
+            self.updates = int(self.mean.n_averaged)
 
     def _towards(self, mean: Parameters, now: Parameters, updates: Tensor | int) -> None:
-        number = int(updates) + 1
+        # Counted here too: to read `updates` is to wait for the device.
+        number = self.updates + 1
         torch._foreach_lerp_(mean, now, 1 - (1 - 1 / number) ** (1 / self.share))

@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from itertools import pairwise
 
 import numpy as np
+import numpy.typing as npt
 import torch
 from torch import Tensor
 
@@ -17,6 +18,8 @@ from heterrec.model import Histories
 from heterrec.ranges import ranges
 from heterrec.sequences import Ints, Queries, Sequences
 from heterrec.transformer import Layout
+
+Floats = npt.NDArray[np.float64]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -120,16 +123,22 @@ class TrainingBatches:
 
     def epoch(self, epoch: int) -> list["TrainingBatch"]:
         """The batches of one epoch, still to be built."""
+        rng, start, length, draws = self.drawn(epoch)
+        parts = _cut(length, self.batch_events)
+        draws_EK = torch.from_numpy(draws).to(self.events.item_E.device)
+        batches = [TrainingBatch(self, start[part], length[part], draws_EK) for part in parts]
+        return [batches[n] for n in rng.permutation(len(batches))]
+
+    def drawn(self, epoch: int) -> tuple[np.random.Generator, Ints, Ints, Floats]:
+        """The lists of an epoch, the shortest first: start and length; the draws (E, K) of the positives from their
+        baskets; and the generator, to go on from."""
         rng = np.random.default_rng([self.seed, epoch])
         start, length = self._lists(rng)
         order = rng.permutation(len(start))
         if self.epoch_events is not None:
             order = order[: 1 + int(np.searchsorted(np.cumsum(length[order]), self.epoch_events))]
         order = order[np.argsort(length[order], kind="stable")]
-        parts = _cut(length[order], self.batch_events)
-        draws = torch.from_numpy(rng.random(tuple(self.targets.start_EK.shape))).to(self.events.item_E.device)
-        batches = [TrainingBatch(self, start[order[part]], length[order[part]], draws) for part in parts]
-        return [batches[n] for n in rng.permutation(len(batches))]
+        return rng, start[order], length[order], rng.random(tuple(self.targets.start_EK.shape))
 
     def _lists(self, rng: np.random.Generator) -> tuple[Ints, Ints]:
         start, length = [], []
@@ -150,6 +159,10 @@ class TrainingBatch:
     length: Ints
     draws_EK: Tensor
     weight: float = 1.0
+
+    @property
+    def lists(self) -> int:
+        return len(self.length)
 
     def part(self, number: int, parts: int) -> "TrainingBatch":
         """Every `parts`-th list, from `number` on; where there are too few, one list that weighs nothing."""

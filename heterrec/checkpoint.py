@@ -2,6 +2,7 @@
 
 import json
 import os
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -9,10 +10,13 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from heterrec import distributed
 from heterrec.average import Average
 from heterrec.optimiser import Optimiser
 
 NAME = "checkpoint.pt"
+State = dict[str, Any]
+Change = Callable[[State], State]
 
 
 @dataclass(kw_only=True)
@@ -32,9 +36,18 @@ class Progressed:
 
 
 def save(
-    scratch: Path, identity: str, model: nn.Module, average: Average, optimiser: Optimiser, done: Progressed
+    scratch: Path,
+    identity: str,
+    model: nn.Module,
+    average: Average,
+    optimiser: Optimiser,
+    done: Progressed,
+    change: Change | None = None,
 ) -> None:
-    """Replace the checkpoint in `scratch` in one step. `identity` says of which run it is."""
+    """Replace the checkpoint in `scratch` in one step. `identity` says of which run it is.
+
+    `change` makes of what this process holds what is to be kept; the first process keeps it.
+    """
     scratch.mkdir(parents=True, exist_ok=True)
     state = {
         "identity": identity,
@@ -50,12 +63,23 @@ def save(
         "best_weights": done.best_weights,
         "curve": json.dumps(done.curve),
     }
+    if change is not None:
+        state = change(state)
+    if distributed.rank():
+        return
     partial = scratch / f"{NAME}.partial"
     torch.save(state, partial)
     os.replace(partial, scratch / NAME)
 
 
-def load(scratch: Path, identity: str, model: nn.Module, average: Average, optimiser: Optimiser) -> Progressed:
+def load(
+    scratch: Path,
+    identity: str,
+    model: nn.Module,
+    average: Average,
+    optimiser: Optimiser,
+    change: Change | None = None,
+) -> Progressed:
     """Restore the last checkpoint in `scratch`, or start anew where there is none.
 
     Raises `ValueError` where it belongs to another recipe or other data.
@@ -66,6 +90,8 @@ def load(scratch: Path, identity: str, model: nn.Module, average: Average, optim
     state = torch.load(path, weights_only=True, map_location="cpu")
     if state["identity"] != identity:
         raise ValueError(f"{path}: is of another recipe or other data. Delete it, or give the run its own folder.")
+    if change is not None:
+        state = change(state)
     model.load_state_dict(state["model"])
     average.load_state_dict(state["average"])
     optimiser.load_state_dict(state["optimiser"])

@@ -15,7 +15,7 @@ from torch import distributed as dist
 @contextmanager
 def together(device: str) -> Iterator[str]:
     """The device of this process, while it stands in a group with those that `torchrun` started beside it."""
-    if int(os.environ.get("WORLD_SIZE", "1")) == 1:
+    if started() == 1:
         yield device
         return
     on_gpu = device.startswith("cuda")
@@ -27,6 +27,16 @@ def together(device: str) -> Iterator[str]:
         yield device
     finally:
         dist.destroy_process_group()
+
+
+def started() -> int:
+    """How many processes were started beside each other, this one included, whether they stand in a group or not."""
+    return int(os.environ.get("WORLD_SIZE", "1"))
+
+
+def writes() -> bool:
+    """Whether this process writes what a run leaves: number 0 of those that were started, or the only one."""
+    return os.environ.get("RANK", "0") == "0"
 
 
 def world() -> int:

@@ -21,6 +21,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from heterrec.encoder import BAGS, FeatureEncoder, Field
+from heterrec.look_up import Back, summed_back
 from heterrec.ranges import ranges
 from heterrec.sequences import Catalogue
 
@@ -54,6 +55,8 @@ class Columns:
     """What the token-level loss tells apart: the value of a category, the bucket of a number, else a number that
     rows with the very same value share."""
     missing_RF: Tensor
+    back: Back | None = None
+    """The look-up of the table's gradient, where it has been prepared."""
 
     def __len__(self) -> int:
         return len(self.id_R)
@@ -65,6 +68,7 @@ class Columns:
             id_R=self.id_R.to(device),
             label_RF=self.label_RF.to(device),
             missing_RF=self.missing_RF.to(device),
+            back=self.back and Back(*(part.to(device) for part in self.back)),
         )
 
     def take(self, rows_R: Tensor) -> "Columns":
@@ -140,12 +144,14 @@ class _Bag(torch.autograd.Function):
     """Weighted sums of rows of a table; the gradient of a row is a weighted sum too, of its tokens' gradients."""
 
     @staticmethod
-    def forward(ctx: Any, table: Tensor, bags: Bags, weight_J: Tensor) -> Tensor:
-        ctx.bags, ctx.weight_J, ctx.rows = bags, weight_J, len(table)
+    def forward(ctx: Any, table: Tensor, bags: Bags, weight_J: Tensor, back: Back | None) -> Tensor:
+        ctx.bags, ctx.weight_J, ctx.rows, ctx.back = bags, weight_J, len(table), back
         return F.embedding_bag(bags.value_J, table, bags.first_T, mode="sum", per_sample_weights=weight_J)
 
     @staticmethod
     def backward(ctx: Any, *grads: Tensor) -> tuple[Tensor | None, ...]:
+        if ctx.back is not None:
+            return summed_back(grads[0], ctx.weight_J, ctx.back), None, None, None
         value, weight, count = ctx.bags.value_J, ctx.weight_J, ctx.bags.count_T
         used = torch.nonzero(weight)[:, 0]
         sorted_value, order = value[used].sort(stable=True)
@@ -153,7 +159,7 @@ class _Bag(torch.autograd.Function):
         token = torch.repeat_interleave(count)[order]
         first = torch.searchsorted(sorted_value, torch.arange(ctx.rows, device=value.device))
         grad = F.embedding_bag(token, grads[0], first, mode="sum", per_sample_weights=weight[order])
-        return grad, None, None
+        return grad, None, None, None
 
 
 class HTFL(nn.Module):
@@ -205,10 +211,12 @@ class HTFL(nn.Module):
         if feature_rate:
             kept_RG = torch.rand((rows, features), device=id_R.device) >= feature_rate
             present_RG = present_RG & kept_RG
-            weight_J = weight_J * torch.repeat_interleave(kept_RG.flatten().to(weight_J.dtype), bags.count_T)
+            weight_J = weight_J * torch.repeat_interleave(
+                kept_RG.flatten().to(weight_J.dtype), bags.count_T, output_size=len(weight_J)
+            )
             weight_J[bags.first_T] = (~present_RG).flatten().to(weight_J.dtype)
         table = self.values.weight
-        summed: Tensor = _Bag.apply(table, bags, weight_J)  # type: ignore[no-untyped-call]
+        summed: Tensor = _Bag.apply(table, bags, weight_J, columns.back)  # type: ignore[no-untyped-call]
         feature_RGD = summed.view(rows, features, self.width)
         for g, vector_RE in columns.vectors.items():
             feature_RGD[:, g] += self.maps[str(g)](vector_RE.to(table.dtype)) * present_RG[:, g, None]

@@ -95,7 +95,7 @@ class HeterRec(nn.Module):
         tokens = self.htfl.rows(columns, c.id_dropout if train else 0.0, c.feature_dropout if train else 0.0)
         seen = tokens
         if newborn_S is not None and len(newborn_S):
-            null_SD = self.htfl.ids(torch.zeros_like(newborn_S))
+            null_SD = tokens.id_RD[:1].expand(len(newborn_S), -1)  # row 0 is no item, and has the null ID
             features = torch.cat([tokens.feature_RGD, tokens.feature_RGD[newborn_S]])
             seen = Tokens(features, torch.cat([tokens.id_RD, null_SD]))
         if self.item_side is None:

@@ -9,6 +9,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from heterrec import distributed
 from heterrec.model import HeterRec
 from heterrec.recipes import TrainConfig
 
@@ -25,9 +26,11 @@ class Optimiser:
     where features tell nothing they must be out of the way before the rest has learned from them (ours).
     """
 
-    def __init__(self, model: HeterRec, config: TrainConfig) -> None:
+    def __init__(self, model: HeterRec, config: TrainConfig, *, shared: nn.Parameter | None = None) -> None:
         self.config = config
         sparse = config.loss.candidates is not None
+        self.shared, self.named = shared, dict(model.named_parameters())
+        """The table of item IDs, where its rows lie on several processes."""
         model.htfl.ids.sparse = sparse
         groups: dict[tuple[float, float], list[nn.Parameter]] = {}
         rows: list[nn.Parameter] = []
@@ -62,6 +65,15 @@ class Optimiser:
                 group["lr"] = group["pace"] * rate * self.config.learning_rate
             part.step()
 
+    def place_of(self, name: str) -> tuple[int, int]:
+        """Which of the parts keeps the state of this parameter, and under which number."""
+        for number, part in enumerate(self.parts):
+            inside = [parameter for group in part.param_groups for parameter in group["params"]]
+            for index, parameter in enumerate(inside):
+                if parameter is self.named[name]:
+                    return number, index
+        raise ValueError(f"optimiser: has no parameter {name!r}")
+
     def state_dict(self) -> list[dict[str, Any]]:
         return [part.state_dict() for part in self.parts]
 
@@ -70,14 +82,20 @@ class Optimiser:
             part.load_state_dict(state)
 
     def _clip(self) -> None:
-        grads = []
+        grads: list[Tensor] = []
+        elsewhere = None
         for parameter in self.parameters:
             if parameter.grad is None:
                 continue
+            if parameter is self.shared:
+                elsewhere = len(grads)
             if parameter.grad.is_sparse:
                 parameter.grad = parameter.grad.coalesce()
                 grads.append(parameter.grad._values())
             else:
                 grads.append(parameter.grad)
-        norm = torch.stack(torch._foreach_norm(grads)).norm()
+        norms = torch.stack(torch._foreach_norm(grads))
+        if elsewhere is not None:
+            norms[elsewhere] = (distributed.mean(norms[elsewhere] ** 2) * distributed.world()).sqrt()
+        norm = norms.norm()
         torch._foreach_mul_(grads, (self.config.clip / (norm + 1e-6)).clamp(max=1.0))

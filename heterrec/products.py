@@ -26,6 +26,8 @@ def fast_products() -> Iterator[None]:
 
 def product(rows: Tensor, matrix: Tensor) -> Tensor:
     """`rows @ matrix`, (R, N) by (N, M) with many rows, its gradients by fast products too."""
+    if rows.is_cuda or torch.compiler.is_compiling():  # a GPU has its own, and autocast says in which precision
+        return rows @ matrix
     out: Tensor = _Product.apply(rows, matrix)  # type: ignore[no-untyped-call]
     return out
 

@@ -7,9 +7,11 @@ steps) is derived from it in training.
 import json
 import math
 from dataclasses import asdict, dataclass, field, replace
-from typing import Any, Literal
+from typing import Any, Literal, get_args
 
 Tokens = Literal["flatten", "sum"]
+Block = Literal["softmax", "hstu"]
+Causality = Literal["plain", "block"]
 FEATURE_SHARE = 0.6
 """Feature tokens that are null in training, against dropout."""
 FULL_CATALOGUE, SAMPLED = 100_000, 4096
@@ -25,13 +27,13 @@ class ModelConfig:
     expansion: int = 2
     token_layers: int = 1
     item_layers: int = 2
-    block: Literal["softmax", "hstu"] = "softmax"
+    block: Block = "softmax"
     """Attention of the item-level blocks; `hstu` is a peer of the benchmark."""
     max_history: int = 50
     features: bool = True
     tokens: Tokens = "flatten"
     """`sum` adds an item's features up to one token: the ablation without HTFL."""
-    token_causality: Literal["plain", "block"] = "plain"
+    token_causality: Causality = "plain"
     """`plain` keeps the fast path of attention; with `block` the tokens of one item see each other [I]."""
     taste: bool = True
     """The mean of the latest items' channel stands beside the state (ours)."""
@@ -51,6 +53,7 @@ class ModelConfig:
     def __post_init__(self) -> None:
         _positive(self, "width", "heads", "expansion", "max_history", "steps", "temperature")
         _share(self, "dropout", "id_dropout", "feature_dropout")
+        _one_of(self, block=Block, tokens=Tokens, token_causality=Causality)
         if self.width % self.heads:
             raise ValueError(f"width={self.width} must be divisible by heads={self.heads}")
         for name in ("token_layers", "item_layers"):
@@ -237,3 +240,9 @@ def _share(config: Any, *names: str) -> None:
     for name in names:
         if not 0 <= getattr(config, name) < 1:
             raise ValueError(f"{name}={getattr(config, name)} must be in [0, 1)")
+
+
+def _one_of(config: Any, **choices: Any) -> None:
+    for name, choice in choices.items():
+        if getattr(config, name) not in get_args(choice):
+            raise ValueError(f"{name}={getattr(config, name)!r} is unknown, expected one of {get_args(choice)}")

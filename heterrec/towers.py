@@ -80,7 +80,8 @@ class ItemSide(nn.Module):
         side_by_side = tokens.feature_RGD.flatten(1)
         crossed, own = product(side_by_side, torch.cat([crossing, gates], dim=1)).chunk(2, dim=1)
         crossed = product(F.gelu(crossed + self.cross_bias), self.project.weight.T)
-        features = torch.add(own, crossed, alpha=EMBEDDING_STD)
+        # Not `torch.add` with alpha: torch.compile (2.13) makes one product of both, and forgets alpha there.
+        features = own + EMBEDDING_STD * crossed
         ids = product(tokens.id_RD, self.tower_FDD[-1])
         return torch.cat([F.normalize(ids, dim=-1), self.scale * F.normalize(features, dim=-1)], dim=-1)
 

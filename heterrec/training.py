@@ -3,7 +3,9 @@
 import hashlib
 import math
 import time
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any, NamedTuple, Protocol
 
@@ -16,17 +18,23 @@ from heterrec import checkpoint, distributed
 from heterrec.average import Average
 from heterrec.batches import Events, TrainingBatch, TrainingBatches, encode_events
 from heterrec.encoder import FeatureEncoder
+from heterrec.fixed_lmp import FixedLMP
+from heterrec.fixed_step import FixedObjective, Graphs
 from heterrec.htfl import Columns, encode_catalogue
 from heterrec.inference import embeddings, product, vectors
 from heterrec.lmp import LMP, NEVER
 from heterrec.metrics import rank
 from heterrec.model import HeterRec
-from heterrec.optimiser import Optimiser
+from heterrec.optimiser import ID_TABLE, Optimiser
 from heterrec.recipes import TrainConfig, sized
+from heterrec.rectangles import Rectangle, Rectangles
 from heterrec.sequences import Queries, Sequences
+from heterrec.sharded import converted, shard, unshard
 from heterrec.warm_start import begin_from
 
 ALWAYS = np.iinfo(np.int64).min
+STEPS_AHEAD = 32
+"""Steps that a GPU is asked for before their losses are waited for."""
 
 
 class Update(NamedTuple):
@@ -81,17 +89,22 @@ def train(
     device: str = "cpu",
     checkpoint_seconds: float = 60.0,
     champion: Champion | None = None,
+    graphs: Graphs | None = None,
+    sharded: bool = False,
 ) -> Trained:
     """Train on the training split of `sequences`.
 
     With `scratch`, goes on from the checkpoint there and writes one after each epoch and every `checkpoint_seconds`
-    within; a run that was killed ends with the very weights and losses of one that was not (on one machine, on a
-    CPU). Under `torchrun` all processes train one model, each on its part of every batch. Raises `ValueError` where
-    the data has nothing to learn from. With `champion` the weights begin with its own, and are kept where no epoch
-    makes them better.
+    within; a run that was killed ends with the very weights and losses of one that was not (on a CPU, with as many
+    threads and processes as before). Under `torchrun` all processes train one model, each on its part of every batch:
+    steps as one process would make them, but for rounding and for dropout's chance. Raises `ValueError` where the data
+    has nothing to learn from. With `champion` the weights begin with its own, and are kept where no epoch makes them
+    better. With `graphs` the steps have a few fixed shapes (`fixed_step`); a GPU alone has them in any case, up to
+    the catalogue size from which candidates are drawn. With `sharded` each of several processes holds a part of the
+    table of item IDs alone; the model of the first has the whole of it, those of the others their parts.
     """
     with distributed.together(device) as own:
-        training = Training(sequences, config, device=own, champion=champion)
+        training = Training(sequences, config, device=own, champion=champion, graphs=graphs, sharded=sharded)
         return training.run(scratch, progress, checkpoint_seconds)
 
 
@@ -121,7 +134,14 @@ class Training:
     """All that a run holds: data and model on the device, the objective and the optimiser."""
 
     def __init__(
-        self, sequences: Sequences, config: TrainConfig, *, device: str = "cpu", champion: Champion | None = None
+        self,
+        sequences: Sequences,
+        config: TrainConfig,
+        *,
+        device: str = "cpu",
+        champion: Champion | None = None,
+        graphs: Graphs | None = None,
+        sharded: bool = False,
     ) -> None:
         torch.manual_seed(config.seed)
         self.device = device
@@ -153,20 +173,38 @@ class Training:
         self.columns: Columns = encode_catalogue(self.encoder, catalogue).to(device)
         self.events: Events = encode_events(sequences, self.encoder, device)
         self.validation = _sample(sequences.queries("validation"), config.validation_queries, config.seed)
-        self.model = HeterRec(config.model, self.encoder).to(device)
+        self.model = HeterRec(config.model, self.encoder)
+        if graphs is None and torch.device(device).type == "cuda" and config.loss.candidates is None:
+            graphs = "none" if distributed.world() == 1 else None
         self.champion = champion
         if champion is not None:
-            begin_from(self.model, self.encoder, self.columns, champion.model, champion.encoder)
+            begin_from(self.model.to(device), self.encoder, self.columns, champion.model, champion.encoder)
+        self.table = shard(self.model) if sharded and distributed.world() > 1 else None
+        self.model.to(device)
         self.average = Average(self.model, config.average)
-        self.optimiser = Optimiser(self.model, config)
-        loss = LMP(
+        self.optimiser = Optimiser(self.model, config, shared=None if self.table is None else self.table.weight)
+        about = (
             config.loss,
             self.columns,
             torch.from_numpy(_since(sequences, config.loss.only_available)).to(device),
             torch.from_numpy(np.append(0, counts)).to(device),
             int(sequences.time[sequences.split == 0].min()),
         )
-        self.objective: nn.Module = Objective(self.model, loss, self.columns)
+        self.scratch: Path | None = None
+        self.progress: Progress | None = None
+        self.checkpoint_seconds = math.inf
+        self._batches: Callable[[int], Sequence[TrainingBatch | Rectangle]] = self.batches.epoch
+        self.steps_ahead = 1
+        self.objective: nn.Module
+        if graphs is None:
+            self.objective = Objective(self.model, LMP(*about), self.columns)
+        else:
+            rectangles = Rectangles(self.batches)
+            self._batches, self.steps_ahead = rectangles.epoch, STEPS_AHEAD
+            self.objective = FixedObjective(self.model, FixedLMP(*about), self.columns, rectangles, graphs=graphs)
+        if self.table is not None:
+            ignore = DistributedDataParallel._set_params_and_buffers_to_ignore_for_model
+            ignore(self.objective, [f"model.{ID_TABLE}"])  # type: ignore[no-untyped-call]
         if distributed.world() > 1:
             self.objective = DistributedDataParallel(self.objective, find_unused_parameters=True)
 
@@ -176,15 +214,16 @@ class Training:
         self.identity = self._identity()
         done = checkpoint.Progressed()
         if self.scratch is not None:
-            done = checkpoint.load(self.scratch, self.identity, self.model, self.average, self.optimiser)
+            own = self._changed(self.table.own) if self.table is not None else None
+            done = checkpoint.load(self.scratch, self.identity, self.model, self.average, self.optimiser, own)
         if self.champion is not None and not done.epoch and not done.losses:
             found = self._validate()
             done.best = -math.inf if found is None else found
             done.best_weights = self._weights()
-        while done.epoch < self.epochs and done.epoch - done.best_epoch < self.config.patience:
-            self._epoch(done)
+        for _ in self.epoch_by_epoch(done):
             self._save(done)
         self.model.load_state_dict(done.best_weights)
+        unshard(self.model)
         self.model.eval()
         return Trained(
             model=self.model,
@@ -195,23 +234,42 @@ class Training:
             validation_ndcg=done.best if math.isfinite(done.best) else None,
         )
 
+    def epoch_by_epoch(self, done: checkpoint.Progressed) -> Iterator[checkpoint.Progressed]:
+        """Train on from `done`, which is brought up to date, and yield it after each epoch."""
+        while done.epoch < self.epochs and done.epoch - done.best_epoch < self.config.patience:
+            self._epoch(done)
+            yield done
+
     def _save(self, done: checkpoint.Progressed) -> None:
-        if self.scratch is not None and distributed.rank() == 0:
-            checkpoint.save(self.scratch, self.identity, self.model, self.average, self.optimiser, done)
+        if self.scratch is not None and (distributed.rank() == 0 or self.table is not None):
+            whole = self._changed(self.table.whole) if self.table is not None else None
+            checkpoint.save(self.scratch, self.identity, self.model, self.average, self.optimiser, done, whole)
+
+    def _changed(self, change: Callable[[Tensor], Tensor]) -> checkpoint.Change:
+        """`change` of all that a checkpoint holds of the table of item IDs."""
+        return partial(converted, place=self.optimiser.place_of(ID_TABLE), change=change)
 
     def _epoch(self, done: checkpoint.Progressed) -> None:
         started = saved = time.monotonic()
         before = done.seconds
         self.model.train()
-        batches = self.batches.epoch(done.epoch)
+        batches: Sequence[TrainingBatch | Rectangle] = self._batches(done.epoch)
+        losses: list[Tensor] = []
         for step in range(len(done.losses), len(batches)):
-            done.losses.append(self._step(batches[step], done.epoch, step, len(batches)))
-            done.lists += len(batches[step].length)
+            losses.append(self._step(batches[step], done.epoch, step, len(batches)))
+            done.lists += batches[step].lists
+            if len(losses) < self.steps_ahead and step + 1 < len(batches):
+                continue
+            done.losses += _values(losses, done.epoch)
+            losses = []
             now = time.monotonic()
             done.seconds = before + now - started
             if self.progress is not None and distributed.rank() == 0:
                 self.progress(self._update(done, len(batches)))
-            if now - saved > self.checkpoint_seconds:
+            due = now - saved > self.checkpoint_seconds
+            if self.table is not None:  # all must take part
+                due = bool(distributed.told(float(due), self.device))
+            if due:
                 self._save(done)
                 saved = now
         ndcg = self._validate()
@@ -232,21 +290,20 @@ class Training:
         )
         done.losses, done.lists, done.seconds = [], 0, 0.0
 
-    def _step(self, batch: TrainingBatch, epoch: int, step: int, steps: int) -> float:
+    def _step(self, batch: TrainingBatch | Rectangle, epoch: int, step: int, steps: int) -> Tensor:
         # Chance depends on the place of the step alone: a run that goes on from here needs no generator's state.
         seed = int(np.random.default_rng([self.config.seed, epoch, step]).integers(2**62))
         loss: Tensor = self.objective(batch, seed)
         done = (epoch + step / steps) / self.epochs
         self.optimiser.step(loss, _schedule(done, self.config.warmup))
         self.average.update(last=step + 1 == steps)
-        value = distributed.mean(loss).item()
-        if not math.isfinite(value):
-            raise FloatingPointError(f"training: loss {value} in epoch {epoch + 1}; lower the learning_rate")
-        return value
+        # A copy: a graph writes the next loss to the same place.
+        return loss.detach().clone()
 
     def _validate(self) -> float | None:
         found = None
-        if len(self.validation) and distributed.rank() == 0:
+        # To look up what lies on several processes all must ask.
+        if len(self.validation) and (distributed.rank() == 0 or self.table is not None):
             model = self.average.weights
             users = vectors(model, self.columns, self.events, self.validation)
             scores = product(users, embeddings(model, self.columns))
@@ -271,11 +328,9 @@ class Training:
         )
 
     def _identity(self) -> str:
-        """Of the recipe, the data and the threads: sums in another order are other weights."""
+        """Of the recipe and the data. Not of the machine: what one of two cores or processes has begun, one of another
+        kind may end, with sums in another order and so with other roundings."""
         digest = hashlib.sha256(self.config.to_json().encode())
-        # Not the number of the device: all processes go on from the checkpoint of the first.
-        place = f"{torch.device(self.device).type} {distributed.world()} {torch.get_num_threads()}"
-        digest.update(place.encode())
         digest.update(self.encoder.to_json().encode())
         if self.champion is not None:
             for name, value in sorted(self.champion.model.state_dict().items()):
@@ -283,6 +338,13 @@ class Training:
         for array in (self.sequences.row, self.sequences.time, self.sequences.basket, self.sequences.split):
             digest.update(array.tobytes())
         return digest.hexdigest()
+
+
+def _values(losses: list[Tensor], epoch: int) -> list[float]:
+    values: list[float] = distributed.mean(torch.stack(losses)).tolist()
+    if broken := [value for value in values if not math.isfinite(value)]:
+        raise FloatingPointError(f"training: loss {broken[0]} in epoch {epoch + 1}; lower the learning_rate")
+    return values
 
 
 def _schedule(done: float, warmup: float) -> float:

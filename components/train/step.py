@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from components.errors import InputError
+from components.train import processes
 
 if TYPE_CHECKING:
     from heterrec.recipes import TrainConfig
@@ -23,12 +24,42 @@ def run(
 ) -> dict[str, Any]:
     """Train `config` and write config.json, weights.pt, encoder.json, curve.json and report.json to `model`.
 
-    Goes on from the checkpoint in `scratch` where a run before was killed. With `warm_start` the weights begin with
-    those of the champion artifact, where it holds a model. Returns the report. Raises `InputError`
-    where the data cannot be learned from.
+    In one process, or in as many as `processes.wanted` says. Goes on from the checkpoint in `scratch` where a run
+    before was killed. With `warm_start` the weights begin with those of the champion artifact, where it holds a model.
+    Returns the report. Raises `InputError` where the data cannot be learned from.
     """
+    count = processes.wanted()
+    work: dict[str, Any] = {
+        "config": config,
+        "sequences": sequences,
+        "model": model,
+        "scratch": scratch,
+        "champion": champion,
+        "progress": progress,
+        "sharded": processes.sharded(),
+    }
+    if count == 1:
+        fit(**work)
+    else:
+        processes.together(count, work)
+    report: dict[str, Any] = json.loads((model / "report.json").read_text())
+    return report
+
+
+def fit(
+    *,
+    config: "TrainConfig",
+    sequences: Path,
+    model: Path,
+    scratch: Path,
+    champion: Path | None,
+    progress: "Progress | None",
+    sharded: bool,
+) -> None:
+    """`run` in this process, which may be one of several; the first of them writes `model`."""
     import torch
 
+    from heterrec import distributed
     from heterrec.export import load_model, save_model
     from heterrec.sequences import read_sequences
     from heterrec.training import Champion, train
@@ -40,9 +71,13 @@ def run(
         start = None
         if config.warm_start and champion is not None and (champion / "model").is_dir():
             start = Champion(*load_model(champion / "model", device)[:2])
-        trained = train(data, config, scratch=scratch, progress=progress, device=device, champion=start)
+        trained = train(
+            data, config, scratch=scratch, progress=progress, device=device, champion=start, sharded=sharded
+        )
     except ValueError as error:
         raise InputError(str(error)) from error
+    if not distributed.writes():
+        return
     save_model(trained, model)
     # Of the epoch whose weights these are; of the first where they are still the champion's.
     best = trained.curve[max(trained.best_epoch, 1) - 1]
@@ -62,7 +97,7 @@ def run(
         "seed": config.seed,
         "warm_start": start is not None,
         "device": device,
+        "processes": distributed.started(),
         "torch": torch.__version__,
     }
     (model / "report.json").write_text(json.dumps(report, indent=1))
-    return report

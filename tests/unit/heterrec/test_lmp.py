@@ -126,6 +126,34 @@ def test_targets_are_of_the_kth_next_basket_and_the_rest_is_masked(kind: str, re
     assert targets_seen > covered
 
 
+@pytest.mark.parametrize("kind", ["shop", "baskets"])
+def test_where_repeats_are_not_wanted_nothing_a_user_has_is_a_negative(kind: str, request: pytest.FixtureRequest):
+    """The list's own history, duplicates included, beside the targets of all steps; never anybody else's."""
+    from conftest import encoder_of
+
+    sequences = replace(request.getfixturevalue(kind), repeats=False)
+    batches = batches_of(sequences, encoder_of(sequences))
+    train = np.flatnonzero(sequences.split == 0)
+    user = np.searchsorted(sequences.offsets, train, side="right") - 1
+    basket, item = sequences.basket[train], sequences.row[train] + 1
+    events = np.arange(len(train))
+    checked = 0
+    for batch in batches.epoch(0):
+        layout = batch.histories().layout
+        inside = np.concatenate([start + np.arange(n) for start, n in zip(batch.start, batch.length, strict=True)])
+        first = np.repeat(batch.start, batch.length)
+        for step in batch.targets(layout):
+            for n, state in enumerate(step.state_N.tolist()):
+                event = inside[state]
+                same = user == user[event]
+                ahead = np.unique(basket[same & (basket > basket[event])])[:2]
+                held = same & (events >= first[state]) & (basket <= basket[event])
+                expected = set(item[held | (same & np.isin(basket, ahead))]) - {int(step.target_N[n])}
+                assert set(step.mask_item[step.mask_row == n].tolist()) == expected
+                checked += 1
+    assert checked > 50
+
+
 def test_positives_of_a_basket_are_drawn_anew_each_epoch_but_from_the_seed(baskets: Sequences):
     from conftest import encoder_of
 

@@ -233,6 +233,55 @@ def test_lmp_equals_a_plain_loop_over_windows_steps_and_positions(encoder, shop)
     torch.testing.assert_close(ours, total / 1.5, rtol=1e-6, atol=1e-6)
 
 
+def test_the_token_level_equals_a_plain_loop_over_features_and_positions(encoder, shop):
+    """Categories and buckets among all their values, all else among the drawn items with another value (logQ)."""
+    model, columns, lmp, batch = tiny(encoder, shop, token_weight=0.5, token_candidates=12)
+    items, histories = model.items(columns), batch.histories()
+    drawn, _, (step, _) = lmp.draw(histories.item_S, batch.targets(histories.layout))
+    step = step._replace(weight_N=step.weight_N.double())
+    states = states_of(model, items, histories).tokens_SFD
+    ours = lmp.token_level(model, items, drawn, states, 0, step)
+    traded = len(columns)
+    means = []
+    for f, name in enumerate(model.htfl.names):
+        total, weights = torch.zeros((), dtype=torch.float64), torch.zeros((), dtype=torch.float64)
+        tower = model.item_side.tower_FDD[f]
+        tokens = items.tokens.id_RD if name == "item_id" else items.tokens.feature_RGD[:, f]
+        few = name != "item_id" and model.htfl.fields[f].kind in ("categorical", "numeric")
+        for n, target in enumerate(step.target_N.tolist()):
+            if columns.missing_RF[target, f]:
+                continue
+            query = F.normalize(model.token_heads[f][0](states[step.state_N[n], f]), dim=-1)
+            label = columns.label_RF[target, f]
+            if few:
+                logits = [query @ F.normalize(value @ tower, dim=-1) / 0.1 for value in model.htfl.classes(f)]
+                right = int(label)
+            else:
+                others = [c for c in drawn.token_C.tolist() if columns.label_RF[c, f] != label]
+                correction = torch.tensor(12 / traded, dtype=torch.float64).log()
+                logits = [query @ F.normalize(tokens[target] @ tower, dim=-1) / 0.1]
+                logits += [query @ F.normalize(tokens[c] @ tower, dim=-1) / 0.1 - correction for c in others]
+                right = 0
+            total = total - step.weight_N[n] * torch.stack(logits).log_softmax(0)[right]
+            weights = weights + step.weight_N[n]
+        means.append(total / weights)
+    torch.testing.assert_close(ours, torch.stack(means).mean(), rtol=1e-9, atol=1e-9)
+
+
+def test_the_more_candidates_are_drawn_the_nearer_is_the_loss_to_that_of_the_whole_catalogue(encoder, shop):
+    losses = {}
+    for candidates in (None, 30, 30_000):
+        data = replace(shop, repeats=False)
+        model, columns, lmp, batch = tiny(encoder, data, token_weight=0.0, candidates=candidates)
+        torch.manual_seed(1)
+        with torch.no_grad():
+            losses[candidates] = torch.stack(
+                [whole(model, columns, lmp, batch) for _ in range(20 if candidates == 30 else 1)]
+            )
+    far, near = ((losses[count] - losses[None]).abs().mean().item() for count in (30, 30_000))
+    assert near < 0.02 < far
+
+
 @pytest.mark.parametrize("candidates", [None, 8])
 def test_gradients_are_those_of_the_loss(candidates, encoder, shop):
     """`gradcheck` of the whole loss, at both levels, through the parameters where its own backward begins."""

@@ -144,6 +144,9 @@ def test_recipes_round_trip_and_refuse_what_is_wrong():
         TrainConfig.from_json('{"learning_rat": 1}')
     with pytest.raises(ValueError, match="width=10 must be divisible by heads=4"):
         TrainConfig.from_json('{"model": {"width": 10, "heads": 4}}')
+    for name in ("block", "tokens", "token_causality"):
+        with pytest.raises(ValueError, match=rf"{name}='mamba' is unknown, expected one of \('"):
+            TrainConfig.from_json(f'{{"model": {{"{name}": "mamba"}}}}')
 
 
 @pytest.mark.parametrize(

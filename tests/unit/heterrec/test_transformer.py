@@ -1,7 +1,8 @@
 import pytest
 import torch
+from torch.nn import functional as F
 
-from heterrec.transformer import Layout, Taste
+from heterrec.transformer import HSTUBlock, Layout, Taste
 
 
 @pytest.mark.parametrize("length", [[3, 1, 4], [2, 2]])
@@ -29,3 +30,26 @@ def test_taste_is_the_mean_of_what_came_so_far_the_latest_heaviest():
         torch.testing.assert_close(found[:, t], taste.scale * expected)
     fresh = Taste(4, 6)
     assert (fresh.lag.diff() < 0).all(), "the latest counts most"
+
+
+@pytest.mark.parametrize("heads", [1, 2])
+def test_hstu_equals_a_loop_over_users_heads_and_pairs_of_events(heads: int):
+    """Zhai et al. (2024), equations 1 to 3, with the relative bias by how many events ago."""
+    torch.manual_seed(2)
+    width, size, lengths = 4, 4 // heads, torch.tensor([3, 1, 5])
+    block = HSTUBlock(width, heads, 6, dropout=0.0).double().eval()
+    with torch.no_grad():
+        for parameter in block.parameters():
+            parameter.add_(0.5 * torch.randn_like(parameter))
+    x = torch.randn(int(lengths.sum()), width, dtype=torch.float64)
+    found = block(x, Layout(lengths, 5, whole=False))
+    u, v, q, k = F.silu(block.gates(block.norm(x))).split(width, dim=-1)
+    for user, first in enumerate([0, 3, 4]):
+        for t in range(first, first + int(lengths[user])):
+            attended = torch.zeros(width, dtype=torch.float64)
+            for head in range(heads):
+                own = slice(head * size, (head + 1) * size)
+                for s in range(first, t + 1):
+                    attended[own] += F.silu(q[t, own] @ k[s, own] + block.lag[t - s]) / 6 * v[s, own]
+            expected = x[t] + block.out(block.attended_norm(attended) * u[t])
+            torch.testing.assert_close(found[t], expected)

@@ -1,0 +1,132 @@
+"""LMP over all states of a rectangle: as many states, candidates and masked items at each step of training.
+
+The same loss as `lmp.LMP` over the whole catalogue. Where that picks what counts, this weighs what does not with
+nothing, so that no shape depends on a value. Letters as there, and J items that may be masked of a state.
+"""
+
+import math
+from collections.abc import Sequence
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from heterrec import distributed
+from heterrec.htfl import Columns
+from heterrec.lmp import DAY, LMP, NEVER, Drawn, Step
+from heterrec.model import HeterRec, Items, States
+from heterrec.recipes import LossConfig
+from heterrec.rectangles import FixedStep
+
+CHUNK_LOGITS = 2**28
+"""Logits that are held at once: 1 GB."""
+
+
+class FixedLMP(LMP):
+    """See `LMP`. All items that came later stand without their ID too; those that are not drawn to, for no time."""
+
+    def __init__(
+        self, config: LossConfig, columns: Columns, since_R: Tensor, counts_R: Tensor, opening: int = NEVER
+    ) -> None:
+        if config.candidates is not None:
+            raise ValueError(f"candidates={config.candidates}: steps of a fixed shape take the whole catalogue")
+        super().__init__(config, columns, since_R, counts_R, opening)
+        self.newborn_S = torch.nonzero(self.later_R)[:, 0]
+        self.twin_R = torch.zeros(len(since_R), dtype=torch.int64, device=since_R.device)
+        numbers = torch.arange(len(since_R), len(since_R) + len(self.newborn_S), device=since_R.device)
+        self.twin_R[self.newborn_S] = numbers
+
+    def drawn(self) -> Drawn:
+        """What a step of training needs to know of the catalogue, its chance included."""
+        device = self.since_R.device
+        token = self.traded[torch.randint(len(self.traded), (self.config.token_candidates,), device=device)]
+        nothing, until_R = token[:0], self.since_R
+        if self.any_later:
+            chosen = torch.rand(len(until_R), device=device) < self.config.newborn_share
+            until_R = until_R + (self.later_R & chosen) * int(self.config.newborn_days * DAY)
+        return Drawn(None, self.newborn_S, self.since_R, until_R, self.twin_R, nothing, nothing.double(), token)
+
+    def total(self, model: HeterRec, items: Items, states: States, drawn: Drawn, steps: Sequence[FixedStep]) -> Tensor:
+        """`LMP.__call__` of these steps."""
+        parts, factors, levels = [], [], []
+        for k, step in enumerate(steps):
+            kept, state_N = _share(step, self.config.later_share if k else 1.0)
+            weight = distributed.mean(kept.weight_S.sum())
+            there = (weight > 0).to(weight.dtype)
+            item = self._fixed_item(model, items, drawn, states.items_SD[state_N], k, kept)
+            parts.append(self.config.step_decay**k * there * item / weight.clamp(min=1e-6))
+            factors.append(self.config.step_decay**k * there)
+            if self.config.token_weight and states.tokens_SFD is not None and k < self.config.token_steps:
+                part, state_N = _share(step, self.config.token_share)
+                nothing = state_N[:0]
+                chosen = Step(state_N, part.target_S, part.weight_S, part.time_S, nothing, nothing)
+                level = self.token_level(model, items, drawn, states.tokens_SFD, k, chosen)
+                levels.append((there * level, there))
+        loss = torch.stack(parts).sum() / torch.stack(factors).sum()
+        if not levels:
+            return loss
+        level, count = (torch.stack(each).sum() for each in zip(*levels, strict=True))
+        return loss + self.config.token_weight * level / count
+
+    def _fixed_item(
+        self, model: HeterRec, items: Items, drawn: Drawn, states_ND: Tensor, k: int, step: FixedStep
+    ) -> Tensor:
+        query = model.towards(states_ND, k)
+        target = drawn.at(step.target_S, step.time_S)
+        masked = drawn.at(step.masked_SJ, step.time_S[:, None])
+        since_C = torch.cat([drawn.until_R, drawn.since_R[drawn.newborn_S]])
+        until_S = drawn.until_R[drawn.newborn_S]
+        step = step._replace(target_S=target, masked_SJ=masked)
+        total: Tensor = _Softmax.apply(query, items.items_RD, items.bias_R, step, since_C, until_S)  # type: ignore[no-untyped-call]
+        return total
+
+
+class _Softmax(torch.autograd.Function):
+    """Cross-entropy over all candidates with its gradients, chunk by chunk; products in the precision of autocast."""
+
+    @staticmethod
+    def forward(
+        ctx: Any, query_ND: Tensor, item_CD: Tensor, bias_C: Tensor, step: FixedStep, since_C: Tensor, until_S: Tensor
+    ) -> Tensor:
+        kind = query_ND.device.type
+        low = torch.get_autocast_dtype(kind) if torch.is_autocast_enabled(kind) else query_ND.dtype
+        item, lasting = item_CD.to(low), len(since_C) - len(until_S)
+        bias = bias_C.to(query_ND.dtype)
+        loss, grads = query_ND.new_zeros(()), []
+        grad_item, grad_bias = torch.zeros_like(item_CD, dtype=query_ND.dtype), torch.zeros_like(bias)
+        with torch.autocast(kind, enabled=False):
+            for start in range(0, len(query_ND), max(1, CHUNK_LOGITS // len(item))):
+                part = slice(start, start + max(1, CHUNK_LOGITS // len(item)))
+                query, weight, target = query_ND[part].to(low), step.weight_S[part, None], step.target_S[part, None]
+                time = step.time_S[part, None]
+                logits = (query @ item.T).to(query_ND.dtype) + bias
+                positive = logits.gather(1, target)
+                absent = since_C > time
+                absent[:, lasting:] |= until_S <= time
+                logits = logits.masked_fill(absent, -torch.inf).scatter(1, step.masked_SJ[part], -torch.inf)
+                logits = logits.scatter(1, target, positive)
+                total = logits.logsumexp(1, keepdim=True)
+                loss = loss + (weight * (total - positive)).sum()
+                share = (logits - total).exp() * weight
+                share = share.scatter_add(1, target, -weight.to(share.dtype)).to(low)
+                grads.append((share @ item).to(query_ND.dtype))
+                grad_item = grad_item + (share.T @ query).to(grad_item.dtype)
+                grad_bias = grad_bias + share.sum(0, dtype=grad_bias.dtype)
+        ctx.save_for_backward(torch.cat(grads), grad_item, grad_bias)
+        ctx.kinds = query_ND.dtype, item_CD.dtype, bias_C.dtype
+        return loss
+
+    @staticmethod
+    def backward(ctx: Any, *grads: Tensor) -> tuple[Tensor | None, ...]:
+        found = (grads[0] * grad for grad in ctx.saved_tensors)
+        return *(each.to(kind) for each, kind in zip(found, ctx.kinds, strict=True)), None, None, None
+
+
+def _share(step: FixedStep, share: float) -> tuple[FixedStep, Tensor]:
+    """A random part of the states, those with a target first, and their numbers."""
+    states = len(step.target_S)
+    if share >= 1:
+        return step, torch.arange(states, device=step.target_S.device)
+    chance = torch.rand(states, device=step.target_S.device) + (step.weight_S <= 0)
+    kept = chance.argsort()[: max(1, math.ceil(share * states))].sort().values
+    return FixedStep(*(part[kept] for part in step)), kept
