@@ -9,7 +9,16 @@ from typing import TYPE_CHECKING, Any
 from components.validate.drift import chance, moved, stability_index
 from components.validate.expectations import EVIDENCE, Measure
 from components.validate.figures import local_day, rows_later
-from components.validate.profile import Distribution, Profile, distribution, has_words, sample, source_of, words
+from components.validate.profile import (
+    Distribution,
+    Profile,
+    distribution,
+    has_words,
+    sample,
+    sample_of_events,
+    source_of,
+    words,
+)
 from components.validate.suite import Check, at_most, factor, within
 from feature_repo.card import DatasetCard, Feature
 
@@ -96,6 +105,13 @@ def _accepted_days(
     limits = card.tolerances
     message = "The events of the last accepted run are still there (share lost)"
     yield within("lost events", message, limits.lost), Measure(found=lost / total, evidence=_by_day(before, now, -1))
+    known = reference["events"]
+    here = set(sample_of_events(db, known))
+    gone = [event for event in known if event not in here]
+    message = "They are the same events: shopper, item and time (share of a sample that is not)"
+    measure = Measure(found=len(gone) / max(1, len(known)), evidence=lambda: [{"event_id": event} for event in gone])
+    # One event of a small sample is no measure of a share.
+    yield within("accepted events", message, limits.lost, slack=3 / max(1, len(known))), measure
     message = "Few events came late, into days that were accepted (share added)"
     yield within("late events", message, limits.late), Measure(found=late / total, evidence=_by_day(before, now, 1))
 

@@ -26,14 +26,15 @@ _SPREAD = 1.4826
 
 
 def day_checks(card: DatasetCard, db: "DuckDBPyConnection", as_of: datetime, since: datetime) -> list[Found]:
-    """Checks of the days after that of `since`, up to `as_of`'s; none where fewer than 7 days came before them.
+    """Checks of the days from that of `since` on, up to `as_of`'s; none where fewer than 7 days came before them.
 
     Where time is only an order there are no days to speak of, and no checks.
     """
     if card.columns.event_time is None:
         return []
     today = local_day(as_of, card, db)
-    first_new = min(today, local_day(since, card, db) + timedelta(days=1))
+    # The day of `since` was not over, so it is looked at again.
+    first_new = min(today, local_day(since, card, db))
     usual, new = _days(card, db, first_new, as_of)
     if len(usual) < ENOUGH or not new:
         return []
@@ -140,7 +141,8 @@ def _center(usual: Sequence[Day], what: str, day: date) -> float:
 
 
 def _newcomers(card: DatasetCard, what: str, noun: str, usual: Sequence[Day], new: Sequence[Day]) -> Found:
-    most, total = max(day[what] for day in usual), "users" if what == "new_users" else "items"
+    # Of the latest usual days only: to a shop that has just opened everybody was new.
+    most, total = max(day[what] for day in usual[-ENOUGH:]), "users" if what == "new_users" else "items"
     worst = max(new, key=lambda day: day[what])
     chance = 4 * math.sqrt(max(most * (1 - most), 0.01) / worst[total])
     limit = card.tolerances.newcomers

@@ -21,7 +21,8 @@ SCHEMA = 2
 BINS = 10
 VALUES = 20
 SAMPLE = 500
-"""Items whose static values are remembered: the first by a digest of their id, so that every run takes the same."""
+"""Events, and items with their static values, that are remembered: the first by a digest, so that every run takes
+the same."""
 MOST_VALUES = 20_000
 """Values of a vocabulary that are remembered, as digests."""
 
@@ -41,6 +42,7 @@ def profile(
         "source": {name: report[name] for name in ("rows", "rejected", "reasons")},
         "days": {day.isoformat(): events for day, events in days.items()},
         "features": {feature.name: distribution(db, feature, source_of(feature)) for feature in card.features},
+        "events": sample_of_events(db),
         "samples": {feature.name: sample(db, feature) for feature in card.static},
         "vocabularies": {feature.name: vocabulary(db, feature) for feature in card.features if has_words(feature)},
     }
@@ -59,7 +61,7 @@ def read_profile(path: Path) -> Profile:
     schema = found.get("schema") if isinstance(found, dict) else None
     if schema != SCHEMA:
         raise InputError(f"{path}: schema {schema}, expected {SCHEMA}. Run without a reference once.")
-    parts = ("as_of", "source", "days", "features", "samples", "vocabularies")
+    parts = ("as_of", "source", "days", "events", "features", "samples", "vocabularies")
     if lacking := [part for part in parts if part not in found]:
         raise InputError(f"{path}: lacks {', '.join(lacking)}. Run without a reference once.")
     return dict(found)
@@ -82,6 +84,13 @@ def distribution(
     if feature.kind in ("numeric", "text", "embedding"):
         return {"kind": feature.kind, **_numbers(db, rows, feature, bins["edges"] if bins else None)}
     return {"kind": feature.kind, **_values(db, rows, feature, bins["values"] if bins else None)}
+
+
+def sample_of_events(db: "DuckDBPyConnection", known: Sequence[str] | None = None) -> list[str]:
+    """Ids of events, the first in order (they are digests), or those of `known` that are there."""
+    which = f"ORDER BY event_id LIMIT {SAMPLE}" if known is None else "WHERE event_id IN (SELECT unnest(?::VARCHAR[]))"
+    query = f"SELECT event_id FROM interactions {which}"
+    return [event for (event,) in db.execute(query, [] if known is None else [list(known)]).fetchall()]
 
 
 def sample(db: "DuckDBPyConnection", feature: Feature, items: Sequence[str] | None = None) -> dict[str, str]:
