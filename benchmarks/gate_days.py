@@ -44,7 +44,7 @@ def main() -> None:
     parser.add_argument("--nights", type=int, default=60)
     options = parser.parse_args()
     shops = [
-        marketplace(days=WARM_UP + options.nights, users=1500),
+        marketplace(days=WARM_UP + options.nights, users=1000),
         # Spring, and the weeks before and after Christmas, when a wholesaler of gifts sells most and then nothing.
         *(online_retail(first, last, options.nights + WARM_UP) for first, last in (
             (date(2010, 2, 15), date(2010, 7, 31)), (date(2010, 10, 4), date(2011, 2, 28)),

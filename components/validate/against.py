@@ -103,16 +103,16 @@ def _accepted_days(
     lost = sum(max(0, before[day] - now[day]) for day in before)
     late = sum(max(0, now[day] - before[day]) for day in over)
     limits = card.tolerances
-    message = "The events of the last accepted run are still there (share lost)"
+    message = "The events of the last accepted run are still there"
     yield within("lost events", message, limits.lost), Measure(found=lost / total, evidence=_by_day(before, now, -1))
     known = reference["events"]
     here = set(sample_of_events(db, known))
     gone = [event for event in known if event not in here]
-    message = "They are the same events: shopper, item and time (share of a sample that is not)"
+    message = "They are the same events: shopper, item and time"
     measure = Measure(found=len(gone) / max(1, len(known)), evidence=lambda: [{"event_id": event} for event in gone])
     # One event of a small sample is no measure of a share.
     yield within("accepted events", message, limits.lost, slack=3 / max(1, len(known))), measure
-    message = "Few events came late, into days that were accepted (share added)"
+    message = "Few events came late, into days that were accepted"
     yield within("late events", message, limits.late), Measure(found=late / total, evidence=_by_day(before, now, 1))
 
 
@@ -141,7 +141,7 @@ def _by_day(before: dict[date, int], now: dict[date, int], sign: int) -> Any:
 
 def _drift(name: str, message: str, feature: Feature, before: Distribution, now: Distribution) -> Found:
     slack = chance(before, now)
-    check = at_most(name, message, warn=feature.max_drift + slack, block=feature.block_drift + slack)
+    check = at_most(name, message, warn=feature.max_drift + slack, block=feature.block_drift + slack, unit="index")
     return check, Measure(found=stability_index(before, now), evidence=lambda: moved(before, now))
 
 
@@ -168,7 +168,7 @@ def _about_values(card: DatasetCard, db: "DuckDBPyConnection", feature: Feature,
         if len(shared) >= ENOUGH:
             items = ", ".join("'" + item.replace("'", "''") + "'" for item in other[:EVIDENCE]) or "NULL"
             query = f'SELECT item_id, "{name}" AS now FROM latest_items WHERE item_id IN ({items})'
-            message = f"Items keep their {name} (share of a sample whose value is another one)"
+            message = f"Items keep their {name} (others, of a sample)"
             measure = Measure(found=len(other) / len(shared), evidence=rows_later(db, query))
             yield within(f"{name} changed", message, limits.changed), measure
     if has_words(feature) and (vocabulary := reference["vocabularies"].get(name)) and vocabulary["known"]:

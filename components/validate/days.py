@@ -46,11 +46,11 @@ def day_checks(card: DatasetCard, db: "DuckDBPyConnection", as_of: datetime, sin
         worst = max(new, key=lambda day: day[what])
         message = f"No {noun} has many times the most events that one has on a usual day (ratio)"
         ratio = Measure(found=worst[what] / most, evidence=_told(worst, what, most=most))
-        found.append((within(f"busiest {noun}", message, limits.busiest), ratio))
+        found.append((within(f"busiest {noun}", message, limits.busiest, unit="times"), ratio))
     for what, noun in (("new_users", "shoppers"), ("new_items", "items")):
         found.append(_newcomers(card, what, noun, usual, new))
     copies = max(new, key=lambda day: day["copied"])
-    message = "No new day repeats another: same shopper, item and time of day (share of its events)"
+    message = "No new day repeats another: same shopper, item and time of day"
     found.append((within("copied day", message, limits.copied), Measure(found=copies["copied"], evidence=lambda: [
         {"day": f"{copies['day']:%a %Y-%m-%d}", "like": f"{copies['like']:%a %Y-%m-%d}", "events": copies["events"]}
     ])))  # fmt: skip
@@ -146,7 +146,7 @@ def _newcomers(card: DatasetCard, what: str, noun: str, usual: Sequence[Day], ne
     worst = max(new, key=lambda day: day[what])
     chance = 4 * math.sqrt(max(most * (1 - most), 0.01) / worst[total])
     limit = card.tolerances.newcomers
-    message = f"Few of a new day's {noun} were never seen before (share)"
+    message = f"Few of a new day's {noun} were never seen before"
     check = within(f"new {noun}", message, limit, slack=most + chance)
     return check, Measure(found=worst[what], evidence=_told(worst, what, most=round(most, 4)))
 
@@ -171,7 +171,7 @@ def _hours(
         counts.append({"values": [*hours], "counts": [*hours.values(), 0], "missing": 0})
     before, now = counts
     message = f"Shoppers come at the usual hours, {card.source.timezone} (population stability index)"
-    check = within("hours of the day", message, card.tolerances.hours, slack=chance(before, now))
+    check = within("hours of the day", message, card.tolerances.hours, slack=chance(before, now), unit="index")
     return check, Measure(found=stability_index(before, now), evidence=lambda: moved(before, now))
 
 

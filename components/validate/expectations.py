@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from components.decision import Level, Reason
-from components.validate.suite import Check, RowCheck
+from components.validate.suite import Check, told
 
 if TYPE_CHECKING:
     from great_expectations.core import ExpectationSuiteValidationResult
@@ -140,15 +140,13 @@ def _reason(check: Check, measure: Measure, held: Mapping[tuple[str, Level], boo
 
 def _complaint(check: Check, measure: Measure, allowed: float | str, evidence: list[dict[str, Any]]) -> str:
     """What did not hold, with its numbers, for a line on the terminal."""
-    limit = allowed if isinstance(allowed, str) else f"{allowed:.4g}"
-    told = f"found {measure.found:.4g}, allowed {limit}"
+    complaint = f"found {told(_plain(measure.found), check.unit)}, allowed {told(allowed, check.unit)}"
     if measure.rows is not None:
-        of = f" of {check.table}" if isinstance(check, RowCheck) else ""
-        told = f"not so in {measure.found:.2%} of {measure.rows:,} rows{of}, allowed {allowed:.2%}"
+        complaint = f"not so in {measure.found:.2%} of {measure.rows:,} rows, allowed {allowed:.2%}"
     if check.name == "columns":
         lines = [f"{e['table']}.{e['column']} is {e['found']}, expected {e['expected']}" for e in evidence]
-        told = f"{'; '.join(lines)}. Correct the card or ingest again"
-    return f"{check.message}: {told}."
+        complaint = f"{'; '.join(lines)}. Correct the card or ingest again"
+    return f"{check.message}: {complaint}."
 
 
 def _plain(value: float) -> int | float:

@@ -11,8 +11,10 @@ from components.page import BAD, GOOD, WARN
 from components.page import render as render_page
 from components.validate.expectations import EVIDENCE
 from components.validate.pictures import BEFORE, NOW, days_picture, feature_picture
+from components.validate.suite import Unit, told
 from feature_repo.card import DatasetCard
 
+MOST_NAMED = 5
 TEMPLATE = Path(__file__).parent / "template.html"
 
 _CAME_IN = {
@@ -25,7 +27,6 @@ _CAME_IN = {
     "last_event": "Last event",
 }
 _ADVICE = (
-    "Nothing was trained or released: the model that serves goes on serving.",
     "Look at the rows above. If the data is wrong, correct the source and run again: what is unchanged is reused.",
     "If the change is meant, run once with --new-reference: the run is then held against the card only, and becomes "
     "what later runs are held against.",
@@ -40,18 +41,20 @@ def render(
     distributions: Mapping[str, tuple[Any, Any]],
     reference: Mapping[str, Any],
     *,
+    units: Mapping[str, Unit],
     card: DatasetCard,
     as_of: datetime,
 ) -> str:
     """The whole page, self-contained; all data is escaped.
 
-    `report` is ingest's, `profile` may be empty; `distributions` has by feature the accepted one and that of now.
+    `report` is ingest's, `profile` may be empty; `distributions` has by feature the accepted one and that of now;
+    `units` are those of the checks, by name.
     """
     now = profile.get("features", {})
     pictures = {name: feature_picture(name, found, distributions.get(name)) for name, found in now.items()}
     # What blocks comes first, then what warns, then what held.
     ranked = sorted(decision.reasons, key=lambda reason: (reason.held, reason.level != "block"))
-    open_ = [_check(reason, pictures) for reason in ranked if not reason.held]
+    open_ = [_check(reason, units, pictures) for reason in ranked if not reason.held]
     return render_page(
         TEMPLATE.read_text(),
         title=f"Validation of {card.name}",
@@ -62,10 +65,10 @@ def render(
         checks_held=sum(reason.held for reason in decision.reasons if reason.level != "info"),
         checks_total=sum(reason.level != "info" for reason in decision.reasons),
         open=open_,
-        held=[_check(reason, {}) for reason in ranked if reason.held],
+        held=[_check(reason, units, {}) for reason in ranked if reason.held],
         most_rows=EVIDENCE,
         advice=() if decision.passed else _ADVICE,
-        came_in=[(name, number(report[key])) for key, name in _CAME_IN.items()],
+        came_in=[(name, _came_in(report[key])) for key, name in _CAME_IN.items()],
         set_aside=sorted(report["reasons"].items(), key=lambda entry: -entry[1]),
         notes=[*report["notes"], *reference["notes"], reference["served"]],
         pictures=[*([days_picture(profile["days"])] if profile.get("days") else []), *pictures.values()],
@@ -74,22 +77,17 @@ def render(
     )
 
 
-def number(value: Any) -> str:
-    """A figure as people read it."""
-    if isinstance(value, int) and not isinstance(value, bool):
-        return f"{value:,}"
-    return f"{value:,.4g}" if isinstance(value, float) else "none" if value is None else str(value)
-
-
 def _verdict(decision: Decision) -> dict[str, str]:
-    blocking = len(decision.blocking)
+    blocking = [reason.check for reason in decision.blocking]
     warned = sum(reason.level == "warn" and not reason.held for reason in decision.reasons)
     warnings = f"{warned} warning{'s' if warned != 1 else ''}"
     if blocking:
-        count = f"{blocking} check{'s' if blocking != 1 else ''}"
+        named = ", ".join(blocking[:MOST_NAMED]) + (" and others" if len(blocking) > MOST_NAMED else "")
+        besides = f"; {warnings} besides" if warned else ""
         return {
             "headline": "Blocked: this data is not trained on",
-            "consequence": f"{count} stopped the run{f', {warnings} besides' if warned else ''}.",
+            "consequence": "Nothing was trained or released: the model that serves goes on serving. "
+            f"Stopped by {named}{besides}.",
             "style": "bad",
             "colour": BAD,
         }
@@ -99,7 +97,7 @@ def _verdict(decision: Decision) -> dict[str, str]:
     return {"headline": "Accepted", "consequence": "Nothing to do.", "style": "good", "colour": GOOD}
 
 
-def _check(reason: Reason, pictures: Mapping[str, Any]) -> dict[str, Any]:
+def _check(reason: Reason, units: Mapping[str, Unit], pictures: Mapping[str, Any]) -> dict[str, Any]:
     blocks = reason.level == "block"
     names = list(reason.evidence[0]) if reason.evidence else []
     drifted = reason.check.removesuffix(" drift") if reason.check.endswith(" drift") else ""
@@ -108,8 +106,8 @@ def _check(reason: Reason, pictures: Mapping[str, Any]) -> dict[str, Any]:
         "outcome": "blocks" if blocks else "warns",
         "style": "bad" if blocks else "warn",
         "colour": BAD if blocks else WARN,
-        "found": number(reason.found),
-        "allowed": number(reason.allowed),
+        "found": told(reason.found, units.get(reason.check, "count")),
+        "allowed": told(reason.allowed, units.get(reason.check, "count")),
         "names": names,
         "rows": [[_cell(row.get(name)) for name in names] for row in reason.evidence],
         "picture": pictures.get(drifted),
@@ -122,6 +120,10 @@ def _cell(value: Any) -> str:
     if isinstance(value, float):
         return f"{value:.6g}"
     return value if isinstance(value, str) else json.dumps(value, default=str)
+
+
+def _came_in(value: Any) -> str:
+    return f"{_moment(value)} UTC" if isinstance(value, str) else told(value, "count")
 
 
 def _moment(iso: str) -> str:

@@ -70,7 +70,16 @@ def run(
         reasons += _about_the_reference(known)
     decision = Decision(gate="validate", reasons=reasons)
     decision.write(validation)
-    page = render(decision, report, findings.profile, findings.comparison.distributions, known, card=card, as_of=as_of)
+    page = render(
+        decision,
+        report,
+        findings.profile,
+        findings.comparison.distributions,
+        known,
+        units={check.name: check.unit for check in findings.checks},
+        card=card,
+        as_of=as_of,
+    )
     (validation / "page.html").write_text(page)
     return decision
 

@@ -2,10 +2,13 @@
 
 from collections.abc import Iterator
 from dataclasses import dataclass
+from typing import Literal
 
 from components.decision import Level
 from components.validate.columns import missing, number
 from feature_repo.card import DatasetCard, Feature, Tolerance
+
+Unit = Literal["count", "share", "times", "index"]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -22,6 +25,15 @@ class Bounds:
         return f"{self.low:.3g} to {self.high:.3g}"
 
 
+def told(value: object, unit: Unit) -> str:
+    """A figure as people read it."""
+    if not isinstance(value, int | float):
+        return "none" if value is None else str(value)
+    if unit == "share":
+        return f"{value:.2%}" if abs(value) < 0.1 else f"{value:.1%}"
+    return f"{value:,}" if isinstance(value, int) else f"{value:,.4g}"
+
+
 @dataclass(frozen=True, kw_only=True)
 class Check:
     """What should hold of the measure called `name`. Outside `bounds["block"]` it blocks, outside `bounds["warn"]`
@@ -30,6 +42,7 @@ class Check:
     name: str
     message: str
     bounds: dict[Level, Bounds]
+    unit: Unit = "count"
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -40,18 +53,20 @@ class RowCheck(Check):
     offending: str
 
 
-def at_most(name: str, message: str, *, warn: float | None = None, block: float | None = None) -> Check:
+def at_most(
+    name: str, message: str, *, warn: float | None = None, block: float | None = None, unit: Unit = "count"
+) -> Check:
     bounds: dict[Level, Bounds] = {}
     if block is not None:
         bounds["block"] = Bounds(high=block)
     if warn is not None:
         bounds["warn"] = Bounds(high=warn)
-    return Check(name=name, message=message, bounds=bounds)
+    return Check(name=name, message=message, bounds=bounds, unit=unit)
 
 
-def within(name: str, message: str, limit: Tolerance, *, slack: float = 0.0) -> Check:
+def within(name: str, message: str, limit: Tolerance, *, slack: float = 0.0, unit: Unit = "share") -> Check:
     """At most what `limit` says, and `slack` more for chance."""
-    return at_most(name, message, warn=limit.warn + slack, block=limit.block + slack)
+    return at_most(name, message, warn=limit.warn + slack, block=limit.block + slack, unit=unit)
 
 
 def factor(name: str, message: str, warn: float, block: float) -> Check:
@@ -60,7 +75,7 @@ def factor(name: str, message: str, warn: float, block: float) -> Check:
         "block": Bounds(low=1 / block, high=block),
         "warn": Bounds(low=1 / warn, high=warn),
     }
-    return Check(name=name, message=message, bounds=bounds)
+    return Check(name=name, message=message, bounds=bounds, unit="times")
 
 
 def columns_check() -> Check:
@@ -74,8 +89,8 @@ def run_checks(card: DatasetCard) -> list[Check]:
     enough: dict[Level, Bounds] = {"block": Bounds(low=limits.min_interactions)}
     found = [
         Check(name="interactions", message="There are enough interactions", bounds=enough),
-        at_most("rejected_rate", "Few of the source's rows were set aside", block=limits.max_rejected_rate),
-        at_most("item_rejected_rate", "Few rows of the items table were set aside", block=limits.max_rejected_rate),
+        _rejected("rejected_rate", "Few of the source's rows were set aside", limits.max_rejected_rate),
+        _rejected("item_rejected_rate", "Few rows of the items table were set aside", limits.max_rejected_rate),
         at_most("missing_days", "Every open day has events", block=card.calendar.max_missing_days),
         at_most("closed_days", "No events on closed days", warn=0),
         at_most("later_events", "No events after as_of (later ones are left out)", warn=0),
@@ -92,6 +107,10 @@ def run_checks(card: DatasetCard) -> list[Check]:
         message = "An item changes once at a time; of two changes at one time nobody could say which holds"
         found.append(at_most("one change an instant", message, block=0))
     return found
+
+
+def _rejected(name: str, message: str, limit: float) -> Check:
+    return at_most(name, message, block=limit, unit="share")
 
 
 def row_checks(card: DatasetCard) -> list[RowCheck]:
@@ -137,4 +156,6 @@ def _about_feature(feature: Feature) -> Iterator[RowCheck]:
 
 
 def _share(name: str, table: str, offending: str, message: str, limit: float, *, level: Level = "block") -> RowCheck:
-    return RowCheck(name=name, message=message, table=table, offending=offending, bounds={level: Bounds(high=limit)})
+    return RowCheck(
+        name=name, message=message, table=table, offending=offending, bounds={level: Bounds(high=limit)}, unit="share"
+    )
