@@ -151,7 +151,7 @@ class Tolerances(_Strict):
     busiest: Tolerance = _tolerance(2, 5)
     """Events of one shopper, or of one item, in a day: how many times more than the most on a usual day."""
     newcomers: Tolerance = _tolerance(0.15, 0.4)
-    """Share of a new day's shoppers, or items, never seen before: above the highest of a usual day."""
+    """Share of a new day's shoppers, or items, never seen before: above the highest of the last usual days."""
     copied: Tolerance = _tolerance(0.2, 0.5)
     """Share of a new day's events that another day has at the same time of day."""
     hours: Tolerance = _tolerance(0.25, 1)

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 from components.errors import InputError
 from components.validate.columns import number, values
+from components.validate.figures import local
 from feature_repo.card import DatasetCard, Feature
 
 if TYPE_CHECKING:
@@ -23,6 +24,8 @@ VALUES = 20
 SAMPLE = 500
 """Events, and items with their static values, that are remembered: the first by a digest, so that every run takes
 the same."""
+MOST_FOR_EDGES = 2_000_000
+"""Rows from which the edges of bins are found."""
 MOST_VALUES = 20_000
 """Values of a vocabulary that are remembered, as digests."""
 
@@ -42,7 +45,7 @@ def profile(
         "source": {name: report[name] for name in ("rows", "rejected", "reasons")},
         "days": {day.isoformat(): events for day, events in days.items()},
         "features": {feature.name: distribution(db, feature, source_of(feature)) for feature in card.features},
-        "events": sample_of_events(db),
+        "events": sample_of_events(card, db),
         "samples": {feature.name: sample(db, feature) for feature in card.static},
         "vocabularies": {feature.name: vocabulary(db, feature) for feature in card.features if has_words(feature)},
     }
@@ -86,11 +89,11 @@ def distribution(
     return {"kind": feature.kind, **_values(db, rows, feature, bins["values"] if bins else None)}
 
 
-def sample_of_events(db: "DuckDBPyConnection", known: Sequence[str] | None = None) -> list[str]:
-    """Ids of events, the first in order (they are digests), or those of `known` that are there."""
+def sample_of_events(card: DatasetCard, db: "DuckDBPyConnection", known: Sequence[str] | None = None) -> dict[str, str]:
+    """Local day of events by id: of the first ids (they are digests), or of those of `known` that are there."""
     which = f"ORDER BY event_id LIMIT {SAMPLE}" if known is None else "WHERE event_id IN (SELECT unnest(?::VARCHAR[]))"
-    query = f"SELECT event_id FROM interactions {which}"
-    return [event for (event,) in db.execute(query, [] if known is None else [list(known)]).fetchall()]
+    query = f"SELECT event_id, {local('event_time', card)}::DATE::VARCHAR FROM interactions {which}"
+    return dict(db.execute(query, [] if known is None else [list(known)]).fetchall())
 
 
 def sample(db: "DuckDBPyConnection", feature: Feature, items: Sequence[str] | None = None) -> dict[str, str]:
@@ -102,7 +105,7 @@ def sample(db: "DuckDBPyConnection", feature: Feature, items: Sequence[str] | No
 
 def vocabulary(db: "DuckDBPyConnection", feature: Feature) -> Distribution:
     """How many values there are, and digests of the first of them by digest."""
-    digests = f"SELECT DISTINCT md5(x)[:8] AS d FROM ({words(feature)}) WHERE x IS NOT NULL AND x <> ''"
+    digests = f"SELECT DISTINCT md5(x)[:8] AS d FROM ({words(feature)})"
     known = [d for (d,) in db.execute(f"SELECT d FROM ({digests}) ORDER BY d LIMIT {MOST_VALUES}").fetchall()]
     counted = db.execute(f"SELECT count(*) FROM ({digests})").fetchone()
     assert counted is not None
@@ -110,20 +113,26 @@ def vocabulary(db: "DuckDBPyConnection", feature: Feature) -> Distribution:
 
 
 def words(feature: Feature) -> str:
-    """Query of the column `x`: every value (of text: word) in every row."""
-    return f"SELECT unnest({values(feature)}) AS x FROM {source_of(feature)}"
+    """Query of x, every value (of text: word) that there is, and `rows`, how often."""
+    each = f"SELECT unnest({values(feature)}) AS x FROM {source_of(feature)}"
+    return f"SELECT x, count(*) AS rows FROM ({each}) WHERE x <> '' GROUP BY x"
 
 
 def _numbers(db: "DuckDBPyConnection", rows: str, feature: Feature, edges: Sequence[float] | None) -> Distribution:
     """Counts between `edges` (deciles where none are given); the outer bins are open."""
-    sound = f"SELECT CASE WHEN isfinite(x) THEN x END AS x FROM (SELECT ({number(feature)})::DOUBLE AS x FROM {rows})"
+    value = f"({number(feature)})::DOUBLE"
+    select = f"SELECT CASE WHEN isfinite({value}) THEN {value} END AS x FROM"
     if edges is None:
         steps = [n / BINS for n in range(1, BINS)]
-        (quantiles,) = db.execute(f"SELECT quantile_disc(x, {steps}) FROM ({sound})").fetchall()[0]
+        (count,) = db.execute(f"SELECT count(*) FROM {rows}").fetchall()[0]
+        # Quantiles need all values in memory; some of many do.
+        some = f"{rows} WHERE hash(item_id, event_time) % {1 + count // MOST_FOR_EDGES} = 0"
+        query = f"SELECT quantile_disc(x, {steps}) FROM ({select} {some})"
+        (quantiles,) = db.execute(query).fetchall()[0]
         edges = sorted(set(quantiles or []))
     bins = " + ".join(f"(x > {edge!r})::INT" for edge in edges) or "0"
     binned = f"CASE WHEN x IS NOT NULL THEN {bins} END"
-    query = f"SELECT {binned} AS bin, count(*), min(x), max(x) FROM ({sound}) GROUP BY bin"
+    query = f"SELECT {binned} AS bin, count(*), min(x), max(x) FROM ({select} {rows}) GROUP BY bin"
     counted = {bin_: (n, low, high) for bin_, n, low, high in db.execute(query).fetchall()}
     lacking = counted.pop(None, (0, None, None))[0]
     ends = [end for _, low, high in counted.values() for end in (low, high) if end is not None]

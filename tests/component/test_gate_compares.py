@@ -15,7 +15,11 @@ from components.validate.profile import NAME, SCHEMA
 from feature_repo.definitions import definitions
 
 DAYS = range(12)
-SHOPPING = [event(f"u{n}", f"i{(n + day) % 6}", at(day + n / 100 + day / 1000)) for day in DAYS for n in range(20)]
+SHOPPING = [
+    event(f"u{n}", f"i{(n + day) % 6}", at(day + n / 100 + day / 1000), event_id=f"e{20 * day + n:04d}")
+    for day in DAYS
+    for n in range(20)
+]
 ITEMS = [item(f"i{n}", brand=f"b{n}", weight=float(n), image=[1.0, 0.1 * n, 0.0]) for n in range(6)]
 END = at(12)
 PRICES = [change(f"i{n}", at(day), 1.0 + n + day / 10, label="new") for n in range(6) for day in DAYS]
@@ -144,8 +148,20 @@ def test_history_that_changed_under_the_same_counts_is_seen(tmp_path):
     # Ids are digests of shopper, item and time: other shoppers make other events.
     other = [{**row, "event_id": f"x{n:04d}"} for n, row in enumerate(SHOPPING)]
     decision = validate(tmp_path, "after", shopping=other, reference=tmp_path / "before")
+    assert reason(decision, "accepted events").evidence[0] == {"event_id": "e0000", "day": "2026-01-01"}
     assert [r.check for r in decision.blocking] == ["accepted events"]
     assert reason(decision, "lost events").found == 0
+
+
+def test_a_source_that_keeps_the_last_days_only_has_lost_nothing(tmp_path):
+    validate(
+        tmp_path, "before", shopping=[row for row in SHOPPING if at(0) <= row["event_time"] < at(10)], as_of=at(10)
+    )
+    for days, lost in ((1, []), (2, []), (4, ["lost events", "accepted events"])):
+        # Two days have come since.
+        kept = [row for row in SHOPPING if row["event_time"] >= at(days)]
+        decision = validate(tmp_path, f"after-{days}", shopping=kept, reference=tmp_path / "before")
+        assert [r.check for r in decision.blocking] == lost
 
 
 def test_the_types_that_the_gate_expects_are_those_that_feast_registers(tmp_path):

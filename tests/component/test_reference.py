@@ -26,7 +26,7 @@ def accepted(home: Path, name: str, day: float, *, card=CARD, passed=True, statu
     """A run's record and its validation artifact; `on` is the digest of the facts that it judged."""
     artifact = home / "artifacts" / name
     artifact.mkdir(parents=True)
-    parts = {"as_of": at(day).isoformat(), "source": {}, "days": {}, "events": [], "features": {}}
+    parts = {"as_of": at(day).isoformat(), "source": {}, "days": {}, "events": {}, "features": {}}
     (artifact / "profile.json").write_text(
         json.dumps({"schema": schema, "run": name, **parts, "samples": {}, "vocabularies": {}})
     )
