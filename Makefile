@@ -2,6 +2,7 @@
 DATASET ?= marketplace
 SEEDS ?= 3
 NIGHTS ?= 60
+EVENTS ?= 5
 BUDGET ?= fast
 ROWS ?= sasrec,sasrec_plain,sasrec_features,hstu,heterrec
 PYTHON := .venv/bin/python
@@ -13,7 +14,7 @@ export FEAST_USAGE := False
 # Every step is a process of its own: without cached bytecode each would compile its libraries again.
 unexport PYTHONDONTWRITEBYTECODE
 
-.PHONY: help setup run test serve compile check format lock clean bench-features-pay bench-quality bench-train bench-gate
+.PHONY: help setup run test serve compile check format lock clean bench-features-pay bench-quality bench-train bench-gate bench-gate-speed
 
 help:  ## list the targets
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | awk -F':.*## ' '{printf "  make %-19s %s\n", $$1, $$2}'
@@ -59,6 +60,9 @@ bench-train: setup  ## a step of training: HeterRec against item ID only, packed
 
 bench-gate: setup  ## the data gate on clean trading days, night by night: it must block none; NIGHTS=60
 	@$(PYTHON) -m benchmarks.gate_days --nights $(NIGHTS)
+
+bench-gate-speed: setup  ## seconds and memory of ingest and the data gate; EVENTS=5 millions of made-up ones besides
+	@$(PYTHON) -m benchmarks.gate_speed --events $(EVENTS)
 
 clean:  ## remove the workspace (runs, artifacts, stores, models); keeps .venv
 	rm -rf var build

@@ -123,7 +123,7 @@ class Limits(_Strict):
     max_age_days: float | None = None
     """Age of the newest event at `as_of` above which the data counts as stale."""
     max_catalogue_age_days: float | None = None
-    """Age of the newest row about an item above which the catalogue counts as stale."""
+    """Age of the newest row about an item above which the catalogue counts as stale; needs item_available_at."""
 
 
 class Tolerance(_Strict):
@@ -202,6 +202,8 @@ class DatasetCard(_Strict):
             raise ValueError("source: the files adapter needs `interactions` and `items`")
         if self.split.by == "time" and self.columns.event_time is None:
             raise ValueError("split: by time needs columns.event_time; order-only data splits by order")
+        if self.limits.max_catalogue_age_days is not None and self.columns.item_available_at is None:
+            raise ValueError("limits: max_catalogue_age_days needs columns.item_available_at, which dates the items")
         return self
 
     @property

@@ -59,14 +59,15 @@ def day_checks(card: DatasetCard, db: "DuckDBPyConnection", as_of: datetime, sin
 
 
 def _days(card: DatasetCard, db: "DuckDBPyConnection", first_new: date, as_of: datetime) -> tuple[list[Day], list[Day]]:
-    """A row for each usual and each new day with events; leaves the table `recent` in `db`.
+    """A row for each usual and each new day with events; leaves the view `recent` in `db`.
 
     `*_by_now` counts up to the time of day of `as_of`, so that a day that is not over has something to be held against.
     """
-    start = first_new - timedelta(days=2 * USUAL)
+    # Closed days between them are allowed for.
+    start = first_new - timedelta(days=USUAL * 3 // 2)
     now = f"TIMESTAMPTZ '{as_of.isoformat()}'"
     db.execute(f"""
-        CREATE OR REPLACE TEMP TABLE recent AS
+        CREATE OR REPLACE TEMP VIEW recent AS
         SELECT user_id, item_id, day, clock FROM (
             SELECT user_id, item_id, {local("event_time", card)} AS moment, moment::DATE AS day, moment::TIME AS clock
             FROM interactions WHERE event_time >= TIMESTAMP '{start}' AT TIME ZONE 'UTC' - INTERVAL 1 DAY

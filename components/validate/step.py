@@ -2,9 +2,9 @@
 
 import json
 from dataclasses import dataclass, field
-from datetime import datetime
+from datetime import date, datetime
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from components.decision import Decision, Reason
 from components.features.tables import open_events, read_as_of
@@ -17,6 +17,9 @@ from components.validate.page import render
 from components.validate.profile import NAME, Profile, profile, read_profile
 from components.validate.suite import Check, columns_check, row_checks, run_checks
 from feature_repo.card import DatasetCard
+
+if TYPE_CHECKING:
+    from duckdb import DuckDBPyConnection
 
 
 @dataclass(kw_only=True)
@@ -97,10 +100,10 @@ def source_digest(card: DatasetCard) -> str:
 def _look(
     findings: Findings,
     card: DatasetCard,
-    db: Any,
+    db: "DuckDBPyConnection",
     as_of: datetime,
     report: dict[str, Any],
-    days: dict[Any, int],
+    days: dict[date, int],
     before: Profile | None,
     reference: Path | None,
 ) -> None:
