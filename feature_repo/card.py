@@ -109,6 +109,8 @@ class Calendar(_Strict):
 
     closed_weekdays: list[Weekday] = Field(default_factory=list)
     closed_days: list[date] = Field(default_factory=list)
+    unusual_days: list[date] = Field(default_factory=list)
+    """Open days that are not like others, such as those before Christmas: not held against usual days, nor one of them."""
     max_missing_days: int = 0
     """Open days without events above which validation blocks."""
 
@@ -154,7 +156,7 @@ class Tolerances(_Strict):
     """Share of a new day's shoppers, or items, never seen before: above the highest of the last usual days."""
     copied: Tolerance = _tolerance(0.2, 0.5)
     """Share of a new day's events that another day has at the same time of day."""
-    hours: Tolerance = _tolerance(0.25, 1)
+    hours: Tolerance = _tolerance(0.25, 2)
     """Population stability index of the hours at which shoppers come."""
     lost: Tolerance = _tolerance(0.001, 0.01)
     """Share of the accepted events that their days no longer have."""

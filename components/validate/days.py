@@ -92,6 +92,7 @@ def _days(card: DatasetCard, db: "DuckDBPyConnection", first_new: date, as_of: d
                    avg((first = day)::INT) AS new_items FROM by_item GROUP BY day
         ) USING (day) ORDER BY day
     """).to_arrow_table().to_pylist()  # fmt: skip
+    rows = [row for row in rows if row["day"] not in card.calendar.unusual_days]
     usual = [row for row in rows if row["day"] < first_new and is_open(card, row["day"])][-USUAL:]
     copies = _copies(card, db, first_new)
     new = [

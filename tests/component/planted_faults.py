@@ -332,7 +332,7 @@ FAULTS = [
     ),
     Fault(
         "delivery cut at noon",
-        Planted("today ends at 12:00", keep(until_noon), "blocks", "hours of the day"),
+        Planted("today ends at 12:00", keep(until_noon), "blocks", "events a day"),
         Planted("today ends at 12:00", keep(until_noon), "warns", "events a day"),
     ),
     Fault(

@@ -134,6 +134,15 @@ def test_a_day_without_events_is_missing_where_the_shop_was_open(tmp_path):
     assert validate(tmp_path, "closed", card=closed, as_of=at(13), reference=tmp_path / "before").passed
 
 
+def test_a_day_that_is_known_to_be_unusual_is_not_held_against_usual_ones(tmp_path):
+    validate(tmp_path, "before", as_of=at(11))
+    few = [row for row in SHOPPING if row["event_time"] < at(11) or row["user_id"] in ("u1", "u2")]
+    decision = validate(tmp_path, "few", shopping=few, reference=tmp_path / "before")
+    assert {"events a day", "users a day"} <= {r.check for r in decision.blocking}
+    card = make_card(calendar={"unusual_days": ["2026-01-12"]})
+    assert validate(tmp_path, "known", card=card, shopping=few, reference=tmp_path / "before").passed
+
+
 def test_a_feature_of_another_kind_than_accepted_is_not_compared(tmp_path):
     validate(tmp_path, "before", as_of=at(11))
     features = [f.model_dump() for f in make_card().features if f.name != "brand"]
