@@ -110,7 +110,7 @@ class Calendar(_Strict):
     closed_weekdays: list[Weekday] = Field(default_factory=list)
     closed_days: list[date] = Field(default_factory=list)
     unusual_days: list[date] = Field(default_factory=list)
-    """Open days that are not like others, such as those before Christmas: not held against usual days, nor one of them."""
+    """Open days unlike others, such as those before Christmas: not held against usual days, nor one of them."""
     max_missing_days: int = 0
     """Open days without events above which validation blocks."""
 
