@@ -94,7 +94,7 @@ def _days(card: DatasetCard, db: "DuckDBPyConnection", first_new: date, as_of: d
     """).to_arrow_table().to_pylist()  # fmt: skip
     rows = [row for row in rows if row["day"] not in card.calendar.unusual_days]
     usual = [row for row in rows if row["day"] < first_new and is_open(card, row["day"])][-USUAL:]
-    copies = _copies(card, db, first_new)
+    copies = _copies(db, first_new)
     new = [
         {**row, "copied": n / row["events"], "like": like}
         for row in rows
@@ -104,13 +104,12 @@ def _days(card: DatasetCard, db: "DuckDBPyConnection", first_new: date, as_of: d
     return usual, new
 
 
-def _copies(card: DatasetCard, db: "DuckDBPyConnection", first_new: date) -> dict[date, tuple[date, int]]:
-    """Of each new day the earlier day that has the most of the same events, and how many."""
-    moment = local("event_time", card)
+def _copies(db: "DuckDBPyConnection", first_new: date) -> dict[date, tuple[date, int]]:
+    """Of each new day the earlier day of `recent` that has the most of the same events, and how many."""
     rows = db.execute(f"""
         WITH ours AS (SELECT DISTINCT user_id, item_id, clock, day FROM recent WHERE day >= DATE '{first_new}')
-        SELECT day, {moment}::DATE AS other, count(*) AS n FROM interactions JOIN ours USING (user_id, item_id)
-        WHERE {moment}::TIME = clock AND {moment}::DATE < day GROUP BY day, other ORDER BY n, other DESC
+        SELECT ours.day, other.day, count(*) AS n FROM recent other JOIN ours USING (user_id, item_id, clock)
+        WHERE other.day < ours.day GROUP BY 1, 2 ORDER BY n, 2 DESC
     """).fetchall()
     return {day: (other, n) for day, other, n in rows}
 

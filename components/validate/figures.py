@@ -31,6 +31,8 @@ _TRADED = """
 
 def prepare(card: DatasetCard, db: "DuckDBPyConnection") -> None:
     """On top of `open_events`: the table `latest_items` (a row an item, as of `as_of`) and the view `traded`."""
+    # Every scan asks each day's file for its footer.
+    db.execute("SET parquet_metadata_cache = true")
     db.execute(f"CREATE TEMP TABLE latest_items AS {_LATEST_ITEMS}")
     db.execute(f"CREATE TEMP VIEW traded AS {_TRADED}")
 

@@ -92,7 +92,8 @@ def distribution(
 def sample_of_events(card: DatasetCard, db: "DuckDBPyConnection", known: Sequence[str] | None = None) -> dict[str, str]:
     """Local day of events by id: of the first ids (they are digests), or of those of `known` that are there."""
     which = f"ORDER BY event_id LIMIT {SAMPLE}" if known is None else "WHERE event_id IN (SELECT unnest(?::VARCHAR[]))"
-    query = f"SELECT event_id, {local('event_time', card)}::DATE::VARCHAR FROM interactions {which}"
+    rows = f"(SELECT event_id, event_time FROM interactions {which})"
+    query = f"SELECT event_id, {local('event_time', card)}::DATE::VARCHAR FROM {rows}"
     return dict(db.execute(query, [] if known is None else [list(known)]).fetchall())
 
 
