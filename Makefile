@@ -1,6 +1,8 @@
 # Everything sets itself up; `make help` lists the targets.
 DATASET ?= marketplace
 SEEDS ?= 3
+NIGHTS ?= 60
+EVENTS ?= 5
 BUDGET ?= fast
 ROWS ?= sasrec,sasrec_plain,sasrec_own,sasrec_features,hstu,heterrec
 PYTHON := .venv/bin/python
@@ -12,7 +14,7 @@ export FEAST_USAGE := False
 # Every step is a process of its own: without cached bytecode each would compile its libraries again.
 unexport PYTHONDONTWRITEBYTECODE
 
-.PHONY: help setup run test serve compile check format lock clean bench-features-pay bench-quality bench-train bench-gpu
+.PHONY: help setup run test serve compile check format lock bench-features-pay bench-quality bench-train bench-gpu bench-gate bench-gate-speed clean
 
 help:  ## list the targets
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | awk -F':.*## ' '{printf "  make %-19s %s\n", $$1, $$2}'
@@ -59,6 +61,12 @@ bench-train: setup  ## a step of training: HeterRec against item ID only, packed
 bench-gpu: setup  ## on a GPU: seconds to Beauty's line, tokens a second, share of the ceiling (on a CPU: that it runs)
 	@$(PYTHON) -m benchmarks.data amazon_beauty build/beauty >/dev/null
 	@HETERREC_COMMIT=$$(git describe --always --dirty --abbrev=12) $(PYTHON) -m benchmarks.gpu --sequences build/beauty
+
+bench-gate: setup  ## the data gate on clean trading days, night by night: it must block none; NIGHTS=60
+	@$(PYTHON) -m benchmarks.gate_days --nights $(NIGHTS)
+
+bench-gate-speed: setup  ## seconds and memory of ingest and the data gate; EVENTS=5 millions of made-up ones besides
+	@$(PYTHON) -m benchmarks.gate_speed --events $(EVENTS)
 
 clean:  ## remove the workspace (runs, artifacts, stores, models); keeps .venv
 	rm -rf var build

@@ -12,10 +12,13 @@ ROOT = Path(__file__).parent.parent
 
 
 def code_digest(module: str) -> str:
-    """SHA-256 over the sources of `module` (dotted name) and all first-party modules it reaches."""
+    """SHA-256 over the sources of `module` (dotted name), all first-party modules it reaches, and their templates."""
     digest = hashlib.sha256()
     for name in sorted(reached(module)):
-        digest.update(name.encode() + b"\0" + _path(name).read_bytes() + b"\0")  # type: ignore[union-attr]
+        path = _path(name)
+        assert path is not None
+        for source in (path, *sorted(path.parent.glob("*.html"))):
+            digest.update(f"{name} {source.name}".encode() + b"\0" + source.read_bytes() + b"\0")
     return digest.hexdigest()
 
 

@@ -31,6 +31,11 @@ def releases() -> Path:
     return home() / "releases"
 
 
+def exposures(dataset: str) -> Path:
+    """The event log's exposures of a data set: `$HETERREC_EXPOSURES/<dataset>`, or a folder of the workspace."""
+    return Path(os.environ.get("HETERREC_EXPOSURES") or home() / "exposures") / dataset
+
+
 def feature_store(dataset: str) -> Path:
     """Registry and online store of a data set."""
     return home() / "feast" / dataset

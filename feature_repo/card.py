@@ -2,7 +2,7 @@
 
 from datetime import date
 from pathlib import Path
-from typing import Annotated, Literal
+from typing import Annotated, Any, Literal
 
 import yaml
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
@@ -38,8 +38,11 @@ class Feature(_Strict):
     max_missing_rate: Rate = 0.5
     min: float | None = None
     max: float | None = None
-    max_drift: float = 0.25
+    """Bounds of a number; of an embedding, those of the vector's length."""
+    max_drift: float = Field(default=0.25, gt=0)
     """Population stability index against the last accepted run above which validation warns."""
+    block_drift: float = Field(default=1.0, gt=0)
+    """The same, above which it blocks."""
     dimension: int | None = Field(default=None, gt=0)
 
     @property
@@ -54,6 +57,8 @@ class Feature(_Strict):
             raise ValueError(f"feature {self.name!r}: an embedding needs `dimension`, other kinds must not have it")
         if self.varies_in_time and self.kind not in ("numeric", "categorical"):
             raise ValueError(f"feature {self.name!r}: only numeric and categorical features may vary in time")
+        if self.block_drift < self.max_drift:
+            raise ValueError(f"feature {self.name!r}: block_drift must not be below max_drift")
         if self.table == "interactions" and not self.varies_in_time:
             raise ValueError(f"feature {self.name!r} is read off the interactions: set varies_in_time: true")
         return self
@@ -104,6 +109,8 @@ class Calendar(_Strict):
 
     closed_weekdays: list[Weekday] = Field(default_factory=list)
     closed_days: list[date] = Field(default_factory=list)
+    unusual_days: list[date] = Field(default_factory=list)
+    """Open days unlike others, such as those before Christmas: not held against usual days, nor one of them."""
     max_missing_days: int = 0
     """Open days without events above which validation blocks."""
 
@@ -117,6 +124,54 @@ class Limits(_Strict):
     """Share of interactions whose item the items table does not have."""
     max_age_days: float | None = None
     """Age of the newest event at `as_of` above which the data counts as stale."""
+    max_catalogue_age_days: float | None = None
+    """Age of the newest row about an item above which the catalogue counts as stale; needs item_available_at."""
+
+
+class Tolerance(_Strict):
+    """Above `warn` it is said, above `block` the run stops."""
+
+    warn: float = Field(ge=0)
+    block: float = Field(ge=0)
+
+    @model_validator(mode="after")
+    def _rising(self) -> "Tolerance":
+        if self.block < self.warn:
+            raise ValueError("block must not be below warn")
+        return self
+
+
+def _tolerance(warn: float, block: float) -> Any:
+    return Field(default_factory=lambda: Tolerance(warn=warn, block=block))
+
+
+class Tolerances(_Strict):
+    """How far new data may stray from what was accepted before. Where few rows were seen, chance is allowed for."""
+
+    volume: Tolerance = _tolerance(1.5, 3)
+    """Events, and shoppers, of a new day: how many times more, or fewer, than on a usual day."""
+    busiest: Tolerance = _tolerance(2, 5)
+    """Events of one shopper, or of one item, in a day: how many times more than the most on a usual day."""
+    newcomers: Tolerance = _tolerance(0.15, 0.4)
+    """Share of a new day's shoppers, or items, never seen before: above the highest of the last usual days."""
+    copied: Tolerance = _tolerance(0.2, 0.5)
+    """Share of a new day's events that another day has at the same time of day."""
+    hours: Tolerance = _tolerance(0.25, 2)
+    """Population stability index of the hours at which shoppers come."""
+    lost: Tolerance = _tolerance(0.001, 0.01)
+    """Share of the accepted events that their days no longer have."""
+    rejected: Tolerance = _tolerance(0.1, 0.5)
+    """Share of the rows since the last accepted run that were set aside: above `limits.max_rejected_rate`."""
+    late: Tolerance = _tolerance(0.02, 0.2)
+    """Events that came late into accepted days, as a share of these."""
+    changed: Tolerance = _tolerance(0.1, 0.5)
+    """Share of the items whose value of a static feature is another one than before."""
+    jump: Tolerance = _tolerance(1.5, 3)
+    """A number that varies: the middle one of new values against the same item's value before, as a factor."""
+    vocabulary: Tolerance = _tolerance(0.2, 1)
+    """Values (of text: words) never seen before, as a share of those accepted."""
+    skew: Tolerance = _tolerance(0.01, 0.25)
+    """Share of the exposures for which another value was served than is trained on."""
 
 
 class DatasetCard(_Strict):
@@ -136,6 +191,7 @@ class DatasetCard(_Strict):
     """`basket`: events of a user at one time (or with one basket id) have no order among them."""
     calendar: Calendar = Calendar()
     limits: Limits = Limits()
+    tolerances: Tolerances = Tolerances()
 
     @model_validator(mode="after")
     def _consistent(self) -> "DatasetCard":
@@ -148,6 +204,8 @@ class DatasetCard(_Strict):
             raise ValueError("source: the files adapter needs `interactions` and `items`")
         if self.split.by == "time" and self.columns.event_time is None:
             raise ValueError("split: by time needs columns.event_time; order-only data splits by order")
+        if self.limits.max_catalogue_age_days is not None and self.columns.item_available_at is None:
+            raise ValueError("limits: max_catalogue_age_days needs columns.item_available_at, which dates the items")
         return self
 
     @property

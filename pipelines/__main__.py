@@ -53,7 +53,14 @@ def _run(options: argparse.Namespace) -> int:
     started = time.monotonic()
     console.print(f"run {run_id}  (workspace {workspace.home()})")
     with run_lock(run_id):
-        outcome = local.run(run_id=run_id, card=card, recipe=recipe.to_json(), baseline=baseline.to_json(), as_of=as_of)
+        outcome = local.run(
+            run_id=run_id,
+            card=card,
+            recipe=recipe.to_json(),
+            baseline=baseline.to_json(),
+            as_of=as_of,
+            new_reference=options.new_reference,
+        )
     console.print(f"[bold]{outcome.ending}[/] after {time.monotonic() - started:.0f} s")
     for gate in ("validate", "evaluate", "infra_validate"):
         if gate in outcome.records:
@@ -183,6 +190,11 @@ def _parser() -> argparse.ArgumentParser:
     run.add_argument("--as-of", default="", help="train as of this moment, ISO 8601 (default: the newest event)")
     run.add_argument("--option", action="append", default=[], metavar="NAME=VALUE", help="override a source option")
     run.add_argument("--warm-start", action="store_true", help="begin with the champion's weights, on half the budget")
+    run.add_argument(
+        "--new-reference",
+        action="store_true",
+        help="the data has changed and that is meant: hold it against its card only, not against the last accepted run",
+    )
     run.add_argument("--shuffle-targets", action="store_true", help="train a bad model on purpose, to see it blocked")
     run.add_argument("--debug", action="store_true", default=argparse.SUPPRESS, help="show tracebacks")
     run.set_defaults(command=_run)

@@ -20,7 +20,7 @@ ENVIRONMENT = {
     # Threads that spin while they wait starve whatever else runs on the machine, and then themselves.
     "OMP_WAIT_POLICY": "PASSIVE",
 }
-ALWAYS = ["ingest", "resolve", "champion", "validate"]
+ALWAYS = ["ingest", "resolve", "champion", "reference", "validate"]
 ACCEPTED = ["features", "materialise", "train", "train-baseline", "evaluate"]
 
 
@@ -50,7 +50,9 @@ class Outcome:
         return f"pushed: version {push['version']} ({push['status']})"
 
 
-def run(*, run_id: str, card: DatasetCard, recipe: str, baseline: str, as_of: str) -> Outcome:
+def run(
+    *, run_id: str, card: DatasetCard, recipe: str, baseline: str, as_of: str, new_reference: bool = False
+) -> Outcome:
     """Run the training pipeline to its end; faults of tasks are in the outcome, not raised."""
     from kfp import local
 
@@ -69,7 +71,14 @@ def run(*, run_id: str, card: DatasetCard, recipe: str, baseline: str, as_of: st
                 workspace_root=str(workspace.home() / "kfp" / "workspace"),
                 raise_on_error=False,
             )
-            training(run_id=run_id, card=card.model_dump_json(), recipe=recipe, baseline=baseline, as_of=as_of)
+            training(
+                run_id=run_id,
+                card=card.model_dump_json(),
+                recipe=recipe,
+                baseline=baseline,
+                as_of=as_of,
+                new_reference=new_reference,
+            )
     outcome = Outcome(run_id=run_id, records=read_records(run_id), page=folder / "page.html")
     if outcome.failed is None:
         assert_complete(outcome.records)

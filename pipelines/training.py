@@ -28,7 +28,7 @@ def _on_gpu(task: dsl.PipelineTask) -> dsl.PipelineTask:
 
 
 @dsl.pipeline(name="heterrec-training", description="From interactions to a served, blessed HeterRec")
-def training(run_id: str, card: str, recipe: str, baseline: str, as_of: str = "") -> None:
+def training(run_id: str, card: str, recipe: str, baseline: str, as_of: str = "", new_reference: bool = False) -> None:
     """Train, evaluate and release one model.
 
     Args:
@@ -37,14 +37,15 @@ def training(run_id: str, card: str, recipe: str, baseline: str, as_of: str = ""
         recipe: HeterRec's training configuration, as JSON.
         baseline: The configuration of the item-ID-only model with the same loss, as JSON.
         as_of: Moment to train for (ISO 8601, UTC); empty for the newest event.
+        new_reference: Hold the data against its card only, not against the last accepted run: the change is meant.
     """
     # Kubeflow's cache keys on arguments, not on content or code: components/task.py reuses by content instead.
     with dsl.ExitHandler(report(run_id=run_id).set_caching_options(False), name="always-report"):
         ingested = _uncached(ingest(run_id=run_id, card=card, as_of=as_of))
         events = ingested.outputs["events"]
-        resolved = _uncached(resolve(run_id=run_id, card=card, as_of=as_of, events=events))
-        facts = resolved.outputs["facts"]
-        validated = _uncached(validate(run_id=run_id, card=card, events=events, facts=facts))
+        resolved = _uncached(resolve(run_id=run_id, card=card, as_of=as_of, new_reference=new_reference, events=events))
+        facts, reference = resolved.outputs["facts"], resolved.outputs["reference"]
+        validated = _uncached(validate(run_id=run_id, card=card, events=events, facts=facts, reference=reference))
         with dsl.If(validated.outputs["Output"] == True, name="data-accepted"):  # noqa: E712
             joined = _uncached(features(run_id=run_id, card=card, events=events, facts=facts))
             sequences = joined.outputs["sequences"]

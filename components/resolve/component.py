@@ -10,13 +10,16 @@ def resolve(
     run_id: str,
     card: str,
     as_of: str,
+    new_reference: bool,
     events: dsl.Input[dsl.Dataset],
     facts: dsl.Output[dsl.Artifact],
     champion: dsl.Output[dsl.Artifact],
+    reference: dsl.Output[dsl.Artifact],
 ):
     """Turn "now" into facts that every later step receives; never reused."""
     from components import workspace
     from components.resolve import champion as champion_step
+    from components.resolve import reference as reference_step
     from components.resolve import step
     from components.task import Task
     from feature_repo.card import DatasetCard
@@ -35,5 +38,19 @@ def resolve(
         kind="champion",
         make=lambda out, scratch: champion_step.run(
             name=dataset.name, rollout_url=workspace.rollout_url(), champion=out
+        ),
+    )
+    task = Task("reference", run_id=run_id, module="components.resolve.reference", inputs={"facts": facts.path})
+    task.make_always(
+        reference.path,
+        kind="reference",
+        make=lambda out, scratch: reference_step.run(
+            card=dataset,
+            facts=task.inputs["facts"],
+            runs=workspace.runs(),
+            exposures=workspace.exposures(dataset.name),
+            asked=as_of or None,
+            anew=new_reference,
+            reference=out,
         ),
     )

@@ -11,6 +11,7 @@ def validate(
     card: str,
     events: dsl.Input[dsl.Dataset],
     facts: dsl.Input[dsl.Artifact],
+    reference: dsl.Input[dsl.Artifact],
     validation: dsl.Output[dsl.Artifact],
     page: dsl.Output[dsl.HTML],
 ) -> bool:
@@ -22,16 +23,15 @@ def validate(
     from feature_repo.card import DatasetCard
 
     dataset = DatasetCard.model_validate_json(card)
-    inputs = {"events": events.path, "facts": facts.path}
+    inputs = {"events": events.path, "facts": facts.path, "reference": reference.path}
     task = Task("validate", run_id=run_id, module="components.validate.step", inputs=inputs)
 
     def make(out: Path, scratch: Path) -> dict:
         from components.validate import step
 
-        decision = step.run(
-            card=dataset, events=task.inputs["events"], facts=task.inputs["facts"], reference=None, validation=out
-        )
-        return decision.summary()
+        decision = step.run(card=dataset, validation=out, **task.inputs)
+        # By these later runs find what they are held against.
+        return {**decision.summary(), **step.identity(dataset, task.inputs["facts"])}
 
     report = task.reuse_or_make(
         validation.path, kind="validation", config=lambda: {"card": dataset.model_dump(mode="json")}, make=make

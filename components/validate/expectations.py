@@ -1,58 +1,96 @@
-"""Running checks through Great Expectations: one ephemeral context, one suite a table, quiet."""
+"""Great Expectations holds what was measured against the card: one suite, one row of measures, quiet."""
 
-import json
 import logging
 import os
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
 from datetime import datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from components.decision import Reason
-from components.validate.frames import EVIDENCE, Frames
-from components.validate.suite import Check
+from components.decision import Level, Reason
+from components.validate.suite import Check, told
 
 if TYPE_CHECKING:
-    import pandas as pd
+    from great_expectations.core import ExpectationSuiteValidationResult
     from great_expectations.data_context import EphemeralDataContext
 
 os.environ.setdefault("GX_ANALYTICS_ENABLED", "false")
 
-_RESULT = {"result_format": "SUMMARY", "partial_unexpected_count": EVIDENCE}
+EVIDENCE = 20
+"""Offending rows shown for a check."""
+LEVELS: tuple[Level, ...] = ("block", "warn")
+
+
+@dataclass(frozen=True, kw_only=True)
+class Measure:
+    """What was found, of how many rows where it is a share, and where to get the rows that show it."""
+
+    found: float
+    rows: int | None = None
+    evidence: Callable[[], list[dict[str, Any]]] = field(default=list)
 
 
 def verdicts(
-    checks: list[Check], frames: Frames, *, name: str, as_of: datetime, data_docs: Path | None = None
+    checks: Sequence[Check], measures: Mapping[str, Measure], *, name: str, as_of: datetime, data_docs: Path | None
 ) -> list[Reason]:
-    """A Reason for each of `checks`, in their order; Data Docs go to the folder `data_docs` where one is given."""
-    from great_expectations import ExpectationSuite, RunIdentifier, ValidationDefinition
+    """A Reason for each of `checks`, in their order; Data Docs go to the folder `data_docs` where one is given.
 
+    Raises `RuntimeError` where an expectation could not be evaluated.
+    """
     context = _context(data_docs)
-    source = context.data_sources.add_pandas(name)
-    reasons: dict[str, Reason] = {}
-    for table, frame in frames.tables.items():
-        asked = {check.name: check for check in checks if check.table == table}
-        suite = ExpectationSuite(name=f"{name}.{table}")
-        for check in asked.values():
-            check.expectation.meta = {"check": check.name}
-            check.expectation.notes = check.message
-            suite.add_expectation(check.expectation)
-        suite = context.suites.add(suite)
-        batch = source.add_dataframe_asset(table).add_batch_definition_whole_dataframe("all")
-        definition = context.validation_definitions.add(
-            ValidationDefinition(name=f"{name}.{table}", data=batch, suite=suite)
-        )
-        outcome = definition.run(
-            batch_parameters={"dataframe": frame},
-            result_format=_RESULT,
-            run_id=RunIdentifier(run_name=name, run_time=as_of),
-        )
-        for result in outcome.results:
-            assert result.expectation_config is not None
-            check = asked[result.expectation_config.meta["check"]]
-            reasons[check.name] = _reason(check, result, frame, frames)
+    outcome = _evaluate(context, checks, measures, name, as_of)
+    held: dict[tuple[str, Level], bool] = {}
+    for result in outcome.results:
+        assert result.expectation_config is not None
+        meta = result.expectation_config.meta
+        if result.exception_info and result.exception_info.get("raised_exception"):
+            told = result.exception_info["exception_message"]
+            raise RuntimeError(f"expectation {meta['check']!r} could not run: {told}")
+        held[meta["check"], meta["level"]] = bool(result.success)
     if data_docs is not None:
         context.build_data_docs()
-    return [reasons[check.name] for check in checks]
+        _slim(data_docs)
+    return [_reason(check, measures[check.name], held) for check in checks]
+
+
+def _evaluate(
+    context: "EphemeralDataContext",
+    checks: Sequence[Check],
+    measures: Mapping[str, Measure],
+    name: str,
+    as_of: datetime,
+) -> "ExpectationSuiteValidationResult":
+    import pandas as pd
+    from great_expectations import ExpectationSuite, RunIdentifier, ValidationDefinition
+    from great_expectations.expectations import ExpectColumnMaxToBeBetween
+
+    suite = ExpectationSuite(name=name)
+    for check in checks:
+        # Great Expectations passes over what is not there; a measure that is not a number must not pass.
+        assert measures[check.name].found == measures[check.name].found, check.name
+        for level, bounds in check.bounds.items():
+            # The frame is one row: its greatest value is the measure, and costs an eighth of a check row by row.
+            suite.add_expectation(
+                ExpectColumnMaxToBeBetween(
+                    column=check.name,
+                    min_value=bounds.low,
+                    max_value=bounds.high,
+                    severity="critical" if level == "block" else "warning",
+                    meta={"check": check.name, "level": level},
+                    notes=check.message,
+                )
+            )
+    frame = pd.DataFrame([{check.name: float(measures[check.name].found) for check in checks}])
+    asset = context.data_sources.add_pandas(name).add_dataframe_asset("measures")
+    definition = ValidationDefinition(
+        name=name, data=asset.add_batch_definition_whole_dataframe("all"), suite=context.suites.add(suite)
+    )
+    return context.validation_definitions.add(definition).run(
+        batch_parameters={"dataframe": frame},
+        result_format="SUMMARY",
+        run_id=RunIdentifier(run_name=name, run_time=as_of),
+    )
 
 
 def _context(data_docs: Path | None) -> "EphemeralDataContext":
@@ -75,44 +113,43 @@ def _context(data_docs: Path | None) -> "EphemeralDataContext":
     return context
 
 
-def _reason(check: Check, result: Any, frame: "pd.DataFrame", frames: Frames) -> Reason:
-    if result.exception_info and result.exception_info.get("raised_exception"):
-        raise RuntimeError(f"expectation {check.name!r} could not run: {result.exception_info['exception_message']}")
-    details = result.result
-    if check.figure is not None:
-        found, rows = _plain(details["observed_value"]), 1
-        evidence = [] if result.success else frames.evidence.get(check.figure, [])
-    else:
-        rows = details.get("element_count", 0)
-        found = _plain(details.get("unexpected_count", 0) / rows if rows else 0.0)
-        offending = [] if result.success else details.get("partial_unexpected_index_list") or []
-        evidence = json.loads(
-            frame.loc[offending[:EVIDENCE]].to_json(orient="records", date_format="iso", date_unit="us")
-        )
+def _slim(data_docs: Path) -> None:
+    """Drop the animations of Great Expectations' tutorial and its fonts: 4 MB that no page about data needs."""
+    for pattern in ("static/images/*.gif", "static/fonts/*/*"):
+        for path in data_docs.glob(pattern):
+            path.unlink()
+
+
+def _reason(check: Check, measure: Measure, held: Mapping[tuple[str, Level], bool]) -> Reason:
+    failed: Level | None = next((level for level in LEVELS if not held.get((check.name, level), True)), None)
+    weight: Level = failed or ("block" if "block" in check.bounds else "warn")
+    # Of what holds the closer bound is told.
+    allowed = check.bounds[failed or ("warn" if "warn" in check.bounds else "block")].told()
+    found = _plain(measure.found)
+    evidence = measure.evidence()[:EVIDENCE] if failed else []
     return Reason(
         check=check.name,
-        held=bool(result.success),
+        held=failed is None,
         found=found,
-        allowed=check.allowed,
-        message=check.message if result.success else _complaint(check, found, rows, evidence),
-        level=check.level,
+        allowed=allowed,
+        message=_complaint(check, measure, allowed, evidence) if failed else check.message,
+        level=weight,
         evidence=evidence,
     )
 
 
-def _complaint(check: Check, found: Any, rows: int, evidence: list[dict[str, Any]]) -> str:
+def _complaint(check: Check, measure: Measure, allowed: float | str, evidence: list[dict[str, Any]]) -> str:
     """What did not hold, with its numbers, for a line on the terminal."""
-    if check.figure is None:
-        told = f"not so in {found:.2%} of {rows:,} rows of {check.table}, allowed {check.allowed:.2%}"
-    else:
-        told = f"found {found:g}, allowed {check.allowed:g}"
-    if check.figure == "columns":
+    complaint = f"found {told(_plain(measure.found), check.unit)}, allowed {told(allowed, check.unit)}"
+    if measure.rows is not None:
+        complaint = f"not so in {measure.found:.2%} of {measure.rows:,} rows, allowed {allowed:.2%}"
+    if check.name == "columns":
         lines = [f"{e['table']}.{e['column']} is {e['found']}, expected {e['expected']}" for e in evidence]
-        told = f"{'; '.join(lines)}. Correct the card or ingest again"
-    return f"{check.message}: {told}."
+        complaint = f"{'; '.join(lines)}. Correct the card or ingest again"
+    return f"{check.message}: {complaint}."
 
 
-def _plain(value: Any) -> Any:
+def _plain(value: float) -> int | float:
     """A JSON number with no more digits than matter."""
     value = value.item() if hasattr(value, "item") else value
     return round(value, 6) if isinstance(value, float) else value

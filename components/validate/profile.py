@@ -1,14 +1,14 @@
-"""Distributions of the accepted data, and how far they have moved since a reference (population stability index)."""
+"""The profile of accepted data: how every feature is distributed, a sample of its values, and events by day."""
 
 import json
-import math
-from collections.abc import Sequence
-from datetime import date
+from collections.abc import Mapping, Sequence
+from datetime import date, datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from components.decision import Reason
 from components.errors import InputError
+from components.validate.columns import number, values
+from components.validate.figures import local
 from feature_repo.card import DatasetCard, Feature
 
 if TYPE_CHECKING:
@@ -18,123 +18,151 @@ Distribution = dict[str, Any]
 Profile = dict[str, Any]
 
 NAME = "profile.json"
-SCHEMA = 1
+SCHEMA = 2
 BINS = 10
 VALUES = 20
-# Share given to an empty bin, so that one new value does not make the index infinite.
-FLOOR = 1e-4
-
-_NUMBER = {
-    "numeric": '"{name}"',
-    "text": 'length("{name}")',
-    "embedding": 'sqrt(list_sum(list_transform("{name}", x -> x * x)))',
-}
-MEASURE = {"numeric": "value", "text": "characters", "embedding": "length of the vector"}
-"""What a numeric distribution is a distribution of, by kind."""
+SAMPLE = 500
+"""Events, and items with their static values, that are remembered: the first by a digest, so that every run takes
+the same."""
+MOST_FOR_EDGES = 2_000_000
+"""Rows from which the edges of bins are found."""
+MOST_VALUES = 20_000
+"""Values of a vocabulary that are remembered, as digests."""
 
 
-def profile(card: DatasetCard, db: "DuckDBPyConnection", days: dict[date, int], reference: Profile | None) -> Profile:
-    """The distribution of every feature, in the reference's bins where it has the feature, and events by day."""
-    known = reference["features"] if reference else {}
-    features = {
-        feature.name: _distribution(db, feature, _same_kind(known.get(feature.name), feature))
-        for feature in card.features
-    }
-    return {
+def profile(
+    card: DatasetCard,
+    db: "DuckDBPyConnection",
+    as_of: datetime,
+    days: Mapping[date, int],
+    report: Mapping[str, Any],
+) -> Profile:
+    """What the next run is held against; docs/contracts.md, "validation"."""
+    found: Profile = {
         "schema": SCHEMA,
         "dataset": card.name,
-        "features": features,
+        "as_of": as_of.isoformat(),
+        "source": {name: report[name] for name in ("rows", "rejected", "reasons")},
         "days": {day.isoformat(): events for day, events in days.items()},
+        "features": {feature.name: distribution(db, feature, source_of(feature)) for feature in card.features},
+        "events": sample_of_events(card, db),
+        "samples": {feature.name: sample(db, feature) for feature in card.static},
+        "vocabularies": {feature.name: vocabulary(db, feature) for feature in card.features if has_words(feature)},
     }
-
-
-def drift(card: DatasetCard, now: Profile, reference: Profile) -> list[Reason]:
-    """A warning for every feature that moved further than the card's `max_drift`."""
-    reasons = []
-    for feature in card.features:
-        before = _same_kind(reference["features"].get(feature.name), feature)
-        if before is None:
-            continue
-        found = round(stability_index(before, now["features"][feature.name]), 4)
-        reasons.append(
-            Reason(
-                check=f"{feature.name} drift",
-                held=found <= feature.max_drift,
-                found=found,
-                allowed=feature.max_drift,
-                message=f"{feature.name} is distributed as in the last accepted run (population stability index)",
-                level="warn",
-            )
-        )
-    return reasons
-
-
-def stability_index(before: Distribution, now: Distribution) -> float:
-    """Population stability index, sum of (p - q) ln(p / q) over bins, with missing values as one more bin."""
-    p, q = ([*each["counts"], each["missing"]] for each in (before, now))
-    assert len(p) == len(q), "both are counted in the same bins"
-    total_p, total_q = sum(p), sum(q)
-    if not total_p or not total_q:
-        return 0.0 if total_p == total_q else math.inf
-    shares = [(max(a / total_p, FLOOR), max(b / total_q, FLOOR)) for a, b in zip(p, q, strict=True)]
-    return math.fsum((a - b) * math.log(a / b) for a, b in shares)
+    return found
 
 
 def read_profile(path: Path) -> Profile:
-    """A profile.json, or the one of a validation artifact."""
+    """A profile.json, or the one in a folder. Raises `InputError` where it cannot be used."""
     path = path / NAME if path.is_dir() else path
     if not path.is_file():
-        raise InputError(f"{path}: no such reference profile; pass the validation artifact of an accepted run.")
-    found = json.loads(path.read_text())
-    if found.get("schema") != SCHEMA:
-        raise InputError(f"{path}: schema {found.get('schema')}, expected {SCHEMA}. Run without a reference once.")
+        raise InputError(f"{path}: no such reference profile; pass the folder of an accepted run's validation.")
+    try:
+        found = json.loads(path.read_text())
+    except ValueError as error:
+        raise InputError(f"{path}: is no JSON ({error}). Run without a reference once.") from error
+    schema = found.get("schema") if isinstance(found, dict) else None
+    if schema != SCHEMA:
+        raise InputError(f"{path}: schema {schema}, expected {SCHEMA}. Run without a reference once.")
+    parts = ("as_of", "source", "days", "events", "features", "samples", "vocabularies")
+    if lacking := [part for part in parts if part not in found]:
+        raise InputError(f"{path}: lacks {', '.join(lacking)}. Run without a reference once.")
     return dict(found)
 
 
-def _same_kind(distribution: Distribution | None, feature: Feature) -> Distribution | None:
-    return distribution if distribution is not None and distribution["kind"] == feature.kind else None
+def has_words(feature: Feature) -> bool:
+    """Whether the feature has a vocabulary that can grow."""
+    return feature.kind in ("categorical", "multi_categorical", "text")
 
 
-def _distribution(db: "DuckDBPyConnection", feature: Feature, reference: Distribution | None) -> Distribution:
-    table = "varying" if feature.varies_in_time else "latest_items"
-    if feature.kind in _NUMBER:
-        edges = reference["edges"] if reference else None
-        return {"kind": feature.kind, **_numbers(db, table, _NUMBER[feature.kind].format(name=feature.name), edges)}
-    values = reference["values"] if reference else None
-    return {"kind": feature.kind, **_values(db, table, feature, values)}
+def source_of(feature: Feature) -> str:
+    """The table that has the feature."""
+    return "varying" if feature.varies_in_time else "latest_items"
 
 
-def _numbers(db: "DuckDBPyConnection", table: str, expression: str, edges: Sequence[float] | None) -> Distribution:
+def distribution(
+    db: "DuckDBPyConnection", feature: Feature, rows: str, bins: Distribution | None = None
+) -> Distribution:
+    """Counts of `feature` in the table or query `rows`, in the bins of another distribution where one is given."""
+    if feature.kind in ("numeric", "text", "embedding"):
+        return {"kind": feature.kind, **_numbers(db, rows, feature, bins["edges"] if bins else None)}
+    return {"kind": feature.kind, **_values(db, rows, feature, bins["values"] if bins else None)}
+
+
+def sample_of_events(card: DatasetCard, db: "DuckDBPyConnection", known: Sequence[str] | None = None) -> dict[str, str]:
+    """Local day of events by id: of the first ids (they are digests), or of those of `known` that are there."""
+    which = f"ORDER BY event_id LIMIT {SAMPLE}" if known is None else "WHERE event_id IN (SELECT unnest(?::VARCHAR[]))"
+    rows = f"(SELECT event_id, event_time FROM interactions {which})"
+    query = f"SELECT event_id, {local('event_time', card)}::DATE::VARCHAR FROM {rows}"
+    return dict(db.execute(query, [] if known is None else [list(known)]).fetchall())
+
+
+def sample(db: "DuckDBPyConnection", feature: Feature, items: Sequence[str] | None = None) -> dict[str, str]:
+    """Digest of the feature's value by item, of `items` or of the sample."""
+    which = f"ORDER BY md5(item_id) LIMIT {SAMPLE}" if items is None else "WHERE item_id IN (SELECT unnest(?))"
+    query = f"SELECT item_id, md5(coalesce(\"{feature.name}\"::VARCHAR, ''))[:8] FROM latest_items {which}"
+    return dict(db.execute(query, [] if items is None else [list(items)]).fetchall())
+
+
+def vocabulary(db: "DuckDBPyConnection", feature: Feature) -> Distribution:
+    """How many values there are, and digests of the first of them by digest."""
+    digests = f"SELECT DISTINCT md5(x)[:8] AS d FROM ({words(feature)})"
+    known = [d for (d,) in db.execute(f"SELECT d FROM ({digests}) ORDER BY d LIMIT {MOST_VALUES}").fetchall()]
+    counted = db.execute(f"SELECT count(*) FROM ({digests})").fetchone()
+    assert counted is not None
+    return {"size": counted[0], "known": known}
+
+
+def words(feature: Feature) -> str:
+    """Query of x, every value (of text: word) that there is, and `rows`, how often."""
+    each = f"SELECT unnest({values(feature)}) AS x FROM {source_of(feature)}"
+    return f"SELECT x, count(*) AS rows FROM ({each}) WHERE x <> '' GROUP BY x"
+
+
+def _numbers(db: "DuckDBPyConnection", rows: str, feature: Feature, edges: Sequence[float] | None) -> Distribution:
     """Counts between `edges` (deciles where none are given); the outer bins are open."""
-    sound = f"SELECT CASE WHEN isfinite(({expression})::DOUBLE) THEN ({expression})::DOUBLE END AS x FROM {table}"
+    value = f"({number(feature)})::DOUBLE"
+    select = f"SELECT CASE WHEN isfinite({value}) THEN {value} END AS x FROM"
     if edges is None:
         steps = [n / BINS for n in range(1, BINS)]
-        (quantiles,) = db.execute(f"SELECT quantile_disc(x, {steps}) FROM ({sound})").fetchall()[0]
+        (count,) = db.execute(f"SELECT count(*) FROM {rows}").fetchall()[0]
+        # Quantiles need all values in memory; some of many do.
+        some = f"{rows} WHERE hash(item_id, event_time) % {1 + count // MOST_FOR_EDGES} = 0"
+        query = f"SELECT quantile_disc(x, {steps}) FROM ({select} {some})"
+        (quantiles,) = db.execute(query).fetchall()[0]
         edges = sorted(set(quantiles or []))
     bins = " + ".join(f"(x > {edge!r})::INT" for edge in edges) or "0"
-    counted = dict(
-        db.execute(f"SELECT {bins} AS bin, count(*) FROM ({sound}) WHERE x IS NOT NULL GROUP BY bin").fetchall()
-    )
-    low, high, missing = db.execute(f"SELECT min(x), max(x), count(*) - count(x) FROM ({sound})").fetchall()[0]
-    counts = [counted.get(bin_, 0) for bin_ in range(len(edges) + 1)]
-    return {"edges": list(edges), "counts": counts, "missing": missing, "min": low, "max": high}
-
-
-def _values(db: "DuckDBPyConnection", table: str, feature: Feature, values: Sequence[str] | None) -> Distribution:
-    """Counts of the most frequent values (or of `values`) and of all others together."""
-    name = f'"{feature.name}"'
-    if feature.kind == "multi_categorical":
-        each = f"SELECT unnest(CASE WHEN len({name}) > 0 THEN {name} ELSE [NULL] END) AS x FROM {table}"
-    else:
-        each = f"SELECT nullif({name}, '') AS x FROM {table}"
-    counted = db.execute(f"SELECT x, count(*) AS n FROM ({each}) GROUP BY x ORDER BY n DESC, x").fetchall()
-    found = {value: n for value, n in counted if value is not None}
-    chosen = list(found)[:VALUES] if values is None else list(values)
-    counts = [found.get(value, 0) for value in chosen]
-    missing = sum(n for value, n in counted if value is None)
+    binned = f"CASE WHEN x IS NOT NULL THEN {bins} END"
+    query = f"SELECT {binned} AS bin, count(*), min(x), max(x) FROM ({select} {rows}) GROUP BY bin"
+    counted = {bin_: (n, low, high) for bin_, n, low, high in db.execute(query).fetchall()}
+    lacking = counted.pop(None, (0, None, None))[0]
+    ends = [end for _, low, high in counted.values() for end in (low, high) if end is not None]
     return {
-        "values": chosen,
-        "counts": [*counts, sum(found.values()) - sum(counts)],
-        "missing": missing,
-        "distinct": len(found),
+        "edges": list(edges),
+        "counts": [counted.get(bin_, (0,))[0] for bin_ in range(len(edges) + 1)],
+        "missing": lacking,
+        "min": min(ends, default=None),
+        "max": max(ends, default=None),
     }
+
+
+def _values(db: "DuckDBPyConnection", rows: str, feature: Feature, chosen: Sequence[str] | None) -> Distribution:
+    """Counts of the most frequent values (or of `chosen`) and of all others together."""
+    each = f"SELECT x, count(*) AS n FROM (SELECT unnest({values(feature)}) AS x FROM {rows}) GROUP BY x"
+    if chosen is None:
+        query = f"SELECT x FROM ({each}) WHERE x IS NOT NULL ORDER BY n DESC, x LIMIT {VALUES}"
+        chosen = [value for (value,) in db.execute(query).fetchall()]
+    query = (
+        f"SELECT list_position(?::VARCHAR[], x) AS place, sum(n)::BIGINT, count(*) FILTER (x IS NOT NULL), "
+        f"bool_or(x IS NULL) FROM ({each}) GROUP BY place, x IS NULL"
+    )
+    counts, lacking, distinct = [0] * (len(chosen) + 1), 0, 0
+    for place, n, different, nothing in db.execute(query, [list(chosen)]).fetchall():
+        distinct += different
+        if nothing:
+            lacking = n
+        elif place:
+            counts[place - 1] = n
+        else:
+            counts[-1] += n
+    return {"values": list(chosen), "counts": counts, "missing": lacking, "distinct": distinct}

@@ -1,55 +1,151 @@
-"""Validate: hold the data against its card; the gate decides, and says why with numbers and rows."""
+"""Validate: hold the data against its card, and against what was accepted before; the gate decides, and says why."""
 
 import json
+from dataclasses import dataclass, field
+from datetime import date, datetime
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from components.decision import Decision, Reason
 from components.features.tables import open_events, read_as_of
-from components.validate.expectations import verdicts
-from components.validate.frames import columns_frame, read_frames, read_report
+from components.manifest import digest_json
+from components.validate import figures, skew
+from components.validate.against import Comparison, compare, jumps, since_of
+from components.validate.days import day_checks
+from components.validate.expectations import Measure, verdicts
 from components.validate.page import render
-from components.validate.profile import NAME, drift, profile, read_profile
-from components.validate.suite import checks, column_checks
+from components.validate.profile import NAME, Profile, profile, read_profile
+from components.validate.suite import Check, columns_check, row_checks, run_checks
 from feature_repo.card import DatasetCard
 
+if TYPE_CHECKING:
+    from duckdb import DuckDBPyConnection
 
-def run(*, card: DatasetCard, events: Path, facts: Path, reference: Path | None, validation: Path) -> Decision:
-    """Check `events` as of the facts' moment; write decision.json, page.html, profile.json and data_docs/.
 
-    `reference` is the profile.json of the last accepted run, or its validation artifact: drift against it warns.
-    Where columns are missing or of another type nothing else can be looked at, and those are the only reasons.
-    A fault of Great Expectations raises; bad data never does.
+@dataclass(kw_only=True)
+class Findings:
+    """Everything that was looked at."""
+
+    checks: list[Check] = field(default_factory=list)
+    measures: dict[str, Measure] = field(default_factory=dict)
+    profile: Profile = field(default_factory=dict)
+    comparison: Comparison = field(default_factory=Comparison)
+
+    def add(self, check: Check, measure: Measure) -> None:
+        self.checks.append(check)
+        self.measures[check.name] = measure
+
+
+def run(
+    *,
+    card: DatasetCard,
+    events: Path,
+    facts: Path,
+    reference: Path | None,
+    validation: Path,
+    data_docs: bool = True,
+) -> Decision:
+    """Check `events` as of the facts' moment; write decision.json, page.html, profile.json and, if asked, data_docs/.
+
+    `reference` is the artifact that resolve makes (docs/contracts.md); without one, or without a profile in it,
+    only what needs no earlier run is looked at. Where columns are missing or of another type nothing else can be
+    looked at, and those are the only reasons. Raises `InputError` for a reference profile that cannot be read;
+    bad data never raises.
     """
     as_of = read_as_of(facts)
     validation.mkdir(parents=True, exist_ok=True)
-    report = read_report(events)
-    columns = columns_frame(card, events)
-    reasons = verdicts(column_checks(), columns, name=card.name, as_of=as_of)
-    found: dict[str, Any] = {}
-    if all(reason.held for reason in reasons):
-        before = read_profile(reference) if reference is not None else None
+    report = figures.read_report(events)
+    known = _read_reference(reference)
+    findings = Findings()
+    findings.add(columns_check(), figures.columns_measure(card, events))
+    if findings.measures["columns"].found:
+        reasons = verdicts(findings.checks, findings.measures, name=card.name, as_of=as_of, data_docs=None)
+    else:
+        before = read_profile(reference) if reference is not None and (reference / NAME).exists() else None
         with open_events(card, events, as_of) as db:
-            frames = read_frames(card, db, as_of, report)
-            docs = validation / "data_docs"
-            reasons += verdicts(checks(card), frames, name=card.name, as_of=as_of, data_docs=docs)
-            found = profile(card, db, frames.days, before)
-        if before is not None:
-            reasons += drift(card, found, before)
-        (validation / NAME).write_text(json.dumps(found, indent=1))
-    return _decide(card, reasons, report, found, as_of.isoformat(), validation)
-
-
-def _decide(
-    card: DatasetCard,
-    reasons: list[Reason],
-    report: dict[str, Any],
-    found: dict[str, Any],
-    as_of: str,
-    validation: Path,
-) -> Decision:
+            figures.prepare(card, db)
+            days = figures.events_by_day(card, db, as_of)
+            _look(findings, card, db, as_of, report, days, before, reference)
+            docs = validation / "data_docs" if data_docs else None
+            reasons = verdicts(findings.checks, findings.measures, name=card.name, as_of=as_of, data_docs=docs)
+            findings.profile = profile(card, db, as_of, days, report)
+        (validation / NAME).write_text(json.dumps(findings.profile, indent=1))
+        reasons += _about_the_reference(known)
     decision = Decision(gate="validate", reasons=reasons)
     decision.write(validation)
-    page = render(decision, report, found, dataset=card.name, as_of=as_of)
+    page = render(
+        decision,
+        report,
+        findings.profile,
+        findings.comparison.distributions,
+        known,
+        units={check.name: check.unit for check in findings.checks},
+        card=card,
+        as_of=as_of,
+    )
     (validation / "page.html").write_text(page)
     return decision
+
+
+def identity(card: DatasetCard, facts: Path) -> dict[str, str]:
+    """Whose data was judged, and as of when: by this `components/resolve/reference.py` finds accepted runs."""
+    return {"dataset": card.name, "source": source_digest(card), "as_of": read_as_of(facts).isoformat()}
+
+
+def source_digest(card: DatasetCard) -> str:
+    """Identity of what a card reads; runs on another source are no reference."""
+    return digest_json(card.source.model_dump(mode="json"))
+
+
+def _look(
+    findings: Findings,
+    card: DatasetCard,
+    db: "DuckDBPyConnection",
+    as_of: datetime,
+    report: dict[str, Any],
+    days: dict[date, int],
+    before: Profile | None,
+    reference: Path | None,
+) -> None:
+    found = {**figures.run_measures(card, db, as_of, report, days), **figures.row_measures(card, db, row_checks(card))}
+    for check in [*run_checks(card), *row_checks(card)]:
+        findings.add(check, found[check.name])
+    since = since_of(before, as_of)
+    for entry in [*day_checks(card, db, as_of, since), *jumps(card, db, since)]:
+        findings.add(*entry)
+    if before is not None:
+        findings.comparison = compare(card, db, days, report, before)
+        for entry in findings.comparison.found:
+            findings.add(*entry)
+    if reference is not None and (reference / skew.NAME).exists():
+        for entry in skew.skew_checks(card, db, reference / skew.NAME):
+            findings.add(*entry)
+
+
+def _read_reference(reference: Path | None) -> dict[str, Any]:
+    """reference.json, or what it would say."""
+    if reference is not None and (reference / "reference.json").exists():
+        return dict(json.loads((reference / "reference.json").read_text()))
+    return {"accepted": None, "notes": [], "exposures": 0, "served": "No exposures were given.", "served_fault": False}
+
+
+def _about_the_reference(known: dict[str, Any]) -> list[Reason]:
+    """What could not be compared is said, and does not block."""
+    return [
+        Reason(
+            check="last accepted run",
+            held=True,
+            found=known["accepted"] or "none",
+            allowed="any",
+            message=" ".join(known["notes"]) or "Held against the last accepted run",
+            level="info",
+        ),
+        Reason(
+            check="exposures",
+            held=not known["served_fault"],
+            found=known["exposures"],
+            allowed="any",
+            message=known["served"],
+            level="warn" if known["served_fault"] else "info",
+        ),
+    ]

@@ -1,151 +1,161 @@
-"""The checks that a card implies, each a Great Expectations expectation with what it means to people."""
+"""The checks that a card implies: what should hold, in words, and between which bounds it warns or blocks."""
 
 from collections.abc import Iterator
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import Literal
 
 from components.decision import Level
-from feature_repo.card import DatasetCard, Feature
+from components.validate.columns import missing, number
+from feature_repo.card import DatasetCard, Feature, Tolerance
 
-if TYPE_CHECKING:
-    from great_expectations.expectations import Expectation
+Unit = Literal["count", "share", "times", "index"]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Bounds:
+    """What a measure may be, both ends included; None leaves an end open."""
+
+    low: float | None = None
+    high: float | None = None
+
+    def told(self) -> float | str:
+        """The bound, as a Reason's `allowed` has it."""
+        if self.low is None or self.high is None:
+            return self.high if self.low is None and self.high is not None else self.low or 0.0
+        return f"{self.low:.3g} to {self.high:.3g}"
+
+
+def told(value: object, unit: Unit) -> str:
+    """A figure as people read it."""
+    if not isinstance(value, int | float):
+        return "none" if value is None else str(value)
+    if unit == "share":
+        return f"{value:.2%}" if abs(value) < 0.1 else f"{value:.1%}"
+    return f"{value:,}" if isinstance(value, int) else f"{value:,.4g}"
 
 
 @dataclass(frozen=True, kw_only=True)
 class Check:
-    """`expectation` on `table`; `found` of its Reason is a share of rows, or with `figure` a value of the run."""
+    """What should hold of the measure called `name`. Outside `bounds["block"]` it blocks, outside `bounds["warn"]`
+    it warns."""
 
     name: str
-    table: str
-    expectation: "Expectation"
-    allowed: Any
     message: str
-    level: Level = "block"
-    figure: str | None = None
+    bounds: dict[Level, Bounds]
+    unit: Unit = "count"
 
 
-def column_checks() -> list[Check]:
+@dataclass(frozen=True, kw_only=True)
+class RowCheck(Check):
+    """Its measure is the share of the rows of `table` for which `offending` holds, an SQL condition."""
+
+    table: str
+    offending: str
+
+
+def at_most(
+    name: str, message: str, *, warn: float | None = None, block: float | None = None, unit: Unit = "count"
+) -> Check:
+    bounds: dict[Level, Bounds] = {}
+    if block is not None:
+        bounds["block"] = Bounds(high=block)
+    if warn is not None:
+        bounds["warn"] = Bounds(high=warn)
+    return Check(name=name, message=message, bounds=bounds, unit=unit)
+
+
+def within(name: str, message: str, limit: Tolerance, *, slack: float = 0.0, unit: Unit = "share") -> Check:
+    """At most what `limit` says, and `slack` more for chance."""
+    return at_most(name, message, warn=limit.warn + slack, block=limit.block + slack, unit=unit)
+
+
+def factor(name: str, message: str, warn: float, block: float) -> Check:
+    """A ratio that is 1 where nothing changed: no more than that many times larger or smaller."""
+    bounds: dict[Level, Bounds] = {
+        "block": Bounds(low=1 / block, high=block),
+        "warn": Bounds(low=1 / warn, high=warn),
+    }
+    return Check(name=name, message=message, bounds=bounds, unit="times")
+
+
+def columns_check() -> Check:
     """What must hold before anything else can be looked at."""
-    return [_at_most("columns", 0, "Every column that the card declares is there, with the type of its kind")]
+    return at_most("columns", "Every column that the card declares is there, with the type of its kind", block=0)
 
 
-def checks(card: DatasetCard) -> list[Check]:
-    """Every check of `card`, in the order in which people should read them."""
-    found = [*_about_the_run(card), *_about_interactions(card)]
-    for feature in card.features:
-        found += _about_feature(feature)
+def run_checks(card: DatasetCard) -> list[Check]:
+    """About the run as a whole; the measures are in `figures.py`."""
+    limits = card.limits
+    enough: dict[Level, Bounds] = {"block": Bounds(low=limits.min_interactions)}
+    found = [
+        Check(name="interactions", message="There are enough interactions", bounds=enough),
+        _rejected("rejected_rate", "Few of the source's rows were set aside", limits.max_rejected_rate),
+        _rejected("item_rejected_rate", "Few rows of the items table were set aside", limits.max_rejected_rate),
+        at_most("missing_days", "Every open day has events", block=card.calendar.max_missing_days),
+        at_most("closed_days", "No events on closed days", warn=0),
+        at_most("later_events", "No events after as_of (later ones are left out)", warn=0),
+        at_most("long_baskets", "No basket lasts longer than a day", warn=0),
+        at_most("event_id unique", "No event is there twice", block=0),
+        at_most("event_time missing", "Every interaction has event_time", block=0),
+    ]
+    if limits.max_age_days is not None:
+        found.append(at_most("age_days", "The newest event is recent (days before as_of)", block=limits.max_age_days))
+    if limits.max_catalogue_age_days is not None:
+        message = "The newest row about an item is recent (days before as_of)"
+        found.append(at_most("catalogue_age_days", message, block=limits.max_catalogue_age_days))
     if card.varying:
-        found.append(_one_value_an_instant())
+        message = "An item changes once at a time; of two changes at one time nobody could say which holds"
+        found.append(at_most("one change an instant", message, block=0))
     return found
 
 
-def _about_the_run(card: DatasetCard) -> Iterator[Check]:
-    limits = card.limits
-    yield _at_least("interactions", limits.min_interactions, "There are enough interactions")
-    yield _at_most("rejected_rate", limits.max_rejected_rate, "Few of the source's rows were set aside")
-    if limits.max_age_days is not None:
-        yield _at_most("age_days", limits.max_age_days, "The newest event is recent (days before as_of)")
-    yield _at_most("missing_days", card.calendar.max_missing_days, "Every open day has events")
-    yield _at_most("closed_days", 0, "No events on closed days", level="warn")
-    yield _at_most("later_events", 0, "No events after as_of (later ones are left out)", level="warn")
-    yield _at_most("long_baskets", 0, "No basket lasts longer than a day", level="warn")
+def _rejected(name: str, message: str, limit: float) -> Check:
+    return at_most(name, message, block=limit, unit="share")
 
 
-def _about_interactions(card: DatasetCard) -> Iterator[Check]:
-    from great_expectations import expectations as gxe
+def row_checks(card: DatasetCard) -> list[RowCheck]:
+    """About single rows of the tables `interactions`, `latest_items` (a row an item) and `varying` (a row a change)."""
+    return [*_about_interactions(card), *(check for feature in card.features for check in _about_feature(feature))]
 
-    for column in ("event_id", "user_id", "item_id", "event_time"):
-        yield Check(
-            name=f"interactions.{column} not null",
-            table="interactions",
-            expectation=gxe.ExpectColumnValuesToNotBeNull(column=column),
-            allowed=0.0,
-            message=f"Every interaction has {column}",
-        )
-    yield Check(
-        name="interactions.event_id unique",
-        table="interactions",
-        expectation=gxe.ExpectColumnValuesToBeUnique(column="event_id"),
-        allowed=0.0,
-        message="No event is there twice",
-    )
+
+def _about_interactions(card: DatasetCard) -> Iterator[RowCheck]:
+    for column in ("event_id", "user_id", "item_id"):
+        yield _share(f"{column} missing", "traded", f"{column} IS NULL", f"Every interaction has {column}", 0.0)
     orphans = card.limits.max_orphan_rate
-    yield _all_true(
-        "interactions.item known",
-        "interactions",
-        "item_known",
-        orphans,
-        "The items table has the item of an interaction",
-    )
-    yield _all_true(
-        "interactions.item known by then", "interactions", "item_known_by_then", 0.0,
-        "Items were available when they were bought; earlier purchases see no features", level="warn",
-    )  # fmt: skip
+    yield _share("item known", "traded", "NOT item_known", "The items table has the item of an interaction", orphans)
+    message = "Items were available when they were bought; earlier purchases see no features"
+    yield _share("item known by then", "traded", "NOT item_known_by_then", message, 0.0, level="warn")
+    message = "Nothing was known before it happened (created_time is not before event_time)"
+    yield _share("order of times", "traded", "created_time < event_time", message, 0.0)
 
 
-def _about_feature(feature: Feature) -> Iterator[Check]:
-    from great_expectations import expectations as gxe
-
-    table = "varying" if feature.varies_in_time else "items"
-    limit = feature.max_missing_rate
-    yield Check(
-        name=f"{feature.name} missing",
-        table=table,
-        expectation=gxe.ExpectColumnValuesToNotBeNull(column=feature.name, mostly=1 - limit),
-        allowed=limit,
-        message=f"Few of the {'changes' if feature.varies_in_time else 'items'} lack {feature.name}",
-    )
+def _about_feature(feature: Feature) -> Iterator[RowCheck]:
+    table, name = ("varying" if feature.varies_in_time else "latest_items"), feature.name
+    rows = "changes" if feature.varies_in_time else "items"
+    lacks = missing(feature)
+    yield _share(f"{name} missing", table, lacks, f"Few of the {rows} lack {name}", feature.max_missing_rate)
+    value = number(feature)
+    if feature.kind not in ("numeric", "embedding"):
+        return
+    what = name if feature.kind == "numeric" else f"{name} (its length)"
     if feature.min is not None or feature.max is not None:
-        expected = gxe.ExpectColumnValuesToBeBetween(column=feature.name, min_value=feature.min, max_value=feature.max)
         low, high = ("…" if bound is None else f"{bound:g}" for bound in (feature.min, feature.max))
-        message = f"Every {feature.name} lies in {low} to {high}"
-        yield Check(name=f"{feature.name} range", table=table, expectation=expected, allowed=0.0, message=message)
+        outside = [f"{value} < {feature.min!r}"] if feature.min is not None else []
+        outside += [f"{value} > {feature.max!r}"] if feature.max is not None else []
+        yield _share(f"{name} range", table, " OR ".join(outside), f"Every {what} lies in {low} to {high}", 0.0)
     if feature.kind == "embedding":
-        yield Check(
-            name=f"{feature.name} dimension",
-            table=table,
-            expectation=gxe.ExpectColumnValuesToBeInSet(
-                column=f"{feature.name}.dimension", value_set=[feature.dimension]
-            ),
-            allowed=0.0,
-            message=f"Every {feature.name} has {feature.dimension} numbers, as the card says",
-        )
-    if feature.kind in ("embedding", "numeric"):
-        message = f"Every {feature.name} is finite"
-        yield _all_true(f"{feature.name} finite", table, f"{feature.name}.finite", 0.0, message)
+        message = f"Every {name} has {feature.dimension} numbers, as the card says"
+        yield _share(f"{name} dimension", table, f'len("{name}") NOT IN (0, {feature.dimension})', message, 0.0)
+        broken = f'NOT list_bool_and(list_transform("{name}", x -> x IS NOT NULL AND isfinite(x)))'
+        yield _share(f"{name} finite", table, broken, f"Every {name} is finite", 0.0)
+        if feature.min is None:
+            message = f"No {name} is all zeros"
+            yield _share(f"{name} zero", table, f"{value} = 0", message, feature.max_missing_rate, level="warn")
+    else:
+        yield _share(f"{name} finite", table, f'isinf("{name}")', f"Every {name} is finite", 0.0)
 
 
-def _one_value_an_instant() -> Check:
-    from great_expectations import expectations as gxe
-
-    columns = ["item_id", "event_time", "created_time"]
-    return Check(
-        name="varying one value an instant",
-        table="varying",
-        expectation=gxe.ExpectCompoundColumnsToBeUnique(column_list=columns),
-        allowed=0.0,
-        message="An item changes once at a time; of two changes at one time nobody could say which holds",
+def _share(name: str, table: str, offending: str, message: str, limit: float, *, level: Level = "block") -> RowCheck:
+    return RowCheck(
+        name=name, message=message, table=table, offending=offending, bounds={level: Bounds(high=limit)}, unit="share"
     )
-
-
-def _all_true(name: str, table: str, column: str, limit: float, message: str, level: Level = "block") -> Check:
-    from great_expectations import expectations as gxe
-
-    expectation = gxe.ExpectColumnValuesToBeInSet(column=column, value_set=[True], mostly=1 - limit)
-    return Check(name=name, table=table, expectation=expectation, allowed=limit, message=message, level=level)
-
-
-def _at_most(figure: str, limit: float, message: str, level: Level = "block") -> Check:
-    from great_expectations import expectations as gxe
-
-    expectation = gxe.ExpectColumnMaxToBeBetween(column=figure, max_value=limit)
-    return Check(
-        name=figure, table="run", expectation=expectation, allowed=limit, message=message, level=level, figure=figure
-    )
-
-
-def _at_least(figure: str, limit: float, message: str) -> Check:
-    from great_expectations import expectations as gxe
-
-    expectation = gxe.ExpectColumnMinToBeBetween(column=figure, min_value=limit)
-    return Check(name=figure, table="run", expectation=expectation, allowed=limit, message=message, figure=figure)

@@ -27,6 +27,7 @@ def test_kubeflow_loads_the_compiled_pipeline(compiled):
         "recipe",
         "baseline",
         "as_of",
+        "new_reference",
     }
 
 

@@ -18,8 +18,8 @@ from pipelines.lock import run_lock
 SMALL = ["--option", "users=800", "--option", "days=40", "--option", "items=400"]
 TINY = ["--option", "users=200", "--option", "days=20", "--option", "items=200"]
 TASKS = [
-    "ingest", "resolve", "champion", "validate", "features", "materialise", "train", "train-baseline", "evaluate",
-    "package", "infra_validate", "push",
+    "ingest", "resolve", "champion", "reference", "validate", "features", "materialise", "train", "train-baseline",
+    "evaluate", "package", "infra_validate", "push",
 ]  # fmt: skip
 
 
@@ -109,7 +109,7 @@ def test_data_beyond_the_cards_limits_is_blocked_before_training(home):
     result = command(home, "run", *SMALL, "--option", "dirty_rate=0.2")
     assert result.returncode == 0, result.stdout + result.stderr
     assert "not pushed: blocked by validate" in result.stdout
-    assert list(read_records(newest_run(home))) == ["ingest", "resolve", "champion", "validate"]
+    assert list(read_records(newest_run(home))) == ["ingest", "resolve", "champion", "reference", "validate"]
 
 
 def test_run_after_a_killed_training_goes_on_from_the_checkpoint(tmp_path, monkeypatch):

@@ -20,9 +20,10 @@ def load(card: DatasetCard, connection: duckdb.DuckDBPyConnection) -> Raw:
         interactions=read(_path(card), connection, table="interactions"),
         items=None,
         reject={
-            "cancellation": "starts_with(\"InvoiceNo\", 'C')",
-            "price_not_positive": '"UnitPrice" <= 0',
-            "not_a_product": "NOT coalesce(regexp_full_match(\"StockCode\", '[0-9]{5}[A-Za-z]{0,2}'), false)",
+            # Cast, so that a column of another type is judged row by row like any other fault.
+            "cancellation": "starts_with(\"InvoiceNo\"::VARCHAR, 'C')",
+            "price_not_positive": 'TRY_CAST("UnitPrice" AS DOUBLE) <= 0',
+            "not_a_product": "NOT coalesce(regexp_full_match(\"StockCode\"::VARCHAR, '[0-9]{5}[A-Za-z]{0,2}'), false)",
         },
         notes=(
             "Titles and prices are read off the accepted invoice lines: each counts from the first line that has it.",
