@@ -214,9 +214,7 @@ def _parser() -> argparse.ArgumentParser:
     ask.add_argument("-k", type=int, default=5, help="how many items (default: %(default)s)")
     ask.set_defaults(command=_ask)
 
-    rollout = commands.add_parser(
-        "rollout", help="look once at the experiment: raise, promote, hold, roll back"
-    )
+    rollout = commands.add_parser("rollout", help="look once at the experiment: raise, promote, hold, roll back")
     rollout.add_argument("--dataset", default="marketplace", help="name of the data set, or path of its card")
     rollout.add_argument("--policy", type=Path, help="JSON file of what differs from serving/rollout/policy.py")
     rollout.set_defaults(command=_rollout)

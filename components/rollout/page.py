@@ -9,6 +9,7 @@ from typing import Any
 from components.page import render
 from components.rollout import pictures
 from serving.rollout.document import Rollout
+from serving.rollout.judgement import WITHHELD
 from serving.rollout.policy import Policy
 from serving.rollout.table import Decision, Entry, RolloutTable
 
@@ -49,16 +50,23 @@ def _headline(changes: Sequence[Entry], looks: Sequence[Decision], salt: str) ->
     """Badge, its colour, and the reason of where the experiment stands."""
     if not changes:
         return {"word": "no experiment", "colour": "quiet", "why": "no challenger was released since the first model"}
-    last = changes[-1]
-    if last.rollout.salt == salt and last.rollout.former is not None:
-        return {"word": "promoted, watched", "colour": "good", "why": last.why}
-    if last.rollout.salt == salt:
-        held = looks[-1].why if looks else "just opened, not looked at yet"
-        return {"word": f"running at {last.rollout.weight:.0%}", "colour": "warn", "why": held}
-    promoted = changes[-2].rollout.former is not None and last.rollout.champion == changes[-2].rollout.champion
-    if promoted:
-        return {"word": "promoted", "colour": "good", "why": last.why}
-    return {"word": "rolled back", "colour": "bad", "why": last.why}
+    last, promotion = changes[-1], next((entry for entry in changes if entry.rollout.former is not None), None)
+    running, held = last.rollout.salt == salt, looks[-1].why if looks else "just opened, not looked at yet"
+    share = pictures.share(last.rollout, changes[0].rollout)
+    if promotion is not None and share == 1:
+        after = held if running else _reason(last)
+        return {"word": "promoted", "colour": "good", "why": f"{_reason(promotion)}. {after[:1].upper()}{after[1:]}."}
+    if not running:
+        return {"word": "rolled back", "colour": "bad", "why": _reason(last)}
+    if held.startswith(WITHHELD):
+        return {"word": f"withheld at {share:.0%}", "colour": "bad", "why": held}
+    word = "paused" if last.rollout.paused else "running"
+    return {"word": f"{word} at {share:.0%}", "colour": "warn", "why": held}
+
+
+def _reason(entry: Entry) -> str:
+    """Why the change was made, without the name of the move, which the badge tells."""
+    return entry.why.split(": ", 1)[-1]
 
 
 def _arms(changes: Sequence[Entry]) -> dict[str, str]:
@@ -75,7 +83,7 @@ def _stages(policy: Policy, changes: Sequence[Entry], salt: str) -> list[dict[st
     mine = [entry.rollout for entry in changes if entry.rollout.salt == salt]
     if not mine:
         return []
-    reached = max(1.0 if rollout.former is not None else rollout.weight for rollout in mine)
+    reached = max(pictures.share(rollout, mine[0]) for rollout in mine)
     over = mine[-1].former is not None or changes[-1].rollout.salt != salt
     return [
         {
@@ -95,7 +103,7 @@ def _commands(row: Rollout, salt: str) -> list[tuple[str, str]]:
     held = ("resume", "let it go on") if row.paused else ("pause", "hold it where it is")
     offered = [("rollback", back), held]
     if row.challenger is not None:
-        offered.append(("promote", "make the challenger champion now, whatever the evidence"))
+        offered.append(("promote", "champion now, whatever the evidence"))
     return [(command.format(name), meaning) for name, meaning in offered]
 
 

@@ -10,6 +10,7 @@ from matplotlib.figure import Figure
 from matplotlib.ticker import PercentFormatter
 
 from components.page import BAD, GOOD, INK, QUIET, SERIES, svg
+from serving.rollout.document import Rollout
 from serving.rollout.table import Decision, Entry
 
 NAMES = {
@@ -23,7 +24,7 @@ NAMES = {
 
 def course(changes: Sequence[Entry], looks: Sequence[Decision], at: datetime) -> Markup:
     """Share of shoppers with the new model, and its gain with the interval that was seen at each look."""
-    figure = Figure(figsize=(9.2, 4.6))
+    figure = Figure(figsize=(12.4, 4.8))
     weight, gain = figure.subplots(2, 1, sharex=True, height_ratios=(1, 1.7))
     _weight(weight, changes, at)
     _gain(gain, looks)
@@ -34,15 +35,22 @@ def course(changes: Sequence[Entry], looks: Sequence[Decision], at: datetime) ->
     return svg(figure)
 
 
+def share(rollout: Rollout, opened: Rollout) -> float:
+    """Share of shoppers that meet the new model: all once it is champion. `opened` is the experiment's first state."""
+    assert rollout.champion is not None and opened.challenger is not None
+    promoted = rollout.champion.recipe_digest == opened.challenger.recipe_digest
+    return 1.0 if promoted else rollout.weight if rollout.salt == opened.salt else 0.0
+
+
 def _weight(ax: Any, changes: Sequence[Entry], at: datetime) -> None:
     times = [entry.at for entry in changes] + [at]
-    shares = [1.0 if entry.rollout.former is not None else entry.rollout.weight for entry in changes]
+    shares = [share(entry.rollout, changes[0].rollout) for entry in changes]
     shares.append(shares[-1])
     ax.step(times, shares, where="post", color=SERIES[0], linewidth=2)
     ax.fill_between(times, shares, step="post", color=SERIES[0], alpha=0.12, linewidth=0)
-    for time, share, before in zip(times[:-1], shares[:-1], [None, *shares[:-2]], strict=True):
-        if share != before:
-            ax.annotate(f"{share:.0%}", (time, share), xytext=(3, 3), textcoords="offset points", fontsize=9, color=INK)
+    for time, here, before in zip(times[:-1], shares[:-1], [None, *shares[:-2]], strict=True):
+        if here != before:
+            ax.annotate(f"{here:.0%}", (time, here), xytext=(3, 3), textcoords="offset points", fontsize=9, color=INK)
     ax.set_ylim(0, 1.25)
     ax.yaxis.set_major_formatter(PercentFormatter(1.0))
     ax.set_yticks([0, 0.5, 1])
@@ -71,7 +79,7 @@ def _gain(ax: Any, looks: Sequence[Decision]) -> None:
 
 def guardrails(looks: Sequence[Decision]) -> Markup:
     """Each guardrail at each look: the champion's share of bad exposures, the challenger's, and what is allowed."""
-    figure = Figure(figsize=(9.2, 3.6))
+    figure = Figure(figsize=(12.4, 4.0))
     panels = figure.subplots(2, 3, sharex=True).ravel()
     panels[-1].axis("off")
     for ax, (name, title) in zip(panels, NAMES.items(), strict=False):

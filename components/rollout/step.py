@@ -38,10 +38,10 @@ def run(
     try:
         rules = Policy.from_json(policy)
         with RolloutTable(rollout_url, clock=clock) as table:
-            row, made, evidence = _decide(table, model, rules, log, clock(), salt)
+            row, made = decide(table, model, rules, log, now=clock(), salt=salt)
             report = {"model": model, "action": made.action, "why": made.why, "rollout_version": row.version}
-            report["metrics"] = _metrics(evidence)
-            (decision / "decision.json").write_text(json.dumps({**report, "evidence": evidence}, indent=1))
+            report["metrics"] = _metrics(made.evidence)
+            (decision / "decision.json").write_text(json.dumps({**report, "evidence": made.evidence}, indent=1))
             (decision / "page.html").write_text(page(table, model, rules, salt=made.salt, at=made.at))
     except (LogFault, ValueError) as error:
         raise InputError(str(error)) from error
@@ -53,10 +53,10 @@ def run(
     return report
 
 
-def _decide(
-    table: RolloutTable, model: str, policy: Policy, log: Path, now: datetime, salt: Callable[[], str]
-) -> tuple[Rollout, Decision, dict[str, Any]]:
-    """Decide on the row as it is, and again whenever somebody else was faster."""
+def decide(
+    table: RolloutTable, model: str, policy: Policy, log: Path, *, now: datetime, salt: Callable[[], str]
+) -> tuple[Rollout, Decision]:
+    """Decide on the row as it is, and again whenever somebody else was faster; the row as it then stands."""
     for _ in range(_ATTEMPTS):
         row = table.read(model)
         if row.champion is None:
@@ -65,18 +65,17 @@ def _decide(
                 f"{model}: no model was released yet (released: {known}). Run the training pipeline first."
             )
         if row.challenger is None and row.former is None:
-            return row, Decision(at=now, salt="", action="hold", why="no experiment runs", evidence={}), {}
+            return row, Decision(at=now, salt="", action="hold", why="no experiment runs", evidence={})
         opened = next(entry.at for entry in table.history(model) if entry.rollout.salt == row.salt)
         evidence = look(log, row, policy, opened=opened, now=now)
         verdict = judge(row, evidence, policy, opened=opened, salt=salt)
-        shown = evidence.to_json()
-        made = Decision(at=now, salt=row.salt, action=verdict.action, why=verdict.why, evidence=shown)
+        made = Decision(at=now, salt=row.salt, action=verdict.action, why=verdict.why, evidence=evidence.to_json())
         if verdict.rollout is None:
             table.record(model, made)
-            return row, made, shown
-        why = f"{verdict.action}: {verdict.why}"
+            return row, made
         try:
-            return table.propose(Change(verdict.rollout, "rollout", why), row.version, made), made, shown
+            change = Change(verdict.rollout, "rollout", f"{verdict.action}: {verdict.why}")
+            return table.propose(change, row.version, made), made
         except StaleRollout:
             continue
     raise StaleRollout(f"{model}: the rollout table changed {_ATTEMPTS} times while it was looked at; try again")

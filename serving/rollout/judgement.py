@@ -17,6 +17,7 @@ from serving.rollout.policy import Policy
 from serving.rollout.sequential import UNKNOWN, Difference, difference
 
 Action = Literal["hold", "raise", "promote", "roll back", "end watch"]
+WITHHELD = "decision withheld"
 MISDRAWN = 0.001
 """Share of exposures in the wrong arm from which the log counts as broken."""
 
@@ -101,7 +102,7 @@ def judge(rollout: Rollout, evidence: Evidence, policy: Policy, *, opened: datet
     if rollout.former is not None:
         return _judge_watch(rollout, evidence, policy, salt)
     if (broken := _broken(evidence, policy)) is not None:
-        return Verdict("hold", f"decision withheld: {broken}")
+        return Verdict("hold", f"{WITHHELD}: {broken}")
     return _judge_experiment(rollout, evidence, policy, opened, salt)
 
 

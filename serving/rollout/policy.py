@@ -32,7 +32,7 @@ class Policy:
     """The first hours of a stage do not count for the comparison: for many of its shoppers the challenger is new."""
     decision_users: int = 100
     """Fewest users of the challenger behind a decision on the outcome: the interval is asymptotic."""
-    planned_exposures: float = 10_000.0
+    planned_exposures: float = 5_000.0
     """Effective exposures (challenger's times champion's over both) at which the interval is tightest."""
     alpha: float = 0.05
     """Chance that the interval of the outcome ever misses the true difference, over the whole life of a canary."""
