@@ -1,6 +1,7 @@
 # Everything sets itself up; `make help` lists the targets.
 DATASET ?= marketplace
 SEEDS ?= 3
+CANARIES ?= 2000
 BUDGET ?= fast
 ROWS ?= sasrec,sasrec_plain,sasrec_features,hstu,heterrec
 PYTHON := .venv/bin/python
@@ -12,7 +13,7 @@ export FEAST_USAGE := False
 # Every step is a process of its own: without cached bytecode each would compile its libraries again.
 unexport PYTHONDONTWRITEBYTECODE
 
-.PHONY: help setup run test serve compile check format lock clean bench-features-pay bench-quality bench-train
+.PHONY: help setup run test serve compile check format lock clean bench-features-pay bench-quality bench-train bench-rollout
 
 help:  ## list the targets
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | awk -F':.*## ' '{printf "  make %-19s %s\n", $$1, $$2}'
@@ -55,6 +56,9 @@ bench-quality: setup  ## models on one data set; DATASET=amazon_beauty SEEDS=3 B
 
 bench-train: setup  ## a step of training: HeterRec against item ID only, packed against padded, growth
 	@OMP_WAIT_POLICY=PASSIVE $(PYTHON) -m benchmarks.speed
+
+bench-rollout: setup  ## is the canary's judge right? simulated A/A and A/B canaries beside the naive tests; CANARIES=2000
+	@$(PYTHON) -m benchmarks.rollout --canaries $(CANARIES)
 
 clean:  ## remove the workspace (runs, artifacts, stores, models); keeps .venv
 	rm -rf var build

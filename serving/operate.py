@@ -36,7 +36,10 @@ def status(options: argparse.Namespace) -> int:
 
 
 def change(options: argparse.Namespace) -> int:
-    """Make one move on the row as it is now; refused where somebody else moves it at the same moment."""
+    """Make one move on the row as it is now; refused where somebody else moves it at the same moment.
+
+    MLflow's aliases, a view of the row, follow at the next look: at 3 a.m. nothing but the table has to answer.
+    """
     name, now = model_name(options.dataset), datetime.now(UTC)
     with RolloutTable(workspace.rollout_url()) as table:
         row = table.read(name)
@@ -50,10 +53,6 @@ def change(options: argparse.Namespace) -> int:
         except StaleRollout as error:
             raise InputError(f"{error}. Nothing was changed: look at its status and decide anew.") from error
     print("\n".join(arms(changed)))
-    # The aliases are a view of the row, made after it: where MLflow is away, the next look at the rollout makes them.
-    from components.push.registry import Registry
-
-    Registry(workspace.mlflow_url(), name).show(changed)
     return 0
 
 

@@ -37,13 +37,16 @@ def run(
     """
     try:
         rules = Policy.from_json(policy)
+    except ValueError as error:
+        raise InputError(str(error)) from error
+    try:
         with RolloutTable(rollout_url, clock=clock) as table:
             row, made = decide(table, model, rules, log, now=clock(), salt=salt)
             report = {"model": model, "action": made.action, "why": made.why, "rollout_version": row.version}
             report["metrics"] = _metrics(made.evidence)
             (decision / "decision.json").write_text(json.dumps({**report, "evidence": made.evidence}, indent=1))
             (decision / "page.html").write_text(page(table, model, rules, salt=made.salt, at=made.at))
-    except (LogFault, ValueError) as error:
+    except LogFault as error:
         raise InputError(str(error)) from error
     if mlflow_url:
         from components.push.registry import Registry

@@ -58,8 +58,6 @@ class Traffic:
     misdrawn: int
     """Exposures in another arm than their salt draws."""
     latest: datetime | None
-    daily: tuple[dict[str, Any], ...]
-    """For each day and arm: exposures, successes, errors, empties, p50, p99. For pictures only: never decided on."""
 
 
 class EventLog:
@@ -123,15 +121,12 @@ class EventLog:
             FROM exposure""",
             {"stage": stage},
         )
-        daily = self._sql.execute(_DAILY)
-        names = [column[0] for column in daily.description]
         return Traffic(
             exposures=total,
             challenger_users=users,
             stage_exposures=here,
             misdrawn=misdrawn,
             latest=latest,
-            daily=tuple(dict(zip(names, row, strict=True)) for row in daily.fetchall()),
         )
 
     def draws(self) -> list[Draws]:
@@ -263,12 +258,4 @@ drawn_before AS (
 )
 SELECT (weight - before) / (1 - before) AS chance, count(*), count(*) FILTER (challenger)
 FROM drawn_before WHERE NOT stays GROUP BY before, weight ORDER BY before, weight
-"""
-
-_DAILY = """
-SELECT time::DATE::VARCHAR AS day, CASE WHEN stage IS NULL THEN 'challenger' ELSE variant END AS arm,
-    count(*) AS exposures, count(*) FILTER (success) AS successes,
-    count(*) FILTER (status != 'ok') AS errors, count(*) FILTER (n_items = 0 AND status != 'error') AS empties,
-    quantile_cont(latency_ms, 0.5) AS p50, quantile_cont(latency_ms, 0.99) AS p99
-FROM exposure GROUP BY ALL ORDER BY ALL
 """

@@ -10,10 +10,23 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
-from sqlalchemy import Column, Connection, Integer, MetaData, String, Table, Text, create_engine, insert, select, update
+from sqlalchemy import (
+    Column,
+    Connection,
+    Index,
+    Integer,
+    MetaData,
+    String,
+    Table,
+    Text,
+    create_engine,
+    insert,
+    select,
+    update,
+)
 from sqlalchemy.engine import make_url
 from sqlalchemy.exc import IntegrityError
-from sqlalchemy.schema import CreateTable
+from sqlalchemy.schema import CreateIndex, CreateTable
 
 from serving.rollout.document import Change, Rollout
 
@@ -39,13 +52,14 @@ _DECISIONS = Table(
     "rollout_decision",
     _METADATA,
     Column("number", Integer, primary_key=True),
-    Column("model", String(200), nullable=False, index=True),
+    Column("model", String(200), nullable=False),
     Column("at", String(40), nullable=False),
     Column("salt", String(40), nullable=False),
     Column("action", String(20), nullable=False),
     Column("why", Text, nullable=False),
     Column("evidence", Text, nullable=False),
 )
+_BY_EXPERIMENT = Index("rollout_decision_experiment", _DECISIONS.c.model, _DECISIONS.c.salt)
 _LOCK_SECONDS = 30
 
 
@@ -91,6 +105,7 @@ class RolloutTable:
                 _DECISIONS,
             ):  # `create_all` looks before it creates: two processes may collide
                 connection.execute(CreateTable(table, if_not_exists=True))
+            connection.execute(CreateIndex(_BY_EXPERIMENT, if_not_exists=True))
 
     def __enter__(self) -> "RolloutTable":
         return self
