@@ -52,7 +52,7 @@ class Life:
         self.looks.append(made)
         return made
 
-    def until(self, *actions: str, days: int = 30, hours: float = 12.0) -> Decision:
+    def until(self, *actions: str, days: int = 30, hours: float = 24.0) -> Decision:
         """Serve and look until one of the actions is decided."""
         for _ in range(int(days * 24 / hours)):
             self.shop.serve(self.row, self.now, hours)
@@ -61,11 +61,11 @@ class Life:
                 return made
         raise AssertionError(f"no {actions} in {days} days; at last {made.action}: {made.why}")
 
-    def days(self, number: float) -> Decision:
+    def days(self, number: float, hours: float = 24.0) -> Decision:
         """Serve and look for some days, whatever is decided."""
-        for _ in range(int(2 * number)):
-            self.shop.serve(self.row, self.now, 12)
-            self.now += timedelta(hours=12)
+        for _ in range(int(number * 24 / hours)):
+            self.shop.serve(self.row, self.now, hours)
+            self.now += timedelta(hours=hours)
             made = self.look()
         return made
 
@@ -129,7 +129,7 @@ def test_a_fault_after_promotion_brings_the_former_champion_back_in_one_step(tmp
 
 def test_a_mismatch_withholds_the_decision_and_a_guardrail_still_acts(tmp_path: Path) -> None:
     life = Life(tmp_path, rate=0.3, lost=0.4)
-    held = life.days(12)
+    held = life.days(10)
     assert held.action == "hold" and "sample-ratio mismatch" in held.why
     assert life.row.weight < 1
     life.shop.behaviour["challenger"]["errors"] = 0.4
@@ -179,8 +179,7 @@ def test_a_refresh_of_an_arm_changes_neither_stage_nor_salt_and_is_no_candidate(
 
 def test_a_person_who_is_faster_than_a_look_wins(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     life = Life(tmp_path)
-    life.days(1.5)
-    life.shop.serve(life.row, life.now, 12)
+    life.days(1)
     propose, waiting = RolloutTable.propose, ["anna"]
 
     def raced(table: RolloutTable, change: Change, *rest: object) -> Rollout:
@@ -190,7 +189,6 @@ def test_a_person_who_is_faster_than_a_look_wins(tmp_path: Path, monkeypatch: py
         return propose(table, change, *rest)  # type: ignore[arg-type]
 
     monkeypatch.setattr(RolloutTable, "propose", raced)
-    life.now += timedelta(hours=12)
     life.days(1)
     assert life.looks[-1].why == "no experiment runs" and life.row.serving == (version("a", "r1"),)
 
@@ -230,7 +228,7 @@ def test_a_bad_policy_is_told_in_one_message(tmp_path: Path, policy: str, messag
 
 def test_a_log_that_breaks_the_contract_is_named_and_changes_nothing(tmp_path: Path) -> None:
     life = Life(tmp_path)
-    life.days(0.5)
+    life.days(0.5, hours=12)
     file = next((tmp_path / "log" / "exposures").glob("*/*.parquet"))
     pq.write_table(pq.read_table(file).drop_columns(["latency_ms"]), file)
     before = life.row
@@ -244,7 +242,7 @@ def test_a_log_that_breaks_the_contract_is_named_and_changes_nothing(tmp_path: P
 
 def test_a_log_is_read_once_however_often_an_exposure_was_written_and_only_until_now(tmp_path: Path) -> None:
     life = Life(tmp_path)
-    life.days(1)
+    life.days(1, hours=12)
     for file in list((tmp_path / "log").glob("*/*/*.parquet")):
         file.with_name(f"again-{file.name}").write_bytes(file.read_bytes())
     assert life.look().evidence["traffic"]["exposures"] == life.looks[-2].evidence["traffic"]["exposures"]
