@@ -115,10 +115,6 @@ def test_each_shopper_gets_the_arm_that_was_drawn_and_the_log_is_what_the_rollou
         traffic, counted = log.traffic(3), log.successes()
     assert (traffic.exposures, traffic.misdrawn) == (8, 0)
     assert (counted.exposures.sum(), counted.outcomes["success"].sum()) == (8, 1)
-    with rollout_log.EventLog(
-        tmp_path / "log", salt="s", opened=now, now=now, policy=replace(policy, attribution_hours=1 / 3600)
-    ) as log:
-        assert log.technical(full=False).exposures.sum() == 8
 
 
 def test_a_failing_challenger_is_replaced_by_the_champion_and_taken_out_of_traffic(
@@ -166,8 +162,14 @@ def test_excluded_items_are_not_shown_and_the_rest_is_filled_up(
 def test_the_last_good_row_serves_while_the_table_is_away(
     open_gateway: Callable[..., TestClient], rollout: Rollout
 ) -> None:
-    readings = iter([rollout])
-    client = open_gateway(lambda: next(readings))
+    readings = [rollout]
+
+    def read() -> Rollout:
+        if not readings:
+            raise ConnectionError("the table is away")
+        return readings.pop()
+
+    client = open_gateway(read)
     time.sleep(1.5)
     assert ask(client)["status"] == "ok"
     assert client.get("/ready").json()["rollout_age_seconds"] > 1
@@ -229,7 +231,7 @@ def test_what_was_acknowledged_survives_kill_9_and_is_there_once(tmp_path: Path)
     )
     assert process.stdout is not None
     acknowledged = [process.stdout.readline().strip() for _ in range(3000)]
-    assert compact(tmp_path) == 0 or True  # a second process may compact beside it
+    compact(tmp_path)  # as a second gateway beside it would
     process.send_signal(signal.SIGKILL)
     acknowledged += [line.strip() for line in process.stdout.read().splitlines(keepends=True) if line.endswith("\n")]
     process.wait()
