@@ -2,10 +2,10 @@
 
 import asyncio
 import json
+import zipfile
 from collections import defaultdict
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
-from pathlib import Path
 from typing import Any, Literal
 from urllib.parse import quote
 
@@ -14,7 +14,6 @@ import httpx
 from serving.gateway.breaker import Breaker
 from serving.rollout.assignment import Variant, variant
 from serving.rollout.document import ModelVersion, Rollout
-from serving.torchserve import archive
 
 History = Callable[[str], list[dict[str, Any]]]
 """The events of a user as docs/contracts.md sends them to TorchServe, oldest first. Blocks; called in a thread."""
@@ -137,7 +136,8 @@ class Recommender:
         """Read what answers when no model does, before it is needed. Blocks; raises `OSError` where it is gone."""
         champion = rollout.champion
         if champion is not None and champion.archive_digest not in self._popular:
-            entries = json.loads(archive.read(Path(champion.archive), "popular.json"))
+            with zipfile.ZipFile(champion.archive) as mar:  # not through serving.torchserve, which imports torch
+                entries = json.loads(mar.read("popular.json"))
             items = [{"item_id": entry["item_id"], "score": float(entry["events"])} for entry in entries]
             self._popular = {champion.archive_digest: items}
 

@@ -2,6 +2,7 @@
 
 import asyncio
 import errno
+import json
 import os
 import signal
 import socket
@@ -23,6 +24,7 @@ from serving.gateway import eventlog
 from serving.gateway.app import make_app
 from serving.gateway.breaker import DOUBT_SECONDS, FAILURES, REST_SECONDS, Breaker
 from serving.gateway.eventlog import EventLog, compact
+from serving.gateway.online import feast_history
 from serving.gateway.recommender import Deadlines
 from serving.rollout import log as rollout_log
 from serving.rollout.assignment import variant
@@ -148,6 +150,25 @@ def test_a_history_that_is_late_or_fails_costs_the_answer_nothing_but_its_model(
 ) -> None:
     answer = ask(open_gateway(rollout, history=history, deadlines=replace(PATIENT, history=0.1)))
     assert (answer["version"], answer["status"], len(answer["items"])) == ("popular", "fallback", 2)
+
+
+def test_the_history_comes_from_feasts_online_store_and_is_logged_as_the_model_saw_it(
+    open_gateway: Callable[..., TestClient], rollout: Rollout, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.syspath_prepend(str(ROOT / "tests" / "component"))
+    from make_events import at, change, event, item
+    from test_materialise import materialise
+
+    items, prices = [item(f"i{n}") for n in range(5)], [change(f"i{n}", at(0), 10.0 + n, None) for n in range(5)]
+    materialise(tmp_path, [event(f"u{n % 2}", f"i{n % 5}", at(1 + n)) for n in range(10)], items, prices, at(20))
+    client = open_gateway(rollout, history=feast_history("tiny", tmp_path / "feast"))
+    answers = [ask(client, "u1"), ask(client, "stranger")]
+    assert [answer["status"] for answer in answers] == ["ok", "ok"]
+    client.__exit__()
+    asked = {row["user_id"]: json.loads(row["request"]) for row in rows(tmp_path / "log", "exposures")}
+    assert [event["item_id"] for event in asked["u1"]["history"]] == ["i1", "i3", "i0", "i2", "i4"]
+    assert [event["features"]["price"] for event in asked["u1"]["history"]] == [11.0, 13.0, 10.0, 12.0, 14.0]
+    assert asked["stranger"]["history"] == []
 
 
 def test_excluded_items_are_not_shown_and_the_rest_is_filled_up(
