@@ -3,6 +3,8 @@ DATASET ?= marketplace
 SEEDS ?= 3
 NIGHTS ?= 60
 EVENTS ?= 5
+
+CANARIES ?= 2000
 BUDGET ?= fast
 ROWS ?= sasrec,sasrec_plain,sasrec_own,sasrec_features,hstu,heterrec
 PYTHON := .venv/bin/python
@@ -14,7 +16,7 @@ export FEAST_USAGE := False
 # Every step is a process of its own: without cached bytecode each would compile its libraries again.
 unexport PYTHONDONTWRITEBYTECODE
 
-.PHONY: help setup run test serve compile check format lock bench-features-pay bench-quality bench-train bench-gpu bench-gate bench-gate-speed clean
+.PHONY: help setup run test serve compile check format lock bench-features-pay bench-quality bench-train bench-gpu bench-gate bench-gate-speed bench-rollout clean
 
 help:  ## list the targets
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | awk -F':.*## ' '{printf "  make %-19s %s\n", $$1, $$2}'
@@ -67,6 +69,9 @@ bench-gate: setup  ## the data gate on clean trading days, night by night: it mu
 
 bench-gate-speed: setup  ## seconds and memory of ingest and the data gate; EVENTS=5 millions of made-up ones besides
 	@$(PYTHON) -m benchmarks.gate_speed --events $(EVENTS)
+
+bench-rollout: setup  ## is the canary's judge right? simulated A/A and A/B canaries beside the naive tests; CANARIES=2000
+	@$(PYTHON) -m benchmarks.rollout --canaries $(CANARIES)
 
 clean:  ## remove the workspace (runs, artifacts, stores, models); keeps .venv
 	rm -rf var build

@@ -41,6 +41,11 @@ def feature_store(dataset: str) -> Path:
     return home() / "feast" / dataset
 
 
+def event_log(model: str) -> Path:
+    """Exposures and outcomes of what serves `model`: in `$HETERREC_EVENT_LOG`, or in the workspace."""
+    return Path(os.environ.get("HETERREC_EVENT_LOG") or home() / "log") / model
+
+
 def rollout_url() -> str:
     """SQLAlchemy address of the rollout table: `$HETERREC_ROLLOUT_URL`, or SQLite in the workspace."""
     return os.environ.get("HETERREC_ROLLOUT_URL") or f"sqlite:///{home() / 'rollout.db'}"

@@ -1,4 +1,4 @@
-"""The command line of the pipelines: `python -m pipelines run|ask|compile|status|lineage`."""
+"""The command line of the pipelines: `python -m pipelines run|ask|rollout|compile|status|lineage`."""
 
 import argparse
 import sys
@@ -87,6 +87,25 @@ def _ask(options: argparse.Namespace) -> int:
     return 0
 
 
+def _rollout(options: argparse.Namespace) -> int:
+    from components.rollout import step
+
+    policy = options.policy.read_text() if options.policy else ""
+    name = load_card(options.dataset).name if options.dataset.endswith((".yaml", ".yml")) else options.dataset
+    folder = workspace.home() / "rollout" / name
+    folder.mkdir(parents=True, exist_ok=True)
+    report = step.run(
+        model=name,
+        policy=policy,
+        log=workspace.event_log(name),
+        rollout_url=workspace.rollout_url(),
+        mlflow_url=workspace.mlflow_url(),
+        decision=folder,
+    )
+    console.print(f"[bold]{report['action']}[/]: {_plain(report['why'])}\npage: {folder / 'page.html'}")
+    return 0
+
+
 def raise_or_tell(error: str, *, input_fault: bool) -> None:
     """Raise `InputError` for a fault of the input; print a fault of the system."""
     if input_fault:
@@ -97,11 +116,13 @@ def raise_or_tell(error: str, *, input_fault: bool) -> None:
 def _compile(options: argparse.Namespace) -> int:
     from kfp import compiler
 
+    from pipelines.rollout import rollout
     from pipelines.training import training
 
     options.output.parent.mkdir(parents=True, exist_ok=True)
-    compiler.Compiler().compile(training, str(options.output))
-    console.print(f"compiled {options.output}")
+    for pipeline, path in ((training, options.output), (rollout, options.output.with_name("rollout.yaml"))):
+        compiler.Compiler().compile(pipeline, str(path))
+        console.print(f"compiled {path}")
     return 0
 
 
@@ -205,7 +226,12 @@ def _parser() -> argparse.ArgumentParser:
     ask.add_argument("-k", type=int, default=5, help="how many items (default: %(default)s)")
     ask.set_defaults(command=_ask)
 
-    compiled = commands.add_parser("compile", help="write the pipeline's YAML for a Kubeflow cluster")
+    rollout = commands.add_parser("rollout", help="look once at the experiment: raise, promote, hold, roll back")
+    rollout.add_argument("--dataset", default="marketplace", help="name of the data set, or path of its card")
+    rollout.add_argument("--policy", type=Path, help="JSON file of what differs from serving/rollout/policy.py")
+    rollout.set_defaults(command=_rollout)
+
+    compiled = commands.add_parser("compile", help="write the YAML of both pipelines for a Kubeflow cluster")
     compiled.add_argument("--output", type=Path, default=workspace.ROOT / "build" / "training.yaml")
     compiled.set_defaults(command=_compile)
 

@@ -1,4 +1,4 @@
-"""The command line of serving: `python -m serving up|rollout`."""
+"""The command line of serving: `python -m serving up|gateway`, and `python -m serving rollout status|pause|...`."""
 
 import argparse
 import json
@@ -10,13 +10,14 @@ from pathlib import Path
 
 from components import workspace
 from components.errors import InputError
-from feature_repo.card import CardError, load_card
+from feature_repo.card import CardError
+from serving import operate
+from serving.operate import arms
 from serving.rollout.document import ModelVersion, Rollout
 from serving.rollout.table import RolloutTable
 from serving.torchserve import archive
 from serving.torchserve.server import TorchServe
 
-_ARMS = ("champion", "challenger")
 _SHORT = 5
 """Events of a history that still make a readable command line."""
 
@@ -35,7 +36,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 def _up(options: argparse.Namespace) -> int:
     """Serve until Ctrl-C or SIGTERM."""
-    rollout = _released(_name(options.dataset))
+    rollout = _released(operate.model_name(options.dataset))
     assert rollout.champion is not None
     archives = [_checked(arm) for arm in rollout.serving]
     for number in (signal.SIGINT, signal.SIGTERM):  # a shell starts background jobs with SIGINT ignored
@@ -46,9 +47,9 @@ def _up(options: argparse.Namespace) -> int:
             for arm, mar in zip(rollout.serving, archives, strict=True):
                 server.register(mar, digest=arm.archive_digest)
             server.set_default(rollout.model, rollout.champion.version)
-            print("\n".join(_arms(rollout)))
-            for title, arm in zip(_ARMS, rollout.serving, strict=False):
-                print(f"\n# ask the {title}\n{curl(server.address, rollout.model, arm)}")
+            print("\n".join(arms(rollout)))
+            for role, arm in rollout.roles.items():
+                print(f"\n# ask the {role}\n{curl(server.address, rollout.model, arm)}")
             print(f"\nlogs: {server.logs}\nCtrl-C ends it", flush=True)
             while True:
                 signal.pause()
@@ -57,16 +58,24 @@ def _up(options: argparse.Namespace) -> int:
     return 0
 
 
-def _status(options: argparse.Namespace) -> int:
-    """Print what serves, and how it came to be."""
+def _gateway(options: argparse.Namespace) -> int:
+    """Answer shoppers until Ctrl-C or SIGTERM."""
+    import uvicorn
+
+    from serving.gateway.app import make_app
+    from serving.gateway.eventlog import EventLog
+    from serving.gateway.online import feast_history
+
+    name = operate.model_name(options.dataset)
+    _released(name)
     with RolloutTable(workspace.rollout_url()) as table:
-        names = [_name(options.dataset)] if options.dataset else table.models()
-        if not names:
-            print("nothing was released yet: `make run`")
-        for name in names:
-            print("\n".join(_arms(table.read(name))))
-            for entry in table.history(name):
-                print(f"    {entry.at:%Y-%m-%d %H:%M:%S} UTC  {entry.who}: {entry.why}")
+        app = make_app(
+            read_rollout=lambda: table.read(name),
+            torchserve=options.torchserve,
+            history=feast_history(name, workspace.feature_store(name)),
+            log=EventLog(workspace.event_log(name)),
+        )
+        uvicorn.run(app, host=options.host, port=options.port, log_level="warning")
     return 0
 
 
@@ -102,21 +111,6 @@ def _released(name: str) -> Rollout:
     return rollout
 
 
-def _name(dataset: str) -> str:
-    """The model's name: that of the card, which may be given as a path."""
-    return load_card(dataset).name if dataset.endswith((".yaml", ".yml")) else dataset
-
-
-def _arms(rollout: Rollout) -> list[str]:
-    lines = [f"{rollout.model}  (row {rollout.version})"]
-    shares = (1 - rollout.weight, rollout.weight)
-    for title, arm, share in zip(_ARMS, rollout.serving, shares, strict=False):
-        lines.append(
-            f"  {title:<10} {arm.version}  {share:.0%} of shoppers, registered {arm.registered:%Y-%m-%d %H:%M} UTC"
-        )
-    return [*lines, *(f"  {'waiting':<10} {arm.version}" for arm in rollout.queue)]
-
-
 def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(prog="python -m serving", description="Serve what the rollout table says.")
     parser.add_argument("--debug", action="store_true", help="show tracebacks of bad input")
@@ -125,10 +119,13 @@ def _parser() -> argparse.ArgumentParser:
     up.add_argument("--dataset", default="marketplace", help="name of the data set, or path of its card")
     up.add_argument("--port", type=int, help="port of the inference API on this machine; a free one if left out")
     up.set_defaults(command=_up)
-    rollout = commands.add_parser("rollout", help="what serves, and who changed it")
-    rollout.add_argument("what", choices=["status"])
-    rollout.add_argument("--dataset", help="name of one data set; all if left out")
-    rollout.set_defaults(command=_status)
+    gateway = commands.add_parser("gateway", help="the recommendation service in front of TorchServe, until Ctrl-C")
+    gateway.add_argument("--dataset", default="marketplace", help="name of the data set, or path of its card")
+    gateway.add_argument("--torchserve", required=True, metavar="URL", help="its inference address, as `up` prints it")
+    gateway.add_argument("--host", default="127.0.0.1", help="address to listen on (default: %(default)s)")
+    gateway.add_argument("--port", type=int, default=8000, help="(default: %(default)s)")
+    gateway.set_defaults(command=_gateway)
+    operate.add_to(commands)
     return parser
 
 

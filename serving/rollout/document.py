@@ -6,11 +6,12 @@ Plain values and pure functions; `serving.rollout.table` keeps the document and 
 from collections.abc import Callable
 from dataclasses import asdict, dataclass, replace
 from datetime import UTC, datetime
-from typing import Any, Literal, NamedTuple
+from typing import Any, Literal, NamedTuple, get_args
 
 STAGES = (0.01, 0.05, 0.25, 0.50, 1.0)
-"""Shares of shoppers that a challenger meets, one after the other."""
+"""Shares of shoppers that a challenger meets, one after the other, unless the policy has others."""
 
+Role = Literal["champion", "challenger", "former"]
 Status = Literal["champion", "refreshed", "challenger", "queued", "already released"]
 
 
@@ -38,27 +39,42 @@ class Rollout:
     model: str
     champion: ModelVersion | None = None
     challenger: ModelVersion | None = None
+    former: ModelVersion | None = None
+    """The champion before, kept warm for a while after a promotion: back in one step."""
     weight: float = 0.0
     """Share of shoppers that meet the challenger, 0 to 1."""
     stage: int | None = None
-    """Index into `STAGES`; None while no experiment runs."""
+    """Number of the stage, from 0; None while no challenger serves."""
     salt: str = ""
     """Hashed with the user's id to draw the arm; fresh for each experiment, so that arms are drawn anew."""
     since: datetime | None = None
-    """When the present stage began."""
+    """When the present stage, or the watch after a promotion, began."""
+    paused: bool = False
+    """Whether a person holds the experiment where it is; guardrails still roll it back."""
     queue: tuple[ModelVersion, ...] = ()
     """Candidates that wait for the running experiment, oldest first."""
     version: int = 0
 
     def __post_init__(self) -> None:
         assert (self.challenger is None) == (self.stage is None), "a challenger has a stage, and nothing else has"
-        assert self.weight == (0.0 if self.stage is None else STAGES[self.stage]), "the stage gives the weight"
-        assert self.challenger is None or self.champion is not None, "a challenger challenges a champion"
+        assert (self.weight > 0) == (self.stage is not None) and self.weight <= 1, "a stage has a weight"
+        assert self.champion is not None or not (self.challenger or self.former), "all others stand beside a champion"
+        assert self.challenger is None or self.former is None, "a watch ends before the next experiment opens"
+
+    @property
+    def roles(self) -> dict[Role, ModelVersion]:
+        """The versions that have to be loaded, champion first."""
+        arms: dict[Role, ModelVersion | None] = {
+            "champion": self.champion,
+            "challenger": self.challenger,
+            "former": self.former,
+        }
+        return {role: arm for role, arm in arms.items() if arm is not None}
 
     @property
     def serving(self) -> tuple[ModelVersion, ...]:
         """The versions that have to be loaded: champion first."""
-        return tuple(arm for arm in (self.champion, self.challenger) if arm is not None)
+        return tuple(self.roles.values())
 
     @property
     def known(self) -> tuple[ModelVersion, ...]:
@@ -73,7 +89,8 @@ class Rollout:
     @classmethod
     def from_json(cls, raw: dict[str, Any]) -> "Rollout":
         """Inverse of `to_json`."""
-        arms = {arm: _version(raw[arm]) if raw[arm] else None for arm in ("champion", "challenger")}
+        # Rows written before there was a former champion do not have one.
+        arms = {arm: _version(raw[arm]) if raw.get(arm) else None for arm in get_args(Role)}
         since = datetime.fromisoformat(raw["since"]) if raw["since"] else None
         return cls(**{**raw, **arms, "since": since, "queue": tuple(_version(entry) for entry in raw["queue"])})
 
@@ -99,30 +116,44 @@ def release(rollout: Rollout, model: ModelVersion, *, now: datetime, salt: Calla
 
     The first model becomes champion. A model of an arm's own recipe replaces that arm's version and leaves the
     experiment running (a refresh is not a candidate). Any other is a candidate: challenger at the first stage,
-    or queued while an experiment runs. `salt` makes the salt of a new experiment.
+    or queued while an experiment runs or its winner is watched. `salt` makes the salt of a new experiment.
     """
     if any(known.archive_digest == model.archive_digest for known in rollout.known):
         return Release("already released", rollout, f"{model.version} is part of the rollout already")
     if rollout.champion is None:
         first = replace(rollout, champion=model, since=now)
         return Release("champion", first, f"{model.version} is the first model of {rollout.model}")
-    for arm in ("champion", "challenger"):
-        serving: ModelVersion | None = getattr(rollout, arm)
-        if serving is not None and serving.recipe_digest == model.recipe_digest:
-            why = f"{model.version} refreshes the {arm} {serving.version}: same recipe"
-            return Release("refreshed", _with_arm(rollout, arm, model), why)
-    if rollout.challenger is not None:
+    for role, arm in rollout.roles.items():
+        if arm.recipe_digest == model.recipe_digest:
+            why = f"{model.version} refreshes the {role} {arm.version}: same recipe"
+            return Release("refreshed", _with_arm(rollout, role, model), why)
+    if rollout.challenger is not None or rollout.former is not None:
         # A refresh of a waiting candidate takes its place; the older data it was trained on will never serve.
         others = tuple(waiting for waiting in rollout.queue if waiting.recipe_digest != model.recipe_digest)
-        why = f"{model.version} waits: {rollout.challenger.version} is being compared with the champion"
-        return Release("queued", replace(rollout, queue=(*others, model)), why)
-    opened = replace(rollout, challenger=model, stage=0, weight=STAGES[0], salt=salt(), since=now)
+        busy = (
+            f"{rollout.challenger.version} is being compared with the champion"
+            if rollout.challenger is not None
+            else f"{rollout.champion.version} was just promoted and is being watched"
+        )
+        queued = replace(rollout, queue=(*others, model))
+        return Release("queued", queued, f"{model.version} waits: {busy}")
     why = f"{model.version} is a new recipe: challenger of {rollout.champion.version} for {STAGES[0]:.0%} of shoppers"
-    return Release("challenger", opened, why)
+    return Release("challenger", opened(rollout, model, now=now, salt=salt), why)
 
 
-def _with_arm(rollout: Rollout, arm: str, model: ModelVersion) -> Rollout:
-    return replace(rollout, champion=model) if arm == "champion" else replace(rollout, challenger=model)
+def opened(rollout: Rollout, challenger: ModelVersion, *, now: datetime, salt: Callable[[], str]) -> Rollout:
+    """A new experiment at its first stage."""
+    return replace(rollout, challenger=challenger, stage=0, weight=STAGES[0], salt=salt(), since=now, paused=False)
+
+
+def _with_arm(rollout: Rollout, role: Role, model: ModelVersion) -> Rollout:
+    match role:
+        case "champion":
+            return replace(rollout, champion=model)
+        case "challenger":
+            return replace(rollout, challenger=model)
+        case "former":
+            return replace(rollout, former=model)
 
 
 def _plain(value: Any) -> Any:

@@ -8,11 +8,25 @@ from collections.abc import Callable
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from pathlib import Path
+from typing import Any
 
-from sqlalchemy import Column, Connection, Integer, MetaData, String, Table, Text, create_engine, insert, select, update
+from sqlalchemy import (
+    Column,
+    Connection,
+    Index,
+    Integer,
+    MetaData,
+    String,
+    Table,
+    Text,
+    create_engine,
+    insert,
+    select,
+    update,
+)
 from sqlalchemy.engine import make_url
 from sqlalchemy.exc import IntegrityError
-from sqlalchemy.schema import CreateTable
+from sqlalchemy.schema import CreateIndex, CreateTable
 
 from serving.rollout.document import Change, Rollout
 
@@ -34,6 +48,18 @@ _HISTORY = Table(
     Column("why", Text, nullable=False),
     Column("document", Text, nullable=False),
 )
+_DECISIONS = Table(
+    "rollout_decision",
+    _METADATA,
+    Column("number", Integer, primary_key=True),
+    Column("model", String(200), nullable=False),
+    Column("at", String(40), nullable=False),
+    Column("salt", String(40), nullable=False),
+    Column("action", String(20), nullable=False),
+    Column("why", Text, nullable=False),
+    Column("evidence", Text, nullable=False),
+)
+_BY_EXPERIMENT = Index("rollout_decision_experiment", _DECISIONS.c.model, _DECISIONS.c.salt)
 _LOCK_SECONDS = 30
 
 
@@ -51,6 +77,17 @@ class Entry:
     rollout: Rollout
 
 
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Decision:
+    """One look at an experiment (named by its salt): what was decided, why, and the evidence as JSON values."""
+
+    at: datetime
+    salt: str
+    action: str
+    why: str
+    evidence: dict[str, Any]
+
+
 class RolloutTable:
     """Opens (and where needed creates) the table at `url`, e.g. `sqlite:///var/rollout.db`. Close it after use."""
 
@@ -62,8 +99,13 @@ class RolloutTable:
         self._clock = clock
         self._engine = create_engine(parsed, connect_args={"timeout": _LOCK_SECONDS} if sqlite else {})
         with self._engine.begin() as connection:
-            for table in (_ROLLOUT, _HISTORY):  # `create_all` looks before it creates: two processes may collide
+            for table in (
+                _ROLLOUT,
+                _HISTORY,
+                _DECISIONS,
+            ):  # `create_all` looks before it creates: two processes may collide
                 connection.execute(CreateTable(table, if_not_exists=True))
+            connection.execute(CreateIndex(_BY_EXPERIMENT, if_not_exists=True))
 
     def __enter__(self) -> "RolloutTable":
         return self
@@ -96,10 +138,31 @@ class RolloutTable:
                 for row in connection.execute(query)
             ]
 
-    def propose(self, change: Change, expected_version: int) -> Rollout:
+    def decisions(self, model: str, salt: str) -> list[Decision]:
+        """Every look at the experiment `salt` of `model`, oldest first."""
+        mine = (_DECISIONS.c.model == model) & (_DECISIONS.c.salt == salt)
+        with self._engine.connect() as connection:
+            return [
+                Decision(
+                    at=datetime.fromisoformat(row.at),
+                    salt=row.salt,
+                    action=row.action,
+                    why=row.why,
+                    evidence=json.loads(row.evidence),
+                )
+                for row in connection.execute(select(_DECISIONS).where(mine).order_by(_DECISIONS.c.number))
+            ]
+
+    def record(self, model: str, decision: Decision) -> None:
+        """Keep a decision that changes nothing."""
+        with self._engine.begin() as connection:
+            connection.execute(insert(_DECISIONS).values(_row(model, decision)))
+
+    def propose(self, change: Change, expected_version: int, decision: Decision | None = None) -> Rollout:
         """Make `change` if the row is still at `expected_version`, and return the document as it now stands.
 
-        The row and its history change in one transaction. Raises `StaleRollout` when the row has moved on.
+        The row, its history and the `decision` behind the change are written in one transaction. Raises
+        `StaleRollout` when the row has moved on.
         """
         proposed = replace(change.rollout, version=expected_version + 1)
         document = json.dumps(proposed.to_json(), sort_keys=True)
@@ -110,7 +173,15 @@ class RolloutTable:
             connection.execute(
                 insert(_HISTORY).values(model=proposed.model, version=proposed.version, document=document, **entry)
             )
+            if decision is not None:
+                connection.execute(insert(_DECISIONS).values(_row(proposed.model, decision)))
         return proposed
+
+
+def _row(model: str, decision: Decision) -> dict[str, Any]:
+    kept = {"salt": decision.salt, "action": decision.action, "why": decision.why}
+    evidence = json.dumps(decision.evidence, sort_keys=True)
+    return {"model": model, "at": decision.at.astimezone(UTC).isoformat(), "evidence": evidence, **kept}
 
 
 def _swap(connection: Connection, model: str, expected: int, document: str) -> bool:

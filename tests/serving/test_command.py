@@ -98,6 +98,23 @@ def test_rollout_status_says_what_serves_and_how_it_came_to_be(workspace: Path) 
     assert "UTC  push: 1.0 is the first model of shop" in out
 
 
+def test_a_person_pauses_resumes_and_rolls_back_and_the_history_says_who_and_why(workspace: Path) -> None:
+    def rollout(what: str, *options: str) -> tuple[int, str, str]:
+        return run(workspace, "rollout", what, "--dataset", "shop", *options)
+
+    assert rollout("pause", "--why", "a sale", "--who", "anna")[1].startswith("shop  (row 3, paused)\n")
+    assert "it is paused already" in rollout("pause", "--why", "again")[2]
+    status, _, error = rollout("rollback", "--why", "late", "--expected-version", "2")
+    assert status == 2 and "no longer at version 2. Nothing was changed" in error
+    status, out, _ = rollout("rollback", "--why", "shoppers complain", "--who", "ben")
+    assert status == 0 and "challenger" not in out and "  champion   1.0  100% of shoppers" in out
+    with RolloutTable(f"sqlite:///{workspace}/rollout.db") as table:
+        entries = [(entry.who, entry.why) for entry in table.history("shop")[2:]]
+    assert entries == [("anna", "pause: a sale"), ("ben", "rollback: shoppers complain")]
+    status, _, error = rollout("promote", "--why", "too late")
+    assert status == 2 and error.startswith("error shop: no challenger serves, so there is nothing to promote.")
+
+
 def test_what_cannot_be_served_is_told_in_one_line_with_status_2(workspace: Path, tmp_path: Path) -> None:
     status, _, error = run(tmp_path / "empty", "up", "--dataset", "beauty")
     assert status == 2

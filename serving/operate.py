@@ -1,0 +1,110 @@
+"""What a person does to a rollout: `python -m serving rollout status|pause|resume|rollback|promote`."""
+
+import argparse
+import os
+import secrets
+from collections.abc import Callable
+from datetime import UTC, datetime
+from typing import Any
+
+from components import workspace
+from components.errors import InputError
+from feature_repo.card import load_card
+from serving.rollout import moves
+from serving.rollout.document import Change, Rollout
+from serving.rollout.moves import WrongMove
+from serving.rollout.table import RolloutTable, StaleRollout
+
+_LOOKS = 5
+"""Latest decisions that the status prints."""
+
+
+def status(options: argparse.Namespace) -> int:
+    """Print what serves, how it came to be, and what the last looks at it said."""
+    with RolloutTable(workspace.rollout_url()) as table:
+        names = [model_name(options.dataset)] if options.dataset else table.models()
+        if not names:
+            print("nothing was released yet: `make run`")
+        for name in names:
+            row = table.read(name)
+            print("\n".join(arms(row)))
+            for entry in table.history(name):
+                print(f"    {entry.at:%Y-%m-%d %H:%M:%S} UTC  {entry.who}: {entry.why}")
+            for look in table.decisions(name, row.salt)[-_LOOKS:] if row.salt else []:
+                print(f"    {look.at:%Y-%m-%d %H:%M:%S} UTC  looked: {look.action}, {look.why}")
+    return 0
+
+
+def change(options: argparse.Namespace) -> int:
+    """Make one move on the row as it is now; refused where somebody else moves it at the same moment.
+
+    MLflow's aliases, a view of the row, follow at the next look: at 3 a.m. nothing but the table has to answer.
+    """
+    name, now = model_name(options.dataset), datetime.now(UTC)
+    with RolloutTable(workspace.rollout_url()) as table:
+        row = table.read(name)
+        try:
+            moved = _MOVES[options.what](row, now)
+            proposed = Change(moved, options.who, f"{options.what}: {options.why}")
+            expected = row.version if options.expected_version is None else options.expected_version
+            changed = table.propose(proposed, expected)
+        except WrongMove as error:
+            raise InputError(f"{error}. Look at `python -m serving rollout status --dataset {name}`.") from error
+        except StaleRollout as error:
+            raise InputError(f"{error}. Nothing was changed: look at its status and decide anew.") from error
+    print("\n".join(arms(changed)))
+    return 0
+
+
+def arms(rollout: Rollout) -> list[str]:
+    """What serves, a line each."""
+    shares = {"champion": 1 - rollout.weight, "challenger": rollout.weight, "former": 0.0}
+    held = ", paused" if rollout.paused else ""
+    return [
+        f"{rollout.model}  (row {rollout.version}{held})",
+        *(
+            f"  {role:<10} {arm.version}  {shares[role]:.0%} of shoppers, "
+            f"registered {arm.registered:%Y-%m-%d %H:%M} UTC"
+            for role, arm in rollout.roles.items()
+        ),
+        *(f"  {'waiting':<10} {arm.version}" for arm in rollout.queue),
+    ]
+
+
+def model_name(dataset: str) -> str:
+    """The model's name: that of the card, which may be given as a path."""
+    return load_card(dataset).name if dataset.endswith((".yaml", ".yml")) else dataset
+
+
+def _salt() -> str:
+    return secrets.token_hex(8)
+
+
+_MOVES: dict[str, Callable[[Rollout, datetime], Rollout]] = {
+    "pause": lambda row, now: moves.pause(row, True),
+    "resume": lambda row, now: moves.pause(row, False),
+    "rollback": lambda row, now: moves.roll_back(row, now=now, salt=_salt),
+    "promote": lambda row, now: moves.promote(row, now=now),
+}
+_HELP = {
+    "pause": "hold the experiment where it is; guardrails still roll it back",
+    "resume": "let a paused experiment go on",
+    "rollback": "take the challenger out, or bring the former champion back",
+    "promote": "make the challenger champion now; the former one stays loaded",
+}
+
+
+def add_to(commands: "argparse._SubParsersAction[Any]") -> None:
+    """Add `rollout` and its actions to a command line."""
+    rollout = commands.add_parser("rollout", help="what serves, who changed it, and changing it by hand")
+    actions = rollout.add_subparsers(required=True, metavar="ACTION")
+    shown = actions.add_parser("status", help="what serves, and how it came to be")
+    shown.add_argument("--dataset", help="name of one data set; all if left out")
+    shown.set_defaults(command=status)
+    for what, meaning in _HELP.items():
+        action = actions.add_parser(what, help=meaning)
+        action.add_argument("--dataset", default="marketplace", help="name of the data set, or path of its card")
+        action.add_argument("--why", required=True, help="one sentence for the history")
+        action.add_argument("--who", default=os.environ.get("USER", "unknown"), help="who asks (default: %(default)s)")
+        action.add_argument("--expected-version", type=int, help="refuse if the row is no longer at this version")
+        action.set_defaults(command=change, what=what)
