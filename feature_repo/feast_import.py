@@ -27,15 +27,22 @@ def _without_typeguard() -> Iterator[None]:
 with _without_typeguard():
     from feast import Entity, FeatureService, FeatureStore, FeatureView, Field, FileSource, RepoConfig, ValueType
     from feast.data_format import ParquetFormat
+    from feast.errors import FeatureViewNotFoundException
+    from feast.infra.key_encoding_utils import deserialize_entity_key, serialize_entity_key
+    from feast.infra.provider import get_provider
+    from feast.protos.feast.types.EntityKey_pb2 import EntityKey as EntityKeyProto
+    from feast.protos.feast.types.Value_pb2 import Value as ValueProto
     from feast.types import Array, Bytes, Float32, Float64, String
 
 __all__ = [
     "Array",
     "Bytes",
     "Entity",
+    "EntityKeyProto",
     "FeatureService",
     "FeatureStore",
     "FeatureView",
+    "FeatureViewNotFoundException",
     "Field",
     "FileSource",
     "Float32",
@@ -43,5 +50,9 @@ __all__ = [
     "ParquetFormat",
     "RepoConfig",
     "String",
+    "ValueProto",
     "ValueType",
+    "deserialize_entity_key",
+    "get_provider",
+    "serialize_entity_key",
 ]

@@ -6,7 +6,7 @@ import logging
 import os
 import string
 import warnings
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -17,41 +17,58 @@ from feature_repo.definitions import Definitions, definitions
 from feature_repo.feast_import import FeatureStore, RepoConfig
 
 EMBEDDED = Path(__file__).parent / "feature_store.yaml"
+OVERLAYS = Path(__file__).parent / "overlays"
+VARIABLE = "HETERREC_FEATURE_STORE"
 
 
-def repo_config(project: str, root: Path, template: Path = EMBEDDED) -> RepoConfig:
-    """Feast's configuration from a `feature_store.yaml` template.
+def overlays() -> list[Path]:
+    """What `$HETERREC_FEATURE_STORE` lays over feature_store.yaml: names in feature_repo/overlays or paths, by commas.
+
+    Raises `ValueError` for one that is not there.
+    """
+    named = [name.strip() for name in os.environ.get(VARIABLE, "").split(",") if name.strip()]
+    paths = [Path(name) if name.endswith((".yaml", ".yml")) else OVERLAYS / f"{name}.yaml" for name in named]
+    if missing := [str(path) for path in paths if not path.is_file()]:
+        known = ", ".join(sorted(path.stem for path in OVERLAYS.glob("*.yaml")))
+        raise ValueError(f"{VARIABLE}: no file {', '.join(missing)}. Known: {known}; or give the path of a .yaml file.")
+    return paths
+
+
+def repo_config(project: str, root: Path, over: Sequence[Path] | None = None) -> RepoConfig:
+    """Feast's configuration: feature_store.yaml, each of whose keys the files `over` may replace (see `overlays`).
 
     `${FEAST_PROJECT}` and `${FEAST_ROOT}` become `project` and `root`; every other `${NAME}` is read from
     the environment (hosts and passwords of shared stores). Raises `ValueError` where one is not set.
     """
     root = root.resolve()
     values = {**os.environ, "FEAST_PROJECT": project, "FEAST_ROOT": str(root)}
-    try:
-        text = string.Template(template.read_text()).substitute(values)
-    except KeyError as error:
-        raise ValueError(f"{template}: needs the environment variable {error.args[0]}, which is not set.") from error
-    config = RepoConfig(**yaml.safe_load(text))
+    settings: dict[str, Any] = {}
+    for path in (EMBEDDED, *(overlays() if over is None else over)):
+        try:
+            settings |= yaml.safe_load(string.Template(path.read_text()).substitute(values))
+        except KeyError as error:
+            raise ValueError(f"{path}: needs the environment variable {error.args[0]}, which is not set.") from error
+    config = RepoConfig(**settings)
     config.repo_path = root
     return config
 
 
-def open_store(card: DatasetCard, events: Path, root: Path, template: Path = EMBEDDED) -> FeatureStore:
+def open_store(card: DatasetCard, events: Path, root: Path, over: Sequence[Path] | None = None) -> FeatureStore:
     """The store of `card` on the `events` artifact, kept under `root`; safe to call again.
 
     Views that the card no longer has are taken out of the registry and of the online store.
     """
     root.mkdir(parents=True, exist_ok=True)
-    store = FeatureStore(config=repo_config(card.name, root, template))
+    store = FeatureStore(config=repo_config(card.name, root, over))
     wanted = definitions(card, events=events.resolve(), histories=histories_path(root).resolve())
     with quiet():
         store.apply(wanted.objects, objects_to_delete=_outdated(store, wanted), partial=False)
     return store
 
 
-def connect(project: str, root: Path, template: Path = EMBEDDED) -> FeatureStore:
+def connect(project: str, root: Path, over: Sequence[Path] | None = None) -> FeatureStore:
     """The store as it was last applied, for readers: nothing is registered and no events are needed."""
-    return FeatureStore(config=repo_config(project, root, template))
+    return FeatureStore(config=repo_config(project, root, over))
 
 
 def histories_path(root: Path) -> Path:

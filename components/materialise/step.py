@@ -1,7 +1,9 @@
 """Materialise: fill the online store as of the run's moment, then read back and compare."""
 
 import json
+import os
 import time
+from collections.abc import Iterator
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -13,7 +15,7 @@ from components.features.tables import TIME, read_as_of
 from components.materialise.histories import histories
 from components.materialise.parity import check_items, check_users
 from feature_repo.card import DatasetCard
-from feature_repo.history import encode
+from feature_repo.history import Record, encode
 
 if TYPE_CHECKING:
     from feast import FeatureStore
@@ -28,7 +30,7 @@ def run(
 
     Then read some users and items back through `get_online_features` and compare them with the offline
     values; `ParityError` tells the first that differ. Writes `report.json` into `materialised` and returns it.
-    A history replaces the user's earlier one as a whole.
+    Histories go through the writer of serving/consumer, which merges them with what the event log has told since.
     """
     from feature_repo.definitions import ITEM_STATIC, ITEM_VARYING
     from feature_repo.store import open_store, quiet
@@ -57,15 +59,23 @@ def run(
 def _write_histories(
     card: DatasetCard, store: "FeatureStore", sequences: Path, feast_root: Path, as_of: datetime
 ) -> int:
-    """Encode every user's history, keep an offline copy for Feast's batch source, and write it online."""
-    from feature_repo.definitions import HISTORY_FIELD, USER_HISTORY
-    from feature_repo.store import histories_path, quiet
+    """Hand every user's history to the one writer, and keep an offline copy for Feast's batch source."""
+    from feature_repo.definitions import HISTORY_FIELD
+    from feature_repo.store import histories_path
+    from serving.consumer.histories import HistoryWriter
 
-    users, latest, values = [], [], []
-    for user, records in histories(card, sequences):
-        users.append(user)
-        latest.append(records[-1].event_time)
-        values.append(encode(records))
+    users: list[str] = []
+    latest: list[int] = []
+    values: list[bytes] = []
+
+    def copied() -> Iterator[tuple[str, list[Record]]]:
+        for user, records in histories(card, sequences):
+            users.append(user)
+            latest.append(records[-1].event_time)
+            values.append(encode(records))
+            yield user, records
+
+    HistoryWriter(store).merge(copied(), as_of)
     table = pa.table(
         {
             "user_id": pa.array(users, pa.string()),
@@ -74,7 +84,8 @@ def _write_histories(
             HISTORY_FIELD: pa.array(values, pa.binary()),
         }
     )
-    pq.write_table(table, histories_path(feast_root))
-    with quiet():
-        store.write_to_online_store(USER_HISTORY, df=table.to_pandas())
+    path = histories_path(feast_root)
+    partial = path.with_suffix(".partial")
+    pq.write_table(table, partial)
+    os.replace(partial, path)
     return len(users)
