@@ -29,7 +29,12 @@ with _without_typeguard():
     from feast.data_format import ParquetFormat
     from feast.errors import FeatureViewNotFoundException
     from feast.infra.key_encoding_utils import deserialize_entity_key, serialize_entity_key
+    from feast.infra.offline_stores.duckdb import DuckDBOfflineStore, DuckDBOfflineStoreConfig
+    from feast.infra.offline_stores.duckdb import _write_data_source as write_data_source
+    from feast.infra.offline_stores.offline_store import RetrievalJob, RetrievalMetadata
+    from feast.infra.offline_stores.offline_utils import infer_event_timestamp_from_entity_df
     from feast.infra.provider import get_provider
+    from feast.on_demand_feature_view import OnDemandFeatureView
     from feast.protos.feast.types.EntityKey_pb2 import EntityKey as EntityKeyProto
     from feast.protos.feast.types.Value_pb2 import Value as ValueProto
     from feast.types import Array, Bytes, Float32, Float64, String
@@ -37,6 +42,8 @@ with _without_typeguard():
 __all__ = [
     "Array",
     "Bytes",
+    "DuckDBOfflineStore",
+    "DuckDBOfflineStoreConfig",
     "Entity",
     "EntityKeyProto",
     "FeatureService",
@@ -47,12 +54,17 @@ __all__ = [
     "FileSource",
     "Float32",
     "Float64",
+    "OnDemandFeatureView",
     "ParquetFormat",
     "RepoConfig",
+    "RetrievalJob",
+    "RetrievalMetadata",
     "String",
     "ValueProto",
     "ValueType",
     "deserialize_entity_key",
     "get_provider",
+    "infer_event_timestamp_from_entity_df",
     "serialize_entity_key",
+    "write_data_source",
 ]
