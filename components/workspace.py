@@ -36,6 +36,16 @@ def feature_store(dataset: str) -> Path:
     return home() / "feast" / dataset
 
 
+def latest_events(dataset: str) -> Path:
+    """A link to the events artifact of the latest ingest of a data set, from which the next takes over."""
+    return home() / "events" / dataset
+
+
+def forgotten(dataset: str) -> Path:
+    """The list of deleted users of a data set."""
+    return home() / "forgotten" / f"{dataset}.txt"
+
+
 def rollout_url() -> str:
     """SQLAlchemy address of the rollout table: `$HETERREC_ROLLOUT_URL`, or SQLite in the workspace."""
     return os.environ.get("HETERREC_ROLLOUT_URL") or f"sqlite:///{home() / 'rollout.db'}"

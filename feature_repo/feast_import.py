@@ -27,7 +27,6 @@ def _without_typeguard() -> Iterator[None]:
 with _without_typeguard():
     from feast import Entity, FeatureService, FeatureStore, FeatureView, Field, FileSource, RepoConfig, ValueType
     from feast.data_format import ParquetFormat
-    from feast.errors import FeatureViewNotFoundException
     from feast.infra.key_encoding_utils import deserialize_entity_key, serialize_entity_key
     from feast.infra.offline_stores.duckdb import DuckDBOfflineStore, DuckDBOfflineStoreConfig
     from feast.infra.offline_stores.duckdb import _write_data_source as write_data_source
@@ -36,6 +35,7 @@ with _without_typeguard():
     from feast.infra.provider import get_provider
     from feast.on_demand_feature_view import OnDemandFeatureView
     from feast.protos.feast.types.EntityKey_pb2 import EntityKey as EntityKeyProto
+    from feast.protos.feast.types.Value_pb2 import FloatList, StringList
     from feast.protos.feast.types.Value_pb2 import Value as ValueProto
     from feast.types import Array, Bytes, Float32, Float64, String
 
@@ -49,17 +49,18 @@ __all__ = [
     "FeatureService",
     "FeatureStore",
     "FeatureView",
-    "FeatureViewNotFoundException",
     "Field",
     "FileSource",
     "Float32",
     "Float64",
+    "FloatList",
     "OnDemandFeatureView",
     "ParquetFormat",
     "RepoConfig",
     "RetrievalJob",
     "RetrievalMetadata",
     "String",
+    "StringList",
     "ValueProto",
     "ValueType",
     "deserialize_entity_key",

@@ -16,7 +16,7 @@ def histories(
     card: DatasetCard, sequences: Path, users: Collection[str] | None = None, latest: int = LATEST
 ) -> Iterator[tuple[str, list[Record]]]:
     """Each user (or those of `users`) with the last `latest` events, oldest first, varying values as they were."""
-    names = [feature.name for feature in card.varying]
+    names = [feature.name for feature in card.over_time]
     columns = ["user_id", "event_id", "item_id", "event_time", "position", *names]
     chosen = None if users is None else pc.field("user_id").isin(list(users))
     rows = _latest(pq.read_table(sequences / "events.parquet", columns=columns, filters=chosen), latest)

@@ -54,6 +54,10 @@ def read_frames(card: DatasetCard, db: "DuckDBPyConnection", as_of: datetime, re
         tables["varying"] = _frame(
             db, f"SELECT item_id, event_time, created_time {_readable(card.varying)} FROM varying"
         )
+    if card.derived:
+        tables["derived"] = _frame(
+            db, f"SELECT item_id, event_time, created_time {_readable(card.derived)} FROM derived"
+        )
     return Frames(tables=tables, evidence=evidence, days=days)
 
 

@@ -96,7 +96,7 @@ def _same_kind(distribution: Distribution | None, feature: Feature) -> Distribut
 
 
 def _distribution(db: "DuckDBPyConnection", feature: Feature, reference: Distribution | None) -> Distribution:
-    table = "varying" if feature.varies_in_time else "latest_items"
+    table = feature.stored_in if feature.varies_in_time else "latest_items"
     if feature.kind in _NUMBER:
         edges = reference["edges"] if reference else None
         return {"kind": feature.kind, **_numbers(db, table, _NUMBER[feature.kind].format(name=feature.name), edges)}

@@ -86,7 +86,7 @@ def _about_interactions(card: DatasetCard) -> Iterator[Check]:
 def _about_feature(feature: Feature) -> Iterator[Check]:
     from great_expectations import expectations as gxe
 
-    table = "varying" if feature.varies_in_time else "items"
+    table = feature.stored_in
     limit = feature.max_missing_rate
     yield Check(
         name=f"{feature.name} missing",

@@ -16,11 +16,10 @@ from datetime import UTC, datetime, timedelta
 from itertools import islice
 from typing import Any, NamedTuple, TypeVar
 
-from feature_repo.definitions import HISTORY_FIELD, ITEM_VARYING, USER_HISTORY
+from feature_repo.definitions import HISTORY_FIELD, ITEM_DERIVED, ITEM_VARYING, USER_HISTORY
 from feature_repo.feast_import import (
     EntityKeyProto,
     FeatureStore,
-    FeatureViewNotFoundException,
     ValueProto,
     deserialize_entity_key,
     get_provider,
@@ -263,11 +262,13 @@ def _merge_batch(before: list[Record], batch: Sequence[Record], until: int) -> l
 
 
 def _varying_kinds(store: FeatureStore) -> dict[str, tuple[type, ...]]:
-    """Python types of each varying value, by its name, read back from the registry."""
-    try:
-        fields = store.get_feature_view(ITEM_VARYING).features
-    except FeatureViewNotFoundException:
-        return {}
+    """Python types of each value that varies in time, by its name, read back from the registry."""
+    fields = [
+        field
+        for view in store.list_feature_views()
+        if view.name in (ITEM_VARYING, ITEM_DERIVED)
+        for field in view.features
+    ]
     return {field.name: (float, int) if field.tags["kind"] == "numeric" else (str,) for field in fields}
 
 
