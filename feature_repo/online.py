@@ -1,7 +1,7 @@
 """What a request reads from the online store, and how items get there."""
 
 from collections.abc import Callable, Iterable, Sequence
-from datetime import datetime
+from datetime import UTC, datetime, timedelta
 from typing import Any
 
 import pyarrow as pa
@@ -12,6 +12,7 @@ from feature_repo.feast_import import EntityKeyProto, FeatureStore, FloatList, S
 from feature_repo.history import Record, decode
 
 _ITEMS_AT_ONCE = 20_000
+_EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 
 
 def user_history(store: FeatureStore, user_id: str) -> list[Record]:
@@ -25,6 +26,18 @@ def user_histories(store: FeatureStore, user_ids: Iterable[str]) -> dict[str, li
     answer = online(store, [f"{USER_HISTORY}:{HISTORY_FIELD}"], [{"user_id": user} for user in users])
     values = answer[HISTORY_FIELD]
     return {user: decode(value) if value else [] for user, value in zip(users, values, strict=True)}
+
+
+def as_request(records: Iterable[Record]) -> list[dict[str, Any]]:
+    """The `history` of a request (docs/contracts.md, "archive") from the records of the online store."""
+    return [
+        {
+            "item_id": record.item_id,
+            "event_time": (_EPOCH + timedelta(microseconds=record.event_time)).isoformat(),
+            "features": dict(record.values),
+        }
+        for record in records
+    ]
 
 
 def write_items(store: FeatureStore, features: Sequence[Feature], items: pa.Table, moment: datetime) -> None:
