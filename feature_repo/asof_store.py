@@ -113,7 +113,9 @@ class _Side:
         """Make the view or table `alias`: one row a key and moment `__known` from which it counts."""
         names = [*self.keys, *self.features]
         columns = ", ".join(f"{_quoted(self.source_name.get(name, name))} AS {_quoted(name)}" for name in names)
-        known = f"greatest({self.event_time}, {self.created})" if self.by_created else self.event_time
+        late = f"SELECT 1 FROM {self.scan} WHERE {self.created} > {self.event_time} LIMIT 1"
+        by_created = self.by_created and bool(db.execute(late).fetchall())
+        known = f"greatest({self.event_time}, {self.created})" if by_created else self.event_time
         db.execute(
             f"CREATE VIEW {self.alias}_rows AS SELECT {columns}, {self.event_time}::TIMESTAMPTZ AS __event, "
             f"{self.created}::TIMESTAMPTZ AS __created, {known}::TIMESTAMPTZ AS __known FROM {self.scan}"
@@ -124,7 +126,7 @@ class _Side:
         if db.execute(f"SELECT 1 FROM {self.alias}_rows GROUP BY {moment} HAVING count(*) > 1 LIMIT 1").fetchall():
             order = ", ".join(f"{name} DESC" for name in ["__event", "__created", *map(_quoted, self.features)])
             rows += f" QUALIFY row_number() OVER (PARTITION BY {moment} ORDER BY {order}) = 1"
-        if self.by_created:
+        if by_created:
             # What comes to be known later counts only where it is also newer than all that was known before.
             by_key = f"PARTITION BY {', '.join(keys)}" if keys else ""
             past = f"{by_key} ORDER BY __known ROWS BETWEEN UNBOUNDED PRECEDING AND CURRENT ROW"
@@ -169,7 +171,8 @@ class _Job(RetrievalJob):  # type: ignore[misc]
         moment = _quoted(self._moment)
         with TemporaryDirectory(prefix="duckdb-") as spill, duckdb.connect() as db:
             db.execute(f"SET TimeZone = 'UTC'; SET memory_limit = '{MEMORY}'; SET temp_directory = '{spill}'")
-            db.execute("SET preserve_insertion_order = false")
+            # An Arrow table tells DuckDB no row count: it would take it for tiny, and pair each row with every other.
+            db.execute("SET preserve_insertion_order = false; SET asof_loop_join_threshold = 0")
             db.register("entities", self._asked)
             # Times of any precision are compared in the microseconds that are stored.
             db.execute(f"CREATE VIEW asked AS SELECT * REPLACE ({moment}::TIMESTAMPTZ AS {moment}) FROM entities")

@@ -9,6 +9,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 
 import typeguard
+from google.protobuf.message import DecodeError
 
 os.environ.setdefault("FEAST_USAGE", "False")
 os.environ.setdefault("DO_NOT_TRACK", "1")
@@ -34,6 +35,7 @@ with _without_typeguard():
     from feast.infra.offline_stores.offline_utils import infer_event_timestamp_from_entity_df
     from feast.infra.provider import get_provider
     from feast.on_demand_feature_view import OnDemandFeatureView
+    from feast.protos.feast.core.Registry_pb2 import Registry as RegistryProto
     from feast.protos.feast.types.EntityKey_pb2 import EntityKey as EntityKeyProto
     from feast.protos.feast.types.Value_pb2 import FloatList, StringList
     from feast.protos.feast.types.Value_pb2 import Value as ValueProto
@@ -42,6 +44,7 @@ with _without_typeguard():
 __all__ = [
     "Array",
     "Bytes",
+    "DecodeError",
     "DuckDBOfflineStore",
     "DuckDBOfflineStoreConfig",
     "Entity",
@@ -56,6 +59,7 @@ __all__ = [
     "FloatList",
     "OnDemandFeatureView",
     "ParquetFormat",
+    "RegistryProto",
     "RepoConfig",
     "RetrievalJob",
     "RetrievalMetadata",

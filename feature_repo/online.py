@@ -8,6 +8,7 @@ import pyarrow as pa
 
 from feature_repo.card import Feature, Kind
 from feature_repo.definitions import HISTORY_FIELD, USER_HISTORY, VIEWS
+from feature_repo.faults import telling
 from feature_repo.feast_import import EntityKeyProto, FeatureStore, FloatList, StringList, ValueProto, get_provider
 from feature_repo.history import Record, decode
 
@@ -62,7 +63,8 @@ def write_items(store: FeatureStore, features: Sequence[Feature], items: pa.Tabl
                 (key, dict(zip(names, values, strict=True)), moment, moment)
                 for key, *values in zip(keys, *columns, strict=True)
             ]
-            provider.online_write_batch(store.config, store.get_feature_view(name), rows, None)
+            with telling(store.config.project, "Items are written in part; materialise again, it replaces them all."):
+                provider.online_write_batch(store.config, store.get_feature_view(name), rows, None)
 
 
 def _text(value: str | None) -> ValueProto:
@@ -91,6 +93,7 @@ _VALUE: dict[Kind, Callable[[Any], ValueProto]] = {
 
 
 def online(store: FeatureStore, references: list[str], rows: list[dict[str, str]]) -> dict[str, list[Any]]:
-    """Feast's online read as columns, in the order of `rows`; unknown keys give None."""
-    columns: dict[str, list[Any]] = store.get_online_features(features=references, entity_rows=rows).to_dict()
+    """Feast's online read as columns, in the order of `rows`; unknown keys give None. Raises `Unavailable`."""
+    with telling(store.config.project, "Nothing was read; the caller decides what to answer without it."):
+        columns: dict[str, list[Any]] = store.get_online_features(features=references, entity_rows=rows).to_dict()
     return columns

@@ -1,6 +1,7 @@
 """The commands of the data side: `python -m pipelines backfill|catalogue|forget`."""
 
 import argparse
+import sys
 from collections.abc import Iterator
 from contextlib import contextmanager, redirect_stderr, redirect_stdout
 from datetime import UTC, date, datetime
@@ -16,7 +17,6 @@ from feature_repo.card import DatasetCard, load_card
 from pipelines.lock import run_lock
 from pipelines.terminal import Terminal
 
-console = Console(highlight=False, soft_wrap=True)
 CARD = "a card in feature_repo/datasets, or a path to one"
 
 
@@ -124,6 +124,7 @@ def _running(run_id: str) -> Iterator[Any]:
     with run_lock(run_id):
         folder.mkdir(parents=True)
         with (folder / "log.txt").open("w") as log:
+            console = Console(file=sys.stdout, highlight=False, soft_wrap=True)
             terminal = Terminal(log, console)
             try:
                 with redirect_stdout(terminal), redirect_stderr(terminal):

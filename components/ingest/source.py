@@ -109,12 +109,9 @@ def _read_csv(path: Path, connection: duckdb.DuckDBPyConnection, table: str) -> 
 def _header(path: Path) -> tuple[str, list[str]]:
     """Separator and column names."""
     try:
-        with (
-            gzip.open(path, "rt", encoding="utf-8-sig")
-            if path.suffix == ".gz"
-            else path.open(encoding="utf-8-sig") as file
-        ):
-            line = file.readline()
+        # As bytes: a bad one further down is the matter of its own line.
+        with gzip.open(path) if path.suffix == ".gz" else path.open("rb") as file:
+            line = file.readline().decode("utf-8-sig")
     except (OSError, UnicodeDecodeError) as error:
         raise unreadable(path, error) from error
     if not line.strip():

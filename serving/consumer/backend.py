@@ -13,6 +13,7 @@ from contextlib import AbstractContextManager, contextmanager
 from pathlib import Path
 from typing import Any, Protocol
 
+from feature_repo.faults import Unavailable
 from feature_repo.feast_import import FeatureStore
 
 LOCK_SECONDS = 30.0
@@ -21,15 +22,8 @@ _LEASE_SECONDS = 10.0
 _PAUSE = 0.002
 
 
-class Unavailable(RuntimeError):
-    """The online store cannot be reached or written. Nothing was acknowledged: deliver the same events again."""
-
-
 class Backend(Protocol):
     """One kind of online store."""
-
-    errors: tuple[type[Exception], ...]
-    """What its client raises when it is gone, locked or full."""
 
     def hold(self, partition: int) -> AbstractContextManager[Callable[[], None]]:
         """The partition's lock; call what it gives right before writing, it raises where the lock was lost."""
@@ -55,8 +49,6 @@ def backend_of(store: FeatureStore, online_store: Any, view: str) -> Backend:
 
 class _Sqlite:
     """Locks are files beside the database: a process that dies lets go of them."""
-
-    errors: tuple[type[Exception], ...] = (sqlite3.Error, OSError)
 
     def __init__(self, connection: sqlite3.Connection, path: Path, table: str) -> None:
         self._connection, self._path = connection, path
@@ -92,9 +84,6 @@ class _Redis:
     """Locks are leases in Redis, renewed before each write: one whose holder died ends after `_LEASE_SECONDS`."""
 
     def __init__(self, client: Any, project: str, view: str) -> None:
-        from redis.exceptions import RedisError
-
-        self.errors: tuple[type[Exception], ...] = (RedisError, OSError)
         self._client, self._project, self._view = client, project, view
 
     @contextmanager

@@ -10,13 +10,14 @@ has told of stays.
 import threading
 import zlib
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager
 from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
 from itertools import islice
 from typing import Any, NamedTuple, TypeVar
 
 from feature_repo.definitions import HISTORY_FIELD, ITEM_DERIVED, ITEM_VARYING, USER_HISTORY
+from feature_repo.faults import telling
 from feature_repo.feast_import import (
     EntityKeyProto,
     FeatureStore,
@@ -27,7 +28,7 @@ from feature_repo.feast_import import (
 )
 from feature_repo.forgotten import Forgotten, microseconds
 from feature_repo.history import LATEST, Record, decode, encode
-from serving.consumer.backend import Unavailable, backend_of
+from serving.consumer.backend import backend_of
 
 PARTITIONS = 16
 """Users are spread over as many locks; every writer of a store must agree on it."""
@@ -236,15 +237,11 @@ class HistoryWriter:
         with self._turn, self._telling(), self._backend.hold(partition) as still_held:
             yield still_held
 
-    @contextmanager
-    def _telling(self) -> Iterator[None]:
-        try:
-            yield
-        except self._backend.errors as error:
-            raise Unavailable(
-                f"online store of {self._config.project!r}: {type(error).__name__}: {error}. Nothing of this call "
-                "counts as written; bring the store back and deliver the same events again."
-            ) from error
+    def _telling(self) -> AbstractContextManager[None]:
+        return telling(
+            self._config.project,
+            "Nothing of this call counts as written; bring the store back and deliver the same events again.",
+        )
 
 
 def _append(before: list[Record], told: Sequence[Record]) -> list[Record]:

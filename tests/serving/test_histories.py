@@ -16,10 +16,10 @@ from hypothesis import strategies as st
 from redis_server import RedisServer
 
 from feature_repo.card import DatasetCard
+from feature_repo.faults import Unavailable
 from feature_repo.feast_import import ValueProto
 from feature_repo.forgotten import Forgotten
 from feature_repo.history import Record
-from serving.consumer.backend import Unavailable
 from serving.consumer.histories import Event, HistoryWriter, _entity, _key, partition_of
 
 NOW = datetime(2026, 1, 10, tzinfo=UTC)
