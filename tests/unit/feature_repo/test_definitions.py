@@ -82,3 +82,12 @@ def test_an_overlay_replaces_what_it_names_and_nothing_else(tmp_path, monkeypatc
     monkeypatch.setenv("HETERREC_FEATURE_STORE", "memcached")
     with pytest.raises(ValueError, match=r"memcached\.yaml\. Known: .*redis, .*sql_registry; or give"):
         repo_config("tiny", tmp_path)
+
+
+def test_nothing_is_computed_on_demand(open_store):
+    """feast#5534: an on-demand view is silently skipped offline where the source has a column of its name."""
+    derived = {"name": "sold_7d", "kind": "numeric", "derive": {"by": "count", "days": 7}, "token": False}
+    store = open_store(card(features=[*card().model_dump()["features"], derived]))
+    assert store.list_on_demand_feature_views() == []
+    (field,) = store.get_feature_view("item_derived").features
+    assert (field.name, field.tags["token"]) == ("sold_7d", "false")
