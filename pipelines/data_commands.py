@@ -27,7 +27,9 @@ def add_to(commands: Any) -> None:
     backfill.add_argument("last", metavar="TO", type=_day, help="last day")
     backfill.set_defaults(command=_backfill)
     catalogue = commands.add_parser("catalogue", help="serve new items and prices without training")
-    catalogue.add_argument("--as-of", default="", help="a day, or a moment in ISO 8601 (default: the newest event)")
+    catalogue.add_argument(
+        "--as-of", default="", help="now, a day, or a moment in ISO 8601 (default: the newest event)"
+    )
     catalogue.set_defaults(command=_catalogue)
     forget = commands.add_parser("forget", help="delete users: online, in every partition, and what was made of them")
     forget.add_argument("users", nargs="+", metavar="USER")
@@ -40,9 +42,11 @@ def add_to(commands: Any) -> None:
 
 
 def moment(text: str) -> str:
-    """`--as-of` as ISO 8601 in UTC; a day means its last moment, nothing means the newest event."""
+    """`--as-of` as ISO 8601 in UTC; a day means its last moment, "now" this one, nothing the newest event."""
     if not text:
         return ""
+    if text == "now":
+        return datetime.now(UTC).isoformat()
     from pipelines.frames import end_of
 
     try:

@@ -14,6 +14,7 @@ from typing import Any
 
 import duckdb
 
+from components.ingest.erase import GONE
 from components.ingest.judge import MALFORMED_LINE
 from components.ingest.parse import literal
 from components.manifest import digest_json
@@ -107,18 +108,16 @@ class Plan:
         return Increment(basis=self.basis, parts=self.parts, watermark=watermark, counts=counts)
 
 
-_FORGOTTEN = "EXISTS (FROM forgotten f WHERE f.digest = sha256(user_id) AND epoch_us(event_time) <= f.until)"
-
-
-def open_previous(connection: duckdb.DuckDBPyConnection, plan: Plan) -> None:
-    """Views `previous` (all interactions there were) and `kept` (those of the parts that are taken over).
-
-    Rows of the users in the table `forgotten` are among neither.
-    """
+def open_stored(connection: duckdb.DuckDBPyConnection, plan: Plan) -> None:
+    """View `stored`: the interactions of the previous ingest as they are."""
     assert plan.previous is not None
     files = literal(str(plan.previous / "interactions" / "*" / "*.parquet"))
     connection.execute(f"CREATE TEMP VIEW stored AS FROM read_parquet({files}, hive_partitioning = false)")
-    connection.execute(f"CREATE TEMP VIEW previous AS FROM stored WHERE NOT {_FORGOTTEN}")
+
+
+def open_previous(connection: duckdb.DuckDBPyConnection, plan: Plan) -> None:
+    """Views `previous` (of `stored` what may stay) and `kept` (of that, the parts that are taken over)."""
+    connection.execute(f"CREATE TEMP VIEW previous AS FROM stored WHERE NOT {GONE}")
     kept = ", ".join(map(literal, plan.kept)) or "NULL"
     connection.execute(f"CREATE TEMP VIEW kept AS FROM previous WHERE coalesce(origin, '') IN ({kept})")
 
@@ -147,7 +146,7 @@ def take_over_days(connection: duckdb.DuckDBPyConnection, plan: Plan, events: Pa
     connection.execute(
         "CREATE TEMP TABLE touched AS SELECT DISTINCT __event_time::DATE AS day FROM judged_interactions "
         "WHERE len(__reasons) = 0 UNION SELECT DISTINCT event_time::DATE FROM stored "
-        f"WHERE coalesce(origin, '') NOT IN ({kept}) OR {_FORGOTTEN}"
+        f"WHERE coalesce(origin, '') NOT IN ({kept}) OR {GONE}"
     )
     touched = {day.isoformat() for (day,) in connection.execute("FROM touched").fetchall()}
     for folder in sorted((plan.previous / "interactions").glob("day=*")):

@@ -13,12 +13,13 @@ import duckdb
 from components.errors import InputError
 from components.ingest import tables
 from components.ingest.derive import derived_sql
-from components.ingest.erase import erase, list_forgotten
+from components.ingest.erase import erase, list_gone
 from components.ingest.increment import (
     Plan,
     counts_by_part,
     late_sql,
     open_previous,
+    open_stored,
     rejected_before,
     take_over_days,
 )
@@ -80,7 +81,9 @@ def run(
         types = _judge_all(connection, card, raw, f"TIMESTAMPTZ '{latest.isoformat()}'")
         # Times leave DuckDB in its session's zone.
         connection.execute("SET TimeZone = 'UTC'")
-        list_forgotten(connection, forgotten)
+        if plan.before is not None:
+            open_stored(connection, plan)
+        list_gone(connection, card, forgotten, stored=plan.before is not None)
         if plan.before is not None:
             open_previous(connection, plan)
             set_aside_known(connection)
@@ -179,7 +182,10 @@ def _write(
     if card.derived:
         _open_written(connection, card, events)
         derived = derived_sql(card), tables.schema_of_items(card.derived)
-        write_days(connection, *derived, events / "items" / "derived")
+        if not write_days(connection, *derived, events / "items" / "derived"):
+            # No midnight has passed yet; readers find the columns all the same.
+            nothing = events / "items" / "derived" / "day=1970-01-01" / "part-0.parquet"
+            write_file(connection, f"FROM ({derived[0]}) LIMIT 0", derived[1], nothing)
     rejected = " UNION ALL ".join(rejected_sql(table, types[table]) for table in types)
     if plan.kept:
         rejected += f" UNION ALL {rejected_before(card, plan)}"

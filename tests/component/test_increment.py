@@ -195,6 +195,27 @@ def test_deleted_users_leave_no_trace_and_old_events_go(tmp_path):
     assert rows(events, "rejected.parquet") == []
 
 
+def test_what_is_taken_over_is_forgotten_and_grows_too_old_as_well(tmp_path):
+    shop = shop_of_two_days(tmp_path, limits={"retention_days": 2.0})
+    part(shop.clicks, "b", ("u", "y", 1.5), ("w", "x", 1.6), ("v", None, 1.0))
+    shop.ingest()
+    part(shop.clicks, "c", ("u", "x", 3.3))
+    forgotten = Forgotten(tmp_path / "forgotten.txt")
+    forgotten.add(["v"], DAY + timedelta(days=9))
+    events, _ = shop.ingest(forgotten=forgotten)
+    assert [(row["user_id"], row["item_id"]) for row in interactions_of(events)] == [("u", "y"), ("w", "x"), ("u", "x")]
+    assert rows(events, "rejected.parquet") == []
+    assert sorted(inodes(events)) == ["day=2025-03-02", "day=2025-03-04"]
+
+
+def test_a_shop_of_one_day_has_its_derived_columns_without_a_value(tmp_path):
+    shop = Shop(tmp_path)
+    shop.prices = [("x", 0.05, 1.0), ("y", 0.05, 2.0)]
+    part(shop.clicks, "a", ("u", "x", 0.1), ("u", "y", 0.2))
+    events, _ = shop.ingest()
+    assert [row["sold_2d"] for row in shop.frame(events, 0.2)[0]] == [None, None]
+
+
 def test_the_pointer_gives_the_same_key_until_the_source_changes_and_then_another(tmp_path):
     shop = shop_of_two_days(tmp_path)
     events, _ = shop.ingest()
