@@ -3,10 +3,12 @@ DATASET ?= marketplace
 SEEDS ?= 3
 NIGHTS ?= 60
 EVENTS ?= 5
-
 CANARIES ?= 2000
 BUDGET ?= fast
 ROWS ?= sasrec,sasrec_plain,sasrec_own,sasrec_features,hstu,heterrec
+
+EVENTS ?= 100000,1000000
+ROWS ?= sasrec,sasrec_plain,sasrec_features,hstu,heterrec
 PYTHON := .venv/bin/python
 export PYTHONPATH := $(CURDIR)
 export GX_ANALYTICS_ENABLED := false
@@ -16,7 +18,7 @@ export FEAST_USAGE := False
 # Every step is a process of its own: without cached bytecode each would compile its libraries again.
 unexport PYTHONDONTWRITEBYTECODE
 
-.PHONY: help setup run test serve compile check format lock bench-features-pay bench-quality bench-train bench-gpu bench-gate bench-gate-speed bench-rollout clean
+.PHONY: help setup run test serve compile check format lock bench-features bench-features-pay bench-quality bench-train bench-gpu bench-gate bench-gate-speed bench-rollout clean
 
 help:  ## list the targets
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | awk -F':.*## ' '{printf "  make %-19s %s\n", $$1, $$2}'
@@ -50,6 +52,9 @@ format: setup  ## rewrite the sources in the one format
 lock: setup  ## resolve requirements.lock anew from pyproject.toml
 	@.venv/bin/uv pip compile pyproject.toml --group train --group serve --group gateway --group dev \
 		--python-version 3.11 --no-emit-package torch -o requirements.lock
+
+bench-features: setup  ## the feature store: ingest, join against bare ASOF, materialise, reads; EVENTS=100000,1000000 RETAIL=1
+	@$(PYTHON) -m benchmarks.features --events $(EVENTS) $(if $(RETAIL),--retail)
 
 bench-features-pay: setup  ## HeterRec against item-ID-only on the marketplace and its placebo; SEEDS=3
 	@OMP_WAIT_POLICY=PASSIVE $(PYTHON) -m benchmarks.features_pay --seeds $(SEEDS)

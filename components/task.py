@@ -125,6 +125,11 @@ class Task:
             _link_tree(stored, Path(output))
             return self._finish("done", stored, manifest, key)
 
+    @property
+    def artifact(self) -> Path:
+        """Where the artifact is stored, once it was made or found."""
+        return Path(self._record.artifact)
+
     def annotate(self, **facts: Any) -> None:
         """Add facts about this run, not about the artifact, to the record."""
         self._record.notes.update(facts)

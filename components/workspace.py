@@ -46,6 +46,16 @@ def event_log(model: str) -> Path:
     return Path(os.environ.get("HETERREC_EVENT_LOG") or home() / "log") / model
 
 
+def latest_events(dataset: str) -> Path:
+    """A link to the events artifact of the latest ingest of a data set, from which the next takes over."""
+    return home() / "events" / dataset
+
+
+def forgotten(dataset: str) -> Path:
+    """The list of deleted users of a data set."""
+    return home() / "forgotten" / f"{dataset}.txt"
+
+
 def rollout_url() -> str:
     """SQLAlchemy address of the rollout table: `$HETERREC_ROLLOUT_URL`, or SQLite in the workspace."""
     return os.environ.get("HETERREC_ROLLOUT_URL") or f"sqlite:///{home() / 'rollout.db'}"

@@ -12,7 +12,20 @@ DATASETS = Path(__file__).parent / "datasets"
 Kind = Literal["categorical", "multi_categorical", "numeric", "text", "embedding"]
 Weekday = Literal["monday", "tuesday", "wednesday", "thursday", "friday", "saturday", "sunday"]
 Rate = Annotated[float, Field(ge=0, le=1)]
-RESERVED = frozenset({"user_id", "item_id", "event_id", "event_time", "created_time", "position", "basket", "split"})
+RESERVED = frozenset(
+    (
+        "user_id",
+        "item_id",
+        "event_id",
+        "event_time",
+        "created_time",
+        "position",
+        "basket",
+        "split",
+        "event_type",
+        "origin",
+    )
+)
 
 
 class CardError(ValueError):
@@ -21,6 +34,32 @@ class CardError(ValueError):
 
 class _Strict(BaseModel):
     model_config = ConfigDict(extra="forbid", frozen=True)
+
+
+class Derive(_Strict):
+    """How a feature is computed from the events instead of read from a column, anew at each midnight (UTC).
+
+    Only what was known by that midnight counts, so that a value is the same whenever it is computed:
+    `count`: events of the item in the `days` before; `repeat_rate`: the share of those whose user had one of the
+    item before; `age`: days since the item was first known; `change`: of a varying number, relative to its value
+    `days` before.
+    """
+
+    by: Literal["count", "repeat_rate", "age", "change"]
+    days: int | None = Field(default=None, gt=0)
+    events: str | None = None
+    """Count only events whose `event_type` is this (views, purchases); all where it is left out."""
+    of: str | None = None
+
+    @model_validator(mode="after")
+    def _consistent(self) -> "Derive":
+        if (self.days is None) != (self.by == "age"):
+            raise ValueError(f"derive: by {self.by} {'has no' if self.by == 'age' else 'needs'} `days`")
+        if (self.of is None) != (self.by != "change"):
+            raise ValueError("derive: `of` names the feature whose change is meant, and goes with `by: change` only")
+        if self.events is not None and self.by not in ("count", "repeat_rate"):
+            raise ValueError(f"derive: `events` chooses what is counted, which {self.by} does not")
+        return self
 
 
 class Feature(_Strict):
@@ -44,6 +83,22 @@ class Feature(_Strict):
     block_drift: float = Field(default=1.0, gt=0)
     """The same, above which it blocks."""
     dimension: int | None = Field(default=None, gt=0)
+    derive: Derive | None = None
+    """Computed and not read; such a feature is numeric and varies in time."""
+    token: bool = True
+    """Whether the model sees it; if not it is stored, validated and served all the same."""
+
+    @model_validator(mode="before")
+    @classmethod
+    def _derived_vary(cls, raw: object) -> object:
+        return {"varies_in_time": True, **raw} if isinstance(raw, dict) and raw.get("derive") is not None else raw
+
+    @property
+    def stored_in(self) -> Literal["items", "varying", "derived"]:
+        """The table of the events artifact that holds its values."""
+        if self.derive is not None:
+            return "derived"
+        return "varying" if self.varies_in_time else "items"
 
     @property
     def source_column(self) -> str:
@@ -55,6 +110,8 @@ class Feature(_Strict):
             raise ValueError(f"feature name {self.name!r} is reserved; choose another name and keep the column")
         if (self.kind == "embedding") != (self.dimension is not None):
             raise ValueError(f"feature {self.name!r}: an embedding needs `dimension`, other kinds must not have it")
+        if self.derive is not None and not (self.kind == "numeric" and self.varies_in_time and self.column is None):
+            raise ValueError(f"feature {self.name!r}: a derived feature is numeric, varies in time and has no column")
         if self.varies_in_time and self.kind not in ("numeric", "categorical"):
             raise ValueError(f"feature {self.name!r}: only numeric and categorical features may vary in time")
         if self.block_drift < self.max_drift:
@@ -71,6 +128,10 @@ class Columns(_Strict):
     item_id: str = "item_id"
     event_time: str | None = None
     position: str | None = None
+    created_time: str | None = None
+    """When a row was written down, where that may be later than when it happened."""
+    event_type: str | None = None
+    """What kind of event it is (view, purchase); derived features may count some kinds only."""
     basket: str | None = None
     quantity: str | None = None
     item_key: str = "item_id"
@@ -116,7 +177,7 @@ class Calendar(_Strict):
 
 
 class Limits(_Strict):
-    """What is acceptable before the run blocks."""
+    """What is acceptable before the run blocks, and how long anything is kept."""
 
     max_rejected_rate: Rate = 0.05
     min_interactions: int = 1
@@ -126,6 +187,8 @@ class Limits(_Strict):
     """Age of the newest event at `as_of` above which the data counts as stale."""
     max_catalogue_age_days: float | None = None
     """Age of the newest row about an item above which the catalogue counts as stale; needs item_available_at."""
+    retention_days: float | None = Field(default=None, gt=0)
+    """Age above which events are dropped, offline and online; kept for ever where it is left out."""
 
 
 class Tolerance(_Strict):
@@ -202,6 +265,14 @@ class DatasetCard(_Strict):
             raise ValueError(f"title: {self.title!r} is none of the features {names}")
         if self.source.adapter == "files" and (self.source.interactions is None or self.source.items is None):
             raise ValueError("source: the files adapter needs `interactions` and `items`")
+        changing = {feature.name for feature in self.varying if feature.kind == "numeric"}
+        for feature in self.derived:
+            derive = feature.derive
+            assert derive is not None
+            if derive.of is not None and derive.of not in changing:
+                raise ValueError(f"feature {feature.name!r}: derive.of {derive.of!r} is no varying number of this card")
+            if derive.events is not None and self.columns.event_type is None:
+                raise ValueError(f"feature {feature.name!r}: derive.events needs columns.event_type")
         if self.split.by == "time" and self.columns.event_time is None:
             raise ValueError("split: by time needs columns.event_time; order-only data splits by order")
         if self.limits.max_catalogue_age_days is not None and self.columns.item_available_at is None:
@@ -210,6 +281,21 @@ class DatasetCard(_Strict):
 
     @property
     def varying(self) -> list[Feature]:
+        """Read from the source, and with a value of its own at each moment."""
+        return [feature for feature in self.features if feature.stored_in == "varying"]
+
+    @property
+    def sourced(self) -> list[Feature]:
+        """Read from the source, and not computed."""
+        return [feature for feature in self.features if feature.derive is None]
+
+    @property
+    def derived(self) -> list[Feature]:
+        return [feature for feature in self.features if feature.stored_in == "derived"]
+
+    @property
+    def over_time(self) -> list[Feature]:
+        """Varying and derived: what every event of a history carries as it was."""
         return [feature for feature in self.features if feature.varies_in_time]
 
     @property

@@ -24,6 +24,8 @@ from feature_repo.feast_import import (
 
 ITEM_STATIC = "item_static"
 ITEM_VARYING = "item_varying"
+ITEM_DERIVED = "item_derived"
+VIEWS = {"items": ITEM_STATIC, "varying": ITEM_VARYING, "derived": ITEM_DERIVED}
 USER_HISTORY = "user_history"
 HISTORY_FIELD = "history"
 
@@ -54,8 +56,8 @@ class Definitions:
 
 
 def definitions(card: DatasetCard, *, events: Path, histories: Path) -> Definitions:
-    """Entities `item` and `user`; views `item_static`, `item_varying` (only with varying features) and
-    `user_history`; services `training` (what the offline join reads) and `serving` (what a request reads).
+    """Entities `item` and `user`; views `item_static`, `item_varying`, `item_derived` (each only where the card has
+    such features) and `user_history`; services `training` (read by the offline join) and `serving` (by a request).
 
     `events` is the events artifact, `histories` the Parquet file of user histories; Feast keeps both paths.
     Raises `CardError` for a feature name that Feast's join could not carry.
@@ -75,6 +77,8 @@ def definitions(card: DatasetCard, *, events: Path, histories: Path) -> Definiti
     if card.varying:
         # A glob and not the folder: DuckDB opens globs, Feast would ask pyarrow about a folder.
         views.append(_item_view(ITEM_VARYING, item, card.varying, events / "items" / "varying" / "*" / "*.parquet"))
+    if card.derived:
+        views.append(_item_view(ITEM_DERIVED, item, card.derived, events / "items" / "derived" / "*" / "*.parquet"))
     history = FeatureView(
         name=USER_HISTORY,
         entities=[user],
@@ -92,7 +96,7 @@ def definitions(card: DatasetCard, *, events: Path, histories: Path) -> Definiti
 
 def references(features: Sequence[Feature]) -> list[str]:
     """Feast's names of item features, e.g. `item_static:brand`."""
-    return [f"{ITEM_VARYING if feature.varies_in_time else ITEM_STATIC}:{feature.name}" for feature in features]
+    return [f"{VIEWS[feature.stored_in]}:{feature.name}" for feature in features]
 
 
 def _item_view(name: str, item: Entity, features: Sequence[Feature], path: Path) -> FeatureView:
@@ -119,4 +123,6 @@ def _source(name: str, path: Path) -> FileSource:
 def _tags(feature: Feature) -> dict[str, str]:
     """The card's facts about a feature; tags survive the registry and can be read back by a server."""
     tags = {"kind": feature.kind, "varies_in_time": str(feature.varies_in_time).lower()}
+    if not feature.token:
+        tags["token"] = "false"
     return tags if feature.dimension is None else {**tags, "dimension": str(feature.dimension)}

@@ -9,6 +9,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 
 import typeguard
+from google.protobuf.message import DecodeError
 
 os.environ.setdefault("FEAST_USAGE", "False")
 os.environ.setdefault("DO_NOT_TRACK", "1")
@@ -27,12 +28,27 @@ def _without_typeguard() -> Iterator[None]:
 with _without_typeguard():
     from feast import Entity, FeatureService, FeatureStore, FeatureView, Field, FileSource, RepoConfig, ValueType
     from feast.data_format import ParquetFormat
+    from feast.infra.key_encoding_utils import deserialize_entity_key, serialize_entity_key
+    from feast.infra.offline_stores.duckdb import DuckDBOfflineStore, DuckDBOfflineStoreConfig
+    from feast.infra.offline_stores.duckdb import _write_data_source as write_data_source
+    from feast.infra.offline_stores.offline_store import RetrievalJob, RetrievalMetadata
+    from feast.infra.offline_stores.offline_utils import infer_event_timestamp_from_entity_df
+    from feast.infra.provider import get_provider
+    from feast.on_demand_feature_view import OnDemandFeatureView
+    from feast.protos.feast.core.Registry_pb2 import Registry as RegistryProto
+    from feast.protos.feast.types.EntityKey_pb2 import EntityKey as EntityKeyProto
+    from feast.protos.feast.types.Value_pb2 import FloatList, StringList
+    from feast.protos.feast.types.Value_pb2 import Value as ValueProto
     from feast.types import Array, Bytes, Float32, Float64, String
 
 __all__ = [
     "Array",
     "Bytes",
+    "DecodeError",
+    "DuckDBOfflineStore",
+    "DuckDBOfflineStoreConfig",
     "Entity",
+    "EntityKeyProto",
     "FeatureService",
     "FeatureStore",
     "FeatureView",
@@ -40,8 +56,20 @@ __all__ = [
     "FileSource",
     "Float32",
     "Float64",
+    "FloatList",
+    "OnDemandFeatureView",
     "ParquetFormat",
+    "RegistryProto",
     "RepoConfig",
+    "RetrievalJob",
+    "RetrievalMetadata",
     "String",
+    "StringList",
+    "ValueProto",
     "ValueType",
+    "deserialize_entity_key",
+    "get_provider",
+    "infer_event_timestamp_from_entity_df",
+    "serialize_entity_key",
+    "write_data_source",
 ]

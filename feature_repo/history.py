@@ -4,11 +4,13 @@ One value and not one row an event, because a single write replaces it whole: pl
 one instant and let late writes overwrite newer ones. Columns, little-endian, after a fixed header:
 
     "UH" | schema uint8 | number of varying values uint8 | number of records uint32
-    event_time int64 each (microseconds since 1970, UTC) | event_id strings | item_id strings
+    event_time int64 each (microseconds since 1970, UTC) | position int64 each | streamed: a byte each
+    event_id strings | item_id strings
     then for each varying value: its name (a string), "n" or "s", and a column of doubles or of strings
 
 A string column is its lengths (int32 each, -1 for null), then the UTF-8 bytes. A column of doubles is a byte
 each that says whether there is a value, then the values: null stays null and never becomes NaN or 0.
+Schema 1 had neither positions nor the bytes after them; it is still read.
 """
 
 import struct
@@ -16,7 +18,7 @@ from collections.abc import Mapping, Sequence
 from itertools import pairwise
 from typing import Any, NamedTuple
 
-SCHEMA = 1
+SCHEMA = 2
 LATEST = 200
 """Records kept of a user, unless the caller says otherwise."""
 
@@ -27,12 +29,23 @@ Value = float | str | None
 
 
 class Record(NamedTuple):
-    """One event: `event_time` in microseconds since 1970 (UTC), `values` the varying features as they were."""
+    """One event: `event_time` in microseconds since 1970 (UTC), `values` the varying features as they were.
+
+    `position` orders events of one instant: the row in the source, or the event's place in the log.
+    `streamed` tells an event that only the log has told of from one that ingest accepted.
+    """
 
     event_id: str
     item_id: str
     event_time: int
     values: Mapping[str, Value]
+    position: int = 0
+    streamed: bool = False
+
+    @property
+    def order(self) -> tuple[int, int, str]:
+        """Sorts a user's events as the features step does: no two events are equal, so the order is always the same."""
+        return self.event_time, self.position, self.event_id
 
 
 def encode(records: Sequence[Record], latest: int = LATEST) -> bytes:
@@ -52,6 +65,8 @@ def encode(records: Sequence[Record], latest: int = LATEST) -> bytes:
     parts = [
         _HEADER.pack(_MAGIC, SCHEMA, len(names), len(kept)),
         struct.pack(f"<{len(kept)}q", *times),
+        struct.pack(f"<{len(kept)}q", *(record.position for record in kept)),
+        bytes(record.streamed for record in kept),
         _pack_strings([record.event_id for record in kept]),
         _pack_strings([record.item_id for record in kept]),
     ]
@@ -66,21 +81,22 @@ def decode(value: bytes) -> list[Record]:
         magic, schema, n_values, n_records = _HEADER.unpack_from(value)
     except struct.error as error:
         raise ValueError(f"history: {len(value)} bytes are too few for a header") from error
-    if magic != _MAGIC or schema != SCHEMA:
-        raise ValueError(f"history: found {magic!r} schema {schema}, expected {_MAGIC!r} schema {SCHEMA}")
+    if magic != _MAGIC or schema not in (1, SCHEMA):
+        raise ValueError(f"history: found {magic!r} schema {schema}, expected {_MAGIC!r} schema 1 to {SCHEMA}")
     reader = _Reader(value, _HEADER.size)
     try:
         times = reader.unpack("q", n_records)
+        positions = reader.unpack("q", n_records) if schema > 1 else (0,) * n_records
+        streamed = map(bool, reader.take(n_records) if schema > 1 else bytes(n_records))
         event_ids, item_ids = reader.strings(n_records), reader.strings(n_records)
         columns = {reader.strings(1)[0]: reader.values(n_records) for _ in range(n_values)}
     except struct.error as error:
         raise ValueError(f"history: the value ends early, at {len(value)} bytes") from error
     if reader.at != len(value):
         raise ValueError(f"history: {len(value) - reader.at} bytes more than the header promises")
-    return [
-        Record(event_id, item_id, time, {name: column[row] for name, column in columns.items()})
-        for row, (event_id, item_id, time) in enumerate(zip(event_ids, item_ids, times, strict=True))
-    ]
+    names = list(columns)
+    values: list[dict[str, Value]] = [dict(zip(names, row, strict=True)) for row in zip(*columns.values(), strict=True)]
+    return list(map(Record, event_ids, item_ids, times, values or [{} for _ in times], positions, streamed))
 
 
 def _pack_strings(strings: Sequence[str | None]) -> bytes:

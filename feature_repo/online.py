@@ -1,11 +1,19 @@
-"""What a request reads from the online store."""
+"""What a request reads from the online store, and how items get there."""
 
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable, Sequence
+from datetime import UTC, datetime, timedelta
 from typing import Any
 
-from feature_repo.definitions import HISTORY_FIELD, USER_HISTORY
-from feature_repo.feast_import import FeatureStore
+import pyarrow as pa
+
+from feature_repo.card import Feature, Kind
+from feature_repo.definitions import HISTORY_FIELD, USER_HISTORY, VIEWS
+from feature_repo.faults import telling
+from feature_repo.feast_import import EntityKeyProto, FeatureStore, FloatList, StringList, ValueProto, get_provider
 from feature_repo.history import Record, decode
+
+_ITEMS_AT_ONCE = 20_000
+_EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 
 
 def user_history(store: FeatureStore, user_id: str) -> list[Record]:
@@ -21,7 +29,71 @@ def user_histories(store: FeatureStore, user_ids: Iterable[str]) -> dict[str, li
     return {user: decode(value) if value else [] for user, value in zip(users, values, strict=True)}
 
 
+def as_request(records: Iterable[Record]) -> list[dict[str, Any]]:
+    """The `history` of a request (docs/contracts.md, "archive") from the records of the online store."""
+    return [
+        {
+            "item_id": record.item_id,
+            "event_time": (_EPOCH + timedelta(microseconds=record.event_time)).isoformat(),
+            "features": dict(record.values),
+        }
+        for record in records
+    ]
+
+
+def write_items(store: FeatureStore, features: Sequence[Feature], items: pa.Table, moment: datetime) -> None:
+    """Write each item's `features` (columns of `items`, beside `item_id`) online; they replace what was there.
+
+    A missing value is written as such: a store that was handed a frame gives '' or NaN in its place (FACTS). `moment`
+    is when this is written, and later than any write before: Redis drops, without a word, what is not.
+    """
+    provider = get_provider(store.config)
+    by_view: dict[str, list[Feature]] = {}
+    for feature in features:
+        by_view.setdefault(VIEWS[feature.stored_in], []).append(feature)
+    for batch in items.to_batches(max_chunksize=_ITEMS_AT_ONCE):
+        keys = [
+            EntityKeyProto(join_keys=["item_id"], entity_values=[ValueProto(string_val=item)])
+            for item in batch.column("item_id").to_pylist()
+        ]
+        for name, of_view in by_view.items():
+            columns = [map(_VALUE[feature.kind], batch.column(feature.name).to_pylist()) for feature in of_view]
+            names = [feature.name for feature in of_view]
+            rows: list[Any] = [
+                (key, dict(zip(names, values, strict=True)), moment, moment)
+                for key, *values in zip(keys, *columns, strict=True)
+            ]
+            with telling(store.config.project, "Items are written in part; materialise again, it replaces them all."):
+                provider.online_write_batch(store.config, store.get_feature_view(name), rows, None)
+
+
+def _text(value: str | None) -> ValueProto:
+    return ValueProto() if value is None else ValueProto(string_val=value)
+
+
+def _number(value: float | None) -> ValueProto:
+    return ValueProto() if value is None else ValueProto(double_val=value)
+
+
+def _texts(value: list[str] | None) -> ValueProto:
+    return ValueProto() if value is None else ValueProto(string_list_val=StringList(val=value))
+
+
+def _vector(value: list[float] | None) -> ValueProto:
+    return ValueProto() if value is None else ValueProto(float_list_val=FloatList(val=value))
+
+
+_VALUE: dict[Kind, Callable[[Any], ValueProto]] = {
+    "categorical": _text,
+    "multi_categorical": _texts,
+    "numeric": _number,
+    "text": _text,
+    "embedding": _vector,
+}
+
+
 def online(store: FeatureStore, references: list[str], rows: list[dict[str, str]]) -> dict[str, list[Any]]:
-    """Feast's online read as columns, in the order of `rows`; unknown keys give None."""
-    columns: dict[str, list[Any]] = store.get_online_features(features=references, entity_rows=rows).to_dict()
+    """Feast's online read as columns, in the order of `rows`; unknown keys give None. Raises `Unavailable`."""
+    with telling(store.config.project, "Nothing was read; the caller decides what to answer without it."):
+        columns: dict[str, list[Any]] = store.get_online_features(features=references, entity_rows=rows).to_dict()
     return columns

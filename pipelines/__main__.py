@@ -1,4 +1,4 @@
-"""The command line of the pipelines: `python -m pipelines run|ask|rollout|compile|status|lineage`."""
+"""The command line of the pipelines; `python -m pipelines --help` lists its commands."""
 
 import argparse
 import sys
@@ -15,7 +15,9 @@ from rich.console import Console
 from components import workspace
 from components.errors import InputError
 from components.task import read_records
-from feature_repo.card import CardError, DatasetCard, load_card
+from feature_repo.card import CardError, load_card
+from pipelines import data_commands
+from pipelines.data_commands import moment, with_options
 
 if TYPE_CHECKING:
     from heterrec.recipes import TrainConfig
@@ -41,14 +43,14 @@ def _run(options: argparse.Namespace) -> int:
     from pipelines import local
     from pipelines.lock import run_lock
 
-    card = _with_options(load_card(options.dataset), options.option)
+    card = with_options(load_card(options.dataset), options.option)
     recipe = _recipe(options.recipe, options)
     baseline = _recipe(options.baseline, options)
     if options.warm_start:
         recipe = warm(recipe)
     if options.shuffle_targets:
         recipe = replace(recipe, shuffle_targets=True)
-    as_of = _moment(options.as_of)
+    as_of = moment(options.as_of)
     run_id = f"{card.name}-{datetime.now(UTC):%Y%m%dT%H%M%S}"
     started = time.monotonic()
     console.print(f"run {run_id}  (workspace {workspace.home()})")
@@ -168,29 +170,6 @@ def _recipe(name: str, options: argparse.Namespace) -> "TrainConfig":
         raise InputError(str(error)) from error
 
 
-def _with_options(card: DatasetCard, settings: list[str]) -> DatasetCard:
-    """The card with `source.options` overridden by NAME=VALUE settings (YAML values)."""
-    import yaml
-
-    changed = dict(card.source.options)
-    for setting in settings:
-        name, found, value = setting.partition("=")
-        if not found:
-            raise InputError(f"--option {setting!r}: expected NAME=VALUE, e.g. --option days=30")
-        changed[name] = yaml.safe_load(value)
-    return card.model_copy(update={"source": card.source.model_copy(update={"options": changed})})
-
-
-def _moment(text: str) -> str:
-    if not text:
-        return ""
-    try:
-        moment = datetime.fromisoformat(text)
-    except ValueError:
-        raise InputError(f"--as-of {text!r}: expected an ISO 8601 time such as 2026-01-31T00:00:00+00:00") from None
-    return (moment if moment.tzinfo else moment.replace(tzinfo=UTC)).astimezone(UTC).isoformat()
-
-
 def _plain(text: str) -> str:
     from rich.markup import escape
 
@@ -208,7 +187,7 @@ def _parser() -> argparse.ArgumentParser:
     run.add_argument("--baseline", default="sasrec", help="what it is measured against (default: %(default)s)")
     run.add_argument("--budget", choices=("fast", "full"), default="fast", help="fast: minutes on two cores")
     run.add_argument("--seed", type=int, default=0)
-    run.add_argument("--as-of", default="", help="train as of this moment, ISO 8601 (default: the newest event)")
+    run.add_argument("--as-of", default="", help="train as of this day or moment, ISO 8601 (default: the newest event)")
     run.add_argument("--option", action="append", default=[], metavar="NAME=VALUE", help="override a source option")
     run.add_argument("--warm-start", action="store_true", help="begin with the champion's weights, on half the budget")
     run.add_argument(
@@ -243,6 +222,7 @@ def _parser() -> argparse.ArgumentParser:
     lineage.add_argument("model", nargs="?", default="marketplace")
     lineage.add_argument("version", nargs="?")
     lineage.set_defaults(command=_lineage)
+    data_commands.add_to(commands)
     return parser
 
 

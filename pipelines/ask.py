@@ -1,6 +1,5 @@
 """Asks the champion for recommendations the way a shop would: history from the online store, answer from TorchServe."""
 
-from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
@@ -36,7 +35,7 @@ def ask(card: DatasetCard, *, user_id: str | None, k: int = 5) -> tuple[dict[str
 
 def online_request(card: DatasetCard, user_id: str | None, *, k: int) -> dict[str, Any]:
     """A request of docs/contracts.md whose history is what Feast's online store holds of the user."""
-    from feature_repo.online import user_history
+    from feature_repo.online import as_request, user_history
     from feature_repo.store import connect
 
     user_id = user_id or recent_user(card)
@@ -44,14 +43,7 @@ def online_request(card: DatasetCard, user_id: str | None, *, k: int) -> dict[st
     records = user_history(store, user_id)
     if not records:
         raise InputError(f"user {user_id!r}: not in the online store of {card.name}. Give a user of the data.")
-    history = [
-        {
-            "item_id": record.item_id,
-            "event_time": datetime.fromtimestamp(record.event_time / 1e6, UTC).isoformat(),
-            "features": dict(record.values),
-        }
-        for record in records
-    ]
+    history = as_request(records)
     return {"user_id": user_id, "history": history, "k": k, "exclude_seen": not card.repeats}
 
 

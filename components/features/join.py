@@ -1,10 +1,16 @@
-"""The point-in-time join: `FeatureStore.get_historical_features`, asked in portions that fit in memory."""
+"""The point-in-time join: `FeatureStore.get_historical_features`, asked in portions that fit in memory.
 
+A value joins the events from the moment on at which it counted and was known: what was written down late joins no
+earlier event, so that the same day gives the same frame whenever it is made.
+"""
+
+from collections.abc import Iterator, Sequence
 from datetime import datetime
 from typing import TYPE_CHECKING
 
 import pyarrow as pa
 
+from components.features.splits import ORDER
 from components.features.tables import ARROW, TIME
 from feature_repo.card import DatasetCard, Feature
 
@@ -12,32 +18,39 @@ if TYPE_CHECKING:
     from duckdb import DuckDBPyConnection
     from feast import FeatureStore
 
-# Feast pairs every asked (item, time) with all earlier rows of that item before it keeps the latest one.
-PAIRS_AT_ONCE = 3_000_000
+EVENTS_AT_ONCE = 4_000_000
+"""Events whose joined rows are held in memory together; all events of a user are asked at once."""
 
 
-def values_at_events(card: DatasetCard, store: "FeatureStore", db: "DuckDBPyConnection") -> None:
-    """Fill the table `joined` (item_id, event_time, one column a varying feature) for every pair in `events`.
-
-    Each pair is asked once however many users share it: Feast identifies a row by its key and time.
-    """
-    columns = ", ".join(f'"{feature.name}" {_sql_type(feature)}' for feature in card.varying)
-    db.execute(f"CREATE TABLE joined (item_id VARCHAR, event_time TIMESTAMPTZ, {columns})")
-    db.execute(f"""
-        CREATE TABLE asked AS
-        WITH pairs AS (SELECT DISTINCT item_id, event_time FROM events),
-        changes AS (SELECT item_id, count(*) AS n FROM varying GROUP BY item_id)
-        SELECT item_id, event_time,
-               (sum(coalesce(n, 0) + 1) OVER (ORDER BY item_id, event_time) // {PAIRS_AT_ONCE})::INT AS portion
-        FROM pairs LEFT JOIN changes USING (item_id)
-    """)
-    names = [feature.name for feature in card.varying]
-    for (portion,) in db.execute("SELECT DISTINCT portion FROM asked ORDER BY portion").fetchall():
-        asked = db.execute(f"SELECT item_id, event_time FROM asked WHERE portion = {portion}").to_arrow_table()
-        found = historical(store, asked, card.varying)
-        db.register("found", found.select(["item_id", "event_time", *names]))
-        db.execute("INSERT INTO joined SELECT * FROM found")
+def joined_events(
+    card: DatasetCard, store: "FeatureStore", db: "DuckDBPyConnection", schema: pa.Schema
+) -> Iterator[pa.RecordBatch]:
+    """The rows of the table `events` with every feature that varies in time as it was, sorted by user and order."""
+    columns = ", ".join(f'"{name}"' for name in schema.names)
+    order = "" if card.over_time else f"ORDER BY user_id, {ORDER}"
+    for first, last in _portions(db):
+        asked = db.execute(
+            f"SELECT * FROM events WHERE user_id BETWEEN $1 AND $2 {order}", [first, last]
+        ).to_arrow_table()
+        if not card.over_time:
+            yield from asked.select(schema.names).cast(schema).to_batches()
+            continue
+        db.register("found", historical(store, asked, card.over_time))
+        rows = db.execute(f"SELECT {columns} FROM found ORDER BY user_id, {ORDER}").to_arrow_table()
         db.unregister("found")
+        assert rows.num_rows == asked.num_rows, "the join gives one row an event"
+        yield from rows.cast(schema).to_batches()
+
+
+def _portions(db: "DuckDBPyConnection") -> list[tuple[str, str]]:
+    """First and last user of each portion."""
+    found: list[tuple[str, str]] = db.execute(f"""
+        SELECT min(user_id), max(user_id) FROM (
+            SELECT user_id, (sum(n) OVER (ORDER BY user_id)) // {EVENTS_AT_ONCE} AS portion
+            FROM (SELECT user_id, count(*) AS n FROM events GROUP BY user_id)
+        ) GROUP BY portion ORDER BY 1
+    """).fetchall()
+    return found
 
 
 def catalogue(card: DatasetCard, store: "FeatureStore", db: "DuckDBPyConnection", as_of: datetime) -> pa.Table:
@@ -60,19 +73,20 @@ def catalogue(card: DatasetCard, store: "FeatureStore", db: "DuckDBPyConnection"
     return pa.table(columns, names=schema.names).cast(schema)
 
 
-def historical(store: "FeatureStore", asked: pa.Table, features: list[Feature]) -> pa.Table:
-    """`asked` (item_id, event_time) with each feature's latest value available at that time, by Feast."""
+def historical(store: "FeatureStore", asked: pa.Table, features: Sequence[Feature]) -> pa.Table:
+    """`asked` (item_id, event_time and whatever else) with each feature's latest value known at that time, by Feast."""
+    from feature_repo.asof_store import AsofOfflineStoreConfig
     from feature_repo.definitions import references
     from feature_repo.store import quiet
 
     wanted = references(features)
     if not wanted:
         return asked
-    frame = asked.rename_columns({"event_time": "event_timestamp"}).to_pandas()
+    asked = asked.rename_columns({"event_time": "event_timestamp"})
+    ours = isinstance(store.config.offline_store, AsofOfflineStoreConfig)
     with quiet():
-        found = store.get_historical_features(entity_df=frame, features=wanted).to_arrow()
+        job = store.get_historical_features(
+            entity_df=asked if ours else asked.to_pandas(), features=wanted, filter_by_created_timestamp=True
+        )
+        found = job.to_arrow()
     return found.rename_columns({"event_timestamp": "event_time"})
-
-
-def _sql_type(feature: Feature) -> str:
-    return "DOUBLE" if feature.kind == "numeric" else "VARCHAR"

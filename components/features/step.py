@@ -9,13 +9,14 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from components.errors import InputError
-from components.features.join import catalogue, values_at_events
-from components.features.splits import ORDER, ordered_events
+from components.features.join import catalogue, joined_events
+from components.features.splits import ordered_events
 from components.features.tables import ARROW, TIME, open_events, read_as_of
 from feature_repo.card import DatasetCard
 
 if TYPE_CHECKING:
     from duckdb import DuckDBPyConnection
+    from feast import FeatureStore
 
 
 def run(*, card: DatasetCard, events: Path, facts: Path, feast_root: Path, sequences: Path) -> dict[str, Any]:
@@ -37,13 +38,11 @@ def run(*, card: DatasetCard, events: Path, facts: Path, feast_root: Path, seque
         clock.lap("splits")
         store = open_store(card, events, feast_root)
         clock.lap("feast apply")
-        if card.varying:
-            values_at_events(card, store, db)
+        _write_events(card, store, db, sequences / "events.parquet")
         clock.lap("point-in-time join")
         items = catalogue(card, store, db, as_of)
         clock.lap("catalogue")
         pq.write_table(items, sequences / "catalogue.parquet", compression="zstd")
-        pq.write_table(_events(card, db), sequences / "events.parquet", compression="zstd")
         report = _report(db, items.num_rows)
         clock.lap("writing")
     (sequences / "features.json").write_text(json.dumps(_description(card, as_of.isoformat()), indent=1))
@@ -51,7 +50,7 @@ def run(*, card: DatasetCard, events: Path, facts: Path, feast_root: Path, seque
     return {**report, "seconds": clock.seconds}
 
 
-def _events(card: DatasetCard, db: "DuckDBPyConnection") -> pa.Table:
+def _write_events(card: DatasetCard, store: "FeatureStore", db: "DuckDBPyConnection", path: Path) -> None:
     schema = pa.schema(
         [
             ("event_id", pa.string()),
@@ -61,22 +60,26 @@ def _events(card: DatasetCard, db: "DuckDBPyConnection") -> pa.Table:
             ("position", pa.int64()),
             ("basket", pa.int64()),
             ("split", pa.string()),
-            *((feature.name, ARROW[feature.kind]) for feature in card.varying),
+            *((feature.name, ARROW[feature.kind]) for feature in card.over_time),
         ]
     )
-    columns = ", ".join(f'"{name}"' for name in schema.names)
-    joined = "JOIN joined USING (item_id, event_time)" if card.varying else ""
-    rows = db.execute(f"SELECT {columns} FROM events {joined} ORDER BY user_id, {ORDER}").to_arrow_table().cast(schema)
-    assert rows.num_rows == _one(db, "SELECT count(*) FROM events"), "the join gives one row an event"
-    return rows
+    with pq.ParquetWriter(path, schema, compression="zstd") as writer:
+        for batch in joined_events(card, store, db, schema):
+            writer.write_batch(batch)
 
 
 def _description(card: DatasetCard, as_of: str) -> dict[str, Any]:
-    features = [
-        {"name": f.name, "kind": f.kind, "varies_in_time": f.varies_in_time, "dimension": f.dimension}
-        for f in card.features
-    ]
-    return {"features": features, "repeats": card.repeats, "title": card.title, "as_of": as_of, "dataset": card.name}
+    """`features` are the model's tokens; what is stored and served beside them is `others`."""
+    features, others = (
+        [
+            {"name": f.name, "kind": f.kind, "varies_in_time": f.varies_in_time, "dimension": f.dimension}
+            for f in card.features
+            if f.token == token
+        ]
+        for token in (True, False)
+    )
+    facts = {"repeats": card.repeats, "title": card.title, "as_of": as_of, "dataset": card.name}
+    return {"features": features, "others": others, **facts}
 
 
 def _report(db: "DuckDBPyConnection", items: int) -> dict[str, Any]:

@@ -29,7 +29,14 @@ ARROW: dict[Kind, pa.DataType] = {
 """Column type of each feature kind, docs/contracts.md "The card"."""
 
 _KEYS = {"item_id": pa.string(), "event_time": TIME, "created_time": TIME}
-_EVENT = {"event_id": pa.string(), "user_id": pa.string(), **_KEYS, "position": pa.int64(), "basket": pa.string()}
+_EVENT = {
+    "event_id": pa.string(),
+    "user_id": pa.string(),
+    **_KEYS,
+    "position": pa.int64(),
+    "basket": pa.string(),
+    "event_type": pa.string(),
+}
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -46,7 +53,7 @@ class Table:
 
 def tables(card: DatasetCard) -> list[Table]:
     """The tables that `card` asks for, with the columns the contract gives them."""
-    observed = [feature for feature in card.features if feature.table == "interactions"]
+    observed = [feature for feature in card.sourced if feature.table == "interactions"]
     found = [
         Table(name="interactions", files="interactions/day=*/*.parquet", columns={**_EVENT, **_columns(observed)}),
         Table(name="items", files="items/static.parquet", columns={**_KEYS, **_columns(card.static)}),
@@ -54,6 +61,9 @@ def tables(card: DatasetCard) -> list[Table]:
     if card.varying:
         columns = {**_KEYS, **_columns(card.varying)}
         found.append(Table(name="varying", files="items/varying/day=*/*.parquet", columns=columns))
+    if card.derived:
+        columns = {**_KEYS, **_columns(card.derived)}
+        found.append(Table(name="derived", files="items/derived/day=*/*.parquet", columns=columns))
     return found
 
 
@@ -94,9 +104,9 @@ def read_as_of(facts: Path) -> datetime:
 
 @contextmanager
 def open_events(card: DatasetCard, events: Path, as_of: datetime) -> Iterator["DuckDBPyConnection"]:
-    """A DuckDB connection with views `interactions`, `items` and (with varying features) `varying`.
+    """A DuckDB connection with views `interactions`, `items`, `varying` and `derived` (where the card has such).
 
-    Only rows with event_time <= `as_of` are visible. Raises `InputError` where columns are missing.
+    Only what had happened and was known by `as_of` is visible. Raises `InputError` where columns are missing.
     """
     import duckdb
 
@@ -113,7 +123,7 @@ def open_events(card: DatasetCard, events: Path, as_of: datetime) -> Iterator["D
             )
             db.execute(
                 f"CREATE VIEW {table.name} AS SELECT {columns} FROM {table.name}_all "
-                f"WHERE event_time <= TIMESTAMPTZ '{as_of.isoformat()}'"
+                f"WHERE greatest(event_time, created_time) <= TIMESTAMPTZ '{as_of.isoformat()}'"
             )
         yield db
 

@@ -19,11 +19,13 @@ def keep(connection: duckdb.DuckDBPyConnection, table: str, rows: duckdb.DuckDBP
         connection.execute(
             f"CREATE TEMP TABLE raw_{table} AS SELECT row_number() OVER () - 1 AS __row, * FROM source_{table}"
         )
+        if "__origin" not in rows.columns:
+            connection.execute(f"ALTER TABLE raw_{table} ADD COLUMN __origin VARCHAR")
     except duckdb.Error as error:
         raise unreadable(f"table {table}", error) from error
     _keep_lines(connection, table)
     described = connection.execute(f"DESCRIBE raw_{table}").fetchall()
-    return {name: kind for name, kind, *_ in described if name != "__row"}
+    return {name: kind for name, kind, *_ in described if name not in ("__row", "__origin")}
 
 
 def _keep_lines(connection: duckdb.DuckDBPyConnection, table: str) -> None:
@@ -137,6 +139,22 @@ def _agree(connection: duckdb.DuckDBPyConnection, table: str, column: Column, wh
         )
 
 
+def number_each_part(connection: duckdb.DuckDBPyConnection, table: str) -> None:
+    """Let rows count from 0 in each part of the source (`__origin`), so that a new part renumbers no other."""
+    connection.execute(
+        f"UPDATE judged_{table} j SET __row = j.__row - f.first FROM (SELECT __origin, min(__row) AS first "
+        f"FROM judged_{table} WHERE __origin IS NOT NULL GROUP BY __origin) f WHERE j.__origin = f.__origin"
+    )
+
+
+def set_aside_known(connection: duckdb.DuckDBPyConnection) -> None:
+    """Give `duplicate_event` to each new interaction that a part which is taken over (view `kept`) has already."""
+    connection.execute(
+        "UPDATE judged_interactions SET __reasons = ['duplicate_event'] WHERE len(__reasons) = 0 "
+        "AND (__user_id, __item_id, __event_time) IN (SELECT (user_id, item_id, event_time) FROM kept)"
+    )
+
+
 def reasons_of(connection: duckdb.DuckDBPyConnection, table: str) -> dict[str, int]:
     """Rows by reason, most frequent first; a row counts for each of its reasons."""
     return dict(
@@ -161,8 +179,8 @@ def rejected_sql(table: str, types: dict[str, str]) -> str:
     """Query of the rows set aside, as docs/contracts.md has them."""
     record = ", ".join(f"{quoted(name)} := {quoted(name)}" for name in types)
     return (
-        f'SELECT {literal(table)} AS "table", __row AS row, __reasons AS reasons, '
+        f'SELECT {literal(table)} AS "table", __origin AS origin, __row AS row, __reasons AS reasons, '
         f"to_json(struct_pack({record}))::VARCHAR AS record FROM judged_{table} WHERE len(__reasons) > 0 "
-        f"UNION ALL SELECT {literal(table)}, __row, [{literal(MALFORMED_LINE)}], "
+        f"UNION ALL SELECT {literal(table)}, NULL, __row, [{literal(MALFORMED_LINE)}], "
         f"to_json(struct_pack(line := line))::VARCHAR FROM lines_{table}"
     )

@@ -4,7 +4,7 @@ A value that cannot be read makes its row bad; a column none of whose values can
 never be, contradicts the card and is an `InputError`.
 """
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 from components.errors import InputError
 from feature_repo.card import DatasetCard, Feature, Kind
@@ -86,6 +86,14 @@ def time(name: str, column: str, kind: str, *, zone: str, latest: str) -> Column
         unreadable={"malformed_time": f"{given} IS NOT NULL AND NOT coalesce(isfinite({value}), false)"},
         unacceptable=bad,
     )
+
+
+def _written_down(column: Column) -> Column:
+    """A moment that may be missing, with reasons of its own."""
+    bad = {reason: test for reason, test in column.unacceptable.items() if reason != "missing_time"}
+    named = [{reason.replace("time", "created_time", 1): test for reason, test in tests.items()}
+             for tests in (column.unreadable, bad)]  # fmt: skip
+    return replace(column, unreadable=named[0], unacceptable=named[1])
 
 
 def order(column: str, kind: str) -> Column:
@@ -234,11 +242,16 @@ def columns_of_interactions(
     else:
         assert names.position is not None
         found.append(order(names.position, types[names.position]))
+    if names.created_time is not None:
+        kind, zone = types[names.created_time], card.source.timezone
+        found.append(_written_down(time("created_time", names.created_time, kind, zone=zone, latest=latest)))
+    if names.event_type is not None:
+        found.append(key("event_type", names.event_type, types[names.event_type], reason=None))
     if names.basket is not None:
         found.append(key("basket", names.basket, types[names.basket], reason=None))
     if names.quantity is not None:
         found.append(quantity(names.quantity, types[names.quantity]))
-    read = [spec for spec in card.features if all_features or spec.table == "interactions"]
+    read = [spec for spec in card.sourced if all_features or spec.table == "interactions"]
     return found + [feature(spec, types[spec.source_column]) for spec in read]
 
 
@@ -248,4 +261,4 @@ def columns_of_items(card: DatasetCard, types: dict[str, str], *, latest: str) -
     found = [key("item_id", names.item_key, types[names.item_key], reason="missing_item")]
     if (column := names.item_available_at) is not None:
         found.append(time("event_time", column, types[column], zone=card.source.timezone, latest=latest))
-    return found + [feature(spec, types[spec.source_column]) for spec in card.features if spec.table == "items"]
+    return found + [feature(spec, types[spec.source_column]) for spec in card.sourced if spec.table == "items"]

@@ -3,6 +3,7 @@
 import csv
 import gzip
 import os
+from collections.abc import Collection
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Protocol
@@ -34,13 +35,21 @@ class Raw:
 
 
 class Source(Protocol):
-    """An adapter: a module with these two functions."""
+    """An adapter: a module with these three functions."""
 
-    def load(self, card: DatasetCard, connection: duckdb.DuckDBPyConnection) -> Raw:
-        """The raw tables. Raises `InputError` where they cannot be had."""
+    def load(self, card: DatasetCard, connection: duckdb.DuckDBPyConnection, only: Collection[str] | None) -> Raw:
+        """The raw tables; of the interactions only the parts `only`, where they are named and the source has parts.
 
-    def content(self, card: DatasetCard) -> Any:
-        """JSON value that changes whenever the tables do."""
+        A source of several parts names each row's part in a column `__origin`, and has an items table.
+        Raises `InputError` where they cannot be had.
+        """
+
+    def content(self, card: DatasetCard) -> dict[str, Any]:
+        """For each part of the interactions a JSON value that changes whenever its rows do; what is no row's
+        part (the items) under the name "". A source without parts has that one name only."""
+
+    def identity(self, card: DatasetCard) -> Any:
+        """JSON value that stays the same as long as it is the same source, though it grows."""
 
 
 def locate(path: Path | None, *, field: str, card: DatasetCard, address: str) -> Path:
@@ -76,6 +85,11 @@ def read(path: Path, connection: duckdb.DuckDBPyConnection, *, table: str) -> du
     raise InputError(f"{path}: cannot tell the format from its name. Expected .parquet, .csv, .csv.gz or .tsv.")
 
 
+def where(card: DatasetCard) -> Any:
+    """The identity of a source of files: what they are called, wherever they lie."""
+    return [path.name for path in (card.source.interactions, card.source.items) if path is not None]
+
+
 def unreadable(path: Path | str, error: Exception) -> InputError:
     first = str(error).splitlines()[0]
     return InputError(f"{path}: cannot be read: {first} Expected a whole Parquet file, or a UTF-8 CSV with a header.")
@@ -95,12 +109,9 @@ def _read_csv(path: Path, connection: duckdb.DuckDBPyConnection, table: str) -> 
 def _header(path: Path) -> tuple[str, list[str]]:
     """Separator and column names."""
     try:
-        with (
-            gzip.open(path, "rt", encoding="utf-8-sig")
-            if path.suffix == ".gz"
-            else path.open(encoding="utf-8-sig") as file
-        ):
-            line = file.readline()
+        # As bytes: a bad one further down is the matter of its own line.
+        with gzip.open(path) if path.suffix == ".gz" else path.open("rb") as file:
+            line = file.readline().decode("utf-8-sig")
     except (OSError, UnicodeDecodeError) as error:
         raise unreadable(path, error) from error
     if not line.strip():

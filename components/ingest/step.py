@@ -1,6 +1,7 @@
 """Ingest: the source becomes day partitions; what cannot be used is set aside with every reason that holds."""
 
 import json
+from collections import Counter
 from collections.abc import Callable
 from datetime import UTC, datetime
 from pathlib import Path
@@ -11,13 +12,34 @@ import duckdb
 
 from components.errors import InputError
 from components.ingest import tables
-from components.ingest.judge import counts_of, judge, keep, reasons_of, rejected_sql, require
+from components.ingest.derive import derived_sql
+from components.ingest.erase import erase, list_gone
+from components.ingest.increment import (
+    Plan,
+    counts_by_part,
+    late_sql,
+    open_previous,
+    open_stored,
+    rejected_before,
+    take_over_days,
+)
+from components.ingest.judge import (
+    counts_of,
+    judge,
+    keep,
+    number_each_part,
+    reasons_of,
+    rejected_sql,
+    require,
+    set_aside_known,
+)
 from components.ingest.parse import columns_of_interactions, columns_of_items, literal
 from components.ingest.source import Raw, Source
 from components.ingest.sources import amazon_beauty, files, marketplace, online_retail
 from components.ingest.write import write_days, write_file
 from components.manifest import digest_json
 from feature_repo.card import DatasetCard
+from feature_repo.forgotten import Forgotten
 
 SOURCES: dict[str, Source] = {
     "marketplace": marketplace,
@@ -33,27 +55,44 @@ def run(
     card: DatasetCard,
     events: Path,
     as_of: datetime | None = None,
+    previous: Path | None = None,
+    forgotten: Forgotten | None = None,
     progress: Callable[[str], None] | None = None,
 ) -> dict[str, Any]:
     """Write the `events` artifact of docs/contracts.md, all but its manifest, and return its report.
 
     A time later than now is bad (later than `as_of`, where that is later still); what lies between `as_of` and now
-    is good data, which the steps after this one leave out. `progress` is told what is being done, in words.
-    Raises `InputError` where the source is missing or contradicts the card.
+    is good data, which the steps after this one leave out. From `previous`, an events artifact of the same card, what
+    is unchanged is taken over. Users in `forgotten` and events beyond the card's retention leave no trace.
+    `progress` is told what is being done, in words. Raises `InputError` where the source is missing or contradicts
+    the card.
     """
     tell = progress or (lambda what: None)
+    source = SOURCES[card.source.adapter]
     latest = max(datetime.now(UTC), as_of or datetime.min.replace(tzinfo=UTC))
+    parts = {name: digest_json(content) for name, content in source.content(card).items()}
+    plan = Plan.make(card, source.identity(card), parts, previous, as_of)
     with TemporaryDirectory(prefix="duckdb-") as spill, duckdb.connect() as connection:
         connection.execute(f"SET memory_limit = '{MEMORY}'; SET temp_directory = {literal(spill)}")
+        connection.execute("SET asof_loop_join_threshold = 0")  # row counts are guesses here, see asof_store
         _set_zone(connection, card)
         tell(f"reading {card.name}")
-        raw = SOURCES[card.source.adapter].load(card, connection)
+        raw = source.load(card, connection, plan.read)
         types = _judge_all(connection, card, raw, f"TIMESTAMPTZ '{latest.isoformat()}'")
         # Times leave DuckDB in its session's zone.
         connection.execute("SET TimeZone = 'UTC'")
+        if plan.before is not None:
+            open_stored(connection, plan)
+        list_gone(connection, card, forgotten, stored=plan.before is not None)
+        if plan.before is not None:
+            open_previous(connection, plan)
+            set_aside_known(connection)
+        gone = erase(connection, card)
         tell("writing day partitions")
-        _write(connection, card, raw, types, events)
-        report = _report(connection, card, raw)
+        _write(connection, card, raw, types, plan, events)
+        counts = counts_by_part(connection, plan)
+        report = {**_report(connection, card, raw, counts), **gone}
+    plan.increment(report["last_event"], counts).write(events)
     (events / "report.json").write_text(json.dumps(report, indent=1))
     return report
 
@@ -79,8 +118,8 @@ def _judge_all(
     """Make `judged_interactions` and, where the source has one, `judged_items`; returns the raw columns' types."""
     names, where = card.columns, f"interactions of card {card.name!r}"
     types = {"interactions": keep(connection, "interactions", raw.interactions)}
-    features = [(f"feature {spec.name}", spec.source_column, spec.table) for spec in card.features]
-    optional = ("event_time", "position", "basket", "quantity")
+    features = [(f"feature {spec.name}", spec.source_column, spec.table) for spec in card.sourced]
+    optional = ("event_time", "created_time", "event_type", "position", "basket", "quantity")
     needed = [("columns.user_id", names.user_id), ("columns.item_id", names.item_id)]
     needed += [(f"columns.{name}", column) for name in optional if (column := getattr(names, name)) is not None]
     needed += [(name, column) for name, column, table in features if raw.items is None or table == "interactions"]
@@ -112,28 +151,66 @@ def _judge_all(
             duplicate="duplicate_item",
             where=where,
         )
+    for table in types:
+        number_each_part(connection, table)
     return types
 
 
 def _write(
-    connection: duckdb.DuckDBPyConnection, card: DatasetCard, raw: Raw, types: dict[str, dict[str, str]], events: Path
+    connection: duckdb.DuckDBPyConnection,
+    card: DatasetCard,
+    raw: Raw,
+    types: dict[str, dict[str, str]],
+    plan: Plan,
+    events: Path,
 ) -> None:
     has_items = raw.items is not None
-    tables.accept(connection, card, has_items=has_items)
-    interactions = tables.interactions_sql(card), tables.schema_of_interactions(card)
+    assert has_items or not plan.kept, "a source of several parts has an items table"
+    late = late_sql(connection, plan)
+    tables.accept(connection, card, has_items=has_items, late=late, kept=bool(plan.kept))
+    only = take_over_days(connection, plan, events)
+    interactions = tables.interactions_sql(only=only, card=card), tables.schema_of_interactions(card)
     write_days(connection, *interactions, events / "interactions")
-    static = tables.changes_sql("known_items", card.static), tables.schema_of_items(card.static)
+    before = {"late": late, "before": str(plan.previous / "items" / "static.parquet") if plan.previous else ""}
+    static = tables.changes_sql("known_items", card.static, **before), tables.schema_of_items(card.static)
     write_file(connection, *static, events / "items" / "static.parquet")
     if card.varying:
         tables.merge_varying(connection, card, has_items=has_items)
-        varying = tables.changes_sql("known_values", card.varying), tables.schema_of_items(card.varying)
+        before["before"] = str(plan.previous / "items" / "varying" / "*" / "*.parquet") if plan.previous else ""
+        varying = tables.changes_sql("known_values", card.varying, **before), tables.schema_of_items(card.varying)
         write_days(connection, *varying, events / "items" / "varying")
+    if card.derived:
+        _open_written(connection, card, events)
+        derived = derived_sql(card), tables.schema_of_items(card.derived)
+        if not write_days(connection, *derived, events / "items" / "derived"):
+            # No midnight has passed yet; readers find the columns all the same.
+            nothing = events / "items" / "derived" / "day=1970-01-01" / "part-0.parquet"
+            write_file(connection, f"FROM ({derived[0]}) LIMIT 0", derived[1], nothing)
     rejected = " UNION ALL ".join(rejected_sql(table, types[table]) for table in types)
-    write_file(connection, f"{rejected} ORDER BY 1, 2", tables.REJECTED, events / "rejected.parquet")
+    if plan.kept:
+        rejected += f" UNION ALL {rejected_before(card, plan)}"
+    write_file(connection, f"FROM ({rejected}) ORDER BY 1, 2, 3", tables.REJECTED, events / "rejected.parquet")
 
 
-def _report(connection: duckdb.DuckDBPyConnection, card: DatasetCard, raw: Raw) -> dict[str, Any]:
-    rows, rejected = counts_of(connection, "interactions")
+def _open_written(connection: duckdb.DuckDBPyConnection, card: DatasetCard, events: Path) -> None:
+    """Views of what was written just now, under the names that `derived_sql` reads."""
+    for name, pattern in (
+        ("interactions", "interactions/*/*.parquet"),
+        ("items", "items/static.parquet"),
+        ("varying", "items/varying/*/*.parquet"),
+    ):
+        if any(events.glob(pattern)):
+            path = literal(str(events / pattern))
+            connection.execute(f"CREATE TEMP VIEW {name} AS FROM read_parquet({path}, hive_partitioning = false)")
+
+
+def _report(
+    connection: duckdb.DuckDBPyConnection, card: DatasetCard, raw: Raw, counts: dict[str, dict[str, Any]]
+) -> dict[str, Any]:
+    rows, rejected = (sum(part[name] for part in counts.values()) for name in ("rows", "rejected"))
+    reasons: Counter[str] = Counter()
+    for part in counts.values():
+        reasons.update(part["reasons"])
     users, items, first, last = connection.execute(
         "SELECT count(DISTINCT user_id), count(DISTINCT item_id), min(event_time)::VARCHAR, max(event_time)::VARCHAR "
         "FROM accepted"
@@ -143,7 +220,7 @@ def _report(connection: duckdb.DuckDBPyConnection, card: DatasetCard, raw: Raw) 
         "rows": rows,
         "accepted": rows - rejected,
         "rejected": rejected,
-        "reasons": reasons_of(connection, "interactions"),
+        "reasons": dict(reasons.most_common()),
         "users": users,
         "items": items,
         "first_event": _iso(first),

@@ -3,7 +3,7 @@
 import duckdb
 import pyarrow as pa
 
-from components.ingest.parse import SQL_TYPE, quoted
+from components.ingest.parse import SQL_TYPE, literal, quoted
 from feature_repo.card import DatasetCard, Feature, Kind
 
 TIME = pa.timestamp("us", "UTC")
@@ -15,25 +15,47 @@ ARROW: dict[Kind, pa.DataType] = {
     "embedding": pa.list_(pa.float32()),
 }
 REJECTED = pa.schema(
-    [("table", pa.string()), ("row", pa.int64()), ("reasons", pa.list_(pa.string())), ("record", pa.string())]
+    [
+        ("table", pa.string()),
+        ("origin", pa.string()),
+        ("row", pa.int64()),
+        ("reasons", pa.list_(pa.string())),
+        ("record", pa.string()),
+    ]
 )
 
 
-def accept(connection: duckdb.DuckDBPyConnection, card: DatasetCard, *, has_items: bool) -> None:
-    """Views `accepted` (interactions) and `known_items` (item_id, event_time, __row, every feature of the items).
+def accept(
+    connection: duckdb.DuckDBPyConnection, card: DatasetCard, *, has_items: bool, late: str = "", kept: bool = False
+) -> None:
+    """Views `accepted` (interactions) and `known_items` (item_id, event_time, position, every feature of the items).
 
     Without an items table each accepted interaction is a sighting of its item; what it leaves blank stays as known.
+    `late` is SQL: the moment from which rows count that the view `previous` did not have though their time had passed.
+    With `kept` the rows of the view of that name are taken over.
     """
-    basket = "__basket" if card.columns.basket else "NULL::VARCHAR"
-    observed = [spec for spec in card.features if not has_items or spec.table == "interactions"]
-    connection.execute(
-        "CREATE TEMP VIEW accepted AS SELECT __user_id AS user_id, __item_id AS item_id, __event_time AS event_time, "
-        f"__row AS position, {basket} AS basket {_read(observed)} FROM judged_interactions WHERE len(__reasons) = 0"
+    names = card.columns
+    basket = "__basket" if names.basket else "NULL::VARCHAR"
+    event_type = "__event_type" if names.event_type else "NULL::VARCHAR"
+    created = "coalesce(__created_time, __event_time)" if names.created_time else "__event_time"
+    observed = [spec for spec in card.sourced if not has_items or spec.table == "interactions"]
+    # An event's id is a digest of what makes it that event, so that it stays the same when the source grows.
+    rows = (
+        "SELECT md5(concat_ws(chr(31), __user_id, __item_id, epoch_us(__event_time))) AS event_id, "
+        f"__user_id AS user_id, __item_id AS item_id, __event_time AS event_time, {created} AS created_time, "
+        f"__row AS position, {basket} AS basket, {event_type} AS event_type, __origin AS origin {_read(observed)} "
+        "FROM judged_interactions WHERE len(__reasons) = 0"
     )
-    listed = [spec for spec in card.features if spec.table == "items"]
+    if late:
+        first = f"CASE WHEN p.event_id IS NOT NULL THEN p.created_time {late} ELSE r.created_time END"
+        rows = f"SELECT r.* REPLACE ({first} AS created_time) FROM ({rows}) r LEFT JOIN previous p USING (event_id)"
+    if kept:
+        rows += " UNION ALL BY NAME SELECT * FROM kept"
+    connection.execute(f"CREATE TEMP VIEW accepted AS {rows}")
+    listed = [spec for spec in card.sourced if spec.table == "items"]
     if not has_items:
-        known = _filled(card.features, by="item_id", order="event_time, position", source="accepted")
-    elif card.columns.item_available_at is not None:
+        known = _filled(card.sourced, by="item_id", order="event_time, position", source="accepted")
+    elif names.item_available_at is not None:
         known = f"SELECT __item_id AS item_id, __event_time AS event_time, __row AS position {_read(listed)}"
     else:
         before = (
@@ -65,39 +87,51 @@ def merge_varying(connection: duckdb.DuckDBPyConnection, card: DatasetCard, *, h
     connection.execute(f"CREATE TEMP VIEW known_values AS {source}")
 
 
-def interactions_sql(card: DatasetCard) -> str:
-    """Query of interactions/, in order. An event's id is a digest of what makes it that event, so that it stays
-    the same when the source grows."""
-    observed = _names([spec for spec in card.features if spec.table == "interactions"])
-    identity = "md5(concat_ws(chr(31), user_id, item_id, epoch_us(event_time)))"
+def interactions_sql(card: DatasetCard, *, only: str = "") -> str:
+    """Query of interactions/, in order; of the days in the table `only`, where one is named."""
+    observed = _names([spec for spec in card.sourced if spec.table == "interactions"])
+    where = f"WHERE event_time::DATE IN (FROM {only})" if only else ""
     return (
-        f"SELECT {identity} AS event_id, user_id, item_id, event_time, event_time AS created_time, position, basket"
-        f"{', ' if observed else ''}{observed} FROM accepted ORDER BY event_time, position"
+        "SELECT event_id, user_id, item_id, event_time, created_time, position, basket, event_type, origin"
+        f"{', ' if observed else ''}{observed} FROM accepted {where} ORDER BY event_time, position, origin"
     )
 
 
-def changes_sql(view: str, features: list[Feature]) -> str:
+def changes_sql(view: str, features: list[Feature], *, late: str = "", before: str = "") -> str:
     """Query of items/static or items/varying: of the rows of `view` those that change one of `features`, in order.
 
-    Of several rows of one item and moment the last counts.
+    Of several rows of one item and moment the last counts. `before` is the file or glob of the previous ingest: its
+    rows stay, and those that are new count from `late` where their time had passed (see `accept`).
     """
     names = [quoted(spec.name) for spec in features]
     columns = ", ".join(["item_id", "event_time", *names])
     changed = [f"{name} IS DISTINCT FROM lag({name}) OVER life" for name in names]
     first = "row_number() OVER life = 1"
-    return (
+    values = "".join(f", {name}" for name in names)
+    rows = (
         f"WITH latest AS (SELECT {columns} FROM {view} "
         "QUALIFY row_number() OVER (PARTITION BY item_id, event_time ORDER BY position DESC) = 1) "
-        f"SELECT item_id, event_time, event_time AS created_time{''.join(f', {name}' for name in names)} FROM latest "
+        f"SELECT item_id, event_time, event_time AS created_time{values} FROM latest "
         f"WINDOW life AS (PARTITION BY item_id ORDER BY event_time) QUALIFY {' OR '.join([first, *changed])} "
-        "ORDER BY event_time, item_id"
     )
+    if before:
+        told = f"(FROM read_parquet({literal(before)}, hive_partitioning = false))"
+        newest = "QUALIFY row_number() OVER (PARTITION BY item_id, event_time ORDER BY created_time DESC) = 1"
+        same = " AND ".join(
+            ["r.item_id = p.item_id AND r.event_time = p.event_time"]
+            + [f"r.{name} IS NOT DISTINCT FROM p.{name}" for name in names]
+        )
+        new = f"SELECT r.* FROM ({rows}) r ANTI JOIN (SELECT * FROM {told} {newest}) p ON {same}"
+        when = f"CASE {late} ELSE r.created_time END"
+        rows = f"SELECT r.* REPLACE ({when} AS created_time) FROM ({new}) r UNION ALL BY NAME SELECT * FROM {told}"
+    return f"FROM ({rows}) ORDER BY event_time, item_id, created_time"
 
 
 def schema_of_interactions(card: DatasetCard) -> pa.Schema:
     keys = [("event_id", pa.string()), ("user_id", pa.string()), ("item_id", pa.string())]
-    times = [("event_time", TIME), ("created_time", TIME), ("position", pa.int64()), ("basket", pa.string())]
-    return pa.schema(keys + times + _fields([spec for spec in card.features if spec.table == "interactions"]))
+    times = [("event_time", TIME), ("created_time", TIME), ("position", pa.int64())]
+    labels = [(name, pa.string()) for name in ("basket", "event_type", "origin")]
+    return pa.schema(keys + times + labels + _fields([spec for spec in card.features if spec.table == "interactions"]))
 
 
 def schema_of_items(features: list[Feature]) -> pa.Schema:

@@ -12,7 +12,7 @@ BATCH_ROWS = 200_000
 
 def write_days(connection: duckdb.DuckDBPyConnection, query: str, schema: pa.Schema, root: Path) -> int:
     """Write the rows of `query`, which come in order of event_time, as day=YYYY-MM-DD/part-0.parquet; returns days."""
-    root.mkdir(parents=True)
+    root.mkdir(parents=True, exist_ok=True)
     days, open_day, writer = 0, "", None
     try:
         for batch in connection.execute(query).to_arrow_reader(BATCH_ROWS):

@@ -19,6 +19,7 @@ def materialise(
     from components.materialise import step
     from components.task import Task
     from feature_repo.card import DatasetCard
+    from feature_repo.forgotten import Forgotten
 
     dataset = DatasetCard.model_validate_json(card)
     inputs = {"events": events.path, "facts": facts.path, "sequences": sequences.path}
@@ -27,6 +28,10 @@ def materialise(
         materialised.path,
         kind="materialised",
         make=lambda out, scratch: step.run(
-            card=dataset, **task.inputs, feast_root=workspace.feature_store(dataset.name), materialised=out
+            card=dataset,
+            **task.inputs,
+            feast_root=workspace.feature_store(dataset.name),
+            materialised=out,
+            forgotten=Forgotten(workspace.forgotten(dataset.name)),
         ),
     )

@@ -16,16 +16,20 @@ def histories(
     card: DatasetCard, sequences: Path, users: Collection[str] | None = None, latest: int = LATEST
 ) -> Iterator[tuple[str, list[Record]]]:
     """Each user (or those of `users`) with the last `latest` events, oldest first, varying values as they were."""
-    names = [feature.name for feature in card.varying]
-    columns = ["user_id", "event_id", "item_id", "event_time", *names]
+    names = [feature.name for feature in card.over_time]
+    columns = ["user_id", "event_id", "item_id", "event_time", "position", *names]
     chosen = None if users is None else pc.field("user_id").isin(list(users))
     rows = _latest(pq.read_table(sequences / "events.parquet", columns=columns, filters=chosen), latest)
     times = rows["event_time"].cast(pa.int64()).to_pylist()
     values = [rows[name].to_pylist() for name in names]
     records = [
-        Record(event_id, item_id, time, dict(zip(names, varying, strict=True)))
-        for event_id, item_id, time, *varying in zip(
-            rows["event_id"].to_pylist(), rows["item_id"].to_pylist(), times, *values, strict=True
+        Record(event_id, item_id, time, dict(zip(names, varying, strict=True)), position)
+        for event_id, item_id, time, position, *varying in zip(
+            *(rows[name].to_pylist() for name in ("event_id", "item_id")),
+            times,
+            rows["position"].to_pylist(),
+            *values,
+            strict=True,
         )
     ]
     start = 0

@@ -1,8 +1,10 @@
 """Materialise: fill the online store as of the run's moment, then read back and compare."""
 
 import json
+import os
 import time
-from datetime import UTC, datetime
+from collections.abc import Callable, Iterator
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -13,39 +15,49 @@ from components.features.tables import TIME, read_as_of
 from components.materialise.histories import histories
 from components.materialise.parity import check_items, check_users
 from feature_repo.card import DatasetCard
-from feature_repo.history import encode
+from feature_repo.forgotten import Forgotten
+from feature_repo.history import Record, encode
 
 if TYPE_CHECKING:
     from feast import FeatureStore
 
-BEGINNING = datetime(1900, 1, 1, tzinfo=UTC)
+MARK = "materialised.json"
+"""In the store's folder: the moment as of which the items are online."""
 
 
 def run(
-    *, card: DatasetCard, events: Path, facts: Path, sequences: Path, feast_root: Path, materialised: Path
+    *,
+    card: DatasetCard,
+    events: Path,
+    facts: Path,
+    sequences: Path,
+    feast_root: Path,
+    materialised: Path,
+    forgotten: Forgotten | None = None,
+    clock: Callable[[], datetime] = lambda: datetime.now(UTC),
 ) -> dict[str, Any]:
     """Write item features and user histories as of the facts' moment into the online store of `feast_root`.
 
-    Then read some users and items back through `get_online_features` and compare them with the offline
-    values; `ParityError` tells the first that differ. Writes `report.json` into `materialised` and returns it.
-    A history replaces the user's earlier one as a whole.
+    Items are those of the catalogue of `sequences`, so that what is served is what was joined; where the store
+    already has them as of a later moment they stay. Histories go through the writer of serving/consumer, which merges
+    them with what the event log has told since. Then some users and items are read back and compared with the
+    offline values; `ParityError` tells the first that differ. Writes `report.json` into `materialised` and returns it.
     """
-    from feature_repo.definitions import ITEM_STATIC, ITEM_VARYING
-    from feature_repo.store import open_store, quiet
+    from feature_repo.store import open_store
 
     started = time.perf_counter()
     as_of = read_as_of(facts)
     store = open_store(card, events, feast_root)
-    views = [name for name, features in ((ITEM_STATIC, card.static), (ITEM_VARYING, card.varying)) if features]
-    if views:
-        with quiet():
-            store.materialize(start_date=BEGINNING, end_date=as_of, feature_views=views)
-    users = _write_histories(card, store, sequences, feast_root, as_of)
+    newer = _materialised_as_of(feast_root) > as_of
+    if not newer:
+        _write_items(card, store, sequences, feast_root, as_of, clock())
+    users = _write_histories(card, store, sequences, feast_root, as_of, forgotten)
     report = {
         "as_of": as_of.isoformat(),
         "users": users,
         "items": pq.read_metadata(sequences / "catalogue.parquet").num_rows,
-        "checked_items": check_items(card, store, sequences),
+        "kept_newer_items": newer,
+        "checked_items": 0 if newer else check_items(card, store, sequences),
         "checked_users": check_users(card, store, sequences),
         "seconds": round(time.perf_counter() - started, 2),
     }
@@ -54,18 +66,51 @@ def run(
     return report
 
 
-def _write_histories(
-    card: DatasetCard, store: "FeatureStore", sequences: Path, feast_root: Path, as_of: datetime
-) -> int:
-    """Encode every user's history, keep an offline copy for Feast's batch source, and write it online."""
-    from feature_repo.definitions import HISTORY_FIELD, USER_HISTORY
-    from feature_repo.store import histories_path, quiet
+def _write_items(
+    card: DatasetCard, store: "FeatureStore", sequences: Path, feast_root: Path, as_of: datetime, now: datetime
+) -> None:
+    from feature_repo.online import write_items
 
-    users, latest, values = [], [], []
-    for user, records in histories(card, sequences):
-        users.append(user)
-        latest.append(records[-1].event_time)
-        values.append(encode(records))
+    write_items(store, card.features, pq.read_table(sequences / "catalogue.parquet"), now)
+    partial = feast_root / f".{MARK}.partial"
+    partial.write_text(json.dumps({"as_of": as_of.isoformat()}))
+    os.replace(partial, feast_root / MARK)
+
+
+def _materialised_as_of(feast_root: Path) -> datetime:
+    path = feast_root / MARK
+    if not path.is_file():
+        return datetime.min.replace(tzinfo=UTC)
+    return datetime.fromisoformat(json.loads(path.read_text())["as_of"])
+
+
+def _write_histories(
+    card: DatasetCard,
+    store: "FeatureStore",
+    sequences: Path,
+    feast_root: Path,
+    as_of: datetime,
+    forgotten: Forgotten | None,
+) -> int:
+    """Hand every user's history to the one writer, and keep an offline copy for Feast's batch source."""
+    from feature_repo.definitions import HISTORY_FIELD
+    from feature_repo.store import histories_path
+    from serving.consumer.histories import HistoryWriter
+
+    days = card.limits.retention_days
+    retention = None if days is None else timedelta(days=days)
+    users: list[str] = []
+    latest: list[int] = []
+    values: list[bytes] = []
+
+    def copied() -> Iterator[tuple[str, list[Record]]]:
+        for user, records in histories(card, sequences):
+            users.append(user)
+            latest.append(records[-1].event_time)
+            values.append(encode(records))
+            yield user, records
+
+    HistoryWriter(store, forgotten=forgotten, retention=retention).merge(copied(), as_of)
     table = pa.table(
         {
             "user_id": pa.array(users, pa.string()),
@@ -74,7 +119,8 @@ def _write_histories(
             HISTORY_FIELD: pa.array(values, pa.binary()),
         }
     )
-    pq.write_table(table, histories_path(feast_root))
-    with quiet():
-        store.write_to_online_store(USER_HISTORY, df=table.to_pandas())
+    path = histories_path(feast_root)
+    partial = path.with_suffix(".partial")
+    pq.write_table(table, partial)
+    os.replace(partial, path)
     return len(users)

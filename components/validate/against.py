@@ -6,6 +6,7 @@ from dataclasses import dataclass, field
 from datetime import date, datetime, timedelta
 from typing import TYPE_CHECKING, Any
 
+from components.validate.columns import source_of
 from components.validate.drift import chance, moved, stability_index
 from components.validate.expectations import EVIDENCE, Measure
 from components.validate.figures import local_day, rows_later
@@ -16,7 +17,6 @@ from components.validate.profile import (
     has_words,
     sample,
     sample_of_events,
-    source_of,
     words,
 )
 from components.validate.suite import Check, at_most, factor, within

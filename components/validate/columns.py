@@ -48,3 +48,8 @@ def readable(feature: Feature) -> str:
     if feature.kind == "embedding":
         return f"array_to_string({name}[:4], ' ') || CASE WHEN len({name}) > 4 THEN ' …' ELSE '' END AS {name}"
     return name
+
+
+def source_of(feature: Feature) -> str:
+    """The table that has the feature."""
+    return feature.stored_in if feature.varies_in_time else "latest_items"

@@ -10,7 +10,7 @@ from components.features.tables import differences
 from components.validate.columns import readable
 from components.validate.expectations import EVIDENCE, Measure
 from components.validate.suite import RowCheck
-from feature_repo.card import DatasetCard
+from feature_repo.card import DatasetCard, Feature
 
 if TYPE_CHECKING:
     from duckdb import DuckDBPyConnection
@@ -47,8 +47,9 @@ def row_measures(card: DatasetCard, db: "DuckDBPyConnection", checks: Sequence[R
     """The share of rows that each check calls offending; a condition that comes out unknown does not offend."""
     shown = {
         "traded": "event_id, user_id, item_id, event_time, created_time",
-        "latest_items": _shown(card, varying=False),
-        "varying": _shown(card, varying=True),
+        "latest_items": _shown(card.static),
+        "varying": _shown(card.varying),
+        "derived": _shown(card.derived),
     }
     found = {}
     for table in dict.fromkeys(check.table for check in checks):
@@ -146,8 +147,7 @@ def read_report(events: Path) -> dict[str, Any]:
     return dict(json.loads((events / "report.json").read_text()))
 
 
-def _shown(card: DatasetCard, *, varying: bool) -> str:
-    features = card.varying if varying else card.static
+def _shown(features: Sequence[Feature]) -> str:
     return ", ".join(["item_id", "event_time", *map(readable, features)])
 
 

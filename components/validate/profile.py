@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from components.errors import InputError
-from components.validate.columns import number, values
+from components.validate.columns import number, source_of, values
 from components.validate.figures import local
 from feature_repo.card import DatasetCard, Feature
 
@@ -73,11 +73,6 @@ def read_profile(path: Path) -> Profile:
 def has_words(feature: Feature) -> bool:
     """Whether the feature has a vocabulary that can grow."""
     return feature.kind in ("categorical", "multi_categorical", "text")
-
-
-def source_of(feature: Feature) -> str:
-    """The table that has the feature."""
-    return "varying" if feature.varies_in_time else "latest_items"
 
 
 def distribution(

@@ -7,7 +7,6 @@ from typing import TYPE_CHECKING
 from components.validate.columns import missing
 from components.validate.expectations import Measure
 from components.validate.figures import rows_later
-from components.validate.profile import source_of
 from components.validate.suite import Check, within
 from feature_repo.card import DatasetCard, Feature
 
@@ -24,7 +23,7 @@ def skew_checks(card: DatasetCard, db: "DuckDBPyConnection", exposures: Path) ->
     for feature in card.features:
         if feature.name not in columns:
             continue
-        name, table = feature.name, "items" if source_of(feature) == "latest_items" else "varying"
+        name, table = feature.name, feature.stored_in
         both = (
             f'SELECT served.item_id, served.event_time, served."{name}" AS served, trained."{name}" AS trained '
             f"FROM exposures served ASOF LEFT JOIN {table} trained "

@@ -5,7 +5,7 @@ from dataclasses import dataclass
 from typing import Literal
 
 from components.decision import Level
-from components.validate.columns import missing, number
+from components.validate.columns import missing, number, source_of
 from feature_repo.card import DatasetCard, Feature, Tolerance
 
 Unit = Literal["count", "share", "times", "index"]
@@ -114,7 +114,7 @@ def _rejected(name: str, message: str, limit: float) -> Check:
 
 
 def row_checks(card: DatasetCard) -> list[RowCheck]:
-    """About single rows of the tables `interactions`, `latest_items` (a row an item) and `varying` (a row a change)."""
+    """Of single rows, of `interactions`, `latest_items` (a row an item), `varying` and `derived` (a row a change)."""
     return [*_about_interactions(card), *(check for feature in card.features for check in _about_feature(feature))]
 
 
@@ -130,7 +130,7 @@ def _about_interactions(card: DatasetCard) -> Iterator[RowCheck]:
 
 
 def _about_feature(feature: Feature) -> Iterator[RowCheck]:
-    table, name = ("varying" if feature.varies_in_time else "latest_items"), feature.name
+    table, name = source_of(feature), feature.name
     rows = "changes" if feature.varies_in_time else "items"
     lacks = missing(feature)
     yield _share(f"{name} missing", table, lacks, f"Few of the {rows} lack {name}", feature.max_missing_rate)

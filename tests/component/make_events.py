@@ -66,15 +66,16 @@ def write_events(
     items: Sequence[Row],
     varying: Sequence[Row] = (),
     report: Row | None = None,
+    derived: Sequence[Row] = (),
 ) -> Path:
     """Write and seal the artifact; event ids and positions follow the order of `interactions`."""
     numbered = [{"event_id": f"e{n:04d}", "position": n, **row} for n, row in enumerate(interactions)]
-    rows = {"interactions": numbered, "items": list(items), "varying": list(varying)}
+    rows = {"interactions": numbered, "items": list(items), "varying": list(varying), "derived": list(derived)}
     for table in tables(card):
         if table.name == "items":
             _write(root / table.files, rows["items"], table.columns)
             continue
-        folder = root / Path(table.files).parts[0] if table.name == "interactions" else root / "items" / "varying"
+        folder = root / "interactions" if table.name == "interactions" else root / "items" / table.name
         by_day = sorted(rows[table.name], key=lambda row: row["event_time"])
         for day, of_day in groupby(by_day, key=lambda row: row["event_time"].date()):
             _write(folder / f"day={day}" / "part-0.parquet", list(of_day), table.columns)

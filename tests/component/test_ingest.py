@@ -16,6 +16,7 @@ def test_artifact_is_as_the_contract_has_it(tmp_path):
     card = make_card(tmp_path, features=[TITLE, {**PRICE, "varies_in_time": True}])
     report, events = ingest(card, tmp_path)
     assert sorted(p.relative_to(events).as_posix() for p in events.rglob("*.*")) == [
+        "increment.json",
         "interactions/day=2025-03-01/part-0.parquet",
         "interactions/day=2025-03-02/part-0.parquet",
         "items/static.parquet",
@@ -33,6 +34,8 @@ def test_artifact_is_as_the_contract_has_it(tmp_path):
         "created_time": time,
         "position": pa.int64(),
         "basket": pa.string(),
+        "event_type": pa.string(),
+        "origin": pa.string(),
     }
     assert rows(events, "items/static.parquet")[0] == {
         "item_id": "x",

@@ -1,11 +1,12 @@
 """Amazon Beauty 5-core (McAuley et al., 2015) in the order of S3-Rec (Zhou et al., CIKM 2020): order, no times."""
 
+from collections.abc import Collection
 from pathlib import Path
 from typing import Any
 
 import duckdb
 
-from components.ingest.source import Raw, locate, read
+from components.ingest.source import Raw, locate, read, where
 from components.manifest import digest_file
 from feature_repo.card import DatasetCard
 
@@ -16,7 +17,7 @@ ADDRESS = "Amazon Beauty 5-core is for measuring only and not redistributed; the
 QUOTED = "regexp_extract_all(categories, '''[^'']*''|\"[^\"]*\"')"
 
 
-def load(card: DatasetCard, connection: duckdb.DuckDBPyConnection) -> Raw:
+def load(card: DatasetCard, connection: duckdb.DuckDBPyConnection, only: Collection[str] | None = None) -> Raw:
     interactions, items = _paths(card)
     return Raw(
         interactions=read(interactions, connection, table="interactions"),
@@ -26,9 +27,9 @@ def load(card: DatasetCard, connection: duckdb.DuckDBPyConnection) -> Raw:
     )
 
 
-def content(card: DatasetCard) -> Any:
+def content(card: DatasetCard) -> dict[str, Any]:
     interactions, items = _paths(card)
-    return {"interactions": digest_file(interactions), "items": digest_file(items)}
+    return {"": [digest_file(interactions), digest_file(items)]}
 
 
 def _paths(card: DatasetCard) -> tuple[Path, Path]:
@@ -37,3 +38,7 @@ def _paths(card: DatasetCard) -> tuple[Path, Path]:
         locate(source.interactions, field="interactions", card=card, address=ADDRESS),
         locate(source.items, field="items", card=card, address=ADDRESS),
     )
+
+
+def identity(card: DatasetCard) -> Any:
+    return where(card)

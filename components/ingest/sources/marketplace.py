@@ -1,7 +1,8 @@
 """The embedded marketplace, generated day by day as it is read."""
 
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator
 from dataclasses import asdict
+from datetime import timedelta
 from typing import Any
 
 import duckdb
@@ -19,7 +20,7 @@ from marketplace.shop import INTERACTIONS, Marketplace
 TIMES_AS_TEXT = INTERACTIONS.set(INTERACTIONS.get_field_index("event_time"), pa.field("event_time", pa.string()))
 
 
-def load(card: DatasetCard, connection: duckdb.DuckDBPyConnection) -> Raw:
+def load(card: DatasetCard, connection: duckdb.DuckDBPyConnection, only: Collection[str] | None = None) -> Raw:
     config = config_of(card)
     shop = Marketplace(config)
     items = pa.concat_tables([shop.item_changes(day) for day in range(config.days)])
@@ -29,13 +30,21 @@ def load(card: DatasetCard, connection: duckdb.DuckDBPyConnection) -> Raw:
     ]
     if config.placebo:
         notes.append("Placebo: each item is shown with another one's features, so they tell nothing of the choices.")
-    schema = TIMES_AS_TEXT if config.dirty_rate else INTERACTIONS
-    reader = pa.RecordBatchReader.from_batches(schema, _batches(shop))
+    schema = (TIMES_AS_TEXT if config.dirty_rate else INTERACTIONS).append(pa.field("__origin", pa.string()))
+    reader = pa.RecordBatchReader.from_batches(schema, _batches(shop, only))
     return Raw(interactions=connection.from_arrow(reader), items=connection.from_arrow(items), notes=tuple(notes))
 
 
-def content(card: DatasetCard) -> Any:
-    return {"config": {**asdict(config_of(card)), "start": config_of(card).start.isoformat()}, "code": _code()}
+def content(card: DatasetCard) -> dict[str, Any]:
+    config = config_of(card)
+    shop = {**identity(card), "code": _code()}
+    return {"": [shop, config.days], **{_name(config, day): shop for day in range(config.days)}}
+
+
+def identity(card: DatasetCard) -> Any:
+    """The shop whose life more days only make longer."""
+    config = config_of(card)
+    return {**asdict(config), "start": config.start.isoformat(), "days": None}
 
 
 def config_of(card: DatasetCard) -> MarketplaceConfig:
@@ -46,13 +55,20 @@ def config_of(card: DatasetCard) -> MarketplaceConfig:
         raise InputError(f"card {card.name!r}: source.options: {error}") from error
 
 
-def _batches(shop: Marketplace) -> Iterator[pa.RecordBatch]:
+def _name(config: MarketplaceConfig, day: int) -> str:
+    return (config.start + timedelta(days=day)).date().isoformat()
+
+
+def _batches(shop: Marketplace, only: Collection[str] | None) -> Iterator[pa.RecordBatch]:
     config = shop.config
     for number, day in enumerate(shop.days()):
+        name = _name(config, number)
+        if only is not None and name not in only:
+            continue
         table = day.interactions
         if config.dirty_rate:
             table = soil(table, config.dirty_rate, np.random.default_rng([config.seed, 7, number]))
-        yield from table.to_batches()
+        yield from table.append_column("__origin", pa.array([name] * len(table), pa.string())).to_batches()
 
 
 def _code() -> str:

@@ -3,19 +3,20 @@
 There is no items table: descriptions and prices are read off the lines that are kept, each from its first line on.
 """
 
+from collections.abc import Collection
 from pathlib import Path
 from typing import Any
 
 import duckdb
 
-from components.ingest.source import Raw, locate, read
+from components.ingest.source import Raw, locate, read, where
 from components.manifest import digest_file
 from feature_repo.card import DatasetCard
 
 ADDRESS = "Online Retail II is at https://archive.ics.uci.edu/dataset/502 (both sheets as one Parquet file)."
 
 
-def load(card: DatasetCard, connection: duckdb.DuckDBPyConnection) -> Raw:
+def load(card: DatasetCard, connection: duckdb.DuckDBPyConnection, only: Collection[str] | None = None) -> Raw:
     return Raw(
         interactions=read(_path(card), connection, table="interactions"),
         items=None,
@@ -31,9 +32,13 @@ def load(card: DatasetCard, connection: duckdb.DuckDBPyConnection) -> Raw:
     )
 
 
-def content(card: DatasetCard) -> Any:
-    return digest_file(_path(card))
+def content(card: DatasetCard) -> dict[str, Any]:
+    return {"": digest_file(_path(card))}
 
 
 def _path(card: DatasetCard) -> Path:
     return locate(card.source.interactions, field="interactions", card=card, address=ADDRESS)
+
+
+def identity(card: DatasetCard) -> Any:
+    return where(card)

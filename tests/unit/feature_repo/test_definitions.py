@@ -66,18 +66,28 @@ def test_a_name_that_feasts_join_would_lose_is_refused(open_store, name):
         open_store(card(features=[{"name": name, "kind": "categorical"}]))
 
 
-def test_another_store_is_another_template(tmp_path, monkeypatch):
+def test_an_overlay_replaces_what_it_names_and_nothing_else(tmp_path, monkeypatch):
     from feature_repo.store import repo_config
 
-    template = tmp_path / "shared.yaml"
-    template.write_text(
-        "project: ${FEAST_PROJECT}\nprovider: local\nregistry: ${FEAST_ROOT}/registry.db\n"
-        "offline_store: {type: duckdb}\nonline_store: {type: sqlite, path: '${SHARED_STORE}'}\n"
-        "entity_key_serialization_version: 3\n"
-    )
-    with pytest.raises(ValueError, match="environment variable SHARED_STORE"):
-        repo_config("tiny", tmp_path, template)
-    monkeypatch.setenv("SHARED_STORE", "/srv/online.db")
-    config = repo_config("tiny", tmp_path, template)
-    assert config.online_config == {"type": "sqlite", "path": "/srv/online.db"}
-    assert config.project == "tiny"
+    monkeypatch.setenv("HETERREC_FEATURE_STORE", "redis, sql_registry")
+    monkeypatch.setenv("FEAST_REGISTRY_URL", "sqlite:////srv/registry.db")
+    with pytest.raises(ValueError, match=r"redis\.yaml: needs the environment variable REDIS_ADDRESS"):
+        repo_config("tiny", tmp_path)
+    monkeypatch.setenv("REDIS_ADDRESS", "cache:6379,db=2")
+    config = repo_config("tiny", tmp_path)
+    assert config.online_store.type == "redis"
+    assert config.online_store.connection_string.startswith("cache:6379,db=2,")
+    assert config.registry.registry_type == "sql"
+    assert (config.project, config.offline_store.type) == ("tiny", repo_config("tiny", tmp_path, []).offline_store.type)
+    monkeypatch.setenv("HETERREC_FEATURE_STORE", "memcached")
+    with pytest.raises(ValueError, match=r"memcached\.yaml\. Known: .*redis, .*sql_registry; or give"):
+        repo_config("tiny", tmp_path)
+
+
+def test_nothing_is_computed_on_demand(open_store):
+    """feast#5534: an on-demand view is silently skipped offline where the source has a column of its name."""
+    derived = {"name": "sold_7d", "kind": "numeric", "derive": {"by": "count", "days": 7}, "token": False}
+    store = open_store(card(features=[*card().model_dump()["features"], derived]))
+    assert store.list_on_demand_feature_views() == []
+    (field,) = store.get_feature_view("item_derived").features
+    assert (field.name, field.tags["token"]) == ("sold_7d", "false")

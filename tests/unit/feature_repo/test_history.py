@@ -1,5 +1,7 @@
 """The binary value of a user's history: what goes in comes out, and nothing else is read."""
 
+import struct
+
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
@@ -7,14 +9,18 @@ from hypothesis import strategies as st
 from feature_repo.history import SCHEMA, Record, decode, encode
 
 NUMBER = st.none() | st.floats(allow_nan=False)
+FLAG = st.booleans()
 LABEL = st.none() | st.text(max_size=5)
 
 
 @st.composite
 def histories(draw):
     times = sorted(draw(st.lists(st.integers(-(2**62), 2**62), max_size=12)))
-    text = st.text(max_size=8)
-    return [Record(draw(text), draw(text), time, {"price": draw(NUMBER), "label": draw(LABEL)}) for time in times]
+    text, place = st.text(max_size=8), st.integers(-(2**62), 2**62)
+    return [
+        Record(draw(text), draw(text), time, {"price": draw(NUMBER), "label": draw(LABEL)}, draw(place), draw(FLAG))
+        for time in times
+    ]
 
 
 @settings(max_examples=60, deadline=None)
@@ -40,7 +46,7 @@ def test_a_missing_number_is_neither_nan_nor_zero_and_a_missing_label_is_not_emp
 
 def test_two_hundred_records_take_a_few_kilobytes():
     records = [Record(f"{n:032x}", f"item{n}", n, {"price": 1.5}) for n in range(200)]
-    assert len(encode(records)) < 14_000
+    assert len(encode(records)) < 16_000
 
 
 @pytest.mark.parametrize(
@@ -54,6 +60,11 @@ def test_two_hundred_records_take_a_few_kilobytes():
 def test_what_could_not_be_read_back_is_not_encoded(records, told):
     with pytest.raises(ValueError, match=told):
         encode(records)
+
+
+def test_a_value_of_the_first_schema_is_still_read():
+    first = bytes.fromhex("5548010101000000050000000000000001000000610100000069050000007072696365") + b"n\x01"
+    assert decode(first + struct.pack("<d", 2.5)) == [Record("a", "i", 5, {"price": 2.5})]
 
 
 def test_other_bytes_are_refused():

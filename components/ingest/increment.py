@@ -1,0 +1,199 @@
+"""What an ingest takes over from the one before: unchanged parts of the source, and when each row was first known.
+
+A row that was not there before, though its time had passed, is late: it counts from the moment of the ingest that
+found it (`created_time`), so that a training frame of an earlier day is the same whenever it is made.
+"""
+
+import json
+import os
+import shutil
+from dataclasses import asdict, dataclass, field
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
+from typing import Any
+
+import duckdb
+
+from components.ingest.erase import GONE
+from components.ingest.judge import MALFORMED_LINE
+from components.ingest.parse import literal
+from components.manifest import digest_json
+from feature_repo.card import DatasetCard
+
+NAME = "increment.json"
+SCHEMA = 1
+
+
+@dataclass(frozen=True, kw_only=True)
+class Increment:
+    """What an events artifact says of its own making; `increment.json`."""
+
+    basis: str
+    """Digest of what must be the same for anything to be taken over: columns, features and the source's identity."""
+    parts: dict[str, str]
+    """Digest of each part of the source."""
+    watermark: str
+    """Up to when the source was known; what is found later with an earlier time is late."""
+    counts: dict[str, dict[str, Any]] = field(default_factory=dict)
+    """Of each part: `rows`, `rejected` and `reasons` of the interactions."""
+    schema: int = SCHEMA
+
+    def write(self, events: Path) -> None:
+        (events / NAME).write_text(json.dumps(asdict(self), indent=1, sort_keys=True))
+
+    @classmethod
+    def read(cls, events: Path) -> "Increment | None":
+        """That of an artifact; None where it has none that could be used."""
+        path = events / NAME
+        if not path.is_file():
+            return None
+        raw = json.loads(path.read_text())
+        return cls(**raw) if raw.get("schema") == SCHEMA else None
+
+
+def basis_of(card: DatasetCard, identity: Any) -> str:
+    asked = card.model_dump(mode="json", include={"name", "columns", "features", "limits"})
+    asked["limits"] = {"retention_days": card.limits.retention_days}
+    return digest_json({"card": asked, "adapter": card.source.adapter, "zone": card.source.timezone, "of": identity})
+
+
+@dataclass(frozen=True, kw_only=True)
+class Plan:
+    """What this ingest reads, and what it takes over from `previous`."""
+
+    basis: str
+    parts: dict[str, str]
+    previous: Path | None
+    before: Increment | None
+    as_of: datetime | None
+
+    @classmethod
+    def make(
+        cls, card: DatasetCard, identity: Any, parts: dict[str, str], previous: Path | None, as_of: datetime | None
+    ) -> "Plan":
+        """`previous` is left aside where it was made for another card or source, or without the parts of this one."""
+        basis = basis_of(card, identity)
+        before = Increment.read(previous) if previous is not None else None
+        if before is not None and before.basis != basis:
+            before = None
+        return cls(basis=basis, parts=parts, previous=previous if before else None, before=before, as_of=as_of)
+
+    @property
+    def kept(self) -> list[str]:
+        """Parts that are as they were, whose rows are taken over."""
+        if self.before is None or self.before.parts.keys() - self.parts.keys() or len(self.parts) == 1:
+            return []
+        return [name for name, digest in self.parts.items() if name and self.before.parts.get(name) == digest]
+
+    @property
+    def read(self) -> list[str] | None:
+        """Parts to read; None for all of them."""
+        return [name for name in self.parts if name and name not in self.kept] if self.kept else None
+
+    def known_at(self, last_event: datetime) -> datetime:
+        """The moment from which rows count that are late: that of this ingest, on the clock of the data."""
+        moment = max(self.as_of or last_event, last_event if self.as_of is None else self.as_of)
+        if self.before is not None:
+            moment = max(moment, datetime.fromisoformat(self.before.watermark) + timedelta(microseconds=1))
+        return moment
+
+    def increment(self, last_event: str | None, counts: dict[str, dict[str, Any]]) -> Increment:
+        """What is written for the ingest after this one."""
+        moments = [datetime.fromisoformat(last_event)] if last_event else []
+        if self.as_of is not None:
+            moments.append(min(self.as_of, datetime.now(UTC)))
+        if self.before is not None:
+            moments.append(datetime.fromisoformat(self.before.watermark))
+        watermark = max(moments, default=datetime(1970, 1, 1, tzinfo=UTC)).isoformat()
+        return Increment(basis=self.basis, parts=self.parts, watermark=watermark, counts=counts)
+
+
+def open_stored(connection: duckdb.DuckDBPyConnection, plan: Plan) -> None:
+    """View `stored`: the interactions of the previous ingest as they are."""
+    assert plan.previous is not None
+    files = literal(str(plan.previous / "interactions" / "*" / "*.parquet"))
+    connection.execute(f"CREATE TEMP VIEW stored AS FROM read_parquet({files}, hive_partitioning = false)")
+
+
+def open_previous(connection: duckdb.DuckDBPyConnection, plan: Plan) -> None:
+    """Views `previous` (of `stored` what may stay) and `kept` (of that, the parts that are taken over)."""
+    connection.execute(f"CREATE TEMP VIEW previous AS FROM stored WHERE NOT {GONE}")
+    kept = ", ".join(map(literal, plan.kept)) or "NULL"
+    connection.execute(f"CREATE TEMP VIEW kept AS FROM previous WHERE coalesce(origin, '') IN ({kept})")
+
+
+def late_sql(connection: duckdb.DuckDBPyConnection, plan: Plan) -> str:
+    """A branch of CASE: when a row `r` counts that is new though its time had passed; nothing for a first ingest."""
+    if plan.before is None:
+        return ""
+    newest = connection.execute(
+        "SELECT max(__event_time)::VARCHAR FROM judged_interactions WHERE len(__reasons) = 0"
+    ).fetchall()[0][0]
+    watermark = datetime.fromisoformat(plan.before.watermark)
+    known = plan.known_at(datetime.fromisoformat(newest) if newest else watermark)
+    return (
+        f"WHEN r.event_time <= TIMESTAMPTZ '{watermark.isoformat()}' "
+        f"THEN greatest(r.created_time, TIMESTAMPTZ '{known.isoformat()}')"
+    )
+
+
+def take_over_days(connection: duckdb.DuckDBPyConnection, plan: Plan, events: Path) -> str:
+    """Link the days to which nothing comes and from which nothing goes; the name of the table of all others."""
+    if not plan.kept:
+        return ""
+    assert plan.previous is not None
+    kept = ", ".join(map(literal, plan.kept))
+    connection.execute(
+        "CREATE TEMP TABLE touched AS SELECT DISTINCT __event_time::DATE AS day FROM judged_interactions "
+        "WHERE len(__reasons) = 0 UNION SELECT DISTINCT event_time::DATE FROM stored "
+        f"WHERE coalesce(origin, '') NOT IN ({kept}) OR {GONE}"
+    )
+    touched = {day.isoformat() for (day,) in connection.execute("FROM touched").fetchall()}
+    for folder in sorted((plan.previous / "interactions").glob("day=*")):
+        if folder.name.removeprefix("day=") not in touched:
+            shutil.copytree(folder, events / "interactions" / folder.name, copy_function=_link_or_copy)
+    return "touched"
+
+
+def counts_by_part(connection: duckdb.DuckDBPyConnection, plan: Plan) -> dict[str, dict[str, Any]]:
+    """`rows`, `rejected` and `reasons` of the interactions of each part, of those taken over as they were."""
+    counts: dict[str, dict[str, Any]] = {
+        name: plan.before.counts[name] for name in plan.kept if plan.before and name in plan.before.counts
+    }
+    for part, rows, rejected in connection.execute(
+        "SELECT coalesce(__origin, ''), count(*), count(*) FILTER (len(__reasons) > 0) "
+        "FROM judged_interactions GROUP BY 1"
+    ).fetchall():
+        counts[part] = {"rows": rows, "rejected": rejected, "reasons": {}}
+    for part, reason, rows in connection.execute(
+        "SELECT part, reason, count(*) FROM (SELECT coalesce(__origin, '') AS part, unnest(__reasons) AS reason "
+        "FROM judged_interactions) GROUP BY ALL"
+    ).fetchall():
+        counts[part]["reasons"][reason] = rows
+    (lines,) = connection.execute("SELECT count(*) FROM lines_interactions").fetchall()[0]
+    if lines:
+        part = counts.setdefault("", {"rows": 0, "rejected": 0, "reasons": {}})
+        part["rows"], part["rejected"] = part["rows"] + lines, part["rejected"] + lines
+        part["reasons"][MALFORMED_LINE] = lines
+    return counts
+
+
+def rejected_before(card: DatasetCard, plan: Plan) -> str:
+    """Query of the rejected interactions of the parts that are taken over; items are all judged anew.
+
+    A bad row of a deleted user goes whatever its time, which may be what is bad.
+    """
+    assert plan.previous is not None
+    kept, path = ", ".join(map(literal, plan.kept)), literal(str(plan.previous / "rejected.parquet"))
+    user = f"trim(json_extract_string(record, {literal('$.' + chr(34) + card.columns.user_id + chr(34))}))"
+    return (
+        f"SELECT * FROM read_parquet({path}) WHERE \"table\" = 'interactions' AND coalesce(origin, '') IN ({kept}) "
+        f"AND NOT EXISTS (FROM forgotten f WHERE f.digest = sha256({user}))"
+    )
+
+
+def _link_or_copy(source: str, target: str) -> None:
+    try:
+        os.link(source, target)
+    except OSError:
+        shutil.copy2(source, target)

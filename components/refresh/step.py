@@ -1,0 +1,58 @@
+"""Refresh: the model that serves, unchanged, over the catalogue of today; a patch version of what was released."""
+
+import json
+import re
+from pathlib import Path
+from typing import Any
+
+from components.errors import InputError
+from components.package import step as package
+from feature_repo.card import DatasetCard
+from serving.rollout.document import ModelVersion
+from serving.torchserve import archive as archives
+
+_OF_THE_CATALOGUE = ("item_matrix.npy", "items.json", "popular.json", "program.pt2")
+
+
+def run(*, card: DatasetCard, sequences: Path, serving: ModelVersion, archive: Path) -> dict[str, Any]:
+    """Package the weights of `serving` over the catalogue of `sequences`; writes the archive artifact.
+
+    The report is that of package, with `refreshes` (the version it takes the place of), `changed` (False where the
+    catalogue gives what is served already) and `new_items`. Raises `InputError` where the release has no model.
+    """
+    model = Path(serving.archive).parent / "model"
+    if not model.is_dir():
+        raise InputError(f"{model}: version {serving.version} has no model there. Restore the release folder.")
+    version = patch(serving.version)
+    report = package.run(card=card, sequences=sequences, model=model, archive=archive, name=card.name, version=version)
+    before, now = (_contract(Path(path)) for path in (serving.archive, archive / f"{card.name}.mar"))
+    known = set(_items(Path(serving.archive)))
+    # The arm keeps its recipe: the code may have moved on since it was trained, its weights have not.
+    report |= {
+        "refreshes": serving.version,
+        "recipe_digest": serving.recipe_digest,
+        "changed": any(before["digests"][name] != now["digests"][name] for name in _OF_THE_CATALOGUE),
+        "new_items": sum(item not in known for item in _items(archive / f"{card.name}.mar")),
+    }
+    (archive / "report.json").write_text(json.dumps(report, indent=1))
+    return report
+
+
+def patch(version: str) -> str:
+    """The next patch: 20260105-1f0c9a7e, 20260105-1f0c9a7e.1, .2; and 1.0, 1.0.1, 1.0.2.
+
+    >>> patch("1.0"), patch("20260105-1f0c9a7e.1")
+    ('1.0.1', '20260105-1f0c9a7e.2')
+    """
+    found = re.fullmatch(r"(.*-[0-9a-f]{8}|\d+\.\d+)\.(\d+)", version)
+    return f"{found[1]}.{int(found[2]) + 1}" if found else f"{version}.1"
+
+
+def _contract(mar: Path) -> dict[str, Any]:
+    contract: dict[str, Any] = json.loads(archives.read(mar, "serving.json"))
+    return contract
+
+
+def _items(mar: Path) -> list[str]:
+    items: list[str] = json.loads(archives.read(mar, "items.json"))["item_id"]
+    return items

@@ -1,0 +1,60 @@
+"""Who asked to be deleted: the list that keeps a deleted user from coming back with the next ingest or a replayed log.
+
+A line a user: the SHA-256 of the user's id and the moment of the deletion. What the user does after that moment is
+a new acquaintance and counts again.
+"""
+
+import fcntl
+import hashlib
+import os
+from collections.abc import Iterable
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
+
+_EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
+
+
+class Forgotten:
+    """The list in the file at `path`; without a file nobody was deleted. Changes of other processes are seen."""
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+        self._seen: tuple[int, int] | None = None
+        self._until: dict[str, int] = {}
+
+    def add(self, user_ids: Iterable[str], at: datetime) -> None:
+        """Write `user_ids` down as deleted at the moment `at`; on disk when this returns."""
+        self.path.parent.mkdir(parents=True, exist_ok=True)
+        with self.path.open("a") as file:
+            fcntl.flock(file, fcntl.LOCK_EX)
+            file.writelines(f"{digest(user)} {at.astimezone(UTC).isoformat()}\n" for user in user_ids)
+            file.flush()
+            os.fsync(file.fileno())
+
+    def until(self) -> dict[str, int]:
+        """The moment (microseconds since 1970) up to which a user's events are gone, by the digest of the id."""
+        try:
+            state = self.path.stat()
+        except FileNotFoundError:
+            return {}
+        if self._seen != (state.st_mtime_ns, state.st_size):
+            lines = [line.split(" ") for line in self.path.read_text().splitlines()]
+            until: dict[str, int] = {}
+            for user, moment in lines:
+                until[user] = max(until.get(user, 0), microseconds(datetime.fromisoformat(moment)))
+            self._until, self._seen = until, (state.st_mtime_ns, state.st_size)
+        return self._until
+
+    def covers(self, user_id: str, event_time: int) -> bool:
+        """Whether an event of that user and time (microseconds since 1970) was deleted."""
+        deleted = self.until()
+        return bool(deleted) and event_time <= deleted.get(digest(user_id), -(2**63))
+
+
+def digest(user_id: str) -> str:
+    return hashlib.sha256(user_id.encode()).hexdigest()
+
+
+def microseconds(moment: datetime) -> int:
+    """Since 1970, UTC."""
+    return (moment - _EPOCH) // timedelta(microseconds=1)

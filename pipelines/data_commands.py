@@ -1,0 +1,151 @@
+"""The commands of the data side: `python -m pipelines backfill|catalogue|forget`."""
+
+import argparse
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager, redirect_stderr, redirect_stdout
+from datetime import UTC, date, datetime
+from typing import Any
+
+from rich.console import Console
+from rich.markup import escape
+
+from components import workspace
+from components.errors import InputError
+from components.task import read_records
+from feature_repo.card import DatasetCard, load_card
+from pipelines.lock import run_lock
+from pipelines.terminal import Terminal
+
+CARD = "a card in feature_repo/datasets, or a path to one"
+
+
+def add_to(commands: Any) -> None:
+    """Add the parsers of these commands."""
+    backfill = commands.add_parser("backfill", help="the training frame of each day, as that day's run saw it")
+    backfill.add_argument("first", metavar="FROM", type=_day, help="first day, e.g. 2025-02-01")
+    backfill.add_argument("last", metavar="TO", type=_day, help="last day")
+    backfill.set_defaults(command=_backfill)
+    catalogue = commands.add_parser("catalogue", help="serve new items and prices without training")
+    catalogue.add_argument(
+        "--as-of", default="", help="now, a day, or a moment in ISO 8601 (default: the newest event)"
+    )
+    catalogue.set_defaults(command=_catalogue)
+    forget = commands.add_parser("forget", help="delete users: online, in every partition, and what was made of them")
+    forget.add_argument("users", nargs="+", metavar="USER")
+    forget.set_defaults(command=_forget)
+    for command in (backfill, catalogue, forget):
+        command.add_argument("--dataset", default="marketplace", help=CARD)
+        command.add_argument(
+            "--option", action="append", default=[], metavar="NAME=VALUE", help="override a source option"
+        )
+
+
+def moment(text: str) -> str:
+    """`--as-of` as ISO 8601 in UTC; a day means its last moment, "now" this one, nothing the newest event."""
+    if not text:
+        return ""
+    if text == "now":
+        return datetime.now(UTC).isoformat()
+    from pipelines.frames import end_of
+
+    try:
+        if len(text) == len("2026-01-31"):
+            return end_of(date.fromisoformat(text)).isoformat()
+        found = datetime.fromisoformat(text)
+    except ValueError:
+        raise InputError(
+            f"--as-of {text!r}: expected a day, or an ISO 8601 time such as 2026-01-31T00:00:00Z"
+        ) from None
+    return (found if found.tzinfo else found.replace(tzinfo=UTC)).astimezone(UTC).isoformat()
+
+
+def with_options(card: DatasetCard, settings: list[str]) -> DatasetCard:
+    """The card with `source.options` overridden by NAME=VALUE settings (YAML values)."""
+    import yaml
+
+    changed = dict(card.source.options)
+    for setting in settings:
+        name, found, value = setting.partition("=")
+        if not found:
+            raise InputError(f"--option {setting!r}: expected NAME=VALUE, e.g. --option days=30")
+        changed[name] = yaml.safe_load(value)
+    return card.model_copy(update={"source": card.source.model_copy(update={"options": changed})})
+
+
+def _backfill(options: argparse.Namespace) -> int:
+    from pipelines.frames import backfill
+
+    if options.last < options.first:
+        raise InputError(f"backfill: TO {options.last} lies before FROM {options.first}")
+    card = with_options(load_card(options.dataset), options.option)
+    run_id = _run_id(card, "backfill")
+    with _running(run_id) as show:
+        for day in backfill(card, options.first, options.last, run_id=run_id):
+            if day.digest is None:
+                show(f"  {day.day}  [yellow]blocked[/]  {escape(day.frame.decision.blocking[0].message)}")
+                continue
+            known = {None: "new", day.digest: "as before"}.get(day.before, f"[yellow]was {str(day.before)[:12]}[/]")
+            show(f"  {day.day}  {day.digest[:12]}  {day.frame.report['events']:>10,} events  {known}")
+    return 0
+
+
+def _catalogue(options: argparse.Namespace) -> int:
+    from pipelines.catalogue import refresh
+
+    card = with_options(load_card(options.dataset), options.option)
+    run_id = _run_id(card, "catalogue")
+    with _running(run_id) as show:
+        made, arms = refresh(card, moment(options.as_of), run_id=run_id)
+        show(f"  catalogue as of {made.as_of[:16]}: {made.report['items']:,} items, in the online store")
+        for arm in arms:
+            news = f"{arm.report['items']:,} items, {arm.report['new_items']:,} of them new"
+            show(f"  {arm.arm:<10} {arm.before} -> {arm.version}  [bold]{arm.status}[/]  {news}")
+    return 0
+
+
+def _forget(options: argparse.Namespace) -> int:
+    from pipelines.forget import forget
+
+    card = with_options(load_card(options.dataset), options.option)
+    run_id = _run_id(card, "forget")
+    with _running(run_id) as show:
+        deleted = forget(card, options.users, run_id=run_id)
+        online = "online and " if deleted.online else ""
+        show(
+            f"  deleted {len(options.users)} users {online}offline, "
+            f"and with them {deleted.artifacts} artifacts that named users"
+        )
+        for version in deleted.releases:
+            show(f"  [yellow]release {escape(version)} has a golden request of one of them[/]: train and release anew")
+    return 0
+
+
+@contextmanager
+def _running(run_id: str) -> Iterator[Any]:
+    """Hold the workspace's lock; the tasks' lines go to the run's log, what is shown through the yielded function."""
+    folder = workspace.runs() / run_id
+    with run_lock(run_id):
+        folder.mkdir(parents=True)
+        with (folder / "log.txt").open("w") as log:
+            console = Console(file=sys.stdout, highlight=False, soft_wrap=True)
+            terminal = Terminal(log, console)
+            try:
+                with redirect_stdout(terminal), redirect_stderr(terminal):
+                    yield console.print
+            except SystemExit:
+                # A task ends its process over a fault of the input; here that process is ours.
+                faults = [each.error for path in workspace.runs().glob(f"{run_id}*")
+                          for each in read_records(path.name).values() if each.error]  # fmt: skip
+                raise InputError(faults[-1]) from None
+
+
+def _run_id(card: DatasetCard, what: str) -> str:
+    return f"{card.name}-{what}-{datetime.now(UTC):%Y%m%dT%H%M%S}"
+
+
+def _day(text: str) -> date:
+    try:
+        return date.fromisoformat(text)
+    except ValueError:
+        raise argparse.ArgumentTypeError(f"found {text!r}, expected a day such as 2026-01-31") from None

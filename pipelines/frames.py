@@ -1,0 +1,115 @@
+"""The data side of a run, in this process: from the source to the training frame of one moment.
+
+The artifacts are those that the training pipeline makes: whichever comes second reuses what the first has made.
+"""
+
+import json
+import os
+from collections.abc import Iterator
+from dataclasses import dataclass
+from datetime import UTC, date, datetime, time, timedelta
+from pathlib import Path
+from tempfile import TemporaryDirectory
+from typing import Any
+
+from components import workspace
+from components.decision import Decision
+from components.ingest.latest import ingest
+from components.manifest import Manifest
+from components.task import Task
+from feature_repo.card import DatasetCard
+
+
+@dataclass(frozen=True, kw_only=True)
+class Frame:
+    """Stored artifacts of one moment; `sequences` is None where the data gate blocked."""
+
+    as_of: str
+    events: Path
+    facts: Path
+    decision: Decision
+    sequences: Path | None
+    report: dict[str, Any]
+    """Of the features step: events, users, items."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Day:
+    """The frame of one day: `digest` identifies it, `before` is what an earlier backfill of that day had."""
+
+    day: date
+    frame: Frame
+    digest: str | None
+    before: str | None
+
+
+def end_of(day: date) -> datetime:
+    """The last moment of a day, UTC."""
+    return datetime.combine(day, time.max, tzinfo=UTC)
+
+
+def backfill(card: DatasetCard, first: date, last: date, *, run_id: str) -> Iterator[Day]:
+    """The training frame of each day from `first` to `last`, as that day's run saw it: what came later is left out.
+
+    Each is written down in the workspace (frames/<data set>/<day>.json), and compared with what was there.
+    """
+    for number in range((last - first).days + 1):
+        day = first + timedelta(days=number)
+        made = frame(card, end_of(day).isoformat(), run_id=f"{run_id}-{day}")
+        path = workspace.home() / "frames" / card.name / f"{day}.json"
+        before = json.loads(path.read_text())["digest"] if path.is_file() else None
+        digest = Manifest.read(made.sequences).digest if made.sequences is not None else None
+        if digest is not None and digest != before:
+            path.parent.mkdir(parents=True, exist_ok=True)
+            partial = path.with_suffix(".partial")
+            partial.write_text(json.dumps({"digest": digest, "artifact": str(made.sequences), "as_of": made.as_of}))
+            os.replace(partial, path)
+        yield Day(day=day, frame=made, digest=digest, before=before)
+
+
+def frame(card: DatasetCard, as_of: str, *, run_id: str) -> Frame:
+    """Ingest what is new, hold it against the card, and join the features as of `as_of` ("" for the newest event).
+
+    Raises `InputError` where the source is missing, contradicts the card or has no event by then.
+    """
+    from components.features import step as features_step
+    from components.resolve import step as resolve_step
+    from components.validate import step as validate_step
+
+    asked = {"card": card.model_dump(mode="json")}
+    with TemporaryDirectory(prefix="frame-") as folder:
+        out = Path(folder)
+        task = Task("ingest", run_id=run_id, module="components.ingest.step")
+        ingest(task, out / "events", card=card, as_of=as_of)
+        inputs = {"events": task.artifact}
+
+        task = Task("resolve", run_id=run_id, module="components.resolve.step", inputs=inputs)
+        facts = task.make_always(
+            out / "facts",
+            kind="facts",
+            make=lambda at, scratch: resolve_step.run(card=card, as_of=as_of or None, facts=at, **inputs),
+        )
+        inputs = {**inputs, "facts": task.artifact}
+
+        task = Task("validate", run_id=run_id, module="components.validate.step", inputs=inputs)
+        task.reuse_or_make(
+            out / "validation",
+            kind="validation",
+            config=lambda: asked,
+            make=lambda at, scratch: validate_step.run(
+                card=card, events=inputs["events"], facts=inputs["facts"], reference=None, validation=at
+            ).summary(),
+        )
+        decision = Decision.read(task.artifact)
+        found = {"as_of": facts["as_of"], **inputs, "decision": decision}
+        if not decision.passed:
+            return Frame(sequences=None, report={}, **found)
+
+        task = Task("features", run_id=run_id, module="components.features.step", inputs=inputs)
+        report = task.reuse_or_make(
+            out / "sequences",
+            kind="sequences",
+            config=lambda: asked,
+            make=lambda at, scratch: features_step.run(card=card, feast_root=scratch, sequences=at, **inputs),
+        )
+        return Frame(sequences=task.artifact, report=report, **found)

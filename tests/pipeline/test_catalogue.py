@@ -1,0 +1,155 @@
+"""The data side's commands on a small shop with a released model: new items served without training, users deleted."""
+
+import json
+import shutil
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pyarrow.parquet as pq
+import pytest
+
+from components import workspace
+from components.decision import Decision, Reason
+from components.package import step as package
+from components.push import step as push
+from components.refresh.step import patch
+from feature_repo.card import load_card
+from heterrec import recipes
+from heterrec.export import save_model
+from heterrec.sequences import read_sequences
+from heterrec.training import train
+from pipelines.__main__ import main
+from pipelines.data_commands import moment, with_options
+from pipelines.frames import frame
+from serving.rollout.table import RolloutTable
+from serving.torchserve import archive as archives
+
+SMALL = [
+    "--option",
+    "users=80",
+    "--option",
+    "items=60",
+    "--option",
+    "new_items_per_day=2",
+    "--option",
+    "dirty_rate=0.0",
+]
+DAYS = 16
+
+
+def options(days: int) -> list[str]:
+    return [*SMALL, "--option", f"days={days}"]
+
+
+def card_of(days: int):
+    return with_options(load_card("marketplace"), options(days)[1::2])
+
+
+@pytest.fixture(scope="module")
+def home(tmp_path_factory) -> Path:
+    """A workspace in which a tiny, really trained model serves."""
+    home = tmp_path_factory.mktemp("workspace")
+    with pytest.MonkeyPatch.context() as patched:
+        patched.setenv("HETERREC_HOME", str(home))
+        card = card_of(DAYS)
+        made = frame(card, "", run_id="first")
+        assert made.sequences is not None, made.decision.blocking
+        tiny = replace(recipes.heterrec(), epochs=1)
+        tiny = replace(tiny, model=replace(tiny.model, width=16, item_layers=1, max_history=10))
+        folders = {name: home / "made" / name for name in ("model", "archive", "evaluation", "release")}
+        for folder in folders.values():
+            folder.mkdir(parents=True)
+        save_model(train(read_sequences(made.sequences), tiny), folders["model"])
+        package.run(
+            card=card, sequences=made.sequences, model=folders["model"], archive=folders["archive"], name=card.name
+        )
+        held = Reason(check="better", held=True, found=1, allowed=0, message="")
+        Decision(gate="evaluate", reasons=[held]).write(folders["evaluation"])
+        (folders["evaluation"] / "report.json").write_text("{}")
+        urls = {"mlflow_url": workspace.mlflow_url(), "rollout_url": workspace.rollout_url()}
+        push.run(**folders, **urls, lineage={}, store=workspace.releases())
+    return home
+
+
+@pytest.fixture(autouse=True)
+def same_workspace(home, monkeypatch):
+    monkeypatch.setenv("HETERREC_HOME", str(home))
+
+
+def champion():
+    with RolloutTable(workspace.rollout_url()) as table:
+        return table.read("marketplace").champion
+
+
+def test_new_items_and_prices_are_served_without_training(capsys, tmp_path):
+    before = champion()
+    assert main(["catalogue", *options(DAYS + 3)]) == 0
+    told = capsys.readouterr().out
+    after = champion()
+    assert after.version == patch(before.version) and f"{before.version} -> {after.version}  refreshed" in told
+    assert after.recipe_digest == before.recipe_digest
+    old, new = (json.loads(archives.read(Path(each.archive), "items.json"))["item_id"] for each in (before, after))
+    assert len(new) == len(old) + 3 * 2 and "6 of them new" in told
+    for each in (before, after):
+        (tmp_path / each.version).mkdir()
+        (tmp_path / each.version / "m.npy").write_bytes(archives.read(Path(each.archive), "item_matrix.npy"))
+    matrices = [np.load(tmp_path / each.version / "m.npy") for each in (before, after)]
+    assert matrices[1].shape[0] == len(new)
+    weights = [Path(each.archive).parent / "model" / "weights.pt" for each in (before, after)]
+    assert weights[0].read_bytes() == weights[1].read_bytes()
+    from feature_repo.online import online
+    from feature_repo.store import connect
+
+    store = connect("marketplace", workspace.feature_store("marketplace"))
+    asked = ["item_varying:price", "item_derived:sold_7d", "item_derived:days_since_first_seen"]
+    newest = online(store, asked, [{"item_id": sorted(set(new) - set(old))[0]}])
+    assert newest["price"][0] > 0 and newest["days_since_first_seen"] == [2.0]
+
+    assert main(["catalogue", *options(DAYS + 3)]) == 0
+    assert "unchanged" in capsys.readouterr().out
+    assert champion().version == after.version
+
+
+def test_a_backfill_gives_each_day_once_and_for_all(capsys):
+    asked = ["backfill", "2025-01-18", "2025-01-19", *options(DAYS + 3)]
+    assert main(asked) == 0
+    first = capsys.readouterr().out
+    assert first.count("new") == 2
+    assert main(["backfill", "2025-01-18", "2025-01-19", *options(DAYS + 5)]) == 0
+    again = capsys.readouterr().out
+    assert again.count("as before") == 2, "days that came later change no earlier frame"
+
+
+def test_a_backfill_that_cannot_be_is_told(capsys):
+    assert main(["backfill", "2020-01-01", "2020-01-01", *options(DAYS)]) == 2
+    assert "lies before the first event" in capsys.readouterr().out
+    assert main(["backfill", "2025-01-19", "2025-01-18", *options(DAYS)]) == 2
+    with pytest.raises(SystemExit):
+        main(["backfill", "yesterday", "2025-01-18"])
+
+
+def test_a_deleted_user_is_in_no_file_of_the_workspace(capsys, home):
+    golden = json.loads(archives.read(Path(champion().archive), "goldens.jsonl").splitlines()[0])["request"]["user_id"]
+    made = frame(card_of(DAYS + 3), "", run_id="before")
+    users = pq.read_table(made.sequences / "events.parquet", columns=["user_id"])["user_id"].unique().to_pylist()
+    user = next(each for each in users if each != golden)
+    assert main(["forget", user, golden, *options(DAYS + 3)]) == 0
+    told = capsys.readouterr().out
+    assert "deleted 2 users online and offline" in told and "has a golden request of one of them" in told
+    made = frame(card_of(DAYS + 3), "", run_id="after")
+    left = pq.read_table(made.sequences / "events.parquet", columns=["user_id"])["user_id"].unique().to_pylist()
+    assert set(users) - set(left) == {user, golden}
+    shutil.rmtree(home / "runs")
+    for path in home.rglob("*"):
+        if path.is_file() and path.suffix not in (".mar",):
+            assert user.encode() not in path.read_bytes(), path
+    assert main(["catalogue", *options(DAYS + 3)]) == 0, "what is left serves on"
+
+
+def test_a_day_means_its_last_moment():
+    assert moment("2025-01-18") == "2025-01-18T23:59:59.999999+00:00"
+    assert moment("2025-01-18T10:00:00") == "2025-01-18T10:00:00+00:00"
+    assert [patch(version) for version in ("1.0", "1.0.1", "20260105-1f0c9a7e", "20260105-1f0c9a7e.9")] == [
+        "1.0.1", "1.0.2", "20260105-1f0c9a7e.1", "20260105-1f0c9a7e.10",
+    ]  # fmt: skip
