@@ -74,7 +74,8 @@ def main() -> None:
 
 def sweep(shop: Shop, nights: int, console: Console | None = None) -> Outcome:
     """Run the last `nights` of the shop's days. A night that blocks is no reference for the next."""
-    days = trading_days(shop)[-nights:]
+    # The code that is loaded now; the working tree may move on during the minutes that follow.
+    code, days = commit(), trading_days(shop)[-nights:]
     blocked: Counter[str] = Counter()
     warned: Counter[str] = Counter()
     warned_nights, reference, started = 0, None, time.monotonic()
@@ -90,7 +91,7 @@ def sweep(shop: Shop, nights: int, console: Console | None = None) -> Outcome:
             if console is not None and unheld:
                 console.print(f"{shop.name} {day:%a %Y-%m-%d} {unheld}")
     return Outcome(
-        commit=commit(),
+        commit=code,
         shop=shop.name,
         first=str(days[0]),
         last=str(days[-1]),
