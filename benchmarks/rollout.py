@@ -21,7 +21,7 @@ from scipy.stats import beta
 from benchmarks.canary_traffic import Canary
 from benchmarks.canary_watch import WAYS, Findings, watch
 from components.task import commit
-from serving.rollout.guardrails import PHASES
+from serving.rollout.guardrails import SHARES
 from serving.rollout.policy import Policy
 
 RESULTS = Path(__file__).parent / "results" / "rollout.json"
@@ -112,7 +112,7 @@ def guardrail(options: argparse.Namespace) -> dict[str, Any]:
     """Errors of half a percent for the champion: the challenger exactly at its margin, then above it."""
     base = 0.005
     settings = {
-        "alpha": POLICY.guardrail_alpha / 5 / PHASES,
+        "alpha": POLICY.guardrail_alpha / SHARES,
         "planned": POLICY.guardrail_exposures,
         "users": POLICY.guardrail_users,
         "margin": POLICY.errors_margin,

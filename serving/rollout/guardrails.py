@@ -13,8 +13,8 @@ from serving.rollout.log import Sums
 from serving.rollout.policy import Policy
 from serving.rollout.sequential import UNKNOWN, difference, scores
 
-PHASES = 2
-"""Side by side, then all shoppers: each has its half of the budget."""
+SHARES = 10
+"""Of the error budget: five guardrails, each while both arms serve and then while all shoppers meet the new model."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -78,7 +78,7 @@ def _judge(
             exposures=sums.exposures,
             outcome=allowed,
             planned=policy.guardrail_exposures,
-            alpha=policy.guardrail_alpha / 5 / PHASES,
+            alpha=policy.guardrail_alpha / SHARES,
             spread=spread,
         )
     champion, challenger = rates(sums, bad)

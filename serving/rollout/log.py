@@ -53,7 +53,6 @@ class Traffic:
     """How much was logged: of the experiment, and of the challenger at the present stage."""
 
     exposures: int
-    challenger_users: int
     stage_exposures: int
     misdrawn: int
     """Exposures in another arm than their salt draws."""
@@ -114,16 +113,14 @@ class EventLog:
     def traffic(self, stage: int | None) -> Traffic:
         """Counts; `stage` is the present one."""
         wrong = f"stage IS NOT NULL AND (variant = 'challenger') != ({PLACE_SQL} < weight)"
-        total, misdrawn, latest, users, here = self._row(
+        total, misdrawn, latest, here = self._row(
             f"""SELECT count(*), count(*) FILTER ({wrong}), max(time),
-                count(DISTINCT user_id) FILTER (variant = 'challenger'),
                 count(*) FILTER (variant = 'challenger' AND stage = $stage)
             FROM exposure""",
             {"stage": stage},
         )
         return Traffic(
             exposures=total,
-            challenger_users=users,
             stage_exposures=here,
             misdrawn=misdrawn,
             latest=latest,

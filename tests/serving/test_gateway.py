@@ -131,6 +131,29 @@ def test_a_failing_challenger_is_replaced_by_the_champion_and_taken_out_of_traff
     assert 'gateway_recommendations_total{status="fallback",variant="challenger",version="1.0"} 5.0' in metrics
 
 
+def test_a_version_that_dies_under_traffic_is_out_within_two_seconds_and_comes_back(
+    open_gateway: Callable[..., TestClient], rollout: Rollout, arms: dict[str, ModelVersion], server: TorchServe
+) -> None:
+    client = open_gateway(replace(rollout, weight=1.0))
+    assert ask(client)["version"] == "2.0"
+    server.unregister("shop", "2.0")
+    answers, first_failure, out = [], None, None
+    while out is None and (first_failure is None or time.monotonic() - first_failure < 2):
+        began = time.monotonic()
+        answers.append(ask(client))
+        if answers[-1]["status"] == "fallback":
+            first_failure = first_failure or began
+        if client.get("/ready").json()["out_of_traffic"] == ["2.0"]:
+            out = time.monotonic()
+    assert first_failure is not None and out is not None and out - first_failure < 2
+    assert {answer["version"] for answer in answers if answer["status"] == "fallback"} == {"1.0"}
+    server.register(Path(arms["2.0"].archive))
+    deadline = time.monotonic() + 3 * REST_SECONDS
+    while ask(client)["version"] != "2.0":
+        assert time.monotonic() < deadline, "never tried again"
+        time.sleep(0.2)
+
+
 def test_without_any_model_the_popular_items_answer_without_those_excluded(
     open_gateway: Callable[..., TestClient], rollout: Rollout
 ) -> None:

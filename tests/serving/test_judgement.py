@@ -13,6 +13,7 @@ from components.errors import InputError
 from components.rollout.step import decide, run
 from serving.rollout import moves
 from serving.rollout.document import STAGES, Change, ModelVersion, Rollout, release
+from serving.rollout.guardrails import SHARES
 from serving.rollout.log import EventLog, LogFault
 from serving.rollout.moves import WrongMove
 from serving.rollout.policy import Policy
@@ -73,6 +74,7 @@ class Life:
 def test_a_better_challenger_climbs_every_stage_is_promoted_and_its_watch_ends(tmp_path: Path) -> None:
     life = Life(tmp_path, rate=0.3)
     promoted = life.until("promote")
+    assert 2 * len(promoted.evidence["guardrails"]) == SHARES, "all of them share one error budget"
     assert promoted.evidence["outcome"]["low"] > 0
     assert (life.row.champion, life.row.former) == (version("b", "r2"), version("a", "r1"))
     assert [entry.rollout.weight for entry in life.table.history("shop")] == [0, *STAGES, 0]
