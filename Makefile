@@ -50,11 +50,11 @@ format: setup  ## rewrite the sources in the one format
 	@.venv/bin/ruff format .
 
 lock: setup  ## resolve requirements.lock anew from pyproject.toml
-	@.venv/bin/uv pip compile pyproject.toml --group train --group serve --group gateway --group dev \
-		--python-version 3.11 --no-emit-package torch -o requirements.lock
-
-bench-features: setup  ## the feature store: ingest, join against bare ASOF, materialise, reads; EVENTS=100000,1000000 RETAIL=1
-	@$(PYTHON) -m benchmarks.features --events $(EVENTS) $(if $(RETAIL),--retail)
+	@.venv/bin/uv pip compile --quiet pyproject.toml --group train --group serve --group gateway --group dev \
+		--python-version 3.11 --no-emit-package torch --output-file requirements.lock
+	@# What torch brings for GPUs comes with torch, where it wants it.
+	@awk '/^[a-z]/ { gpu = /^(cuda-|nvidia-|triton)/ } !gpu' requirements.lock > requirements.lock.partial
+	@mv requirements.lock.partial requirements.lock
 
 bench-features-pay: setup  ## HeterRec against item-ID-only on the marketplace and its placebo; SEEDS=3
 	@OMP_WAIT_POLICY=PASSIVE $(PYTHON) -m benchmarks.features_pay --seeds $(SEEDS)
