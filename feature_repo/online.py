@@ -1,5 +1,6 @@
 """What a request reads from the online store, and how items get there."""
 
+import time
 from collections.abc import Callable, Iterable, Sequence
 from datetime import UTC, datetime, timedelta
 from typing import Any
@@ -10,11 +11,19 @@ import pyarrow as pa
 from feature_repo.card import Feature, Kind
 from feature_repo.definitions import HISTORY_FIELD, USER_HISTORY, VIEWS
 from feature_repo.faults import telling
-from feature_repo.feast_import import EntityKeyProto, FeatureStore, FloatList, StringList, ValueProto, get_provider
+from feature_repo.feast_import import (
+    EntityKeyProto,
+    FeatureStore,
+    FeatureView,
+    FloatList,
+    StringList,
+    ValueProto,
+    get_provider,
+)
 from feature_repo.history import Record, decode
 
 _ITEMS_AT_ONCE = 20_000
-_PROVIDERS: WeakKeyDictionary[FeatureStore, Any] = WeakKeyDictionary()
+_CONNECTIONS: WeakKeyDictionary[FeatureStore, "_Connection"] = WeakKeyDictionary()
 _EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 
 
@@ -109,20 +118,36 @@ def online(store: FeatureStore, references: list[str], rows: list[dict[str, str]
         view, _, name = reference.partition(":")
         by_view.setdefault(view, []).append(name)
     with telling(store.config.project, "Nothing was read; the caller decides what to answer without it."):
-        provider = _provider(store)
+        connection = _connection(store)
+        provider = connection.provider
         for view_name, names in by_view.items():
-            view = store.get_feature_view(view_name, allow_registry_cache=True)
+            view = connection.view(store, view_name)
             found = provider.online_read(store.config, view, entities, list(names)) if entities else []
             for name in names:
                 columns[name] = [_python(values[name]) if values and name in values else None for _, values in found]
     return columns
 
 
-def _provider(store: FeatureStore) -> Any:
-    """One provider, and so one connection, for each store."""
-    if store not in _PROVIDERS:
-        _PROVIDERS[store] = get_provider(store.config)
-    return _PROVIDERS[store]
+class _Connection:
+    """One provider, and so one connection, for each store; and its views, read anew as often as the registry is."""
+
+    def __init__(self, store: FeatureStore) -> None:
+        self.provider = get_provider(store.config)
+        self._views: dict[str, tuple[float, FeatureView]] = {}
+
+    def view(self, store: FeatureStore, name: str) -> FeatureView:
+        now = time.monotonic()
+        until, view = self._views.get(name, (0.0, None))
+        if now >= until:
+            view = store.get_feature_view(name, allow_registry_cache=True)
+            self._views[name] = now + store.config.registry.cache_ttl_seconds, view
+        return view
+
+
+def _connection(store: FeatureStore) -> _Connection:
+    if store not in _CONNECTIONS:
+        _CONNECTIONS[store] = _Connection(store)
+    return _CONNECTIONS[store]
 
 
 def _python(value: ValueProto) -> Any:
