@@ -51,7 +51,7 @@ def main() -> None:
     if options.stage:
         _stage(options.stage, options.folder, options.card, options.size)
         return
-    console = Console(highlight=False, soft_wrap=True)
+    console = Console(highlight=False, soft_wrap=True, width=None if sys.stdout.isatty() else 200)
     sizes = [int(float(size)) for size in options.events.split(",") if size]
     stages = [stage for stage in STAGES if stage in options.stages.split(",")]
     rows: list[dict[str, Any]] = []
