@@ -39,6 +39,9 @@ def main() -> None:
     parser.add_argument("--events", default="100000,1000000", help="sizes of the drawn shop, by commas")
     parser.add_argument("--retail", action="store_true", help="Online Retail too")
     parser.add_argument(
+        "--stages", default=",".join(STAGES), help="what is measured (default: all, and Feast's own join)"
+    )
+    parser.add_argument(
         "--folder", type=Path, help="where the data lies while it is measured (default: a temporary one)"
     )
     parser.add_argument("--stage", choices=(*STAGES, "draw", "feasts_own"), help=argparse.SUPPRESS)
@@ -48,35 +51,38 @@ def main() -> None:
     if options.stage:
         _stage(options.stage, options.folder, options.card, options.size)
         return
-    console = Console(highlight=False, soft_wrap=True)
+    console = Console(highlight=False, soft_wrap=True, width=None if sys.stdout.isatty() else 200)
     sizes = [int(float(size)) for size in options.events.split(",") if size]
-    rows = []
+    stages = [stage for stage in STAGES if stage in options.stages.split(",")]
+    rows: list[dict[str, Any]] = []
     with tempfile.TemporaryDirectory(dir=options.folder) as folder:
         for size in sizes:
             root = Path(folder) / str(size)
             root.mkdir()
             _run("draw", root, None, size)
-            rows.append(measure(f"drawn shop, {size:,} events", root, root / "shop.yaml", size, console))
+            rows.append(measure(f"drawn shop, {size:,} events", root, root / "shop.yaml", size, stages, console))
+            _tell(rows, console)
         if options.retail:
             root = Path(folder) / "retail"
             root.mkdir()
             card = Path(__file__).parents[1] / "feature_repo" / "datasets" / "online_retail.yaml"
-            rows.append(measure("Online Retail", root, card, 0, console))
-    _tell(rows, console)
+            rows.append(measure("Online Retail", root, card, 0, stages, console))
+            _tell(rows, console)
 
 
-def measure(name: str, root: Path, card: Path, size: int, console: Console) -> dict[str, Any]:
-    """Every stage once on one data set, in order."""
+def measure(name: str, root: Path, card: Path, size: int, stages: list[str], console: Console) -> dict[str, Any]:
+    """Each of `stages` once on one data set, in order."""
     found: dict[str, Any] = {"data": name}
-    stages = list(STAGES)
-    if size <= FEAST_JOIN_UP_TO:
+    if stages == list(STAGES) and size <= FEAST_JOIN_UP_TO:
+        stages = list(STAGES)
         stages.insert(stages.index("features") + 1, "feasts_own")
     for stage in stages:
         found[stage] = _run(stage, root, card, size)
         console.print(f"{name}: {stage} {json.dumps(found[stage])}")
-    found["features_against_bare"] = {
-        unit: found["features"][unit] / found["bare"][unit] for unit in ("seconds", "cpu_seconds")
-    }
+    if "features" in found and "bare" in found:
+        found["features_against_bare"] = {
+            unit: found["features"][unit] / found["bare"][unit] for unit in ("seconds", "cpu_seconds")
+        }
     return found
 
 
@@ -258,6 +264,7 @@ def _feasts_own(card: Any, root: Path) -> dict[str, Any]:
 
 
 def _materialise(card: Any, root: Path) -> dict[str, Any]:
+    import serving.consumer.histories  # noqa: F401
     from components.materialise import step as materialise
 
     clock = _Clock()
@@ -334,24 +341,28 @@ def _differences(root: Path, columns: list[str]) -> int:
     return int(row[0])
 
 
+def _seconds(found: dict[str, Any] | None) -> str:
+    return f"{found['seconds']:.2f} s ({found['cpu_seconds']:.2f})" if found else "–"  # noqa: RUF001
+
+
 def _of(table: str, order: str) -> str:
     return ", ".join(f"{table}.{name.strip()}" for name in order.split(","))
 
 
 def _tell(rows: list[dict[str, Any]], console: Console) -> None:
+    # In brackets: seconds of processors, which hardly mind what else runs on the machine.
     shown = Table("data", "ingest", "validate", "features", "bare ASOF", "ratio", "(processor)", "Feast's join", "ours",
                   "materialise", "read SQLite", "read Redis", "peak, MiB")  # fmt: skip
     for row in rows:
-        own = row.get("feasts_own")
-        reads = row["reads"]
+        own, reads, ratio = row.get("feasts_own"), row.get("reads", {}), row.get("features_against_bare", {})
         shown.add_row(
             row["data"],
-            *(f"{row[stage]['seconds']:.1f} s" for stage in ("ingest", "validate", "features", "bare")),
-            *(f"{ratio:.2f}" for ratio in row["features_against_bare"].values()),
-            *((f"{own['seconds']:.2f} s", f"{own['ours']['seconds']:.2f} s") if own else ("–", "–")),  # noqa: RUF001
-            f"{row['materialise']['seconds']:.1f} s",
+            *(_seconds(row.get(stage)) for stage in ("ingest", "validate", "features", "bare")),
+            *(f"{ratio[unit]:.2f}" if unit in ratio else "–" for unit in ("seconds", "cpu_seconds")),  # noqa: RUF001
+            *(map(_seconds, (own, own["ours"])) if own else ("–", "–")),  # noqa: RUF001
+            _seconds(row.get("materialise")),
             *(f"{reads[store]['p50_ms']:.2f} ms" if store in reads else "–" for store in ("sqlite", "redis")),  # noqa: RUF001
-            f"{max(row[stage]['peak_mib'] for stage in STAGES):,}",
+            f"{max(row[stage]['peak_mib'] for stage in STAGES if stage in row):,}",
         )
     console.print(shown)
     from components.task import commit

@@ -130,6 +130,7 @@ def test_a_backfill_that_cannot_be_is_told(capsys):
 
 
 def test_a_deleted_user_is_in_no_file_of_the_workspace(capsys, home):
+    assert main(["catalogue", *options(DAYS + 3)]) == 0
     golden = json.loads(archives.read(Path(champion().archive), "goldens.jsonl").splitlines()[0])["request"]["user_id"]
     made = frame(card_of(DAYS + 3), "", run_id="before")
     users = pq.read_table(made.sequences / "events.parquet", columns=["user_id"])["user_id"].unique().to_pylist()

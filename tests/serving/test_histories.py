@@ -232,6 +232,8 @@ def test_deleted_users_are_gone_and_a_replay_does_not_bring_them_back(shop, tmp_
     writer.forget(["u"])
     assert shop.items("u") == []
     assert list(writer._backend.stored()) == [_key("v")]
+    for path in (tmp_path / "feast").glob("online.db*"):
+        assert b"u-2" not in path.read_bytes(), path
     assert shop.writer(forgotten=Forgotten(forgotten.path)).append(events).forgotten == 3
     writer.merge([("u", [each.record for each in events[:3]])], NOW)
     assert (shop.items("u"), len(shop.items("v"))) == ([], 3)
