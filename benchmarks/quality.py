@@ -10,6 +10,7 @@ import hashlib
 import json
 import os
 import platform
+import sys
 import time
 from collections.abc import Callable
 from dataclasses import asdict, replace
@@ -60,7 +61,7 @@ MAIN: dict[str, tuple[str, str, Change]] = {
     "sasrec_plain": ("SASRec, item ID only, no taste", "sasrec", _model(taste=False)),
     "sasrec_own": ("SASRec, item ID only, tuned for itself", "sasrec", _its_own),
     "sasrec_features": ("SASRec, features summed in", "sasrec_features", _same),
-    "hstu": ("HSTU block, item ID only", "hstu", _same),
+    "hstu": ("HSTU block, item ID only, no taste", "hstu", _model(taste=False)),
     "heterrec": ("HeterRec", "heterrec", _same),
 }
 ABLATIONS: dict[str, tuple[str, str, Change]] = {
@@ -90,7 +91,7 @@ def main() -> None:
     names = list(ROWS) if options.rows == "all" else options.rows.split(",")
     if unknown := [name for name in names if name not in ROWS]:
         parser.error(f"--rows: {unknown} are unknown, expected some of {', '.join(ROWS)}")
-    console = Console()
+    console = Console() if sys.stdout.isatty() else Console(width=140)
     data = sequences_of(options.dataset)
     bench = Bench(data, Path(options.dataset).stem, options.budget, console)
     for seed in range(options.seeds):

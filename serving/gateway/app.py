@@ -2,6 +2,7 @@
 
 import asyncio
 import json
+import logging
 import secrets
 import time
 from collections.abc import AsyncIterator, Callable
@@ -18,6 +19,7 @@ from serving.gateway.eventlog import EventLog, LogUnavailable
 from serving.gateway.recommender import Deadlines, History, Recommender, Wish
 from serving.rollout.document import Rollout
 
+_logger = logging.getLogger(__name__)
 Id = Annotated[str, Field(min_length=1, max_length=200)]
 READ_SECONDS = 1.0
 """How often the rollout row is read."""
@@ -107,7 +109,8 @@ class _Row:
             await asyncio.sleep(READ_SECONDS)
             try:
                 await self.refresh()
-            except Exception:  # a table that is away must not stop what serves; its age tells
+            except Exception as error:  # a table that is away must not stop what serves; its age tells
+                _logger.warning("rollout table cannot be read, the last row holds: %s", error)
                 self._metrics.failures.labels("rollout").inc()
 
 
