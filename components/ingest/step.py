@@ -9,6 +9,7 @@ from tempfile import TemporaryDirectory
 from typing import Any
 
 import duckdb
+import pyarrow.parquet as pq
 
 from components.errors import InputError
 from components.ingest import tables
@@ -48,6 +49,10 @@ SOURCES: dict[str, Source] = {
     "files": files,
 }
 MEMORY = "2GB"
+
+
+MOST_DAYS = 20_000
+"""From the first event to the last, where features are derived day by day: 54 years."""
 
 
 def run(
@@ -180,16 +185,38 @@ def _write(
         varying = tables.changes_sql("known_values", card.varying, **before), tables.schema_of_items(card.varying)
         write_days(connection, *varying, events / "items" / "varying")
     if card.derived:
-        _open_written(connection, card, events)
-        derived = derived_sql(card), tables.schema_of_items(card.derived)
-        if not write_days(connection, *derived, events / "items" / "derived"):
-            # No midnight has passed yet; readers find the columns all the same.
-            nothing = events / "items" / "derived" / "day=1970-01-01" / "part-0.parquet"
-            write_file(connection, f"FROM ({derived[0]}) LIMIT 0", derived[1], nothing)
+        _require_plausible_span(connection, card)
+        _write_derived(connection, card, events)
     rejected = " UNION ALL ".join(rejected_sql(table, types[table]) for table in types)
     if plan.kept:
         rejected += f" UNION ALL {rejected_before(card, plan)}"
     write_file(connection, f"FROM ({rejected}) ORDER BY 1, 2, 3", tables.REJECTED, events / "rejected.parquet")
+
+
+def _require_plausible_span(connection: duckdb.DuckDBPyConnection, card: DatasetCard) -> None:
+    """Derived features have a row an item and day: one date of a wrong century would make them fill the disk."""
+    (first, last, days), *_ = connection.execute(
+        "SELECT min(event_time)::DATE::VARCHAR, max(event_time)::DATE::VARCHAR, "
+        "date_diff('day', min(event_time), max(event_time)) FROM accepted"
+    ).fetchall()
+    if days is not None and days > MOST_DAYS:
+        raise InputError(
+            f"interactions of card {card.name!r}: event_time runs from {first} to {last}, {days:,} days; "
+            f"expected at most {MOST_DAYS:,}. Correct the times, or leave the derived features out of the card."
+        )
+
+
+def _write_derived(connection: duckdb.DuckDBPyConnection, card: DatasetCard, events: Path) -> None:
+    root, schema = events / "items" / "derived", tables.schema_of_items(card.derived)
+    days = 0
+    if any(events.glob("interactions/*/*.parquet")):
+        _open_written(connection, card, events)
+        days = write_days(connection, derived_sql(card), schema, root)
+    if not days:
+        # No midnight has passed yet, or nothing was accepted; readers find the columns all the same.
+        nothing = root / "day=1970-01-01" / "part-0.parquet"
+        nothing.parent.mkdir(parents=True)
+        pq.write_table(schema.empty_table(), nothing)
 
 
 def _open_written(connection: duckdb.DuckDBPyConnection, card: DatasetCard, events: Path) -> None:

@@ -169,7 +169,7 @@ FAULTS = [
     ),
     Fault(
         "dates of the wrong century",
-        Planted("5 % of today in the year 1025", century, "blocks", "missing_days"),
+        Planted("5 % of today in the year 1025", century, "stops", "event_time runs from 1025"),
         Planted("5 % of today in the year 1010", century, "blocks", "missing_days"),
     ),
     Fault(
