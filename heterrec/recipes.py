@@ -157,13 +157,20 @@ def sized(config: TrainConfig, *, items: int, events: int) -> TrainConfig:
     """The recipe with its sizes for a catalogue of `items` of which `events` are learned from.
 
     Dropout: much where an item is seldom seen, as what is learned of it is then mostly chance (.5 at 11 events an
-    item, .1 at 300). A batch: as the item side is computed once a step, the more items, the more events share it.
-    Candidates: the whole catalogue up to 100,000 items, then so many that the cost of a step no longer grows.
+    item, .1 at 300). Temperature: likewise, as what is seldom seen should not be told apart too surely (.1 up to 13
+    events an item, .05 from 52 on). A batch: as the item side is computed once a step, the more items, the more
+    events share it. Candidates: the whole catalogue up to 100,000 items, then so many that the cost of a step no longer grows.
     """
     if not config.sized:
         return config
-    dropout = min(0.5, max(0.1, 1.7 * (items / events) ** 0.5))
-    model = replace(config.model, dropout=round(dropout, 2), feature_dropout=round(FEATURE_SHARE * dropout, 2))
+    rarity = (items / events) ** 0.5
+    dropout = min(0.5, max(0.1, 1.7 * rarity))
+    model = replace(
+        config.model,
+        dropout=round(dropout, 2),
+        feature_dropout=round(FEATURE_SHARE * dropout, 2),
+        temperature=round(min(0.1, max(0.05, 0.36 * rarity)), 3),
+    )
     batch_events = 2 ** round(math.log2(min(4096, max(512, items / 12))))
     candidates = config.loss.candidates or (SAMPLED if items > FULL_CATALOGUE else None)
     loss = replace(config.loss, candidates=candidates)

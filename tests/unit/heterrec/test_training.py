@@ -150,19 +150,20 @@ def test_recipes_round_trip_and_refuse_what_is_wrong():
 
 
 @pytest.mark.parametrize(
-    ("items", "events", "dropout", "batch", "candidates"),
+    ("items", "events", "dropout", "temperature", "batch", "candidates"),
     [
-        (12_101, 153_776, 0.48, 1024, None),  # Amazon Beauty
-        (3_706, 1_000_000, 0.10, 512, None),  # dense
-        (100, 120, 0.5, 512, None),
-        (100_000, 1_000_000, 0.5, 4096, None),
-        (1_000_000, 10**8, 0.17, 4096, 4096),
+        (12_101, 153_776, 0.48, 0.1, 1024, None),  # Amazon Beauty
+        (3_706, 1_000_000, 0.10, 0.05, 512, None),  # dense
+        (100, 120, 0.5, 0.1, 512, None),
+        (100_000, 1_000_000, 0.5, 0.1, 4096, None),
+        (1_000_000, 10**8, 0.17, 0.05, 4096, 4096),
     ],
 )
-def test_sizes_come_from_the_data_and_for_all_models_alike(items, events, dropout, batch, candidates):
-    ours, theirs = (sized(by_name(name), items=items, events=events) for name in ("heterrec", "sasrec"))
-    assert (ours.model.dropout, ours.batch_events, ours.loss.candidates) == (dropout, batch, candidates)
-    assert (theirs.model.dropout, theirs.batch_events, theirs.loss.candidates) == (dropout, batch, candidates)
+def test_sizes_come_from_the_data_and_for_all_models_alike(items, events, dropout, temperature, batch, candidates):
+    for name in ("heterrec", "sasrec"):
+        found = sized(by_name(name), items=items, events=events)
+        assert (found.model.dropout, found.model.temperature) == (dropout, temperature)
+        assert (found.batch_events, found.loss.candidates) == (batch, candidates)
     fixed = replace(by_name("heterrec"), sized=False, batch_events=77)
     assert sized(fixed, items=items, events=events) is fixed
 
