@@ -159,7 +159,8 @@ def sized(config: TrainConfig, *, items: int, events: int) -> TrainConfig:
     Dropout: much where an item is seldom seen, as what is learned of it is then mostly chance (.5 at 11 events an
     item, .1 at 300). Temperature: likewise, as what is seldom seen should not be told apart too surely (.1 up to 13
     events an item, .05 from 52 on). A batch: as the item side is computed once a step, the more items, the more
-    events share it. Candidates: the whole catalogue up to 100,000 items, then so many that the cost of a step no longer grows.
+    events share it. Candidates: the whole catalogue up to 100,000 items, then so many that the cost of a step no
+    longer grows.
     """
     if not config.sized:
         return config
