@@ -61,7 +61,7 @@ MAIN: dict[str, tuple[str, str, Change]] = {
     "sasrec_plain": ("SASRec, item ID only, no taste", "sasrec", _model(taste=False)),
     "sasrec_own": ("SASRec, item ID only, tuned for itself", "sasrec", _its_own),
     "sasrec_features": ("SASRec, features summed in", "sasrec_features", _same),
-    "hstu": ("HSTU block, item ID only, no taste", "hstu", _model(taste=False)),
+    "hstu": ("HSTU block, item ID only", "hstu", _same),
     "heterrec": ("HeterRec", "heterrec", _same),
 }
 ABLATIONS: dict[str, tuple[str, str, Change]] = {
