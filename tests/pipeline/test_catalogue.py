@@ -122,30 +122,30 @@ def test_a_backfill_gives_each_day_once_and_for_all(capsys):
 
 
 def test_a_backfill_that_cannot_be_is_told(capsys):
-    assert main(["backfill", "2020-01-01", "2020-01-01", *options(DAYS)]) == 2
+    assert main(["backfill", "2020-01-01", "2020-01-01", *options(DAYS + 5)]) == 2
     assert "lies before the first event" in capsys.readouterr().out
-    assert main(["backfill", "2025-01-19", "2025-01-18", *options(DAYS)]) == 2
+    assert main(["backfill", "2025-01-19", "2025-01-18", *options(DAYS + 5)]) == 2
     with pytest.raises(SystemExit):
         main(["backfill", "yesterday", "2025-01-18"])
 
 
 def test_a_deleted_user_is_in_no_file_of_the_workspace(capsys, home):
-    assert main(["catalogue", *options(DAYS + 3)]) == 0
+    assert main(["catalogue", *options(DAYS + 5)]) == 0
     golden = json.loads(archives.read(Path(champion().archive), "goldens.jsonl").splitlines()[0])["request"]["user_id"]
-    made = frame(card_of(DAYS + 3), "", run_id="before")
+    made = frame(card_of(DAYS + 5), "", run_id="before")
     users = pq.read_table(made.sequences / "events.parquet", columns=["user_id"])["user_id"].unique().to_pylist()
     user = next(each for each in users if each != golden)
-    assert main(["forget", user, golden, *options(DAYS + 3)]) == 0
+    assert main(["forget", user, golden, *options(DAYS + 5)]) == 0
     told = capsys.readouterr().out
     assert "deleted 2 users online and offline" in told and "has a golden request of one of them" in told
-    made = frame(card_of(DAYS + 3), "", run_id="after")
+    made = frame(card_of(DAYS + 5), "", run_id="after")
     left = pq.read_table(made.sequences / "events.parquet", columns=["user_id"])["user_id"].unique().to_pylist()
     assert set(users) - set(left) == {user, golden}
     shutil.rmtree(home / "runs")
     for path in home.rglob("*"):
         if path.is_file() and path.suffix not in (".mar",):
             assert user.encode() not in path.read_bytes(), path
-    assert main(["catalogue", *options(DAYS + 3)]) == 0, "what is left serves on"
+    assert main(["catalogue", *options(DAYS + 5)]) == 0, "what is left serves on"
 
 
 def test_a_day_means_its_last_moment():
