@@ -41,18 +41,19 @@ HISTORY = [{"item_id": "i3", "event_time": "2026-01-05T10:00:00Z", "features": {
 
 
 @pytest.fixture(scope="module")
-def arms(server: TorchServe, mar: Path, tmp_path_factory: pytest.TempPathFactory) -> dict[str, ModelVersion]:
-    """Two versions that the server has, and one that it does not have."""
+def arms(server: TorchServe, mar: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[dict[str, ModelVersion]]:
+    """Two versions that the server has, and one that it does not have; the server is left as it was."""
     folder = tmp_path_factory.mktemp("second")
     second = folder / "second.mar"
     archive.build(write_content(folder / "c", version="2.0", seed=1), second, name="shop", version="2.0")
     server.register(second)
-    return {
+    yield {
         name: ModelVersion(
             version=name, archive=str(path), archive_digest=archive.digest(path), recipe_digest=name, registered=NOW
         )
         for name, path in {"1.0": mar, "2.0": second, "9.9": second}.items()
     }
+    server.unregister("shop", "2.0")
 
 
 @pytest.fixture
