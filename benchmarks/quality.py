@@ -76,8 +76,8 @@ ABLATIONS: dict[str, tuple[str, str, Change]] = {
     **{f"width_{n}": (f"width {n}", "heterrec", _model(width=n)) for n in (32, 128)},
 }
 ROWS = MAIN | ABLATIONS
-PEERS = ("sasrec", "sasrec_own")
-"""What differences are taken against: item ID only with the same recipe, and tuned for itself."""
+PEERS = {"sasrec": "against ID only", "sasrec_own": "ID only, own tuning", "heterrec": "against HeterRec"}
+"""What differences are taken against: item ID only with the same recipe and tuned for itself, and HeterRec."""
 
 
 def main() -> None:
