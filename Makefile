@@ -18,7 +18,7 @@ export FEAST_USAGE := False
 # Every step is a process of its own: without cached bytecode each would compile its libraries again.
 unexport PYTHONDONTWRITEBYTECODE
 
-.PHONY: help setup run test serve compile check format lock bench-features bench-features-pay bench-quality bench-train bench-gpu bench-gate bench-gate-speed bench-rollout clean
+.PHONY: help setup run test serve compile images check format lock bench-features bench-features-pay bench-quality bench-train bench-gpu bench-gate bench-gate-speed bench-rollout clean
 
 help:  ## list the targets
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | awk -F':.*## ' '{printf "  make %-19s %s\n", $$1, $$2}'
@@ -55,6 +55,9 @@ lock: setup  ## resolve requirements.lock anew from pyproject.toml
 	@# What torch brings for GPUs comes with torch, where it wants it.
 	@awk '/^[a-z]/ { gpu = /^(cuda-|nvidia-|triton)/ } !gpu' requirements.lock > requirements.lock.partial
 	@mv requirements.lock.partial requirements.lock
+
+images:  ## the images of k8s/images by docker or buildah; TORCH=cuda REGISTRY=... PLATFORM=linux/arm64
+	@scripts/images.sh
 
 bench-features-pay: setup  ## HeterRec against item-ID-only on the marketplace and its placebo; SEEDS=3
 	@OMP_WAIT_POLICY=PASSIVE $(PYTHON) -m benchmarks.features_pay --seeds $(SEEDS)

@@ -62,6 +62,7 @@ def _run(options: argparse.Namespace) -> int:
             baseline=baseline.to_json(),
             as_of=as_of,
             new_reference=options.new_reference,
+            containers=options.containers,
         )
     console.print(f"[bold]{outcome.ending}[/] after {time.monotonic() - started:.0f} s")
     for gate in ("validate", "evaluate", "infra_validate"):
@@ -195,6 +196,7 @@ def _parser() -> argparse.ArgumentParser:
         action="store_true",
         help="the data has changed and that is meant: hold it against its card only, not against the last accepted run",
     )
+    run.add_argument("--containers", action="store_true", help="each task in its image, by the Docker engine at hand")
     run.add_argument("--shuffle-targets", action="store_true", help="train a bad model on purpose, to see it blocked")
     run.add_argument("--debug", action="store_true", default=argparse.SUPPRESS, help="show tracebacks")
     run.set_defaults(command=_run)
