@@ -157,6 +157,16 @@ class Source(_Strict):
     """Settings of the adapter, e.g. days, users, items and seed of the marketplace."""
 
 
+class EventLog(_Strict):
+    """What the recommendation service's own log of outcomes means for this data set."""
+
+    interactions: list[str] = Field(default=["purchase"], min_length=1)
+    """Types of outcomes that are interactions: they change the shopper's online history at once."""
+    trains: bool = False
+    """Whether they are also a part of the source of the next training run. Leave it off where the source has them
+    anyway, as a shop's table of all its purchases does."""
+
+
 class Split(_Strict):
     """`time`: the last days are held out. `order`: each user's last event is test, the one before validation."""
 
@@ -255,6 +265,7 @@ class DatasetCard(_Strict):
     calendar: Calendar = Calendar()
     limits: Limits = Limits()
     tolerances: Tolerances = Tolerances()
+    event_log: EventLog = EventLog()
 
     @model_validator(mode="after")
     def _consistent(self) -> "DatasetCard":
@@ -275,6 +286,8 @@ class DatasetCard(_Strict):
                 raise ValueError(f"feature {feature.name!r}: derive.events needs columns.event_type")
         if self.split.by == "time" and self.columns.event_time is None:
             raise ValueError("split: by time needs columns.event_time; order-only data splits by order")
+        if self.event_log.trains and self.columns.event_time is None:
+            raise ValueError("event_log: trains needs columns.event_time; the log knows times and no positions")
         if self.limits.max_catalogue_age_days is not None and self.columns.item_available_at is None:
             raise ValueError("limits: max_catalogue_age_days needs columns.item_available_at, which dates the items")
         return self
