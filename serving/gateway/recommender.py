@@ -137,7 +137,7 @@ class Recommender:
         champion = rollout.champion
         if champion is not None and champion.archive_digest not in self._popular:
             with zipfile.ZipFile(champion.archive) as mar:  # not through serving.torchserve, which imports torch
-                entries = json.loads(mar.read("popular.json"))
+                entries = json.loads(mar.read("popular.json"))["overall"]
             items = [{"item_id": entry["item_id"], "score": float(entry["events"])} for entry in entries]
             self._popular = {champion.archive_digest: items}
 
