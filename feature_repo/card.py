@@ -257,6 +257,8 @@ class DatasetCard(_Strict):
     features: list[Feature]
     title: str | None = None
     """The feature that people read as the item's name."""
+    segment: str | None = None
+    """The feature whose values each have popular items of their own; `segment_feature` where it is left out."""
     split: Split
     repeats: bool = False
     """Whether a shopper may want the same item again; where not, seen items are masked in ranking."""
@@ -274,6 +276,8 @@ class DatasetCard(_Strict):
             raise ValueError(f"features: {', '.join(doubled)} declared twice")
         if self.title is not None and self.title not in names:
             raise ValueError(f"title: {self.title!r} is none of the features {names}")
+        if self.segment is not None and self.segment not in (kept := self._lasting_categories):
+            raise ValueError(f"segment: {self.segment!r} is none of the categorical features that do not vary {kept}")
         if self.source.adapter == "files" and (self.source.interactions is None or self.source.items is None):
             raise ValueError("source: the files adapter needs `interactions` and `items`")
         changing = {feature.name for feature in self.varying if feature.kind == "numeric"}
@@ -314,6 +318,15 @@ class DatasetCard(_Strict):
     @property
     def static(self) -> list[Feature]:
         return [feature for feature in self.features if not feature.varies_in_time]
+
+    @property
+    def segment_feature(self) -> str | None:
+        """What divides the catalogue: `segment`, else the first categorical feature that does not vary, if any."""
+        return self.segment or next(iter(self._lasting_categories), None)
+
+    @property
+    def _lasting_categories(self) -> list[str]:
+        return [feature.name for feature in self.static if feature.kind == "categorical"]
 
 
 def load_card(name_or_path: str) -> DatasetCard:
