@@ -1,4 +1,4 @@
-"""The command line of serving: `python -m serving up|gateway`, and `python -m serving rollout status|pause|...`."""
+"""The command line of serving: `python -m serving up|gateway|consumer|rollout`."""
 
 import argparse
 import json
@@ -11,7 +11,7 @@ from pathlib import Path
 from components import workspace
 from components.errors import InputError
 from feature_repo.card import CardError
-from serving import operate
+from serving import operate, run_consumer, run_gateway
 from serving.operate import arms
 from serving.rollout.document import ModelVersion, Rollout
 from serving.rollout.table import RolloutTable
@@ -58,27 +58,6 @@ def _up(options: argparse.Namespace) -> int:
     return 0
 
 
-def _gateway(options: argparse.Namespace) -> int:
-    """Answer shoppers until Ctrl-C or SIGTERM."""
-    import uvicorn
-
-    from serving.gateway.app import make_app
-    from serving.gateway.eventlog import EventLog
-    from serving.gateway.online import feast_history
-
-    name = operate.model_name(options.dataset)
-    _released(name)
-    with RolloutTable(workspace.rollout_url()) as table:
-        app = make_app(
-            read_rollout=lambda: table.read(name),
-            torchserve=options.torchserve,
-            history=feast_history(name, workspace.feature_store(name)),
-            log=EventLog(workspace.event_log(name)),
-        )
-        uvicorn.run(app, host=options.host, port=options.port, log_level="warning")
-    return 0
-
-
 def curl(address: str, model: str, arm: ModelVersion) -> str:
     """A command line that asks `arm` with the history of a real shopper, one of the archive's golden requests."""
     lines = [json.loads(line) for line in archive.read(Path(arm.archive), "goldens.jsonl").splitlines()]
@@ -119,12 +98,8 @@ def _parser() -> argparse.ArgumentParser:
     up.add_argument("--dataset", default="marketplace", help="name of the data set, or path of its card")
     up.add_argument("--port", type=int, help="port of the inference API on this machine; a free one if left out")
     up.set_defaults(command=_up)
-    gateway = commands.add_parser("gateway", help="the recommendation service in front of TorchServe, until Ctrl-C")
-    gateway.add_argument("--dataset", default="marketplace", help="name of the data set, or path of its card")
-    gateway.add_argument("--torchserve", required=True, metavar="URL", help="its inference address, as `up` prints it")
-    gateway.add_argument("--host", default="127.0.0.1", help="address to listen on (default: %(default)s)")
-    gateway.add_argument("--port", type=int, default=8000, help="(default: %(default)s)")
-    gateway.set_defaults(command=_gateway)
+    run_gateway.add_to(commands)
+    run_consumer.add_to(commands)
     operate.add_to(commands)
     return parser
 

@@ -22,6 +22,9 @@ MALFORMED: tuple[Any, ...] = (
     {"history": [{"item_id": 1, "event_time": "2026-01-05T10:00:00Z"}]},
     {"history": [{"item_id": "i1", "event_time": "yesterday"}]},
     {"history": [], "k": 0},
+    {"history": [], "filters": {"no feature of any card": ["x"]}},
+    {"history": [], "filters": ["x"]},
+    {"history": [], "exclude": "i1"},
 )
 _EXAMPLES = 5
 

@@ -1,9 +1,10 @@
-"""TorchServe's handler: a shim over the scorer, which lies beside it in the archive.
+"""TorchServe's handler: a shim over the scorer, which the archive brings.
 
 Derives from none of TorchServe's base handlers, which load with a plain `torch.load`.
 """
 
 import json
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -13,9 +14,11 @@ class RecommendationHandler:
 
     def initialize(self, context: Any) -> None:
         """Load the archive's content from where TorchServe has unpacked it."""
-        from scorer import Scorer  # the archive is flat, and its folder is on the worker's path
+        root = context.system_properties["model_dir"]
+        sys.path.insert(0, root)  # the archive's own code, whatever else the image holds under that name
+        from serving.scoring.scorer import Scorer
 
-        self._scorer = Scorer.load(Path(context.system_properties["model_dir"]))
+        self._scorer = Scorer.load(Path(root))
 
     def handle(self, data: list[dict[str, Any]], context: Any) -> list[str]:
         """Answer a batch; a bad request is answered with status 400 and fails none of its batch-mates."""

@@ -5,6 +5,7 @@ import json
 import shutil
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -19,6 +20,9 @@ FEATURES = [
     {"name": "price", "kind": "numeric", "varies_in_time": True},
     {"name": "shelf", "kind": "categorical", "varies_in_time": True},
 ]
+TAGS = [[] if number % 4 == 0 else [f"t{number % 3}", "odd" if number % 2 else "even"] for number in range(len(ITEMS))]
+FILTERABLE = {"price": "numeric", "shelf": "categorical", "tags": "multi_categorical"}
+EVENTS = [9 if number == 7 else 4 if number == 2 else 0 for number in range(len(ITEMS))]
 MAX_HISTORY = 4
 
 
@@ -50,6 +54,20 @@ def vectors(seed: int) -> torch.Tensor:
     return torch.randn(len(ITEMS), 5, generator=torch.Generator().manual_seed(seed))
 
 
+def popular(items: dict[str, Any]) -> dict[str, Any]:
+    """The two items that anybody bought, over all and by shelf."""
+    entries = [
+        {
+            "item_id": ITEMS[row],
+            "events": EVENTS[row],
+            "title": items["title"][row],
+            "features": {name: values[row] for name, values in items["features"].items()},
+        }
+        for row in (7, 2)
+    ]
+    return {"segment": "shelf", "overall": entries, "by_segment": {"low": entries[:1], "top": entries[1:]}}
+
+
 def write_content(root: Path, *, version: str = "1.0", seed: int = 0, repeats: bool = False) -> Path:
     """The content of an archive, before it is zipped."""
     root.mkdir(parents=True)
@@ -67,14 +85,16 @@ def write_content(root: Path, *, version: str = "1.0", seed: int = 0, repeats: b
     torch.export.save(torch.export.export(LastItems(matrix), example, dynamic_shapes=shapes), root / "program.pt2")
     np.save(root / "item_matrix.npy", matrix.numpy())
     titles = [None if item == "i11" else f"Kettle {item}" for item in ITEMS]
-    (root / "items.json").write_text(json.dumps({"item_id": ITEMS, "title": titles}))
     prices, shelves = [float(number + 1) for number in range(len(ITEMS))], ["top", "low"] * (len(ITEMS) // 2)
+    features = {"price": [*prices[:-1], None], "shelf": [*shelves[:-1], None], "tags": TAGS}
+    items = {"item_id": ITEMS, "title": titles, "segment": features["shelf"], "events": EVENTS, "features": features}
+    (root / "items.json").write_text(json.dumps(items))
     encoder = FeatureEncoder.fit(
         FEATURES, {"price": prices, "shelf": shelves}, ITEMS, np.full(len(ITEMS), 9, dtype=np.int64)
     )
     (root / "encoder.json").write_text(encoder.to_json())
     shutil.copyfile(Path(__file__).parents[2] / "heterrec/encoder.py", root / "encoder.py")
-    (root / "popular.json").write_text(json.dumps([{"item_id": i, "events": e} for i, e in [("i7", 9), ("i2", 4)]]))
+    (root / "popular.json").write_text(json.dumps(popular(items)))
     history = [
         {"item_id": "i3", "event_time": "2026-01-05T10:00:00Z", "features": {"price": 12.5, "shelf": "it's top"}}
     ]
@@ -86,7 +106,7 @@ def write_content(root: Path, *, version: str = "1.0", seed: int = 0, repeats: b
     (root / "goldens.jsonl").write_text("".join(json.dumps(line) + "\n" for line in goldens))
     digests = {path.name: hashlib.sha256(path.read_bytes()).hexdigest() for path in root.iterdir()}
     contract = {
-        "schema": 1,
+        "schema": 2,
         "model": "shop",
         "version": version,
         "width": matrix.shape[1],
@@ -94,6 +114,8 @@ def write_content(root: Path, *, version: str = "1.0", seed: int = 0, repeats: b
         "default_k": 3,
         "max_k": 10,
         "exclude_seen": not repeats,
+        "filterable": FILTERABLE,
+        "segment": "shelf",
         "digests": digests,
     }
     (root / "serving.json").write_text(json.dumps(contract))

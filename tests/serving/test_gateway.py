@@ -19,11 +19,11 @@ import pyarrow.dataset as ds
 import pytest
 from conftest import write_content
 from fastapi.testclient import TestClient
+from serving.gateway.eventlog import EventLog, compact
 
 from serving.gateway import eventlog
 from serving.gateway.app import make_app
 from serving.gateway.breaker import DOUBT_SECONDS, FAILURES, REST_SECONDS, Breaker
-from serving.gateway.eventlog import EventLog, compact
 from serving.gateway.online import feast_history
 from serving.gateway.recommender import Deadlines
 from serving.rollout import log as rollout_log

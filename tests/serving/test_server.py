@@ -16,8 +16,8 @@ import pytest
 from conftest import write_content
 from test_scorer import BAD, GOOD
 
+from serving.scoring.scorer import Scorer
 from serving.torchserve import archive
-from serving.torchserve.scorer import Scorer
 from serving.torchserve.server import ServerFault, TorchServe
 
 ROOT = Path(__file__).parents[2]
@@ -73,7 +73,8 @@ def test_same_content_gives_the_same_archive(content: Path, mar: Path, tmp_path:
     assert again == archive.digest(mar)
     assert archive.identity(tmp_path / "again.mar") == ("shop", "1.0")
     names = set(zipfile.ZipFile(mar).namelist())
-    assert names == {p.name for p in content.iterdir()} | {"handler.py", "scorer.py", "MAR-INF/MANIFEST.json"}
+    assert names == {p.name for p in content.iterdir()} | {*archive.code(), "MAR-INF/MANIFEST.json"}
+    assert {"handler.py", "serving/scoring/scorer.py"} <= names
     with pytest.raises(ValueError, match=r"model version: found 'a/b'"):
         archive.build(content, tmp_path / "x.mar", name="shop", version="a/b")
 
