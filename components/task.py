@@ -63,6 +63,7 @@ def read_records(run_id: str) -> dict[str, Record]:
 
 def lineage(run_id: str) -> Report:
     """Where a run's results came from: every task's artifact digest with its parents, and the code's commit."""
+    run_id = workspace.run(run_id)
     tasks = {
         name: {"digest": record.digest, "parents": record.parents, "artifact": record.artifact}
         for name, record in read_records(run_id).items()
@@ -89,7 +90,7 @@ class Task:
     """
 
     def __init__(self, name: str, *, run_id: str, module: str, inputs: Mapping[str, str | Path] | None = None) -> None:
-        self.name, self.run_id, self.module = name, run_id, module
+        self.name, self.run_id, self.module = name, workspace.run(run_id), module
         self.inputs = {key: Path(path) for key, path in (inputs or {}).items()}
         self._record = Record(task=name, status="running", started=datetime.now(UTC).isoformat())
         self._clock = time.monotonic()

@@ -56,7 +56,7 @@ def run(
     """Run the training pipeline to its end; faults of tasks are in the outcome, not raised."""
     from kfp import local
 
-    from pipelines.training import training
+    from pipelines.training import build
 
     folder = workspace.runs() / run_id
     folder.mkdir(parents=True)
@@ -71,7 +71,7 @@ def run(
                 workspace_root=str(workspace.home() / "kfp" / "workspace"),
                 raise_on_error=False,
             )
-            training(
+            build()(
                 run_id=run_id,
                 card=card.model_dump_json(),
                 recipe=recipe,

@@ -11,6 +11,7 @@ def infra_validate(
     archive: dsl.Input[dsl.Model],
     infra_validation: dsl.Output[dsl.Artifact],
     metrics: dsl.Output[dsl.Metrics],
+    task_name: str = "infra_validate",
 ) -> bool:
     """Serve the archive, replay its golden requests, measure latency; False where an answer is wrong or late."""
     from pathlib import Path
@@ -18,9 +19,7 @@ def infra_validate(
     from components.infra_validate import step
     from components.task import Task
 
-    task = Task(
-        "infra_validate", run_id=run_id, module="components.infra_validate.step", inputs={"archive": archive.path}
-    )
+    task = Task(task_name, run_id=run_id, module="components.infra_validate.step", inputs={"archive": archive.path})
 
     def make(out: Path, scratch: Path) -> dict:
         return step.run(archive=task.inputs["archive"], validation=out).summary()
