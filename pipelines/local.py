@@ -60,7 +60,7 @@ def run(
 
     folder = workspace.runs() / run_id
     folder.mkdir(parents=True)
-    _set_environment()
+    set_environment()
     with (folder / "log.txt").open("w") as log:
         terminal = Terminal(log)
         with contextlib.redirect_stdout(terminal), contextlib.redirect_stderr(terminal), warnings.catch_warnings():
@@ -117,7 +117,8 @@ def assert_complete(records: dict[str, Record]) -> None:
         )
 
 
-def _set_environment() -> None:
+def set_environment() -> None:
+    """What every task's process needs: quiet tools, this project's modules, this Python."""
     for name, value in ENVIRONMENT.items():
         os.environ.setdefault(name, value)
     root = str(workspace.ROOT)

@@ -47,15 +47,19 @@ def release(
     archive: dsl.Input[dsl.Model],
     infra_validation: dsl.Input[dsl.Artifact],
     release: dsl.Output[dsl.Artifact],
+    summary: dsl.Output[dsl.Markdown],
 ):
     """Let the refreshed archive take the place of the version that it refreshes."""
+    from pathlib import Path
+
     from components import workspace
     from components.push import refresh as step
+    from components.summary import table
     from components.task import Task, lineage
 
     inputs = {"archive": archive.path, "infra_validation": infra_validation.path}
     task = Task(f"release-{arm}", run_id=run_id, module="components.push.refresh", inputs=inputs)
-    task.make_always(
+    report = task.make_always(
         release.path,
         kind="release",
         make=lambda out, scratch: step.run(
@@ -67,3 +71,4 @@ def release(
             release=out,
         ),
     )
+    Path(summary.path).write_text(table(f"{report['model']} {report['version']}: {report['status']}", report))

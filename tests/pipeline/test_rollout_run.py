@@ -21,7 +21,7 @@ from canary_shop import CanaryShop
 
 def test_a_run_of_the_pipeline_rolls_a_faulty_challenger_back(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("HETERREC_HOME", str(tmp_path))
-    pipelines_local._set_environment()
+    pipelines_local.set_environment()
     began = datetime.now(UTC) - timedelta(hours=5)
     row = Rollout(model="shop")
     with RolloutTable(workspace.rollout_url(), clock=lambda: began) as table:
