@@ -53,7 +53,8 @@ format: setup  ## rewrite the sources in the one format
 	@.venv/bin/ruff check --fix .
 	@.venv/bin/ruff format .
 
-lock: setup  ## resolve requirements.lock anew from pyproject.toml
+lock:  ## resolve requirements.lock anew from pyproject.toml
+	@test -x .venv/bin/uv || scripts/setup.sh
 	@.venv/bin/uv pip compile --quiet pyproject.toml --group train --group serve --group gateway --group dev \
 		--python-version 3.11 --no-emit-package torch --output-file requirements.lock
 	@# What torch brings for GPUs comes with torch, where it wants it.
