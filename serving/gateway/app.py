@@ -198,11 +198,9 @@ def _add_operation(app: FastAPI, service: _Service) -> None:
 
     @app.get("/metrics", response_class=Response)
     async def metrics_page() -> Response:
-        out = set(service.out_of_traffic())
-        metrics.out.clear()
         rollout = row.rollout
-        for arm in rollout.serving if rollout is not None else ():
-            metrics.out.labels(arm.version).set(arm.version in out)
+        versions = [arm.version for arm in rollout.serving] if rollout is not None else []
+        metrics.show_out(versions, service.out_of_traffic())
         metrics.weight.set(rollout.weight if rollout is not None else 0)
         metrics.row_age.set(row.age)
         return Response(generate_latest(metrics.registry), media_type=CONTENT_TYPE_LATEST)
