@@ -72,26 +72,26 @@ def outcome(request_id: str, item_id: str | None, event_type: str = "purchase", 
 class Transport:
     """How events get from gateways to the consumer: through a durable Redis (a server, or its address) or not."""
 
-    def __init__(self, home: Path, redis: RedisServer | str | None = None) -> None:
-        self.home = home
+    def __init__(self, home: Path, redis: RedisServer | str | None = None, name: str = "tiny") -> None:
+        self.home, self.name = home, name
         self.server = redis if isinstance(redis, RedisServer) else None
         self.redis = f"redis://{redis.address}/0" if isinstance(redis, RedisServer) else redis
-        self.log = home / "log" / "tiny"
+        self.log = home / "log" / name
 
     def writer(self, roll_seconds: float = 0.2) -> EventLog:
         if self.redis is None:
             return EventLog(SegmentSink(self.log, roll_seconds=roll_seconds))
-        return EventLog(StreamSink(self.redis, "tiny"))
+        return EventLog(StreamSink(self.redis, self.name))
 
     @contextmanager
     def consumer(self, **options: Any) -> Iterator[Consumer]:
         from feature_repo.store import connect
 
-        online = Online(lambda: connect("tiny", self.home / "feast" / "tiny"))
+        online = Online(lambda: connect(self.name, self.home / "feast" / self.name))
         redis = self.redis
-        stream = None if redis is None else lambda known: Stream(redis, "tiny", known=known)
+        stream = None if redis is None else lambda known: Stream(redis, self.name, known=known)
         settings = {"kinds": ["purchase"], "stream": stream, **options}
-        with Consumer(self.log, self.home / "exposures" / "tiny", online, **settings) as consumer:
+        with Consumer(self.log, self.home / "exposures" / self.name, online, **settings) as consumer:
             yield consumer
 
     def settle(self, consumer: Consumer) -> None:
@@ -103,7 +103,7 @@ class Transport:
         assert not consumer.problems, consumer.problems
 
     def rows(self, table: str) -> list[dict[str, Any]]:
-        folder = self.home / "exposures" / "tiny" if table == "served" else self.log / table
+        folder = self.home / "exposures" / self.name if table == "served" else self.log / table
         if not folder.exists():
             return []
         found: list[dict[str, Any]] = ds.dataset(folder, format="parquet").to_table().to_pylist()
@@ -113,4 +113,4 @@ class Transport:
         from feature_repo.online import user_history
         from feature_repo.store import connect
 
-        return user_history(connect("tiny", self.home / "feast" / "tiny"), user)
+        return user_history(connect(self.name, self.home / "feast" / self.name), user)
