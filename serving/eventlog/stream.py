@@ -88,11 +88,11 @@ class Stream:
         recovering = not self._recovered
         # Only what comes again can be in the segments already.
         fresh = [entry for entry in entries if not recovering or stream_id(entry[0]) > self._known]
+        self._recovered = self._recovered and not entries  # until Redis hears that all is written, it comes again
         if fresh:
             write([_with_id(ident, fields) for ident, fields in fresh])
             self._known = stream_id(fresh[-1][0])
         if entries:
-            self._recovered = False  # unless Redis hears of it, all this comes again
             self._client.xack(self._stream, GROUP, *(ident for ident, _ in entries))
             self._recovered = not recovering
             self._trim()
