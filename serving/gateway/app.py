@@ -19,7 +19,7 @@ from serving.eventlog.writer import EventLog, LogUnavailable
 from serving.gateway.access import Access
 from serving.gateway.api import Accepted, Event, Problem, RecommendationRequest, Recommendations
 from serving.gateway.archive import BadFilter
-from serving.gateway.limits import guard
+from serving.gateway.limits import MAX_BODY, guard
 from serving.gateway.metrics import Metrics
 from serving.gateway.models import KeyFile, Models
 from serving.gateway.probes import probe_all
@@ -111,7 +111,14 @@ def make_app(
             yield
 
     # No pages of documentation: they load their scripts from public networks.
-    app = FastAPI(title="Recommendations", version="1", lifespan=lifespan, docs_url=None, redoc_url=None)
+    app = FastAPI(
+        title="Recommendations",
+        version="1",
+        lifespan=lifespan,
+        docs_url=None,
+        redoc_url=None,
+        max_body_size=MAX_BODY,
+    )
     guard(app, metrics.refused)
     _add_service(app, service)
     _add_operation(app, service)
