@@ -18,7 +18,7 @@ export FEAST_USAGE := False
 # Every step is a process of its own: without cached bytecode each would compile its libraries again.
 unexport PYTHONDONTWRITEBYTECODE
 
-.PHONY: help setup run test serve compile images demo check format lock bench-features bench-features-pay bench-quality bench-train bench-gpu bench-gate bench-gate-speed bench-rollout clean
+.PHONY: help setup run test serve compile images demo soak check format lock bench-features bench-features-pay bench-quality bench-train bench-gpu bench-gate bench-gate-speed bench-rollout clean
 
 help:  ## list the targets
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | awk -F':.*## ' '{printf "  make %-19s %s\n", $$1, $$2}'
@@ -60,6 +60,10 @@ lock:  ## resolve requirements.lock anew from pyproject.toml
 	@# What torch brings for GPUs comes with torch, where it wants it.
 	@awk '/^[a-z]/ { gpu = /^(cuda-|nvidia-|triton)/ } !gpu' requirements.lock > requirements.lock.partial
 	@mv requirements.lock.partial requirements.lock
+
+soak: export HETERREC_HOME := $(CURDIR)/var/soak
+soak: setup  ## ten minutes under load while parts are swapped, killed and restarted (needs redis-server)
+	@$(PYTHON) -m benchmarks.soak
 
 images:  ## the images of k8s/images by docker or buildah; TORCH=cuda REGISTRY=... PLATFORM=linux/arm64
 	@scripts/images.sh
