@@ -9,7 +9,7 @@ import importlib.util
 import json
 import math
 import sys
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from itertools import chain
 from pathlib import Path
 from types import ModuleType
@@ -20,12 +20,13 @@ import torch
 
 from serving.scoring.faults import BadRequest
 from serving.scoring.filters import Filters
+from serving.scoring.program import Program
+from serving.scoring.program import load as load_program
 from serving.scoring.requests import Reader, Request
 
 SCHEMA = 2
 
 Answer = dict[str, Any]
-Program = Callable[..., torch.Tensor]
 Best = list[tuple[int, float]]
 """Rows of the catalogue with their scores, best first."""
 
@@ -74,9 +75,10 @@ class Scorer:
             raise ValueError(f"item_matrix.npy: shape {tuple(item_matrix.shape)} does not fit items.json")
         if not item_matrix.isfinite().all():
             raise ValueError("item_matrix.npy: holds numbers that are not finite; train and package the model again")
+        encoder = _module(root / "encoder.py").FeatureEncoder.from_json((root / "encoder.json").read_text())
         return cls(
-            program=torch.export.load(root / "program.pt2").module(),
-            encoder=_module(root / "encoder.py").FeatureEncoder.from_json((root / "encoder.json").read_text()),
+            program=load_program(root, varying=len(encoder.varying)),
+            encoder=encoder,
             item_matrix=item_matrix,
             items=items,
             contract=contract,
