@@ -4,6 +4,7 @@ SEEDS ?= 3
 NIGHTS ?= 60
 EVENTS ?= 5
 CANARIES ?= 2000
+SECONDS ?= 40
 BUDGET ?= fast
 ROWS ?= sasrec,sasrec_plain,sasrec_own,sasrec_features,hstu,heterrec
 
@@ -18,7 +19,7 @@ export FEAST_USAGE := False
 # Every step is a process of its own: without cached bytecode each would compile its libraries again.
 unexport PYTHONDONTWRITEBYTECODE
 
-.PHONY: help setup run test serve compile images demo soak check format lock bench-features bench-features-pay bench-quality bench-train bench-gpu bench-gate bench-gate-speed bench-rollout clean
+.PHONY: help setup run test serve compile images demo soak check format lock bench-features bench-features-pay bench-quality bench-train bench-gpu bench-gate bench-gate-speed bench-gateway bench-rollout clean
 
 help:  ## list the targets
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | awk -F':.*## ' '{printf "  make %-19s %s\n", $$1, $$2}'
@@ -86,6 +87,9 @@ bench-gate: setup  ## the data gate on clean trading days, night by night: it mu
 
 bench-gate-speed: setup  ## seconds and memory of ingest and the data gate; EVENTS=5 millions of made-up ones besides
 	@$(PYTHON) -m benchmarks.gate_speed --events $(EVENTS)
+
+bench-gateway: setup  ## what the gateway adds to calling TorchServe directly, at half load; SECONDS=40
+	@OMP_WAIT_POLICY=PASSIVE $(PYTHON) -m benchmarks.gateway --seconds $(SECONDS)
 
 bench-rollout: setup  ## is the canary's judge right? simulated A/A and A/B canaries beside the naive tests; CANARIES=2000
 	@$(PYTHON) -m benchmarks.rollout --canaries $(CANARIES)

@@ -9,7 +9,8 @@ import importlib.util
 import json
 import math
 import sys
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
+from itertools import chain
 from pathlib import Path
 from types import ModuleType
 from typing import Any
@@ -19,12 +20,13 @@ import torch
 
 from serving.scoring.faults import BadRequest
 from serving.scoring.filters import Filters
+from serving.scoring.program import Program
+from serving.scoring.program import load as load_program
 from serving.scoring.requests import Reader, Request
 
 SCHEMA = 2
 
 Answer = dict[str, Any]
-Program = Callable[..., torch.Tensor]
 Best = list[tuple[int, float]]
 """Rows of the catalogue with their scores, best first."""
 
@@ -71,9 +73,12 @@ class Scorer:
         items = json.loads((root / "items.json").read_text())
         if item_matrix.shape != (len(items["item_id"]), contract["width"]):
             raise ValueError(f"item_matrix.npy: shape {tuple(item_matrix.shape)} does not fit items.json")
+        if not item_matrix.isfinite().all():
+            raise ValueError("item_matrix.npy: holds numbers that are not finite; train and package the model again")
+        encoder = _module(root / "encoder.py").FeatureEncoder.from_json((root / "encoder.json").read_text())
         return cls(
-            program=torch.export.load(root / "program.pt2").module(),
-            encoder=_module(root / "encoder.py").FeatureEncoder.from_json((root / "encoder.json").read_text()),
+            program=load_program(root, varying=len(encoder.varying)),
+            encoder=encoder,
             item_matrix=item_matrix,
             items=items,
             contract=contract,
@@ -94,7 +99,7 @@ class Scorer:
             except BadRequest as error:
                 answers[number] = error.answer()
                 continue
-            if request.history:
+            if request.history.rows:
                 scored.append((number, request))
             else:
                 answers[number] = {**self._answer(self._popular(request), request), "fallback": "popular"}
@@ -107,14 +112,14 @@ class Scorer:
     def _rank(self, requests: Sequence[Request]) -> list[Best]:
         with torch.inference_mode():
             user_BD = self._program(*self._tensors(requests))
+            if not user_BD.isfinite().all():
+                raise ArithmeticError("the model gives NaN scores: the archive is broken, package the model again")
             score_BV = user_BD @ self._item_matrix.T
             for b, request in enumerate(requests):
                 if request.hidden:
                     score_BV[b, request.hidden] = -torch.inf
                 if request.filters:
                     score_BV[b].masked_fill_(torch.from_numpy(self._filters.forbidden(request.filters)), -torch.inf)
-            if torch.isnan(score_BV).any():
-                raise ArithmeticError("the model gives NaN scores: the archive is broken, package the model again")
             score_BK, row_BK = score_BV.topk(max(request.k for request in requests))
         return [
             [(row, score) for row, score in zip(rows, scores, strict=True) if score > -math.inf][: request.k]
@@ -133,18 +138,21 @@ class Scorer:
 
     def _tensors(self, requests: Sequence[Request]) -> tuple[torch.Tensor, ...]:
         """What the program takes, right-padded: item, time, varying_value, varying_missing, length."""
-        lengths = [len(request.history) for request in requests]
-        b, t, n = len(requests), max(lengths), len(self._encoder.varying)
-        item_BT, time_BT = np.zeros((b, t), np.int64), np.zeros((b, t), np.int64)
+        histories = [request.history for request in requests]
+        length_B = np.array([len(history.rows) for history in histories], np.int64)
+        b, t, n = len(requests), int(length_B.max()), len(self._encoder.varying)
+        inside_BT = np.arange(t) < length_B[:, None]
+        item_BT = np.zeros((b, t), np.int64)
+        item_BT[inside_BT] = np.fromiter(chain.from_iterable(h.rows for h in histories), np.int64) + 1
+        # Padding repeats the latest time, as in training.
+        time_BT = np.repeat(np.array([history.times[-1] for history in histories], np.int64)[:, None], t, axis=1)
+        time_BT[inside_BT] = np.fromiter(chain.from_iterable(h.times for h in histories), np.int64)
         value_BTN, missing_BTN = np.zeros((b, t, n), np.float32), np.ones((b, t, n), bool)
-        for row, request in enumerate(requests):
-            end = lengths[row]
-            item_BT[row, :end] = [event.row + 1 for event in request.history]
-            time_BT[row, :end] = [event.time for event in request.history]
-            time_BT[row, end:] = request.history[-1].time  # padding repeats the latest time, as in training
-            columns = {f.name: [event.features.get(f.name) for event in request.history] for f in self._encoder.varying}
-            value_BTN[row, :end], missing_BTN[row, :end] = self._encoder.encode_varying(columns, end)
-        arrays = (item_BT, time_BT, value_BTN, missing_BTN, np.array(lengths, np.int64))
+        if n:
+            seen = [values for history in histories for values in history.features]
+            columns = {f.name: [values.get(f.name) for values in seen] for f in self._encoder.varying}
+            value_BTN[inside_BT], missing_BTN[inside_BT] = self._encoder.encode_varying(columns, len(seen))
+        arrays = (item_BT, time_BT, value_BTN, missing_BTN, length_B)
         return tuple(torch.from_numpy(array) for array in arrays)
 
     def _answer(self, best: Best, request: Request) -> Answer:
