@@ -24,6 +24,8 @@ from heterrec.sequences import read_sequences
 from heterrec.training import train
 from serving.scoring.scorer import Scorer
 from serving.torchserve import archive as archives
+from serving.torchserve.client import Reply
+from serving.torchserve.goldens import differences
 from tests.unit.heterrec.shop import KINDS, VARYING, write_shop
 
 ROOT = Path(__file__).parents[2]
@@ -181,7 +183,7 @@ def test_the_scorer_answers_the_goldens_as_the_trained_model_does(archive: Path,
     found = goldens(archive)
     answers = Scorer.load(tmp_path).score([golden["request"] for golden in found])
     for golden, answer in zip(found, answers, strict=True):
-        assert infra_validate.differences(golden, infra_validate.Reply(200, answer)) == []
+        assert differences(golden, Reply(200, answer)) == []
     assert answers[0]["items"][0]["title"].split()[1] == "thing"
     popular = [item["score"] for item in answers[-1]["items"]]
     assert answers[-1]["fallback"] == "popular" and popular == sorted(popular, reverse=True)
@@ -191,7 +193,7 @@ def test_answers_of_another_models_items_are_found_wrong(archive: Path, tmp_path
     content = altered(archive, tmp_path / "archive", lambda matrix: np.roll(matrix, 1, axis=0))
     found = goldens(archive)
     answers = Scorer.load(content).score([golden["request"] for golden in found])
-    replies = [infra_validate.Reply(200, answer) for answer in answers]
+    replies = [Reply(200, answer) for answer in answers]
     wrong, _, names = infra_validate.same_answers(found, replies, "shop", "another")
     assert not wrong.held and wrong.found > len(found) / 2
     assert wrong.evidence[0]["differences"][0].startswith("place 1")

@@ -99,9 +99,14 @@ def write_content(root: Path, *, version: str = "1.0", seed: int = 0, repeats: b
         {"item_id": "i3", "event_time": "2026-01-05T10:00:00Z", "features": {"price": 12.5, "shelf": "it's top"}}
     ]
     goldens = [
-        {"request": {"user_id": "new", "history": []}, "answer": {"unknown_items": 0}},
-        {"request": {"user_id": "u1", "history": history * 2}, "answer": {"unknown_items": 0}},
-        {"request": {"user_id": "u2", "history": history * 9}, "answer": {"unknown_items": 0}},
+        {"request": {"user_id": "new", "history": []}, "answer": popular_answer()},
+        *(
+            {
+                "request": {"user_id": "u", "history": history * times, "exclude_seen": False},
+                "answer": trained_answer(LastItems(matrix), encoder, history * times),
+            }
+            for times in (2, 9)
+        ),
     ]
     (root / "goldens.jsonl").write_text("".join(json.dumps(line) + "\n" for line in goldens))
     digests = {path.name: hashlib.sha256(path.read_bytes()).hexdigest() for path in root.iterdir()}
@@ -120,6 +125,24 @@ def write_content(root: Path, *, version: str = "1.0", seed: int = 0, repeats: b
     }
     (root / "serving.json").write_text(json.dumps(contract))
     return root
+
+
+def popular_answer() -> dict[str, Any]:
+    best = sorted(range(len(ITEMS)), key=lambda row: -EVENTS[row])[:3]
+    return {"items": [{"item_id": ITEMS[row], "score": float(EVENTS[row])} for row in best], "unknown_items": 0}
+
+
+def trained_answer(model: LastItems, encoder: FeatureEncoder, history: list[dict[str, Any]]) -> dict[str, Any]:
+    """What the model itself answers to events of one moment, without the scorer."""
+    seen = history[-MAX_HISTORY:]
+    columns = {name: [event["features"][name] for event in seen] for name in ("price", "shelf")}
+    value, missing = encoder.encode_varying(columns, len(seen))
+    rows = torch.tensor([[ITEMS.index(event["item_id"]) + 1 for event in seen]])
+    varying = torch.from_numpy(value)[None], torch.from_numpy(missing)[None]
+    user = model(rows, torch.zeros_like(rows), *varying, torch.tensor([len(seen)]))[0]
+    best = (model.vectors[1:] @ user).topk(3)
+    scored = zip(best.indices.tolist(), best.values.tolist(), strict=True)
+    return {"items": [{"item_id": ITEMS[row], "score": score} for row, score in scored], "unknown_items": 0}
 
 
 @pytest.fixture(scope="session")

@@ -18,7 +18,8 @@ from test_scorer import BAD, GOOD
 
 from serving.scoring.scorer import Scorer
 from serving.torchserve import archive
-from serving.torchserve.server import ServerFault, TorchServe
+from serving.torchserve.client import ServerFault
+from serving.torchserve.server import TorchServe
 
 ROOT = Path(__file__).parents[2]
 
@@ -63,7 +64,7 @@ def test_an_archive_that_is_not_the_approved_one_is_refused(server: TorchServe, 
 
 def test_archives_from_elsewhere_are_refused(server: TorchServe, mar: Path) -> None:
     for url in (f"file://{mar}", "http://127.0.0.1:9/shop.mar"):
-        reply = server._call("management", "POST", f"/models?url={url}")
+        reply = server.call("management", "POST", f"/models?url={url}")
         assert reply.status >= 400, reply
 
 
@@ -83,10 +84,10 @@ def test_a_server_that_cannot_start_is_told_with_its_log_and_nothing_of_it_stays
     server: TorchServe, tmp_path: Path
 ) -> None:
     taken = server._ports["inference"]
-    second = TorchServe(tmp_path / "logs", port=taken)
+    second = TorchServe(tmp_path / "logs", ports={"inference": taken})
     with pytest.raises(ServerFault, match=r"(?s)TorchServe ended with status .*in use"), second:
         pass
-    assert not second._folder.exists() and server.predict("shop", "1.0", GOOD).status == 200
+    assert not second.folder.exists() and server.predict("shop", "1.0", GOOD).status == 200
 
 
 SERVING = """
@@ -98,7 +99,7 @@ signal.signal(signal.SIGINT, signal.default_int_handler)
 with TorchServe(Path(sys.argv[1])) as server:
     if sys.argv[2:]:
         server.register(Path(sys.argv[2]))
-    print(server._process.pid, server._folder, flush=True)
+    print(server._process.pid, server.folder, flush=True)
     time.sleep(60)
 """
 
