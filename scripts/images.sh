@@ -47,5 +47,5 @@ for target in "${targets[@]}"; do
   build "$target" "$name"
   rows+=("  \"$target\": {\"name\": \"$name\", \"digest\": \"$(digest "$name")\"}")
 done
-(IFS=$',\n'; printf '{\n%s\n}\n' "${rows[*]}") >build/images.json
+(IFS=,; printf '{\n%s\n}\n' "${rows[*]}") >build/images.json
 cat build/images.json

@@ -53,6 +53,7 @@ class _Service:
     log: EventLog
     metrics: Metrics
     access: Access
+    clock: Callable[[], datetime]
 
     def released(self) -> Rollout:
         rollout = self.row.rollout
@@ -86,15 +87,22 @@ def make_app(
     deadlines: Deadlines | None = None,
     access: Access | None = None,
     keys: KeyFile | None = None,
+    clock: Callable[[], datetime] = lambda: datetime.now(UTC),
 ) -> FastAPI:
     """The service. `read_rollout` reads the row of the one model it serves, `torchserve` is the inference address,
-    `keys` the file with its inference key where it asks for one."""
+    `keys` the file with its inference key where it asks for one, `clock` tells the time of what is logged."""
     metrics = Metrics()
     models = Models(torchserve, keys, lambda version, seconds: metrics.model.labels(version).observe(seconds))
     recommender = Recommender(models, history, deadlines)
     row = Row(read_rollout, recommender, metrics.failures.labels("rollout").inc)
     service = _Service(
-        models=models, recommender=recommender, row=row, log=log, metrics=metrics, access=access or Access()
+        models=models,
+        recommender=recommender,
+        row=row,
+        log=log,
+        metrics=metrics,
+        access=access or Access(),
+        clock=clock,
     )
 
     @asynccontextmanager
@@ -136,7 +144,8 @@ def _add_service(app: FastAPI, service: _Service) -> None:
         found = await service.recommender.recommend(rollout, wish)
         for part, _ in found.failures:
             metrics.failures.labels(part).inc()
-        exposure = _exposure(rollout, asked, found, latency_ms=1000 * (time.perf_counter() - began))
+        latency = 1000 * (time.perf_counter() - began)
+        exposure = _exposure(rollout, asked, found, time=service.clock(), latency_ms=latency)
         if x_variant is not None:
             # Of no experiment: what people who test see is not judged.
             exposure |= {"override": True, "salt": "", "stage": None}
@@ -145,7 +154,7 @@ def _add_service(app: FastAPI, service: _Service) -> None:
         metrics.history.observe(found.history_seconds)
         if found.history:
             newest = datetime.fromisoformat(found.history[-1]["event_time"])
-            metrics.history_age.observe(max(0.0, (datetime.now(UTC) - newest).total_seconds()))
+            metrics.history_age.observe(max(0.0, (service.clock() - newest).total_seconds()))
         metrics.request.labels(found.variant).observe(time.perf_counter() - began)
         answer = {
             "request_id": exposure["request_id"],
@@ -163,7 +172,7 @@ def _add_service(app: FastAPI, service: _Service) -> None:
     @app.post("/v1/events", status_code=202, responses=_PROBLEMS)
     async def events(event: Event, authorization: _Authorization = None) -> Accepted:
         service.access.check(authorization, chooses=False)
-        now = datetime.now(UTC)
+        now = service.clock()
         outcome = {
             **event.model_dump(exclude={"time"}),
             "time": _plausible(event.time or now, now).isoformat(),
@@ -232,7 +241,7 @@ def _check_filters(service: _Service, rollout: Rollout, wish: Wish) -> None:
 
 
 def _exposure(
-    rollout: Rollout, asked: RecommendationRequest, found: Recommended, *, latency_ms: float
+    rollout: Rollout, asked: RecommendationRequest, found: Recommended, *, time: datetime, latency_ms: float
 ) -> dict[str, Any]:
     return {
         "request_id": secrets.token_hex(16),
@@ -242,7 +251,7 @@ def _exposure(
         "stage": rollout.stage,
         "weight": rollout.weight,
         "salt": rollout.salt,
-        "time": datetime.now(UTC).isoformat(),
+        "time": time.isoformat(),
         "latency_ms": latency_ms,
         "status": found.status,
         "n_items": len(found.items),
