@@ -3,6 +3,7 @@
 import argparse
 import logging
 import os
+import signal
 import socket
 from pathlib import Path
 from typing import Any
@@ -44,11 +45,10 @@ def run(options: argparse.Namespace) -> int:
             )
             address = f"http://{options.host}:{listening.getsockname()[1]}"
             print(f"{name} is recommended at {address}/v1/recommendations (Ctrl-C ends it)", flush=True)
-            server = uvicorn.Server(
-                uvicorn.Config(
-                    app, log_level="warning", access_log=False, server_header=False, timeout_graceful_shutdown=5
-                )
-            )
+            config = uvicorn.Config(app, log_level="warning", access_log=False, server_header=False)
+            server = uvicorn.Server(config)
+            for number in (signal.SIGINT, signal.SIGTERM):  # uvicorn raises them anew once it has ended in order
+                signal.signal(number, lambda *_: setattr(server, "should_exit", True))
             server.run(sockets=[listening])
     except (ValueError, LogUnavailable) as error:
         raise InputError(str(error)) from error
@@ -57,9 +57,8 @@ def run(options: argparse.Namespace) -> int:
 
 def _listen(host: str, port: int) -> socket.socket:
     try:
-        return socket.create_server(
-            (host, port), family=socket.AF_INET6 if ":" in host else socket.AF_INET, backlog=2048
-        )
+        family = socket.AF_INET6 if ":" in host else socket.AF_INET
+        return socket.create_server((host, port), family=family, backlog=2048)
     except OSError as error:
         raise InputError(f"{host}:{port}: cannot be listened to ({error.strerror}). Choose another --port.") from error
 

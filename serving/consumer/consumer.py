@@ -113,11 +113,7 @@ class Consumer:
 
     def round(self, *, flush: bool = False) -> bool:
         """Do once what there is to do; whether there was anything new. `flush` writes partitions at once."""
-        done = sum(self._try(part, work) for part, work in (
-            ("log", self._move),
-            ("histories", self._read),
-            ("histories", self._delivery.histories),
-        ))  # fmt: skip
+        done = self._try("log", self._move) + self._try("histories", self._follow)
         if flush or time.monotonic() - self._flushed > self._flush_seconds:
             self._try("partitions", self._flush)
         self._tell()
@@ -142,9 +138,11 @@ class Consumer:
         self._sink.idle()
         return moved
 
-    def _read(self) -> int:
+    def _follow(self) -> int:
         self._online.refresh()
-        return self._reader.read()
+        read = self._reader.read()
+        self._delivery.histories()
+        return read
 
     def _flush(self) -> int:
         self._delivery.partitions()

@@ -84,15 +84,15 @@ class Stream:
 
         Raises `RedisError` where Redis is away, and what `write` raises: then they come again.
         """
-        recovering = not self._recovered
         entries = self._read(block_ms)
+        recovering = not self._recovered
         # Only what comes again can be in the segments already.
         fresh = [entry for entry in entries if not recovering or stream_id(entry[0]) > self._known]
+        self._recovered = self._recovered and not entries  # until Redis hears that all is written, it comes again
         if fresh:
             write([_with_id(ident, fields) for ident, fields in fresh])
             self._known = stream_id(fresh[-1][0])
         if entries:
-            self._recovered = False  # unless Redis hears of it, all this comes again
             self._client.xack(self._stream, GROUP, *(ident for ident, _ in entries))
             self._recovered = not recovering
             self._trim()
@@ -110,9 +110,9 @@ class Stream:
     def _read(self, block_ms: int) -> list[tuple[bytes, dict[bytes, bytes]]]:
         try:
             if not self._recovered:
-                pending = self._pending()
-                self._recovered = not pending
-                return pending
+                if pending := self._pending():
+                    return pending
+                self._recovered = True
             found: Any = self._client.xreadgroup(
                 GROUP, self._name, {self._stream: ">"}, count=MOST_AT_ONCE, block=block_ms
             )
@@ -121,7 +121,7 @@ class Stream:
                 raise
             # From the stream's beginning: what was added before the first consumer came counts too.
             self._client.xgroup_create(self._stream, GROUP, id="0", mkstream=True)
-            return []
+            return self._read(block_ms)
         except RedisError:
             self._recovered = False  # whatever Redis had handed out in this answer is pending
             raise

@@ -19,7 +19,7 @@ from serving.eventlog.writer import EventLog, LogUnavailable
 from serving.gateway.access import Access
 from serving.gateway.api import Accepted, Event, Problem, RecommendationRequest, Recommendations
 from serving.gateway.archive import BadFilter
-from serving.gateway.limits import guard
+from serving.gateway.limits import MAX_BODY, guard
 from serving.gateway.metrics import Metrics
 from serving.gateway.models import KeyFile, Models
 from serving.gateway.probes import probe_all
@@ -119,7 +119,14 @@ def make_app(
             yield
 
     # No pages of documentation: they load their scripts from public networks.
-    app = FastAPI(title="Recommendations", version="1", lifespan=lifespan, docs_url=None, redoc_url=None)
+    app = FastAPI(
+        title="Recommendations",
+        version="1",
+        lifespan=lifespan,
+        docs_url=None,
+        redoc_url=None,
+        max_body_size=MAX_BODY,
+    )
     guard(app, metrics.refused)
     _add_service(app, service)
     _add_operation(app, service)
@@ -207,11 +214,9 @@ def _add_operation(app: FastAPI, service: _Service) -> None:
 
     @app.get("/metrics", response_class=Response)
     async def metrics_page() -> Response:
-        out = set(service.out_of_traffic())
-        metrics.out.clear()
         rollout = row.rollout
-        for arm in rollout.serving if rollout is not None else ():
-            metrics.out.labels(arm.version).set(arm.version in out)
+        versions = [arm.version for arm in rollout.serving] if rollout is not None else []
+        metrics.show_out(versions, service.out_of_traffic())
         metrics.weight.set(rollout.weight if rollout is not None else 0)
         metrics.row_age.set(row.age)
         return Response(generate_latest(metrics.registry), media_type=CONTENT_TYPE_LATEST)

@@ -1,5 +1,7 @@
 """The gateway's metrics (docs/contracts.md), in a registry of their own."""
 
+from collections.abc import Collection
+
 from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram
 
 _SECONDS = (0.001, 0.0025, 0.005, 0.0075, 0.01, 0.015, 0.025, 0.05, 0.075, 0.1, 0.15, 0.25, 0.5, 1.0, 2.5)
@@ -13,6 +15,7 @@ class Metrics:
     def __init__(self) -> None:
         self.registry = registry = CollectorRegistry()
         self._types: set[str] = set()
+        self._versions: set[str] = set()
 
         def seconds(name: str, what: str, *labels: str, buckets: tuple[float, ...] = _SECONDS) -> Histogram:
             return Histogram(name, what, labels, buckets=buckets, registry=registry)
@@ -28,7 +31,7 @@ class Metrics:
             "gateway_history_age_seconds", "Age of the newest event of the history at the request", buckets=_AGES
         )
         self.failures = counter("gateway_failures", "Parts that did not answer in time", "part")
-        self.out = Gauge("gateway_out_of_traffic", "1 while a version is out", ("version",), registry=registry)
+        self._out = Gauge("gateway_out_of_traffic", "1 while a version is out", ("version",), registry=registry)
         self.probes = counter("gateway_probes", "Probes of each pinned version", "version", "result")
         self.row_age = Gauge("gateway_rollout_age_seconds", "Age of the rollout row in use", registry=registry)
         self.weight = Gauge("gateway_challenger_weight", "Share of shoppers of the challenger", registry=registry)
@@ -36,6 +39,14 @@ class Metrics:
         self.unlogged = counter("gateway_log_failures", "Events that could not be written", "table")
         self._events = counter("gateway_events", "Outcomes accepted", "event_type")
         self._refused = counter("gateway_refused", "Requests answered with 400 and above", "code")
+
+    def show_out(self, serving: Collection[str], out: Collection[str]) -> None:
+        """Which of the versions that serve are out of traffic; those that serve no more are no longer told of."""
+        for version in self._versions - set(serving):
+            self._out.remove(version)
+        self._versions = set(serving)
+        for version in serving:
+            self._out.labels(version).set(version in out)
 
     def probed(self, version: str, answered: bool) -> None:
         self.probes.labels(version, "ok" if answered else "failed").inc()

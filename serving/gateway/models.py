@@ -16,6 +16,8 @@ from serving.gateway.breaker import Breaker, Source
 from serving.rollout.document import ModelVersion
 
 Items = list[dict[str, Any]]
+_INVALID_KEY = b"InvalidKeyException"
+_KEY_SECONDS = 0.01
 
 
 class ModelFailed(Exception):
@@ -23,7 +25,7 @@ class ModelFailed(Exception):
 
 
 class KeyFile:
-    """The inference key in the key file of TorchServe's token authorisation, which it writes anew when keys expire."""
+    """The key that TorchServe's callers need, in the file that its reconciler writes anew with each other key."""
 
     def __init__(self, path: Path) -> None:
         self._path = path
@@ -31,14 +33,14 @@ class KeyFile:
         self._key = ""
 
     def key(self) -> str:
-        """The key as the file has it now; the last one known while the file cannot be read."""
+        """The key as the file has it now; the last one known while there is no file."""
         try:
             state = self._path.stat()
             if (state.st_mtime_ns, state.st_ino) != self._seen:
-                self._key = str(json.loads(self._path.read_text())["inference"]["key"])
+                self._key = self._path.read_text().strip()
                 self._seen = (state.st_mtime_ns, state.st_ino)
-        except (OSError, ValueError, KeyError, TypeError):
-            self._seen = None  # perhaps half written
+        except OSError:
+            pass  # TorchServe starts; until it has, no key would do
         return self._key
 
 
@@ -99,8 +101,11 @@ class Models:
     async def _post(self, path: str, body: bytes) -> bytes:
         key = self._keys.key() if self._keys is not None else ""
         status, content = await self._send(path, body, key)
-        if status in (400, 401, 403) and self._keys is not None and (renewed := self._keys.key()) != key:
-            status, content = await self._send(path, body, renewed)  # the keys were changed meanwhile
+        while self._keys is not None and status in (400, 401, 403) and _INVALID_KEY in content:
+            while (renewed := self._keys.key()) == key:  # another key is on its way; the deadline ends this
+                await asyncio.sleep(_KEY_SECONDS)
+            key = renewed
+            status, content = await self._send(path, body, key)
         if status != 200:
             raise ValueError(f"status {status}: {content[:200].decode(errors='replace')}")
         return content

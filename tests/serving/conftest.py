@@ -10,6 +10,7 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+from open_gateway import arms, open_gateway, rollout  # noqa: F401  (fixtures)
 
 from heterrec.encoder import FeatureEncoder
 from serving.torchserve import archive

@@ -4,90 +4,27 @@ import errno
 import json
 import socket
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from dataclasses import replace
-from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
 import pytest
-from conftest import write_content
-from fastapi.testclient import TestClient
+from open_gateway import PATIENT, OpenGateway, ask, rows
 
 from serving.eventlog import segments
-from serving.eventlog.events import of_line
-from serving.eventlog.segments import SegmentSink
-from serving.eventlog.writer import EventLog
-from serving.gateway.app import make_app
 from serving.gateway.breaker import FAILURES, REST_SECONDS
 from serving.gateway.online import feast_history
 from serving.gateway.recommender import Deadlines
 from serving.rollout.assignment import variant
 from serving.rollout.document import ModelVersion, Rollout
-from serving.torchserve import archive
 from serving.torchserve.server import TorchServe
 
 ROOT = Path(__file__).parents[2]
-NOW = datetime(2026, 1, 5, tzinfo=UTC)
-PATIENT = Deadlines(history=20, challenger=20, champion=20, log=20)
-"""A loaded machine must not make these tests fail; what deadlines do is tested with ones of their own."""
-HISTORY = [{"item_id": "i3", "event_time": "2026-01-05T10:00:00Z", "features": {"price": 12.5, "shelf": "top"}}]
-
-
-@pytest.fixture(scope="module")
-def arms(server: TorchServe, mar: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[dict[str, ModelVersion]]:
-    """Two versions that the server has, and one that it does not have; the server is left as it was."""
-    folder = tmp_path_factory.mktemp("second")
-    second = folder / "second.mar"
-    archive.build(write_content(folder / "c", version="2.0", seed=1), second, name="shop", version="2.0")
-    server.register(second)
-    yield {
-        name: ModelVersion(
-            version=name, archive=str(path), archive_digest=archive.digest(path), recipe_digest=name, registered=NOW
-        )
-        for name, path in {"1.0": mar, "2.0": second, "9.9": second}.items()
-    }
-    server.unregister("shop", "2.0")
-
-
-@pytest.fixture
-def rollout(arms: dict[str, ModelVersion]) -> Rollout:
-    return Rollout(
-        model="shop", champion=arms["1.0"], challenger=arms["2.0"], stage=3, weight=0.5, salt="s", since=NOW, version=3
-    )
-
-
-@pytest.fixture
-def open_gateway(server: TorchServe, tmp_path: Path) -> Iterator[Callable[..., TestClient]]:
-    opened: list[TestClient] = []
-
-    def start(rollout: Rollout | Callable[[], Rollout], **options: Any) -> TestClient:
-        read = rollout if callable(rollout) else lambda: rollout
-        settings = {"torchserve": server.address, "history": lambda user: HISTORY, "deadlines": PATIENT, **options}
-        client = TestClient(make_app(read_rollout=read, log=EventLog(SegmentSink(tmp_path / "log")), **settings))
-        opened.append(client.__enter__())
-        return client
-
-    yield start
-    for client in opened:
-        client.__exit__()
-
-
-def rows(root: Path, table: str) -> list[dict[str, Any]]:
-    """What the gateway has acknowledged of `table`."""
-    lines = [of_line(line.content) for path in segments.segments(root) for line in segments.lines(path)]
-    return [row for name, row in lines if name == table]
-
-
-def ask(client: TestClient, user: str = "u1", **fields: Any) -> dict[str, Any]:
-    reply = client.post("/v1/recommendations", json={"user_id": user, "k": 3, **fields})
-    assert reply.status_code == 200, reply.text
-    answer: dict[str, Any] = reply.json()
-    return answer
 
 
 def test_each_shopper_gets_the_arm_that_was_drawn_and_what_was_shown_is_logged(
-    open_gateway: Callable[..., TestClient], rollout: Rollout, tmp_path: Path
+    open_gateway: OpenGateway, rollout: Rollout, tmp_path: Path
 ) -> None:
     client = open_gateway(rollout)
     answers = {user: ask(client, user) for user in (f"u{number}" for number in range(8))}
@@ -100,7 +37,6 @@ def test_each_shopper_gets_the_arm_that_was_drawn_and_what_was_shown_is_logged(
     clicked = answers["u0"]
     event = {"request_id": clicked["request_id"], "event_type": "click", "item_id": clicked["items"][0]["item_id"]}
     assert client.post("/v1/events", json=event).status_code == 202
-    client.__exit__()
 
     written = {row["request_id"]: row for row in rows(tmp_path / "log", "exposures")}
     assert written.keys() == {answer["request_id"] for answer in answers.values()}
@@ -108,7 +44,7 @@ def test_each_shopper_gets_the_arm_that_was_drawn_and_what_was_shown_is_logged(
 
 
 def test_a_failing_challenger_is_replaced_by_the_champion_and_taken_out_of_traffic(
-    open_gateway: Callable[..., TestClient], rollout: Rollout, arms: dict[str, ModelVersion], tmp_path: Path
+    open_gateway: OpenGateway, rollout: Rollout, arms: dict[str, ModelVersion], tmp_path: Path
 ) -> None:
     client = open_gateway(replace(rollout, challenger=arms["9.9"], weight=1.0))
     answers = [ask(client) for _ in range(FAILURES + 2)]
@@ -120,7 +56,7 @@ def test_a_failing_challenger_is_replaced_by_the_champion_and_taken_out_of_traff
 
 
 def test_a_version_that_dies_under_traffic_is_out_within_two_seconds_and_comes_back(
-    open_gateway: Callable[..., TestClient], rollout: Rollout, arms: dict[str, ModelVersion], server: TorchServe
+    open_gateway: OpenGateway, rollout: Rollout, arms: dict[str, ModelVersion], server: TorchServe
 ) -> None:
     client = open_gateway(replace(rollout, weight=1.0))
     assert ask(client)["version"] == "2.0"
@@ -143,7 +79,7 @@ def test_a_version_that_dies_under_traffic_is_out_within_two_seconds_and_comes_b
 
 
 def test_without_any_model_the_popular_items_answer_without_those_excluded(
-    open_gateway: Callable[..., TestClient], rollout: Rollout
+    open_gateway: OpenGateway, rollout: Rollout
 ) -> None:
     with socket.create_server(("127.0.0.1", 0)) as taken:  # and not listened to for HTTP: calls run into the deadline
         address = f"http://127.0.0.1:{taken.getsockname()[1]}"
@@ -157,14 +93,14 @@ def test_without_any_model_the_popular_items_answer_without_those_excluded(
 
 @pytest.mark.parametrize("history", [lambda user: time.sleep(1), lambda user: {}["store"]])
 def test_a_history_that_is_late_or_fails_costs_the_answer_nothing_but_its_model(
-    open_gateway: Callable[..., TestClient], rollout: Rollout, history: Callable[[str], Any]
+    open_gateway: OpenGateway, rollout: Rollout, history: Callable[[str], Any]
 ) -> None:
     answer = ask(open_gateway(rollout, history=history, deadlines=replace(PATIENT, history=0.1)))
     assert (answer["version"], answer["status"], len(answer["items"])) == ("popular", "fallback", 2)
 
 
 def test_the_history_comes_from_feasts_online_store_and_is_logged_as_the_model_saw_it(
-    open_gateway: Callable[..., TestClient], rollout: Rollout, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    open_gateway: OpenGateway, rollout: Rollout, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.syspath_prepend(str(ROOT / "tests" / "component"))
     from make_events import at, change, event, item
@@ -175,25 +111,20 @@ def test_the_history_comes_from_feasts_online_store_and_is_logged_as_the_model_s
     client = open_gateway(rollout, history=feast_history("tiny", tmp_path / "feast"))
     answers = [ask(client, "u1"), ask(client, "stranger")]
     assert [answer["status"] for answer in answers] == ["ok", "ok"]
-    client.__exit__()
     asked = {row["user_id"]: json.loads(row["request"]) for row in rows(tmp_path / "log", "exposures")}
     assert [event["item_id"] for event in asked["u1"]["history"]] == ["i1", "i3", "i0", "i2", "i4"]
     assert [event["features"]["price"] for event in asked["u1"]["history"]] == [11.0, 13.0, 10.0, 12.0, 14.0]
     assert asked["stranger"]["history"] == []
 
 
-def test_excluded_items_are_not_shown_and_the_rest_is_filled_up(
-    open_gateway: Callable[..., TestClient], rollout: Rollout
-) -> None:
+def test_excluded_items_are_not_shown_and_the_rest_is_filled_up(open_gateway: OpenGateway, rollout: Rollout) -> None:
     client = open_gateway(rollout)
     first = [item["item_id"] for item in ask(client)["items"]]
     rest = [item["item_id"] for item in ask(client, exclude=first[:2])["items"]]
     assert rest[0] == first[2] and len(rest) == 3 and not set(rest) & set(first[:2])
 
 
-def test_the_last_good_row_serves_while_the_table_is_away(
-    open_gateway: Callable[..., TestClient], rollout: Rollout
-) -> None:
+def test_the_last_good_row_serves_while_the_table_is_away(open_gateway: OpenGateway, rollout: Rollout) -> None:
     readings = [rollout]
 
     def read() -> Rollout:
@@ -209,7 +140,7 @@ def test_the_last_good_row_serves_while_the_table_is_away(
 
 
 def test_bad_requests_are_refused_by_field_and_nothing_released_is_said(
-    open_gateway: Callable[..., TestClient], rollout: Rollout
+    open_gateway: OpenGateway, rollout: Rollout
 ) -> None:
     client = open_gateway(rollout)
     for body, named in (({"k": 3}, "user_id"), ({"user_id": "u", "k": 0}, "k"), ({"user_id": "u", "kk": 1}, "kk")):
@@ -222,7 +153,7 @@ def test_bad_requests_are_refused_by_field_and_nothing_released_is_said(
 
 
 def test_a_full_disk_refuses_events_serves_on_and_heals(
-    open_gateway: Callable[..., TestClient], rollout: Rollout, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    open_gateway: OpenGateway, rollout: Rollout, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     client = open_gateway(rollout)
     event = {"request_id": "r1", "event_type": "click"}
@@ -236,5 +167,4 @@ def test_a_full_disk_refuses_events_serves_on_and_heals(
         assert ask(client)["logged"] is False
         assert "No space left" in client.get("/ready").text
     assert client.post("/v1/events", json={**event, "request_id": "r2"}).status_code == 202
-    client.__exit__()
     assert "r2" in {row["request_id"] for row in rows(tmp_path / "log", "outcomes")}

@@ -6,6 +6,7 @@ import signal
 import subprocess
 import sys
 import time
+import urllib.request
 import zipfile
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
@@ -66,6 +67,17 @@ def test_archives_from_elsewhere_are_refused(server: TorchServe, mar: Path) -> N
     for url in (f"file://{mar}", "http://127.0.0.1:9/shop.mar"):
         reply = server.call("management", "POST", f"/models?url={url}")
         assert reply.status >= 400, reply
+
+
+def test_metrics_are_prometheus_on_a_port_of_their_own_and_workers_have_one_thread(server: TorchServe) -> None:
+    assert server.predict("shop", "1.0", GOOD).status == 200
+    opener = urllib.request.build_opener(urllib.request.ProxyHandler({}))
+    with opener.open(f"http://127.0.0.1:{server._ports['metrics']}/metrics") as reply:
+        text = reply.read().decode()
+    assert 'ts_inference_requests_total{model_name="shop",model_version="1.0"' in text
+    assert server._process is not None
+    environments = [each.environ() for each in members(server._process.pid)]
+    assert len(environments) >= 3 and all(each["OMP_NUM_THREADS"] == "1" for each in environments)
 
 
 def test_same_content_gives_the_same_archive(content: Path, mar: Path, tmp_path: Path) -> None:
