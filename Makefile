@@ -18,7 +18,7 @@ export FEAST_USAGE := False
 # Every step is a process of its own: without cached bytecode each would compile its libraries again.
 unexport PYTHONDONTWRITEBYTECODE
 
-.PHONY: help setup run test serve compile images check format lock bench-features bench-features-pay bench-quality bench-train bench-gpu bench-gate bench-gate-speed bench-rollout clean
+.PHONY: help setup run test serve compile images demo check format lock bench-features bench-features-pay bench-quality bench-train bench-gpu bench-gate bench-gate-speed bench-rollout clean
 
 help:  ## list the targets
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | awk -F':.*## ' '{printf "  make %-19s %s\n", $$1, $$2}'
@@ -32,6 +32,10 @@ run: setup  ## data to served recommendation on this machine; DATASET=marketplac
 
 test: setup  ## all tests, over the real libraries and a real TorchServe
 	@$(PYTHON) -m pytest tests
+
+demo: export HETERREC_HOME := $(CURDIR)/var/demo
+demo: setup  ## from nothing to canaries that decide for themselves: promoted, rolled back, out of traffic; under 10 minutes
+	@$(PYTHON) -m benchmarks.demo
 
 serve: setup  ## TorchServe with the champion (and challenger), and a curl line to try; ends with Ctrl-C
 	@$(PYTHON) -m serving up --dataset $(DATASET)
@@ -49,7 +53,8 @@ format: setup  ## rewrite the sources in the one format
 	@.venv/bin/ruff check --fix .
 	@.venv/bin/ruff format .
 
-lock: setup  ## resolve requirements.lock anew from pyproject.toml
+lock:  ## resolve requirements.lock anew from pyproject.toml
+	@test -x .venv/bin/uv || scripts/setup.sh
 	@.venv/bin/uv pip compile --quiet pyproject.toml --group train --group serve --group gateway --group dev \
 		--python-version 3.11 --no-emit-package torch --output-file requirements.lock
 	@# What torch brings for GPUs comes with torch, where it wants it.

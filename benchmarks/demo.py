@@ -43,15 +43,12 @@ OUT_SECONDS = 2.0
 
 
 def main() -> int:
-    parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--keep", action="store_true", help="use the models of the last demo instead of training anew")
-    options = parser.parse_args()
+    argparse.ArgumentParser(description=__doc__).parse_args()
     console, began = Console(highlight=False, soft_wrap=True), time.monotonic()
-    if not options.keep:
-        shutil.rmtree(workspace.home(), ignore_errors=True)
-        console.print("[bold]1. Two models[/]: item IDs alone, then HeterRec")
-        for recipe in ("sasrec", "heterrec"):
-            _train(recipe)
+    shutil.rmtree(workspace.home(), ignore_errors=True)
+    console.print("[bold]1. Two models[/]: item IDs alone, then HeterRec")
+    for recipe in ("sasrec", "heterrec"):
+        _train(recipe)
     pages = asyncio.run(_serve(console))
     seconds = time.monotonic() - began
     console.print(f"\n[bold]done after {seconds // 60:.0f} min {seconds % 60:.0f} s[/]. Pages:")
@@ -69,14 +66,11 @@ def _train(recipe: str) -> None:
 async def _serve(console: Console) -> list[Path]:
     with RolloutTable(workspace.rollout_url()) as table:
         row = table.read(MODEL)
-        if row.challenger is not None:
-            # The pipeline opened the experiment by the wall clock; here it is opened by the shop's.
-            better = row.challenger
-            table.propose(
-                Change(moves.roll_back(row, now=_wall(), salt=_salt), "demo", "opened anew below"), row.version
-            )
-        else:
-            better = next(e.rollout.challenger for e in table.history(MODEL) if e.rollout.challenger is not None)
+        assert row.challenger is not None, "HeterRec was not released: see the page of its run"
+        better = row.challenger
+        # The pipeline opened the experiment by the wall clock; it is opened again by the shop's.
+        back = moves.roll_back(row, now=_wall(), salt=_salt)
+        table.propose(Change(back, "demo", "to be opened by the shop's clock"), row.version)
     pages = []
     async with ShopFloor(MODEL, SHOP) as floor:
         console.print(f"\n[bold]2. A better challenger[/]  gateway {floor.address}, TorchServe {floor.torchserve}")

@@ -22,6 +22,7 @@ from benchmarks.shoppers import Clock, Shoppers, Tally
 from components import workspace
 from components.rollout import step
 from feature_repo.card import load_card
+from feature_repo.history import decode
 from feature_repo.store import connect, histories_path
 from marketplace.config import MarketplaceConfig
 from marketplace.shop import Marketplace
@@ -31,10 +32,16 @@ from serving.eventlog.segments import SegmentSink
 from serving.eventlog.writer import EventLog
 from serving.gateway.app import make_app
 from serving.gateway.online import feast_history
+from serving.gateway.recommender import Deadlines
 from serving.rollout.document import Change, Rollout
 from serving.rollout.table import RolloutTable
+from serving.torchserve.reconciler import STATUS
 
 PATIENCE_SECONDS = 60.0
+DEADLINES = Deadlines(challenger=0.8, champion=1.2)
+"""Longer than a service's: an hour of this shop passes in about a second, so one pause of this machine would be one
+of many minutes there."""
+ROLL_SECONDS = 1.0
 LATER_DAYS = 60
 """Days for which the shop goes on after the models' data."""
 
@@ -72,7 +79,8 @@ class ShopFloor:
         await self.settled()
 
     def _start_torchserve(self, undo: AsyncExitStack) -> str:
-        command = [sys.executable, "-m", "serving", "up", "--dataset", self.model]
+        self._folder = workspace.home() / "torchserve" / "floor"
+        command = [sys.executable, "-m", "serving", "up", "--dataset", self.model, "--folder", str(self._folder)]
         process = subprocess.Popen(command, stdout=subprocess.PIPE, text=True)
         undo.callback(process.wait)
         undo.callback(process.send_signal, signal.SIGTERM)
@@ -89,7 +97,8 @@ class ShopFloor:
             read_rollout=partial(self.table.read, self.model),
             torchserve=self.torchserve,
             history=feast_history(self.model, workspace.feature_store(self.model)),
-            log=EventLog(SegmentSink(workspace.event_log(self.model))),
+            log=EventLog(SegmentSink(workspace.event_log(self.model), roll_seconds=ROLL_SECONDS)),
+            deadlines=DEADLINES,
             clock=self.clock,
         )
         server = uvicorn.Server(uvicorn.Config(app, port=0, log_level="warning", access_log=False))
@@ -158,7 +167,7 @@ class ShopFloor:
         """Return once TorchServe and the gateway are where the rollout row is."""
         row, loop = self.row(), asyncio.get_running_loop()
         began = loop.time()
-        status = workspace.home() / "torchserve" / "up" / "status.json"
+        status = self._folder / STATUS
         while loop.time() - began < PATIENCE_SECONDS:
             found = json.loads(status.read_text()) if status.is_file() else {"row": -1, "versions": {}}
             loaded = all(found["versions"].get(arm.version) == "ready" for arm in row.serving)
@@ -170,9 +179,5 @@ class ShopFloor:
 
 
 def _histories(model: str) -> dict[str, list[str]]:
-    events = pq.read_table(histories_path(workspace.feature_store(model)), columns=["user_id", "item_id", "event_time"])
-    events = events.sort_by([("user_id", "ascending"), ("event_time", "ascending")])
-    found: dict[str, list[str]] = {}
-    for user, item in zip(events["user_id"].to_pylist(), events["item_id"].to_pylist(), strict=True):
-        found.setdefault(user, []).append(item)
-    return found
+    rows = pq.read_table(histories_path(workspace.feature_store(model)), columns=["user_id", "history"]).to_pylist()
+    return {row["user_id"]: [record.item_id for record in decode(row["history"])] for row in rows}

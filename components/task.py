@@ -12,13 +12,13 @@ import sys
 import time
 import traceback
 from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from dataclasses import asdict, dataclass, field
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any, Literal
 
-from components import workspace
+from components import store, workspace
 from components.code_digest import code_digest
 from components.console import emit
 from components.errors import InputError
@@ -52,10 +52,14 @@ class Record:
         partial = path.with_suffix(".partial")
         partial.write_text(json.dumps(asdict(self), indent=1, default=str))
         os.replace(partial, path)
+        if shared := store.shared():
+            shared.keep_file(path)
 
 
 def read_records(run_id: str) -> dict[str, Record]:
     """The records of a run by task, in the order in which the tasks started."""
+    if shared := store.shared():
+        shared.bring_files(workspace.runs(), f"{run_id}/*.json")
     paths = (workspace.runs() / run_id).glob("*.json")
     records = [Record(**json.loads(path.read_text())) for path in paths]
     return {record.task: record for record in sorted(records, key=lambda record: record.started)}
@@ -63,6 +67,7 @@ def read_records(run_id: str) -> dict[str, Record]:
 
 def lineage(run_id: str) -> Report:
     """Where a run's results came from: every task's artifact digest with its parents, and the code's commit."""
+    run_id = workspace.run(run_id)
     tasks = {
         name: {"digest": record.digest, "parents": record.parents, "artifact": record.artifact}
         for name, record in read_records(run_id).items()
@@ -89,8 +94,9 @@ class Task:
     """
 
     def __init__(self, name: str, *, run_id: str, module: str, inputs: Mapping[str, str | Path] | None = None) -> None:
-        self.name, self.run_id, self.module = name, run_id, module
+        self.name, self.run_id, self.module = name, workspace.run(run_id), module
         self.inputs = {key: Path(path) for key, path in (inputs or {}).items()}
+        self._store = store.shared()
         self._record = Record(task=name, status="running", started=datetime.now(UTC).isoformat())
         self._clock = time.monotonic()
 
@@ -106,11 +112,16 @@ class Task:
             key = self._key(config())
             stored = workspace.artifacts() / kind / key
             manifest = _verified(stored, kind)
+            if manifest is None and self._store is not None and self._store.fetch(stored):
+                manifest = _verified(stored, kind)
             if manifest is None:
                 manifest = self._make(stored, kind=kind, make=make)
                 status: Status = "done"
             else:
                 status = "reused"
+            if self._store is not None:
+                # Also what is reused: it may be of a time before the store, or of an attempt killed before its upload.
+                self._store.keep(stored)
             _link_tree(stored, Path(output))
             return self._finish(status, stored, manifest, key)
 
@@ -122,6 +133,8 @@ class Task:
             stored = workspace.artifacts() / kind / key
             shutil.rmtree(stored, ignore_errors=True)
             manifest = self._make(stored, kind=kind, make=make)
+            if self._store is not None:
+                self._store.keep(stored)
             _link_tree(stored, Path(output))
             return self._finish("done", stored, manifest, key)
 
@@ -149,7 +162,8 @@ class Task:
         partial.mkdir(parents=True)
         scratch = workspace.scratch() / kind / stored.name
         scratch.mkdir(parents=True, exist_ok=True)
-        report = make(partial, scratch)
+        with self._store.keeping(scratch) if self._store is not None else nullcontext():
+            report = make(partial, scratch)
         manifest = Manifest.seal(
             partial, kind=kind, parents=self._record.parents, facts={"report": report, "run": self.run_id}
         )

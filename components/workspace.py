@@ -26,6 +26,14 @@ def runs() -> Path:
     return home() / "runs"
 
 
+def run(named: str) -> str:
+    """The run's ID: `named`, or on a cluster, where scheduled runs all have the same parameters, `$HETERREC_RUN_ID`."""
+    found = named or os.environ.get("HETERREC_RUN_ID", "")
+    if not found:
+        raise RuntimeError("the run has no name: pass run_id, or set HETERREC_RUN_ID (the compiled pipelines do)")
+    return found
+
+
 def releases() -> Path:
     """Archives that were pushed, by model and version."""
     return home() / "releases"

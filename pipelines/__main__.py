@@ -8,7 +8,6 @@ from collections.abc import Sequence
 from dataclasses import replace
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 from rich.console import Console
 
@@ -16,11 +15,8 @@ from components import workspace
 from components.errors import InputError
 from components.task import read_records
 from feature_repo.card import CardError, load_card
-from pipelines import data_commands
+from pipelines import cluster_commands, data_commands
 from pipelines.data_commands import moment, with_options
-
-if TYPE_CHECKING:
-    from heterrec.recipes import TrainConfig
 
 console = Console(highlight=False, soft_wrap=True)
 
@@ -44,8 +40,8 @@ def _run(options: argparse.Namespace) -> int:
     from pipelines.lock import run_lock
 
     card = with_options(load_card(options.dataset), options.option)
-    recipe = _recipe(options.recipe, options)
-    baseline = _recipe(options.baseline, options)
+    recipe = cluster_commands.recipe(options.recipe, options)
+    baseline = cluster_commands.recipe(options.baseline, options)
     if options.warm_start:
         recipe = warm(recipe)
     if options.shuffle_targets:
@@ -116,19 +112,6 @@ def raise_or_tell(error: str, *, input_fault: bool) -> None:
     console.print(f"[red]fault[/] {_plain(error)}\nRun the same command again: finished steps are reused.")
 
 
-def _compile(options: argparse.Namespace) -> int:
-    from kfp import compiler
-
-    from pipelines.rollout import rollout
-    from pipelines.training import training
-
-    options.output.parent.mkdir(parents=True, exist_ok=True)
-    for pipeline, path in ((training, options.output), (rollout, options.output.with_name("rollout.yaml"))):
-        compiler.Compiler().compile(pipeline, str(path))
-        console.print(f"compiled {path}")
-    return 0
-
-
 def _status(options: argparse.Namespace) -> int:
     folders = sorted(workspace.runs().glob("*/"), key=lambda path: path.stat().st_mtime)[-options.last :]
     if not folders:
@@ -160,15 +143,6 @@ def _lineage(options: argparse.Namespace) -> int:
             f"{report['first_event'][:10]} to {report['last_event'][:10]}"
         )
     return 0
-
-
-def _recipe(name: str, options: argparse.Namespace) -> "TrainConfig":
-    from heterrec import recipes
-
-    try:
-        return recipes.by_name(name if options.budget == "fast" else f"{name}_full", seed=options.seed)
-    except ValueError as error:
-        raise InputError(str(error)) from error
 
 
 def _plain(text: str) -> str:
@@ -225,10 +199,6 @@ def _parser() -> argparse.ArgumentParser:
     rollout.add_argument("--policy", type=Path, help="JSON file of what differs from serving/rollout/policy.py")
     rollout.set_defaults(command=_rollout)
 
-    compiled = commands.add_parser("compile", help="write the YAML of both pipelines for a Kubeflow cluster")
-    compiled.add_argument("--output", type=Path, default=workspace.ROOT / "build" / "training.yaml")
-    compiled.set_defaults(command=_compile)
-
     status = commands.add_parser("status", help="list the latest runs and their tasks")
     status.add_argument("--last", type=int, default=3, help="how many runs (default: %(default)s)")
     status.set_defaults(command=_status)
@@ -238,6 +208,7 @@ def _parser() -> argparse.ArgumentParser:
     lineage.add_argument("version", nargs="?")
     lineage.set_defaults(command=_lineage)
     data_commands.add_to(commands)
+    cluster_commands.add_to(commands)
     _add_exporter(commands)
     return parser
 

@@ -13,7 +13,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
-from components import workspace
+from components import store, workspace
 from components.ingest.latest import ingest
 from components.task import Task
 from feature_repo.card import DatasetCard
@@ -44,11 +44,18 @@ def forget(card: DatasetCard, users: Sequence[str], *, run_id: str) -> Deleted:
     deleted = Deleted()
     forgotten = Forgotten(workspace.forgotten(card.name))
     # First the list: whatever writes meanwhile leaves them out already.
+    shared = store.shared()
+    if shared:
+        shared.bring_file(forgotten.path)
     forgotten.add(users, datetime.now(UTC))
+    if shared:
+        shared.keep_file(forgotten.path)
     root = workspace.feature_store(card.name)
     if (root / "registry.db").exists() or "FEAST_REGISTRY_URL" in os.environ:
         _forget_online(card, users)
         deleted.online = True
+    if shared:
+        shared.bring_file(workspace.latest_events(card.name).with_suffix(".json"))
     if workspace.latest_events(card.name).with_suffix(".json").exists():
         with TemporaryDirectory(prefix="forget-") as folder:
             task = Task("ingest", run_id=run_id, module="components.ingest.step")
@@ -83,6 +90,12 @@ def _drop_artifacts(*, keep: Path) -> int:
                 dropped += 1
     for folder in (workspace.home() / "kfp", workspace.scratch(), workspace.home() / "frames"):
         shutil.rmtree(folder, ignore_errors=True)
+    if shared := store.shared():
+        for kind in PERSONAL:
+            for path in shared.names(workspace.artifacts() / kind):
+                if path.name != keep.name:
+                    shared.drop(path)
+        shared.drop(workspace.scratch())
     return dropped
 
 
@@ -91,7 +104,9 @@ def _in_releases(name: str, users: set[str]) -> list[str]:
         known = table.read(name).known
     found = []
     for version in known:
-        lines = archives.read(Path(version.archive), "goldens.jsonl").splitlines()
+        lines = archives.read(
+            store.present(Path(version.archive).parent) / Path(version.archive).name, "goldens.jsonl"
+        ).splitlines()
         if users & {json.loads(line)["request"].get("user_id") for line in lines}:
             found.append(version.version)
     return found

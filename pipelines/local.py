@@ -67,11 +67,11 @@ def run(
     from kfp import local
 
     from pipelines.containers import runner
-    from pipelines.training import training
+    from pipelines.training import build
 
     folder = workspace.runs() / run_id
     folder.mkdir(parents=True)
-    _set_environment()
+    set_environment()
     with (folder / "log.txt").open("w") as log:
         terminal = Terminal(log)
         with contextlib.redirect_stdout(terminal), contextlib.redirect_stderr(terminal), warnings.catch_warnings():
@@ -82,7 +82,7 @@ def run(
                 workspace_root=str(workspace.home() / "kfp" / "workspace"),
                 raise_on_error=False,
             )
-            training(
+            build()(
                 run_id=run_id,
                 card=card.model_dump_json(),
                 recipe=recipe,
@@ -128,7 +128,8 @@ def assert_complete(records: dict[str, Record]) -> None:
         )
 
 
-def _set_environment() -> None:
+def set_environment() -> None:
+    """What every task's process needs: quiet tools, this project's modules, this Python."""
     for name, value in ENVIRONMENT.items():
         os.environ.setdefault(name, value)
     root = str(workspace.ROOT)

@@ -12,10 +12,12 @@ def features(
     events: dsl.Input[dsl.Dataset],
     facts: dsl.Input[dsl.Artifact],
     sequences: dsl.Output[dsl.Dataset],
+    metrics: dsl.Output[dsl.Metrics],
 ):
     """Join every event with the feature values of its moment, through Feast."""
     from pathlib import Path
 
+    from components.summary import numbers
     from components.task import Task
     from feature_repo.card import DatasetCard
 
@@ -34,6 +36,8 @@ def features(
             sequences=out,
         )
 
-    task.reuse_or_make(
+    report = task.reuse_or_make(
         sequences.path, kind="sequences", config=lambda: {"card": dataset.model_dump(mode="json")}, make=make
     )
+    for name, value in numbers(report).items():
+        metrics.log_metric(name, value)

@@ -11,22 +11,24 @@ def infra_validate(
     archive: dsl.Input[dsl.Model],
     infra_validation: dsl.Output[dsl.Artifact],
     metrics: dsl.Output[dsl.Metrics],
+    summary: dsl.Output[dsl.Markdown],
+    task_name: str = "infra_validate",
 ) -> bool:
     """Serve the archive, replay its golden requests, measure latency; False where an answer is wrong or late."""
     from pathlib import Path
 
+    from components.decision import Decision
     from components.infra_validate import step
+    from components.summary import decision, numbers
     from components.task import Task
 
-    task = Task(
-        "infra_validate", run_id=run_id, module="components.infra_validate.step", inputs={"archive": archive.path}
-    )
+    task = Task(task_name, run_id=run_id, module="components.infra_validate.step", inputs={"archive": archive.path})
 
     def make(out: Path, scratch: Path) -> dict:
         return step.run(archive=task.inputs["archive"], validation=out).summary()
 
     report = task.make_always(infra_validation.path, kind="infra_validation", make=make)
-    for name, value in report["found"].items():
-        if isinstance(value, int | float):
-            metrics.log_metric(name, value)
+    for name, value in numbers(report["found"]).items():
+        metrics.log_metric(name, value)
+    Path(summary.path).write_text(decision(Decision.read(Path(infra_validation.path))))
     return report["passed"]

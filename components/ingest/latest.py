@@ -9,7 +9,7 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
-from components import workspace
+from components import store, workspace
 from components.errors import InputError
 from components.ingest import step
 from components.manifest import Manifest, digest_json
@@ -21,6 +21,9 @@ from feature_repo.forgotten import Forgotten
 def ingest(task: Task, output: str | Path, *, card: DatasetCard, as_of: str) -> Report:
     """Give `output` the events artifact of the card's source as it is now, and let the next ingest start from it."""
     moment = datetime.fromisoformat(as_of) if as_of else None
+    if shared := store.shared():
+        shared.bring_file(workspace.latest_events(card.name).with_suffix(".json"))
+        shared.bring_file(workspace.forgotten(card.name))
     latest = Latest(workspace.latest_events(card.name))
     forgotten = Forgotten(workspace.forgotten(card.name))
     log = workspace.event_log(card.name)
@@ -37,6 +40,8 @@ def ingest(task: Task, output: str | Path, *, card: DatasetCard, as_of: str) -> 
 
     report = task.reuse_or_make(output, kind="events", config=config, make=make)
     latest.point_to(task.artifact)
+    if shared:
+        shared.keep_file(workspace.latest_events(card.name).with_suffix(".json"))
     return report
 
 
@@ -80,6 +85,7 @@ class Latest:
 
 
 def _whole(artifact: Path, digest: str) -> Path | None:
+    artifact = store.present(artifact)
     try:
         return artifact if Manifest.verify(artifact, kind="events").digest == digest else None
     except InputError:

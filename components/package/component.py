@@ -12,12 +12,15 @@ def package(
     sequences: dsl.Input[dsl.Dataset],
     model: dsl.Input[dsl.Model],
     archive: dsl.Output[dsl.Model],
+    metrics: dsl.Output[dsl.Metrics],
+    summary: dsl.Output[dsl.Markdown],
 ) -> bool:
     """Build the archive that TorchServe loads; False where this very model is already released."""
     from pathlib import Path
 
     from components import workspace
     from components.push.release import released
+    from components.summary import numbers, table
     from components.task import Task
     from feature_repo.card import DatasetCard
 
@@ -35,4 +38,8 @@ def package(
     )
     version = released(workspace.rollout_url(), dataset.name, report["archive_digest"])
     task.annotate(released_as=version)
+    for name, value in numbers(report).items():
+        metrics.log_metric(name, value)
+    heading = f"{report['model']} {report['version']}: {'already released' if version else 'new'}"
+    Path(summary.path).write_text(table(heading, report))
     return version is None

@@ -13,10 +13,14 @@ def push(
     evaluation: dsl.Input[dsl.Artifact],
     infra_validation: dsl.Input[dsl.Artifact],
     release: dsl.Output[dsl.Artifact],
+    summary: dsl.Output[dsl.Markdown],
 ):
     """Register the model with its lineage and propose it to the rollout table."""
+    from pathlib import Path
+
     from components import workspace
     from components.push import step
+    from components.summary import table
     from components.task import Task, lineage
 
     inputs = {
@@ -26,7 +30,7 @@ def push(
         "infra_validation": infra_validation.path,
     }
     task = Task("push", run_id=run_id, module="components.push.step", inputs=inputs)
-    task.make_always(
+    report = task.make_always(
         release.path,
         kind="release",
         make=lambda out, scratch: step.run(
@@ -40,3 +44,4 @@ def push(
             release=out,
         ),
     )
+    Path(summary.path).write_text(table(f"{report['model']} {report['version']}: {report['status']}", report))

@@ -12,6 +12,7 @@ from components.errors import InputError
 from components.package.artifact import find
 from components.push.registry import Record, Registry, flat, tags
 from components.push.release import store_release
+from components.store import present
 from serving.rollout.document import Change, ModelVersion, Rollout
 from serving.rollout.table import RolloutTable, StaleRollout
 
@@ -45,7 +46,7 @@ def run(
         arm = next((each for each in row.serving if each.version in (refreshes, version)), None)
         if arm is None:
             return _told(release, {"status": "outrun", "model": name, "version": version, "refreshes": refreshes})
-        model = Path(arm.archive).parent / "model"
+        model = present(Path(arm.archive).parent) / "model"
         stored = store_release(packaged.mar, model, store / name / version, digest=packaged.digest).resolve()
         book.register(_record(report, packaged.digest, stored, model, lineage))
         refreshed = ModelVersion(

@@ -71,7 +71,7 @@ class Registry:
                 self._client.delete_registered_model_alias(self._name, arm)
 
     def _source(self, record: Record, run_id: str) -> str:
-        """Where MLflow finds the release. A server takes no path of another machine's: it gets the files, and keeps them."""
+        """Where MLflow finds the release. A server takes no path of another machine's: it gets the files."""
         if not self._served:
             return record.source
         self._client.log_artifacts(run_id, url2pathname(urlsplit(record.source).path), _RELEASE)
@@ -103,7 +103,8 @@ class Registry:
         found = self._client.get_experiment_by_name(self._name)
         if found is not None:
             return str(found.experiment_id)
-        # Named, because MLflow's default is a folder in whatever directory this process happens to be in; a server has its own.
+        # Named, because MLflow's default is a folder in whatever directory this process happens to be in. A server
+        # has its own.
         location = None if self._served else source.rsplit("/", 1)[0]
         return str(self._client.create_experiment(self._name, artifact_location=location))
 

@@ -4,7 +4,9 @@ import os
 import shutil
 from pathlib import Path
 
+from components import store
 from components.errors import InputError
+from components.manifest import NAME, Manifest
 from serving.rollout.table import RolloutTable
 from serving.torchserve import archive as archives
 
@@ -33,6 +35,7 @@ def store_release(mar: Path, model: Path, target: Path, *, digest: str) -> Path:
     if target.exists():
         if not stored.is_file() or archives.digest(stored) != digest:
             raise InputError(f"{target}: holds another archive than {mar}; package under another version")
+        _share(target)
         return stored
     partial = target.with_name(f".{target.name}.partial")
     shutil.rmtree(partial, ignore_errors=True)
@@ -41,5 +44,15 @@ def store_release(mar: Path, model: Path, target: Path, *, digest: str) -> Path:
     if (found := archives.digest(partial / mar.name)) != digest:
         raise InputError(f"{mar}: digest {found[:12]}, its report promises {digest[:12]}; run the package step again")
     shutil.copytree(model, partial / "model")
+    Manifest.seal(partial, kind="released")
     os.replace(partial, target)
+    _share(target)
     return stored
+
+
+def _share(target: Path) -> None:
+    """Where machines share an object store and no disk, a release is there before the rollout table names it."""
+    if shared := store.shared():
+        if not (target / NAME).is_file():
+            Manifest.seal(target, kind="released")
+        shared.keep(target)

@@ -7,6 +7,7 @@ from typing import Any
 
 from components.errors import InputError
 from components.package import step as package
+from components.store import present
 from feature_repo.card import DatasetCard
 from serving.rollout.document import ModelVersion
 from serving.torchserve import archive as archives
@@ -20,13 +21,14 @@ def run(*, card: DatasetCard, sequences: Path, serving: ModelVersion, archive: P
     The report is that of package, with `refreshes` (the version it takes the place of), `changed` (False where the
     catalogue gives what is served already) and `new_items`. Raises `InputError` where the release has no model.
     """
-    model = Path(serving.archive).parent / "model"
+    released = present(Path(serving.archive).parent)
+    model, before_mar = released / "model", released / Path(serving.archive).name
     if not model.is_dir():
         raise InputError(f"{model}: version {serving.version} has no model there. Restore the release folder.")
     version = patch(serving.version)
     report = package.run(card=card, sequences=sequences, model=model, archive=archive, name=card.name, version=version)
-    before, now = (_contract(Path(path)) for path in (serving.archive, archive / f"{card.name}.mar"))
-    known = set(_items(Path(serving.archive)))
+    before, now = (_contract(path) for path in (before_mar, archive / f"{card.name}.mar"))
+    known = set(_items(before_mar))
     # The arm keeps its recipe: the code may have moved on since it was trained, its weights have not.
     report |= {
         "refreshes": serving.version,

@@ -1,4 +1,4 @@
-"""Kubeflow component that ends every run, failed ones too: the page for people."""
+"""Kubeflow component that ends every run, failed ones too: the page for people, and word of a failure."""
 
 from kfp import dsl
 
@@ -6,10 +6,23 @@ from components.image import TRAIN
 
 
 @dsl.component(base_image=TRAIN, install_kfp_package=False)
-def report(run_id: str, status: dsl.PipelineTaskFinalStatus, page: dsl.Output[dsl.HTML]):
-    """Write one self-contained page about the run from the records of its tasks."""
+def report(
+    run_id: str,
+    pipeline: str,
+    status: dsl.PipelineTaskFinalStatus,
+    page: dsl.Output[dsl.HTML],
+    summary: dsl.Output[dsl.Markdown],
+):
+    """Write one self-contained page about the run from the records of its tasks; a failure is told to the webhook."""
     import shutil
+    from pathlib import Path
 
+    from components import workspace
+    from components.announce import step as announce_step
     from components.report import step
 
-    shutil.copyfile(step.run(run_id=run_id, state=status.state), page.path)
+    run = workspace.run(run_id)
+    # First, because the page needs more to be whole than the message does.
+    text = announce_step.run(run_id=run, pipeline=pipeline, state=status.state, error=status.error_message or "")
+    Path(summary.path).write_text(text)
+    shutil.copyfile(step.run(run_id=run, state=status.state), page.path)

@@ -10,6 +10,7 @@ from components.evaluate.page import body as comparison_body
 from components.evaluate.page import read_json
 from components.evaluate.pictures import training_curves
 from components.page import render
+from components.store import present
 from components.task import Record, commit, read_records
 
 TEMPLATE = Path(__file__).parent / "template.html"
@@ -68,7 +69,7 @@ def _why(records: dict[str, Record]) -> list[str]:
 
 def _artifact(records: dict[str, Record], task: str) -> Path | None:
     record = records.get(task)
-    return Path(record.artifact) if record and record.status in ("done", "reused") else None
+    return present(Path(record.artifact)) if record and record.status in ("done", "reused") else None
 
 
 def _decision(records: dict[str, Record], task: str) -> Decision | None:

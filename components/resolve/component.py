@@ -15,33 +15,40 @@ def resolve(
     facts: dsl.Output[dsl.Artifact],
     champion: dsl.Output[dsl.Artifact],
     reference: dsl.Output[dsl.Artifact],
+    summary: dsl.Output[dsl.Markdown],
 ):
     """Turn "now" into facts that every later step receives; never reused."""
-    from components import workspace
+    from pathlib import Path
+
+    from components import store, workspace
     from components.resolve import champion as champion_step
     from components.resolve import reference as reference_step
     from components.resolve import step
+    from components.summary import table
     from components.task import Task
     from feature_repo.card import DatasetCard
 
     dataset = DatasetCard.model_validate_json(card)
     inputs = {"events": events.path}
     task = Task("resolve", run_id=run_id, module="components.resolve.step", inputs=inputs)
-    task.make_always(
+    found = task.make_always(
         facts.path,
         kind="facts",
         make=lambda out, scratch: step.run(card=dataset, events=task.inputs["events"], as_of=as_of or None, facts=out),
     )
     task = Task("champion", run_id=run_id, module="components.resolve.champion")
-    task.make_always(
+    serving = task.make_always(
         champion.path,
         kind="champion",
         make=lambda out, scratch: champion_step.run(
             name=dataset.name, rollout_url=workspace.rollout_url(), champion=out
         ),
     )
+    if shared := store.shared():
+        # Of runs on other machines, too.
+        shared.bring_files(workspace.runs(), "*/validate.json")
     task = Task("reference", run_id=run_id, module="components.resolve.reference", inputs={"facts": facts.path})
-    task.make_always(
+    accepted = task.make_always(
         reference.path,
         kind="reference",
         make=lambda out, scratch: reference_step.run(
@@ -54,3 +61,10 @@ def resolve(
             reference=out,
         ),
     )
+    told = {
+        "as of": found["as_of"],
+        "champion": serving["version"] or "none yet",
+        "last accepted run as of": accepted["accepted"] or "none",
+        "notes": " ".join(accepted["notes"]),
+    }
+    Path(summary.path).write_text(table(f"{dataset.name}: what now is", told))

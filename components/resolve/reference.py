@@ -10,6 +10,7 @@ from typing import Any
 from components.errors import InputError
 from components.manifest import Manifest
 from components.resolve.exposures import copy_exposures
+from components.store import present
 from components.validate.profile import NAME, read_profile
 from components.validate.step import source_digest
 from feature_repo.card import DatasetCard
@@ -44,13 +45,14 @@ def run(
         report["notes"].append("Asked to begin anew: nothing is held against an earlier run.")
     else:
         for candidate in _candidates(card, facts, runs, as_of if asked else None):
+            validation = present(candidate.validation)
             try:
-                Manifest.verify(candidate.validation, kind="validation")
-                read_profile(candidate.validation)
+                Manifest.verify(validation, kind="validation")
+                read_profile(validation)
             except InputError as error:
                 report["notes"].append(f"The accepted profile of run {candidate.run} is left out: {error}")
                 continue
-            shutil.copyfile(candidate.validation / NAME, reference / NAME)
+            shutil.copyfile(validation / NAME, reference / NAME)
             report["accepted"] = candidate.as_of.isoformat()
             break
         else:

@@ -14,12 +14,15 @@ def train(
     champion: dsl.Input[dsl.Artifact],
     model: dsl.Output[dsl.Model],
     metrics: dsl.Output[dsl.Metrics],
+    page: dsl.Output[dsl.HTML],
 ):
     """Train the model that `recipe` describes; a killed attempt goes on from its last checkpoint."""
     import json
     from pathlib import Path
 
+    from components.summary import numbers
     from components.task import Task
+    from components.train.page import render
 
     inputs = {"sequences": sequences.path}
     if json.loads(recipe)["warm_start"]:  # else another champion is no reason to train again
@@ -41,6 +44,6 @@ def train(
         )
 
     report = task.reuse_or_make(model.path, kind="model", config=lambda: json.loads(recipe), make=make)
-    for name, value in report.items():
-        if isinstance(value, int | float):
-            metrics.log_metric(name, value)
+    for name, value in numbers(report).items():
+        metrics.log_metric(name, value)
+    Path(page.path).write_text(render(task_name, Path(model.path), report))

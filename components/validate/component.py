@@ -14,6 +14,7 @@ def validate(
     reference: dsl.Input[dsl.Artifact],
     validation: dsl.Output[dsl.Artifact],
     page: dsl.Output[dsl.HTML],
+    metrics: dsl.Output[dsl.Metrics],
 ) -> bool:
     """Hold the data against its card with Great Expectations; False where the run must not go on."""
     import shutil
@@ -37,4 +38,7 @@ def validate(
         validation.path, kind="validation", config=lambda: {"card": dataset.model_dump(mode="json")}, make=make
     )
     shutil.copyfile(Path(validation.path) / "page.html", page.path)
+    for name in ("blocked", "warned"):
+        metrics.log_metric(name, len(report[name]))
+    metrics.log_metric("checks", report["checks"])
     return report["passed"]

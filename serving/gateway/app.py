@@ -19,7 +19,7 @@ from serving.eventlog.writer import EventLog, LogUnavailable
 from serving.gateway.access import Access
 from serving.gateway.api import Accepted, Event, Problem, RecommendationRequest, Recommendations
 from serving.gateway.archive import BadFilter
-from serving.gateway.limits import MAX_BODY, guard
+from serving.gateway.limits import guard
 from serving.gateway.metrics import Metrics
 from serving.gateway.models import KeyFile, Models
 from serving.gateway.probes import probe_all
@@ -125,7 +125,6 @@ def make_app(
         lifespan=lifespan,
         docs_url=None,
         redoc_url=None,
-        max_body_size=MAX_BODY,
     )
     guard(app, metrics.refused)
     _add_service(app, service)

@@ -9,7 +9,7 @@ from fastapi.exceptions import RequestValidationError
 from starlette.datastructures import Headers
 from starlette.exceptions import HTTPException
 from starlette.responses import JSONResponse
-from starlette.types import ASGIApp, Receive, Scope, Send
+from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from serving.gateway.access import Denied
 
@@ -51,21 +51,47 @@ def guard(app: FastAPI, refused: Callable[[int], None]) -> None:
         return problem(500, "the service failed; its log says why")
 
     too_long = f"the body is longer than {MAX_BODY} bytes"
-    app.add_middleware(_TellsTooLong, answer=lambda: problem(413, too_long))
+    app.add_middleware(_BodyLimit, answer=lambda: problem(413, too_long))
 
 
-class _TellsTooLong:
-    """Answers a body whose announced length is too long, which Starlette's own limit would do in plain text."""
+class _BodyLimit:
+    """Answers a body that is too long before it is read to its end. Starlette's own limit would do so in plain text."""
 
     def __init__(self, app: ASGIApp, answer: Callable[[], JSONResponse]) -> None:
         self._app, self._answer = app, answer
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        length = Headers(scope=scope).get("content-length", "") if scope["type"] == "http" else ""
-        if length.isdigit() and int(length) > MAX_BODY:
+        if scope["type"] != "http":
+            await self._app(scope, receive, send)
+            return
+        headers = Headers(scope=scope)
+        length = headers.get("content-length", "")
+        too_long = length.isdigit() and int(length) > MAX_BODY
+        if not too_long and "transfer-encoding" in headers:
+            body, more = b"", True
+            while more and not too_long:
+                message = await receive()
+                body, more = body + message.get("body", b""), message.get("more_body", False)
+                too_long = len(body) > MAX_BODY
+            receive = _first({"type": "http.request", "body": body, "more_body": False}, receive)
+        if too_long:
             await self._answer()(scope, receive, send)
         else:
             await self._app(scope, receive, send)
+
+
+def _first(message: Message, after: Receive) -> Receive:
+    """A receive that gives `message`, which was read already, and then what comes."""
+    given = False
+
+    async def receive() -> Message:
+        nonlocal given
+        if given:
+            return await after()
+        given = True
+        return message
+
+    return receive
 
 
 def _plain(part: object) -> str:

@@ -8,18 +8,22 @@ from pathlib import Path
 import numpy as np
 import pyarrow.parquet as pq
 import pytest
+from kfp import local
 
 from components import workspace
 from components.decision import Decision, Reason
 from components.package import step as package
 from components.push import step as push
 from components.refresh.step import patch
+from components.task import read_records
 from feature_repo.card import load_card
 from heterrec import recipes
 from heterrec.export import save_model
 from heterrec.sequences import read_sequences
 from heterrec.training import train
+from pipelines import local as pipelines_local
 from pipelines.__main__ import main
+from pipelines.catalogue_run import build
 from pipelines.data_commands import moment, with_options
 from pipelines.frames import frame
 from serving.rollout.table import RolloutTable
@@ -154,3 +158,24 @@ def test_a_day_means_its_last_moment():
     assert [patch(version) for version in ("1.0", "1.0.1", "20260105-1f0c9a7e", "20260105-1f0c9a7e.9")] == [
         "1.0.1", "1.0.2", "20260105-1f0c9a7e.1", "20260105-1f0c9a7e.10",
     ]  # fmt: skip
+
+
+def test_kubeflows_recurring_run_refreshes_what_serves_and_then_finds_nothing_new(home, tmp_path):
+    before = champion()
+    pipelines_local.set_environment()
+    local.init(
+        runner=local.SubprocessRunner(use_venv=False),
+        pipeline_root=str(tmp_path / "kfp"),
+        workspace_root=str(tmp_path / "workspace"),
+    )
+    for name, status in (("hourly-1", "refreshed"), ("hourly-2", None)):
+        build()(card=card_of(DAYS + 5).model_dump_json(), run_id=name)
+        records = read_records(name)
+        assert {record.status for record in records.values()} <= {"done", "reused"}
+        assert ("proof-champion" in records) == ("release-champion" in records) == (status is not None)
+        assert records["refresh-champion"].report["changed"] == (status is not None)
+        assert "refresh-challenger" not in records
+        assert (home / "runs" / name / "page.html").is_file()
+    after = champion()
+    assert after.version == patch(before.version)
+    assert after.recipe_digest == before.recipe_digest

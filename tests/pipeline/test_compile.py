@@ -1,74 +1,265 @@
-"""The YAML that a cluster gets comes from the function that a laptop runs."""
+"""The YAML that a cluster gets comes from the function that a laptop runs, with the cluster's facts on every task."""
 
+import subprocess
+import sys
 from pathlib import Path
+from typing import Any
 
 import pytest
 import yaml
-from kfp import compiler
 from kfp import components as kfp_components
 
-from pipelines.training import training
+from components.errors import InputError
+from components.workspace import ROOT
+from pipelines import cluster
+from pipelines.packages import BUILDERS, package, resources
+
+sys.path.append(str(Path(__file__).parent))
+from published_schema import validate
+
+FACTS = """
+train_image: registry.example/heterrec-train@sha256:{a}
+serve_image: registry.example/heterrec-serve@sha256:{b}
+image_pull_policy: Always
+image_pull_secrets: [registry]
+namespace: team-a
+run_as_user: 10001
+labels: {{app.kubernetes.io/part-of: heterrec, cost-centre: shop}}
+environment: {{HETERREC_FEATURE_STORE: "redis,sql_registry"}}
+secrets:
+  - {{name: rollout-database, env: {{url: HETERREC_ROLLOUT_URL}}}}
+  - {{name: object-store, env: {{key: AWS_ACCESS_KEY_ID, secret: AWS_SECRET_ACCESS_KEY}}}}
+  - {{name: failure-webhook, env: {{url: HETERREC_WEBHOOK_URL}}, optional: true}}
+  - {{name: mlflow-client, mount: /etc/mlflow}}
+workspace_claim: models
+store: s3://models/heterrec
+training:
+  gpu: nvidia.com/mig-3g.40gb
+  gpus: 2
+  node_selector: {{gpu: h100}}
+  tolerations: [{{key: gpu, operator: Equal, value: h100, effect: NoExecute}}]
+  shared_memory: 8Gi
+""".format(a="a" * 64, b="b" * 64)
 
 
 @pytest.fixture(scope="module")
-def compiled(tmp_path_factory) -> tuple[Path, dict, dict]:
-    path = tmp_path_factory.mktemp("compiled") / "training.yaml"
-    compiler.Compiler().compile(training, str(path))
-    spec, platform = yaml.safe_load_all(path.read_text())
-    return path, spec, platform["platforms"]["kubernetes"]["deploymentSpec"]["executors"]
+def here(tmp_path_factory: pytest.TempPathFactory) -> cluster.Cluster:
+    path = tmp_path_factory.mktemp("cluster") / "cluster.yaml"
+    path.write_text(FACTS)
+    with pytest.MonkeyPatch.context() as patch:
+        for name in ("HETERREC_TRAIN_IMAGE", "HETERREC_SERVE_IMAGE"):
+            patch.delenv(name, raising=False)
+        return cluster.read(path)
 
 
-def test_kubeflow_loads_the_compiled_pipeline(compiled):
-    component = kfp_components.load_component_from_file(str(compiled[0]))
-    assert component.pipeline_spec.pipeline_info.name == "heterrec-training"
-    assert set(component.pipeline_spec.root.input_definitions.parameters) == {
-        "run_id",
-        "card",
-        "recipe",
-        "baseline",
-        "as_of",
-        "new_reference",
+@pytest.fixture(scope="module", params=tuple(BUILDERS))
+def compiled(request, here) -> tuple[str, dict, dict]:
+    """Kind of pipeline, its specification, and of each executor what Kubernetes is told."""
+    text = package(request.param, here).text
+    spec, platform = yaml.safe_load_all(text)
+    return request.param, spec, platform["platforms"]["kubernetes"]["deploymentSpec"]["executors"]
+
+
+def containers(spec: dict) -> dict[str, Any]:
+    return {name: executor["container"] for name, executor in spec["deploymentSpec"]["executors"].items()}
+
+
+def tasks(spec: dict) -> dict[str, dict]:
+    """Every task that runs a container."""
+    dags = [spec["root"]["dag"], *(each["dag"] for each in spec["components"].values() if "dag" in each)]
+    return {
+        name: task
+        for dag in dags
+        for name, task in dag["tasks"].items()
+        if "executorLabel" in spec["components"][task["componentRef"]["name"]]
     }
 
 
-def test_every_image_is_a_reference_and_nothing_is_installed_at_run_time(compiled):
-    executors = compiled[1]["deploymentSpec"]["executors"]
-    assert len(executors) == 12
-    for name, executor in executors.items():
-        container = executor["container"]
-        assert ":" in container["image"], name
+def test_kubeflow_loads_what_was_compiled_and_needs_no_run_id(compiled, here, tmp_path):
+    kind = compiled[0]
+    path = tmp_path / "pipeline.yaml"
+    path.write_text(package(kind, here).text)
+    component = kfp_components.load_component_from_file(str(path))
+    assert component.pipeline_spec.pipeline_info.name == f"heterrec-{kind}"
+    needed = {
+        name
+        for name, each in compiled[1]["root"]["inputDefinitions"]["parameters"].items()
+        if not each.get("isOptional")
+    }
+    assert (
+        needed
+        == {
+            "training": {"card", "recipe", "baseline"},
+            "catalogue": {"card"},
+            "rollout": {"model"},
+        }[kind]
+    )
+
+
+def test_images_are_those_of_the_cluster_and_nothing_is_installed_at_run_time(compiled):
+    for name, container in containers(compiled[1]).items():
+        which, digest = ("serve", "b") if "infra-validate" in name else ("train", "a")
+        assert container["image"] == f"registry.example/heterrec-{which}@sha256:{digest * 64}", name
         assert "pip install" not in " ".join(container["command"]), name
+        assert compiled[2][name]["imagePullPolicy"] == "Always"
+        assert compiled[2][name]["imagePullSecret"] == [
+            {"secretName": "registry", "secretNameParameter": {"runtimeValue": {"constant": "registry"}}}
+        ]
 
 
-def test_training_asks_for_a_gpu_on_a_gpu_node(compiled):
-    executors = compiled[1]["deploymentSpec"]["executors"]
-    for name in ("exec-train", "exec-train-2"):
-        accelerator = executors[name]["container"]["resources"]["accelerator"]
-        assert accelerator["resourceType"] == "nvidia.com/gpu"
-        assert accelerator["resourceCount"] == "1"
-        assert compiled[2][name]["nodeSelector"]["labels"] == {"nvidia.com/gpu.present": "true"}
-    others = {
-        name for name, executor in executors.items() if "accelerator" in executor["container"].get("resources", {})
-    }
-    assert others == {"exec-train", "exec-train-2"}
+def test_training_alone_asks_for_gpus_where_they_are(compiled):
+    kind, spec, platform = compiled
+    training = {name for name, each in containers(spec).items() if "accelerator" in each["resources"]}
+    assert training == ({"exec-train", "exec-train-2"} if kind == "training" else set())
+    for name in training:
+        accelerator = containers(spec)[name]["resources"]["accelerator"]
+        assert accelerator["resourceType"] == "nvidia.com/mig-3g.40gb"
+        assert accelerator["resourceCount"] == "2"
+        assert platform[name]["nodeSelector"]["labels"] == {"gpu": "h100"}
+        assert platform[name]["tolerations"] == [
+            {"key": "gpu", "operator": "Equal", "value": "h100", "effect": "NoExecute"}
+        ]
+        assert {"volumeName": "dshm", "mountPath": "/dev/shm", "medium": "Memory", "sizeLimit": "8Gi"} in platform[
+            name
+        ]["emptyDirMounts"]
 
 
-def test_infra_validate_runs_in_the_image_that_serves(compiled):
-    executors = compiled[1]["deploymentSpec"]["executors"]
-    assert "serve" in executors["exec-infra-validate"]["container"]["image"]
+def test_every_task_names_its_memory_cpu_timeout_owner_and_where_it_may_write(compiled):
+    for name, container in containers(compiled[1]).items():
+        assert container["resources"].keys() >= {"resourceCpuRequest", "resourceMemoryRequest", "resourceMemoryLimit"}
+        there = compiled[2][name]
+        assert int(there["activeDeadlineSeconds"]) > 0
+        assert there["podMetadata"]["labels"] == {
+            "app.kubernetes.io/part-of": "heterrec",
+            "cost-centre": "shop",
+            "heterrec/pipeline": f"heterrec-{compiled[0]}",
+        }
+        assert there["securityContext"] == {"runAsNonRoot": True, "runAsUser": "10001"}
+        assert "/tmp" in {each["mountPath"] for each in there["emptyDirMounts"]}
+        (claim,) = there["pvcMount"]
+        assert (claim["constant"], claim["mountPath"]) == ("models", "/workspace")
+
+
+def test_secrets_are_named_and_never_held(compiled):
+    for name, container in containers(compiled[1]).items():
+        there = compiled[2][name]
+        found = {
+            (each["secretName"], key["secretKey"]): key["envVar"]
+            for each in there["secretAsEnv"]
+            for key in each["keyToEnv"]
+        }
+        assert found == {
+            ("rollout-database", "url"): "HETERREC_ROLLOUT_URL",
+            ("object-store", "key"): "AWS_ACCESS_KEY_ID",
+            ("object-store", "secret"): "AWS_SECRET_ACCESS_KEY",
+            ("failure-webhook", "url"): "HETERREC_WEBHOOK_URL",
+        }
+        (mounted,) = there["secretAsVolume"]
+        assert (mounted["secretName"], mounted["mountPath"]) == ("mlflow-client", "/etc/mlflow")
+        plain = {each["name"]: each["value"] for each in container["env"]}
+        assert not plain.keys() & set(found.values())
+        assert plain["HETERREC_HOME"] == "/workspace"
+        assert plain["HETERREC_STORE"] == "s3://models/heterrec"
+        assert plain["HETERREC_FEATURE_STORE"] == "redis,sql_registry"
+
+
+def test_every_task_is_tried_again_with_growing_pauses_but_for_the_last(compiled):
+    kind, spec, _ = compiled
+    last = {"announce"} if kind == "rollout" else {"report"}
+    for name, task in tasks(spec).items():
+        policy = task.get("retryPolicy")
+        if name in last:
+            assert policy is None
+        else:
+            training = name.startswith("train")
+            assert policy == {
+                "maxRetryCount": 5 if training else 2,
+                "backoffDuration": "60s",
+                "backoffFactor": 2.0,
+                "backoffMaxDuration": "900s",
+            }, name
+
+
+def test_an_exit_handler_runs_however_a_run_ends(compiled):
+    (last,) = (task for task in compiled[1]["root"]["dag"]["tasks"].values() if "triggerPolicy" in task)
+    assert last["triggerPolicy"]["strategy"] == "ALL_UPSTREAM_TASKS_COMPLETED"
+    assert "status" in last["inputs"]["parameters"]
 
 
 def test_kubeflow_caching_is_off_for_every_task(compiled):
-    def tasks(dag: dict):
-        yield from dag.get("tasks", {}).items()
+    found = tasks(compiled[1])
+    assert len(found) == {"training": 12, "catalogue": 12, "rollout": 2}[compiled[0]]
+    assert not [name for name, task in found.items() if task.get("cachingOptions", {}).get("enableCache")]
 
-    spec = compiled[1]
-    dags = [spec["root"]["dag"], *(c["dag"] for c in spec["components"].values() if "dag" in c)]
-    leaves = [
-        (name, task)
-        for dag in dags
-        for name, task in tasks(dag)
-        if "executorLabel" in spec["components"][task["componentRef"]["name"]]
-    ]
-    assert len(leaves) == 12
-    assert not [name for name, task in leaves if task.get("cachingOptions", {}).get("enableCache")]
+
+def test_the_same_facts_compile_to_the_same_version_in_another_process(here):
+    code = (
+        "from pipelines.packages import package; from pipelines.cluster import Cluster\n"
+        "print(package('training', Cluster()).version)"
+    )
+    found = {
+        subprocess.run(
+            [sys.executable, "-c", code],
+            cwd=ROOT,
+            env={"PYTHONHASHSEED": seed},
+            capture_output=True,
+            text=True,
+            check=True,
+        ).stdout
+        for seed in ("1", "2")
+    }
+    assert len(found) == 1
+    assert package("training", here).version not in found.pop()
+
+
+def test_resources_for_gitops_are_what_kubernetes_admits(compiled, here):
+    kind = compiled[0]
+    pipeline, version = yaml.safe_load_all(resources(kind, here))
+    validate(pipeline, "pipelines.kubeflow.org_pipelines.yaml")
+    validate(version, "pipelines.kubeflow.org_pipelineversions.yaml")
+    digest = package(kind, here).version
+    assert pipeline["metadata"] == {"name": f"heterrec-{kind}", "namespace": "team-a"}
+    assert version["metadata"] == {"name": f"heterrec-{kind}-{digest}", "namespace": "team-a"}
+    assert version["spec"]["pipelineName"] == pipeline["metadata"]["name"]
+    assert version["spec"]["pipelineSpec"]["deploymentSpec"] == compiled[1]["deploymentSpec"]
+    executors = version["spec"]["platformSpec"]["platforms"]["kubernetes"]["deploymentSpec"]["executors"]
+    assert executors == compiled[2]
+
+
+def test_the_schema_of_the_resources_is_strict(here):
+    _, version = yaml.safe_load_all(resources("rollout", here))
+    version["spec"]["pipelinName"] = "x"
+    with pytest.raises(Exception, match="pipelinName"):
+        validate(version, "pipelines.kubeflow.org_pipelineversions.yaml")
+
+
+@pytest.mark.parametrize(
+    ("text", "told"),
+    [
+        ("gpus: 4", "gpus: Unexpected keyword argument, found 4"),
+        ("training: {gpus: many}", "training.gpus: Input should be a valid integer"),
+        ("secrets: [{name: x}]", "say how it is used"),
+        ("environment: {AWS_SECRET_ACCESS_KEY: x}", "looks like a secret"),
+        ("{workspace_claim: '', store: ''}", "would share nothing"),
+        ("image_pull_policy: Sometimes", "Input should be 'IfNotPresent', 'Always' or 'Never'"),
+        ("- a", "found list, expected a mapping"),
+        ("a: [", "is not valid YAML"),
+    ],
+)
+def test_bad_facts_are_told_with_file_and_field(tmp_path, text, told):
+    path = tmp_path / "cluster.yaml"
+    path.write_text(text)
+    with pytest.raises(InputError, match=r"cluster\.yaml") as error:
+        cluster.read(path)
+    assert told in str(error.value)
+
+
+def test_what_serves_can_be_proven_without_what_only_trains():
+    """infra_validate runs in the image that serves, which has neither Feast nor what the other steps need."""
+    code = """
+import sys
+for name in ("feast", "great_expectations", "mlflow", "matplotlib", "pandas", "rich", "kubeflow"):
+    sys.modules[name] = None
+import components.infra_validate.component, components.infra_validate.step, components.task
+"""
+    subprocess.run([sys.executable, "-c", code], cwd=ROOT, check=True)

@@ -6,13 +6,12 @@ from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
 import pytest
-import yaml
-from kfp import compiler, local
+from kfp import local
 
 from components import workspace
 from components.manifest import Manifest
 from pipelines import local as pipelines_local
-from pipelines.rollout import rollout
+from pipelines.rollout import build
 from serving.rollout.document import Change, ModelVersion, Rollout, release
 from serving.rollout.table import RolloutTable
 
@@ -20,21 +19,9 @@ sys.path.append(str(Path(__file__).parents[1] / "serving"))
 from canary_shop import CanaryShop
 
 
-def test_one_uncached_task_is_compiled_that_installs_nothing(tmp_path: Path) -> None:
-    path = tmp_path / "rollout.yaml"
-    compiler.Compiler().compile(rollout, str(path))
-    spec = yaml.safe_load(path.read_text())
-    assert set(spec["root"]["inputDefinitions"]["parameters"]) == {"model", "policy"}
-    (task,) = spec["root"]["dag"]["tasks"].values()
-    assert not task.get("cachingOptions", {}).get("enableCache")
-    (executor,) = spec["deploymentSpec"]["executors"].values()
-    assert ":" in executor["container"]["image"]
-    assert "pip install" not in " ".join(executor["container"]["command"])
-
-
 def test_a_run_of_the_pipeline_rolls_a_faulty_challenger_back(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("HETERREC_HOME", str(tmp_path))
-    pipelines_local._set_environment()
+    pipelines_local.set_environment()
     began = datetime.now(UTC) - timedelta(hours=5)
     row = Rollout(model="shop")
     with RolloutTable(workspace.rollout_url(), clock=lambda: began) as table:
@@ -47,7 +34,7 @@ def test_a_run_of_the_pipeline_rolls_a_faulty_challenger_back(tmp_path: Path, mo
     local.init(
         runner=local.SubprocessRunner(use_venv=False), pipeline_root=str(root), workspace_root=str(tmp_path / "w")
     )
-    rollout(model="shop", policy=json.dumps({"guardrail_users": 20}))
+    build()(run_id="look", model="shop", policy=json.dumps({"guardrail_users": 20}))
     with RolloutTable(workspace.rollout_url()) as table:
         assert [arm.version for arm in table.read("shop").serving] == ["a"]
         assert table.history("shop")[-1].why.startswith("roll back: guardrail: errors and fallbacks")

@@ -1,0 +1,261 @@
+"""The commands of a cluster: `python -m pipelines compile|submit|schedule|unschedule|list`."""
+
+import argparse
+import os
+from collections.abc import Callable
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from rich.console import Console
+from rich.markup import escape
+
+from components import workspace
+from components.errors import InputError
+from feature_repo.card import load_card
+from pipelines import cluster
+from pipelines.data_commands import CARD, with_options
+
+if TYPE_CHECKING:
+    from heterrec.recipes import TrainConfig
+    from pipelines.schedule import Server
+
+HOST = "KF_PIPELINES_ENDPOINT"
+CRONS = {"training": "0 0 3 * * *", "catalogue": "0 20 * * * *", "rollout": "0 5/10 * * * *"}
+"""Kubeflow's six fields, in UTC: every night at three, twenty past every hour, every ten minutes."""
+PROJECTED = Path("/var/run/secrets/kubeflow/pipelines/token")
+console = Console(highlight=False, soft_wrap=True)
+
+
+def add_to(commands: Any) -> None:
+    """Add the parsers of these commands."""
+    compiled = commands.add_parser("compile", help="write the pipelines as YAML for a Kubeflow cluster")
+    compiled.add_argument("--output", type=Path, help="of the training pipeline; the others lie beside it")
+    compiled.add_argument(
+        "--kubernetes", action="store_true", help="as Pipeline and PipelineVersion resources (GitOps)"
+    )
+    _add_cluster(compiled)
+    compiled.set_defaults(command=_compile)
+
+    submit = commands.add_parser("submit", help="bring pipelines and their versions to a server; --run starts one")
+    submit.add_argument("--run", action="store_true", help="start the training pipeline (or --only) once, now")
+    schedule = commands.add_parser(
+        "schedule", help="let a server train nightly, refresh hourly, judge every 10 minutes"
+    )
+    schedule.add_argument("--cron", action="append", default=[], metavar="KIND=CRON", help="six fields, UTC")
+    unschedule = commands.add_parser("unschedule", help="remove the recurring runs; pipelines and past runs stay")
+    listed = commands.add_parser("list", help="what a server has of us")
+    for parser, command in ((submit, _submit), (schedule, _schedule), (unschedule, _unschedule), (listed, _list)):
+        _add_access(parser)
+        parser.add_argument("--dataset", default="marketplace", help=CARD)
+        parser.add_argument("--only", choices=tuple(CRONS), action="append", help="this pipeline only; may be repeated")
+        parser.set_defaults(command=_on_server(command))
+    for parser in (submit, schedule, unschedule):
+        parser.add_argument("--apply", action="store_true", help="make the changes (default: show them)")
+    for parser in (submit, schedule):
+        _add_cluster(parser)
+        parser.add_argument("--option", action="append", default=[], metavar="NAME=VALUE", help="of the card's source")
+        parser.add_argument(
+            "--recipe", default="heterrec", help="a recipe of heterrec/recipes.py (default: %(default)s)"
+        )
+        parser.add_argument("--baseline", default="sasrec", help="what it is measured against (default: %(default)s)")
+        parser.add_argument("--budget", choices=("fast", "full"), default="full", help="(default: %(default)s)")
+        parser.add_argument("--seed", type=int, default=0)
+        parser.add_argument("--warm-start", action="store_true", help="begin with the champion's weights")
+        parser.add_argument("--policy", type=Path, help="JSON file of what differs from serving/rollout/policy.py")
+
+
+def recipe(name: str, options: argparse.Namespace) -> "TrainConfig":
+    """The recipe `name` with the budget and seed of `options`; `InputError` where there is none of that name."""
+    from heterrec import recipes
+
+    try:
+        return recipes.by_name(name if options.budget == "fast" else f"{name}_full", seed=options.seed)
+    except ValueError as error:
+        raise InputError(str(error)) from error
+
+
+def _add_cluster(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument(
+        "--cluster",
+        type=Path,
+        metavar="FILE",
+        help=f"YAML of what pipelines/cluster.py names (default: ${cluster.FILE})",
+    )
+
+
+def _add_access(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("--host", default=os.environ.get(HOST, ""), help=f"address of the server (default: ${HOST})")
+    parser.add_argument("--namespace", default="", help="your Kubeflow profile, where there are several users")
+    parser.add_argument("--token-file", type=Path, help="a file with a token (default: $HETERREC_KFP_TOKEN, if set)")
+    parser.add_argument(
+        "--service-account-token", type=Path, nargs="?", const=PROJECTED, help="in a pod: its projected token"
+    )
+    parser.add_argument("--ca-certificate", type=Path, help="of the server, where it is not a public one")
+
+
+def _compile(options: argparse.Namespace) -> int:
+    from pipelines.packages import BUILDERS, package, resources
+
+    where = cluster.read(options.cluster)
+    folder = workspace.ROOT / "build" / ("kubernetes" if options.kubernetes else "")
+    output: Path = options.output or folder / "training.yaml"
+    output.parent.mkdir(parents=True, exist_ok=True)
+    for kind in BUILDERS:
+        path = output if kind == "training" else output.with_name(f"{kind}.yaml")
+        path.write_text(resources(kind, where) if options.kubernetes else package(kind, where).text)
+        console.print(f"compiled {path}")
+    return 0
+
+
+def _on_server(command: Callable[[argparse.Namespace, "Server"], None]) -> Callable[[argparse.Namespace], int]:
+    def run(options: argparse.Namespace) -> int:
+        from pipelines.kubeflow import Access, ServerFault, connect, told
+        from pipelines.schedule import Server
+
+        if not options.host:
+            raise InputError(f"--host: found nothing, expected the address of a server; ${HOST} may name it too")
+        file = cluster.read(options.cluster) if "cluster" in options else None
+        options.facts = file
+        namespace = options.namespace or (file.namespace if file else "")
+        access = Access(
+            host=options.host,
+            namespace=namespace,
+            token_file=options.token_file,
+            service_account_token=options.service_account_token,
+            ca_certificate=options.ca_certificate,
+        )
+        apply = getattr(options, "apply", False)
+        server = None
+        try:
+            server = Server(connect(access), namespace=namespace, apply=apply)
+            with told(options.host):
+                command(options, server)
+        except ServerFault as error:
+            if server is not None and apply:
+                _show(server, apply=True)
+            console.print(f"[red]fault[/] {escape(str(error))}")
+            return 1
+        if "apply" in options:
+            _show(server, apply=apply)
+        return 0
+
+    return run
+
+
+def _submit(options: argparse.Namespace, server: "Server") -> None:
+    from pipelines.packages import package
+
+    kinds = _kinds(options)
+    versions = {kind: server.version(package(kind, options.facts)) for kind in kinds}
+    if not options.run:
+        return
+    started = options.only or ["training"]
+    parameters = _parameters(options)
+    name = load_card(options.dataset).name
+    experiment = server.experiment(_experiment(name))
+    for kind in started:
+        version = versions[kind]
+        if version is None or experiment is None or not options.apply:
+            server.changes.append(f"start a run of {kind}")
+        else:
+            run = server.start(f"{kind} of {name}", experiment, version, parameters[kind])
+            server.changes.append(f"start run {run} of {kind}")
+
+
+def _schedule(options: argparse.Namespace, server: "Server") -> None:
+    from pipelines.packages import package
+    from pipelines.schedule import Recurring
+
+    name = load_card(options.dataset).name
+    crons = {**CRONS, **dict(map(_cron, options.cron))}
+    parameters = _parameters(options)
+    versions = {kind: server.version(package(kind, options.facts)) for kind in _kinds(options)}
+    experiment = server.experiment(_experiment(name))
+    for kind, version in versions.items():
+        wanted = Recurring(
+            name=_recurring(kind, name),
+            cron=crons[kind],
+            parameters=parameters[kind],
+            service_account=options.facts.service_account,
+        )
+        server.recurring(wanted, experiment, version)
+
+
+def _unschedule(options: argparse.Namespace, server: "Server") -> None:
+    name = load_card(options.dataset).name
+    for kind in _kinds(options):
+        server.unschedule(_recurring(kind, name), _experiment(name))
+
+
+def _list(options: argparse.Namespace, server: "Server") -> None:
+    name = load_card(options.dataset).name
+    named: dict[str, str] = {}
+    for kind in _kinds(options):
+        pipeline = server.pipeline(f"heterrec-{kind}")
+        if pipeline is None:
+            console.print(f"[bold]heterrec-{kind}[/]  not there")
+            continue
+        versions = server.versions(pipeline.pipeline_id)
+        named |= {each.pipeline_version_id: each.display_name or each.name for each in versions}
+        newest = versions[0].display_name if versions else "none"
+        console.print(f"[bold]{pipeline.display_name}[/]  {len(versions)} versions, the newest {escape(str(newest))}")
+    recurring = server.scheduled(_experiment(name))
+    for each in recurring:
+        cron = each.trigger.cron_schedule.cron if each.trigger and each.trigger.cron_schedule else "no clock"
+        version = each.pipeline_version_reference and each.pipeline_version_reference.pipeline_version_id
+        runs = f"{escape(str(cron))}  version {escape(str(named.get(version, version)))}"
+        console.print(f"  {escape(each.display_name):<34} {str(each.status).lower():<9} {runs}")
+    if not recurring:
+        console.print(f"nothing is scheduled for {escape(name)}: python -m pipelines schedule")
+
+
+def _show(server: "Server", *, apply: bool) -> None:
+    for change in server.changes:
+        console.print(f"  {'[green]✓[/]' if apply else '+'} {escape(change)}")
+    if not server.changes:
+        console.print("nothing to do: the server has it all")
+    elif not apply:
+        console.print("Nothing was changed. Pass --apply to do this.")
+
+
+def _parameters(options: argparse.Namespace) -> dict[str, dict[str, Any]]:
+    from heterrec.recipes import warm
+
+    card = with_options(load_card(options.dataset), options.option)
+    trained = recipe(options.recipe, options)
+    if options.warm_start:
+        trained = warm(trained)
+    if options.policy is not None and not options.policy.is_file():
+        raise InputError(f"{options.policy}: no such file. Pass a JSON file of a policy, or leave --policy out.")
+    told = card.model_dump_json()
+    return {
+        "training": {
+            "card": told,
+            "recipe": trained.to_json(),
+            "baseline": recipe(options.baseline, options).to_json(),
+        },
+        "catalogue": {"card": told},
+        "rollout": {"model": card.name, "policy": options.policy.read_text() if options.policy else ""},
+    }
+
+
+def _cron(text: str) -> tuple[str, str]:
+    kind, found, cron = text.partition("=")
+    if not found or kind not in CRONS or len(cron.split()) != 6:
+        kinds = ", ".join(CRONS)
+        raise InputError(
+            f"--cron {text!r}: expected KIND=CRON, KIND one of {kinds}, CRON six fields: second to weekday"
+        )
+    return kind, cron
+
+
+def _kinds(options: argparse.Namespace) -> list[str]:
+    return [kind for kind in CRONS if not options.only or kind in options.only]
+
+
+def _experiment(name: str) -> str:
+    return f"heterrec-{name}"
+
+
+def _recurring(kind: str, name: str) -> str:
+    return f"heterrec-{kind}-{name}"

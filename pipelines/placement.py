@@ -1,0 +1,84 @@
+"""Puts a cluster's facts on a task: image, hardware, secrets by reference, volumes, retries, timeout, labels."""
+
+from collections.abc import Callable
+from dataclasses import replace
+
+from kfp import dsl, kubernetes
+
+from pipelines.cluster import Cluster, Needs
+
+RUN = "HETERREC_RUN_ID"
+LONGEST_BACKOFF = "900s"
+
+
+class Placement:
+    """Where the tasks of one pipeline run; without a cluster on this machine, which is as it is."""
+
+    def __init__(self, cluster: Cluster | None, pipeline: str) -> None:
+        self._cluster, self._pipeline = cluster, pipeline
+
+    def light(self, task: dsl.PipelineTask) -> dsl.PipelineTask:
+        """Every task but training, in the image that trains."""
+        return self._placed(task, lambda cluster: (cluster.train_image, cluster.needs))
+
+    def training(self, task: dsl.PipelineTask) -> dsl.PipelineTask:
+        """Training: on a GPU where the cluster has one."""
+        return self._placed(task, lambda cluster: (cluster.train_image, cluster.training))
+
+    def serving(self, task: dsl.PipelineTask) -> dsl.PipelineTask:
+        """What is proven in the very image that serves."""
+        return self._placed(task, lambda cluster: (cluster.serve_image, cluster.needs))
+
+    def last(self, task: dsl.PipelineTask) -> dsl.PipelineTask:
+        """The task of an exit handler, which Kubeflow does not retry."""
+        return self._placed(task, lambda cluster: (cluster.train_image, replace(cluster.needs, retries=0)))
+
+    def _placed(self, task: dsl.PipelineTask, where: Callable[[Cluster], tuple[str, Needs]]) -> dsl.PipelineTask:
+        # Kubeflow's cache keys on arguments, not on content or code: components/task.py reuses by content instead.
+        task.set_caching_options(False)
+        if self._cluster is not None:
+            image, needs = where(self._cluster)
+            task.set_container_image(image)
+            self._pod(task, self._cluster, needs)
+            self._hardware(task, self._cluster, needs)
+            self._environment(task, self._cluster)
+        return task
+
+    def _pod(self, task: dsl.PipelineTask, cluster: Cluster, needs: Needs) -> None:
+        task.set_cpu_request(needs.cpu).set_memory_request(needs.memory).set_memory_limit(needs.memory_limit)
+        if needs.retries:
+            task.set_retry(needs.retries, needs.backoff, 2.0, LONGEST_BACKOFF)
+        kubernetes.set_timeout(task, needs.timeout_seconds)
+        kubernetes.set_image_pull_policy(task, cluster.image_pull_policy)
+        if cluster.image_pull_secrets:
+            kubernetes.set_image_pull_secrets(task, list(cluster.image_pull_secrets))
+        kubernetes.set_security_context(task, run_as_non_root=True, run_as_user=cluster.run_as_user)
+        for name, value in {**cluster.labels, "heterrec/pipeline": self._pipeline}.items():
+            kubernetes.add_pod_label(task, name, value)
+
+    def _hardware(self, task: dsl.PipelineTask, cluster: Cluster, needs: Needs) -> None:
+        if needs.gpu:
+            task.set_accelerator_type(needs.gpu).set_accelerator_limit(needs.gpus)
+        for label, value in needs.node_selector.items():
+            kubernetes.add_node_selector(task, label, value)
+        for each in needs.tolerations:
+            kubernetes.add_toleration(task, each.key, each.operator, each.value, each.effect)
+        # The root file system is read-only.
+        kubernetes.empty_dir_mount(task, "tmp", "/tmp", size_limit=needs.temporary)
+        if needs.shared_memory:
+            kubernetes.empty_dir_mount(task, "dshm", "/dev/shm", medium="Memory", size_limit=needs.shared_memory)
+        if cluster.workspace_claim:
+            kubernetes.mount_pvc(task, cluster.workspace_claim, cluster.workspace_path)
+        else:
+            kubernetes.empty_dir_mount(task, "workspace", cluster.workspace_path, size_limit=needs.temporary)
+
+    def _environment(self, task: dsl.PipelineTask, cluster: Cluster) -> None:
+        # A scheduled run has the same parameters every time, and Kubeflow fills in none of its macros there.
+        kubernetes.use_field_path_as_env(task, RUN, "metadata.labels['pipeline/runid']")
+        for name, value in cluster.variables.items():
+            task.set_env_variable(name, value)
+        for secret in cluster.secrets:
+            if secret.env:
+                kubernetes.use_secret_as_env(task, secret.name, secret.env, optional=secret.optional)
+            if secret.mount:
+                kubernetes.use_secret_as_volume(task, secret.name, secret.mount, optional=secret.optional)

@@ -1,0 +1,95 @@
+"""A failed run is told: on its page in Kubeflow always, to a webhook where one is named."""
+
+import json
+import threading
+from collections.abc import Iterator
+from http.server import BaseHTTPRequestHandler, HTTPServer
+from pathlib import Path
+
+import pytest
+
+from components.announce import step
+from components.task import Record
+
+
+class Hook(HTTPServer):
+    """Keeps what was posted; answers with `status`."""
+
+    status = 200
+
+    def __init__(self) -> None:
+        self.posted: list[dict] = []
+        outer = self
+
+        class Handler(BaseHTTPRequestHandler):
+            def do_POST(self) -> None:
+                outer.posted.append(json.loads(self.rfile.read(int(self.headers["content-length"]))))
+                self.send_response(outer.status)
+                self.end_headers()
+
+            def log_message(self, *_) -> None:
+                pass
+
+        super().__init__(("127.0.0.1", 0), Handler)
+
+
+@pytest.fixture
+def hook(monkeypatch: pytest.MonkeyPatch) -> Iterator[Hook]:
+    server = Hook()
+    thread = threading.Thread(target=server.serve_forever)
+    thread.start()
+    monkeypatch.setenv(step.WEBHOOK, f"http://127.0.0.1:{server.server_port}/hooks/very-secret")
+    yield server
+    server.shutdown()
+    server.server_close()
+    thread.join()
+
+
+@pytest.fixture(autouse=True)
+def run_with_a_fault(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("HETERREC_HOME", str(tmp_path))
+    monkeypatch.setenv(step.RUN_LINK, "https://kubeflow.example/#/runs/details/{run_id}")
+    Record(task="ingest", status="done", started="1").write("r1")
+    Record(task="train", status="failed", started="2", error="sequences: no events\nat all", input_fault=True).write(
+        "r1"
+    )
+    Record(task="train-baseline", status="running", started="3").write("r1")
+
+
+def told(state: str = "FAILED", error: str = "") -> str:
+    return step.run(run_id="r1", pipeline="heterrec-training", state=state, error=error)
+
+
+def test_a_failure_is_posted_with_its_reasons_and_a_link(hook: Hook) -> None:
+    text = told()
+    (message,) = hook.posted
+    assert (message["run_id"], message["pipeline"], message["state"]) == ("r1", "heterrec-training", "FAILED")
+    assert "## train: its input is at fault\n\n> sequences: no events\n> at all" in message["text"]
+    assert "## train-baseline: no end" in message["text"]
+    assert "https://kubeflow.example/#/runs/details/r1" in message["text"]
+    assert text.startswith(message["text"])
+    assert "The webhook was told." in text
+
+
+@pytest.mark.parametrize("state", ["SUCCEEDED", "SKIPPED"])
+def test_a_run_that_did_not_fail_is_not_posted(hook: Hook, state: str) -> None:
+    told(state)
+    assert hook.posted == []
+
+
+def test_a_webhook_that_fails_is_told_without_its_address_and_stops_nothing(hook: Hook, monkeypatch, capsys) -> None:
+    hook.status = 503
+    assert "could not be told: it answered 503" in told()
+    for address in ("http://127.0.0.1:9/hooks/very-secret", "ftp://very-secret", "http://very-secret: x"):
+        monkeypatch.setenv(step.WEBHOOK, address)
+        text = told()
+        assert "could not be told" in text
+        assert "very-secret" not in text + capsys.readouterr().out
+
+
+def test_without_records_kubeflows_own_words_are_told(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    monkeypatch.setenv("HETERREC_HOME", str(tmp_path / "empty"))
+    monkeypatch.delenv(step.WEBHOOK, raising=False)
+    text = told(error="ImagePullBackOff")
+    assert "> ImagePullBackOff" in text
+    assert "Nobody was told" in text

@@ -1,0 +1,222 @@
+"""The workspace in an object store, on a real server of its protocol: two machines are two folders and one bucket."""
+
+import json
+import subprocess
+import sys
+import threading
+import time
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+sys.path.append(str(Path(__file__).parents[1]))
+from s3_server import s3_bucket
+
+from components import store, workspace
+from components.errors import InputError
+from components.manifest import Manifest
+from components.task import Record, Task, read_records
+
+
+@pytest.fixture(scope="module")
+def server() -> Iterator[dict[str, str]]:
+    with s3_bucket("models") as environment:
+        yield environment
+
+
+@pytest.fixture
+def machine(server, tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    """Makes this process one of several machines, each with a folder of its own."""
+    for name, value in server.items():
+        monkeypatch.setenv(name, value)
+    monkeypatch.setenv("HETERREC_STORE", f"s3://models/{tmp_path.name}")
+
+    def become(name: str) -> Path:
+        monkeypatch.setenv("HETERREC_HOME", str(tmp_path / name))
+        return workspace.home()
+
+    become("first")
+    return become
+
+
+def artifact(text: str = "content", *, name: str = "key") -> Path:
+    path = workspace.artifacts() / "thing" / name
+    (path / "deep").mkdir(parents=True)
+    (path / "deep" / "a.txt").write_text(text)
+    (path / "b.bin").write_bytes(bytes(range(256)) * 100)
+    Manifest.seal(path, kind="thing", facts={"report": {"text": text}, "run": "r"})
+    return path
+
+
+def objects() -> list[str]:
+    files = store.shared()._files
+    return sorted(name.partition("/thing/")[2] for name in files.find(store.shared()._root) if "/thing/" in name)
+
+
+def make(count: list[int]):
+    def make(out: Path, scratch: Path) -> dict:
+        count.append(1)
+        (out / "a.txt").write_text("made")
+        return {"made": len(count)}
+
+    return make
+
+
+def test_an_artifact_comes_to_another_machine_whole_and_verified(machine):
+    sealed = artifact()
+    store.shared().keep(sealed)
+    machine("second")
+    there = workspace.artifacts() / "thing" / "key"
+    assert store.shared().fetch(there)
+    assert (there / "deep" / "a.txt").read_text() == "content"
+    assert Manifest.verify(there, kind="thing").digest == Manifest.verify(sealed).digest
+    assert not store.shared().fetch(there.with_name("other"))
+    assert store.present(sealed.parents[5] / "gone" / "artifacts" / "thing" / "key") == there
+
+
+def test_the_manifest_is_uploaded_last_and_a_half_uploaded_artifact_is_never_read(machine, monkeypatch):
+    sealed = artifact()
+    uploaded: list[str] = []
+    put = store.Store._put
+
+    def dies(self, path: Path) -> None:
+        if len(uploaded) == 2:
+            raise KeyboardInterrupt
+        uploaded.append(path.name)
+        put(self, path)
+
+    monkeypatch.setattr(store.Store, "_put", dies)
+    with pytest.raises(KeyboardInterrupt):
+        store.shared().keep(sealed)
+    assert "manifest.json" not in uploaded
+    assert objects() == ["key/b.bin", "key/deep/a.txt"]
+    monkeypatch.setattr(store.Store, "_put", put)
+    machine("second")
+    assert not store.shared().fetch(workspace.artifacts() / "thing" / "key")
+    assert not (workspace.artifacts() / "thing").exists()
+
+
+def test_what_was_changed_in_the_store_is_refused_and_made_again(machine, capsys):
+    made: list[int] = []
+    work = {"kind": "thing", "config": dict, "make": make(made)}
+    Task("step", run_id="r1", module="components.errors").reuse_or_make(workspace.home() / "out", **work)
+    (key,) = {name.split("/")[0] for name in objects()}
+    files = store.shared()._files
+    files.pipe_file(f"{store.shared()._root}/artifacts/thing/{key}/a.txt", b"evil")
+    machine("second")
+    Task("step", run_id="r2", module="components.errors").reuse_or_make(workspace.home() / "out", **work)
+    assert len(made) == 2
+    assert '"artifact_damaged"' in capsys.readouterr().out
+    machine("third")
+    Task("step", run_id="r3", module="components.errors").reuse_or_make(workspace.home() / "out", **work)
+    assert len(made) == 2
+    assert (workspace.home() / "out" / "a.txt").read_text() == "made"
+
+
+def test_a_name_that_leads_outside_the_artifact_is_refused(machine, tmp_path):
+    sealed = artifact()
+    store.shared().keep(sealed)
+    raw = json.loads((sealed / "manifest.json").read_text())
+    raw["content"]["../../../outside.txt"] = "0" * 64
+    store.shared()._files.pipe_file(store.shared()._at(sealed / "manifest.json"), json.dumps(raw).encode())
+    machine("second")
+    assert not store.shared().fetch(workspace.artifacts() / "thing" / "key")
+    assert not list(tmp_path.rglob("outside.txt"))
+
+
+def test_what_a_machine_made_before_it_had_a_store_is_shared_when_reused(machine, monkeypatch):
+    made: list[int] = []
+    work = {"kind": "thing", "config": dict, "make": make(made)}
+    with monkeypatch.context() as patch:
+        patch.delenv("HETERREC_STORE")
+        Task("step", run_id="r1", module="components.errors").reuse_or_make(workspace.home() / "out", **work)
+    Task("step", run_id="r2", module="components.errors").reuse_or_make(workspace.home() / "out", **work)
+    machine("second")
+    Task("step", run_id="r3", module="components.errors").reuse_or_make(workspace.home() / "out", **work)
+    assert len(made) == 1
+    assert {name: record.status for name, record in read_records("r3").items()} == {"step": "reused"}
+
+
+def test_records_of_a_run_are_seen_by_every_machine_as_they_are_now(machine):
+    record = Record(task="train", status="running", started="1")
+    record.write("r1")
+    machine("second")
+    assert read_records("r1")["train"].status == "running"
+    Record(task="ingest", status="done", started="0").write("r1")
+    machine("first")
+    record.status = "done"
+    record.write("r1")
+    assert list(read_records("r1")) == ["ingest", "train"]
+    machine("second")
+    assert read_records("r1")["train"].status == "done"
+
+
+def test_the_checkpoint_of_a_killed_attempt_is_there_for_the_next_on_another_machine(machine, server, tmp_path):
+    scratch = workspace.scratch() / "model" / "key"
+    scratch.mkdir(parents=True)
+    code = """
+import os, sys, time
+from pathlib import Path
+from components import store
+scratch = Path(sys.argv[1])
+with store.shared().keeping(scratch, every=0.1):
+    for epoch in range(3):
+        partial = scratch / "checkpoint.pt.partial"
+        partial.write_text(f"epoch {epoch}")
+        os.replace(partial, scratch / "checkpoint.pt")
+        time.sleep(0.5)
+    time.sleep(3600)
+"""
+    running = subprocess.Popen(
+        [sys.executable, "-c", code, str(scratch)], cwd=workspace.ROOT, stdout=subprocess.DEVNULL
+    )
+    try:
+        deadline = time.monotonic() + 60
+        while True:
+            machine("second")
+            other = workspace.scratch() / "model" / "key"
+            store.shared().bring_files(other, store.CHECKPOINTS)
+            if (other / "checkpoint.pt").is_file() and (other / "checkpoint.pt").read_text() == "epoch 2":
+                break
+            assert time.monotonic() < deadline
+            time.sleep(0.1)
+    finally:
+        running.kill()
+        running.wait()
+    machine("third")
+    third = workspace.scratch() / "model" / "key"
+    with store.shared().keeping(third, every=0.1):
+        assert (third / "checkpoint.pt").read_text() == "epoch 2"
+    assert store.shared().names(third) == [], "what is left of a killed attempt goes with its success"
+
+
+def test_a_failed_attempt_leaves_its_last_checkpoint(machine):
+    scratch = workspace.scratch() / "model" / "key"
+    scratch.mkdir(parents=True)
+    with pytest.raises(ZeroDivisionError), store.shared().keeping(scratch, every=3600):
+        (scratch / "checkpoint.pt").write_text("epoch 7")
+        raise ZeroDivisionError
+    machine("second")
+    with store.shared().keeping(workspace.scratch() / "model" / "key"):
+        assert (workspace.scratch() / "model" / "key" / "checkpoint.pt").read_text() == "epoch 7"
+    assert threading.active_count() >= 1
+    assert not [thread for thread in threading.enumerate() if thread.name == "checkpoints"]
+
+
+def test_a_store_that_is_away_is_told_in_one_message_and_nothing_is_lost(machine, monkeypatch):
+    sealed = artifact()
+    monkeypatch.setenv("AWS_ENDPOINT_URL", "http://127.0.0.1:9")
+    with pytest.raises(store.StoreFault, match=r"s3://models/.*: the object store is away or refuses"):
+        store.shared().keep(sealed)
+    assert Manifest.verify(sealed)
+    monkeypatch.setenv("HETERREC_STORE", "ess-three://models")
+    with pytest.raises(InputError, match="Expected an address such as s3://bucket/prefix"):
+        store.shared()
+
+
+def test_a_missing_bucket_is_told(machine, monkeypatch):
+    sealed = artifact()
+    monkeypatch.setenv("HETERREC_STORE", "s3://no-such-bucket/x")
+    with pytest.raises(store.StoreFault, match="no-such-bucket"):
+        store.shared().keep(sealed)

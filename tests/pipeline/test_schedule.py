@@ -1,0 +1,238 @@
+"""The commands of a cluster against a server that holds every request against the published API."""
+
+import os
+import re
+import subprocess
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+sys.path.append(str(Path(__file__).parent))
+from kfp_server import KubeflowServer, kubeflow_server
+
+from components.workspace import ROOT
+from pipelines import __main__ as command_line
+from pipelines.cluster_commands import CRONS
+
+NAMES = {f"heterrec-{kind}-marketplace": cron for kind, cron in CRONS.items()}
+
+
+@pytest.fixture
+def server() -> Iterator[KubeflowServer]:
+    with kubeflow_server() as server:
+        yield server
+
+
+@pytest.fixture(autouse=True)
+def home(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """No setting of this machine's user or of another test has a say."""
+    for name in ("HETERREC_CLUSTER", "HETERREC_TRAIN_IMAGE", "HETERREC_SERVE_IMAGE", "HETERREC_KFP_TOKEN"):
+        monkeypatch.delenv(name, raising=False)
+    monkeypatch.setattr("kfp.Client._LOCAL_KFP_CONTEXT", str(tmp_path / "context.json"))
+    return tmp_path
+
+
+@pytest.fixture
+def ask(capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch):
+    def ask(server: KubeflowServer | str, *arguments: str) -> tuple[int, str]:
+        host = server if isinstance(server, str) else server.host
+        command, *rest = arguments
+        status = command_line.main([command, "--host", host, *rest])
+        return status, re.sub(r"\s+", " ", "".join(capsys.readouterr()))
+
+    return ask
+
+
+def test_a_dry_run_shows_what_would_be_made_and_makes_nothing(server, ask):
+    status, told = ask(server, "schedule")
+    assert status == 0
+    assert server.writes == []
+    for kind, cron in CRONS.items():
+        assert f"create pipeline heterrec-{kind}" in told
+        assert f"create recurring run heterrec-{kind}-marketplace: {cron}" in told
+    assert "Pass --apply" in told
+
+
+def test_what_is_scheduled_twice_is_scheduled_once(server, ask):
+    assert ask(server, "schedule", "--apply")[0] == 0
+    assert {
+        each["display_name"]: each["trigger"]["cron_schedule"]["cron"] for each in server.recurring.values()
+    } == NAMES
+    for each in server.recurring.values():
+        assert (each["no_catchup"], each["max_concurrency"], each["status"]) == (True, "1", "ENABLED")
+    assert len(server.pipelines) == len(server.versions) == 3
+    assert len(server.experiments) == 1
+    before = len(server.writes)
+    for arguments in (("schedule", "--apply"), ("schedule",), ("submit", "--apply")):
+        status, told = ask(server, *arguments)
+        assert status == 0
+        assert "nothing to do" in told
+    assert len(server.writes) == before
+
+
+def test_a_changed_pipeline_is_a_new_version_and_the_recurring_run_moves_to_it(server, ask, home, monkeypatch):
+    ask(server, "schedule", "--apply")
+    before = {each["display_name"]: each for each in server.recurring.values()}
+    monkeypatch.setenv("HETERREC_TRAIN_IMAGE", "registry.example/heterrec-train@sha256:" + "a" * 64)
+    told = ask(server, "schedule", "--only", "training")[1]
+    assert "move recurring run heterrec-training-marketplace: to the new version of the pipeline" in told
+    ask(server, "schedule", "--apply", "--only", "training")
+    after = {each["display_name"]: each for each in server.recurring.values()}
+    assert len(server.recurring) == len(after) == 3
+    for name in NAMES:
+        moved = after[name]["recurring_run_id"] != before[name]["recurring_run_id"]
+        assert moved == (name == "heterrec-training-marketplace")
+    reference = after["heterrec-training-marketplace"]["pipeline_version_reference"]
+    (spec, _) = server.packages[reference["pipeline_version_id"]]
+    assert spec["deploymentSpec"]["executors"]["exec-train"]["container"]["image"].endswith("a" * 64)
+    assert len([each for each in server.versions.values() if each["pipeline_id"] == reference["pipeline_id"]]) == 2
+
+
+@pytest.mark.parametrize(
+    ("arguments", "told"),
+    [
+        (["--cron", "training=0 0 4 * * *"], "cron 0 0 3 * * * -> 0 0 4 * * *"),
+        (["--seed", "7"], "other parameters (baseline, recipe)"),
+        (["--option", "users=900"], "other parameters (card)"),
+    ],
+)
+def test_another_clock_or_recipe_replaces_the_recurring_run(server, ask, arguments, told):
+    ask(server, "schedule", "--apply", "--only", "training")
+    assert told in ask(server, "schedule", "--apply", "--only", "training", *arguments)[1]
+    assert len(server.recurring) == 1
+    assert "nothing to do" in ask(server, "schedule", "--apply", "--only", "training", *arguments)[1]
+
+
+def test_a_stopped_or_doubled_recurring_run_is_put_right(server, ask):
+    ask(server, "schedule", "--apply", "--only", "rollout")
+    (run,) = server.recurring.values()
+    run["status"] = "DISABLED"
+    assert "status DISABLED -> ENABLED" in ask(server, "schedule", "--apply", "--only", "rollout")[1]
+    (run,) = server.recurring.values()
+    # As after a kill between the new one and the removal of the old one.
+    server.recurring["double"] = {**run, "recurring_run_id": "double"}
+    assert "remove recurring run heterrec-rollout-marketplace (double)" in ask(server, "schedule", "--apply")[1]
+    assert len([each for each in server.recurring.values() if "rollout" in each["display_name"]]) == 1
+
+
+def test_the_new_recurring_run_is_there_before_the_old_one_goes(server, ask, monkeypatch):
+    ask(server, "schedule", "--apply", "--only", "rollout")
+    server.failing[("DELETE", "")] = 503
+    status, told = ask(server, "schedule", "--apply", "--only", "rollout", "--cron", "rollout=0 0 * * * *")
+    assert status == 1
+    assert "✓ move recurring run" in told
+    assert len(server.recurring) == 2
+    server.failing.clear()
+    assert ask(server, "schedule", "--apply", "--only", "rollout", "--cron", "rollout=0 0 * * * *")[0] == 0
+    assert [each["trigger"]["cron_schedule"]["cron"] for each in server.recurring.values()] == ["0 0 * * * *"]
+
+
+def test_unschedule_removes_the_recurring_runs_alone(server, ask):
+    ask(server, "schedule", "--apply")
+    assert "heterrec-training-marketplace enabled 0 0 3 * * * version" in ask(server, "list")[1]
+    assert "remove recurring run heterrec-training-marketplace" in ask(server, "unschedule")[1]
+    assert len(server.recurring) == 3
+    ask(server, "unschedule", "--apply", "--only", "rollout")
+    assert len(server.recurring) == 2
+    ask(server, "unschedule", "--apply")
+    assert not server.recurring
+    assert "nothing to do" in ask(server, "unschedule", "--apply")[1]
+    assert "nothing is scheduled for marketplace" in ask(server, "list")[1]
+    assert len(server.pipelines) == 3
+
+
+def test_submit_starts_a_run_only_where_asked(server, ask):
+    assert "start a run of training" in ask(server, "submit", "--run")[1]
+    assert server.writes == []
+    ask(server, "submit", "--apply", "--only", "training")
+    assert not server.runs
+    ask(server, "submit", "--apply", "--only", "training", "--run")
+    (run,) = server.runs.values()
+    assert set(run["runtime_config"]["parameters"]) == {"card", "recipe", "baseline"}
+
+
+@pytest.mark.parametrize("how", ["file", "environment", "projected"])
+def test_every_request_carries_the_token_and_nothing_shows_it(ask, home, monkeypatch, how):
+    secret = "very-secret-token"
+    path = home / "token"
+    path.write_text(secret + "\n")
+    arguments = {
+        "file": ["--token-file", str(path)],
+        "environment": [],
+        "projected": ["--service-account-token", str(path)],
+    }[how]
+    if how == "environment":
+        monkeypatch.setenv("HETERREC_KFP_TOKEN", secret)
+    arguments += ["--only", "rollout"]
+    with kubeflow_server(token=secret, multi_user=True) as server:
+        status, told = ask(server, "schedule", "--apply", "--namespace", "team-a", *arguments)
+        assert status == 0, told
+        assert {each["namespace"] for each in (*server.pipelines.values(), *server.experiments.values())} == {"team-a"}
+        assert secret not in told
+        path.write_text("stale")
+        monkeypatch.setenv("HETERREC_KFP_TOKEN", "stale")
+        status, told = ask(server, "schedule", "--namespace", "team-a", *arguments)
+        assert status == 1
+        assert "does not know you (401" in told
+        assert "stale" not in told
+
+
+def test_two_profiles_of_one_server_do_not_meet(ask):
+    with kubeflow_server(multi_user=True) as server:
+        assert "has several users. Pass --namespace" in ask(server, "schedule", "--apply")[1]
+        for namespace in ("team-a", "team-b"):
+            ask(server, "schedule", "--apply", "--only", "rollout", "--namespace", namespace)
+        assert len(server.pipelines) == len(server.experiments) == len(server.recurring) == 2
+
+
+@pytest.mark.parametrize(
+    ("failing", "status", "told"),
+    [
+        (("GET", "/healthz"), 503, "failed (503: told to fail GET /healthz)"),
+        (("GET", "/pipelines"), 403, "does not let you (403"),
+        (("POST", "/pipelines"), 409, "has it already, or somebody changed it meanwhile (409"),
+        (("POST", "/upload_version"), 500, "What was done stays"),
+        (("POST", "/recurringruns"), 503, "run the command again when the server is well"),
+    ],
+)
+def test_a_server_that_refuses_is_told_in_one_message_and_the_next_time_goes_on(server, ask, failing, status, told):
+    server.failing[failing] = status
+    returned, message = ask(server, "schedule", "--apply", "--only", "rollout")
+    assert returned == 1
+    assert told in message
+    assert message.count("fault") == 1
+    assert "Traceback" not in message
+    server.failing.clear()
+    assert ask(server, "schedule", "--apply", "--only", "rollout")[0] == 0
+    assert len(server.pipelines) == len(server.versions) == len(server.recurring) == 1
+
+
+def test_a_server_that_is_away_is_told_in_one_line(tmp_path):
+    result = subprocess.run(
+        [sys.executable, "-m", "pipelines", "list", "--host", "http://127.0.0.1:9"],
+        cwd=ROOT, env={**os.environ, "HOME": str(tmp_path)}, capture_output=True, text=True, check=False, timeout=120,
+    )  # fmt: skip
+    assert result.returncode == 1
+    assert result.stdout.startswith("fault http://127.0.0.1:9: cannot be reached (")
+    assert len(result.stdout.splitlines()) == 1
+    assert result.stderr == ""
+
+
+@pytest.mark.parametrize(
+    ("arguments", "told"),
+    [
+        (["--cron", "training=0 3 * * *"], "CRON six fields"),
+        (["--cron", "nightly=0 0 3 * * *"], "KIND one of training, catalogue, rollout"),
+        (["--cluster", "no.yaml"], "no.yaml: cannot be read"),
+        (["--token-file", "no-token"], "no-token: cannot be read"),
+        (["--service-account-token", "no-token"], "no-token: no token there"),
+        (["--policy", "no.json"], "no.json: no such file"),
+    ],
+)
+def test_bad_settings_are_told_before_anything_is_changed(server, ask, arguments, told):
+    status, message = ask(server, "schedule", "--apply", *arguments)
+    assert status == 2
+    assert told in message
+    assert server.writes == []
