@@ -168,6 +168,19 @@ def _plain(text: str) -> str:
     return escape(text)
 
 
+def _exporter(options: argparse.Namespace) -> int:
+    from pipelines import exporter
+
+    return exporter.run(options)
+
+
+def _add_exporter(commands: "argparse._SubParsersAction[argparse.ArgumentParser]") -> None:
+    exporter = commands.add_parser("exporter", help="what the latest runs, gates and looks came to, for Prometheus")
+    exporter.add_argument("--host", default="127.0.0.1", help="address to listen on (default: %(default)s)")
+    exporter.add_argument("--port", type=int, default=9300, help="0 for a free one (default: %(default)s)")
+    exporter.set_defaults(command=_exporter)
+
+
 def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(prog="python -m pipelines", description=__doc__)
     parser.add_argument("--debug", action="store_true", help="show tracebacks")
@@ -216,6 +229,7 @@ def _parser() -> argparse.ArgumentParser:
     lineage.set_defaults(command=_lineage)
     data_commands.add_to(commands)
     cluster_commands.add_to(commands)
+    _add_exporter(commands)
     return parser
 
 
