@@ -8,6 +8,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Iterator
+from contextlib import suppress
 from pathlib import Path
 
 import pytest
@@ -43,6 +44,8 @@ def place(tmp_path_factory: pytest.TempPathFactory) -> Iterator[dict[str, str]]:
             **environment,
             "HETERREC_ROLLOUT_URL": f"sqlite:///{shared / 'rollout.db'}",
             "MLFLOW_TRACKING_URI": f"sqlite:///{shared / 'mlflow.db'}",
+            "HETERREC_EXPOSURES": str(shared / "exposures"),
+            "HETERREC_STORE_SECONDS": "0.2",
             "COLUMNS": "200",
         }
 
@@ -67,7 +70,8 @@ def killed(place: dict[str, str], tmp_path_factory: pytest.TempPathFactory) -> s
                 assert time.monotonic() < deadline
                 time.sleep(0.1)
         finally:
-            os.killpg(running.pid, signal.SIGKILL)
+            with suppress(ProcessLookupError):
+                os.killpg(running.pid, signal.SIGKILL)
             running.wait()
         assert not bucket._files.glob(f"{bucket._root}/artifacts/model/*/manifest.json")
         records = read_records(next((home / "runs").iterdir()).name)
