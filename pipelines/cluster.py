@@ -111,6 +111,8 @@ class Cluster:
     workspace_claim: str = "heterrec-workspace"
     """A PersistentVolumeClaim (ReadWriteMany) for the workspace; with `store` it may be left out (empty)."""
     workspace_path: str = "/workspace"
+    claims: dict[str, str] = field(default_factory=dict)
+    """More PersistentVolumeClaims by name, and where they are mounted: the source's files, the event log."""
     store: str = ""
     """s3://bucket/prefix: where artifacts and checkpoints are kept and found again by their keys."""
     needs: Needs = field(default_factory=Needs)

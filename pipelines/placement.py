@@ -71,6 +71,8 @@ class Placement:
         kubernetes.empty_dir_mount(task, "tmp", "/tmp", size_limit=needs.temporary)
         if needs.shared_memory:
             kubernetes.empty_dir_mount(task, "dshm", "/dev/shm", medium="Memory", size_limit=needs.shared_memory)
+        for name, path in cluster.claims.items():
+            kubernetes.mount_pvc(task, name, path)
         if cluster.workspace_claim:
             kubernetes.mount_pvc(task, cluster.workspace_claim, cluster.workspace_path)
         else:

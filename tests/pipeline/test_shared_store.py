@@ -20,18 +20,8 @@ from components import store
 from components.task import read_records
 from components.workspace import ROOT
 
-RUN = [
-    sys.executable,
-    "-m",
-    "pipelines",
-    "run",
-    "--option",
-    "users=200",
-    "--option",
-    "days=20",
-    "--option",
-    "items=200",
-]
+OPTIONS = ("users=800", "days=40", "items=400")
+RUN = [sys.executable, "-m", "pipelines", "run", *(part for each in OPTIONS for part in ("--option", each))]
 
 
 @pytest.fixture(scope="module")
