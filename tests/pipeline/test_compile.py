@@ -32,6 +32,7 @@ secrets:
   - {{name: failure-webhook, env: {{url: HETERREC_WEBHOOK_URL}}, optional: true}}
   - {{name: mlflow-client, mount: /etc/mlflow}}
 workspace_claim: models
+claims: {{clicks: /data}}
 store: s3://models/heterrec
 training:
   gpu: nvidia.com/mig-3g.40gb
@@ -136,8 +137,8 @@ def test_every_task_names_its_memory_cpu_timeout_owner_and_where_it_may_write(co
         }
         assert there["securityContext"] == {"runAsNonRoot": True, "runAsUser": "10001"}
         assert "/tmp" in {each["mountPath"] for each in there["emptyDirMounts"]}
-        (claim,) = there["pvcMount"]
-        assert (claim["constant"], claim["mountPath"]) == ("models", "/workspace")
+        claims = {each["constant"]: each["mountPath"] for each in there["pvcMount"]}
+        assert claims == {"models": "/workspace", "clicks": "/data"}
 
 
 def test_secrets_are_named_and_never_held(compiled):

@@ -38,13 +38,8 @@ def newest_run(home: Path) -> str:
 
 
 @pytest.fixture(scope="module")
-def home(tmp_path_factory) -> Path:
-    """A workspace in which one small run was pushed."""
-    home = tmp_path_factory.mktemp("workspace")
-    result = command(home, "run", *SMALL)
-    assert result.returncode == 0, result.stdout + result.stderr
-    assert re.search(r"pushed: version \S+ \(champion\)", result.stdout), result.stdout
-    return home
+def home(pushed_home: Path) -> Path:
+    return pushed_home
 
 
 @pytest.fixture(autouse=True)

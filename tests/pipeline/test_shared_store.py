@@ -8,6 +8,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Iterator
+from contextlib import suppress
 from pathlib import Path
 
 import pytest
@@ -19,18 +20,8 @@ from components import store
 from components.task import read_records
 from components.workspace import ROOT
 
-RUN = [
-    sys.executable,
-    "-m",
-    "pipelines",
-    "run",
-    "--option",
-    "users=200",
-    "--option",
-    "days=20",
-    "--option",
-    "items=200",
-]
+OPTIONS = ("users=800", "days=40", "items=400")
+RUN = [sys.executable, "-m", "pipelines", "run", *(part for each in OPTIONS for part in ("--option", each))]
 
 
 @pytest.fixture(scope="module")
@@ -43,6 +34,8 @@ def place(tmp_path_factory: pytest.TempPathFactory) -> Iterator[dict[str, str]]:
             **environment,
             "HETERREC_ROLLOUT_URL": f"sqlite:///{shared / 'rollout.db'}",
             "MLFLOW_TRACKING_URI": f"sqlite:///{shared / 'mlflow.db'}",
+            "HETERREC_EXPOSURES": str(shared / "exposures"),
+            "HETERREC_STORE_SECONDS": "0.2",
             "COLUMNS": "200",
         }
 
@@ -67,7 +60,8 @@ def killed(place: dict[str, str], tmp_path_factory: pytest.TempPathFactory) -> s
                 assert time.monotonic() < deadline
                 time.sleep(0.1)
         finally:
-            os.killpg(running.pid, signal.SIGKILL)
+            with suppress(ProcessLookupError):
+                os.killpg(running.pid, signal.SIGKILL)
             running.wait()
         assert not bucket._files.glob(f"{bucket._root}/artifacts/model/*/manifest.json")
         records = read_records(next((home / "runs").iterdir()).name)
