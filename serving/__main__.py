@@ -1,4 +1,4 @@
-"""The command line of serving: `python -m serving up|torchserve|reconciler|gateway|rollout`."""
+"""The command line of serving: `python -m serving up|torchserve|reconciler|plain|gateway|rollout`."""
 
 import argparse
 import sys
@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from components import workspace
 from components.errors import InputError
 from feature_repo.card import CardError
-from serving import operate, run_torchserve
+from serving import operate, run_plain, run_torchserve
 from serving.rollout.table import RolloutTable
 from serving.run_torchserve import released
 
@@ -50,6 +50,7 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument("--debug", action="store_true", help="show tracebacks of bad input")
     commands = parser.add_subparsers(required=True)
     run_torchserve.add_to(commands)
+    run_plain.add_to(commands)
     gateway = commands.add_parser("gateway", help="the recommendation service in front of TorchServe, until Ctrl-C")
     gateway.add_argument("--dataset", default="marketplace", help="name of the data set, or path of its card")
     gateway.add_argument("--torchserve", required=True, metavar="URL", help="its inference address, as `up` prints it")
