@@ -32,6 +32,7 @@ from heterrec.model import Histories
 from heterrec.sequences import read_catalogue
 from heterrec.transformer import Layout
 from serving.scoring import program
+from serving.scoring.retrieval import Exact
 from serving.scoring.scorer import Scorer
 from serving.torchserve import archive as archives
 from serving.torchserve.server import TorchServe
@@ -82,18 +83,23 @@ def _in_process(shop: Path, content: Path, asked: list[dict[str, Any]]) -> dict[
     os.environ[program.COMPILE] = "1"
     compiled = Scorer.load(shutil.copytree(content, content.with_name("compiled")))
     del os.environ[program.COMPILE]
-    model = _eager(shop, as_it_is._item_matrix)
+    model = _eager(shop, _matrix(as_it_is))
     out: dict[str, dict[str, float]] = {}
     for name, size in (("one request", 1), (f"batch of {BATCH}", BATCH)):
         inputs = as_it_is._tensors([as_it_is._reader.read(request) for request in asked[:size]])
         works: dict[str, Callable[[], object]] = {
             "eager model": lambda inputs=inputs: model(*inputs),
-            "exported program": lambda inputs=inputs: _best(as_it_is._program(*inputs), as_it_is._item_matrix),
+            "exported program": lambda inputs=inputs: _best(as_it_is._program(*inputs), _matrix(as_it_is)),
             "scorer": lambda size=size: as_it_is.score(asked[:size]),
             "scorer, compiled": lambda size=size: compiled.score(asked[:size]),
         }
         out[name] = {work: round(size / seconds, 1) for work, seconds in _medians(works).items()}
     return out
+
+
+def _matrix(scorer: Scorer) -> Tensor:
+    assert isinstance(scorer._retrieval, Exact)
+    return scorer._retrieval._matrix
 
 
 def _eager(shop: Path, matrix: Tensor) -> Callable[..., object]:

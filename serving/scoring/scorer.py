@@ -7,7 +7,6 @@ Letters: B requests, T events of a history, N varying features, D width, V items
 import hashlib
 import importlib.util
 import json
-import math
 import sys
 from collections.abc import Mapping, Sequence
 from itertools import chain
@@ -23,12 +22,11 @@ from serving.scoring.filters import Filters
 from serving.scoring.program import Program
 from serving.scoring.program import load as load_program
 from serving.scoring.requests import Reader, Request
+from serving.scoring.retrieval import Approximate, Asked, Best, Exact, Retrieval
 
 SCHEMA = 2
 
 Answer = dict[str, Any]
-Best = list[tuple[int, float]]
-"""Rows of the catalogue with their scores, best first."""
 
 
 class Scorer:
@@ -39,13 +37,13 @@ class Scorer:
         *,
         program: Program,
         encoder: Any,
-        item_matrix: torch.Tensor,
+        retrieval: Retrieval,
         items: Mapping[str, Any],
         contract: Mapping[str, Any],
     ) -> None:
         self._program = program
         self._encoder = encoder
-        self._item_matrix = item_matrix
+        self._retrieval = retrieval
         self._ids: list[str] = items["item_id"]
         self._titles: list[str | None] | None = items.get("title")
         self._events = np.array(items["events"], np.int64)
@@ -79,7 +77,7 @@ class Scorer:
         return cls(
             program=load_program(root, varying=len(encoder.varying)),
             encoder=encoder,
-            item_matrix=item_matrix,
+            retrieval=_retrieval(root, item_matrix, contract["retrieval"]),
             items=items,
             contract=contract,
         )
@@ -114,17 +112,11 @@ class Scorer:
             user_BD = self._program(*self._tensors(requests))
             if not user_BD.isfinite().all():
                 raise ArithmeticError("the model gives NaN scores: the archive is broken, package the model again")
-            score_BV = user_BD @ self._item_matrix.T
-            for b, request in enumerate(requests):
-                if request.hidden:
-                    score_BV[b, request.hidden] = -torch.inf
-                if request.filters:
-                    score_BV[b].masked_fill_(torch.from_numpy(self._filters.forbidden(request.filters)), -torch.inf)
-            score_BK, row_BK = score_BV.topk(max(request.k for request in requests))
-        return [
-            [(row, score) for row, score in zip(rows, scores, strict=True) if score > -math.inf][: request.k]
-            for request, rows, scores in zip(requests, row_BK.tolist(), score_BK.tolist(), strict=True)
-        ]
+            return self._retrieval.best(user_BD, [self._asked(request) for request in requests])
+
+    def _asked(self, request: Request) -> Asked:
+        forbidden = self._filters.forbidden(request.filters) if request.filters else None
+        return Asked(request.k, request.hidden, forbidden)
 
     def _popular(self, request: Request) -> Best:
         """The allowed items with the most training events, down through the whole catalogue."""
@@ -162,6 +154,12 @@ class Scorer:
                 item["title"] = self._titles[row]
         served_by = {"model": self._contract["model"], "version": self._contract["version"]}
         return {"items": items, **served_by, "unknown_items": request.unknown_items}
+
+
+def _retrieval(root: Path, item_matrix: torch.Tensor, chosen: Mapping[str, Any]) -> Retrieval:
+    if chosen["by"] == "approximate":
+        return Approximate.read(root, item_matrix, probes=chosen["probes"])
+    return Exact(item_matrix, scan=getattr(torch, chosen["scan"]))
 
 
 def _module(path: Path) -> ModuleType:
