@@ -8,7 +8,7 @@ import torch
 
 from feature_repo.card import Serving
 from heterrec.inference import Matrix
-from serving.scoring.retrieval import INDEX, Approximate, Asked, Exact
+from serving.scoring.retrieval import INDEX, Approximate, Asked, Best, Exact
 
 EXACT_UP_TO = 100_000
 RECALL, RECALL_AT = 0.99, 100
@@ -56,13 +56,23 @@ def _index(items: Matrix) -> Any:
 
 
 def _probes(index: Any, items: Matrix, users: Matrix) -> tuple[int, float]:
-    """The least power of two of cells that has the recall, and that recall."""
-    matrix, asked = torch.from_numpy(items), [Asked(min(RECALL_AT, len(items)), [], None)] * len(users)
-    best = [{row for row, _ in each} for each in Exact(matrix).best(torch.from_numpy(users), asked)]
+    """The least power of two of cells that has the recall, twice as deep as it is asked for (a history's items may
+    be the best, and are hidden), and its recall at 100.
+    """
+    matrix, deep = torch.from_numpy(items), min(2 * RECALL_AT, len(items))
+    asked = [Asked(deep, [], None)] * len(users)
+    best = Exact(matrix).best(torch.from_numpy(users), asked)
     probes = 1
     while True:
-        found = Approximate(matrix, index, probes=probes).best(torch.from_numpy(users), asked)
-        shares = [len(true & {row for row, _ in each}) / len(true) for true, each in zip(best, found, strict=True)]
-        if (recall := float(np.mean(shares))) >= RECALL or probes >= index.nlist:
-            return probes, recall
+        found = Approximate(matrix, index, probes=probes).found(torch.from_numpy(users), asked)
+        if _recall(found, best, deep) >= RECALL or probes >= index.nlist:
+            return probes, _recall(found, best, RECALL_AT)
         probes *= 2
+
+
+def _recall(found: list[Best | None], best: list[Best], depth: int) -> float:
+    shares = [
+        len({row for row, _ in (mine or [])[:depth]} & {row for row, _ in true[:depth]}) / len(true[:depth])
+        for mine, true in zip(found, best, strict=True)
+    ]
+    return float(np.mean(shares))

@@ -18,10 +18,15 @@ Best = list[tuple[int, float]]
 INDEX = "index.faiss"
 _SCORES = 1 << 24
 """Scores that are held at once."""
+_WIDER = 2
+"""The best of a part of the catalogue lie in more cells than as many of the whole would."""
 _FEW = 0.02
 """Share of the catalogue up to which what a filter allows is scored item by item, index or not."""
-CANDIDATES = 2
-"""Candidates for each item asked for, where they are found by less than the item matrix itself."""
+
+
+def _candidates(k: int) -> int:
+    """How many are scored exactly for `k` items, where they are found by less than the item matrix itself."""
+    return 2 * k + 50
 
 
 class Asked(NamedTuple):
@@ -68,7 +73,7 @@ class Exact:
         if not self._rescores:
             score_BK, row_BK = score_BV.topk(most)
         else:
-            found_BC, row_BC = score_BV.topk(min(CANDIDATES * most, score_BV.shape[1]))
+            found_BC, row_BC = score_BV.topk(min(_candidates(most), score_BV.shape[1]))
             exact_BC = torch.einsum("bd,bcd->bc", user_BD, self._matrix[row_BC])
             exact_BC[found_BC == -torch.inf] = -torch.inf
             score_BK, place_BK = exact_BC.topk(most)
@@ -82,7 +87,7 @@ class Exact:
 class Approximate:
     """Looks into the `probes` likeliest cells of an inverted file of 8-bit codes, and scores what it finds exactly.
 
-    A filter widens the search as much as it narrows the catalogue; where it allows little, or too little is found,
+    A filter widens the search twice as much as it narrows the catalogue; where it allows little, or too little is found,
     the answer is exact: so there are always K items where so many are allowed.
     """
 
@@ -101,6 +106,15 @@ class Approximate:
         return cls(item_matrix, index, probes=probes)
 
     def best(self, user_BD: torch.Tensor, asked: Sequence[Asked]) -> list[Best]:
+        out = self.found(user_BD, asked)
+        missing = [b for b, best in enumerate(out) if best is None]
+        if missing:
+            for b, best in zip(missing, self._exact.best(user_BD[missing], [asked[b] for b in missing]), strict=True):
+                out[b] = best
+        return [best for best in out if best is not None]
+
+    def found(self, user_BD: torch.Tensor, asked: Sequence[Asked]) -> list[Best | None]:
+        """As `best`, but None where the index alone does not find K items."""
         out: list[Best | None] = [None] * len(asked)
         free = [b for b, request in enumerate(asked) if request.forbidden is None]
         if free:
@@ -111,12 +125,8 @@ class Approximate:
                 if share <= _FEW:
                     out[b] = self._few(user_BD[b], request)
                 else:
-                    self._search(user_BD, asked, [b], out, math.ceil(self._probes / share), request.forbidden)
-        missing = [b for b, best in enumerate(out) if best is None]
-        if missing:
-            for b, best in zip(missing, self._exact.best(user_BD[missing], [asked[b] for b in missing]), strict=True):
-                out[b] = best
-        return [best for best in out if best is not None]
+                    self._search(user_BD, asked, [b], out, math.ceil(_WIDER * self._probes / share), request.forbidden)
+        return out
 
     def _search(
         self,
@@ -134,7 +144,7 @@ class Approximate:
         if forbidden is not None:
             bits = np.packbits(~forbidden, bitorder="little")
             settings["sel"] = faiss.IDSelectorBitmap(len(forbidden), faiss.swig_ptr(bits))
-        wanted = max(CANDIDATES * asked[b].k + len(asked[b].hidden) for b in chosen)
+        wanted = max(_candidates(asked[b].k) + len(asked[b].hidden) for b in chosen)
         users = user_BD[chosen]
         _, row_BC = self._index.search(
             users.numpy(), min(wanted, self._index.ntotal), params=faiss.SearchParametersIVF(**settings)
