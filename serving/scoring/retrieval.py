@@ -87,7 +87,7 @@ class Exact:
 class Approximate:
     """Looks into the `probes` likeliest cells of an inverted file of 8-bit codes, and scores what it finds exactly.
 
-    A filter widens the search twice as much as it narrows the catalogue; where it allows little, or too little is found,
+    A filter widens the search twice as much as it narrows the catalogue; where it allows little, or little is found,
     the answer is exact: so there are always K items where so many are allowed.
     """
 
