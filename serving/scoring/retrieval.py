@@ -153,12 +153,10 @@ class Approximate:
         exact_BC = torch.einsum("bd,bcd->bc", users, self._matrix[rows.clamp(min=0)])
         exact_BC[rows < 0] = -torch.inf
         score_BC, place_BC = exact_BC.sort(dim=1, descending=True)
-        for b, found, scores in zip(chosen, rows.gather(1, place_BC).tolist(), score_BC.tolist(), strict=True):
-            hidden = set(asked[b].hidden)
-            best = [(row, score) for row, score in zip(found, scores, strict=True)
-                    if row not in hidden and score > -math.inf]  # fmt: skip
-            if len(best) >= asked[b].k:
-                out[b] = best[: asked[b].k]
+        for b, found, scores in zip(chosen, rows.gather(1, place_BC).numpy(), score_BC.numpy(), strict=True):
+            kept = np.flatnonzero((scores > -np.inf) & ~np.isin(found, asked[b].hidden))[: asked[b].k]
+            if len(kept) == asked[b].k:
+                out[b] = list(zip(found[kept].tolist(), scores[kept].tolist(), strict=True))
 
     def _few(self, user_D: torch.Tensor, request: Asked) -> Best:
         """Exactly, over the items that the filter allows alone."""
