@@ -25,7 +25,7 @@ from rich.table import Table
 from torch import Tensor
 
 from benchmarks.load import Load, closed, opened
-from benchmarks.serving_shop import packaged, requests
+from benchmarks.serving_shop import HISTORY, packaged, requests
 from heterrec.export import load_model
 from heterrec.htfl import encode_catalogue
 from heterrec.model import Histories
@@ -85,13 +85,18 @@ def _in_process(shop: Path, content: Path, asked: list[dict[str, Any]]) -> dict[
     del os.environ[program.COMPILE]
     model = _eager(shop, _matrix(as_it_is))
     out: dict[str, dict[str, float]] = {}
-    for name, size in (("one request", 1), (f"batch of {BATCH}", BATCH)):
-        inputs = as_it_is._tensors([as_it_is._reader.read(request) for request in asked[:size]])
+    mixed = [{**request, "history": request["history"][: 1 + n * HISTORY // BATCH]} for n, request in enumerate(asked)]
+    for name, batch in (
+        ("one request", asked[:1]),
+        (f"batch of {BATCH}", asked[:BATCH]),
+        (f"batch of {BATCH}, histories of 1 to {HISTORY}", mixed[:BATCH]),
+    ):
+        size, inputs = len(batch), as_it_is._tensors([as_it_is._reader.read(request) for request in batch])
         works: dict[str, Callable[[], object]] = {
             "eager model": lambda inputs=inputs: model(*inputs),
             "exported program": lambda inputs=inputs: _best(as_it_is._program(*inputs), _matrix(as_it_is)),
-            "scorer": lambda size=size: as_it_is.score(asked[:size]),
-            "scorer, compiled": lambda size=size: compiled.score(asked[:size]),
+            "scorer": lambda batch=batch: as_it_is.score(batch),
+            "scorer, compiled": lambda batch=batch: compiled.score(batch),
         }
         out[name] = {work: round(size / seconds, 1) for work, seconds in _medians(works).items()}
     return out
@@ -109,10 +114,12 @@ def _eager(shop: Path, matrix: Tensor) -> Callable[..., object]:
 
     @torch.inference_mode()
     def answer(item: Tensor, when: Tensor, value: Tensor, missing: Tensor, length: Tensor) -> object:
-        rows, number = torch.unique(item.flatten(), return_inverse=True)
+        inside = torch.arange(item.shape[1]) < length[:, None]
+        item, when, value, missing = item[inside], when[inside], value[inside], missing[inside]
+        rows, number = torch.unique(item, return_inverse=True)
         items = model.items(columns.take(rows))
-        layout = Layout(length, item.shape[1], whole=False)
-        histories = Histories(number, when.flatten(), value.flatten(0, 1), missing.flatten(0, 1), layout)
+        layout = Layout(length, inside.shape[1], whole=False)
+        histories = Histories(number, when, value, missing, layout)
         states = model.states(items.tokens, items.channel_RD, histories)
         return _best(model.users(states.items_SD, layout), matrix)
 

@@ -25,6 +25,8 @@ from serving.scoring.requests import Reader, Request
 from serving.scoring.retrieval import Approximate, Asked, Best, Exact, Retrieval
 
 SCHEMA = 2
+_PADDING = 100
+"""Events of padding that cost about as much as another call of the program."""
 
 Answer = dict[str, Any]
 
@@ -109,10 +111,25 @@ class Scorer:
 
     def _rank(self, requests: Sequence[Request]) -> list[Best]:
         with torch.inference_mode():
-            user_BD = self._program(*self._tensors(requests))
+            user_BD = self._users(requests)
             if not user_BD.isfinite().all():
                 raise ArithmeticError("the model gives NaN scores: the archive is broken, package the model again")
             return self._retrieval.best(user_BD, [self._asked(request) for request in requests])
+
+    def _users(self, requests: Sequence[Request]) -> torch.Tensor:
+        """(B, D), histories of like lengths going through the model together: what is padded is computed too."""
+        lengths = [len(request.history.rows) for request in requests]
+        groups: list[list[int]] = []
+        padded = _PADDING
+        for b in sorted(range(len(requests)), key=lambda b: -lengths[b]):
+            padded += lengths[groups[-1][0]] - lengths[b] if groups else 0
+            if padded >= _PADDING:
+                groups.append([])
+                padded = 0
+            groups[-1].append(b)
+        users = [self._program(*self._tensors([requests[b] for b in group])) for group in groups]
+        place = torch.tensor([b for group in groups for b in group]).argsort()
+        return torch.cat(users)[place]
 
     def _asked(self, request: Request) -> Asked:
         forbidden = self._filters.forbidden(request.filters) if request.filters else None
