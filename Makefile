@@ -50,7 +50,7 @@ format: setup  ## rewrite the sources in the one format
 	@.venv/bin/ruff format .
 
 lock: setup  ## resolve requirements.lock anew from pyproject.toml
-	@.venv/bin/uv pip compile --quiet pyproject.toml --group train --group serve --group gateway --group dev \
+	@.venv/bin/uv pip compile --quiet pyproject.toml --group train --group serve --group gateway --group spark --group dev \
 		--python-version 3.11 --no-emit-package torch --output-file requirements.lock
 	@# What torch brings for GPUs comes with torch, where it wants it.
 	@awk '/^[a-z]/ { gpu = /^(cuda-|nvidia-|triton)/ } !gpu' requirements.lock > requirements.lock.partial
