@@ -102,7 +102,7 @@ def fill(home: Path) -> dict[str, list[dict[str, Any]]]:
         told[f"u{user}"] = [
             Record(
                 event_id=f"{user}-{n}",
-                item_id=f"i{row}",
+                item_id=f"i{row:07d}",
                 event_time=int((start + timedelta(hours=n)).timestamp()) * 1_000_000 + 123_456,
                 values={feature.name: float(rng.uniform(1, 50)) for feature in CARD.over_time},
                 position=n,
