@@ -142,7 +142,7 @@ async def measure(torchserve: str, address: str, histories: dict[str, Any], seco
             return send
 
         direct = ask(f"{torchserve}/predictions/{CARD.name}/1.0", bodies, (b'"items"',))
-        through = ask(f"{address}/v1/recommendations", asked, (b'"status": "ok"', b'"logged": true'))
+        through = ask(f"{address}/v1/recommendations", asked, (b'"status":"ok"', b'"logged":true'))
         ways = {"direct": direct, "gateway": through}
         for send in ways.values():
             await closed(send, 2.0)

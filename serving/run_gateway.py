@@ -5,6 +5,7 @@ import logging
 import os
 import signal
 import socket
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -28,6 +29,8 @@ def run(options: argparse.Namespace) -> int:
     from serving.gateway.models import KeyFile
     from serving.gateway.online import feast_history
 
+    # Threads wait for the disk and the store: what they bring must not wait for a long turn of another.
+    sys.setswitchinterval(0.0005)
     logging.basicConfig(format="%(asctime)s %(levelname)s %(message)s", level=logging.WARNING)
     name = operate.model_name(options.dataset)
     redis = workspace.event_log_redis()
