@@ -1,6 +1,7 @@
 """`python -m serving gateway`: the recommendation service as a process of its own."""
 
 import argparse
+import gc
 import logging
 import os
 import signal
@@ -52,6 +53,7 @@ def run(options: argparse.Namespace) -> int:
             server = uvicorn.Server(config)
             for number in (signal.SIGINT, signal.SIGTERM):  # uvicorn raises them anew once it has ended in order
                 signal.signal(number, lambda *_: setattr(server, "should_exit", True))
+            gc.freeze()  # what is loaded by now stays: no collection walks through it while a shopper waits
             server.run(sockets=[listening])
     except (ValueError, LogUnavailable) as error:
         raise InputError(str(error)) from error
