@@ -1,10 +1,12 @@
 """`python -m serving gateway`: the recommendation service as a process of its own."""
 
 import argparse
+import gc
 import logging
 import os
 import signal
 import socket
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -28,6 +30,8 @@ def run(options: argparse.Namespace) -> int:
     from serving.gateway.models import KeyFile
     from serving.gateway.online import feast_history
 
+    # Threads wait for the disk and the store: what they bring must not wait for a long turn of another.
+    sys.setswitchinterval(0.0005)
     logging.basicConfig(format="%(asctime)s %(levelname)s %(message)s", level=logging.WARNING)
     name = operate.model_name(options.dataset)
     redis = workspace.event_log_redis()
@@ -49,6 +53,7 @@ def run(options: argparse.Namespace) -> int:
             server = uvicorn.Server(config)
             for number in (signal.SIGINT, signal.SIGTERM):  # uvicorn raises them anew once it has ended in order
                 signal.signal(number, lambda *_: setattr(server, "should_exit", True))
+            gc.freeze()  # what is loaded by now stays: no collection walks through it while a shopper waits
             server.run(sockets=[listening])
     except (ValueError, LogUnavailable) as error:
         raise InputError(str(error)) from error
