@@ -51,10 +51,10 @@ def main() -> None:
         shop = Scorer.load(content)
         asked = requests(json.loads((content / "items.json").read_text()), USERS, k=K)
         rows = [row for items in map(int, options.sizes.split(",")) for row in _measure(items, shop, asked)]
-    table = Table("items", "how", "ms", "ms, whole request", "recall@100", "overlap@10", "score error", "s to make")
+    table = Table("items", "how", "ms", "whole ms", "recall@100", "overlap@10", "error", "s to make")
     for row in rows:
         shares = (f"{row[name]:.4f}" for name in ("recall_at_100", "overlap_at_10"))
-        times = (f"{row[name]:.2f}" for name in ("milliseconds", "whole_milliseconds"))
+        times = ("" if row[name] is None else f"{row[name]:.2f}" for name in ("milliseconds", "whole_milliseconds"))
         error, made = f"{row['score_error']:.1e}", f"{row['seconds_to_make']:.0f}"
         table.add_row(f"{row['items']:,}", row["how"], *times, *shares, error, made)
     console.print(table)
@@ -89,7 +89,7 @@ def _measure(count: int, shop: Scorer, requested: list[dict[str, Any]]) -> list[
     assert index is not None
     works: dict[str, Callable[[int], list[Best]]] = {
         "exact": lambda n: exact.best(asking[n : n + 1], asked[n : n + 1]),
-        "exact, candidates in bfloat16": lambda n: half.best(asking[n : n + 1], asked[n : n + 1]),
+        "exact, bf16 scan": lambda n: half.best(asking[n : n + 1], asked[n : n + 1]),
         "index": lambda n: index.best(asking[n : n + 1], asked[n : n + 1]),
     }
     taken: dict[str, list[float]] = {name: [] for name in works}
@@ -114,11 +114,11 @@ def _measure(count: int, shop: Scorer, requested: list[dict[str, Any]]) -> list[
         for name, times in taken.items()
     ]  # fmt: skip
     rows[-1] |= {"seconds_to_make": made, "probes": chosen["probes"], "cells": chosen["cells"]}
-    for name, coarse in (("bfloat16 alone", matrix.bfloat16().float()), ("int8 alone", _int8(matrix))):
+    for name, coarse in (("bf16 alone", matrix.bfloat16().float()), ("int8 alone", _int8(matrix))):
         # Not offered, as it costs what is shown here: the scores of a matrix that was rounded for good.
         rounded = Exact(coarse).best(asking, asked)
-        rows.append({"items": count, "how": name, "milliseconds": float("nan"),
-                     "whole_milliseconds": float("nan"), "seconds_to_make": 0.0,
+        rows.append({"items": count, "how": name, "milliseconds": None,
+                     "whole_milliseconds": None, "seconds_to_make": 0.0,
                      **_loss(rounded, answers["exact"])})  # fmt: skip
     return rows
 
