@@ -30,10 +30,11 @@ from heterrec.batches import TrainingBatch
 from heterrec.fixed_step import FixedObjective
 from heterrec.inference import embeddings, product, vectors
 from heterrec.metrics import rank
+from heterrec.objective import Objective
 from heterrec.recipes import TrainConfig, by_name, sized
 from heterrec.rectangles import Rectangle
 from heterrec.sequences import Sequences, read_sequences
-from heterrec.training import Objective, Training
+from heterrec.training import Training
 
 RESULTS = Path(__file__).parent / "results" / "gpu.json"
 LINE = {"hr": 0.0928, "ndcg": 0.0531}

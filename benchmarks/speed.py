@@ -29,9 +29,10 @@ from torch.nn import functional as F
 from benchmarks.data import synthetic, write
 from heterrec.batches import TrainingBatch
 from heterrec.model import Histories
+from heterrec.objective import Objective
 from heterrec.recipes import TrainConfig, by_name
 from heterrec.sequences import Sequences, read_sequences
-from heterrec.training import Objective, Training
+from heterrec.training import Training
 from heterrec.transformer import Layout
 
 RESULTS = Path(__file__).parent / "results" / "speed.json"

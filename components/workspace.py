@@ -54,6 +54,11 @@ def event_log(model: str) -> Path:
     return Path(os.environ.get("HETERREC_EVENT_LOG") or home() / "log") / model
 
 
+def event_log_redis() -> str | None:
+    """Address of the Redis through which the events of many gateways go (`$HETERREC_EVENT_LOG_REDIS`), if any."""
+    return os.environ.get("HETERREC_EVENT_LOG_REDIS") or None
+
+
 def latest_events(dataset: str) -> Path:
     """A link to the events artifact of the latest ingest of a data set, from which the next takes over."""
     return home() / "events" / dataset

@@ -157,6 +157,16 @@ class Source(_Strict):
     """Settings of the adapter, e.g. days, users, items and seed of the marketplace."""
 
 
+class EventLog(_Strict):
+    """What the recommendation service's own log of outcomes means for this data set."""
+
+    interactions: list[str] = Field(default=["purchase"], min_length=1)
+    """Types of outcomes that are interactions: they change the shopper's online history at once."""
+    trains: bool = False
+    """Whether they are also a part of the source of the next training run. Leave it off where the source has them
+    anyway, as a shop's table of all its purchases does."""
+
+
 class Split(_Strict):
     """`time`: the last days are held out. `order`: each user's last event is test, the one before validation."""
 
@@ -247,6 +257,8 @@ class DatasetCard(_Strict):
     features: list[Feature]
     title: str | None = None
     """The feature that people read as the item's name."""
+    segment: str | None = None
+    """The feature whose values each have popular items of their own; `segment_feature` where it is left out."""
     split: Split
     repeats: bool = False
     """Whether a shopper may want the same item again; where not, seen items are masked in ranking."""
@@ -255,6 +267,7 @@ class DatasetCard(_Strict):
     calendar: Calendar = Calendar()
     limits: Limits = Limits()
     tolerances: Tolerances = Tolerances()
+    event_log: EventLog = EventLog()
 
     @model_validator(mode="after")
     def _consistent(self) -> "DatasetCard":
@@ -263,6 +276,8 @@ class DatasetCard(_Strict):
             raise ValueError(f"features: {', '.join(doubled)} declared twice")
         if self.title is not None and self.title not in names:
             raise ValueError(f"title: {self.title!r} is none of the features {names}")
+        if self.segment is not None and self.segment not in (kept := self._lasting_categories):
+            raise ValueError(f"segment: {self.segment!r} is none of the categorical features that do not vary {kept}")
         if self.source.adapter == "files" and (self.source.interactions is None or self.source.items is None):
             raise ValueError("source: the files adapter needs `interactions` and `items`")
         changing = {feature.name for feature in self.varying if feature.kind == "numeric"}
@@ -275,6 +290,8 @@ class DatasetCard(_Strict):
                 raise ValueError(f"feature {feature.name!r}: derive.events needs columns.event_type")
         if self.split.by == "time" and self.columns.event_time is None:
             raise ValueError("split: by time needs columns.event_time; order-only data splits by order")
+        if self.event_log.trains and self.columns.event_time is None:
+            raise ValueError("event_log: trains needs columns.event_time; the log knows times and no positions")
         if self.limits.max_catalogue_age_days is not None and self.columns.item_available_at is None:
             raise ValueError("limits: max_catalogue_age_days needs columns.item_available_at, which dates the items")
         return self
@@ -301,6 +318,15 @@ class DatasetCard(_Strict):
     @property
     def static(self) -> list[Feature]:
         return [feature for feature in self.features if not feature.varies_in_time]
+
+    @property
+    def segment_feature(self) -> str | None:
+        """What divides the catalogue: `segment`, else the first categorical feature that does not vary, if any."""
+        return self.segment or next(iter(self._lasting_categories), None)
+
+    @property
+    def _lasting_categories(self) -> list[str]:
+        return [feature.name for feature in self.static if feature.kind == "categorical"]
 
 
 def load_card(name_or_path: str) -> DatasetCard:

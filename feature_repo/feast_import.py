@@ -25,7 +25,21 @@ def _without_typeguard() -> Iterator[None]:
         setattr(typeguard, "typechecked", original)  # noqa: B010
 
 
-with _without_typeguard():
+@contextmanager
+def _without_shared_metrics() -> Iterator[None]:
+    """Feast makes Prometheus share the metrics of all processes that inherit its environment, ours included."""
+    import prometheus_client  # noqa: F401  (decides at its import how it keeps values)
+
+    before = {name: os.environ.get(name) for name in ("PROMETHEUS_MULTIPROC_DIR", "PROMETHEUS_MULTIPROCESS_DIR")}
+    try:
+        yield
+    finally:
+        for name, value in before.items():
+            if value is None:
+                os.environ.pop(name, None)
+
+
+with _without_typeguard(), _without_shared_metrics():
     from feast import Entity, FeatureService, FeatureStore, FeatureView, Field, FileSource, RepoConfig, ValueType
     from feast.data_format import ParquetFormat
     from feast.infra.key_encoding_utils import deserialize_entity_key, serialize_entity_key

@@ -26,7 +26,7 @@ HOW: dict[Graphs, dict[str, Any]] = {
 
 
 class FixedObjective(nn.Module):
-    """The loss of a rectangle. The same as `training.Objective` of the same lists, chance apart."""
+    """The loss of a rectangle. The same as `objective.Objective` of the same lists, chance apart."""
 
     def __init__(
         self,

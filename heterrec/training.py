@@ -25,6 +25,7 @@ from heterrec.inference import embeddings, product, vectors
 from heterrec.lmp import LMP, NEVER
 from heterrec.metrics import rank
 from heterrec.model import HeterRec
+from heterrec.objective import Objective
 from heterrec.optimiser import ID_TABLE, Optimiser
 from heterrec.recipes import TrainConfig, sized
 from heterrec.rectangles import Rectangle, Rectangles
@@ -106,28 +107,6 @@ def train(
     with distributed.together(device) as own:
         training = Training(sequences, config, device=own, champion=champion, graphs=graphs, sharded=sharded)
         return training.run(scratch, progress, checkpoint_seconds)
-
-
-class Objective(nn.Module):
-    """The loss of a batch, of this process's part of it, from the events to one number."""
-
-    def __init__(self, model: HeterRec, loss: LMP, columns: Columns) -> None:
-        super().__init__()
-        self.model, self.loss, self.columns = model, loss, columns
-
-    def forward(self, batch: TrainingBatch, seed: int) -> Tensor:
-        torch.manual_seed(seed)
-        part = batch.part(distributed.rank(), distributed.world())
-        histories = part.histories()
-        drawn, item_S, steps = self.loss.draw(histories.item_S, part.targets(histories.layout))
-        columns = self.columns if drawn.rows_R is None else self.columns.take(drawn.rows_R)
-        items = self.model.items(columns, drawn.newborn_S)
-        if distributed.world() > 1:
-            # The item side is the same for all processes, so that their gradients belong to one model.
-            torch.manual_seed(seed + distributed.rank())
-        states = self.model.states(items.tokens, items.channel_RD, histories._replace(item_S=item_S))
-        loss: Tensor = self.loss(self.model, items, states, drawn, steps)
-        return loss
 
 
 class Training:

@@ -51,11 +51,22 @@ class Outcome:
 
 
 def run(
-    *, run_id: str, card: DatasetCard, recipe: str, baseline: str, as_of: str, new_reference: bool = False
+    *,
+    run_id: str,
+    card: DatasetCard,
+    recipe: str,
+    baseline: str,
+    as_of: str,
+    new_reference: bool = False,
+    containers: bool = False,
 ) -> Outcome:
-    """Run the training pipeline to its end; faults of tasks are in the outcome, not raised."""
+    """Run the training pipeline to its end; faults of tasks are in the outcome, not raised.
+
+    With `containers` each task runs in its image, else in a process of its own.
+    """
     from kfp import local
 
+    from pipelines.containers import runner
     from pipelines.training import build
 
     folder = workspace.runs() / run_id
@@ -66,7 +77,7 @@ def run(
         with contextlib.redirect_stdout(terminal), contextlib.redirect_stderr(terminal), warnings.catch_warnings():
             # The tasks' own faults come back through their records; Kubeflow's summary would hide the reason.
             local.init(
-                runner=local.SubprocessRunner(use_venv=False),
+                runner=runner() if containers else local.SubprocessRunner(use_venv=False),
                 pipeline_root=str(workspace.home() / "kfp" / run_id),
                 workspace_root=str(workspace.home() / "kfp" / "workspace"),
                 raise_on_error=False,

@@ -25,10 +25,11 @@ pip=(.venv/bin/python -m pip --disable-pip-version-check --quiet)
 "${pip[@]}" install "uv==$uv"
 
 # torch first, and on its own: the default build for Linux brings several GB of CUDA libraries. Without a GPU, take
-# a CPU build: a wheel that is at hand, else PyTorch's CPU index, else whatever the default index has.
+# (HETERREC_TORCH=cpu|cuda decides otherwise) a CPU build: a wheel that is at hand, else PyTorch's CPU index, else whatever the default index has.
+gpu() { if nvidia-smi >/dev/null 2>&1; then echo cuda; else echo cpu; fi; }
 install_torch() {
   .venv/bin/python -c "import torch, sys; sys.exit(torch.__version__.split('+')[0] != '$torch')" 2>/dev/null && return
-  if command -v nvidia-smi >/dev/null && nvidia-smi >/dev/null 2>&1; then "${pip[@]}" install "torch==$torch"; return; fi
+  if [ "${HETERREC_TORCH:-$(gpu)}" = cuda ]; then "${pip[@]}" install "torch==$torch"; return; fi
   "${pip[@]}" install --no-deps --no-index "torch==$torch" 2>/dev/null && return
   "${pip[@]}" --retries 1 --timeout 15 install --no-deps --index-url https://download.pytorch.org/whl/cpu "torch==$torch" 2>/dev/null && return
   echo "setup: no CPU build of torch within reach, taking the default one (large)" >&2

@@ -11,10 +11,10 @@ MISSING = "redis-server is not installed (apt-get install redis-server; .ci/run 
 
 
 class RedisServer:
-    """`start` and `stop` may alternate: the port stays the same, the data lies in memory and is lost."""
+    """`start` and `stop` (which kills) may alternate: the port stays the same, the data is lost unless `durable`."""
 
-    def __init__(self, folder: Path) -> None:
-        self.folder = folder
+    def __init__(self, folder: Path, *, durable: bool = False) -> None:
+        self.folder, self.durable = folder, durable
         with socket.socket() as free:
             free.bind(("127.0.0.1", 0))
             self.port = int(free.getsockname()[1])
@@ -27,7 +27,8 @@ class RedisServer:
 
     def start(self) -> "RedisServer":
         assert PROGRAM is not None, MISSING
-        settings = {"port": self.port, "bind": "127.0.0.1", "save": "", "appendonly": "no", "dir": self.folder}
+        settings = {"port": self.port, "bind": "127.0.0.1", "save": "", "dir": self.folder}
+        settings |= {"appendonly": "yes", "appendfsync": "always"} if self.durable else {"appendonly": "no"}
         command = [PROGRAM, *(word for name, value in settings.items() for word in (f"--{name}", str(value)))]
         with (self.folder / "redis.log").open("ab") as log:
             self._process = subprocess.Popen(command, stdout=log, stderr=log)

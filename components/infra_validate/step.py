@@ -10,9 +10,10 @@ import numpy as np
 from components.decision import Decision, Reason
 from components.package.artifact import find
 from serving.torchserve import archive as archives
-from serving.torchserve.server import Reply, ServerFault, TorchServe
+from serving.torchserve.client import Reply, ServerFault
+from serving.torchserve.goldens import TOLERANCE, Golden, differences
+from serving.torchserve.server import TorchServe
 
-TOLERANCE = 1e-4
 WARM_UP, REQUESTS = 10, 120
 MALFORMED: tuple[Any, ...] = (
     b"{no json",
@@ -22,10 +23,11 @@ MALFORMED: tuple[Any, ...] = (
     {"history": [{"item_id": 1, "event_time": "2026-01-05T10:00:00Z"}]},
     {"history": [{"item_id": "i1", "event_time": "yesterday"}]},
     {"history": [], "k": 0},
+    {"history": [], "filters": {"no feature of any card": ["x"]}},
+    {"history": [], "filters": ["x"]},
+    {"history": [], "exclude": "i1"},
 )
 _EXAMPLES = 5
-
-Golden = dict[str, Any]
 
 
 def run(*, archive: Path, validation: Path, max_p99_ms: float = 500.0) -> Decision:
@@ -54,27 +56,6 @@ def run(*, archive: Path, validation: Path, max_p99_ms: float = 500.0) -> Decisi
             decision = Decision(gate="infra_validate", reasons=reasons)
     decision.write(validation)
     return decision
-
-
-def differences(golden: Golden, reply: Reply) -> list[str]:
-    """What of a reply is not the golden answer, in sentences; empty where it agrees."""
-    if reply.status != 200:
-        return [f"status {reply.status}: {reply.body}"]
-    expected, found = golden["answer"]["items"], reply.body["items"]
-    if len(expected) != len(found):
-        return [f"{len(found)} items, expected {len(expected)}"]
-    out = []
-    if reply.body["unknown_items"] != golden["answer"]["unknown_items"]:
-        out.append(f"unknown_items {reply.body['unknown_items']}, expected {golden['answer']['unknown_items']}")
-    if len({item["item_id"] for item in found}) != len(found):
-        out.append("an item twice")
-    score = {item["item_id"]: item["score"] for item in expected}
-    for place, (mine, theirs) in enumerate(zip(expected, found, strict=True), start=1):
-        # An item that is not expected at all may only be one that ties with the last place.
-        own = score.get(theirs["item_id"], expected[-1]["score"])
-        if not max(abs(theirs["score"] - mine["score"]), abs(theirs["score"] - own)) <= TOLERANCE:  # NaN differs too
-            out.append(f"place {place}: {_shown(theirs)}, expected {_shown(mine)}")
-    return out
 
 
 def same_answers(goldens: list[Golden], replies: list[Reply], model: str, version: str) -> list[Reason]:
@@ -154,7 +135,3 @@ def _latency(milliseconds: list[float], max_p99_ms: float) -> list[Reason]:
         Reason(check="latency_p50_ms", held=True, found=p50, allowed=max_p99_ms, message=half, level="info"),
         Reason(check="latency_p99_ms", held=p99 <= max_p99_ms, found=p99, allowed=max_p99_ms, message=message),
     ]
-
-
-def _shown(item: dict[str, Any]) -> str:
-    return f"{item['item_id']} ({item['score']:.6g})"

@@ -26,16 +26,17 @@ def ingest(task: Task, output: str | Path, *, card: DatasetCard, as_of: str) -> 
         shared.bring_file(workspace.forgotten(card.name))
     latest = Latest(workspace.latest_events(card.name))
     forgotten = Forgotten(workspace.forgotten(card.name))
+    log = workspace.event_log(card.name)
 
     def config() -> Report:
         # A moment that has passed changes nothing of what is good data, so that every day has the same artifact.
         ahead = as_of if moment is not None and moment > datetime.now(UTC) else ""
         deleted = sorted(forgotten.until().items())
         asked = {"card": card.model_dump(mode="json"), "ahead": ahead, "forgotten": deleted}
-        return latest.basis({**asked, "source": step.fingerprint(card)})
+        return latest.basis({**asked, "source": step.fingerprint(card, log)})
 
     def make(out: Path, scratch: Path) -> Report:
-        return step.run(card=card, events=out, as_of=moment, previous=latest.artifact, forgotten=forgotten)
+        return step.run(card=card, events=out, as_of=moment, previous=latest.artifact, forgotten=forgotten, log=log)
 
     report = task.reuse_or_make(output, kind="events", config=config, make=make)
     latest.point_to(task.artifact)

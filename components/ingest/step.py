@@ -37,6 +37,7 @@ from components.ingest.judge import (
 from components.ingest.parse import columns_of_interactions, columns_of_items, literal
 from components.ingest.source import Raw, Source
 from components.ingest.sources import amazon_beauty, files, marketplace, online_retail
+from components.ingest.sources.event_log import WithEventLog
 from components.ingest.write import write_days, write_file
 from components.manifest import digest_json
 from feature_repo.card import DatasetCard
@@ -62,18 +63,19 @@ def run(
     as_of: datetime | None = None,
     previous: Path | None = None,
     forgotten: Forgotten | None = None,
+    log: Path | None = None,
     progress: Callable[[str], None] | None = None,
 ) -> dict[str, Any]:
     """Write the `events` artifact of docs/contracts.md, all but its manifest, and return its report.
 
     A time later than now is bad (later than `as_of`, where that is later still); what lies between `as_of` and now
     is good data, which the steps after this one leave out. From `previous`, an events artifact of the same card, what
-    is unchanged is taken over. Users in `forgotten` and events beyond the card's retention leave no trace.
-    `progress` is told what is being done, in words. Raises `InputError` where the source is missing or contradicts
-    the card.
+    is unchanged is taken over. Users in `forgotten` and events beyond the card's retention leave no trace. `log` is
+    the event log, whose interactions count too where the card trains on them. `progress` is told what is being done,
+    in words. Raises `InputError` where the source is missing or contradicts the card.
     """
     tell = progress or (lambda what: None)
-    source = SOURCES[card.source.adapter]
+    source = source_of(card, log)
     latest = max(datetime.now(UTC), as_of or datetime.min.replace(tzinfo=UTC))
     parts = {name: digest_json(content) for name, content in source.content(card).items()}
     plan = Plan.make(card, source.identity(card), parts, previous, as_of)
@@ -102,9 +104,15 @@ def run(
     return report
 
 
-def fingerprint(card: DatasetCard) -> str:
+def source_of(card: DatasetCard, log: Path | None) -> Source:
+    """The card's source, with the interactions of the event log where the card trains on them."""
+    source = SOURCES[card.source.adapter]
+    return WithEventLog(source, log) if log is not None and card.event_log.trains else source
+
+
+def fingerprint(card: DatasetCard, log: Path | None = None) -> str:
     """Digest of what the source holds: changes whenever the raw tables would."""
-    return digest_json({"adapter": card.source.adapter, "content": SOURCES[card.source.adapter].content(card)})
+    return digest_json({"adapter": card.source.adapter, "content": source_of(card, log).content(card)})
 
 
 def _set_zone(connection: duckdb.DuckDBPyConnection, card: DatasetCard) -> None:

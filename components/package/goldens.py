@@ -6,6 +6,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
+from components.package.shelf import Shelf, plain
 from heterrec.export import Loaded
 from heterrec.inference import item_matrix, user_vectors
 from heterrec.sequences import SPLITS, Ints, Queries, Sequences
@@ -14,13 +15,14 @@ COUNT = 24
 UNKNOWN = "an item that the catalogue does not have"
 _EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 
+Filters = dict[str, Any]
 Golden = dict[str, Any]
 """`{"request": ..., "answer": {"items": [{"item_id", "score"}], "unknown_items"}}`, see docs/contracts.md."""
 
 
-def goldens(loaded: Loaded, sequences: Sequences, popular: list[dict[str, Any]]) -> list[Golden]:
-    """Requests from short to long histories with and without seen items, and the two that a shop meets first:
-    a shopper without history, and one who saw an item that is not in the catalogue.
+def goldens(loaded: Loaded, sequences: Sequences, shelf: Shelf) -> list[Golden]:
+    """Requests from short to long histories with and without seen items and filters, and the two that a shop meets
+    first: a shopper without history, and one who saw an item that is not in the catalogue.
 
     Raises `ValueError` where no user has a history to ask for.
     """
@@ -28,13 +30,56 @@ def goldens(loaded: Loaded, sequences: Sequences, popular: list[dict[str, Any]])
     users = user_vectors(loaded.model, loaded.encoder, sequences, queries)
     scores = users @ item_matrix(loaded.model, loaded.encoder, sequences.catalogue).T
     found = [_golden(sequences, queries, number, scores[number]) for number in range(len(queries))]
+    narrowed = [
+        _golden(sequences, queries, number % len(queries), scores[number % len(queries)], shelf, filters)
+        for number, filters in enumerate(_filters(shelf))
+    ]
     longest = found[-1]
     strange = {"item_id": UNKNOWN, "event_time": longest["request"]["history"][-1]["event_time"]}
     asked_strange = {**longest["request"], "history": [*longest["request"]["history"], strange]}
-    found.append({"request": asked_strange, "answer": {**longest["answer"], "unknown_items": 1}})
-    best = [{"item_id": entry["item_id"], "score": float(entry["events"])} for entry in popular[:10]]
-    empty = {"user_id": "new", "history": [], "k": 10}
-    return [*found, {"request": empty, "answer": {"items": best, "unknown_items": 0}}]
+    strange_golden = {"request": asked_strange, "answer": {**longest["answer"], "unknown_items": 1}}
+    newcomers = [_newcomer(shelf, filters) for filters in [*_filters(shelf)[-1:], {}]]
+    return [*found, *narrowed, strange_golden, *newcomers]
+
+
+def _filters(shelf: Shelf) -> list[Filters]:
+    """What the most popular item is, feature by feature, and all of it at once."""
+    if not shelf.filterable:
+        return []
+    best = shelf.by_events()[0]
+    known = {name: value for name in shelf.filterable if (value := shelf.features[name][best]) not in (None, [], "")}
+    each: Filters = {}
+    for name, value in known.items():
+        if shelf.filterable[name] == "numeric":
+            each[name] = {"min": value - abs(value) / 2, "max": value + abs(value) / 2}
+        else:
+            each[name] = [str(item) for item in value] if isinstance(value, list) else [value]
+    return [*({name: wanted} for name, wanted in each.items()), each] if each else []
+
+
+def _matches(shelf: Shelf, filters: Filters, row: int) -> bool:
+    """By the plain meaning of docs/contracts.md, one item at a time: what the scorer's masks are tested against."""
+    for name, wanted in filters.items():
+        value = shelf.features[name][row]
+        if value in (None, [], ""):
+            return False
+        if isinstance(wanted, dict):
+            if not wanted["min"] <= value <= wanted["max"]:
+                return False
+        elif not set(value if isinstance(value, list) else [value]) & set(wanted):
+            return False
+    return True
+
+
+def _newcomer(shelf: Shelf, filters: Filters) -> Golden:
+    """A shopper without history: the most popular items that match."""
+    best = [row for row in shelf.by_events() if _matches(shelf, filters, row)]
+    request: dict[str, Any] = {"user_id": "new", "history": [], "k": 10}
+    if filters:
+        request |= {"filters": filters, "exclude": [shelf.item_ids[row] for row in best[:1]]}
+        best = best[1:]
+    items = [{"item_id": shelf.item_ids[row], "score": float(shelf.events[row])} for row in best[:10]]
+    return {"request": request, "answer": {"items": items, "unknown_items": 0}}
 
 
 def _chosen(sequences: Sequences) -> Queries:
@@ -48,7 +93,14 @@ def _chosen(sequences: Sequences) -> Queries:
     raise ValueError("sequences: no user has a history, so there is nothing to ask the model; take more days or users")
 
 
-def _golden(sequences: Sequences, queries: Queries, number: int, score_V: npt.NDArray[np.float32]) -> Golden:
+def _golden(
+    sequences: Sequences,
+    queries: Queries,
+    number: int,
+    score_V: npt.NDArray[np.float32],
+    shelf: Shelf | None = None,
+    filters: Filters | None = None,
+) -> Golden:
     events = range(int(queries.start[number]), int(queries.stop[number]))
     # Every second request of a repeating shop leaves seen items out, and the other way round.
     exclude_seen = sequences.repeats == bool(number % 2)
@@ -59,9 +111,14 @@ def _golden(sequences: Sequences, queries: Queries, number: int, score_V: npt.ND
         "k": k,
         "exclude_seen": exclude_seen,
     }
+    score_V = score_V.copy()
     if exclude_seen:
-        score_V = score_V.copy()
         score_V[sequences.seen(queries, number)] = -np.inf
+    if shelf is not None and filters is not None:
+        first = int(_best(score_V, 1)[0])
+        request |= {"filters": filters, "exclude": [shelf.item_ids[first]]}
+        score_V[first] = -np.inf
+        score_V[[row for row in range(len(score_V)) if not _matches(shelf, filters, row)]] = -np.inf
     items = [
         {"item_id": sequences.catalogue.item_ids[row], "score": float(score_V[row])}
         for row in _best(score_V, k)
@@ -75,13 +132,8 @@ def _event(sequences: Sequences, event: int) -> dict[str, Any]:
     return {
         "item_id": sequences.catalogue.item_ids[int(sequences.row[event])],
         "event_time": time.isoformat().replace("+00:00", "Z"),
-        "features": {name: _json(values[event]) for name, values in sequences.varying.items()},
+        "features": {name: plain(values[event]) for name, values in sequences.varying.items()},
     }
-
-
-def _json(value: Any) -> Any:
-    """JSON knows no NaN; for the encoder both are a missing value."""
-    return None if value != value else value
 
 
 def _best(score_V: npt.NDArray[np.float32], k: int) -> Ints:

@@ -14,12 +14,13 @@ from components.code_digest import code_digest
 from components.manifest import digest_file, digest_json
 from components.package import program
 from components.package.goldens import goldens
+from components.package.shelf import read_shelf
 from feature_repo.card import DatasetCard
 from heterrec import encoder as encoder_module
 from heterrec.export import export_program, load_model
-from heterrec.sequences import Catalogue, Sequences, read_sequences
+from heterrec.sequences import Catalogue, read_sequences
+from serving.scoring import scorer
 from serving.torchserve import archive as archives
-from serving.torchserve import handler, scorer
 
 DEFAULT_K, MAX_K = 10, 100
 
@@ -35,15 +36,15 @@ def run(
     """
     events = read_sequences(sequences)
     loaded = load_model(model)
-    popular = _popular(events)
-    golden = goldens(loaded, events, popular)
+    shelf = read_shelf(sequences, events, segment=card.segment_feature)
+    golden = goldens(loaded, events, shelf)
     with TemporaryDirectory(dir=archive) as folder:
         content = Path(folder)
         exported = export_program(model, events.catalogue)
         program.save(exported.program, content / "program.pt2")
         np.save(content / "item_matrix.npy", exported.item_matrix)
-        (content / "items.json").write_text(json.dumps(_items(events.catalogue)))
-        (content / "popular.json").write_text(json.dumps(popular))
+        (content / "items.json").write_text(json.dumps(shelf.items()))
+        (content / "popular.json").write_text(json.dumps(shelf.popular(MAX_K)))
         (content / "goldens.jsonl").write_text("".join(json.dumps(line) + "\n" for line in golden))
         shutil.copyfile(model / "encoder.json", content / "encoder.json")
         shutil.copyfile(inspect.getfile(encoder_module), content / "encoder.py")
@@ -56,6 +57,8 @@ def run(
             "max_k": MAX_K,
             "exclude_seen": not card.repeats,
             "varying": [{"name": field.name, "kind": field.kind} for field in loaded.encoder.varying],
+            "filterable": shelf.filterable,
+            "segment": shelf.segment,
             "recipe_digest": recipe_digest(model, events.catalogue),
             "digests": {path.name: digest_file(path) for path in sorted(content.iterdir())},
         }
@@ -86,21 +89,7 @@ def recipe_digest(model: Path, catalogue: Catalogue) -> str:
     return digest_json({"settings": settings, "features": catalogue.features, "code": code_digest("heterrec.training")})
 
 
-def _items(catalogue: Catalogue) -> dict[str, list[Any]]:
-    items: dict[str, list[Any]] = {"item_id": catalogue.item_ids}
-    return items | {"title": catalogue.columns[catalogue.title]} if catalogue.title else items
-
-
-def _popular(sequences: Sequences) -> list[dict[str, Any]]:
-    """The items with the most training events, best first; equal ones by their id."""
-    counts = sequences.training_counts
-    ids = sequences.catalogue.item_ids
-    best = sorted(range(len(ids)), key=lambda row: (-counts[row], ids[row]))[:MAX_K]
-    return [{"item_id": ids[row], "events": int(counts[row])} for row in best]
-
-
 def _version(sequences: Path, contract: dict[str, Any]) -> str:
-    served_by = {module.__name__: hashlib.sha256(inspect.getsource(module).encode()).hexdigest()
-                 for module in (scorer, handler)}  # fmt: skip
+    served_by = {entry: hashlib.sha256(source).hexdigest() for entry, source in archives.code().items()}
     as_of = json.loads((sequences / "features.json").read_text())["as_of"]
     return f"{as_of[:10].replace('-', '')}-{digest_json({'contract': contract, 'code': served_by})[:8]}"

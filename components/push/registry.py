@@ -12,6 +12,8 @@ import re
 import warnings
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
+from urllib.parse import urlsplit
+from urllib.request import url2pathname
 
 from serving.rollout.document import Rollout
 
@@ -21,6 +23,7 @@ if TYPE_CHECKING:
 ARMS = ("champion", "challenger")
 _MAX_TAG = 5000
 _MAX_PARAM = 6000
+_RELEASE = "release"
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -41,6 +44,7 @@ class Registry:
 
     def __init__(self, url: str, name: str) -> None:
         self._client, self._name = _connect(url), name
+        self._served = url.startswith(("http://", "https://"))
 
     def register(self, record: Record) -> str:
         """Number of the model version of this archive, made together with its run where there is none."""
@@ -49,7 +53,9 @@ class Registry:
         run_id = self._run(record)
         self._ensure_model()
         tags = {"version": record.version, "archive_digest": record.archive_digest, **record.tags}
-        made = self._client.create_model_version(self._name, source=record.source, run_id=run_id, tags=tags)
+        made = self._client.create_model_version(
+            self._name, source=self._source(record, run_id), run_id=run_id, tags=tags
+        )
         return str(made.version)
 
     def show(self, rollout: Rollout) -> None:
@@ -63,6 +69,13 @@ class Registry:
                 self._client.set_registered_model_alias(self._name, arm, number)
             elif arm in aliases:
                 self._client.delete_registered_model_alias(self._name, arm)
+
+    def _source(self, record: Record, run_id: str) -> str:
+        """Where MLflow finds the release. A server takes no path of another machine's: it gets the files."""
+        if not self._served:
+            return record.source
+        self._client.log_artifacts(run_id, url2pathname(urlsplit(record.source).path), _RELEASE)
+        return f"runs:/{run_id}/{_RELEASE}"
 
     def _number(self, archive_digest: str) -> str | None:
         found = self._client.search_model_versions(f"name='{self._name}' and tags.archive_digest='{archive_digest}'")
@@ -90,8 +103,10 @@ class Registry:
         found = self._client.get_experiment_by_name(self._name)
         if found is not None:
             return str(found.experiment_id)
-        # Named, because MLflow's default is a folder in whatever directory this process happens to be in.
-        return str(self._client.create_experiment(self._name, artifact_location=source.rsplit("/", 1)[0]))
+        # Named, because MLflow's default is a folder in whatever directory this process happens to be in. A server
+        # has its own.
+        location = None if self._served else source.rsplit("/", 1)[0]
+        return str(self._client.create_experiment(self._name, artifact_location=location))
 
     def _ensure_model(self) -> None:
         if not self._client.search_registered_models(f"name='{self._name}'"):

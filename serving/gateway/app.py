@@ -6,112 +6,76 @@ import logging
 import secrets
 import time
 from collections.abc import AsyncIterator, Callable
-from contextlib import asynccontextmanager
-from datetime import UTC, datetime
-from typing import Annotated, Any
+from contextlib import AsyncExitStack, asynccontextmanager
+from dataclasses import dataclass
+from datetime import UTC, datetime, timedelta
+from typing import Annotated, Any, Literal
 
-import httpx
-from fastapi import FastAPI, HTTPException, Response
-from prometheus_client import CONTENT_TYPE_LATEST, CollectorRegistry, Counter, Gauge, Histogram, generate_latest
-from pydantic import AwareDatetime, BaseModel, ConfigDict, Field
+from fastapi import FastAPI, Header, HTTPException, Response
+from fastapi.exceptions import RequestValidationError
+from prometheus_client import CONTENT_TYPE_LATEST, generate_latest
 
-from serving.gateway.eventlog import EventLog, LogUnavailable
-from serving.gateway.recommender import Deadlines, History, Recommender, Wish
+from serving.eventlog.writer import EventLog, LogUnavailable
+from serving.gateway.access import Access
+from serving.gateway.api import Accepted, Event, Problem, RecommendationRequest, Recommendations
+from serving.gateway.archive import BadFilter
+from serving.gateway.limits import guard
+from serving.gateway.metrics import Metrics
+from serving.gateway.models import KeyFile, Models
+from serving.gateway.probes import probe_all
+from serving.gateway.recommender import Deadlines, History, Recommended, Recommender, Wish
+from serving.gateway.row import Row
 from serving.rollout.document import Rollout
 
 _logger = logging.getLogger(__name__)
-Id = Annotated[str, Field(min_length=1, max_length=200)]
-READ_SECONDS = 1.0
-"""How often the rollout row is read."""
+AHEAD = timedelta(hours=1)
+"""How far the clock of a shop may run ahead."""
+OLDEST = timedelta(days=30)
+"""Age of an event that is still taken."""
+EVENT_SECONDS = 5.0
+"""Most time until an event is durable."""
+_PROBLEMS: dict[int | str, dict[str, Any]] = {
+    status: {"model": Problem} for status in (400, 401, 403, 409, 413, 422, 503)
+}
+_Authorization = Annotated[str | None, Header(description="Bearer token, where the service asks for one")]
+_Variant = Annotated[
+    Literal["champion", "challenger"] | None, Header(alias="X-Variant", description="for people who test: their arm")
+]
 
 
-class _Strict(BaseModel):
-    model_config = ConfigDict(extra="forbid")
+@dataclass(frozen=True, kw_only=True)
+class _Service:
+    """What the endpoints share."""
 
+    models: Models
+    recommender: Recommender
+    row: Row
+    log: EventLog
+    metrics: Metrics
+    access: Access
+    clock: Callable[[], datetime]
 
-class Filters(_Strict):
-    exclude: list[Id] = Field(default=[], max_length=50, description="items that must not be shown")
+    def released(self) -> Rollout:
+        rollout = self.row.rollout
+        if rollout is None or rollout.champion is None:
+            raise HTTPException(503, "no model was released yet")
+        return rollout
 
+    async def append(self, table: str, event: dict[str, Any], seconds: float) -> bool:
+        """Whether the event is durable."""
+        began = time.perf_counter()
+        try:
+            await asyncio.wait_for(self.log.append(table, event), seconds)
+        except (LogUnavailable, TimeoutError):
+            self.metrics.unlogged.labels(table).inc()
+            return False
+        self.metrics.append.labels(table).observe(time.perf_counter() - began)
+        return True
 
-class RecommendationRequest(_Strict):
-    user_id: Id
-    k: int = Field(default=10, ge=1, le=50)
-    exclude_seen: bool | None = Field(default=None, description="hide items seen; the data set's rule if absent")
-    filters: Filters = Filters()
-    context: dict[str, str | float | bool | None] = Field(default={}, description="kept with the exposure")
-
-
-class Item(BaseModel):
-    item_id: str
-    score: float
-    title: str | None = None
-
-
-class Recommendations(BaseModel):
-    request_id: str
-    variant: str
-    model: str
-    version: str
-    status: str
-    logged: bool = Field(description="false where the exposure could not be written: it then counts for nothing")
-    items: list[Item]
-
-
-class Event(_Strict):
-    request_id: Id
-    event_type: Annotated[str, Field(pattern=r"^[a-z_]{1,40}$")]
-    item_id: Id | None = None
-    time: AwareDatetime | None = Field(default=None, description="now if absent")
-
-
-class Accepted(BaseModel):
-    accepted: bool = True
-
-
-class _Metrics:
-    """Of one gateway, in a registry of its own."""
-
-    def __init__(self) -> None:
-        self.registry = CollectorRegistry()
-        labels = ("variant", "version", "status")
-        self.served = Counter("gateway_recommendations", "Answers given", labels, registry=self.registry)
-        self.latency = Histogram("gateway_seconds", "Seconds until an answer", ("variant",), registry=self.registry)
-        self.failures = Counter("gateway_failures", "Parts that failed", ("part",), registry=self.registry)
-        self.outcomes = Counter("gateway_events", "Events accepted", ("event_type",), registry=self.registry)
-        self.unlogged = Counter("gateway_unlogged", "Events that could not be written", registry=self.registry)
-        self.out = Gauge("gateway_out_of_traffic", "1 while a version is out", ("version",), registry=self.registry)
-        self.row_age = Gauge("gateway_rollout_age_seconds", "Age of the rollout row in use", registry=self.registry)
-
-
-class _Row:
-    """The last good copy of the rollout row, read again and again by `follow`."""
-
-    def __init__(self, read: Callable[[], Rollout], recommender: Recommender, metrics: _Metrics) -> None:
-        self._read, self._recommender, self._metrics = read, recommender, metrics
-        self._read_at = 0.0
-        self.rollout: Rollout | None = None
-
-    @property
-    def age(self) -> float:
-        return time.monotonic() - self._read_at
-
-    async def refresh(self) -> None:
-        def read() -> Rollout:
-            rollout = self._read()
-            self._recommender.prepare(rollout)
-            return rollout
-
-        self.rollout = await asyncio.to_thread(read)
-        self._read_at = time.monotonic()
-
-    async def follow(self) -> None:
-        while True:
-            await asyncio.sleep(READ_SECONDS)
-            try:
-                await self.refresh()
-            except Exception as error:  # a table that is away must not stop what serves; its age tells
-                _logger.warning("rollout table cannot be read, the last row holds: %s", error)
-                self._metrics.failures.labels("rollout").inc()
+    def out_of_traffic(self) -> list[str]:
+        rollout = self.row.rollout
+        serving = rollout.serving if rollout is not None else ()
+        return sorted(arm.version for arm in serving if self.models.breakers[arm.version].open)
 
 
 def make_app(
@@ -121,109 +85,191 @@ def make_app(
     history: History,
     log: EventLog,
     deadlines: Deadlines | None = None,
+    access: Access | None = None,
+    keys: KeyFile | None = None,
+    clock: Callable[[], datetime] = lambda: datetime.now(UTC),
 ) -> FastAPI:
-    """The service. `read_rollout` reads the row of the one model it serves, `torchserve` is the inference address."""
-    metrics = _Metrics()
-    client = httpx.AsyncClient(trust_env=False, limits=httpx.Limits(max_connections=100))
-    recommender = Recommender(client, torchserve, history, deadlines)
-    row = _Row(read_rollout, recommender, metrics)
+    """The service. `read_rollout` reads the row of the one model it serves, `torchserve` is the inference address,
+    `keys` the file with its inference key where it asks for one, `clock` tells the time of what is logged."""
+    metrics = Metrics()
+    models = Models(torchserve, keys, lambda version, seconds: metrics.model.labels(version).observe(seconds))
+    recommender = Recommender(models, history, deadlines)
+    row = Row(read_rollout, recommender, metrics.failures.labels("rollout").inc)
+    service = _Service(
+        models=models,
+        recommender=recommender,
+        row=row,
+        log=log,
+        metrics=metrics,
+        access=access or Access(),
+        clock=clock,
+    )
 
     @asynccontextmanager
     async def lifespan(app: FastAPI) -> AsyncIterator[None]:
-        with log:
+        async with AsyncExitStack() as undo:
+            await models.start()
+            undo.push_async_callback(models.close)
+            undo.enter_context(log)
             await row.refresh()
-            following = asyncio.create_task(row.follow())
+            probing = probe_all(models, recommender, lambda: row.rollout, metrics.probed)
+            for work in (row.follow(), probing):
+                task = asyncio.create_task(work)
+                undo.callback(task.cancel)
             yield
-            following.cancel()
-            await client.aclose()
 
-    app = FastAPI(title="Recommendations", version="1", lifespan=lifespan)
+    # No pages of documentation: they load their scripts from public networks.
+    app = FastAPI(
+        title="Recommendations",
+        version="1",
+        lifespan=lifespan,
+        docs_url=None,
+        redoc_url=None,
+    )
+    guard(app, metrics.refused)
+    _add_service(app, service)
+    _add_operation(app, service)
+    return app
 
-    @app.post("/v1/recommendations")
-    async def recommendations(asked: RecommendationRequest) -> Recommendations:
+
+def _add_service(app: FastAPI, service: _Service) -> None:
+    """What shops call."""
+    metrics = service.metrics
+
+    @app.post("/v1/recommendations", responses=_PROBLEMS, response_model=Recommendations)
+    async def recommendations(
+        asked: RecommendationRequest, authorization: _Authorization = None, x_variant: _Variant = None
+    ) -> Response:
         began = time.perf_counter()
-        rollout = row.rollout
-        if rollout is None or rollout.champion is None:
-            raise HTTPException(503, "no model was released yet")
-        wish = Wish(
-            user_id=asked.user_id,
-            k=asked.k,
-            exclude_seen=asked.exclude_seen,
-            exclude=frozenset(asked.filters.exclude),
-        )
-        found = await recommender.recommend(rollout, wish)
+        service.access.check(authorization, chooses=x_variant is not None)
+        rollout = service.released()
+        if x_variant == "challenger" and rollout.challenger is None:
+            raise HTTPException(409, "no challenger serves")
+        wish = _wish(asked, x_variant)
+        _check_filters(service, rollout, wish)
+        found = await service.recommender.recommend(rollout, wish)
         for part, _ in found.failures:
             metrics.failures.labels(part).inc()
-        seconds = time.perf_counter() - began
-        request_id = secrets.token_hex(16)
-        exposure = {
-            "request_id": request_id,
-            "user_id": asked.user_id,
-            "variant": found.variant,
-            "model_version": found.version,
-            "stage": rollout.stage,
-            "weight": rollout.weight,
-            "salt": rollout.salt,
-            "time": datetime.now(UTC).isoformat(),
-            "latency_ms": 1000 * seconds,
-            "status": found.status,
-            "n_items": len(found.items),
-            "items": [item["item_id"] for item in found.items],
-            "scores": [item["score"] for item in found.items],
-            "request": json.dumps(found.request),
-            "context": json.dumps(asked.context),
-        }
-        logged = await _append("exposures", exposure)
+        latency = 1000 * (time.perf_counter() - began)
+        exposure = _exposure(rollout, asked, found, time=service.clock(), latency_ms=latency)
+        if x_variant is not None:
+            # Of no experiment: what people who test see is not judged.
+            exposure |= {"override": True, "salt": "", "stage": None}
+        logged = await service.append("exposures", exposure, service.recommender.deadlines.log)
         metrics.served.labels(found.variant, found.version, found.status).inc()
-        metrics.latency.labels(found.variant).observe(seconds)
-        return Recommendations(
-            request_id=request_id,
-            variant=found.variant,
-            model=rollout.model,
-            version=found.version,
-            status=found.status,
-            logged=logged,
-            items=[Item(**item) for item in found.items],
-        )
+        metrics.history.observe(found.history_seconds)
+        if found.history:
+            newest = datetime.fromisoformat(found.history[-1]["event_time"])
+            metrics.history_age.observe(max(0.0, (service.clock() - newest).total_seconds()))
+        metrics.request.labels(found.variant).observe(time.perf_counter() - began)
+        answer = {
+            "request_id": exposure["request_id"],
+            "variant": found.variant,
+            "model": rollout.model,
+            "version": found.version,
+            "status": found.status,
+            "logged": logged,
+            "items": [
+                {"item_id": item["item_id"], "score": item["score"], "title": item.get("title")} for item in found.items
+            ],
+        }
+        return Response(json.dumps(answer), media_type="application/json")
 
-    async def _append(table: str, event: dict[str, Any]) -> bool:
-        try:
-            await log.append(table, event)
-        except LogUnavailable:
-            metrics.unlogged.inc()
-            return False
-        return True
-
-    @app.post("/v1/events", status_code=202)
-    async def events(event: Event) -> Accepted:
-        moment = (event.time or datetime.now(UTC)).astimezone(UTC).isoformat()
-        if not await _append("outcomes", {**event.model_dump(exclude={"time"}), "time": moment}):
+    @app.post("/v1/events", status_code=202, responses=_PROBLEMS)
+    async def events(event: Event, authorization: _Authorization = None) -> Accepted:
+        service.access.check(authorization, chooses=False)
+        now = service.clock()
+        outcome = {
+            **event.model_dump(exclude={"time"}),
+            "time": _plausible(event.time or now, now).isoformat(),
+            "received": now.isoformat(),
+        }
+        if not await service.append("outcomes", outcome, EVENT_SECONDS):
             raise HTTPException(503, "the event could not be written; send it again")
-        metrics.outcomes.labels(event.event_type).inc()
+        metrics.accepted(event.event_type)
         return Accepted()
+
+
+def _add_operation(app: FastAPI, service: _Service) -> None:
+    """What those call who keep the service running."""
+    metrics, row = service.metrics, service.row
 
     @app.get("/health")
     async def health() -> dict[str, str]:
         return {"status": "alive"}
 
-    @app.get("/ready")
+    @app.get("/ready", responses={503: {"model": Problem}})
     async def ready() -> dict[str, Any]:
-        champion = row.rollout.champion if row.rollout else None
-        out = sorted(version for version, breaker in recommender.breakers.items() if breaker.open)
-        problems = [
-            *(["no model was released yet"] if champion is None else []),
-            *([f"champion {champion.version} is out of traffic"] if champion and champion.version in out else []),
-            *([log.problem] if log.problem else []),
-        ]
-        if problems:
-            raise HTTPException(503, "; ".join(problems))
-        return {"status": "ready", "out_of_traffic": out, "rollout_age_seconds": round(row.age, 1)}
+        """Ready is who can answer, be it with popular items: what else is wrong is told, and is for the alerts."""
+        service.released()
+        out = service.out_of_traffic()
+        problems = [*(f"{version} is out of traffic" for version in out), *filter(None, [service.log.problem])]
+        return {
+            "status": "degraded" if problems else "ready",
+            "problems": problems,
+            "out_of_traffic": out,
+            "rollout_age_seconds": round(row.age, 1),
+        }
 
-    @app.get("/metrics")
+    @app.get("/metrics", response_class=Response)
     async def metrics_page() -> Response:
-        for version, breaker in recommender.breakers.items():
-            metrics.out.labels(version).set(breaker.open)
+        rollout = row.rollout
+        versions = [arm.version for arm in rollout.serving] if rollout is not None else []
+        metrics.show_out(versions, service.out_of_traffic())
+        metrics.weight.set(rollout.weight if rollout is not None else 0)
         metrics.row_age.set(row.age)
         return Response(generate_latest(metrics.registry), media_type=CONTENT_TYPE_LATEST)
 
-    return app
+
+def _wish(asked: RecommendationRequest, arm: Literal["champion", "challenger"] | None) -> Wish:
+    return Wish(
+        user_id=asked.user_id,
+        k=asked.k,
+        exclude_seen=asked.exclude_seen,
+        exclude=asked.exclude,
+        filters={
+            name: wanted if isinstance(wanted, list) else wanted.model_dump(exclude_none=True)
+            for name, wanted in asked.filters.items()
+        },
+        arm=arm,
+    )
+
+
+def _check_filters(service: _Service, rollout: Rollout, wish: Wish) -> None:
+    assert rollout.champion is not None
+    try:
+        service.recommender.contents(rollout.champion).check(wish.filters)
+    except BadFilter as error:
+        fault = {"loc": ("body", "filters", error.field), "msg": str(error), "type": "filter"}
+        raise RequestValidationError([fault]) from error
+
+
+def _exposure(
+    rollout: Rollout, asked: RecommendationRequest, found: Recommended, *, time: datetime, latency_ms: float
+) -> dict[str, Any]:
+    return {
+        "request_id": secrets.token_hex(16),
+        "user_id": asked.user_id,
+        "variant": found.variant,
+        "model_version": found.version,
+        "stage": rollout.stage,
+        "weight": rollout.weight,
+        "salt": rollout.salt,
+        "time": time.isoformat(),
+        "latency_ms": latency_ms,
+        "status": found.status,
+        "n_items": len(found.items),
+        "items": [item["item_id"] for item in found.items],
+        "scores": [item["score"] for item in found.items],
+        "request": found.request,
+        "context": json.dumps(asked.context),
+        "override": False,
+    }
+
+
+def _plausible(time: datetime, now: datetime) -> datetime:
+    """A moment of UTC; one that lies where no event can be told of is refused."""
+    if not now - OLDEST <= time <= now + AHEAD:
+        why = f"is not within {OLDEST.days} days before now and {AHEAD.seconds // 3600} hour after"
+        raise RequestValidationError([{"loc": ("body", "time"), "msg": why, "type": "time"}])
+    return time.astimezone(UTC)

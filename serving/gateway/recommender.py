@@ -2,149 +2,166 @@
 
 import asyncio
 import json
-import zipfile
-from collections import defaultdict
-from collections.abc import Callable, Sequence
+import logging
+import time
+from collections.abc import Callable, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Any, Literal
-from urllib.parse import quote
 
-import httpx
-
-from serving.gateway.breaker import Breaker
+from serving.gateway.archive import Contents, Filters, read_contents
+from serving.gateway.models import Items, ModelFailed, Models
 from serving.rollout.assignment import Variant, variant
 from serving.rollout.document import ModelVersion, Rollout
 
+_logger = logging.getLogger(__name__)
 History = Callable[[str], list[dict[str, Any]]]
 """The events of a user as docs/contracts.md sends them to TorchServe, oldest first. Blocks; called in a thread."""
 Status = Literal["ok", "fallback", "error"]
 POPULAR = "popular"
 """The version that is named where the popular items answered."""
+_READERS = 16
+"""Histories that are read at the same time."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class Deadlines:
-    """Seconds that each part may take before the next one answers."""
+    """Seconds that each part may take before the next one answers; `log` before an exposure counts as not logged."""
 
     history: float = 0.2
     challenger: float = 0.3
     champion: float = 0.5
+    log: float = 0.3
 
 
 @dataclass(frozen=True, kw_only=True)
 class Wish:
-    """What a shopper asks for. `exclude` are items that must not be shown."""
+    """What a shopper asks for. `exclude` are items that must not be shown, `arm` is that of a person who tests."""
 
     user_id: str
     k: int = 10
     exclude_seen: bool | None = None
-    exclude: frozenset[str] = frozenset()
+    exclude: Sequence[str] = ()
+    filters: Filters = field(default_factory=dict)
+    arm: Variant | None = None
 
 
 @dataclass(frozen=True, kw_only=True)
 class Recommended:
-    """`variant` is the arm that was drawn, `version` who answered, `request` what the model was asked."""
+    """`variant` is the arm that was drawn, `version` who answered, `request` what the model was asked, as JSON."""
 
     variant: Variant
     version: str
     status: Status
-    items: list[dict[str, Any]]
-    request: dict[str, Any]
-    failures: list[tuple[str, str]] = field(default_factory=list)
+    items: Items
+    request: str
+    history: Sequence[Mapping[str, Any]]
+    failures: list[tuple[str, str]]
     """(version or "history", what went wrong), in their order."""
+    history_seconds: float
 
 
 class Recommender:
-    """Asks TorchServe at `address` for what a rollout document says."""
+    """Asks `models` for what a rollout document says; `prepare` it before it is asked."""
 
-    def __init__(
-        self, client: httpx.AsyncClient, address: str, history: History, deadlines: Deadlines | None = None
-    ) -> None:
-        self._client, self._address, self._history = client, address.rstrip("/"), history
-        self._deadlines = deadlines or Deadlines()
-        self.breakers: defaultdict[str, Breaker] = defaultdict(Breaker)
-        self._popular: dict[str, list[dict[str, Any]]] = {}
+    def __init__(self, models: Models, history: History, deadlines: Deadlines | None = None) -> None:
+        self._models, self._history = models, history
+        self.deadlines = deadlines or Deadlines()
+        self._contents: dict[str, Contents] = {}
+        self._readers = ThreadPoolExecutor(_READERS, "history")
 
     async def recommend(self, rollout: Rollout, wish: Wish) -> Recommended:
         """The answer of the first in line that has one; never raises for a fault of a model or of the history."""
         assert rollout.champion is not None
         failures: list[tuple[str, str]] = []
-        drawn: Variant = "champion"
-        line = [(rollout.champion, self._deadlines.champion)]
-        if rollout.challenger is not None and variant(rollout.salt, wish.user_id, rollout.weight) == "challenger":
-            drawn = "challenger"
-            line.insert(0, (rollout.challenger, self._deadlines.challenger))
-        request: dict[str, Any] = {"user_id": wish.user_id, "k": wish.k + len(wish.exclude)}
-        if wish.exclude_seen is not None:
-            request["exclude_seen"] = wish.exclude_seen
+        drawn = wish.arm or _drawn(rollout, wish.user_id)
+        line = [(rollout.champion, self.deadlines.champion)]
+        if drawn == "challenger" and rollout.challenger is not None:
+            line.insert(0, (rollout.challenger, self.deadlines.challenger))
+        began = time.perf_counter()
+        history: list[dict[str, Any]] = []
         try:
-            events = await asyncio.wait_for(asyncio.to_thread(self._history, wish.user_id), self._deadlines.history)
+            reading = asyncio.get_running_loop().run_in_executor(self._readers, self._history, wish.user_id)
+            history = await asyncio.wait_for(reading, self.deadlines.history)
         except Exception as error:  # whatever the store raises, the shopper gets an answer and the log the reason
-            failures.append(("history", _reason(error)))
+            failures.append(("history", f"{type(error).__name__}: {error}"))
             line = []
+        seconds = time.perf_counter() - began
+        request = json.dumps(_request(wish, history), separators=(",", ":"))
+        version, items = await self._first(rollout.model, line, request.encode(), failures)
+        if items is None:
+            items = self._popular(rollout.champion, history, wish)
+            status: Status = "fallback" if items else "error"
         else:
-            request["history"] = events
-        for place, (arm, deadline) in enumerate(line):
-            items = await self._ask(rollout.model, arm, request, deadline, failures)
-            if items is not None:
-                status: Status = "ok" if place == 0 else "fallback"
-                shown = _shown(items, wish)
-                return Recommended(
-                    variant=drawn, version=arm.version, status=status, items=shown, request=request, failures=failures
-                )
-        shown = _shown(self._popular_of(rollout.champion), wish)
+            status = "ok" if version == line[0][0].version else "fallback"
         return Recommended(
             variant=drawn,
-            version=POPULAR,
-            status="fallback" if shown else "error",
-            items=shown,
+            version=version,
+            status=status,
+            items=items,
             request=request,
+            history=history,
             failures=failures,
+            history_seconds=seconds,
         )
 
-    async def _ask(
-        self,
-        model: str,
-        arm: ModelVersion,
-        request: dict[str, Any],
-        deadline: float,
-        failures: list[tuple[str, str]],
-    ) -> list[dict[str, Any]] | None:
-        """The items of one version, or None where it is out of traffic or fails."""
-        breaker = self.breakers[arm.version]
-        if not breaker.allows():
-            failures.append((arm.version, "out of traffic"))
-            return None
-        url = f"{self._address}/predictions/{quote(model)}/{quote(arm.version)}"
-        try:
-            # One deadline for the whole call: httpx has one for each of its phases.
-            reply = await asyncio.wait_for(self._client.post(url, json=request), deadline)
-            reply.raise_for_status()
-            items: list[dict[str, Any]] = reply.json()["items"]
-        except (httpx.HTTPError, TimeoutError, ValueError, KeyError, TypeError) as error:
-            breaker.failed()
-            failures.append((arm.version, _reason(error)))
-            return None
-        breaker.succeeded()
-        return items
+    async def _first(
+        self, model: str, line: Sequence[tuple[ModelVersion, float]], body: bytes, failures: list[tuple[str, str]]
+    ) -> tuple[str, Items | None]:
+        """Who answers first in line, and the items; None where nobody does."""
+        for arm, deadline in line:
+            if not self._models.breakers[arm.version].allows():
+                failures.append((arm.version, "out of traffic"))
+                continue
+            try:
+                return arm.version, await self._models.ask(model, arm, body, deadline=deadline)
+            except ModelFailed as error:
+                failures.append((arm.version, str(error)))
+        return POPULAR, None
 
-    def _popular_of(self, arm: ModelVersion) -> list[dict[str, Any]]:
-        """The most popular items of the archive, most popular first; read once, when a version begins to serve."""
-        return self._popular.get(arm.archive_digest, [])
+    def contents(self, arm: ModelVersion) -> Contents:
+        """What was read of the archive of `arm`."""
+        return self._contents[arm.archive_digest]
+
+    def _popular(self, arm: ModelVersion, history: Sequence[Mapping[str, Any]], wish: Wish) -> Items:
+        contents = self.contents(arm)
+        hidden = set(wish.exclude)
+        if contents.exclude_seen if wish.exclude_seen is None else wish.exclude_seen:
+            hidden.update(event["item_id"] for event in history)
+        return contents.popular(history, k=wish.k, hidden=hidden, filters=wish.filters)
 
     def prepare(self, rollout: Rollout) -> None:
-        """Read what answers when no model does, before it is needed. Blocks; raises `OSError` where it is gone."""
-        champion = rollout.champion
-        if champion is not None and champion.archive_digest not in self._popular:
-            with zipfile.ZipFile(champion.archive) as mar:  # not through serving.torchserve, which imports torch
-                entries = json.loads(mar.read("popular.json"))
-            items = [{"item_id": entry["item_id"], "score": float(entry["events"])} for entry in entries]
-            self._popular = {champion.archive_digest: items}
+        """Read what is needed of the archives, before it is needed. Blocks.
+
+        Raises `OSError` where the champion's is gone; another version without an archive only misses its probes.
+        """
+        known = self._contents
+        read: dict[str, Contents] = {}
+        for arm in rollout.serving:
+            try:
+                read[arm.archive_digest] = known.get(arm.archive_digest) or read_contents(Path(arm.archive))
+            except (OSError, ValueError, KeyError) as error:
+                if arm == rollout.champion:
+                    raise
+                _logger.warning(
+                    "%s: the archive cannot be read, so %s is not probed: %s", arm.archive, arm.version, error
+                )
+        self._contents = read
 
 
-def _shown(items: Sequence[dict[str, Any]], wish: Wish) -> list[dict[str, Any]]:
-    return [item for item in items if item["item_id"] not in wish.exclude][: wish.k]
+def _drawn(rollout: Rollout, user_id: str) -> Variant:
+    if rollout.challenger is None:
+        return "champion"
+    return variant(rollout.salt, user_id, rollout.weight)
 
 
-def _reason(error: BaseException) -> str:
-    return f"{type(error).__name__}: {error}" if str(error) else type(error).__name__
+def _request(wish: Wish, history: list[dict[str, Any]]) -> dict[str, Any]:
+    asked: dict[str, Any] = {"user_id": wish.user_id, "k": wish.k, "history": history}
+    if wish.exclude_seen is not None:
+        asked["exclude_seen"] = wish.exclude_seen
+    if wish.exclude:
+        asked["exclude"] = list(wish.exclude)
+    if wish.filters:
+        asked["filters"] = dict(wish.filters)
+    return asked

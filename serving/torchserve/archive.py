@@ -1,11 +1,10 @@
-"""Builds a TorchServe model archive: a zip of the content, the scorer and its handler, and `MAR-INF/MANIFEST.json`.
+"""Builds a TorchServe model archive: a zip of the content, the code that scores it, and `MAR-INF/MANIFEST.json`.
 
 torch-model-archiver writes the same layout, but stamps it with the time of day; here the same content gives the
 same bytes on any machine (entries sorted, stored uncompressed, dated 1980), so that the digest identifies a model.
 """
 
 import hashlib
-import inspect
 import json
 import os
 import re
@@ -14,6 +13,7 @@ from pathlib import Path
 
 HANDLER = "handler.py"
 _MANIFEST = "MAR-INF/MANIFEST.json"
+_SERVING = Path(__file__).parent.parent
 _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.-]*")
 
 
@@ -22,14 +22,10 @@ def build(content: Path, mar: Path, *, name: str, version: str) -> str:
 
     Raises `ValueError` for a name or version that TorchServe cannot address.
     """
-    from serving.torchserve import handler, scorer  # here, because the scorer needs torch and readers do not
-
     for what, value in (("name", name), ("version", version)):
         if not _NAME.fullmatch(value):
             raise ValueError(f"model {what}: found {value!r}, expected letters, digits, '_', '-' and '.' only")
-    entries = {path.name: path.read_bytes() for path in content.iterdir()}
-    entries["scorer.py"] = inspect.getsource(scorer).encode()
-    entries[HANDLER] = inspect.getsource(handler).encode()
+    entries = {path.name: path.read_bytes() for path in content.iterdir()} | code()
     model = {"modelName": name, "modelVersion": version, "handler": HANDLER}
     manifest = {"runtime": "python", "model": model, "archiverVersion": "0.12.0"}
     entries[_MANIFEST] = json.dumps(manifest, indent=1, sort_keys=True).encode()
@@ -41,6 +37,13 @@ def build(content: Path, mar: Path, *, name: str, version: str) -> str:
             archive.writestr(info, entries[entry])
     os.replace(partial, mar)
     return digest(mar)
+
+
+def code() -> dict[str, bytes]:
+    """What an archive runs, by entry: the handler, and the package `serving.scoring` under its own name."""
+    scoring = sorted((_SERVING / "scoring").glob("*.py"))
+    modules = {f"serving/scoring/{path.name}": path.read_bytes() for path in scoring}
+    return {HANDLER: (_SERVING / "torchserve" / HANDLER).read_bytes(), "serving/__init__.py": b"", **modules}
 
 
 def digest(mar: Path) -> str:

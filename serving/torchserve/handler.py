@@ -1,11 +1,13 @@
-"""TorchServe's handler: a shim over the scorer, which lies beside it in the archive.
+"""TorchServe's handler: a shim over the scorer, which the archive brings.
 
 Derives from none of TorchServe's base handlers, which load with a plain `torch.load`.
 """
 
-import json
+import sys
 from pathlib import Path
 from typing import Any
+
+import orjson
 
 
 class RecommendationHandler:
@@ -13,18 +15,20 @@ class RecommendationHandler:
 
     def initialize(self, context: Any) -> None:
         """Load the archive's content from where TorchServe has unpacked it."""
-        from scorer import Scorer  # the archive is flat, and its folder is on the worker's path
+        root = context.system_properties["model_dir"]
+        sys.path.insert(0, root)  # the archive's own code, whatever else the image holds under that name
+        from serving.scoring.scorer import Scorer
 
-        self._scorer = Scorer.load(Path(context.system_properties["model_dir"]))
+        self._scorer = Scorer.load(Path(root))
 
-    def handle(self, data: list[dict[str, Any]], context: Any) -> list[str]:
+    def handle(self, data: list[dict[str, Any]], context: Any) -> list[bytes]:
         """Answer a batch; a bad request is answered with status 400 and fails none of its batch-mates."""
         answers = self._scorer.score([_request(row) for row in data])
         for index, answer in enumerate(answers):
             context.set_response_content_type(index, "application/json")
             if "error" in answer:
                 context.set_response_status(400, "Bad Request", idx=index)
-        return [json.dumps(answer) for answer in answers]
+        return [orjson.dumps(answer) for answer in answers]
 
 
 def _request(row: dict[str, Any]) -> Any:
@@ -33,6 +37,6 @@ def _request(row: dict[str, Any]) -> Any:
     if not isinstance(body, (str, bytes, bytearray)):
         return body
     try:
-        return json.loads(body)
-    except (ValueError, RecursionError):
+        return orjson.loads(body)
+    except ValueError:
         return body.decode(errors="replace") if isinstance(body, (bytes, bytearray)) else body

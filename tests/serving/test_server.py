@@ -6,6 +6,7 @@ import signal
 import subprocess
 import sys
 import time
+import urllib.request
 import zipfile
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
@@ -16,9 +17,10 @@ import pytest
 from conftest import write_content
 from test_scorer import BAD, GOOD
 
+from serving.scoring.scorer import Scorer
 from serving.torchserve import archive
-from serving.torchserve.scorer import Scorer
-from serving.torchserve.server import ServerFault, TorchServe
+from serving.torchserve.client import ServerFault
+from serving.torchserve.server import TorchServe
 
 ROOT = Path(__file__).parents[2]
 
@@ -30,7 +32,16 @@ def test_the_server_answers_as_the_scorer_does(server: TorchServe, content: Path
 
 
 def test_bad_requests_get_400_and_leave_the_worker_and_their_batch_mates_alone(server: TorchServe) -> None:
-    bodies = [GOOD, *(request for request, _, _ in BAD), b"", b"{no json", b"\xff\xfe", b"[" * 100_000, GOOD]
+    bodies = [
+        GOOD,
+        *(request for request, _, _ in BAD),
+        b"",
+        b"{no json",
+        b"\xff\xfe",
+        b"[" * 100_000,
+        b'{"user_id": "\\ud800", "history": 1}',
+        GOOD,
+    ]
     with ThreadPoolExecutor(len(bodies)) as pool:
         replies = list(pool.map(lambda body: server.predict("shop", "1.0", body), bodies))
     assert [reply.status for reply in replies] == [200, *[400] * (len(bodies) - 2), 200]
@@ -63,8 +74,19 @@ def test_an_archive_that_is_not_the_approved_one_is_refused(server: TorchServe, 
 
 def test_archives_from_elsewhere_are_refused(server: TorchServe, mar: Path) -> None:
     for url in (f"file://{mar}", "http://127.0.0.1:9/shop.mar"):
-        reply = server._call("management", "POST", f"/models?url={url}")
+        reply = server.call("management", "POST", f"/models?url={url}")
         assert reply.status >= 400, reply
+
+
+def test_metrics_are_prometheus_on_a_port_of_their_own_and_workers_have_one_thread(server: TorchServe) -> None:
+    assert server.predict("shop", "1.0", GOOD).status == 200
+    opener = urllib.request.build_opener(urllib.request.ProxyHandler({}))
+    with opener.open(f"http://127.0.0.1:{server._ports['metrics']}/metrics") as reply:
+        text = reply.read().decode()
+    assert 'ts_inference_requests_total{model_name="shop",model_version="1.0"' in text
+    assert server._process is not None
+    environments = [each.environ() for each in members(server._process.pid)]
+    assert len(environments) >= 3 and all(each["OMP_NUM_THREADS"] == "1" for each in environments)
 
 
 def test_same_content_gives_the_same_archive(content: Path, mar: Path, tmp_path: Path) -> None:
@@ -73,7 +95,8 @@ def test_same_content_gives_the_same_archive(content: Path, mar: Path, tmp_path:
     assert again == archive.digest(mar)
     assert archive.identity(tmp_path / "again.mar") == ("shop", "1.0")
     names = set(zipfile.ZipFile(mar).namelist())
-    assert names == {p.name for p in content.iterdir()} | {"handler.py", "scorer.py", "MAR-INF/MANIFEST.json"}
+    assert names == {p.name for p in content.iterdir()} | {*archive.code(), "MAR-INF/MANIFEST.json"}
+    assert {"handler.py", "serving/scoring/scorer.py"} <= names
     with pytest.raises(ValueError, match=r"model version: found 'a/b'"):
         archive.build(content, tmp_path / "x.mar", name="shop", version="a/b")
 
@@ -82,10 +105,10 @@ def test_a_server_that_cannot_start_is_told_with_its_log_and_nothing_of_it_stays
     server: TorchServe, tmp_path: Path
 ) -> None:
     taken = server._ports["inference"]
-    second = TorchServe(tmp_path / "logs", port=taken)
+    second = TorchServe(tmp_path / "logs", ports={"inference": taken})
     with pytest.raises(ServerFault, match=r"(?s)TorchServe ended with status .*in use"), second:
         pass
-    assert not second._folder.exists() and server.predict("shop", "1.0", GOOD).status == 200
+    assert not second.folder.exists() and server.predict("shop", "1.0", GOOD).status == 200
 
 
 SERVING = """
@@ -97,7 +120,7 @@ signal.signal(signal.SIGINT, signal.default_int_handler)
 with TorchServe(Path(sys.argv[1])) as server:
     if sys.argv[2:]:
         server.register(Path(sys.argv[2]))
-    print(server._process.pid, server._folder, flush=True)
+    print(server._process.pid, server.folder, flush=True)
     time.sleep(60)
 """
 

@@ -1,0 +1,91 @@
+"""What the archive tells of each item beside its vector: items.json, and popular.json for unknown shoppers."""
+
+import json
+from collections import defaultdict
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import pyarrow.parquet as pq
+
+from heterrec.sequences import Sequences
+
+FILTERABLE = ("categorical", "multi_categorical", "numeric")
+"""Kinds of features that a request may filter by."""
+MAX_SEGMENTS = 100
+"""Segments with popular items of their own: those with the most training events."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Shelf:
+    """The V items as a shopper and a filter see them, features at their value as of the catalogue."""
+
+    item_ids: list[str]
+    titles: list[str | None] | None
+    events: list[int]
+    """Training events of each."""
+    segment: str | None
+    """The feature that divides the catalogue."""
+    filterable: dict[str, str]
+    """Kind of each feature that a request may filter by, tokens or not."""
+    features: dict[str, list[Any]]
+    """The V values of each of them; null is missing."""
+
+    def items(self) -> dict[str, Any]:
+        """Content of items.json."""
+        segments = self.features[self.segment] if self.segment else [None] * len(self.item_ids)
+        titles = {"title": self.titles} if self.titles is not None else {}
+        return {"item_id": self.item_ids, **titles, "segment": segments, "events": self.events,
+                "features": self.features}  # fmt: skip
+
+    def by_events(self) -> list[int]:
+        """Rows, those with the most training events first; equal ones by their id."""
+        return sorted(range(len(self.item_ids)), key=lambda row: (-self.events[row], self.item_ids[row]))
+
+    def popular(self, count: int) -> dict[str, Any]:
+        """Content of popular.json: the `count` items with the most training events, overall and by segment."""
+        best = self.by_events()
+        by_segment: defaultdict[str, list[int]] = defaultdict(list)
+        total: defaultdict[str, int] = defaultdict(int)
+        if self.segment:
+            for row in best:
+                if value := self.features[self.segment][row]:
+                    by_segment[value].append(row)
+                    total[value] += self.events[row]
+        largest = sorted(by_segment, key=lambda value: (-total[value], value))[:MAX_SEGMENTS]
+        return {
+            "segment": self.segment,
+            "overall": [self._entry(row) for row in best[:count]],
+            "by_segment": {value: [self._entry(row) for row in by_segment[value][:count]] for value in largest},
+        }
+
+    def _entry(self, row: int) -> dict[str, Any]:
+        return {
+            "item_id": self.item_ids[row],
+            "events": self.events[row],
+            "title": self.titles[row] if self.titles is not None else None,
+            "features": {name: values[row] for name, values in self.features.items()},
+        }
+
+
+def read_shelf(root: Path, sequences: Sequences, *, segment: str | None) -> Shelf:
+    """Read a `sequences` artifact's catalogue, also the features that the model does not see."""
+    described = json.loads((root / "features.json").read_text())
+    kinds = {feature["name"]: feature["kind"] for feature in described["features"] + described.get("others", [])}
+    filterable = {name: kind for name, kind in kinds.items() if kind in FILTERABLE}
+    title = described.get("title")
+    columns = list(dict.fromkeys([*filterable, *([title] if title else [])]))
+    table = pq.read_table(root / "catalogue.parquet", columns=columns)
+    return Shelf(
+        item_ids=sequences.catalogue.item_ids,
+        titles=table[title].to_pylist() if title else None,
+        events=sequences.training_counts.tolist(),
+        segment=segment,
+        filterable=filterable,
+        features={name: [plain(value) for value in table[name].to_pylist()] for name in filterable},
+    )
+
+
+def plain(value: Any) -> Any:
+    """JSON knows neither NaN nor infinities; for the encoder, and for filters, they are missing values."""
+    return None if isinstance(value, float) and not abs(value) < float("inf") else value

@@ -1,0 +1,51 @@
+#!/usr/bin/env bash
+# Builds the images `train` and `serve` with docker or buildah and writes their digests to build/images.json.
+# Usage: images.sh [train|serve ...]
+#   TORCH=cuda       the train image for GPU nodes (default: cpu)
+#   REGISTRY=...     prefix of the names (default: localhost)
+#   PLATFORM=...     linux/amd64, linux/arm64 (default: this machine's)
+#   ENGINE=...       docker or buildah (default: which of them works)
+#   ENGINE_FLAGS=... more flags for its build command, such as --build-arg=PIP_INDEX_URL=...
+set -euo pipefail
+cd "$(dirname "$0")/.."
+targets=("$@"); ((${#targets[@]})) || targets=(train serve)
+registry=${REGISTRY:-localhost} torch=${TORCH:-cpu}
+commit=$(git describe --always --dirty --abbrev=12)
+base=${BASE:-docker.io/library/python:3.11-slim-bookworm}
+
+engine() {
+  if docker info >/dev/null 2>&1; then echo docker; return; fi
+  if command -v buildah >/dev/null; then echo buildah; return; fi
+  echo "images: neither a running docker nor buildah was found; install one of them (Debian: apt-get install buildah)" >&2
+  return 2
+}
+engine=${ENGINE:-$(engine)}
+
+build() { # TARGET NAME
+  local flags=(--target "$1" --tag "$2" --file k8s/images/Dockerfile --build-arg "COMMIT=$commit" --build-arg "TORCH=$torch" --build-arg "BASE=$base")
+  [ -z "${PLATFORM:-}" ] || flags+=(--platform "$PLATFORM")
+  # shellcheck disable=SC2206  # several flags in one variable are meant to be split
+  flags+=(${ENGINE_FLAGS:-})
+  case $engine in
+    docker) docker build "${flags[@]}" . ;;
+    buildah) buildah bud --format docker --layers "${flags[@]}" . ;;
+  esac
+}
+
+digest() { # NAME: what a manifest pins, once the image is pushed under this name
+  case $engine in
+    docker) docker image inspect --format '{{.Id}}' "$1" ;;
+    buildah) buildah inspect --type image --format '{{.FromImageDigest}}' "$1" ;;
+  esac
+}
+
+mkdir -p build
+rows=()
+for target in "${targets[@]}"; do
+  suffix=; [ "$target" = train ] && [ "$torch" != cpu ] && suffix=-$torch
+  name=$registry/heterrec-$target:$commit$suffix
+  build "$target" "$name"
+  rows+=("  \"$target\": {\"name\": \"$name\", \"digest\": \"$(digest "$name")\"}")
+done
+(IFS=,; printf '{\n%s\n}\n' "${rows[*]}") >build/images.json
+cat build/images.json

@@ -1,0 +1,174 @@
+"""The consumer of the event log: what shoppers did changes their histories at once, and what is trained on later.
+
+A round moves what lies in Redis into segments, notes what follows from what is new, and does what was noted. A kill at
+any moment loses nothing and doubles nothing; a part that fails is tried again, and keeps no other part from its work.
+"""
+
+import contextlib
+import fcntl
+import logging
+import time
+from collections.abc import Callable, Collection
+from datetime import UTC, datetime
+from pathlib import Path
+
+from redis.exceptions import RedisError
+
+from feature_repo.faults import Unavailable
+from serving.consumer.delivery import Delivery
+from serving.consumer.metrics import Metrics
+from serving.consumer.online import Online
+from serving.consumer.reader import Reader
+from serving.consumer.state import State
+from serving.eventlog.segments import SegmentSink, lines, segments
+from serving.eventlog.stream import Stream, StreamId, split_id
+from serving.eventlog.writer import LogUnavailable
+
+_logger = logging.getLogger(__name__)
+POLL_SECONDS = 0.05
+PAUSE_SECONDS = 0.5
+"""After a failure."""
+_FAULTS = (Unavailable, LogUnavailable, RedisError, OSError)
+_BYTES_OF_AN_EVENT = 1_000
+
+
+class Busy(RuntimeError):
+    """Another consumer works on this log."""
+
+
+class Consumer:
+    """`with Consumer(...) as consumer: consumer.run(stopped)`; one at a time works on a log.
+
+    Args:
+        log: Root of the log; the consumer's own state lies in it too.
+        served: Folder for the feature values that models were asked with (docs/contracts.md, "exposures").
+        kinds: Types of outcomes that are interactions.
+        stream: Makes the Redis stream that is moved into the segments, told the latest entry that is in them; None
+            where gateways write the segments themselves.
+        flush_seconds: So often day partitions are written.
+
+    Raises `Busy` on entering where another consumer holds the log.
+    """
+
+    def __init__(
+        self,
+        log: Path,
+        served: Path,
+        online: Online,
+        *,
+        kinds: Collection[str],
+        stream: Callable[[StreamId], Stream] | None = None,
+        metrics: Metrics | None = None,
+        flush_seconds: float = 30.0,
+        clock: Callable[[], datetime] = lambda: datetime.now(UTC),
+    ) -> None:
+        self._log, self._served, self._online, self._kinds = log, served, online, frozenset(kinds)
+        self._make_stream = stream
+        self._stream: Stream | None = None
+        self._sink = SegmentSink(log)
+        self._flush_seconds, self._clock = flush_seconds, clock
+        self._flushed = self._asked = time.monotonic()
+        self._lag = 0
+        self.metrics = metrics or Metrics()
+        self.problems: dict[str, str] = {}
+        """Parts that failed in the latest round, and why."""
+
+    def __enter__(self) -> "Consumer":
+        self._sink.open()
+        self._lock = (self._log / "consumer.lock").open("w")
+        try:
+            fcntl.flock(self._lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            self._lock.close()
+            raise Busy(f"{self._log}: another consumer works on this log") from None
+        self._state = state = State(self._log / "consumer.db")
+        present = {path.name for path in segments(self._log)}
+        with state.transaction():
+            state.drop_segments([name for name in state.segments() if name not in present])
+        self._reader = Reader(
+            self._log, state, self._online.values, kinds=self._kinds, metrics=self.metrics, clock=self._clock
+        )
+        self._delivery = Delivery(self._log, self._served, state, self._online, metrics=self.metrics, clock=self._clock)
+        if self._make_stream is not None:
+            self._stream = self._make_stream(max(state.stream_id(), _latest_in(self._log)))
+        return self
+
+    def __exit__(self, *exception: object) -> None:
+        if self._stream is not None:
+            self._stream.close()
+        self._sink.close()
+        self._state.close()
+        self._lock.close()
+
+    def run(self, stopped: Callable[[], bool]) -> None:
+        """Work until `stopped`, and then once more to write down what was begun."""
+        while not stopped():
+            busy = self.round()
+            if self.problems:
+                time.sleep(PAUSE_SECONDS)
+            elif not busy:
+                time.sleep(POLL_SECONDS)
+        self._sink.close()
+        self.round(flush=True)
+
+    def round(self, *, flush: bool = False) -> bool:
+        """Do once what there is to do; whether there was anything new. `flush` writes partitions at once."""
+        done = self._try("log", self._move) + self._try("histories", self._follow)
+        if flush or time.monotonic() - self._flushed > self._flush_seconds:
+            self._try("partitions", self._flush)
+        self._tell()
+        return done > 0
+
+    def _try(self, part: str, work: Callable[[], int]) -> int:
+        try:
+            done = work()
+        except _FAULTS as error:
+            if self.problems.get(part) != str(error):
+                _logger.warning("%s: %s; tried again until it goes", part, error)
+            self.problems[part] = str(error)
+            self.metrics.failures.labels(part).inc()
+            return 0
+        self.problems.pop(part, None)
+        return done
+
+    def _move(self) -> int:
+        if self._stream is None:
+            return 0
+        moved = self._stream.move(self._sink.write, block_ms=int(1000 * POLL_SECONDS))
+        self._sink.idle()
+        return moved
+
+    def _follow(self) -> int:
+        self._online.refresh()
+        read = self._reader.read()
+        self._delivery.histories()
+        return read
+
+    def _flush(self) -> int:
+        self._delivery.partitions()
+        self._delivery.retire()
+        self._flushed = time.monotonic()
+        return 0
+
+    def _tell(self) -> None:
+        waiting, oldest = self._reader.unread()
+        behind = waiting // _BYTES_OF_AN_EVENT
+        self.metrics.lag_events.set(behind + self._lag_of_stream())
+        age = 0.0 if oldest is None else max(0.0, (self._clock() - oldest).total_seconds())
+        self.metrics.lag_seconds.set(age)
+        if not self.problems and oldest is None:
+            self.metrics.success.set(time.time())
+
+    def _lag_of_stream(self) -> int:
+        """Asked once a second; while Redis is away the last answer stands, and the next round says that it is."""
+        if self._stream is not None and time.monotonic() - self._asked > 1:
+            self._asked = time.monotonic()
+            with contextlib.suppress(RedisError):
+                self._lag = self._stream.lag()
+        return self._lag
+
+
+def _latest_in(log: Path) -> StreamId:
+    """The latest entry of a stream that is in the segments, read or not."""
+    found = [ident for path in segments(log) for line in lines(path) if (ident := split_id(line.content)[0])]
+    return max(found, default=(0, 0))

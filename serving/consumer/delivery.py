@@ -1,0 +1,136 @@
+"""Does what the reader noted: interactions go to online histories, everything to day partitions.
+
+Each piece may be done twice with the same effect and is struck off once it is done.
+"""
+
+import json
+from collections.abc import Callable, Iterable
+from datetime import datetime
+from pathlib import Path
+from typing import Any
+
+import pyarrow as pa
+
+from feature_repo.forgotten import microseconds
+from feature_repo.history import Record
+from serving.consumer.histories import Event
+from serving.consumer.metrics import Metrics
+from serving.consumer.online import Online
+from serving.consumer.reader import set_aside
+from serving.consumer.served import schema as served_schema
+from serving.consumer.served import served
+from serving.consumer.state import State
+from serving.eventlog.events import TABLES, NoEvent, of_line
+from serving.eventlog.partitions import write_days
+from serving.eventlog.segments import abandoned, lines, segments
+from serving.eventlog.stream import split_id
+
+AT_ONCE = 2_000
+_TIME, _TEXT = pa.timestamp("us", tz="UTC"), pa.string()
+NOTED = {
+    "interactions": pa.schema(
+        {
+            "schema": pa.int32(), "event_id": _TEXT, "user_id": _TEXT, "item_id": _TEXT, "time": _TIME,
+            "received": _TIME, "event_type": _TEXT, "request_id": _TEXT, "model_version": _TEXT,
+            "position": pa.int64(), "features": _TEXT,
+        }
+    ),
+    "set_aside": pa.schema({"time": _TIME, "position": pa.int64(), "reason": _TEXT, "line": _TEXT}),
+}  # fmt: skip
+"""Tables whose rows are noted by the reader, beside those of the log itself."""
+
+
+class Delivery:
+    """Of what `state` notes: to the store `online`, to partitions below `log`, and the values served below `values`."""
+
+    def __init__(
+        self,
+        log: Path,
+        values: Path,
+        state: State,
+        online: Online,
+        *,
+        metrics: Metrics,
+        clock: Callable[[], datetime],
+    ) -> None:
+        self._log, self._values, self._state, self._online = log, values, state, online
+        self._metrics, self._clock = metrics, clock
+
+    def histories(self) -> int:
+        """Write every noted interaction to its user's history online. Raises `Unavailable`; the rest stays noted."""
+        done = 0
+        while noted := self._state.histories(AT_ONCE):
+            written = self._online.writer.append(Event(user, _record(row)) for _, user, row in noted)
+            with self._state.transaction():
+                self._state.histories_written(number for number, _, _ in noted)
+                for event, reason in written.refused:
+                    line = json.dumps({"user_id": event.user_id, **event.record._asdict()}, default=str)
+                    set_aside(self._state, event.record.position, reason, line, self._clock())
+            now = self._clock()
+            for _, _, row in noted:
+                self._metrics.delay.observe((now - datetime.fromisoformat(row["received"])).total_seconds())
+            for result, number in {
+                "added": written.added,
+                "known": written.known,
+                "forgotten": written.forgotten,
+                "refused": len(written.refused),
+            }.items():
+                self._metrics.interactions.labels(result).inc(number)
+            done += len(noted)
+        return done
+
+    def partitions(self) -> None:
+        """Write noted rows to their partitions. Raises `OSError`; what is left stays noted."""
+        self._state.open_batch()
+        for number, tables in self._state.batches():
+            for table, rows in tables.items():
+                name = f"{number:08d}-{self._state.name}"
+                self._write(self._log / table, name, table, NOTED[table], map(_timed, rows))
+            self._state.close_batch(number)
+
+    def retire(self) -> None:
+        """Turn segments that were read to their end, and that nobody writes any more, into partitions."""
+        for path in segments(self._log):
+            with abandoned(path) as free:
+                if not free or next(lines(path, self._state.offset(path.name), most=1), None) is not None:
+                    continue
+                self._retire(path)
+                path.unlink()
+            with self._state.transaction():
+                self._state.drop_segments([path.name])
+
+    def _retire(self, path: Path) -> None:
+        found: dict[str, list[dict[str, Any]]] = {}
+        for line in lines(path):
+            try:
+                table, row = of_line(split_id(line.content)[1])
+            except NoEvent:
+                continue  # the reader has set it aside
+            found.setdefault(table, []).append(row)
+        for table, rows in found.items():
+            self._write(self._log / table, path.stem, table, TABLES[table], ((row["time"], row) for row in rows))
+        kinds = self._online.kinds
+        used = served(found.get("exposures", ()), kinds)
+        self._write(self._values, path.stem, "served", served_schema(kinds), used)
+
+    def _write(
+        self,
+        folder: Path,
+        name: str,
+        table: str,
+        schema: pa.Schema,
+        rows: Iterable[tuple[datetime, dict[str, Any]]],
+    ) -> None:
+        self._metrics.rows.labels(table).inc(write_days(folder, name, schema, rows))
+
+
+def _record(row: dict[str, Any]) -> Record:
+    time = microseconds(datetime.fromisoformat(row["time"]))
+    return Record(row["event_id"], row["item_id"], time, row["features"], row["position"])
+
+
+def _timed(row: dict[str, Any]) -> tuple[datetime, dict[str, Any]]:
+    """A noted row, whose JSON knows no times and no objects within a column."""
+    times: dict[str, Any] = {name: datetime.fromisoformat(row[name]) for name in ("time", "received") if name in row}
+    features = {"features": json.dumps(row["features"])} if "features" in row else {}
+    return times["time"], {**row, **times, **features}

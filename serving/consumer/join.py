@@ -1,0 +1,69 @@
+"""Outcomes meet their exposures: who did what with which item, or the reason why nothing follows from an outcome."""
+
+from datetime import UTC, datetime, timedelta
+from hashlib import md5
+from typing import Any, NamedTuple
+
+from feature_repo.forgotten import microseconds
+from serving.consumer.state import Exposure
+
+ATTRIBUTION = timedelta(days=7)
+"""So long after its exposure an outcome is understood; older exposures are forgotten here."""
+EARLY = timedelta(minutes=5)
+"""So much earlier than its exposure an outcome may be by the clock of the shop that reports it."""
+
+
+class Interaction(NamedTuple):
+    """What one user did with one item that was shown."""
+
+    event_id: str
+    user_id: str
+    item_id: str
+    time: datetime
+    received: datetime
+    event_type: str
+    request_id: str
+    model_version: str | None
+    position: int
+    override: bool
+
+
+class Nothing(NamedTuple):
+    """No interaction follows from the outcome, and why."""
+
+    reason: str
+
+
+def interaction(outcome: dict[str, Any], exposure: Exposure, position: int) -> Interaction | Nothing:
+    """The interaction behind an outcome (a row of the log) of `exposure`.
+
+    An outcome that names no item means the only one that was shown. One that names an item that was not shown is
+    none: the log would otherwise take anything for an item that somebody sends.
+    """
+    item = outcome.get("item_id")
+    if item is None and len(exposure.items) == 1:
+        item = exposure.items[0]
+    if item is None:
+        return Nothing(f"item_id is missing, and {len(exposure.items)} items were shown")
+    if item not in exposure.items:
+        return Nothing(f"item_id: {item!r} was not shown to this request")
+    time = outcome["time"].astimezone(UTC)
+    if time < exposure.time - EARLY or time > exposure.time + ATTRIBUTION:
+        return Nothing(f"time: {time.isoformat()} is not within {ATTRIBUTION.days} days after the request")
+    return Interaction(
+        event_id=event_id(exposure.user_id, item, time),
+        user_id=exposure.user_id,
+        item_id=item,
+        time=time,
+        received=(outcome.get("received") or time).astimezone(UTC),
+        event_type=outcome["event_type"],
+        request_id=outcome["request_id"],
+        model_version=exposure.model_version,
+        position=position,
+        override=exposure.override,
+    )
+
+
+def event_id(user_id: str, item_id: str, time: datetime) -> str:
+    """The id that ingest gives the same event, so that its telling and the log's are one."""
+    return md5("\x1f".join((user_id, item_id, str(microseconds(time)))).encode(), usedforsecurity=False).hexdigest()

@@ -1,0 +1,181 @@
+"""Reads what is new in the log's segments, and notes what follows from it together with how far was read."""
+
+from collections.abc import Callable, Collection, Iterable
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
+from typing import Any
+
+from serving.consumer.join import ATTRIBUTION, Interaction, Nothing, interaction
+from serving.consumer.metrics import Metrics
+from serving.consumer.state import Exposure, State, Waiting
+from serving.eventlog.events import SCHEMA, NoEvent, of_line
+from serving.eventlog.segments import Line, lines, segments
+from serving.eventlog.stream import StreamId, split_id
+
+WAIT = timedelta(seconds=60)
+"""So long an outcome waits for its exposure, which another gateway may have written into another segment."""
+BYTES_AT_ONCE = 4_000_000
+_FORGET_EVERY = timedelta(minutes=10)
+
+Values = Callable[[Iterable[str]], dict[str, dict[str, Any]]]
+
+
+class Reader:
+    """Of the log below `root`. Outcomes of the types `kinds` are interactions; `values` are those of an item now."""
+
+    def __init__(
+        self,
+        root: Path,
+        state: State,
+        values: Values,
+        *,
+        kinds: Collection[str],
+        metrics: Metrics,
+        clock: Callable[[], datetime],
+    ) -> None:
+        self._root, self._state, self._values = root, state, values
+        self._kinds, self._metrics, self._clock = kinds, metrics, clock
+        self._forgot = datetime.min.replace(tzinfo=UTC)
+
+    def read(self) -> int:
+        """Note what follows from the lines that are new, up to about `BYTES_AT_ONCE`; how many they were.
+
+        Raises `Unavailable` where the online store cannot be asked; then nothing was noted.
+        """
+        found, ends, latest = self._new_lines()
+        waiting = self._state.waiting()
+        self._metrics.waiting.set(len(waiting))
+        if not found and not waiting:
+            return 0
+        noting = _Noting(self._state, self._kinds, self._clock())
+        for line in found:
+            noting.take(line)
+        noting.join(waiting)
+        values = self._values({each.item_id for each in noting.interactions})
+        with self._state.transaction():
+            noting.write(values)
+            for name, end in ends.items():
+                self._state.advance(name, end)
+            if latest is not None:
+                self._state.set_stream_id(latest)
+            self._forget()
+        for table, number in noting.counts.items():
+            self._metrics.events.labels(table).inc(number)
+        self._metrics.interactions.labels("unmatched").inc(noting.unmatched)
+        return len(found)
+
+    def unread(self) -> tuple[int, datetime | None]:
+        """Bytes that were not read yet, and when the first of their events happened."""
+        size, oldest = 0, None
+        for path in segments(self._root):
+            start = self._state.offset(path.name)
+            size += path.stat().st_size - start
+            if (line := next(lines(path, start, most=1), None)) is not None:
+                try:
+                    row = of_line(split_id(line.content)[1]).row
+                except NoEvent:
+                    continue
+                moment = row.get("received") or row["time"]
+                oldest = moment if oldest is None else min(oldest, moment)
+        return size, oldest
+
+    def _new_lines(self) -> tuple[list[Line], dict[str, int], StreamId | None]:
+        """The lines without their stream ids, where each segment was read to, and the latest stream id."""
+        found: list[Line] = []
+        ends: dict[str, int] = {}
+        latest, left = None, BYTES_AT_ONCE
+        for path in segments(self._root):
+            start = self._state.offset(path.name)
+            if left <= 0 or path.stat().st_size <= start:
+                continue
+            for line in lines(path, start, most=left):
+                ident, content = split_id(line.content)
+                latest = latest if ident is None else max(ident, latest or ident)
+                found.append(line._replace(content=content))
+                ends[path.name] = line.end
+                left -= len(content)
+        return found, ends, latest
+
+    def _forget(self) -> None:
+        now = self._clock()
+        if now - self._forgot > _FORGET_EVERY:
+            self._state.forget_exposures(now - ATTRIBUTION)
+            self._forgot = now
+
+
+class _Noting:
+    """What follows from some lines: gathered first, so that the online store is asked once, then written."""
+
+    def __init__(self, state: State, kinds: Collection[str], now: datetime) -> None:
+        self._state, self._kinds, self._now = state, kinds, now
+        self._exposures: dict[str, Exposure] = {}
+        self._outcomes: list[tuple[Waiting, dict[str, Any]]] = []
+        self._set_aside: list[tuple[int, str, bytes]] = []
+        self._keep: list[Waiting] = []
+        self._done: list[Waiting] = []
+        self.interactions: list[Interaction] = []
+        self.counts: dict[str, int] = {}
+        self.unmatched = 0
+
+    def take(self, line: Line) -> None:
+        try:
+            table, row = of_line(line.content)
+        except NoEvent as error:
+            self._set_aside.append((line.position, f"no event: {error}", line.content))
+            return
+        self.counts[table] = self.counts.get(table, 0) + 1
+        if table == "exposures":
+            self._exposures[row["request_id"]] = Exposure(
+                user_id=row["user_id"],
+                items=tuple(row["items"]),
+                time=row["time"],
+                model_version=row["model_version"],
+                override=bool(row.get("override")),
+            )
+        elif row["event_type"] in self._kinds:
+            self._outcomes.append((Waiting(0, line.position, self._now, line.content), row))
+
+    def join(self, waiting: Iterable[Waiting]) -> None:
+        """Find the interactions among the outcomes taken, and among those that wait."""
+        for entry, row in [*((each, of_line(each.line).row) for each in waiting), *self._outcomes]:
+            exposure = self._exposures.get(row["request_id"]) or self._state.exposure(row["request_id"])
+            if exposure is None:
+                if self._now - entry.since <= WAIT:
+                    self._keep += [entry] if not entry.number else []
+                    continue
+                self.unmatched += 1
+                what: Interaction | Nothing = Nothing("request_id: no exposure was logged with it")
+            else:
+                what = interaction(row, exposure, entry.position)
+            if entry.number:
+                self._done.append(entry)
+            if isinstance(what, Nothing):
+                self._set_aside.append((entry.position, what.reason, entry.line))
+            else:
+                self.interactions.append(what)
+
+    def write(self, values: dict[str, dict[str, Any]]) -> None:
+        """Into the state, in the transaction of the caller."""
+        self._state.add_exposures(self._exposures.items())
+        for entry in self._keep:
+            self._state.keep_waiting(entry)
+        for entry in self._done:
+            self._state.no_longer_waiting(entry)
+        for each in self.interactions:
+            row = {
+                **each._asdict(),
+                "schema": SCHEMA,
+                "time": each.time.isoformat(),
+                "received": each.received.isoformat(),
+                "features": values[each.item_id],
+            }
+            self._state.note_history(each.user_id, row)
+            if not each.override:  # what people who test do is no shopper's behaviour to learn from
+                self._state.note_row("interactions", row)
+        for position, reason, line in self._set_aside:
+            set_aside(self._state, position, reason, line.decode(errors="replace"), self._now)
+
+
+def set_aside(state: State, position: int, reason: str, line: str, now: datetime) -> None:
+    """Note something that nothing will follow from, for a person to look at."""
+    state.note_row("set_aside", {"time": now.isoformat(), "position": position, "reason": reason, "line": line})

@@ -1,0 +1,68 @@
+"""What an event is: a line of JSON with its table and the version of its schema, and its row in Parquet."""
+
+import json
+from collections.abc import Mapping
+from datetime import datetime
+from typing import Any, NamedTuple
+
+import pyarrow as pa
+
+SCHEMA = 2
+"""Version 1 had neither `override` nor `received`, which are null in its rows."""
+_TIME = pa.timestamp("us", tz="UTC")
+_TEXT, _REAL, _COUNT, _WHOLE, _BOOL = pa.string(), pa.float64(), pa.int32(), pa.int64(), pa.bool_()
+TABLES = {
+    "exposures": pa.schema(
+        {
+            "schema": _COUNT, "request_id": _TEXT, "user_id": _TEXT, "variant": _TEXT, "model_version": _TEXT,
+            "stage": _COUNT, "weight": _REAL, "salt": _TEXT, "time": _TIME, "latency_ms": _REAL, "status": _TEXT,
+            "n_items": _COUNT, "items": pa.list_(_TEXT), "scores": pa.list_(_REAL), "request": _TEXT, "context": _TEXT,
+            "override": _BOOL,
+        }
+    ),
+    "outcomes": pa.schema(
+        {
+            "schema": _COUNT, "request_id": _TEXT, "event_type": _TEXT, "item_id": _TEXT, "time": _TIME,
+            "received": _TIME,
+        }
+    ),
+}  # fmt: skip
+_TIMES = ("time", "received")
+
+
+class Event(NamedTuple):
+    """One line that was read: `row` has the columns of `TABLES[table]`, times as `datetime`."""
+
+    table: str
+    row: dict[str, Any]
+
+
+class NoEvent(ValueError):
+    """A line that is no event; the message says why."""
+
+
+def to_line(table: str, event: Mapping[str, Any]) -> bytes:
+    """The line of an event, its line break included. Times are ISO 8601 strings with their zone."""
+    line = json.dumps({"table": table, "schema": SCHEMA, **event}, separators=(",", ":"))
+    return line.encode() + b"\n"
+
+
+def of_line(line: bytes) -> Event:
+    """The event of a line. Raises `NoEvent` for a damaged one, and for one of a later schema than this code knows."""
+    try:
+        row = json.loads(line)
+        table, schema = row.pop("table"), row["schema"]
+        if schema > SCHEMA:
+            raise NoEvent(f"schema {schema}, expected at most {SCHEMA}: update what reads the log")
+        if table not in TABLES:
+            raise NoEvent(f"table {table!r}, expected {' or '.join(TABLES)}")
+        for name in _TIMES:
+            if row.get(name) is not None:
+                row[name] = datetime.fromisoformat(row[name])
+        if not isinstance(row["time"], datetime) or not isinstance(row["request_id"], str):
+            raise NoEvent("time or request_id is missing")
+    except (KeyError, TypeError, AttributeError, ValueError) as error:
+        if isinstance(error, NoEvent):
+            raise
+        raise NoEvent(f"{type(error).__name__}: {error}") from error
+    return Event(table, row)

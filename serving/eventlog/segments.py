@@ -1,0 +1,131 @@
+"""The log on a disk: segments of lines, each written by one process, read while they grow and gone once consumed.
+
+A segment bears a lock while its writer lives and appears under its name only with that lock, so that nobody can take
+a segment for abandoned that is about to be written.
+"""
+
+import fcntl
+import os
+import secrets
+import time
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+from typing import BinaryIO, NamedTuple
+
+from serving.eventlog.writer import LogUnavailable
+
+ROLL_SECONDS = 30.0
+"""So long a segment is written before the next one is begun."""
+ROLL_BYTES = 32_000_000
+"""A segment is no longer than this, and one batch of lines."""
+_SUFFIX = ".jsonl"
+
+
+class Line(NamedTuple):
+    """A whole line, without its break. `position` orders the lines of a log and is the same whenever it is read."""
+
+    position: int
+    end: int
+    """Offset in the segment right behind the line."""
+    content: bytes
+
+
+class SegmentSink:
+    """Writes segments below `root`. Several processes may share it: each has segments of its own."""
+
+    def __init__(self, root: Path, *, roll_seconds: float = ROLL_SECONDS) -> None:
+        self._folder, self._roll_seconds = root / "segments", roll_seconds
+        self._segment: BinaryIO | None = None
+        self._began, self._written = 0.0, 0
+
+    def open(self) -> None:
+        try:
+            self._folder.mkdir(parents=True, exist_ok=True)
+        except OSError as error:
+            raise LogUnavailable(f"{self._folder}: {error}") from error
+
+    def write(self, lines: Sequence[bytes]) -> None:
+        try:
+            segment = self._segment or self._begin()
+            content = b"".join(lines)
+            self._written += len(content)
+            while content:  # a full disk may take a part of it without an error
+                content = content[segment.write(content) :]
+            os.fdatasync(segment.fileno())
+        except OSError as error:
+            # A torn line may be at the end of this segment: nothing may be written behind it.
+            self.close()
+            raise LogUnavailable(f"{self._folder}: {error}") from error
+
+    def idle(self) -> None:
+        if time.monotonic() - self._began > self._roll_seconds or self._written > ROLL_BYTES:
+            self.close()
+
+    def close(self) -> None:
+        if self._segment is not None:
+            self._segment.close()
+            self._segment, self._written = None, 0
+
+    def _begin(self) -> BinaryIO:
+        path = self._folder / f"{time.time_ns()}-{secrets.token_hex(4)}{_SUFFIX}"
+        hidden = path.with_suffix(".new")
+        segment = hidden.open("wb", buffering=0)
+        try:
+            fcntl.flock(segment, fcntl.LOCK_EX)
+            os.rename(hidden, path)
+            sync_folder(self._folder)
+        except OSError:
+            segment.close()
+            raise
+        self._segment, self._began = segment, time.monotonic()
+        return segment
+
+
+def segments(root: Path) -> list[Path]:
+    """The segments below `root`, oldest first."""
+    return sorted((root / "segments").glob(f"*{_SUFFIX}"))
+
+
+def lines(segment: Path, start: int = 0, *, most: int | None = None) -> Iterator[Line]:
+    """The whole lines of `segment` from offset `start` on, up to about `most` bytes.
+
+    What follows the last line break was never acknowledged, or is still being written.
+    """
+    began = int(segment.name.partition("-")[0])
+    with segment.open("rb") as file:
+        file.seek(start)
+        content = file.read() if most is None else file.read(most)
+        if most is not None and len(content) == most:
+            content += file.readline()
+    at = start
+    for part in content.split(b"\n")[:-1]:
+        # No segment grows by more than a byte a nanosecond: no two lines of one writer share a position.
+        yield Line(began + at, at + len(part) + 1, part)
+        at += len(part) + 1
+
+
+@contextmanager
+def abandoned(segment: Path) -> Iterator[bool]:
+    """Whether nobody writes `segment` any more; while the block runs nobody else may remove it."""
+    try:
+        file = segment.open("rb")
+    except FileNotFoundError:
+        yield False
+        return
+    with file:
+        try:
+            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            free = True
+        except BlockingIOError:
+            free = False
+        yield free
+
+
+def sync_folder(folder: Path) -> None:
+    """A new name is on disk only when its folder is."""
+    descriptor = os.open(folder, os.O_RDONLY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)

@@ -1,0 +1,98 @@
+"""Who may ask: bearer tokens of shop backends and of people who test, which may be changed while the gateway runs."""
+
+import hmac
+import os
+from collections.abc import Callable
+from hashlib import sha256
+from pathlib import Path
+
+SHORTEST = 16
+"""Characters of a token; a shorter one could be guessed."""
+
+
+class Denied(Exception):
+    """`status` 401: who asks is not known; 403: it is, and may not."""
+
+    def __init__(self, status: int, why: str) -> None:
+        super().__init__(why)
+        self.status = status
+
+
+class Tokens:
+    """The tokens that `read` gives at the moment; several are valid at once, so that they can be rotated."""
+
+    def __init__(self, read: Callable[[], frozenset[bytes]]) -> None:
+        self._read = read
+
+    @classmethod
+    def configured(cls, variable: str) -> "Tokens | None":
+        """Tokens of the file that `$<variable>_FILE` names, one a line, or of `$<variable>`, by commas; None without.
+
+        Raises `ValueError` where the file cannot be read or a token is too short to keep anybody out.
+        """
+        if path := os.environ.get(f"{variable}_FILE"):
+            tokens = cls(_File(Path(path)))
+        elif given := os.environ.get(variable):
+            fixed = _digests(given.split(","), f"${variable}")
+            tokens = cls(lambda: fixed)
+        else:
+            return None
+        tokens._read()
+        return tokens
+
+    def hold(self, token: str | None) -> bool:
+        """Whether `token` is one of them; takes as long for a wrong one as for a right one."""
+        try:
+            known = self._read()
+        except ValueError:  # taken away or damaged meanwhile: nobody is let in
+            return False
+        digest = sha256((token or "").encode()).digest()
+        return bool(sum([hmac.compare_digest(digest, each) for each in known])) and token is not None
+
+
+class _File:
+    """Tokens of a file, read again when the file is another one; lines that begin with # are comments."""
+
+    def __init__(self, path: Path) -> None:
+        self._path = path
+        self._seen: tuple[int, int, int] | None = None
+        self._tokens: frozenset[bytes] = frozenset()
+
+    def __call__(self) -> frozenset[bytes]:
+        try:
+            state = self._path.stat()
+            seen = (state.st_mtime_ns, state.st_size, state.st_ino)
+            if seen != self._seen:
+                self._tokens = _digests(self._path.read_text().splitlines(), str(self._path))
+                self._seen = seen
+        except OSError as error:
+            raise ValueError(f"{self._path}: the tokens cannot be read ({error})") from error
+        return self._tokens
+
+
+def _digests(words: list[str], where: str) -> frozenset[bytes]:
+    tokens = [word.strip() for word in words if word.strip() and not word.lstrip().startswith("#")]
+    if not tokens or min(map(len, tokens)) < SHORTEST:
+        raise ValueError(f"{where}: expected tokens of {SHORTEST} characters or more, one a line; make one with "
+                         "`python -c 'import secrets; print(secrets.token_urlsafe())'`")  # fmt: skip
+    return frozenset(sha256(token.encode()).digest() for token in tokens)
+
+
+class Access:
+    """`shops` may ask (None: anybody may), `testers` may also choose their arm (None: nobody may)."""
+
+    def __init__(self, shops: Tokens | None = None, testers: Tokens | None = None) -> None:
+        self._shops, self._testers = shops, testers
+
+    def check(self, authorization: str | None, *, chooses: bool) -> None:
+        """Raises `Denied` where the bearer of this header may not ask, or not choose an arm."""
+        scheme, _, given = (authorization or "").partition(" ")
+        token = given.strip() if scheme.lower() == "bearer" else None
+        tests = self._testers is not None and self._testers.hold(token)
+        if tests:
+            return
+        known = self._shops is not None and self._shops.hold(token)
+        if not known and (self._shops is not None or (chooses and self._testers is not None)):
+            raise Denied(401, "a valid bearer token is needed")
+        if chooses:
+            raise Denied(403, "X-Variant is for people who test; this token is not one of theirs")

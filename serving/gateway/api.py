@@ -1,0 +1,86 @@
+"""What a shop sends and gets: the JSON of the service, as its OpenAPI document tells it."""
+
+from typing import Annotated, Literal
+
+from pydantic import AwareDatetime, BaseModel, ConfigDict, Field, StringConstraints, model_validator
+
+MAX_K = 50
+Id = Annotated[str, StringConstraints(min_length=1, max_length=200)]
+Number = Annotated[float, Field(allow_inf_nan=False)]
+Word = Annotated[str, StringConstraints(max_length=1000)]
+
+
+class _Strict(BaseModel):
+    model_config = ConfigDict(extra="forbid")
+
+
+class Range(_Strict):
+    """Bounds of a number, both included; one may be left out."""
+
+    min: Number | None = None
+    max: Number | None = None
+
+    @model_validator(mode="after")
+    def _bounded(self) -> "Range":
+        if self.min is None and self.max is None:
+            raise ValueError("give min, max or both")
+        if self.min is not None and self.max is not None and self.min > self.max:
+            raise ValueError("min must not be above max")
+        return self
+
+
+Values = Annotated[list[Word], Field(min_length=1, max_length=100)]
+Filters = Annotated[dict[Id, Values | Range], Field(max_length=20)]
+Context = Annotated[dict[Id, Word | bool | Number | None], Field(max_length=50)]
+
+
+class RecommendationRequest(_Strict):
+    user_id: Id
+    k: int = Field(default=10, ge=1, le=MAX_K)
+    exclude_seen: bool | None = Field(default=None, description="hide items seen; the data set's rule if absent")
+    exclude: list[Id] = Field(default=[], max_length=200, description="items that must not be shown")
+    filters: Filters = Field(
+        default={}, description="what an item must be: allowed values of a category, bounds of a number"
+    )
+    context: Context = Field(default={}, description="kept with the exposure")
+
+
+class Item(BaseModel):
+    item_id: str
+    score: float
+    title: str | None = None
+
+
+class Recommendations(BaseModel):
+    request_id: str
+    variant: Literal["champion", "challenger"]
+    model: str
+    version: str = Field(description="who answered; popular where no model did")
+    status: Literal["ok", "fallback", "error"]
+    logged: bool = Field(description="false where the exposure could not be written: it then counts for nothing")
+    items: list[Item]
+
+
+class Event(_Strict):
+    request_id: Id
+    event_type: Annotated[str, StringConstraints(pattern=r"^[a-z_]{1,40}$")]
+    item_id: Id | None = Field(default=None, description="one of the items shown")
+    time: AwareDatetime | None = Field(
+        default=None, description="now if absent; one that is sent makes sending the same event again harmless"
+    )
+
+
+class Accepted(BaseModel):
+    accepted: bool = True
+
+
+class Fault(BaseModel):
+    field: str
+    message: str
+
+
+class Problem(BaseModel):
+    """The body of every answer of status 400 and above."""
+
+    detail: str
+    errors: list[Fault] = Field(default=[], description="where fields of the request are wrong")

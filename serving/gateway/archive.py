@@ -1,0 +1,108 @@
+"""What the gateway takes from a version's archive: popular items for when no model answers, filters, a probe."""
+
+import json
+import zipfile
+from collections.abc import Callable, Collection, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+Filters = Mapping[str, Any]
+"""Feature to a list of allowed values, or to {"min", "max"}."""
+
+
+class BadFilter(ValueError):
+    """A filter that the catalogue cannot follow; `field` is its name."""
+
+    def __init__(self, field: str, why: str) -> None:
+        super().__init__(why)
+        self.field = field
+
+
+@dataclass(frozen=True, kw_only=True)
+class Probe:
+    """A golden request, and the items of its answer as packaged (empty where the archive does not tell)."""
+
+    body: bytes
+    items: frozenset[str]
+
+    def recognises(self, items: Sequence[Mapping[str, Any]]) -> bool:
+        """Whether the answer is of the right catalogue: half of the items are enough, for approximate ranking."""
+        return 2 * len(self.items & {item["item_id"] for item in items}) >= len(self.items)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Contents:
+    """Of one archive."""
+
+    filterable: Mapping[str, str]
+    exclude_seen: bool
+    """The data set's rule, where a request does not say."""
+    overall: Sequence[Mapping[str, Any]]
+    by_segment: Mapping[str, Sequence[Mapping[str, Any]]]
+    segment_of: Mapping[str, str]
+    """Of each item that has one."""
+    probe: Probe
+
+    def check(self, filters: Filters) -> None:
+        """Raises `BadFilter` for a feature that cannot be filtered by, or not like that."""
+        for name, wanted in filters.items():
+            kind = self.filterable.get(name)
+            if kind is None:
+                raise BadFilter(name, f"no such filter; there are {', '.join(self.filterable) or 'none'}")
+            if (kind == "numeric") != isinstance(wanted, Mapping):
+                raise BadFilter(name, f"is {kind}: give {'min and max' if kind == 'numeric' else 'a list of values'}")
+
+    def popular(
+        self, history: Sequence[Mapping[str, Any]], *, k: int, hidden: Collection[str], filters: Filters
+    ) -> list[dict[str, Any]]:
+        """The most popular items of the segment of the shopper's latest known item, then those of all segments."""
+        segments = (self.segment_of.get(event["item_id"]) for event in reversed(history))
+        segment = next((value for value in segments if value is not None), "")
+        tests = [(name, _test(wanted)) for name, wanted in filters.items()]
+        found: dict[str, dict[str, Any]] = {}
+        for entry in (*self.by_segment.get(segment, ()), *self.overall):
+            if len(found) == k:
+                break
+            item, features = entry["item_id"], entry.get("features", {})
+            if item in hidden or item in found or not all(test(features.get(name)) for name, test in tests):
+                continue
+            found[item] = {"item_id": item, "score": float(entry["events"]), "title": entry.get("title")}
+        return list(found.values())
+
+
+def read_contents(path: Path) -> Contents:
+    """Raises `OSError` where there is no archive, `ValueError` or `KeyError` where it is none of ours."""
+    with zipfile.ZipFile(path) as mar:  # not through serving.torchserve, which imports torch
+        contract, popular, items = (
+            json.loads(mar.read(name)) for name in ("serving.json", "popular.json", "items.json")
+        )
+        goldens = [json.loads(line) for line in mar.read("goldens.jsonl").splitlines()]
+    segments = items.get("segment") or ()
+    return Contents(
+        filterable=contract.get("filterable", {}),
+        exclude_seen=contract["exclude_seen"],
+        overall=popular["overall"],
+        by_segment=popular["by_segment"],
+        segment_of={item: value for item, value in zip(items["item_id"], segments, strict=False) if value is not None},
+        probe=_probe(goldens),
+    )
+
+
+def _probe(goldens: Sequence[Mapping[str, Any]]) -> Probe:
+    """Of the golden request with the shortest history that the model itself answers."""
+    asked = [golden for golden in goldens if golden["request"]["history"] and not golden["answer"]["unknown_items"]]
+    golden = min(asked, key=lambda each: len(each["request"]["history"]))
+    items = frozenset(item["item_id"] for item in golden["answer"].get("items", ()))
+    return Probe(body=json.dumps({**golden["request"], "user_id": "probe"}).encode(), items=items)
+
+
+def _test(wanted: Any) -> Callable[[Any], bool]:
+    """Whether a value of an item is what is wanted; a missing one never is."""
+    if isinstance(wanted, Mapping):
+        low, high = wanted.get("min"), wanted.get("max")
+        return lambda value: (
+            isinstance(value, int | float) and (low is None or value >= low) and (high is None or value <= high)
+        )
+    allowed = frozenset(wanted)
+    return lambda value: bool(allowed.intersection(value if isinstance(value, list) else [value]))

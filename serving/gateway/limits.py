@@ -1,0 +1,98 @@
+"""Every refusal is a clear JSON answer that tells nothing of what is inside."""
+
+import logging
+from collections.abc import Callable
+from typing import Any
+
+from fastapi import FastAPI, Request
+from fastapi.exceptions import RequestValidationError
+from starlette.datastructures import Headers
+from starlette.exceptions import HTTPException
+from starlette.responses import JSONResponse
+from starlette.types import ASGIApp, Message, Receive, Scope, Send
+
+from serving.gateway.access import Denied
+
+MAX_BODY = 64 * 1024
+"""Bytes of a request."""
+_MOST_FAULTS = 20
+_logger = logging.getLogger(__name__)
+
+
+def guard(app: FastAPI, refused: Callable[[int], None]) -> None:
+    """Let `app` refuse with a `Problem` only; `refused` is told each status of 400 and above that is answered."""
+
+    def problem(status: int, detail: str, errors: Any = (), headers: Any = None) -> JSONResponse:
+        refused(status)
+        return JSONResponse({"detail": detail, "errors": list(errors)}, status, headers)
+
+    @app.exception_handler(RequestValidationError)
+    async def invalid(request: Request, error: RequestValidationError) -> JSONResponse:
+        # What was sent is not sent back: it may be large, or no JSON at all.
+        faults = [
+            {"field": ".".join(map(_plain, fault["loc"][1:])) or "body", "message": _plain(fault["msg"])}
+            for fault in error.errors()[:_MOST_FAULTS]
+        ]
+        return problem(422, "the request is not what /openapi.json describes", faults)
+
+    @app.exception_handler(HTTPException)
+    async def refused_with(request: Request, error: HTTPException) -> JSONResponse:
+        return problem(error.status_code, str(error.detail), headers=error.headers)
+
+    @app.exception_handler(Denied)
+    async def denied(request: Request, error: Denied) -> JSONResponse:
+        return problem(
+            error.status, str(error), headers={"WWW-Authenticate": "Bearer"} if error.status == 401 else None
+        )
+
+    @app.exception_handler(Exception)
+    async def failed(request: Request, error: Exception) -> JSONResponse:
+        _logger.error("%s %s failed", request.method, request.url.path, exc_info=error)
+        return problem(500, "the service failed; its log says why")
+
+    too_long = f"the body is longer than {MAX_BODY} bytes"
+    app.add_middleware(_BodyLimit, answer=lambda: problem(413, too_long))
+
+
+class _BodyLimit:
+    """Answers a body that is too long before it is read to its end. Starlette's own limit would do so in plain text."""
+
+    def __init__(self, app: ASGIApp, answer: Callable[[], JSONResponse]) -> None:
+        self._app, self._answer = app, answer
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        if scope["type"] != "http":
+            await self._app(scope, receive, send)
+            return
+        headers = Headers(scope=scope)
+        length = headers.get("content-length", "")
+        too_long = length.isdigit() and int(length) > MAX_BODY
+        if not too_long and "transfer-encoding" in headers:
+            body, more = b"", True
+            while more and not too_long:
+                message = await receive()
+                body, more = body + message.get("body", b""), message.get("more_body", False)
+                too_long = len(body) > MAX_BODY
+            receive = _first({"type": "http.request", "body": body, "more_body": False}, receive)
+        if too_long:
+            await self._answer()(scope, receive, send)
+        else:
+            await self._app(scope, receive, send)
+
+
+def _first(message: Message, after: Receive) -> Receive:
+    """A receive that gives `message`, which was read already, and then what comes."""
+    given = False
+
+    async def receive() -> Message:
+        nonlocal given
+        if given:
+            return await after()
+        given = True
+        return message
+
+    return receive
+
+
+def _plain(part: object) -> str:
+    return str(part).encode(errors="replace").decode()[:200]

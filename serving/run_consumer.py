@@ -1,0 +1,102 @@
+"""`python -m serving consumer`: the consumer of the event log as a process of its own."""
+
+import argparse
+import logging
+import os
+import signal
+import threading
+from datetime import timedelta
+from typing import Any
+
+from components import workspace
+from components.errors import InputError
+from feature_repo.card import DatasetCard, load_card
+from feature_repo.forgotten import Forgotten
+
+PORT = "HETERREC_CONSUMER_METRICS_PORT"
+_RETRY_SECONDS = 1.0
+
+
+def run(options: argparse.Namespace) -> int:
+    """Follow the log until Ctrl-C or SIGTERM; beside another consumer of the same log, wait to take its place."""
+    from serving.consumer.consumer import Busy
+    from serving.consumer.metrics import Metrics, MetricsServer
+
+    logging.basicConfig(format="%(asctime)s %(levelname)s %(message)s", level=logging.WARNING)
+    card = load_card(options.dataset)
+    stop = threading.Event()
+    for number in (signal.SIGINT, signal.SIGTERM):
+        signal.signal(number, lambda *_: stop.set())
+    consumer = _consumer(card, metrics := Metrics(), options.flush_seconds)
+    server = MetricsServer(
+        metrics, options.host, options.metrics_port, lambda: "; ".join(consumer.problems.values()) or None
+    )
+    try:
+        print(f"metrics of the consumer of {card.name} at http://{options.host}:{server.port}/metrics", flush=True)
+        told = False
+        while not stop.is_set():
+            try:
+                with consumer:
+                    print(f"following {workspace.event_log(card.name)} (Ctrl-C ends it)", flush=True)
+                    consumer.run(stop.is_set)
+            except Busy as error:
+                if not told:
+                    print(f"{error}; waiting to take its place", flush=True)
+                told = True
+                stop.wait(_RETRY_SECONDS)
+    finally:
+        server.close()
+    return 0
+
+
+def _consumer(card: DatasetCard, metrics: Any, flush_seconds: float) -> Any:
+    from feature_repo.feast_import import FeatureStore
+    from feature_repo.store import connect
+    from serving.consumer.consumer import Consumer
+    from serving.consumer.online import Online
+    from serving.eventlog.stream import Stream
+
+    days, redis = card.limits.retention_days, workspace.event_log_redis()
+
+    def store() -> FeatureStore:
+        return connect(card.name, workspace.feature_store(card.name))
+
+    try:
+        online = Online(
+            store,
+            forgotten=Forgotten(workspace.forgotten(card.name)),
+            retention=None if days is None else timedelta(days=days),
+        )
+    except Exception as error:  # whatever the registry raises that nothing was applied to
+        raise InputError(
+            f"{card.name}: the feature store cannot be opened ({type(error).__name__}: {error}). Was it filled? "
+            f"`make run DATASET={card.name}` does."
+        ) from error
+    return Consumer(
+        workspace.event_log(card.name),
+        workspace.exposures(card.name),
+        online,
+        kinds=card.event_log.interactions,
+        stream=None if redis is None else lambda known: Stream(redis, card.name, known=known),
+        metrics=metrics,
+        flush_seconds=flush_seconds,
+    )
+
+
+def add_to(commands: "argparse._SubParsersAction[Any]") -> None:
+    """Add `consumer` to a command line."""
+    consumer = commands.add_parser(
+        "consumer", help="brings what shoppers do into their histories and into the data of the next run, until Ctrl-C"
+    )
+    consumer.add_argument("--dataset", default="marketplace", help="name of the data set, or path of its card")
+    consumer.add_argument("--host", default="127.0.0.1", help="address of the metrics (default: %(default)s)")
+    consumer.add_argument(
+        "--metrics-port",
+        type=int,
+        default=int(os.environ.get(PORT, 9200)),
+        help="0 for a free one (default: %(default)s)",
+    )
+    consumer.add_argument(
+        "--flush-seconds", type=float, default=30.0, help="between writings of day partitions (default: %(default)s)"
+    )
+    consumer.set_defaults(command=run)

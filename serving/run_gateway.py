@@ -1,0 +1,73 @@
+"""`python -m serving gateway`: the recommendation service as a process of its own."""
+
+import argparse
+import logging
+import os
+import signal
+import socket
+from pathlib import Path
+from typing import Any
+
+from components import workspace
+from components.errors import InputError
+from serving import operate
+from serving.rollout.table import RolloutTable
+
+SHOPS, TESTERS, KEYS = "HETERREC_API_TOKENS", "HETERREC_TESTER_TOKENS", "HETERREC_TORCHSERVE_KEYS"
+
+
+def run(options: argparse.Namespace) -> int:
+    """Answer shoppers until Ctrl-C or SIGTERM."""
+    import uvicorn
+
+    from serving.eventlog.segments import SegmentSink
+    from serving.eventlog.stream import StreamSink
+    from serving.eventlog.writer import EventLog, LogUnavailable
+    from serving.gateway.access import Access, Tokens
+    from serving.gateway.app import make_app
+    from serving.gateway.models import KeyFile
+    from serving.gateway.online import feast_history
+
+    logging.basicConfig(format="%(asctime)s %(levelname)s %(message)s", level=logging.WARNING)
+    name = operate.model_name(options.dataset)
+    redis = workspace.event_log_redis()
+    keys = os.environ.get(KEYS)
+    try:
+        access = Access(Tokens.configured(SHOPS), Tokens.configured(TESTERS))
+        with RolloutTable(workspace.rollout_url()) as table, _listen(options.host, options.port) as listening:
+            app = make_app(
+                read_rollout=lambda: table.read(name),
+                torchserve=options.torchserve,
+                history=feast_history(name, workspace.feature_store(name)),
+                log=EventLog(StreamSink(redis, name) if redis else SegmentSink(workspace.event_log(name))),
+                access=access,
+                keys=KeyFile(Path(keys)) if keys else None,
+            )
+            address = f"http://{options.host}:{listening.getsockname()[1]}"
+            print(f"{name} is recommended at {address}/v1/recommendations (Ctrl-C ends it)", flush=True)
+            config = uvicorn.Config(app, log_level="warning", access_log=False, server_header=False)
+            server = uvicorn.Server(config)
+            for number in (signal.SIGINT, signal.SIGTERM):  # uvicorn raises them anew once it has ended in order
+                signal.signal(number, lambda *_: setattr(server, "should_exit", True))
+            server.run(sockets=[listening])
+    except (ValueError, LogUnavailable) as error:
+        raise InputError(str(error)) from error
+    return 0 if server.started else 1
+
+
+def _listen(host: str, port: int) -> socket.socket:
+    try:
+        family = socket.AF_INET6 if ":" in host else socket.AF_INET
+        return socket.create_server((host, port), family=family, backlog=2048)
+    except OSError as error:
+        raise InputError(f"{host}:{port}: cannot be listened to ({error.strerror}). Choose another --port.") from error
+
+
+def add_to(commands: "argparse._SubParsersAction[Any]") -> None:
+    """Add `gateway` to a command line."""
+    gateway = commands.add_parser("gateway", help="the recommendation service in front of TorchServe, until Ctrl-C")
+    gateway.add_argument("--dataset", default="marketplace", help="name of the data set, or path of its card")
+    gateway.add_argument("--torchserve", required=True, metavar="URL", help="its inference address, as `up` prints it")
+    gateway.add_argument("--host", default="127.0.0.1", help="address to listen on (default: %(default)s)")
+    gateway.add_argument("--port", type=int, default=8000, help="0 for a free one (default: %(default)s)")
+    gateway.set_defaults(command=run)

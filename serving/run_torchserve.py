@@ -1,0 +1,187 @@
+"""The commands that run TorchServe: `up` (server and reconciler in one), `torchserve` and `reconciler` (each alone)."""
+
+import argparse
+import contextlib
+import json
+import logging
+import shlex
+import signal
+import threading
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+from components import workspace
+from components.errors import InputError
+from serving.operate import arms, model_name
+from serving.rollout.document import ModelVersion, Rollout
+from serving.rollout.table import RolloutTable
+from serving.torchserve import archive, readiness
+from serving.torchserve.client import Client
+from serving.torchserve.reconciler import Reconciler
+from serving.torchserve.server import HOST, TorchServe
+
+_SHORT = 5
+"""Events of a history that still make a readable command line."""
+
+
+def up(options: argparse.Namespace) -> int:
+    """Serve until Ctrl-C or SIGTERM; what the row says is followed, and a TorchServe that dies is started again."""
+    rollout = released(model_name(options.dataset))
+    for arm in rollout.serving:
+        _check(arm)
+    _end_by_signal()
+    print(f"starting TorchServe with {' and '.join(arm.version for arm in rollout.serving)} of {rollout.model}")
+    ports = {"inference": options.port, "management": options.management_port, "metrics": options.metrics_port}
+    settings = {"host": options.host, "tokens": options.tokens, "folder": options.folder, **_workers(options)}
+    chosen = {api: port for api, port in ports.items() if port}
+    with contextlib.suppress(KeyboardInterrupt), contextlib.ExitStack() as stack:
+        server = stack.enter_context(TorchServe(workspace.home() / "torchserve" / "up", ports=chosen, **settings))
+        follower = Reconciler(server, read=_reader(rollout.model))
+        if options.status_port is not None:
+            stack.enter_context(_status(follower, options))
+        if not follower.look().ready:
+            raise InputError("; ".join(follower.status.why.values()))
+        print("\n".join(arms(rollout)))
+        for role, arm in rollout.roles.items():
+            print(f"\n# ask the {role}\n{curl(server.address, rollout.model, arm, key=server.key_file)}")
+        print(f"\nlogs: {server.logs}\nCtrl-C ends it", flush=True)
+
+        def revive() -> None:
+            if not server.alive:
+                logging.getLogger(__name__).error("TorchServe is gone: starting it again")
+                server.restart()
+
+        follower.follow(threading.Event(), before=revive)
+    print("stopped")
+    return 0
+
+
+def torchserve(options: argparse.Namespace) -> int:
+    """Run TorchServe alone, with nothing loaded, until SIGTERM; status 1 where it ends by itself."""
+    _end_by_signal()
+    ports = {"inference": options.port, "management": options.management_port, "metrics": options.metrics_port}
+    logs = options.folder / "logs"
+    with contextlib.suppress(KeyboardInterrupt), TorchServe(
+        logs, host=options.host, ports=ports, tokens=options.tokens, folder=options.folder
+    ) as server:  # fmt: skip
+        print(f"TorchServe listens on {options.host}:{options.port}, logs: {logs}", flush=True)
+        return server.wait()
+    return 0
+
+
+def reconciler(options: argparse.Namespace) -> int:
+    """Make the TorchServe beside it match the rollout row, until Ctrl-C or SIGTERM."""
+    _end_by_signal()
+    client = Client(
+        inference=options.torchserve, management=options.management, folder=options.folder, tokens=options.tokens,
+        **_workers(options),
+    )  # fmt: skip
+    follower = Reconciler(client, read=_reader(model_name(options.dataset)))
+    with contextlib.suppress(KeyboardInterrupt), _status(follower, options):
+        follower.follow(threading.Event())
+    return 0
+
+
+def released(name: str) -> Rollout:
+    """The row of a model; `InputError` where nothing was released under that name."""
+    with RolloutTable(workspace.rollout_url()) as table:
+        rollout = table.read(name)
+        if rollout.champion is None:
+            known = ", ".join(table.models()) or "nothing"
+            raise InputError(f"{name}: no model was released yet (released: {known}). Run `make run DATASET={name}`.")
+    return rollout
+
+
+def curl(address: str, model: str, arm: ModelVersion, *, key: Path | None = None) -> str:
+    """A command line that asks `arm` with the history of a real shopper, one of the archive's golden requests."""
+    lines = [json.loads(line) for line in archive.read(Path(arm.archive), "goldens.jsonl").splitlines()]
+    requests = [
+        line["request"]
+        for line in lines
+        if line["request"]["history"] and "filters" not in line["request"] and not line["answer"]["unknown_items"]
+    ]
+    short = [request for request in requests if len(request["history"]) <= _SHORT]
+    longest = max(short, key=lambda request: len(request["history"]), default=requests[0])
+    asked = {**longest, "history": longest["history"][-_SHORT:], "k": 5}
+    body = shlex.quote(json.dumps(asked, ensure_ascii=False))
+    url = f"{address}/predictions/{model}/{arm.version}"
+    authorised = f' -H "Authorization: Bearer $(cat {shlex.quote(str(key))})"' if key else ""
+    return f"curl -s {url} -H 'Content-Type: application/json'{authorised} -d {body}"
+
+
+def _check(arm: ModelVersion) -> None:
+    """`InputError` where the archive of `arm` is gone or is not the one that was released: it is code."""
+    mar = Path(arm.archive)
+    found = archive.digest(mar) if mar.is_file() else "no file"
+    if found != arm.archive_digest:
+        raise InputError(
+            f"{mar}: found {found[:12]}, but {arm.archive_digest[:12]} was released. Restore the release folder."
+        )
+
+
+def _reader(model: str) -> Callable[[], Rollout]:
+    """Reads the row; a table that is away when this begins is opened as soon as it is there."""
+    opened: list[RolloutTable] = []
+
+    def read() -> Rollout:
+        if not opened:
+            opened.append(RolloutTable(workspace.rollout_url()))
+        return opened[0].read(model)
+
+    return read
+
+
+def _workers(options: argparse.Namespace) -> dict[str, Any]:
+    return {
+        "batch_size": options.batch_size,
+        "max_batch_delay_ms": options.max_batch_delay_ms,
+        "workers": options.workers,
+    }
+
+
+def _status(follower: Reconciler, options: argparse.Namespace) -> contextlib.AbstractContextManager[int]:
+    return readiness.served(lambda: follower.status, host=options.status_host, port=options.status_port)
+
+
+def _end_by_signal() -> None:
+    logging.basicConfig(level=logging.INFO, format="%(asctime)s %(message)s", datefmt="%H:%M:%S")
+    for number in (signal.SIGINT, signal.SIGTERM):  # a shell starts background jobs with SIGINT ignored
+        signal.signal(number, signal.default_int_handler)
+
+
+def add_to(commands: "argparse._SubParsersAction[Any]") -> None:
+    """Add the three commands to a command line."""
+    both = commands.add_parser("up", help="TorchServe as the rollout row says, until Ctrl-C")
+    alone = commands.add_parser("torchserve", help="TorchServe alone; a reconciler loads what it serves")
+    beside = commands.add_parser("reconciler", help="makes the TorchServe beside it match the rollout row")
+    for command, run in ((both, up), (alone, torchserve), (beside, reconciler)):
+        command.set_defaults(command=run)
+        command.add_argument(
+            "--folder",
+            type=Path,
+            required=command is not both,
+            help="TorchServe's own: archives, keys, status; one for each server",
+        )
+        command.add_argument(
+            "--tokens",
+            action=argparse.BooleanOptionalAction,
+            default=None if command is both else True,
+            help="TorchServe asks callers for a key (of `up`: by default beyond loopback)",
+        )
+    for command in (both, beside):
+        command.add_argument("--dataset", default="marketplace", help="name of the data set, or path of its card")
+        command.add_argument("--batch-size", type=int, default=32, help="requests that share a call of the model")
+        command.add_argument("--max-batch-delay-ms", type=int, default=2, help="how long one waits for others")
+        command.add_argument("--workers", type=int, default=1, help="worker processes of each version")
+        command.add_argument("--status-host", default=HOST, help="where /ready answers (default: %(default)s)")
+        port = None if command is both else 8083
+        command.add_argument("--status-port", type=int, default=port, help="of /ready (default: %(default)s)")
+    for command in (both, alone):
+        inference, management, metrics = (None, None, None) if command is both else (8080, 8081, 8082)
+        command.add_argument("--host", default=HOST, help="of inference and metrics (default: %(default)s)")
+        command.add_argument("--port", type=int, default=inference, help="of the inference API")
+        command.add_argument("--management-port", type=int, default=management, help="on loopback, always")
+        command.add_argument("--metrics-port", type=int, default=metrics, help="of Prometheus metrics")
+    beside.add_argument("--torchserve", default="http://127.0.0.1:8080", metavar="URL", help="(default: %(default)s)")
+    beside.add_argument("--management", default="http://127.0.0.1:8081", metavar="URL", help="(default: %(default)s)")

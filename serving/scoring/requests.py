@@ -1,0 +1,141 @@
+"""One request, checked: what docs/contracts.md allows becomes rows of the catalogue, anything else a `BadRequest`."""
+
+import sys
+from collections.abc import Mapping, Sequence
+from datetime import UTC, datetime
+from operator import le
+from typing import Any, NamedTuple
+
+from serving.scoring.faults import BadRequest
+from serving.scoring.filters import Filter, Filters
+
+_EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
+_EXAMPLE = "2026-01-05T10:00:00Z"
+_NOTHING: dict[str, Any] = {}
+_FIELDS = ("user_id", "history", "k", "exclude_seen", "filters", "exclude")
+
+
+class History(NamedTuple):
+    """Events of a request side by side: one object for all of them, as there are thousands in a batch."""
+
+    rows: list[int]
+    """Of the catalogue."""
+    times: list[int]
+    """Microseconds since 1970."""
+    features: list[Mapping[str, Any]]
+
+
+class Request(NamedTuple):
+    """What is asked for, in rows of the catalogue."""
+
+    k: int
+    history: History
+    """Known items in time order, the latest `max_history`."""
+    hidden: list[int]
+    """Rows that must not be answered: those excluded and, where asked for, all known items of the whole history."""
+    filters: Filter
+    unknown_items: int
+
+
+class Reader:
+    """Reads requests against one archive's contract, catalogue and varying features (fields of the encoder)."""
+
+    def __init__(
+        self, *, contract: Mapping[str, Any], rows: Mapping[str, int], varying: Sequence[Any], filters: Filters
+    ) -> None:
+        self._contract, self._rows, self._varying, self._filters = contract, rows, varying, filters
+
+    def read(self, raw: object) -> Request:
+        """Check one request and order its history; raises `BadRequest`."""
+        if not isinstance(raw, dict):
+            raise BadRequest("request", raw, f"a JSON object with the fields {', '.join(_FIELDS)}")
+        if extra := sorted(map(str, raw.keys() - set(_FIELDS))):
+            raise BadRequest("request", extra[0], f"no fields but {', '.join(_FIELDS)}")
+        if not isinstance(raw.get("user_id"), str | None):
+            raise BadRequest("user_id", raw["user_id"], "a string, or none at all")
+        if not isinstance(raw.get("history"), list):
+            raise BadRequest("history", raw.get("history"), "a list of events, which may be empty")
+        k = raw.get("k", self._contract["default_k"])
+        if not isinstance(k, int) or isinstance(k, bool) or k < 1:
+            raise BadRequest("k", k, "a whole number of at least 1")
+        exclude_seen = raw.get("exclude_seen", self._contract["exclude_seen"])
+        if not isinstance(exclude_seen, bool):
+            raise BadRequest("exclude_seen", exclude_seen, "true or false")
+        hidden = self._excluded(raw.get("exclude"))
+        filters = self._filters.read(raw.get("filters"))
+        events = raw["history"]
+        known = self._known(events)
+        if exclude_seen:
+            hidden += known.rows
+        latest = slice(-self._contract["max_history"], None)
+        return Request(
+            k=min(k, self._contract["max_k"], len(self._rows)),
+            history=History(known.rows[latest], known.times[latest], known.features[latest]),
+            hidden=hidden,
+            filters=filters,
+            unknown_items=len(events) - len(known.rows),
+        )
+
+    def _known(self, events: list[Any]) -> History:
+        """The events of items that the catalogue holds, in time order; each event is checked all the same."""
+        find, varying = self._rows.get, self._varying
+        rows: list[int] = []
+        times: list[int] = []
+        features: list[Mapping[str, Any]] = []
+        for number, raw in enumerate(events):
+            # Names are made where something is wrong only: this runs for each event of each request.
+            if not isinstance(raw, dict):
+                raise BadRequest(
+                    f"history[{number}]", raw, "an object with item_id, event_time and, where there are any, features"
+                )
+            item, values = raw.get("item_id"), raw.get("features") or _NOTHING
+            if not isinstance(item, str):
+                raise BadRequest(f"history[{number}].item_id", item, "a string")
+            if not isinstance(values, dict):
+                raise BadRequest(f"history[{number}].features", values, "an object of feature names and values")
+            for feature in varying:
+                if (wrong := _misfit(feature.kind, values.get(feature.name))) is not None:
+                    name = f"history[{number}].features.{feature.name}"
+                    raise BadRequest(name, values[feature.name], wrong)
+            time = _microseconds(raw.get("event_time"))
+            if time is None:
+                name, expected = f"history[{number}].event_time", "an ISO 8601 time with its zone, such as " + _EXAMPLE
+                raise BadRequest(name, raw.get("event_time"), expected)
+            row = find(item, -1)
+            if row >= 0:
+                rows.append(row)
+                times.append(time)
+                features.append(values)
+        if all(map(le, times, times[1:])):
+            return History(rows, times, features)
+        order = sorted(range(len(times)), key=times.__getitem__)
+        return History(*([column[n] for n in order] for column in (rows, times, features)))  # type: ignore[arg-type]
+
+    def _excluded(self, raw: object) -> list[int]:
+        """Rows of the excluded items; those that the catalogue does not hold are excluded anyway."""
+        if raw is None:
+            return []
+        if not isinstance(raw, list) or not all(isinstance(item, str) for item in raw):
+            raise BadRequest("exclude", raw, "a list of item ids, which are strings")
+        return [self._rows[item] for item in raw if item in self._rows]
+
+
+def _microseconds(value: object) -> int | None:
+    """Since 1970; None where it is no ISO 8601 time with its zone."""
+    try:
+        since = datetime.fromisoformat(value) - _EPOCH  # type: ignore[arg-type]
+    except (TypeError, ValueError, OverflowError):
+        return None
+    return (since.days * 86_400 + since.seconds) * 1_000_000 + since.microseconds
+
+
+def _misfit(kind: str, value: object) -> str | None:
+    """What was expected of a feature that changes over time, where that was not found; null is a missing value."""
+    if value is None:
+        return None
+    if kind == "numeric":
+        fits = isinstance(value, float) or (
+            isinstance(value, int) and not isinstance(value, bool) and abs(value) <= sys.float_info.max
+        )
+        return None if fits else "a number or null"
+    return None if isinstance(value, str) else "a string or null"

@@ -1,0 +1,176 @@
+"""Answers recommendation requests from the content of an archive: torch, numpy and the standard library only.
+
+It knows no server: a server's handler is a shim that passes requests in and answers out (docs/contracts.md).
+Letters: B requests, T events of a history, N varying features, D width, V items of the catalogue, K items asked for.
+"""
+
+import hashlib
+import importlib.util
+import json
+import math
+import sys
+from collections.abc import Mapping, Sequence
+from itertools import chain
+from pathlib import Path
+from types import ModuleType
+from typing import Any
+
+import numpy as np
+import torch
+
+from serving.scoring.faults import BadRequest
+from serving.scoring.filters import Filters
+from serving.scoring.program import Program
+from serving.scoring.program import load as load_program
+from serving.scoring.requests import Reader, Request
+
+SCHEMA = 2
+
+Answer = dict[str, Any]
+Best = list[tuple[int, float]]
+"""Rows of the catalogue with their scores, best first."""
+
+
+class Scorer:
+    """One loaded model version. Make it with `load`."""
+
+    def __init__(
+        self,
+        *,
+        program: Program,
+        encoder: Any,
+        item_matrix: torch.Tensor,
+        items: Mapping[str, Any],
+        contract: Mapping[str, Any],
+    ) -> None:
+        self._program = program
+        self._encoder = encoder
+        self._item_matrix = item_matrix
+        self._ids: list[str] = items["item_id"]
+        self._titles: list[str | None] | None = items.get("title")
+        self._events = np.array(items["events"], np.int64)
+        self._by_events = np.argsort(-self._events, kind="stable")
+        self._filters = Filters(contract["filterable"], items["features"], len(self._ids))
+        rows = {item: row for row, item in enumerate(self._ids)}
+        self._reader = Reader(contract=contract, rows=rows, varying=encoder.varying, filters=self._filters)
+        self._contract = contract
+
+    @classmethod
+    def load(cls, root: Path) -> "Scorer":
+        """Read the content of an archive, unpacked in `root`.
+
+        Raises `ValueError` when a file is missing, was altered, or is of another schema.
+        """
+        contract = json.loads((root / "serving.json").read_text())
+        if contract["schema"] != SCHEMA:
+            raise ValueError(f"serving.json: schema {contract['schema']}, expected {SCHEMA}; package the model again")
+        for name, expected in contract["digests"].items():
+            path = root / name
+            found = hashlib.sha256(path.read_bytes()).hexdigest() if path.is_file() else "no file"
+            if found != expected:
+                raise ValueError(f"{path}: found {found[:12]}, expected {expected[:12]}; package the model again")
+        item_matrix = torch.from_numpy(np.load(root / "item_matrix.npy", allow_pickle=False))
+        items = json.loads((root / "items.json").read_text())
+        if item_matrix.shape != (len(items["item_id"]), contract["width"]):
+            raise ValueError(f"item_matrix.npy: shape {tuple(item_matrix.shape)} does not fit items.json")
+        if not item_matrix.isfinite().all():
+            raise ValueError("item_matrix.npy: holds numbers that are not finite; train and package the model again")
+        encoder = _module(root / "encoder.py").FeatureEncoder.from_json((root / "encoder.json").read_text())
+        return cls(
+            program=load_program(root, varying=len(encoder.varying)),
+            encoder=encoder,
+            item_matrix=item_matrix,
+            items=items,
+            contract=contract,
+        )
+
+    def score(self, requests: Sequence[Any]) -> list[Answer]:
+        """Answer each request, in one pass over the model; a bad request's answer is `{"error": ...}`.
+
+        A history that is empty, or holds no item of the catalogue, is answered with the most popular items,
+        their training events as scores, and `"fallback": "popular"`. Filters and exclusions come before the choice
+        of the best, so that fewer than `k` items are answered only where no more are allowed.
+        """
+        answers: list[Answer] = [{} for _ in requests]
+        scored: list[tuple[int, Request]] = []
+        for number, raw in enumerate(requests):
+            try:
+                request = self._reader.read(raw)
+            except BadRequest as error:
+                answers[number] = error.answer()
+                continue
+            if request.history.rows:
+                scored.append((number, request))
+            else:
+                answers[number] = {**self._answer(self._popular(request), request), "fallback": "popular"}
+        if scored:
+            ranked = self._rank([request for _, request in scored])
+            for (number, request), best in zip(scored, ranked, strict=True):
+                answers[number] = self._answer(best, request)
+        return answers
+
+    def _rank(self, requests: Sequence[Request]) -> list[Best]:
+        with torch.inference_mode():
+            user_BD = self._program(*self._tensors(requests))
+            if not user_BD.isfinite().all():
+                raise ArithmeticError("the model gives NaN scores: the archive is broken, package the model again")
+            score_BV = user_BD @ self._item_matrix.T
+            for b, request in enumerate(requests):
+                if request.hidden:
+                    score_BV[b, request.hidden] = -torch.inf
+                if request.filters:
+                    score_BV[b].masked_fill_(torch.from_numpy(self._filters.forbidden(request.filters)), -torch.inf)
+            score_BK, row_BK = score_BV.topk(max(request.k for request in requests))
+        return [
+            [(row, score) for row, score in zip(rows, scores, strict=True) if score > -math.inf][: request.k]
+            for request, rows, scores in zip(requests, row_BK.tolist(), score_BK.tolist(), strict=True)
+        ]
+
+    def _popular(self, request: Request) -> Best:
+        """The allowed items with the most training events, down through the whole catalogue."""
+        best = self._by_events
+        if request.filters or request.hidden:
+            forbidden = self._filters.forbidden(request.filters).copy()
+            forbidden[request.hidden] = True
+            best = best[~forbidden[best]]
+        best = best[: request.k]
+        return list(zip(best.tolist(), self._events[best].astype(float).tolist(), strict=True))
+
+    def _tensors(self, requests: Sequence[Request]) -> tuple[torch.Tensor, ...]:
+        """What the program takes, right-padded: item, time, varying_value, varying_missing, length."""
+        histories = [request.history for request in requests]
+        length_B = np.array([len(history.rows) for history in histories], np.int64)
+        b, t, n = len(requests), int(length_B.max()), len(self._encoder.varying)
+        inside_BT = np.arange(t) < length_B[:, None]
+        item_BT = np.zeros((b, t), np.int64)
+        item_BT[inside_BT] = np.fromiter(chain.from_iterable(h.rows for h in histories), np.int64) + 1
+        # Padding repeats the latest time, as in training.
+        time_BT = np.repeat(np.array([history.times[-1] for history in histories], np.int64)[:, None], t, axis=1)
+        time_BT[inside_BT] = np.fromiter(chain.from_iterable(h.times for h in histories), np.int64)
+        value_BTN, missing_BTN = np.zeros((b, t, n), np.float32), np.ones((b, t, n), bool)
+        if n:
+            seen = [values for history in histories for values in history.features]
+            columns = {f.name: [values.get(f.name) for values in seen] for f in self._encoder.varying}
+            value_BTN[inside_BT], missing_BTN[inside_BT] = self._encoder.encode_varying(columns, len(seen))
+        arrays = (item_BT, time_BT, value_BTN, missing_BTN, length_B)
+        return tuple(torch.from_numpy(array) for array in arrays)
+
+    def _answer(self, best: Best, request: Request) -> Answer:
+        items: list[dict[str, Any]] = [{"item_id": self._ids[row], "score": score} for row, score in best]
+        if self._titles is not None:
+            for item, (row, _) in zip(items, best, strict=True):
+                item["title"] = self._titles[row]
+        served_by = {"model": self._contract["model"], "version": self._contract["version"]}
+        return {"items": items, **served_by, "unknown_items": request.unknown_items}
+
+
+def _module(path: Path) -> ModuleType:
+    """Import the encoder that the archive brings, under a name of its own: versions may differ in one process."""
+    name = f"archive_{path.stem}_{hashlib.sha256(path.read_bytes()).hexdigest()[:16]}"
+    if name not in sys.modules:
+        spec = importlib.util.spec_from_file_location(name, path)
+        assert spec is not None and spec.loader is not None
+        module = importlib.util.module_from_spec(spec)
+        sys.modules[name] = module
+        spec.loader.exec_module(module)
+    return sys.modules[name]

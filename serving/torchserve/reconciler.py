@@ -1,0 +1,261 @@
+"""Makes one TorchServe match what the rollout document says, again and again: load, prove, and only then ready."""
+
+import contextlib
+import json
+import logging
+import os
+import threading
+import time
+from collections.abc import Callable, Mapping
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass, field
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any, Literal
+
+from serving.rollout.document import ModelVersion, Rollout
+from serving.torchserve import archive
+from serving.torchserve.client import Client, ServerFault
+from serving.torchserve.goldens import differences
+
+STATUS = "status.json"
+"""File in TorchServe's folder: what is ready (docs/contracts.md)."""
+_LAST_ROW = "rollout.json"
+LOOK_SECONDS = 1.0
+LINGER_SECONDS = 30.0
+FIRST_REST, LONGEST_REST = 10.0, 3600.0
+"""Seconds until what was refused is tried again; each time four times as long."""
+
+State = Literal["ready", "loading", "refused"]
+_logger = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Status:
+    """What one look found. `ready`: the champion of the row answers as the trained model does."""
+
+    model: str
+    row: int
+    ready: bool
+    champion: str | None
+    versions: Mapping[str, State]
+    why: Mapping[str, str] = field(default_factory=dict)
+    """Version, or `torchserve`, `rollout`, `keys`: what is wrong with it."""
+
+    def to_json(self) -> dict[str, Any]:
+        return {"model": self.model, "row": self.row, "ready": self.ready, "champion": self.champion,
+                "versions": dict(self.versions), "why": dict(self.why)}  # fmt: skip
+
+
+@dataclass(frozen=True, kw_only=True)
+class _Refusal:
+    why: str
+    stamp: object
+    """Of the archive's file: another file is tried at once."""
+    until: float
+    rest: float
+
+
+class Reconciler:
+    """Keeps `client`'s TorchServe as `read` says; the state is in TorchServe's folder, so that it can be killed.
+
+    Args:
+        client: The TorchServe beside it.
+        read: Reads the rollout document; where it raises, the last good one counts.
+        linger: Seconds for which a version that is no longer named stays loaded, because gateways may still ask it.
+        clock: Seconds that only grow.
+    """
+
+    def __init__(
+        self,
+        client: Client,
+        *,
+        read: Callable[[], Rollout],
+        linger: float = LINGER_SECONDS,
+        clock: Callable[[], float] = time.monotonic,
+    ) -> None:
+        self._client, self._read, self._linger, self._clock = client, read, linger, clock
+        self._proven: dict[str, str] = {}
+        """Digest of the archive of each loaded version whose answers were compared."""
+        self._refused: dict[str, _Refusal] = {}
+        self._unnamed_since: dict[str, float] = {}
+        self._row: Rollout | None = None
+        self._told: dict[str, str] = {}
+        self._why: dict[str, str] = {}
+        self.status = Status(model="", row=0, ready=False, champion=None, versions={})
+
+    def follow(
+        self, stop: threading.Event, *, before: Callable[[], None] = lambda: None, every: float = LOOK_SECONDS
+    ) -> None:
+        """Look until `stop` is set, after doing `before` each time; no fault of either ends it."""
+        while not stop.is_set():
+            try:
+                before()
+                self.look()
+            except Exception:  # whatever it was, the next look may do better, and what serves goes on serving
+                _logger.exception("a look at TorchServe failed")
+            stop.wait(every)
+
+    def look(self) -> Status:
+        """One look: load what is named and missing, prove it, retire what is named no longer, write the status."""
+        self._why = {}
+        row, loaded = self._document(), {}
+        try:
+            self._renew_keys()
+            if row is not None:
+                loaded = self._match(row)
+        except (ConnectionError, TimeoutError) as fault:
+            self._proven = {}
+            self._tell("torchserve", f"TorchServe does not answer: {fault}")
+        except ServerFault as fault:
+            self._tell("torchserve", str(fault))
+        self.status = self._found(row, loaded)
+        self._write(STATUS, {**self.status.to_json(), "at": datetime.now(UTC).isoformat()})
+        self._told = {what: why for what, why in self._told.items() if what in self._why}
+        return self.status
+
+    def _match(self, row: Rollout) -> dict[str, bool]:
+        """Load, prove and retire; returns what is loaded then, and whether a worker of it is ready."""
+        loaded = self._client.versions(row.model)
+        self._proven = {version: digest for version, digest in self._proven.items() if version in loaded}
+        for arm in row.serving:
+            self._load(row.model, arm, loaded)
+        if row.champion is not None and row.champion.version in self._proven:
+            self._client.set_default(row.model, row.champion.version)
+        loaded = self._client.versions(row.model)
+        self._retire(row, loaded)
+        return loaded
+
+    def _document(self) -> Rollout | None:
+        """The row as it is or, where the table is away, as it was."""
+        try:
+            row = self._read()
+        except Exception as fault:  # any database has its own
+            self._tell("rollout", f"the rollout table cannot be read, the last row holds: {fault!r}")
+            kept = self._client.folder / _LAST_ROW
+            if self._row is None and kept.is_file():
+                self._row = Rollout.from_json(json.loads(kept.read_text()))
+        else:
+            if row != self._row:
+                self._row = row
+                self._write(_LAST_ROW, row.to_json())
+        return self._row
+
+    def _renew_keys(self) -> None:
+        keys = self._client.keys
+        if keys is None:
+            return
+        for kind in keys.worn():
+            self._client.renew(kind)
+            _logger.info("renewed the %s key", kind)
+        keys.publish()
+
+    def _load(self, model: str, arm: ModelVersion, loaded: Mapping[str, bool]) -> None:
+        """Bring one version to where its answers were compared; what cannot be is refused and rests."""
+        if self._proven.get(arm.version) == arm.archive_digest:
+            return
+        before, stamp = self._refused.get(arm.version), _stamp(Path(arm.archive))
+        if before is not None and before.stamp == (arm.archive_digest, stamp) and self._clock() < before.until:
+            self._tell(arm.version, before.why)
+            return
+        try:
+            if arm.version in loaded and not self._holds(model, arm):
+                self._client.unregister(model, arm.version)
+                loaded = {}
+            if arm.version not in loaded:
+                _logger.info("loading %s %s", model, arm.version)
+                self._client.register(Path(arm.archive), digest=arm.archive_digest)
+            self._prove(model, arm)
+        except (ConnectionError, TimeoutError):
+            raise  # of TorchServe, and says nothing about the archive
+        except (ValueError, ServerFault, OSError) as fault:
+            with contextlib.suppress(ServerFault):  # what did not come up may be half loaded, or not at all
+                self._client.unregister(model, arm.version)
+            rest = min(4 * before.rest, LONGEST_REST) if before is not None else FIRST_REST
+            why = f"{arm.version} is refused: {fault}"
+            self._refused[arm.version] = _Refusal(
+                why=why, stamp=(arm.archive_digest, stamp), until=self._clock() + rest, rest=rest
+            )
+            self._tell(arm.version, why)
+            return
+        self._refused.pop(arm.version, None)
+        self._proven[arm.version] = arm.archive_digest
+        _logger.info("%s %s is ready", model, arm.version)
+
+    def _holds(self, model: str, arm: ModelVersion) -> bool:
+        """Whether what a TorchServe has loaded, from before this process began, is the archive of `arm`."""
+        copy = self._client.copy_of(model, arm.version)
+        return copy.is_file() and archive.digest(copy) == arm.archive_digest
+
+    def _prove(self, model: str, arm: ModelVersion) -> None:
+        """Compare the answers to the archive's goldens: one by one, then as batches; `ServerFault` where they differ.
+
+        That also warms it up: the first requests of a worker are its slowest.
+        """
+        copy = self._client.copy_of(model, arm.version)
+        goldens = [json.loads(line) for line in archive.read(copy, "goldens.jsonl").splitlines()]
+
+        def wrong(golden: dict[str, Any]) -> list[str]:
+            return differences(golden, self._client.predict(model, arm.version, golden["request"]))
+
+        with ThreadPoolExecutor(8) as pool:
+            found = [*map(wrong, goldens), *pool.map(wrong, goldens * 2)]
+        if faults := [fault for each in found for fault in each]:
+            bad = sum(map(bool, found))
+            raise ServerFault(f"{bad} of {len(found)} golden requests are answered otherwise, such as {faults[0]}")
+
+    def _retire(self, row: Rollout, loaded: Mapping[str, bool]) -> None:
+        """Unload what is named no longer, once everything named is ready and no gateway can still be asking for it."""
+        named = {arm.version for arm in row.serving}
+        now = self._clock()
+        self._unnamed_since = {
+            version: self._unnamed_since.get(version, now) for version in loaded if version not in named
+        }
+        if not named <= self._proven.keys():
+            return
+        for version, since in self._unnamed_since.items():
+            if now - since >= self._linger:
+                try:
+                    self._client.unregister(row.model, version)
+                except ServerFault as fault:
+                    self._tell(version, str(fault))
+                else:
+                    _logger.info("retired %s %s", row.model, version)
+
+    def _found(self, row: Rollout | None, loaded: Mapping[str, bool]) -> Status:
+        if row is None or row.champion is None:
+            self._tell("rollout", "nothing was released yet, or it was never read")
+            return Status(model=row.model if row else "", row=0, ready=False, champion=None, versions={}, why=self._why)
+        versions: dict[str, State] = {
+            arm.version: "refused"
+            if arm.version in self._why
+            else "ready"
+            if loaded.get(arm.version) and arm.version in self._proven
+            else "loading"
+            for arm in row.serving
+        }
+        return Status(
+            model=row.model, row=row.version, ready=versions[row.champion.version] == "ready",
+            champion=row.champion.version, versions=versions, why=self._why,
+        )  # fmt: skip
+
+    def _tell(self, what: str, why: str) -> None:
+        """Log a fault when it is new."""
+        self._why[what] = why
+        if self._told.get(what) != why:
+            self._told[what] = why
+            _logger.error("%s", why)
+
+    def _write(self, name: str, content: dict[str, Any]) -> None:
+        path = self._client.folder / name
+        partial = path.with_suffix(".partial")
+        partial.write_text(json.dumps(content))
+        os.replace(partial, path)
+
+
+def _stamp(path: Path) -> object:
+    try:
+        found = path.stat()
+    except OSError:
+        return None
+    return found.st_mtime_ns, found.st_size

@@ -1,0 +1,120 @@
+"""What was served is trained on: the event log's interactions are further parts of a card's source."""
+
+import json
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+import pytest
+from ingest_cards import make_card, rows
+from test_increment import DAY, shop_of_two_days
+
+from components.errors import InputError
+from components.ingest import step
+from feature_repo.card import DatasetCard, load_card
+
+TRAINS = {"event_log": {"trains": True}}
+TIME = pa.timestamp("us", "UTC")
+
+
+def serve(log: Path, name: str, *events: tuple[str, str, datetime]) -> None:
+    """Interactions (user, item, time) of one day as the consumer writes them."""
+    users, items, times = zip(*events, strict=True)
+    folder = log / "interactions" / f"day={times[0]:%Y-%m-%d}"
+    folder.mkdir(parents=True, exist_ok=True)
+    table = {
+        "user_id": users, "item_id": items, "time": pa.array(times, TIME), "received": pa.array(times, TIME),
+        "event_type": ["purchase"] * len(users), "position": list(range(len(users))),
+        "features": [json.dumps({"price": 7.5})] * len(users),
+    }  # fmt: skip
+    pq.write_table(pa.table(table), folder / f"{name}.parquet")
+
+
+def test_only_new_and_changed_days_of_the_log_are_read(tmp_path, monkeypatch):
+    shop, log = shop_of_two_days(tmp_path / "shop", **TRAINS), tmp_path / "log"
+    serve(log, "a", ("u", "x", DAY + timedelta(days=3)))
+    serve(log, "b", ("u", "y", DAY + timedelta(days=4)))
+    first, _ = shop.ingest(log=log)
+    asked: list[list[str] | None] = []
+    load = step.WithEventLog.load
+    monkeypatch.setattr(
+        step.WithEventLog, "load", lambda self, card, db, only: asked.append(only) or load(self, card, db, only)
+    )
+    serve(log, "c", ("v", "x", DAY + timedelta(days=4, hours=1)))
+    events, report = shop.ingest(log=log)
+    assert asked == [["served 2025-03-05"]]
+    found = rows(events, "interactions")
+    assert [(row["user_id"], row["item_id"]) for row in found[-3:]] == [("u", "x"), ("u", "y"), ("v", "x")]
+    assert found[-1]["origin"] == "served 2025-03-05"
+    unchanged = "interactions/day=2025-03-04/part-0.parquet"
+    assert (events / unchanged).stat().st_ino == (first / unchanged).stat().st_ino
+    assert report["accepted"] == len(found)
+
+
+def test_a_card_that_does_not_train_on_the_log_has_none_of_it(tmp_path):
+    shop, log = shop_of_two_days(tmp_path / "shop"), tmp_path / "log"
+    serve(log, "a", ("u", "x", DAY + timedelta(days=3)))
+    events, _ = shop.ingest(log=log)
+    assert "served" not in str(rows(events, "interactions"))
+
+
+KINDS = {
+    "text": ["2025-03-01 10:00:00", "2025-03-01 11:00:00"],
+    "naive": pa.array([datetime(2025, 3, 1, 10), datetime(2025, 3, 1, 11)], pa.timestamp("us")),
+    "zoned": pa.array([datetime(2025, 3, 1, 9, tzinfo=UTC), datetime(2025, 3, 1, 10, tzinfo=UTC)], TIME),
+    "epoch": [1740819600, 1740823200],
+    "fraction": [1740819600.0, 1740823200.0],
+}
+
+
+@pytest.mark.parametrize("times", KINDS.values(), ids=KINDS)
+@pytest.mark.parametrize("users", [["1", "2"], [1, 2], [1.0, 2.0]], ids=["text", "whole", "real"])
+def test_moments_and_ids_are_the_same_whatever_types_the_source_has(tmp_path, times, users):
+    paid = {"name": "price", "kind": "numeric", "table": "interactions", "varies_in_time": True}
+    interactions = {
+        "user_id": users, "item_id": ["x", "y"], "event_time": times, "price": [1.0, 2.0], "pieces": [1, 1],
+    }  # fmt: skip
+    card = make_card(
+        tmp_path, pa.table(interactions), suffix=".parquet", items=pa.table({"item_id": ["x", "y"]}), features=[paid],
+        columns={"event_time": "event_time", "quantity": "pieces"}, source={"timezone": "Europe/Berlin"}, **TRAINS,
+    )  # fmt: skip
+    moment = datetime(2025, 3, 2, 10, 0, 0, 123456, tzinfo=UTC)
+    serve(tmp_path / "log", "a", ("1", "x", moment))
+    (events := tmp_path / "events").mkdir()
+    report = step.run(card=card, events=events, log=tmp_path / "log")
+    assert report["rejected"] == 0
+    *_, last = rows(events, "interactions")
+    assert (last["user_id"], last["item_id"], last["event_time"], last["price"]) == ("1", "x", moment, 7.5)
+    assert [row["user_id"] for row in rows(events, "interactions")] == ["1", "2", "1"]
+
+
+def test_ingest_and_the_consumer_give_one_event_one_id(tmp_path):
+    from serving.consumer.join import event_id
+
+    shop, log = shop_of_two_days(tmp_path / "shop", **TRAINS), tmp_path / "log"
+    moment = DAY + timedelta(days=3, microseconds=1)
+    serve(log, "a", ("ü:1", "x", moment))
+    events, _ = shop.ingest(log=log)
+    assert rows(events, "interactions")[-1]["event_id"] == event_id("ü:1", "x", moment)
+
+
+def test_a_source_that_cannot_be_joined_with_the_log_is_told_so(tmp_path):
+    with pytest.raises(ValueError, match=r"trains needs columns\.event_time"):
+        make_card(tmp_path, columns={"position": "n"}, split={"by": "order"}, **TRAINS)
+    retail = load_card("online_retail")
+    trains = DatasetCard.model_validate({**retail.model_dump(), **TRAINS})
+    with pytest.raises(InputError, match="trains needs a source with a table of items"):
+        step.WithEventLog(_Bare(), tmp_path).load(trains, None, None)
+
+
+class _Bare:
+    """A source without a table of items, whatever it holds."""
+
+    def load(self, card, connection, only):
+        from components.ingest.source import Raw
+
+        return Raw(interactions=None, items=None)
+
+    def content(self, card):
+        return {"": ""}

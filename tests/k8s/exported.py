@@ -1,0 +1,32 @@
+"""Every metric that something here exports, by its name in Prometheus, from the registries themselves."""
+
+from importlib.resources import files
+
+import yaml
+from prometheus_client import CollectorRegistry
+
+from pipelines import exporter
+from serving.consumer.metrics import Metrics as ConsumerMetrics
+from serving.gateway.metrics import Metrics as GatewayMetrics
+
+PROMETHEUS = {"up"}
+"""Prometheus' own, of each target."""
+KUBELET = {"kubelet_volume_stats_available_bytes", "kubelet_volume_stats_capacity_bytes"}
+"""kubernetes/kubernetes, pkg/kubelet/metrics/collectors/volume_stats.go (Apache-2.0)."""
+
+
+def names() -> set[str]:
+    registries = [GatewayMetrics().registry, ConsumerMetrics().registry, exporter.registry()]
+    return {name for registry in registries for name in _of(registry)} | _torchserve() | PROMETHEUS | KUBELET
+
+
+def _of(registry: CollectorRegistry) -> set[str]:
+    # What a registry refuses to have twice: the names of the series, not of the families.
+    return set(registry._names_to_collectors)
+
+
+def _torchserve() -> set[str]:
+    """TorchServe exports what its own metrics.yaml names; ours starts it with no other."""
+    metrics = yaml.safe_load((files("ts") / "configs" / "metrics.yaml").read_text())
+    groups = [*metrics["ts_metrics"].values(), *metrics["model_metrics"].values()]
+    return {metric["name"] for group in groups for metric in group}

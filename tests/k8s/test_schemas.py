@@ -1,0 +1,94 @@
+"""Every resource is one that a server which validates fields would take."""
+
+import copy
+from pathlib import Path
+from typing import Any
+
+import jsonschema
+import kubernetes_validate
+import pytest
+
+from tests.k8s.cluster import OVERLAYS, Resource, name, rendered, schema
+
+PUBLISHED = Path(__file__).parent / "schemas"
+KUBERNETES = "1.34"
+"""The oldest release that the manifests are held against; the newest is the package's own."""
+
+
+def check(resource: Resource) -> None:
+    """Raise where the resource is wrong, or of a kind that nothing here describes."""
+    for version in (KUBERNETES, kubernetes_validate.latest_version()):
+        try:
+            kubernetes_validate.validate(resource, version, strict=True)
+        except kubernetes_validate.SchemaNotFoundError:
+            _check_custom(resource)
+
+
+def _check_custom(resource: Resource) -> None:
+    group, _, version = resource["apiVersion"].partition("/")
+    for path in PUBLISHED.glob(f"{group}_*.yaml"):
+        spec = schema(path)["spec"]
+        if spec["names"]["kind"] == resource["kind"]:
+            (found,) = [each for each in spec["versions"] if each["name"] == version]
+            strict = _strict(found["schema"]["openAPIV3Schema"])
+            strict["properties"]["metadata"] = {"type": "object"}
+            jsonschema.Draft202012Validator(strict).validate(resource)
+            return
+    raise AssertionError(f"{name(resource)}: no schema describes {resource['apiVersion']}")
+
+
+def _strict(described: Any) -> Any:
+    """Unknown fields are refused, and an int-or-string is either, as servers have it."""
+    if isinstance(described, list):
+        return [_strict(each) for each in described]
+    if not isinstance(described, dict):
+        return described
+    made = {key: _strict(value) for key, value in described.items()}
+    if isinstance(described.get("properties"), dict) and not described.get("x-kubernetes-preserve-unknown-fields"):
+        made.setdefault("additionalProperties", False)
+    if described.get("x-kubernetes-int-or-string") is True:
+        made.pop("type", None)
+        made["anyOf"] = [{"type": "integer"}, {"type": "string"}]
+    return made
+
+
+@pytest.mark.parametrize("overlay", OVERLAYS)
+def test_a_server_would_take_every_resource(overlay):
+    for resource in rendered(overlay):
+        try:
+            check(resource)
+        except (kubernetes_validate.ValidationError, jsonschema.ValidationError) as error:
+            pytest.fail(f"{overlay}, {name(resource)}: {error}")
+
+
+@pytest.mark.parametrize("overlay", OVERLAYS)
+def test_nothing_is_there_twice(overlay):
+    names = [(name(each), each["metadata"].get("namespace")) for each in rendered(overlay)]
+    assert len(names) == len(set(names))
+
+
+@pytest.mark.parametrize(
+    ("kind", "path"),
+    [
+        ("Deployment", ("spec", "template", "spec", "containers", 0)),
+        ("ServiceMonitor", ("spec", "endpoints", 0)),
+        ("PodMonitor", ("spec", "podMetricsEndpoints", 0)),
+        ("PrometheusRule", ("spec", "groups", 0, "rules", 0)),
+        ("InferenceService", ("spec", "predictor", "containers", 0)),
+    ],
+)
+def test_a_misspelt_field_is_found(kind, path):
+    found = next(each for each in rendered("kserve") if each["kind"] == kind)
+    resource = copy.deepcopy(found)
+    place: Any = resource
+    for step in path:
+        place = place[step]
+    place["imagePullPolicies"] = "Always"
+    with pytest.raises((kubernetes_validate.ValidationError, jsonschema.ValidationError)):
+        check(resource)
+
+
+def test_a_kind_that_nothing_describes_is_found():
+    unknown = {"apiVersion": "example.com/v1", "kind": "Gadget", "metadata": {"name": "x"}}
+    with pytest.raises(AssertionError, match="no schema"):
+        check(unknown)

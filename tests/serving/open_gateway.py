@@ -1,0 +1,78 @@
+"""A gateway within the test, in front of a TorchServe that has two versions of the little model."""
+
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+import pytest
+from fastapi.testclient import TestClient
+
+from serving.eventlog import segments
+from serving.eventlog.events import of_line
+from serving.eventlog.segments import SegmentSink
+from serving.eventlog.writer import EventLog
+from serving.gateway.app import make_app
+from serving.gateway.recommender import Deadlines
+from serving.rollout.document import ModelVersion, Rollout
+from serving.torchserve import archive
+from serving.torchserve.server import TorchServe
+
+NOW = datetime(2026, 1, 5, tzinfo=UTC)
+PATIENT = Deadlines(history=20, challenger=20, champion=20, log=20)
+"""A loaded machine must not make these tests fail; what deadlines do is tested with ones of their own."""
+HISTORY = [{"item_id": "i3", "event_time": "2026-01-05T10:00:00Z", "features": {"price": 12.5, "shelf": "top"}}]
+OpenGateway = Callable[..., TestClient]
+
+
+@pytest.fixture(scope="module")
+def arms(server: TorchServe, mar: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[dict[str, ModelVersion]]:
+    """Two versions that the server has, and one that it does not have; the server is left as it was."""
+    from conftest import write_content  # which takes these fixtures from here
+
+    folder = tmp_path_factory.mktemp("second")
+    second = folder / "second.mar"
+    archive.build(write_content(folder / "c", version="2.0", seed=1), second, name="shop", version="2.0")
+    server.register(second)
+    yield {
+        name: ModelVersion(
+            version=name, archive=str(path), archive_digest=archive.digest(path), recipe_digest=name, registered=NOW
+        )
+        for name, path in {"1.0": mar, "2.0": second, "9.9": second}.items()
+    }
+    server.unregister("shop", "2.0")
+
+
+@pytest.fixture
+def rollout(arms: dict[str, ModelVersion]) -> Rollout:
+    return Rollout(
+        model="shop", champion=arms["1.0"], challenger=arms["2.0"], stage=3, weight=0.5, salt="s", since=NOW, version=3
+    )
+
+
+@pytest.fixture
+def open_gateway(server: TorchServe, tmp_path: Path) -> Iterator[OpenGateway]:
+    with ExitStack() as opened:
+
+        def start(rollout: Rollout | Callable[[], Rollout], **options: Any) -> TestClient:
+            read = rollout if callable(rollout) else lambda: rollout
+            settings = {"torchserve": server.address, "history": lambda user: HISTORY, "deadlines": PATIENT, **options}
+            log = EventLog(SegmentSink(tmp_path / "log"))
+            app = make_app(read_rollout=read, log=log, **settings)
+            return opened.enter_context(TestClient(app, raise_server_exceptions=False))
+
+        yield start
+
+
+def rows(root: Path, table: str) -> list[dict[str, Any]]:
+    """What the gateway has acknowledged of `table`."""
+    lines = [of_line(line.content) for path in segments.segments(root) for line in segments.lines(path)]
+    return [row for name, row in lines if name == table]
+
+
+def ask(client: TestClient, user: str = "u1", headers: dict[str, str] | None = None, **fields: Any) -> dict[str, Any]:
+    reply = client.post("/v1/recommendations", json={"user_id": user, "k": 3, **fields}, headers=headers)
+    assert reply.status_code == 200, reply.text
+    answer: dict[str, Any] = reply.json()
+    return answer

@@ -1,0 +1,251 @@
+"""The event log: what was acknowledged is durable, on a disk and in Redis."""
+
+import asyncio
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from collections import Counter
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+from redis_server import MISSING, PROGRAM, RedisServer
+
+from serving.eventlog import segments
+from serving.eventlog.events import NoEvent, of_line
+from serving.eventlog.segments import SegmentSink, abandoned, lines
+from serving.eventlog.stream import FIELD, GROUP, Stream, StreamSink, connect, split_id
+from serving.eventlog.writer import EventLog, LogUnavailable
+
+ROOT = Path(__file__).parents[2]
+CLICK = {"event_type": "click", "item_id": None, "time": "2026-01-05T10:00:00+00:00"}
+
+WRITER = """
+import asyncio, sys
+from pathlib import Path
+from serving.eventlog.segments import SegmentSink
+from serving.eventlog.stream import StreamSink
+from serving.eventlog.writer import EventLog
+async def write(log, number):
+    while True:
+        event = {"request_id": f"{number}", "event_type": "click", "time": "2026-01-05T23:59:59+00:00"}
+        await log.append("outcomes", event)
+        print(number, flush=True)
+        number += 100
+async def main():
+    sink = StreamSink(sys.argv[2], "shop") if sys.argv[2] else SegmentSink(Path(sys.argv[1]), roll_seconds=0.2)
+    with EventLog(sink) as log:
+        await asyncio.gather(*(write(log, number) for number in range(20)))
+asyncio.run(main())
+"""
+
+
+@pytest.fixture
+def redis(tmp_path: Path) -> Iterator[RedisServer]:
+    if PROGRAM is None:
+        pytest.skip(MISSING)
+    (tmp_path / "redis").mkdir()
+    server = RedisServer(tmp_path / "redis", durable=True).start()
+    yield server
+    server.stop()
+
+
+def read(root: Path) -> list[str]:
+    """The request_id of each event in the segments."""
+    found = [line for path in segments.segments(root) for line in lines(path)]
+    return [of_line(split_id(line.content)[1]).row["request_id"] for line in found]
+
+
+def moved(redis: RedisServer, root: Path, stream: Stream | None = None) -> list[str]:
+    stream = stream or Stream(f"redis://{redis.address}/0", "shop", known=(0, 0))
+    sink = SegmentSink(root)
+    sink.open()
+    for _ in range(20):
+        stream.move(sink.write, block_ms=10)
+    sink.close()
+    return read(root)
+
+
+@pytest.mark.parametrize("kept", ["segments", "redis"])
+def test_what_was_acknowledged_survives_kill_9_of_the_gateway_and_of_redis(
+    kept: str, tmp_path: Path, request: pytest.FixtureRequest
+) -> None:
+    server: RedisServer | None = request.getfixturevalue("redis") if kept == "redis" else None
+    command = [sys.executable, "-c", WRITER, str(tmp_path), f"redis://{server.address}/0" if server else ""]
+    process = subprocess.Popen(command, cwd=ROOT, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True)
+    assert process.stdout is not None
+    acknowledged = [process.stdout.readline().strip() for _ in range(3000)]
+    if server is not None:
+        server.stop()
+        server.start()
+    process.send_signal(signal.SIGKILL)
+    acknowledged += [line.strip() for line in process.stdout.read().splitlines(keepends=True) if line.endswith("\n")]
+    process.wait()
+    counted = Counter(moved(server, tmp_path) if server is not None else read(tmp_path))
+    assert set(acknowledged) <= set(counted) and set(counted.values()) == {1}
+
+
+def test_an_event_that_is_being_written_is_read_only_when_it_is_whole(tmp_path: Path) -> None:
+    sink = SegmentSink(tmp_path)
+    sink.open()
+    sink.write([b'{"a":1}\n'])
+    (path,) = segments.segments(tmp_path)
+    with path.open("ab") as file:
+        file.write(b'{"b":')
+    (first,) = lines(path)
+    with abandoned(path) as free:
+        assert not free, "its writer lives"
+    assert list(lines(path, first.end)) == []
+    with path.open("ab") as file:
+        file.write(b"2}\n")
+    (second,) = lines(path, first.end)
+    assert second.content == b'{"b":2}' and second.position == first.position + first.end
+    sink.close()
+    with abandoned(path) as free:
+        assert free
+
+
+def test_a_segment_is_seen_only_once_its_writer_holds_it(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    seen: list[bool] = []
+    rename = os.rename
+
+    def spy(source: Path, target: Path) -> None:
+        assert not segments.segments(tmp_path)
+        rename(source, target)
+        with abandoned(target) as free:
+            seen.append(free)
+
+    monkeypatch.setattr(segments.os, "rename", spy)
+    sink = SegmentSink(tmp_path)
+    sink.open()
+    sink.write([b"1\n"])
+    sink.close()
+    assert seen == [False]
+
+
+def test_a_long_segment_is_followed_by_the_next(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(segments, "ROLL_BYTES", 100)
+    sink = SegmentSink(tmp_path)
+    sink.open()
+    for _ in range(4):
+        sink.write([b"x" * 60 + b"\n"])
+        sink.idle()
+    sink.close()
+    assert [path.stat().st_size for path in segments.segments(tmp_path)] == [122, 122]
+
+
+@pytest.mark.parametrize(
+    ("line", "why"),
+    [
+        (b"{", "JSONDecodeError"),
+        (b"[]", "TypeError|AttributeError"),
+        (b'{"table":"outcomes","schema":99,"request_id":"r","time":"2026-01-05T10:00:00+00:00"}', "update what reads"),
+        (b'{"table":"drop","schema":1,"request_id":"r","time":"2026-01-05T10:00:00+00:00"}', "expected exposures"),
+        (b'{"table":"outcomes","schema":1,"request_id":"r","time":"yesterday"}', "Invalid isoformat"),
+        (b'{"table":"outcomes","schema":1,"time":"2026-01-05T10:00:00+00:00"}', "request_id"),
+    ],
+)
+def test_what_is_no_event_is_told_with_the_reason(line: bytes, why: str) -> None:
+    with pytest.raises(NoEvent, match=why):
+        of_line(line)
+
+
+def test_an_event_of_the_first_schema_is_read() -> None:
+    old = b'{"table":"outcomes","schema":1,"request_id":"r1","event_type":"click","time":"2026-01-05T10:00:00+00:00"}'
+    assert of_line(old).row["request_id"] == "r1"
+
+
+def append(sink: StreamSink, *names: str) -> EventLog:
+    async def write() -> None:
+        with log:
+            for name in names:
+                await log.append("outcomes", {**CLICK, "request_id": name})
+
+    log = EventLog(sink)
+    asyncio.run(write())
+    return log
+
+
+def test_a_redis_that_would_lose_events_is_refused_until_it_is_set_right(tmp_path: Path) -> None:
+    if PROGRAM is None:
+        pytest.skip(MISSING)
+    server = RedisServer(tmp_path).start()
+    url = f"redis://{server.address}/0"
+    try:
+        with pytest.raises(LogUnavailable, match="appendfsync"):
+            append(StreamSink(url, "shop"), "r1")
+        client = connect(url)
+        client.config_set("appendonly", "yes")
+        client.config_set("appendfsync", "always")
+        append(StreamSink(url, "shop"), "r1")
+        assert moved(server, tmp_path / "log") == ["r1"]
+    finally:
+        server.stop()
+
+
+def test_while_redis_is_away_events_are_refused_quickly_and_taken_when_it_is_back(redis: RedisServer) -> None:
+    async def write() -> None:
+        with EventLog(StreamSink(f"redis://{redis.address}/0", "shop")) as log:
+            redis.stop()
+            began = time.monotonic()
+            with pytest.raises(LogUnavailable, match="Redis"):
+                await log.append("outcomes", {**CLICK, "request_id": "r1"})
+            assert time.monotonic() - began < 3 and "Redis" in (log.problem or "")
+            redis.start()
+            await log.append("outcomes", {**CLICK, "request_id": "r2"})
+            assert log.problem is None
+
+    asyncio.run(write())
+
+
+def test_what_another_consumer_had_taken_and_not_acknowledged_comes_first(redis: RedisServer, tmp_path: Path) -> None:
+    url = f"redis://{redis.address}/0"
+    append(StreamSink(url, "shop"), "r1", "r2")
+    client = connect(url)
+    client.xgroup_create("events:shop", GROUP, id="0")
+    client.xreadgroup(GROUP, "killed", {"events:shop": ">"})
+    append(StreamSink(url, "shop"), "r3")
+    assert moved(redis, tmp_path / "log") == ["r1", "r2", "r3"]
+    assert client.xpending("events:shop", GROUP)["pending"] == 0 and client.xlen("events:shop") == 0
+
+
+def test_what_was_moved_and_not_acknowledged_is_not_moved_again(redis: RedisServer, tmp_path: Path) -> None:
+    url = f"redis://{redis.address}/0"
+    append(StreamSink(url, "shop"), "r1", "r2")
+
+    def killed_behind(written: list[bytes]) -> None:
+        sink.write(written)
+        raise KeyboardInterrupt
+
+    sink = SegmentSink(tmp_path)
+    sink.open()
+    with pytest.raises(KeyboardInterrupt):
+        Stream(url, "shop", known=(0, 0)).move(killed_behind, block_ms=10)
+    sink.close()
+    (path,) = segments.segments(tmp_path)
+    known = max(ident for line in lines(path) if (ident := split_id(line.content)[0]) is not None)
+    append(StreamSink(url, "shop"), "r3")
+    assert moved(redis, tmp_path, Stream(url, "shop", known=known)) == ["r1", "r2", "r3"]
+
+
+def test_what_a_full_disk_kept_from_moving_comes_again(redis: RedisServer, tmp_path: Path) -> None:
+    url = f"redis://{redis.address}/0"
+    append(StreamSink(url, "shop"), "r1")
+    stream = Stream(url, "shop", known=(0, 0))
+
+    def full(written: list[bytes]) -> None:
+        raise LogUnavailable("no space left")
+
+    with pytest.raises(LogUnavailable):
+        stream.move(full, block_ms=10)
+    assert moved(redis, tmp_path, stream) == ["r1"]
+
+
+def test_a_line_break_in_a_stream_entry_breaks_no_line(redis: RedisServer, tmp_path: Path) -> None:
+    url = f"redis://{redis.address}/0"
+    event = {"table": "outcomes", "schema": 1, "request_id": "r1", "time": CLICK["time"]}
+    connect(url).xadd("events:shop", {FIELD: json.dumps(event, indent=1)})
+    assert moved(redis, tmp_path) == ["r1"]
