@@ -138,7 +138,7 @@ def test_every_task_names_its_memory_cpu_timeout_owner_and_where_it_may_write(co
         assert there["securityContext"] == {"runAsNonRoot": True, "runAsUser": "10001"}
         assert "/tmp" in {each["mountPath"] for each in there["emptyDirMounts"]}
         claims = {each["constant"]: each["mountPath"] for each in there["pvcMount"]}
-        assert claims == {"models": "/workspace", "clicks": "/data"}
+        assert claims == {"models": "/work", "clicks": "/data"}
 
 
 def test_secrets_are_named_and_never_held(compiled):
@@ -159,7 +159,7 @@ def test_secrets_are_named_and_never_held(compiled):
         assert (mounted["secretName"], mounted["mountPath"]) == ("mlflow-client", "/etc/mlflow")
         plain = {each["name"]: each["value"] for each in container["env"]}
         assert not plain.keys() & set(found.values())
-        assert plain["HETERREC_HOME"] == "/workspace"
+        assert plain["HETERREC_HOME"] == "/work"
         assert plain["HETERREC_STORE"] == "s3://models/heterrec"
         assert plain["HETERREC_FEATURE_STORE"] == "redis,sql_registry"
 
