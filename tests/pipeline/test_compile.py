@@ -11,6 +11,7 @@ from kfp import components as kfp_components
 
 from components.errors import InputError
 from components.workspace import ROOT
+from pipelines import __main__ as command_line
 from pipelines import cluster
 from pipelines.packages import BUILDERS, package, resources
 
@@ -264,3 +265,12 @@ for name in ("feast", "great_expectations", "mlflow", "matplotlib", "pandas", "r
 import components.infra_validate.component, components.infra_validate.step, components.task
 """
     subprocess.run([sys.executable, "-c", code], cwd=ROOT, check=True)
+
+
+@pytest.mark.parametrize("kubernetes", [False, True])
+def test_the_command_writes_every_pipeline_beside_the_first(tmp_path, kubernetes):
+    arguments = ["compile", "--output", str(tmp_path / "out" / "training.yaml"), *(["--kubernetes"] * kubernetes)]
+    assert command_line.main(arguments) == 0
+    for kind in BUILDERS:
+        first, *_ = yaml.safe_load_all((tmp_path / "out" / f"{kind}.yaml").read_text())
+        assert first.get("kind") == ("Pipeline" if kubernetes else None)
