@@ -103,14 +103,17 @@ class Cluster:
     """Of scheduled runs; empty for Kubeflow's own."""
     run_as_user: int | None = None
     """The images' user, for clusters that do not take it from the image; it owns what is mounted."""
-    labels: dict[str, str] = field(default_factory=lambda: {"app.kubernetes.io/part-of": "heterrec"})
+    labels: dict[str, str] = field(
+        default_factory=lambda: {"app.kubernetes.io/name": "pipelines", "app.kubernetes.io/part-of": "heterrec"}
+    )
     """On every pod: by these the cost is told apart."""
     environment: dict[str, str] = field(default_factory=dict)
     """Plain settings such as HETERREC_FEATURE_STORE or MLFLOW_TRACKING_URI; nothing secret."""
     secrets: tuple[Secret, ...] = ()
     workspace_claim: str = "heterrec-workspace"
     """A PersistentVolumeClaim (ReadWriteMany) for the workspace; with `store` it may be left out (empty)."""
-    workspace_path: str = "/workspace"
+    workspace_path: str = "/work"
+    """Where every pod finds it, the servers' too: the rollout table holds paths."""
     claims: dict[str, str] = field(default_factory=dict)
     """More PersistentVolumeClaims by name, and where they are mounted: the source's files, the event log."""
     store: str = ""

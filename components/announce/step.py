@@ -30,9 +30,9 @@ def run(*, run_id: str, pipeline: str, state: str, error: str = "") -> str:
     """
     try:
         broken = [record for record in read_records(run_id).values() if record.status in ("failed", "running")]
-    except StoreFault as fault:
+    except StoreFault as away:
         # A store that is away may be why the run failed: that must be told all the more.
-        broken, error = [], f"{error}\n{fault}".strip()
+        broken, error = [], f"{error}\n{away}".strip()
     failed = state.upper() in FAILED or bool(broken)
     text = _summary(broken, run_id=run_id, pipeline=pipeline, state="failed" if failed else state, error=error)
     address = os.environ.get(WEBHOOK, "")

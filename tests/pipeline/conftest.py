@@ -20,7 +20,7 @@ def pushed_home(tmp_path_factory: pytest.TempPathFactory) -> Path:
     result = subprocess.run(
         [sys.executable, "-m", "pipelines", "run", *(part for each in SMALL for part in ("--option", each))],
         cwd=ROOT, env={**os.environ, "HETERREC_HOME": str(home), "COLUMNS": "200"}, capture_output=True, text=True,
-        check=False, timeout=400,
+        check=False, timeout=900,
     )  # fmt: skip
     assert result.returncode == 0, result.stdout + result.stderr
     assert re.search(r"pushed: version \S+ \(champion\)", result.stdout), result.stdout

@@ -134,7 +134,7 @@ def test_the_train_job_says_what_the_cluster_needs_and_survives_the_published_mo
     assert volumes["dshm"]["emptyDir"] == {"medium": "Memory", "sizeLimit": "4Gi"}
     (container,) = pod["containers"]
     assert {each["name"]: each["mountPath"] for each in container["volumeMounts"]} == {
-        "workspace": "/workspace", "tmp": "/tmp", "dshm": "/dev/shm",
+        "workspace": "/work", "tmp": "/tmp", "dshm": "/dev/shm",
     }  # fmt: skip
 
 
