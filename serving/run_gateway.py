@@ -15,6 +15,9 @@ from components.errors import InputError
 from serving import operate
 from serving.rollout.table import RolloutTable
 
+KEEP_ALIVE = 75
+"""Seconds that an idle connection stays open: longer than clients and proxies keep theirs, so that no request meets one
+that is just being closed here."""
 SHOPS, TESTERS, KEYS = "HETERREC_API_TOKENS", "HETERREC_TESTER_TOKENS", "HETERREC_TORCHSERVE_KEYS"
 
 
@@ -49,7 +52,9 @@ def run(options: argparse.Namespace) -> int:
             )
             address = f"http://{options.host}:{listening.getsockname()[1]}"
             print(f"{name} is recommended at {address}/v1/recommendations (Ctrl-C ends it)", flush=True)
-            config = uvicorn.Config(app, log_level="warning", access_log=False, server_header=False)
+            config = uvicorn.Config(
+                app, log_level="warning", access_log=False, server_header=False, timeout_keep_alive=KEEP_ALIVE
+            )
             server = uvicorn.Server(config)
             for number in (signal.SIGINT, signal.SIGTERM):  # uvicorn raises them anew once it has ended in order
                 signal.signal(number, lambda *_: setattr(server, "should_exit", True))
