@@ -6,9 +6,7 @@ EVENTS ?= 5
 CANARIES ?= 2000
 BUDGET ?= fast
 ROWS ?= sasrec,sasrec_plain,sasrec_own,sasrec_features,hstu,heterrec
-
-EVENTS ?= 100000,1000000
-ROWS ?= sasrec,sasrec_plain,sasrec_features,hstu,heterrec
+SIZES ?= 100000,1000000
 PYTHON := .venv/bin/python
 export PYTHONPATH := $(CURDIR)
 export GX_ANALYTICS_ENABLED := false
@@ -55,6 +53,9 @@ lock: setup  ## resolve requirements.lock anew from pyproject.toml
 	@# What torch brings for GPUs comes with torch, where it wants it.
 	@awk '/^[a-z]/ { gpu = /^(cuda-|nvidia-|triton)/ } !gpu' requirements.lock > requirements.lock.partial
 	@mv requirements.lock.partial requirements.lock
+
+bench-features: setup  ## the feature store: ingest, gate, join against a bare ASOF join, materialise, reads; SIZES=100000,1000000
+	@$(PYTHON) -m benchmarks.features --events $(SIZES)
 
 bench-features-pay: setup  ## HeterRec against item-ID-only on the marketplace and its placebo; SEEDS=3
 	@OMP_WAIT_POLICY=PASSIVE $(PYTHON) -m benchmarks.features_pay --seeds $(SEEDS)
