@@ -7,9 +7,7 @@ CANARIES ?= 2000
 SECONDS ?= 40
 BUDGET ?= fast
 ROWS ?= sasrec,sasrec_plain,sasrec_own,sasrec_features,hstu,heterrec
-
-EVENTS ?= 100000,1000000
-ROWS ?= sasrec,sasrec_plain,sasrec_features,hstu,heterrec
+SIZES ?= 100000,1000000
 PYTHON := .venv/bin/python
 export PYTHONPATH := $(CURDIR)
 export GX_ANALYTICS_ENABLED := false
@@ -68,6 +66,9 @@ soak: setup  ## ten minutes under load while parts are swapped, killed and resta
 
 images:  ## the images of k8s/images by docker or buildah; TORCH=cuda REGISTRY=... PLATFORM=linux/arm64
 	@scripts/images.sh
+
+bench-features: setup  ## the feature store: ingest, gate, join against a bare ASOF join, materialise, reads; SIZES=100000,1000000
+	@$(PYTHON) -m benchmarks.features --events $(SIZES)
 
 bench-features-pay: setup  ## HeterRec against item-ID-only on the marketplace and its placebo; SEEDS=3
 	@OMP_WAIT_POLICY=PASSIVE $(PYTHON) -m benchmarks.features_pay --seeds $(SEEDS)

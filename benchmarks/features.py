@@ -1,8 +1,8 @@
 """What the feature store costs: ingest, validate, the point-in-time join against a bare ASOF join, materialise, reads.
 
-`make bench-features EVENTS=100000,1000000 [RETAIL=1]`; every figure of one run comes from the same data. The shop is
-drawn here, by arrays: marketplace's own simulation makes some 10^5 events a second at most, too slow for 5·10^7.
-Each stage is a process of its own, whose peak memory is its own.
+`make bench-features SIZES=100000,1000000` (`--retail`: Online Retail too); every figure of one run comes from the same
+data. The shop is drawn here, by arrays: marketplace's own simulation makes some 10^5 events a second at most, too slow
+for 5·10^7. Each stage is a process of its own, whose peak memory is its own.
 """
 
 import argparse
