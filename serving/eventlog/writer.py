@@ -56,7 +56,7 @@ class EventLog:
         self._queue: queue.SimpleQueue[_Entry | None] = queue.SimpleQueue()
         self._unsynced: queue.SimpleQueue[Future[None]] = queue.SimpleQueue()
         self._problems: dict[str, LogUnavailable | None] = {}
-        self._dirty, self._closed = threading.Event(), False
+        self._waited_for, self._written, self._closed = threading.Event(), False, False
         self._writer = threading.Thread(target=self._write_all, name="event-log-writer")
         self._syncer = threading.Thread(target=self._sync_all, name="event-log-syncer")
 
@@ -75,7 +75,7 @@ class EventLog:
         self._queue.put(None)
         self._writer.join()
         self._closed = True
-        self._dirty.set()
+        self._waited_for.set()
         self._syncer.join()
         self._try("sync", self._sink.close)
 
@@ -111,27 +111,29 @@ class EventLog:
 
     def _write(self, batch: Sequence[_Entry]) -> None:
         fault = self._try("write", lambda: self._sink.write([entry.line for entry in batch]))
+        self._written = True
         for entry in batch:
             if fault is None and entry.synced:
                 self._unsynced.put(entry.written)
             else:
                 _tell(entry.written, fault)
-        self._dirty.set()
+        if not self._unsynced.empty():
+            self._waited_for.set()
 
     def _sync_all(self) -> None:
-        while True:
-            self._dirty.wait()
-            self._dirty.clear()
-            if self._unsynced.empty() and not self._closed:
-                self._dirty.wait(SYNC_SECONDS)  # somebody may come who waits
-            waiting = [
-                self._unsynced.get() for _ in range(self._unsynced.qsize())
-            ]  # all written before the sync begins
+        closed = False
+        while not closed:
+            self._waited_for.wait(SYNC_SECONDS)
+            self._waited_for.clear()
+            closed = self._closed
+            if not self._written and self._unsynced.empty():
+                continue
+            self._written = False
+            # All who wait were written before the sync begins.
+            waiting = [self._unsynced.get() for _ in range(self._unsynced.qsize())]
             fault = self._try("sync", self._sink.sync)
             for written in waiting:
                 _tell(written, fault)
-            if self._closed and self._unsynced.empty():
-                return
 
     def _try(self, what: str, work: Callable[[], None]) -> LogUnavailable | None:
         """What went wrong. Whatever it was, those who wait must hear of it and the thread must live on."""
