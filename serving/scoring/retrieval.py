@@ -64,9 +64,10 @@ class Exact:
 
     def _part(self, user_BD: torch.Tensor, asked: Sequence[Asked]) -> list[Best]:
         score_BV = (user_BD.to(self._scanned.dtype) @ self._scanned.T).float()
+        hidden = [np.array(request.hidden, np.int64) for request in asked]
+        place = np.repeat(np.arange(len(asked)), [len(rows) for rows in hidden]), np.concatenate(hidden)
+        score_BV[torch.from_numpy(place[0]), torch.from_numpy(place[1])] = -torch.inf
         for b, request in enumerate(asked):
-            if request.hidden:
-                score_BV[b, request.hidden] = -torch.inf
             if request.forbidden is not None:
                 score_BV[b].masked_fill_(torch.from_numpy(request.forbidden), -torch.inf)
         most = max(request.k for request in asked)
@@ -78,9 +79,12 @@ class Exact:
             exact_BC[found_BC == -torch.inf] = -torch.inf
             score_BK, place_BK = exact_BC.topk(most)
             row_BK = row_BC.gather(1, place_BK)
+        allowed = (score_BK > -torch.inf).sum(1).tolist()
         return [
-            [(row, score) for row, score in zip(rows, scores, strict=True) if score > -math.inf][: request.k]
-            for request, rows, scores in zip(asked, row_BK.tolist(), score_BK.tolist(), strict=True)
+            list(zip(rows[:end], scores[:end], strict=True))
+            for rows, scores, end in zip(
+                row_BK.tolist(), score_BK.tolist(), map(min, allowed, (request.k for request in asked)), strict=True
+            )
         ]
 
 

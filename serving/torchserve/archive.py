@@ -11,6 +11,8 @@ import re
 import zipfile
 from pathlib import Path
 
+from serving.torchserve import handler
+
 HANDLER = "handler.py"
 _MANIFEST = "MAR-INF/MANIFEST.json"
 _SERVING = Path(__file__).parent.parent
@@ -43,7 +45,8 @@ def code() -> dict[str, bytes]:
     """What an archive runs, by entry: the handler, and the package `serving.scoring` under its own name."""
     scoring = sorted((_SERVING / "scoring").glob("*.py"))
     modules = {f"serving/scoring/{path.name}": path.read_bytes() for path in scoring}
-    return {HANDLER: (_SERVING / "torchserve" / HANDLER).read_bytes(), "serving/__init__.py": b"", **modules}
+    # Imported, and not only read, so that a step's code digest sees what it packages.
+    return {HANDLER: Path(handler.__file__).read_bytes(), "serving/__init__.py": b"", **modules}
 
 
 def digest(mar: Path) -> str:

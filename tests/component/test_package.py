@@ -13,6 +13,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
+from components.code_digest import reached
 from components.decision import Decision
 from components.errors import InputError
 from components.infra_validate import step as infra_validate
@@ -103,6 +104,12 @@ def test_the_same_model_gives_the_same_archive_wherever_and_whenever(
     assert packaged(sequences, moved, tmp_path / "again") == first
     assert archives.digest(tmp_path / "again/shop.mar") == first["archive_digest"]
     assert first["version"].startswith("20260101-")
+
+
+def test_a_change_of_what_the_archive_runs_makes_another_archive() -> None:
+    known = reached("components.package.step")
+    packaged = {entry.removesuffix(".py").replace("/", ".") for entry in archives.code() if entry != "handler.py"}
+    assert {"serving.torchserve.handler", *packaged - {"serving.__init__", "serving.scoring.__init__"}} <= known
 
 
 def test_a_recipe_is_settings_and_features_but_not_the_seed(sequences: Path, model: Path, tmp_path: Path) -> None:

@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import Any
 from urllib.parse import urlsplit
 
+import psutil
 import pytest
 from conftest import write_content
 from test_server import members, within
@@ -92,6 +93,29 @@ def test_up_prints_lines_that_ask_both_arms_and_ends_with_ctrl_c(workspace: Path
     assert all(answer["items"][0]["title"].startswith("Kettle") for answer in answers)
     assert "  champion   1.0  99% of shoppers" in "".join(printed)
     assert within(10, lambda: not any(members(pid) for pid in children))
+
+
+def test_up_starts_a_killed_torchserve_again_where_it_was(workspace: Path) -> None:
+    with start(workspace, "up", "--dataset", "shop") as process:
+        try:
+            assert process.stdout is not None
+            line = next(line for line in process.stdout if line.startswith("curl"))
+            assert ask(line)["version"] == "1.0"
+            children = Path(f"/proc/{process.pid}/task/{process.pid}/children").read_text().split()
+            server = next(int(pid) for pid in children if "ts.model_server" in psutil.Process(int(pid)).cmdline())
+            os.killpg(server, signal.SIGKILL)
+            assert within(20, lambda: not answers(line)) and within(120, lambda: answers(line))
+        finally:
+            process.send_signal(signal.SIGINT)
+            _, error = process.communicate(timeout=30)
+    assert process.returncode == 0 and "TorchServe is gone: starting it again" in error
+
+
+def answers(curl: str) -> bool:
+    try:
+        return ask(curl)["version"] == "1.0"
+    except (OSError, AssertionError, http.client.HTTPException):
+        return False
 
 
 def test_torchserve_and_its_reconciler_run_as_two_processes(workspace: Path, tmp_path: Path) -> None:
