@@ -1,6 +1,7 @@
 """Copies of an archive with planted faults: what a rollout must send back, and what must be out of traffic at once."""
 
 import json
+import shutil
 import zipfile
 from pathlib import Path
 from tempfile import TemporaryDirectory
@@ -37,6 +38,7 @@ def worse(mar: Path, out: Path, *, share: float = 0.5, seed: int = 0) -> str:
         _seal(content, version)
         lines = [json.loads(line) for line in (content / "goldens.jsonl").read_text().splitlines()]
         answers = Scorer.load(content).score([line["request"] for line in lines])
+        shutil.rmtree(content / "__pycache__", ignore_errors=True)  # the encoder was imported from here
         golden = [{**line, "answer": answer} for line, answer in zip(lines, answers, strict=True)]
         (content / "goldens.jsonl").write_text("".join(json.dumps(line) + "\n" for line in golden))
         _seal(content, version)

@@ -38,7 +38,7 @@ from serving.rollout.table import RolloutTable
 from serving.torchserve.reconciler import STATUS
 
 PATIENCE_SECONDS = 60.0
-DEADLINES = Deadlines(challenger=0.8, champion=1.2)
+DEADLINES = Deadlines(challenger=0.5, champion=1.0)
 """Longer than a service's: an hour of this shop passes in about a second, so one pause of this machine would be one
 of many minutes there."""
 ROLL_SECONDS = 1.0

@@ -22,11 +22,11 @@ from typing import Any
 
 import aiohttp
 import duckdb
-from benchmarks.shop_processes import ShopProcesses
 from rich.console import Console
 from rich.table import Table
 
 from benchmarks.sabotage import worse
+from benchmarks.shop_processes import ShopProcesses
 from components import workspace
 from components.task import commit
 

@@ -20,8 +20,8 @@ from components.manifest import NAME, Manifest
 
 ADDRESS = "HETERREC_STORE"
 CHECKPOINTS = "*.pt"
-EVERY_SECONDS = 5.0
-"""Between looks for a new checkpoint; what a kill loses besides the steps since the last one."""
+EVERY = "HETERREC_STORE_SECONDS"
+"""Between looks for a new checkpoint (default 5); what a kill loses besides the steps since the last one."""
 
 
 class StoreFault(RuntimeError):
@@ -137,7 +137,7 @@ class Store:
         return [folder / name.rstrip("/").rpartition("/")[2] for name in found]
 
     @contextmanager
-    def keeping(self, scratch: Path, *, every: float = EVERY_SECONDS) -> Iterator[None]:
+    def keeping(self, scratch: Path, *, every: float | None = None) -> Iterator[None]:
         """Bring the checkpoints that a killed attempt left, and keep those of this one as they appear.
 
         They are removed once the work inside has succeeded. A checkpoint that cannot be kept is told and tried again.
@@ -145,7 +145,8 @@ class Store:
         self.bring_files(scratch, CHECKPOINTS)
         kept = _Checkpoints(self, scratch)
         stop = threading.Event()
-        thread = threading.Thread(target=kept.watch, args=(stop, every), name="checkpoints", daemon=True)
+        seconds = _seconds() if every is None else every
+        thread = threading.Thread(target=kept.watch, args=(stop, seconds), name="checkpoints", daemon=True)
         thread.start()
         try:
             yield
@@ -220,6 +221,17 @@ class _Checkpoints:
                 continue
             self._seen[path] = state
             emit("checkpoint_kept", path=str(path))
+
+
+def _seconds() -> float:
+    named = os.environ.get(EVERY, "5")
+    try:
+        found = float(named)
+    except ValueError:
+        found = 0.0
+    if found <= 0:
+        raise InputError(f"{EVERY}={named!r}: expected seconds above 0")
+    return found
 
 
 def _state(path: Path) -> tuple[int, int, int]:

@@ -1,6 +1,7 @@
 """The command line of the pipelines; `python -m pipelines --help` lists its commands."""
 
 import argparse
+import re
 import sys
 import time
 import traceback
@@ -18,6 +19,7 @@ from feature_repo.card import CardError, load_card
 from pipelines import cluster_commands, data_commands
 from pipelines.data_commands import moment, with_options
 
+REQUEST_ID = re.compile("[0-9a-f]{32}")
 console = Console(highlight=False, soft_wrap=True)
 
 
@@ -126,9 +128,20 @@ def _status(options: argparse.Namespace) -> int:
 
 
 def _lineage(options: argparse.Namespace) -> int:
-    from pipelines.lineage import trace
+    from pipelines.lineage import served, trace
 
-    found = trace(options.model, options.version)
+    model, version = options.model, options.version
+    if REQUEST_ID.fullmatch(model) and version is None:
+        request = served(model)
+        model, shown = request.model, request.exposure
+        user, time, version = _plain(shown["user_id"]), shown["time"], shown["model_version"]
+        console.print(f"[bold]request {shown['request_id']}[/] of {user}, {time:%Y-%m-%d %H:%M:%S} UTC")
+        answered = f"drawn {shown['variant']}, status {shown['status']}, answered by {_plain(version)}"
+        console.print(f"  {shown['n_items']} items, {answered}")
+        if version == "popular":
+            console.print("  no model answered: most popular items of the champion's archive")
+            return 0
+    found = trace(model, version)
     console.print(f"[bold]{_plain(found.model)} {_plain(found.version)}[/] {' '.join(found.aliases)}")
     console.print(f"  archive {found.tags['archive_digest'][:12]}  run {found.tags['run_id']}")
     console.print(f"  commit  {found.tags['git_commit']}")
@@ -142,6 +155,10 @@ def _lineage(options: argparse.Namespace) -> int:
             f"  data: {report['accepted']:,} events of {report['users']:,} users, "
             f"{report['first_event'][:10]} to {report['last_event'][:10]}"
         )
+    if partitions := found.partitions:
+        days = sorted(partitions)
+        digests = " ".join(f"{day} {partitions[day][:12]}" for day in (days if options.partitions else days[-3:]))
+        console.print(f"  {len(days)} day partitions{'' if options.partitions else ', the last of them'}: {digests}")
     return 0
 
 
@@ -203,9 +220,12 @@ def _parser() -> argparse.ArgumentParser:
     status.add_argument("--last", type=int, default=3, help="how many runs (default: %(default)s)")
     status.set_defaults(command=_status)
 
-    lineage = commands.add_parser("lineage", help="what a released model was made from")
-    lineage.add_argument("model", nargs="?", default="marketplace")
+    lineage = commands.add_parser("lineage", help="what a released model, or a served answer, was made from")
+    lineage.add_argument(
+        "model", nargs="?", default="marketplace", help="a model's name, or the request_id of an answer"
+    )
     lineage.add_argument("version", nargs="?")
+    lineage.add_argument("--partitions", action="store_true", help="the digest of every day of the data")
     lineage.set_defaults(command=_lineage)
     data_commands.add_to(commands)
     cluster_commands.add_to(commands)

@@ -80,13 +80,11 @@ class Secret:
 
 @dataclass(frozen=True, kw_only=True)
 class Nodes:
-    """Training over several nodes by Kubeflow Trainer; one node trains inside the pipeline's own pod."""
+    """Training over several nodes by Kubeflow Trainer; one node is the pipeline's own pod."""
 
     count: int = 1
-    processes: int = 1
-    """On each node: as many as it has GPUs."""
     runtime: str = "torch-distributed"
-    poll_seconds: int = 15
+    """A (Cluster)TrainingRuntime of Kubeflow Trainer."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -105,14 +103,19 @@ class Cluster:
     """Of scheduled runs; empty for Kubeflow's own."""
     run_as_user: int | None = None
     """The images' user, for clusters that do not take it from the image; it owns what is mounted."""
-    labels: dict[str, str] = field(default_factory=lambda: {"app.kubernetes.io/part-of": "heterrec"})
+    labels: dict[str, str] = field(
+        default_factory=lambda: {"app.kubernetes.io/name": "pipelines", "app.kubernetes.io/part-of": "heterrec"}
+    )
     """On every pod: by these the cost is told apart."""
     environment: dict[str, str] = field(default_factory=dict)
     """Plain settings such as HETERREC_FEATURE_STORE or MLFLOW_TRACKING_URI; nothing secret."""
     secrets: tuple[Secret, ...] = ()
     workspace_claim: str = "heterrec-workspace"
     """A PersistentVolumeClaim (ReadWriteMany) for the workspace; with `store` it may be left out (empty)."""
-    workspace_path: str = "/workspace"
+    workspace_path: str = "/work"
+    """Where every pod finds it, the servers' too: the rollout table holds paths."""
+    claims: dict[str, str] = field(default_factory=dict)
+    """More PersistentVolumeClaims by name, and where they are mounted: the source's files, the event log."""
     store: str = ""
     """s3://bucket/prefix: where artifacts and checkpoints are kept and found again by their keys."""
     needs: Needs = field(default_factory=Needs)
@@ -122,6 +125,8 @@ class Cluster:
     def __post_init__(self) -> None:
         if not self.workspace_claim and not self.store:
             raise ValueError("workspace_claim and store are both empty: the tasks of a run would share nothing")
+        if self.nodes.count > 1 and not self.workspace_claim:
+            raise ValueError("nodes.count: several nodes share their work on workspace_claim, which is empty")
         for name in ("PASSWORD", "SECRET", "TOKEN", "ACCESS_KEY"):
             for variable in self.environment:
                 if name in variable.upper():

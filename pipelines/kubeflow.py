@@ -79,7 +79,7 @@ def connect(access: Access) -> Client:
             credentials=credentials,
             ssl_ca_cert=str(access.ca_certificate) if access.ca_certificate else None,
         )
-        _limit(client)
+        _guard(client, access.host)
         several_users = bool(client.get_kfp_healthz().multi_user)
     if several_users and not access.namespace:
         raise InputError(f"{access.host}: has several users. Pass --namespace, the name of your Kubeflow profile.")
@@ -122,8 +122,19 @@ def _said(error: kfp_server_api.ApiException) -> str:
     return f": {message.splitlines()[0][:300]}" if message else ""
 
 
-def _limit(client: Client) -> None:
-    """Let every request end: the client's own methods name no time limit, and without one a silent server holds it."""
+def _guard(client: Client, host: str) -> None:
+    """Let every request end, and every answer be one: a login page would be read as a server that has nothing."""
     api = client._healthz_api.api_client
     call = api.call_api
-    api.call_api = lambda *args, **named: call(*args, **{**named, "_request_timeout": TIMEOUT_SECONDS})
+
+    def guarded(*arguments: Any, **named: Any) -> Any:
+        answer = call(*arguments, **{**named, "_request_timeout": TIMEOUT_SECONDS})
+        kind = api.last_response.getheader("content-type") or ""
+        if not kind.startswith("application/json"):
+            raise ServerFault(
+                f"{host}: answered with {kind or 'no content type'} where JSON was expected. Is this the address of "
+                f"the API, and not of a login page? Pass a token: --token-file, {TOKEN} or --service-account-token."
+            )
+        return answer
+
+    api.call_api = guarded

@@ -1,11 +1,15 @@
 """From a released version back to its run, its code and the data it was made of."""
 
+import json
 import os
 from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, NamedTuple
 
 from components import workspace
 from components.errors import InputError
 from components.task import Record, read_records
+from serving.eventlog import logged
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -18,6 +22,35 @@ class Lineage:
     tags: dict[str, str]
     records: dict[str, Record]
     """Tasks of the run; empty where its folder was removed (the digests are among the tags all the same)."""
+
+    @property
+    def partitions(self) -> dict[str, str]:
+        """Digest of each day of the data, as the run resolved them; empty where its artifacts were removed."""
+        record = self.records.get("resolve")
+        path = Path(record.artifact) / "facts.json" if record is not None else None
+        if path is None or not path.is_file():
+            return {}
+        found: dict[str, str] = json.loads(path.read_text())["partitions"]
+        return found
+
+
+class Request(NamedTuple):
+    """A served request, as the event log has it."""
+
+    model: str
+    exposure: dict[str, Any]
+
+
+def served(request_id: str) -> Request:
+    """Find a request in the event logs of all models. Raises `InputError` where none has it."""
+    logs = sorted(workspace.event_log("*").parent.glob("*/"))
+    for log in logs:
+        if (exposure := logged.exposure(log, request_id)) is not None:
+            return Request(log.name, exposure)
+    raise InputError(
+        f"request {request_id}: in none of the event logs of {', '.join(log.name for log in logs) or 'any model'} "
+        f"({workspace.event_log('*').parent}). With Redis, `python -m serving consumer` has to bring it there first."
+    )
 
 
 def trace(model: str, version: str | None) -> Lineage:

@@ -1,10 +1,11 @@
 """Puts a cluster's facts on a task: image, hardware, secrets by reference, volumes, retries, timeout, labels."""
 
 from collections.abc import Callable
-from dataclasses import replace
+from dataclasses import asdict, replace
 
 from kfp import dsl, kubernetes
 
+from components.train import nodes
 from pipelines.cluster import Cluster, Needs
 
 RUN = "HETERREC_RUN_ID"
@@ -22,8 +23,11 @@ class Placement:
         return self._placed(task, lambda cluster: (cluster.train_image, cluster.needs))
 
     def training(self, task: dsl.PipelineTask) -> dsl.PipelineTask:
-        """Training: on a GPU where the cluster has one."""
-        return self._placed(task, lambda cluster: (cluster.train_image, cluster.training))
+        """Training: in its own pod, on a GPU where the cluster has one; or by a pod that waits for several nodes."""
+        self._placed(task, lambda cluster: (cluster.train_image, _trainer(cluster)))
+        if self._cluster is not None and self._cluster.nodes.count > 1:
+            task.set_env_variable(nodes.VARIABLE, _train_job(self._cluster, self._pipeline).to_json())
+        return task
 
     def serving(self, task: dsl.PipelineTask) -> dsl.PipelineTask:
         """What is proven in the very image that serves."""
@@ -53,7 +57,7 @@ class Placement:
         if cluster.image_pull_secrets:
             kubernetes.set_image_pull_secrets(task, list(cluster.image_pull_secrets))
         kubernetes.set_security_context(task, run_as_non_root=True, run_as_user=cluster.run_as_user)
-        for name, value in {**cluster.labels, "heterrec/pipeline": self._pipeline}.items():
+        for name, value in _labels(cluster, self._pipeline).items():
             kubernetes.add_pod_label(task, name, value)
 
     def _hardware(self, task: dsl.PipelineTask, cluster: Cluster, needs: Needs) -> None:
@@ -67,6 +71,8 @@ class Placement:
         kubernetes.empty_dir_mount(task, "tmp", "/tmp", size_limit=needs.temporary)
         if needs.shared_memory:
             kubernetes.empty_dir_mount(task, "dshm", "/dev/shm", medium="Memory", size_limit=needs.shared_memory)
+        for name, path in cluster.claims.items():
+            kubernetes.mount_pvc(task, name, path)
         if cluster.workspace_claim:
             kubernetes.mount_pvc(task, cluster.workspace_claim, cluster.workspace_path)
         else:
@@ -82,3 +88,35 @@ class Placement:
                 kubernetes.use_secret_as_env(task, secret.name, secret.env, optional=secret.optional)
             if secret.mount:
                 kubernetes.use_secret_as_volume(task, secret.name, secret.mount, optional=secret.optional)
+
+
+def _trainer(cluster: Cluster) -> Needs:
+    if cluster.nodes.count == 1:
+        return cluster.training
+    training = cluster.training
+    return replace(cluster.needs, timeout_seconds=training.timeout_seconds, retries=training.retries)
+
+
+def _train_job(cluster: Cluster, pipeline: str) -> nodes.TrainJob:
+    needs = cluster.training
+    return nodes.TrainJob(
+        image=cluster.train_image,
+        nodes=cluster.nodes.count,
+        runtime=cluster.nodes.runtime,
+        resources={"cpu": needs.cpu, "memory": needs.memory_limit}
+        | ({needs.gpu: str(needs.gpus)} if needs.gpu else {}),
+        claim=cluster.workspace_claim,
+        mount=cluster.workspace_path,
+        environment=cluster.variables,
+        labels=_labels(cluster, pipeline),
+        node_selector=needs.node_selector,
+        tolerations=[{k: v for k, v in asdict(each).items() if v is not None} for each in needs.tolerations],
+        image_pull_secrets=list(cluster.image_pull_secrets),
+        shared_memory=needs.shared_memory,
+        run_as_user=cluster.run_as_user,
+        timeout_seconds=needs.timeout_seconds,
+    )
+
+
+def _labels(cluster: Cluster, pipeline: str) -> dict[str, str]:
+    return {**cluster.labels, "heterrec/pipeline": pipeline}

@@ -11,7 +11,8 @@ import urllib.request
 from typing import Any
 
 from components.console import emit
-from components.task import commit, read_records
+from components.store import StoreFault
+from components.task import Record, commit, read_records
 
 WEBHOOK = "HETERREC_WEBHOOK_URL"
 """Where the message is posted (a secret: whoever has the address can post); {"text": …}, as chat systems take it."""
@@ -22,27 +23,35 @@ FAILED = ("FAILED", "CANCELED", "CANCELLED")
 
 
 def run(*, run_id: str, pipeline: str, state: str, error: str = "") -> str:
-    """The summary in Markdown; a run that `state` (Kubeflow's word) calls failed is posted to the webhook besides."""
-    text = summary(run_id=run_id, pipeline=pipeline, state=state, error=error)
+    """The summary in Markdown; a failed run is posted to the webhook besides.
+
+    Failed is what `state` (Kubeflow's word) says, or a task that failed or never ended: Kubeflow's word about a group
+    of tasks has come late before.
+    """
+    try:
+        broken = [record for record in read_records(run_id).values() if record.status in ("failed", "running")]
+    except StoreFault as away:
+        # A store that is away may be why the run failed: that must be told all the more.
+        broken, error = [], f"{error}\n{away}".strip()
+    failed = state.upper() in FAILED or bool(broken)
+    text = _summary(broken, run_id=run_id, pipeline=pipeline, state="failed" if failed else state, error=error)
     address = os.environ.get(WEBHOOK, "")
-    if state.upper() not in FAILED:
+    if not failed:
         return text
     emit("run_failed", run=run_id, pipeline=pipeline, state=state)
     if not address:
         return f"{text}\nNobody was told: `{WEBHOOK}` is not set.\n"
-    fault = post(address, {"text": text, "run_id": run_id, "pipeline": pipeline, "state": state})
-    if fault is None:
+    refused = post(address, {"text": text, "run_id": run_id, "pipeline": pipeline, "state": state})
+    if refused is None:
         return f"{text}\nThe webhook was told.\n"
-    emit("webhook_failed", run=run_id, error=fault)
-    return f"{text}\nThe webhook could not be told: {fault}\n"
+    emit("webhook_failed", run=run_id, error=refused)
+    return f"{text}\nThe webhook could not be told: {refused}\n"
 
 
-def summary(*, run_id: str, pipeline: str, state: str, error: str) -> str:
-    """What became of a run: each task that failed or never ended with its fault, else Kubeflow's own words."""
+def _summary(records: list[Record], *, run_id: str, pipeline: str, state: str, error: str) -> str:
     lines = [f"# {pipeline}: {state.lower()}", "", f"- run `{run_id}`", f"- code `{commit()}`"]
     if link := os.environ.get(RUN_LINK):
         lines.append(f"- {link.replace('{run_id}', run_id)}")
-    records = [record for record in read_records(run_id).values() if record.status in ("failed", "running")]
     for record in records:
         what = "its input is at fault" if record.input_fault else "a fault of the system"
         told = record.error or "it was killed, or still ran when the run ended"

@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from components.errors import InputError
-from components.train import processes
+from components.train import nodes, processes
 
 if TYPE_CHECKING:
     from heterrec.recipes import TrainConfig
@@ -24,11 +24,13 @@ def run(
 ) -> dict[str, Any]:
     """Train `config` and write config.json, weights.pt, encoder.json, curve.json and report.json to `model`.
 
-    In one process, or in as many as `processes.wanted` says. Goes on from the checkpoint in `scratch` where a run
-    before was killed. With `warm_start` the weights begin with those of the champion artifact, where it holds a model.
-    Returns the report. Raises `InputError` where the data cannot be learned from.
+    In one process, in as many as `processes.wanted` says, or on the nodes that `nodes.wanted` names. Goes on from the
+    checkpoint in `scratch` where a run before was killed. With `warm_start` the weights begin with those of the
+    champion artifact, where it holds a model. Returns the report. Raises `InputError` where the data cannot be learned
+    from.
     """
-    count = processes.wanted()
+    job = nodes.wanted()
+    count = 1 if job else processes.wanted()
     work: dict[str, Any] = {
         "config": config,
         "sequences": sequences,
@@ -38,7 +40,9 @@ def run(
         "progress": progress,
         "sharded": processes.sharded(),
     }
-    if count == 1:
+    if job is not None:
+        nodes.together(job, work)
+    elif count == 1:
         fit(**work)
     else:
         processes.together(count, work)

@@ -2,39 +2,39 @@
 
 import sys
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
-from datetime import UTC, datetime, timedelta
-from typing import Any
+from datetime import UTC, datetime
+from operator import le
+from typing import Any, NamedTuple
 
 from serving.scoring.faults import BadRequest
 from serving.scoring.filters import Filter, Filters
 
 _EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
+_EXAMPLE = "2026-01-05T10:00:00Z"
+_NOTHING: dict[str, Any] = {}
 _FIELDS = ("user_id", "history", "k", "exclude_seen", "filters", "exclude")
 
 
-@dataclass(frozen=True, slots=True)
-class Event:
-    """One event of a history."""
+class History(NamedTuple):
+    """Events of a request side by side: one object for all of them, as there are thousands in a batch."""
 
-    row: int
-    """Of the catalogue; -1 for an item that it does not hold."""
-    time: int
+    rows: list[int]
+    """Of the catalogue."""
+    times: list[int]
     """Microseconds since 1970."""
-    features: Mapping[str, Any]
+    features: list[Mapping[str, Any]]
 
 
-@dataclass(frozen=True, slots=True)
-class Request:
+class Request(NamedTuple):
     """What is asked for, in rows of the catalogue."""
 
     k: int
-    history: list[Event] = field(default_factory=list)
+    history: History
     """Known items in time order, the latest `max_history`."""
-    hidden: list[int] = field(default_factory=list)
+    hidden: list[int]
     """Rows that must not be answered: those excluded and, where asked for, all known items of the whole history."""
-    filters: Filter = ()
-    unknown_items: int = 0
+    filters: Filter
+    unknown_items: int
 
 
 class Reader:
@@ -63,17 +63,53 @@ class Reader:
             raise BadRequest("exclude_seen", exclude_seen, "true or false")
         hidden = self._excluded(raw.get("exclude"))
         filters = self._filters.read(raw.get("filters"))
-        events = [self._event(event, f"history[{number}]") for number, event in enumerate(raw["history"])]
-        known = sorted((event for event in events if event.row >= 0), key=lambda event: event.time)
+        events = raw["history"]
+        known = self._known(events)
         if exclude_seen:
-            hidden += [event.row for event in known]
+            hidden += known.rows
+        latest = slice(-self._contract["max_history"], None)
         return Request(
             k=min(k, self._contract["max_k"], len(self._rows)),
-            history=known[-self._contract["max_history"] :],
+            history=History(known.rows[latest], known.times[latest], known.features[latest]),
             hidden=hidden,
             filters=filters,
-            unknown_items=len(events) - len(known),
+            unknown_items=len(events) - len(known.rows),
         )
+
+    def _known(self, events: list[Any]) -> History:
+        """The events of items that the catalogue holds, in time order; each event is checked all the same."""
+        find, varying = self._rows.get, self._varying
+        rows: list[int] = []
+        times: list[int] = []
+        features: list[Mapping[str, Any]] = []
+        for number, raw in enumerate(events):
+            # Names are made where something is wrong only: this runs for each event of each request.
+            if not isinstance(raw, dict):
+                raise BadRequest(
+                    f"history[{number}]", raw, "an object with item_id, event_time and, where there are any, features"
+                )
+            item, values = raw.get("item_id"), raw.get("features") or _NOTHING
+            if not isinstance(item, str):
+                raise BadRequest(f"history[{number}].item_id", item, "a string")
+            if not isinstance(values, dict):
+                raise BadRequest(f"history[{number}].features", values, "an object of feature names and values")
+            for feature in varying:
+                if (wrong := _misfit(feature.kind, values.get(feature.name))) is not None:
+                    name = f"history[{number}].features.{feature.name}"
+                    raise BadRequest(name, values[feature.name], wrong)
+            time = _microseconds(raw.get("event_time"))
+            if time is None:
+                name, expected = f"history[{number}].event_time", "an ISO 8601 time with its zone, such as " + _EXAMPLE
+                raise BadRequest(name, raw.get("event_time"), expected)
+            row = find(item, -1)
+            if row >= 0:
+                rows.append(row)
+                times.append(time)
+                features.append(values)
+        if all(map(le, times, times[1:])):
+            return History(rows, times, features)
+        order = sorted(range(len(times)), key=times.__getitem__)
+        return History(*([column[n] for n in order] for column in (rows, times, features)))  # type: ignore[arg-type]
 
     def _excluded(self, raw: object) -> list[int]:
         """Rows of the excluded items; those that the catalogue does not hold are excluded anyway."""
@@ -83,40 +119,23 @@ class Reader:
             raise BadRequest("exclude", raw, "a list of item ids, which are strings")
         return [self._rows[item] for item in raw if item in self._rows]
 
-    def _event(self, raw: object, name: str) -> Event:
-        if not isinstance(raw, dict):
-            raise BadRequest(name, raw, "an object with item_id, event_time and, where there are any, features")
-        item = raw.get("item_id")
-        if not isinstance(item, str):
-            raise BadRequest(f"{name}.item_id", item, "a string")
-        features = raw.get("features") or {}
-        if not isinstance(features, dict):
-            raise BadRequest(f"{name}.features", features, "an object of feature names and values")
-        for varying in self._varying:
-            _check_feature(f"{name}.features.{varying.name}", varying.kind, features.get(varying.name))
-        return Event(self._rows.get(item, -1), _microseconds(f"{name}.event_time", raw.get("event_time")), features)
 
-
-def _microseconds(name: str, value: object) -> int:
+def _microseconds(value: object) -> int | None:
+    """Since 1970; None where it is no ISO 8601 time with its zone."""
     try:
-        time = datetime.fromisoformat(value) if isinstance(value, str) else None
-    except ValueError:
-        time = None
-    if time is None or time.tzinfo is None:
-        raise BadRequest(name, value, "an ISO 8601 time with its zone, such as 2026-01-05T10:00:00Z")
-    return (time - _EPOCH) // timedelta(microseconds=1)
+        since = datetime.fromisoformat(value) - _EPOCH  # type: ignore[arg-type]
+    except (TypeError, ValueError, OverflowError):
+        return None
+    return (since.days * 86_400 + since.seconds) * 1_000_000 + since.microseconds
 
 
-def _check_feature(name: str, kind: str, value: object) -> None:
-    """A feature that changes over time is a number or a category; null is a missing value."""
+def _misfit(kind: str, value: object) -> str | None:
+    """What was expected of a feature that changes over time, where that was not found; null is a missing value."""
+    if value is None:
+        return None
     if kind == "numeric":
-        fits = isinstance(value, int | float | None) and not isinstance(value, bool) and _is_double(value)
-        expected = "a number or null"
-    else:
-        fits, expected = isinstance(value, str | None), "a string or null"
-    if not fits:
-        raise BadRequest(name, value, expected)
-
-
-def _is_double(value: float | None) -> bool:
-    return value is None or isinstance(value, float) or abs(value) <= sys.float_info.max
+        fits = isinstance(value, float) or (
+            isinstance(value, int) and not isinstance(value, bool) and abs(value) <= sys.float_info.max
+        )
+        return None if fits else "a number or null"
+    return None if isinstance(value, str) else "a string or null"

@@ -7,9 +7,9 @@ Letters: B requests, T events of a history, N varying features, D width, V items
 import hashlib
 import importlib.util
 import json
-import math
 import sys
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
+from itertools import chain
 from pathlib import Path
 from types import ModuleType
 from typing import Any
@@ -19,14 +19,16 @@ import torch
 
 from serving.scoring.faults import BadRequest
 from serving.scoring.filters import Filters
+from serving.scoring.program import Program
+from serving.scoring.program import load as load_program
 from serving.scoring.requests import Reader, Request
+from serving.scoring.retrieval import Approximate, Asked, Best, Exact, Retrieval
 
 SCHEMA = 2
+_PADDING = 100
+"""Events of padding that cost about as much as another call of the program."""
 
 Answer = dict[str, Any]
-Program = Callable[..., torch.Tensor]
-Best = list[tuple[int, float]]
-"""Rows of the catalogue with their scores, best first."""
 
 
 class Scorer:
@@ -37,13 +39,13 @@ class Scorer:
         *,
         program: Program,
         encoder: Any,
-        item_matrix: torch.Tensor,
+        retrieval: Retrieval,
         items: Mapping[str, Any],
         contract: Mapping[str, Any],
     ) -> None:
         self._program = program
         self._encoder = encoder
-        self._item_matrix = item_matrix
+        self._retrieval = retrieval
         self._ids: list[str] = items["item_id"]
         self._titles: list[str | None] | None = items.get("title")
         self._events = np.array(items["events"], np.int64)
@@ -71,10 +73,13 @@ class Scorer:
         items = json.loads((root / "items.json").read_text())
         if item_matrix.shape != (len(items["item_id"]), contract["width"]):
             raise ValueError(f"item_matrix.npy: shape {tuple(item_matrix.shape)} does not fit items.json")
+        if not item_matrix.isfinite().all():
+            raise ValueError("item_matrix.npy: holds numbers that are not finite; train and package the model again")
+        encoder = _module(root / "encoder.py").FeatureEncoder.from_json((root / "encoder.json").read_text())
         return cls(
-            program=torch.export.load(root / "program.pt2").module(),
-            encoder=_module(root / "encoder.py").FeatureEncoder.from_json((root / "encoder.json").read_text()),
-            item_matrix=item_matrix,
+            program=load_program(root, varying=len(encoder.varying)),
+            encoder=encoder,
+            retrieval=_retrieval(root, item_matrix, contract["retrieval"]),
             items=items,
             contract=contract,
         )
@@ -94,7 +99,7 @@ class Scorer:
             except BadRequest as error:
                 answers[number] = error.answer()
                 continue
-            if request.history:
+            if request.history.rows:
                 scored.append((number, request))
             else:
                 answers[number] = {**self._answer(self._popular(request), request), "fallback": "popular"}
@@ -106,20 +111,29 @@ class Scorer:
 
     def _rank(self, requests: Sequence[Request]) -> list[Best]:
         with torch.inference_mode():
-            user_BD = self._program(*self._tensors(requests))
-            score_BV = user_BD @ self._item_matrix.T
-            for b, request in enumerate(requests):
-                if request.hidden:
-                    score_BV[b, request.hidden] = -torch.inf
-                if request.filters:
-                    score_BV[b].masked_fill_(torch.from_numpy(self._filters.forbidden(request.filters)), -torch.inf)
-            if torch.isnan(score_BV).any():
+            user_BD = self._users(requests)
+            if not user_BD.isfinite().all():
                 raise ArithmeticError("the model gives NaN scores: the archive is broken, package the model again")
-            score_BK, row_BK = score_BV.topk(max(request.k for request in requests))
-        return [
-            [(row, score) for row, score in zip(rows, scores, strict=True) if score > -math.inf][: request.k]
-            for request, rows, scores in zip(requests, row_BK.tolist(), score_BK.tolist(), strict=True)
-        ]
+            return self._retrieval.best(user_BD, [self._asked(request) for request in requests])
+
+    def _users(self, requests: Sequence[Request]) -> torch.Tensor:
+        """(B, D), histories of like lengths going through the model together: what is padded is computed too."""
+        lengths = [len(request.history.rows) for request in requests]
+        groups: list[list[int]] = []
+        padded = _PADDING
+        for b in sorted(range(len(requests)), key=lambda b: -lengths[b]):
+            padded += lengths[groups[-1][0]] - lengths[b] if groups else 0
+            if padded >= _PADDING:
+                groups.append([])
+                padded = 0
+            groups[-1].append(b)
+        users = [self._program(*self._tensors([requests[b] for b in group])) for group in groups]
+        place = torch.tensor([b for group in groups for b in group]).argsort()
+        return torch.cat(users)[place]
+
+    def _asked(self, request: Request) -> Asked:
+        forbidden = self._filters.forbidden(request.filters) if request.filters else None
+        return Asked(request.k, request.hidden, forbidden)
 
     def _popular(self, request: Request) -> Best:
         """The allowed items with the most training events, down through the whole catalogue."""
@@ -133,18 +147,21 @@ class Scorer:
 
     def _tensors(self, requests: Sequence[Request]) -> tuple[torch.Tensor, ...]:
         """What the program takes, right-padded: item, time, varying_value, varying_missing, length."""
-        lengths = [len(request.history) for request in requests]
-        b, t, n = len(requests), max(lengths), len(self._encoder.varying)
-        item_BT, time_BT = np.zeros((b, t), np.int64), np.zeros((b, t), np.int64)
+        histories = [request.history for request in requests]
+        length_B = np.array([len(history.rows) for history in histories], np.int64)
+        b, t, n = len(requests), int(length_B.max()), len(self._encoder.varying)
+        inside_BT = np.arange(t) < length_B[:, None]
+        item_BT = np.zeros((b, t), np.int64)
+        item_BT[inside_BT] = np.fromiter(chain.from_iterable(h.rows for h in histories), np.int64) + 1
+        # Padding repeats the latest time, as in training.
+        time_BT = np.repeat(np.array([history.times[-1] for history in histories], np.int64)[:, None], t, axis=1)
+        time_BT[inside_BT] = np.fromiter(chain.from_iterable(h.times for h in histories), np.int64)
         value_BTN, missing_BTN = np.zeros((b, t, n), np.float32), np.ones((b, t, n), bool)
-        for row, request in enumerate(requests):
-            end = lengths[row]
-            item_BT[row, :end] = [event.row + 1 for event in request.history]
-            time_BT[row, :end] = [event.time for event in request.history]
-            time_BT[row, end:] = request.history[-1].time  # padding repeats the latest time, as in training
-            columns = {f.name: [event.features.get(f.name) for event in request.history] for f in self._encoder.varying}
-            value_BTN[row, :end], missing_BTN[row, :end] = self._encoder.encode_varying(columns, end)
-        arrays = (item_BT, time_BT, value_BTN, missing_BTN, np.array(lengths, np.int64))
+        if n:
+            seen = [values for history in histories for values in history.features]
+            columns = {f.name: [values.get(f.name) for values in seen] for f in self._encoder.varying}
+            value_BTN[inside_BT], missing_BTN[inside_BT] = self._encoder.encode_varying(columns, len(seen))
+        arrays = (item_BT, time_BT, value_BTN, missing_BTN, length_B)
         return tuple(torch.from_numpy(array) for array in arrays)
 
     def _answer(self, best: Best, request: Request) -> Answer:
@@ -154,6 +171,12 @@ class Scorer:
                 item["title"] = self._titles[row]
         served_by = {"model": self._contract["model"], "version": self._contract["version"]}
         return {"items": items, **served_by, "unknown_items": request.unknown_items}
+
+
+def _retrieval(root: Path, item_matrix: torch.Tensor, chosen: Mapping[str, Any]) -> Retrieval:
+    if chosen["by"] == "approximate":
+        return Approximate.read(root, item_matrix, probes=chosen["probes"])
+    return Exact(item_matrix, scan=getattr(torch, chosen["scan"]))
 
 
 def _module(path: Path) -> ModuleType:

@@ -71,10 +71,17 @@ def test_a_failure_is_posted_with_its_reasons_and_a_link(hook: Hook) -> None:
     assert "The webhook was told." in text
 
 
-@pytest.mark.parametrize("state", ["SUCCEEDED", "SKIPPED"])
+@pytest.mark.parametrize("state", ["SUCCEEDED", "COMPLETE"])
 def test_a_run_that_did_not_fail_is_not_posted(hook: Hook, state: str) -> None:
-    told(state)
+    for task in ("train", "train-baseline"):
+        Record(task=task, status="done", started="2").write("r1")
+    assert told(state).startswith(f"# heterrec-training: {state.lower()}")
     assert hook.posted == []
+
+
+def test_a_task_that_failed_is_told_whatever_word_kubeflow_has_for_the_run(hook: Hook) -> None:
+    assert told("RUNNING").startswith("# heterrec-training: failed")
+    assert len(hook.posted) == 1
 
 
 def test_a_webhook_that_fails_is_told_without_its_address_and_stops_nothing(hook: Hook, monkeypatch, capsys) -> None:
@@ -93,3 +100,11 @@ def test_without_records_kubeflows_own_words_are_told(monkeypatch: pytest.Monkey
     text = told(error="ImagePullBackOff")
     assert "> ImagePullBackOff" in text
     assert "Nobody was told" in text
+
+
+def test_a_failure_is_told_also_where_the_object_store_is_away(hook: Hook, monkeypatch: pytest.MonkeyPatch) -> None:
+    away = {"AWS_ENDPOINT_URL": "http://127.0.0.1:9", "AWS_MAX_ATTEMPTS": "1", "AWS_ACCESS_KEY_ID": "x"}
+    for name, value in {**away, "AWS_SECRET_ACCESS_KEY": "x", "HETERREC_STORE": "s3://gone/x"}.items():
+        monkeypatch.setenv(name, value)
+    told(error="the task failed")
+    assert "> the task failed\n> s3://gone/x: the object store is away" in hook.posted[0]["text"]

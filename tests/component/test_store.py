@@ -6,6 +6,8 @@ import sys
 import threading
 import time
 from collections.abc import Iterator
+from dataclasses import replace
+from datetime import UTC, datetime
 from pathlib import Path
 
 import pytest
@@ -16,7 +18,12 @@ from s3_server import s3_bucket
 from components import store, workspace
 from components.errors import InputError
 from components.manifest import Manifest
+from components.push.release import store_release
+from components.resolve import champion
 from components.task import Record, Task, read_records
+from serving.rollout.document import Change, ModelVersion
+from serving.rollout.table import RolloutTable
+from serving.torchserve import archive as archives
 
 
 @pytest.fixture(scope="module")
@@ -105,6 +112,8 @@ def test_what_was_changed_in_the_store_is_refused_and_made_again(machine, capsys
     files = store.shared()._files
     files.pipe_file(f"{store.shared()._root}/artifacts/thing/{key}/a.txt", b"evil")
     machine("second")
+    assert not store.shared().fetch(workspace.artifacts() / "thing" / key)
+    assert not list((workspace.artifacts() / "thing").iterdir())
     Task("step", run_id="r2", module="components.errors").reuse_or_make(workspace.home() / "out", **work)
     assert len(made) == 2
     assert '"artifact_damaged"' in capsys.readouterr().out
@@ -220,3 +229,27 @@ def test_a_missing_bucket_is_told(machine, monkeypatch):
     monkeypatch.setenv("HETERREC_STORE", "s3://no-such-bucket/x")
     with pytest.raises(store.StoreFault, match="no-such-bucket"):
         store.shared().keep(sealed)
+
+
+def test_the_champions_model_comes_to_a_machine_that_did_not_release_it(machine, tmp_path):
+    made = tmp_path / "made"
+    (made / "content").mkdir(parents=True)
+    (made / "content" / "goldens.jsonl").write_text("{}")
+    (made / "model").mkdir()
+    (made / "model" / "weights.pt").write_text("weights")
+    digest = archives.build(made / "content", made / "shop.mar", name="shop", version="1.0")
+    target = workspace.releases() / "shop" / "1.0"
+    stored = store_release(made / "shop.mar", made / "model", target, digest=digest)
+    model = ModelVersion(
+        version="1.0", archive=str(stored), archive_digest=digest, recipe_digest="r", registered=datetime.now(UTC)
+    )
+    url = f"sqlite:///{tmp_path}/rollout.db"
+    with RolloutTable(url) as table:
+        row = table.read("shop")
+        table.propose(Change(replace(row, champion=model), "push", "first"), row.version)
+    workspace.home().rename(tmp_path / "out-of-reach")
+    home = machine("second")
+    (tmp_path / "champion").mkdir()
+    assert champion.run(name="shop", rollout_url=url, champion=tmp_path / "champion") == {"version": "1.0"}
+    assert (tmp_path / "champion" / "model" / "weights.pt").read_text() == "weights"
+    assert (home / "releases" / "shop" / "1.0" / "shop.mar").is_file()

@@ -11,6 +11,7 @@ from kfp import components as kfp_components
 
 from components.errors import InputError
 from components.workspace import ROOT
+from pipelines import __main__ as command_line
 from pipelines import cluster
 from pipelines.packages import BUILDERS, package, resources
 
@@ -32,6 +33,7 @@ secrets:
   - {{name: failure-webhook, env: {{url: HETERREC_WEBHOOK_URL}}, optional: true}}
   - {{name: mlflow-client, mount: /etc/mlflow}}
 workspace_claim: models
+claims: {{clicks: /data}}
 store: s3://models/heterrec
 training:
   gpu: nvidia.com/mig-3g.40gb
@@ -136,8 +138,8 @@ def test_every_task_names_its_memory_cpu_timeout_owner_and_where_it_may_write(co
         }
         assert there["securityContext"] == {"runAsNonRoot": True, "runAsUser": "10001"}
         assert "/tmp" in {each["mountPath"] for each in there["emptyDirMounts"]}
-        (claim,) = there["pvcMount"]
-        assert (claim["constant"], claim["mountPath"]) == ("models", "/workspace")
+        claims = {each["constant"]: each["mountPath"] for each in there["pvcMount"]}
+        assert claims == {"models": "/work", "clicks": "/data"}
 
 
 def test_secrets_are_named_and_never_held(compiled):
@@ -158,7 +160,7 @@ def test_secrets_are_named_and_never_held(compiled):
         assert (mounted["secretName"], mounted["mountPath"]) == ("mlflow-client", "/etc/mlflow")
         plain = {each["name"]: each["value"] for each in container["env"]}
         assert not plain.keys() & set(found.values())
-        assert plain["HETERREC_HOME"] == "/workspace"
+        assert plain["HETERREC_HOME"] == "/work"
         assert plain["HETERREC_STORE"] == "s3://models/heterrec"
         assert plain["HETERREC_FEATURE_STORE"] == "redis,sql_registry"
 
@@ -263,3 +265,12 @@ for name in ("feast", "great_expectations", "mlflow", "matplotlib", "pandas", "r
 import components.infra_validate.component, components.infra_validate.step, components.task
 """
     subprocess.run([sys.executable, "-c", code], cwd=ROOT, check=True)
+
+
+@pytest.mark.parametrize("kubernetes", [False, True])
+def test_the_command_writes_every_pipeline_beside_the_first(tmp_path, kubernetes):
+    arguments = ["compile", "--output", str(tmp_path / "out" / "training.yaml"), *(["--kubernetes"] * kubernetes)]
+    assert command_line.main(arguments) == 0
+    for kind in BUILDERS:
+        first, *_ = yaml.safe_load_all((tmp_path / "out" / f"{kind}.yaml").read_text())
+        assert first.get("kind") == ("Pipeline" if kubernetes else None)

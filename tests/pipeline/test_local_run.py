@@ -14,6 +14,8 @@ import pytest
 from components.task import read_records
 from components.workspace import ROOT
 from pipelines.lock import run_lock
+from serving.eventlog.events import to_line
+from serving.eventlog.segments import SegmentSink
 
 SMALL = ["--option", "users=800", "--option", "days=40", "--option", "items=400"]
 TINY = ["--option", "users=200", "--option", "days=20", "--option", "items=200"]
@@ -36,13 +38,8 @@ def newest_run(home: Path) -> str:
 
 
 @pytest.fixture(scope="module")
-def home(tmp_path_factory) -> Path:
-    """A workspace in which one small run was pushed."""
-    home = tmp_path_factory.mktemp("workspace")
-    result = command(home, "run", *SMALL)
-    assert result.returncode == 0, result.stdout + result.stderr
-    assert re.search(r"pushed: version \S+ \(champion\)", result.stdout), result.stdout
-    return home
+def home(pushed_home: Path) -> Path:
+    return pushed_home
 
 
 @pytest.fixture(autouse=True)
@@ -92,6 +89,25 @@ def test_lineage_walks_from_the_release_to_the_source(home):
     for name in ("ingest", "features", "train", "package"):
         assert re.search(rf"^\s+{name} ", result.stdout, re.MULTILINE), result.stdout
     assert command(home, "lineage", "marketplace", "99").returncode == 2
+
+
+def test_lineage_walks_from_a_served_request_to_the_days_of_its_data(home):
+    request, released = "0123456789abcdef" * 2, next((home / "releases" / "marketplace").iterdir()).name
+    shown = {
+        "request_id": request, "user_id": "u1", "variant": "champion", "model_version": released, "status": "ok",
+        "time": "2026-01-05T10:00:00+00:00", "n_items": 3, "items": ["a", "b", "c"],
+    }  # fmt: skip
+    sink = SegmentSink(home / "log" / "marketplace")
+    sink.open()
+    sink.write([to_line("exposures", shown)])
+    sink.close()
+    result = command(home, "lineage", request, "--partitions")
+    assert result.returncode == 0, result.stdout + result.stderr
+    assert "of u1, 2026-01-05 10:00:00 UTC" in result.stdout
+    assert f"marketplace {released} champion" in result.stdout and re.search(r"^\s+commit  \w+", result.stdout, re.M)
+    assert "40 day partitions: 2025-01-06 " in result.stdout.replace("\n", " ")
+    missing = command(home, "lineage", "f" * 32)
+    assert missing.returncode == 2 and "in none of the event logs of marketplace" in missing.stdout
 
 
 def test_model_trained_on_shuffled_targets_is_blocked_and_the_run_ends_green(home):

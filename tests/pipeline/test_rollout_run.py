@@ -2,7 +2,9 @@
 
 import json
 import sys
+import threading
 from datetime import UTC, datetime, timedelta
+from http.server import BaseHTTPRequestHandler, HTTPServer
 from pathlib import Path
 
 import pytest
@@ -42,3 +44,40 @@ def test_a_run_of_the_pipeline_rolls_a_faulty_challenger_back(tmp_path: Path, mo
     assert Manifest.verify(manifest.parent, kind="rollout").facts["report"]["action"] == "roll back"
     (page,) = (path for path in root.rglob("*page*") if path.is_file() and path.parent != manifest.parent)
     assert "rolled back</span>" in page.read_text()
+
+
+def test_a_look_that_fails_is_told_to_the_webhook_and_on_its_page(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    posted: list[dict] = []
+
+    class Hook(BaseHTTPRequestHandler):
+        def do_POST(self) -> None:
+            posted.append(json.loads(self.rfile.read(int(self.headers["content-length"]))))
+            self.send_response(200)
+            self.end_headers()
+
+        def log_message(self, *_) -> None:
+            pass
+
+    server = HTTPServer(("127.0.0.1", 0), Hook)
+    thread = threading.Thread(target=server.serve_forever)
+    thread.start()
+    try:
+        monkeypatch.setenv("HETERREC_HOME", str(tmp_path))
+        monkeypatch.setenv("HETERREC_WEBHOOK_URL", f"http://127.0.0.1:{server.server_port}/hook")
+        pipelines_local.set_environment()
+        root = tmp_path / "kfp"
+        local.init(
+            runner=local.SubprocessRunner(use_venv=False), pipeline_root=str(root), workspace_root=str(tmp_path / "w"),
+            raise_on_error=False,
+        )  # fmt: skip
+        build()(run_id="look", model="shop", policy="{")
+    finally:
+        server.shutdown()
+        server.server_close()
+        thread.join()
+    (message,) = posted
+    assert (message["run_id"], message["pipeline"], message["state"]) == ("look", "heterrec-rollout", "FAILED")
+    (summary,) = root.glob("*/announce/summary")
+    assert summary.read_text().startswith("# heterrec-rollout: failed\n")

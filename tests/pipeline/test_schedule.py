@@ -4,7 +4,9 @@ import os
 import re
 import subprocess
 import sys
+import threading
 from collections.abc import Iterator
+from http.server import BaseHTTPRequestHandler, HTTPServer
 from pathlib import Path
 
 import pytest
@@ -236,3 +238,27 @@ def test_bad_settings_are_told_before_anything_is_changed(server, ask, arguments
     assert status == 2
     assert told in message
     assert server.writes == []
+
+
+def test_a_login_page_is_no_server_that_has_nothing(ask):
+    class LoginPage(BaseHTTPRequestHandler):
+        def do_GET(self) -> None:
+            self.send_response(200)
+            self.send_header("content-type", "text/html")
+            self.end_headers()
+            self.wfile.write(b"<html>log in</html>")
+
+        def log_message(self, *_) -> None:
+            pass
+
+    page = HTTPServer(("127.0.0.1", 0), LoginPage)
+    thread = threading.Thread(target=page.serve_forever)
+    thread.start()
+    try:
+        status, told = ask(f"http://127.0.0.1:{page.server_port}", "schedule", "--apply", "--only", "rollout")
+    finally:
+        page.shutdown()
+        page.server_close()
+        thread.join()
+    assert status == 1
+    assert "answered with text/html where JSON was expected" in told

@@ -32,7 +32,16 @@ def test_the_server_answers_as_the_scorer_does(server: TorchServe, content: Path
 
 
 def test_bad_requests_get_400_and_leave_the_worker_and_their_batch_mates_alone(server: TorchServe) -> None:
-    bodies = [GOOD, *(request for request, _, _ in BAD), b"", b"{no json", b"\xff\xfe", b"[" * 100_000, GOOD]
+    bodies = [
+        GOOD,
+        *(request for request, _, _ in BAD),
+        b"",
+        b"{no json",
+        b"\xff\xfe",
+        b"[" * 100_000,
+        b'{"user_id": "\\ud800", "history": 1}',
+        GOOD,
+    ]
     with ThreadPoolExecutor(len(bodies)) as pool:
         replies = list(pool.map(lambda body: server.predict("shop", "1.0", body), bodies))
     assert [reply.status for reply in replies] == [200, *[400] * (len(bodies) - 2), 200]

@@ -1,0 +1,51 @@
+"""Finds exposures in a log, in the day partitions and in the segments that no consumer has turned into them yet."""
+
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pyarrow.compute as pc
+import pyarrow.dataset as ds
+
+from serving.eventlog.events import TABLES, NoEvent, of_line
+from serving.eventlog.segments import lines, segments
+from serving.eventlog.stream import split_id
+
+Exposure = dict[str, Any]
+_SCHEMA = TABLES["exposures"]
+
+
+def exposure(root: Path, request_id: str) -> Exposure | None:
+    """The exposure of one request in the log below `root`, newest days first; None where it is not in it."""
+    wanted = pc.field("request_id") == request_id
+    for day in _days(root):
+        found: list[Exposure] = ds.dataset(day, _SCHEMA, format="parquet").to_table(filter=wanted).to_pylist()
+        if found:
+            return found[0]
+    return next((row for row in _in_segments(root) if row["request_id"] == request_id), None)
+
+
+def latest(root: Path, count: int) -> list[Exposure]:
+    """The latest `count` exposures, newest first, each once."""
+    found = {row["request_id"]: row for row in _in_segments(root)}
+    for day in _days(root):
+        if len(found) >= count:
+            break
+        for row in ds.dataset(day, _SCHEMA, format="parquet").to_table().to_pylist():
+            found.setdefault(row["request_id"], row)
+    return sorted(found.values(), key=lambda row: (row["time"], row["request_id"]), reverse=True)[:count]
+
+
+def _days(root: Path) -> list[Path]:
+    return sorted((root / "exposures").glob("day=*"), reverse=True)
+
+
+def _in_segments(root: Path) -> Iterator[Exposure]:
+    for path in segments(root):
+        for line in lines(path):
+            try:
+                table, row = of_line(split_id(line.content)[1])
+            except NoEvent:
+                continue  # the consumer sets it aside
+            if table == "exposures":
+                yield row

@@ -1,0 +1,104 @@
+"""`python -m serving replay`: are logged answers what their archives give, asked the same offline?"""
+
+import argparse
+import json
+import tempfile
+import zipfile
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from components import workspace
+from components.errors import InputError
+from serving import operate
+from serving.eventlog.logged import Exposure, latest
+from serving.rollout.document import ModelVersion
+from serving.rollout.table import RolloutTable
+from serving.torchserve import archive
+from serving.torchserve.client import Reply
+from serving.torchserve.goldens import differences
+
+if TYPE_CHECKING:
+    from serving.scoring.scorer import Scorer
+
+_AT_ONCE = 64
+_SHOWN = 10
+
+
+@dataclass(kw_only=True)
+class Replayed:
+    """What came of it."""
+
+    same: int = 0
+    differing: list[str] = field(default_factory=list)
+    """A sentence each: the request, and what of its answer is another one."""
+    left_out: dict[str, int] = field(default_factory=dict)
+    """Reason to exposures that cannot be replayed."""
+
+
+def replay(exposures: Iterable[Exposure], arms: Mapping[str, ModelVersion]) -> Replayed:
+    """Ask the archives of `arms` (by version) what was asked, and compare items and scores, these within 1e-4."""
+    done = Replayed()
+    by_version: dict[str, list[Exposure]] = {}
+    for row in exposures:
+        version = row["model_version"]
+        if version in arms and row["status"] in ("ok", "fallback"):
+            by_version.setdefault(version, []).append(row)
+        else:
+            why = "no model answered" if version not in arms and version == "popular" else f"no release {version}"
+            done.left_out[why] = done.left_out.get(why, 0) + 1
+    for version, rows in by_version.items():
+        with tempfile.TemporaryDirectory(prefix="replay-") as folder:
+            scorer = _load(arms[version], Path(folder))
+            for start in range(0, len(rows), _AT_ONCE):
+                _compare(scorer, rows[start : start + _AT_ONCE], done)
+    return done
+
+
+def _load(arm: ModelVersion, folder: Path) -> "Scorer":
+    from serving.scoring.scorer import Scorer  # torch, which the image of a gateway does not have
+
+    mar = Path(arm.archive)
+    if not mar.is_file() or archive.digest(mar) != arm.archive_digest:  # an archive is code
+        raise InputError(f"{mar}: is not the archive that was released as {arm.version}. Restore the release folder.")
+    with zipfile.ZipFile(mar) as content:
+        content.extractall(folder)
+    return Scorer.load(folder)
+
+
+def _compare(scorer: "Scorer", rows: list[Exposure], done: Replayed) -> None:
+    answers = scorer.score([json.loads(row["request"]) for row in rows])
+    for row, answer in zip(rows, answers, strict=True):
+        served = [{"item_id": item, "score": score} for item, score in zip(row["items"], row["scores"], strict=True)]
+        golden = {"answer": {"items": served, "unknown_items": answer.get("unknown_items")}}
+        found = differences(golden, Reply(400 if "error" in answer else 200, answer))
+        if found:
+            done.differing.append(f"{row['request_id']} ({row['model_version']}): {'; '.join(found)}")
+        else:
+            done.same += 1
+
+
+def run(options: argparse.Namespace) -> int:
+    """Replay the latest exposures of a log; 1 where an answer is another one."""
+    name = operate.model_name(options.dataset)
+    with RolloutTable(workspace.rollout_url()) as table:
+        arms = {arm.version: arm for entry in table.history(name) for arm in entry.rollout.known}
+    exposures = latest(workspace.event_log(name), options.last)
+    if not exposures:
+        raise InputError(f"{workspace.event_log(name)}: no exposure was logged. Start `python -m serving gateway`.")
+    done = replay(exposures, arms)
+    print(f"{done.same} of {done.same + len(done.differing)} logged answers are given again, scores within 1e-4")
+    for why, count in done.left_out.items():
+        print(f"  {count} left out: {why}")
+    for sentence in done.differing[:_SHOWN]:
+        print(f"  {sentence}")
+    return 1 if done.differing else 0
+
+
+def add_to(commands: "argparse._SubParsersAction[Any]") -> None:
+    """Add `replay` to a command line."""
+    again = commands.add_parser("replay", help="ask the archives what was asked, and compare with what was served")
+    again.add_argument("--dataset", default="marketplace", help="name of the data set, or path of its card")
+    again.add_argument("--last", type=int, default=1000, help="how many exposures (default: %(default)s)")
+    again.set_defaults(command=run)

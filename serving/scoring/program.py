@@ -1,0 +1,51 @@
+"""The exported user program of an archive, as it is or compiled for the machine that loads it."""
+
+import logging
+import os
+from collections.abc import Callable
+from pathlib import Path
+
+import torch
+
+Program = Callable[..., torch.Tensor]
+COMPILE = "HETERREC_COMPILE"
+"""Set to 1 in the environment of a worker, the program is compiled when it is loaded: that takes a C++ compiler and
+some 20 seconds, once for each unpacked archive; answers agree to rounding, and single requests gain most."""
+_logger = logging.getLogger(__name__)
+
+
+def load(root: Path, *, varying: int) -> Program:
+    """Read `program.pt2`, whose histories have `varying` features that change; compiled where `COMPILE` is 1.
+
+    A machine that cannot compile gets the program as it is, and a warning that says why.
+    """
+    exported = torch.export.load(root / "program.pt2")
+    if os.environ.get(COMPILE) != "1":
+        return exported.module()
+    try:
+        return _compiled(root, exported, varying)
+    except Exception as fault:  # of a compiler there are many, and the program runs without
+        _logger.warning("%s: cannot be compiled here, it runs as it is: %r", root / "program.pt2", fault)
+        return exported.module()
+
+
+def _compiled(root: Path, exported: torch.export.ExportedProgram, varying: int) -> Program:
+    """By AOTInductor; a worker that is started again finds what the one before it compiled."""
+    package = root / f"compiled-{torch.__version__}.pt2"
+    if not package.is_file():
+        batch, time = 2, 3
+        exported.example_inputs = (
+            (
+                torch.zeros(batch, time, dtype=torch.int64),
+                torch.zeros(batch, time, dtype=torch.int64),
+                torch.zeros(batch, time, varying),
+                torch.ones(batch, time, varying, dtype=torch.bool),
+                torch.full((batch,), time, dtype=torch.int64),
+            ),
+            {},
+        )
+        partial = root / f"compiling-{os.getpid()}.pt2"
+        torch._inductor.aoti_compile_and_package(exported, package_path=str(partial))
+        os.replace(partial, package)
+    loaded: Program = torch._inductor.aoti_load_package(str(package))
+    return loaded
