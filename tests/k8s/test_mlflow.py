@@ -55,7 +55,7 @@ def server(tmp_path_factory):
         with (folder / "log").open("wb") as log:
             process = subprocess.Popen(_arguments(port), cwd=folder, env=environment, stdout=log, stderr=log)
         try:
-            deadline = time.monotonic() + 240
+            deadline = time.monotonic() + 600
             while True:
                 try:
                     if _get(port, "/health", "mlflow:5000") == 200:
