@@ -4,6 +4,7 @@ import os
 import shutil
 import socket
 import subprocess
+import tempfile
 from pathlib import Path
 
 import pytest
@@ -24,21 +25,17 @@ _NOBODY = 65534
 
 
 class Postgres:
-    """`with Postgres(folder) as server:`; `url(database)` is what SQLAlchemy is given, `run` one of its programs."""
+    """`with Postgres() as server:`; `url(database)` is what SQLAlchemy is given, `client` one of its programs."""
 
-    def __init__(self, folder: Path) -> None:
-        self._data = folder / "postgres"
+    def __init__(self) -> None:
         with socket.socket() as free:
             free.bind(("127.0.0.1", 0))
             self.port = int(free.getsockname()[1])
 
     def __enter__(self) -> "Postgres":
-        self._data.mkdir()
-        # It refuses to run as root, and who runs tests in a container often is.
-        if os.geteuid() == 0:
-            for place in (self._data, *self._data.parents):
-                if place.owner() == "root" and place.is_relative_to("/tmp") and place != Path("/tmp"):
-                    place.chmod(place.stat().st_mode | 0o011)
+        # Not in pytest's own folder, which other users may not enter.
+        self._data = Path(tempfile.mkdtemp(prefix="postgres-"))
+        if os.geteuid() == 0:  # it refuses to run as root, and who runs tests in a container often is
             os.chown(self._data, _NOBODY, _NOBODY)
         self.run("initdb", "--pgdata", self._data, "--username", "heterrec", "--auth", "trust", "--no-sync")
         options = f"-p {self.port} -c listen_addresses=127.0.0.1 -c unix_socket_directories='' -c fsync=off"
@@ -46,7 +43,10 @@ class Postgres:
         return self
 
     def __exit__(self, *exception: object) -> None:
-        self.run("pg_ctl", "stop", "--mode", "immediate", "--pgdata", self._data)
+        try:
+            self.run("pg_ctl", "stop", "--mode", "immediate", "--pgdata", self._data)
+        finally:
+            shutil.rmtree(self._data, ignore_errors=True)
 
     def url(self, database: str) -> str:
         return f"postgresql+psycopg://heterrec@127.0.0.1:{self.port}/{database}"

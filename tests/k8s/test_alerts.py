@@ -4,7 +4,6 @@ import re
 from pathlib import Path
 
 import pytest
-import yaml
 
 from tests.k8s import exported, promtool
 from tests.k8s.cluster import K8S, schema
@@ -70,7 +69,7 @@ def test_an_alert_fires_when_it_should_and_only_then(case: Case, tmp_path):
     rule = ALERTS[case.alert]
     expected = []
     if case.labels is not None:
-        expected = [{"exp_labels": {**rule["labels"], **case.labels}, "exp_annotations": None}]
+        expected = [{"exp_labels": {**rule["labels"], **case.labels}}]
     tests = {
         "evaluation_interval": "1m",
         "tests": [
@@ -81,13 +80,9 @@ def test_an_alert_fires_when_it_should_and_only_then(case: Case, tmp_path):
             }
         ],
     }
-    bare = yaml.safe_load(yaml.safe_dump(RULES))
-    for group in bare["groups"]:
-        for each in group["rules"]:
-            each.pop("annotations")  # what they say depends on the value; whether they fire does not
-    for alert in expected:
-        del alert["exp_annotations"]
-    assert not promtool.test(bare, tests, tmp_path)
+    # Without what it says, which depends on the value; whether it fires does not.
+    bare = {key: value for key, value in rule.items() if key != "annotations"}
+    assert not promtool.test({"groups": [{"name": "x", "rules": [bare]}]}, tests, tmp_path)
 
 
 @promtool.needed

@@ -2,19 +2,21 @@
 
 import pytest
 
+from components import workspace
 from pipelines import cluster
 from tests.k8s.cluster import K8S, of_kind, rendered, settings
 from tests.k8s.test_network import RUN_LABELS
 from tests.k8s.test_references import SECRETS
 
-OVERLAYS = ("local", "production", "gpu")
+SHIPPED = workspace.ROOT / "pipelines" / "production.yaml"
+FACTS = {"local": K8S / "overlays" / "local" / "cluster.yaml", "production": SHIPPED, "gpu": SHIPPED}
 
 
-@pytest.mark.parametrize("overlay", OVERLAYS)
+@pytest.mark.parametrize("overlay", FACTS)
 def test_runs_find_what_the_overlay_has(overlay, monkeypatch):
     for name in ("HETERREC_CLUSTER", "HETERREC_TRAIN_IMAGE", "HETERREC_SERVE_IMAGE"):
         monkeypatch.delenv(name, raising=False)
-    facts, resources = cluster.read(K8S / "overlays" / overlay / "cluster.yaml"), rendered(overlay)
+    facts, resources = cluster.read(FACTS[overlay]), rendered(overlay)
     served = settings(resources)
     assert facts.namespace == "heterrec"
     assert facts.workspace_path == served["HETERREC_HOME"]
@@ -28,18 +30,12 @@ def test_runs_find_what_the_overlay_has(overlay, monkeypatch):
             assert set(secret.env) <= SECRETS[secret.name]
 
 
-@pytest.mark.parametrize("overlay", OVERLAYS)
+@pytest.mark.parametrize("overlay", FACTS)
 def test_runs_carry_the_labels_that_open_their_paths(overlay):
-    labels = cluster.read(K8S / "overlays" / overlay / "cluster.yaml").labels
-    wanted = (
-        RUN_LABELS
-        if overlay != "local"
-        else {key: value for key, value in RUN_LABELS.items() if not key.endswith("object-store")}
-    )
-    assert wanted.items() <= labels.items()
+    assert RUN_LABELS.items() <= cluster.read(FACTS[overlay]).labels.items()
 
 
 def test_training_waits_for_gpus_within_the_quota():
     (quota,) = of_kind(rendered("gpu"), "ResourceQuota")
-    training = cluster.read(K8S / "overlays" / "gpu" / "cluster.yaml").training
+    training = cluster.read(SHIPPED).training
     assert 0 < training.gpus <= int(quota["spec"]["hard"][f"requests.{training.gpu}"])

@@ -10,7 +10,6 @@ RUN_LABELS = {
     "app.kubernetes.io/name": "pipelines",
     "heterrec.io/uses-database": "true",
     "heterrec.io/uses-redis": "true",
-    "heterrec.io/uses-object-store": "true",
 }
 """What the cluster files give the pods of runs, which Kubeflow makes (see test_clusters.py)."""
 UNNAMED = {"management": 8081, "status": 8083}

@@ -11,6 +11,7 @@ from pathlib import Path
 import pytest
 
 from components import workspace
+from serving import __main__ as serving
 from serving.rollout.document import Change, ModelVersion, Rollout, release
 from serving.rollout.table import Decision, RolloutTable
 from tests import redis_server
@@ -25,16 +26,6 @@ NOW = datetime(2026, 1, 5, tzinfo=UTC)
 def told(command: str) -> None:
     """What is executed here has to be in the text."""
     assert command in OPERATIONS.read_text(), f"docs/operations.md does not name {command!r}"
-
-
-def command(module: str, *arguments: str, **environment: str) -> str:
-    kept = {key: value for key, value in os.environ.items() if not key.startswith(("HETERREC_", "MLFLOW_"))}
-    done = subprocess.run(
-        [sys.executable, "-m", module, *arguments],
-        cwd=workspace.ROOT, env={**kept, **environment}, capture_output=True, text=True,
-    )  # fmt: skip
-    assert done.returncode == 0, done.stderr
-    return done.stdout
 
 
 def version(number: str) -> ModelVersion:
@@ -56,29 +47,24 @@ def fill(url: str) -> Rollout:
 
 
 @pytest.fixture(scope="module")
-def postgres(tmp_path_factory):
+def postgres():
     if postgres_server.PROGRAMS is None:
         pytest.skip("Postgres is not installed (apt-get install postgresql; .ci/run does)")
-    with Postgres(tmp_path_factory.mktemp("server")) as server:
+    with Postgres() as server:
         for database in ("rollout", "registry", "mlflow"):
             server.client("createdb", database)
         yield server
 
 
-def test_a_person_rolls_back_by_hand_on_the_cluster_s_database(postgres):
+def test_a_person_rolls_back_by_hand_on_the_cluster_s_database(postgres, monkeypatch, capsys):
     url = postgres.url("rollout")
     fill(url)
-    for words in (
-        "python -m serving rollout status",
-        "python -m serving rollout pause",
-        "python -m serving rollout rollback",
-    ):
-        told(words)
-    shop = ("--dataset", "shop")
+    monkeypatch.setenv("HETERREC_ROLLOUT_URL", url)
     why = ("--why", "shoppers complain", "--who", "ann")
-    assert "challenger 2.0" in command("serving", "rollout", "status", *shop, HETERREC_ROLLOUT_URL=url)
-    command("serving", "rollout", "pause", *shop, *why, HETERREC_ROLLOUT_URL=url)
-    command("serving", "rollout", "rollback", *shop, *why, HETERREC_ROLLOUT_URL=url)
+    for action, more in (("status", ()), ("pause", why), ("rollback", why)):
+        told(f"python -m serving rollout {action}")
+        assert serving.main(["rollout", action, "--dataset", "shop", *more]) == 0
+    assert "challenger 2.0" in capsys.readouterr().out
     with RolloutTable(url) as table:
         row, last = table.read("shop"), table.history("shop")[-1]
     assert row.champion == version("1.0") and row.challenger is None and row.weight == 0
@@ -227,7 +213,7 @@ def test_redis_starts_with_the_manifest_s_own_settings_and_keeps_what_it_answere
         process.wait()
         process, client = start()
         assert client.xlen("events:shop") == 2
-        with pytest.raises(redis.NoPermissionError):
+        with pytest.raises(redis.exceptions.NoPermissionError):
             client.config_set("appendfsync", "no")
     finally:
         process.kill()

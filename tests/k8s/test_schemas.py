@@ -1,6 +1,8 @@
 """Every resource is one that a server which validates fields would take."""
 
 import copy
+import functools
+import json
 from pathlib import Path
 from typing import Any
 
@@ -17,24 +19,37 @@ KUBERNETES = "1.31"
 
 def check(resource: Resource) -> None:
     """Raise where the resource is wrong, or of a kind that nothing here describes."""
+    _check(json.dumps(resource, sort_keys=True))
+
+
+@functools.cache  # overlays have most resources in common
+def _check(text: str) -> None:
+    resource = json.loads(text)
     for version in (KUBERNETES, kubernetes_validate.latest_version()):
         try:
             kubernetes_validate.validate(resource, version, strict=True)
         except kubernetes_validate.SchemaNotFoundError:
             _check_custom(resource)
+            return
 
 
 def _check_custom(resource: Resource) -> None:
     group, _, version = resource["apiVersion"].partition("/")
+    described = _custom(group, version, resource["kind"])
+    assert described is not None, f"{name(resource)}: no schema describes {resource['apiVersion']}"
+    described.validate(resource)
+
+
+@functools.cache
+def _custom(group: str, version: str, kind: str) -> Any:
     for path in PUBLISHED.glob(f"{group}_*.yaml"):
         spec = schema(path)["spec"]
-        if spec["names"]["kind"] == resource["kind"]:
+        if spec["names"]["kind"] == kind:
             (found,) = [each for each in spec["versions"] if each["name"] == version]
             strict = _strict(found["schema"]["openAPIV3Schema"])
             strict["properties"]["metadata"] = {"type": "object"}
-            jsonschema.Draft202012Validator(strict).validate(resource)
-            return
-    raise AssertionError(f"{name(resource)}: no schema describes {resource['apiVersion']}")
+            return jsonschema.Draft202012Validator(strict)
+    return None
 
 
 def _strict(described: Any) -> Any:

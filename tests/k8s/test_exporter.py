@@ -1,0 +1,123 @@
+"""What the exporter tells is what runs, gates and looks came to."""
+
+import urllib.request
+from datetime import UTC, datetime, timedelta
+
+import pytest
+from prometheus_client.parser import text_string_to_metric_families
+
+from components.errors import InputError
+from components.task import Record
+from pipelines import exporter
+from serving.rollout.document import Change, ModelVersion, Rollout, release
+from serving.rollout.table import Decision, RolloutTable
+
+NOW = datetime(2026, 1, 5, 3, tzinfo=UTC)
+GATE = {"passed": True, "blocked": [], "warned": ["late"], "dataset": "shop"}
+
+
+@pytest.fixture(autouse=True)
+def home(tmp_path, monkeypatch):
+    monkeypatch.setenv("HETERREC_HOME", str(tmp_path))
+    monkeypatch.delenv("HETERREC_ROLLOUT_URL", raising=False)
+    return tmp_path
+
+
+def record(run: str, task: str, *, hours: float = 0, status: str = "done", **report: object) -> None:
+    started = (NOW + timedelta(hours=hours)).isoformat()
+    Record(task=task, status=status, started=started, seconds=2.5, report=report).write(run)  # type: ignore[arg-type]
+
+
+def scraped() -> dict[tuple[str, ...], float]:
+    """Over HTTP: name and label values of each sample, and its value."""
+    with exporter.serve("127.0.0.1", 0) as port:
+        text = urllib.request.urlopen(f"http://127.0.0.1:{port}/metrics").read().decode()
+    families = text_string_to_metric_families(text)
+    return {(each.name, *each.labels.values()): each.value for family in families for each in family.samples}
+
+
+def test_an_empty_workspace_has_nothing_to_tell():
+    assert scraped() == {("rollout_table_readable",): 1.0}
+
+
+def test_the_latest_run_and_the_latest_good_one_are_told_apart():
+    record("r1", "ingest", rows=100, accepted=98, rejected=2)
+    record("r1", "validate", **GATE)
+    record("r2", "ingest", hours=24, rows=110, accepted=110, rejected=0)
+    record("r2", "validate", hours=24.1, **{**GATE, "passed": False, "blocked": ["prices in pence", "no shards"]})
+    record("r3", "ingest", hours=48, status="reused", rows=120, accepted=119, rejected=1)
+    record("r3", "validate", hours=48, **GATE)
+    record("r3", "features", hours=48.1, status="failed")
+    found = scraped()
+    assert found["pipeline_last_run_failed", "shop"] == 1
+    assert found["pipeline_last_run_timestamp_seconds", "shop"] == (NOW + timedelta(hours=48)).timestamp()
+    # A blocked gate is an answer, not a fault.
+    assert found["pipeline_last_success_timestamp_seconds", "shop"] == (NOW + timedelta(hours=24)).timestamp()
+    assert found["pipeline_gate_passed", "shop", "validate"] == 1
+    assert found["pipeline_gate_reasons", "shop", "validate", "warned"] == 1
+    assert found["pipeline_ingest_rows", "shop", "rejected"] == 1
+    assert ("pipeline_task_seconds", "shop", "ingest") not in found, "a reused task took no time that says anything"
+
+
+def test_a_blocked_gate_is_told():
+    record("r1", "validate", **{**GATE, "passed": False, "blocked": ["prices in pence", "no shards"]})
+    found = scraped()
+    assert found["pipeline_gate_passed", "shop", "validate"] == 0
+    assert found["pipeline_gate_reasons", "shop", "validate", "blocked"] == 2
+    assert found["pipeline_last_run_failed", "shop"] == 0
+
+
+def test_training_and_evaluation_show_their_numbers():
+    record("r1", "validate", **GATE)
+    record("r1", "train", loss=3.5, validation_ndcg=0.12, epochs=9, device="cpu", seed=0)
+    record("r1", "evaluate", **GATE, metrics={"heterrec ndcg@10": 0.14, "ndcg@10 against baseline, low": 0.01})
+    found = scraped()
+    assert found["pipeline_training", "shop", "train", "validation_ndcg"] == 0.12
+    assert ("pipeline_training", "shop", "train", "seed") not in found
+    assert found["pipeline_quality", "shop", "heterrec ndcg@10"] == 0.14
+    assert found["pipeline_task_seconds", "shop", "train"] == 2.5
+
+
+def test_a_run_that_failed_before_its_data_was_known_is_told_too(home):
+    record("r1", "ingest", status="failed")
+    (home / "runs" / "r2").mkdir()
+    (home / "runs" / "r2" / "ingest.json").write_text("{half")
+    assert scraped()["pipeline_last_run_failed", "unknown"] == 1
+
+
+def test_a_canary_is_told_with_its_last_look(home):
+    row = Rollout(model="shop")
+    with RolloutTable(f"sqlite:///{home}/rollout.db") as table:
+        for number in ("1.0", "2.0"):
+            arm = ModelVersion(
+                version=number, archive="x.mar", archive_digest=number, recipe_digest=number, registered=NOW
+            )
+            outcome = release(row, arm, now=NOW, salt=lambda: "salt")
+            row = table.propose(Change(outcome.rollout, "push", outcome.why), row.version)
+        evidence = {"outcome": {"estimate": 0.02, "low": None, "high": 0.05}, "ratio": -1.5, "guardrails": []}
+        table.record("shop", Decision(at=NOW, salt="salt", action="hold", why="early", evidence=evidence))
+        late = NOW + timedelta(minutes=10)
+        table.record("shop", Decision(at=late, salt="salt", action="raise", why="good", evidence=evidence))
+    found = scraped()
+    assert found["rollout_weight", "shop"] == 0.01
+    assert found["rollout_serves", "shop", "challenger", "2.0"] == 1
+    assert found["rollout_last_look", "raise", "shop"] == 1 and ("rollout_last_look", "hold", "shop") not in found
+    assert found["rollout_last_look_timestamp_seconds", "shop"] == late.timestamp()
+    assert found["rollout_outcome", "shop", "high"] == 0.05 and ("rollout_outcome", "shop", "low") not in found
+    assert found["rollout_sample_ratio_log_e", "shop"] == -1.5
+
+
+def test_a_table_that_is_away_leaves_the_runs_told(monkeypatch):
+    monkeypatch.setenv("HETERREC_ROLLOUT_URL", "postgresql+psycopg://nobody@127.0.0.1:1/none")
+    record("r1", "validate", **GATE)
+    found = scraped()
+    assert found["rollout_table_readable",] == 0 and found["pipeline_gate_passed", "shop", "validate"] == 1
+
+
+def test_a_port_that_is_taken_is_told_in_one_line():
+    with (
+        exporter.serve("127.0.0.1", 0) as port,
+        pytest.raises(InputError, match="--port"),
+        exporter.serve("127.0.0.1", port),
+    ):
+        pass

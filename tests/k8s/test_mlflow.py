@@ -1,0 +1,105 @@
+"""MLflow's server, started by the manifest's own command on a real Postgres, takes what push tells it."""
+
+import http.client
+import os
+import re
+import socket
+import subprocess
+import time
+from pathlib import Path
+
+import pytest
+
+from components import workspace
+from components.push.registry import Record, Registry
+from tests.k8s import postgres_server
+from tests.k8s.cluster import rendered, workloads
+from tests.k8s.postgres_server import Postgres
+
+
+def _arguments(port: int) -> list[str]:
+    (pod,) = [pod for found, _, pod in workloads(rendered("production")) if found == "Deployment/mlflow"]
+    container = pod["containers"][0]
+    assert container["args"][:2] == ["mlflow", "server"]
+    words = [re.sub("localhost:5000", f"localhost:{port}", word) for word in container["args"]]
+    words[words.index("--port") + 1], words[words.index("--host") + 1] = str(port), "127.0.0.1"
+    words[words.index("--workers") + 1] = "1"
+    return [str(workspace.ROOT / ".venv" / "bin" / words[0]), *words[1:]]
+
+
+def _get(port: int, path: str, host: str) -> int:
+    connection = http.client.HTTPConnection("127.0.0.1", port, timeout=30)
+    try:
+        connection.request("GET", path, headers={"Host": host})
+        return connection.getresponse().status
+    finally:
+        connection.close()
+
+
+@pytest.fixture(scope="module")
+def server(tmp_path_factory):
+    if postgres_server.PROGRAMS is None:
+        pytest.skip("Postgres is not installed (apt-get install postgresql; .ci/run does)")
+    folder = tmp_path_factory.mktemp("mlflow")
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        port = int(free.getsockname()[1])
+    with Postgres() as postgres:
+        postgres.client("createdb", "mlflow")
+        environment = {
+            **os.environ,
+            "MLFLOW_BACKEND_STORE_URI": postgres.url("mlflow"),
+            "MLFLOW_ARTIFACTS_DESTINATION": str(folder / "files"),
+            "MLFLOW_DISABLE_TELEMETRY": "true",
+        }
+        with (folder / "log").open("wb") as log:
+            process = subprocess.Popen(_arguments(port), cwd=folder, env=environment, stdout=log, stderr=log)
+        try:
+            deadline = time.monotonic() + 600
+            while True:
+                try:
+                    if _get(port, "/health", "mlflow:5000") == 200:
+                        break
+                except OSError:
+                    pass
+                assert process.poll() is None and time.monotonic() < deadline, (folder / "log").read_text()
+                time.sleep(0.5)
+            yield port
+        finally:
+            process.terminate()
+            try:
+                process.wait(20)
+            except subprocess.TimeoutExpired:
+                process.kill()
+                process.wait()
+
+
+def test_a_release_is_registered_with_its_files(server: int, tmp_path: Path):
+    release = tmp_path / "releases" / "shop" / "1.0"
+    release.mkdir(parents=True)
+    (release / "shop.mar").write_bytes(b"archive")
+    url = f"http://localhost:{server}"
+    record = Record(
+        version="1.0", archive_digest="d" * 64, source=release.as_uri(),
+        settings={"width": 64}, metrics={"ndcg@10": 0.1}, tags={"run_id": "r"},
+    )  # fmt: skip
+    registry = Registry(url, "shop")
+    number = registry.register(record)
+    assert registry.register(record) == number, "once, however often it is pushed"
+    from mlflow import MlflowClient
+
+    client = MlflowClient(tracking_uri=url, registry_uri=url)
+    run = client.get_model_version("shop", number).run_id
+    assert run is not None
+    # What docs/operations.md fetches when the workspace is lost.
+    fetched = Path(client.download_artifacts(run, "release", str(tmp_path)))
+    assert (fetched / "shop.mar").read_bytes() == b"archive"
+
+
+@pytest.mark.parametrize("host", ["mlflow:5000", "mlflow.heterrec.svc:5000"])
+def test_it_answers_by_the_names_that_runs_use(server: int, host: str):
+    assert _get(server, "/", host) == 200
+
+
+def test_it_answers_by_no_other_name(server: int):
+    assert _get(server, "/", "evil.example") == 403
