@@ -19,7 +19,7 @@ export FEAST_USAGE := False
 # Every step is a process of its own: without cached bytecode each would compile its libraries again.
 unexport PYTHONDONTWRITEBYTECODE
 
-.PHONY: help setup run test serve compile images demo soak check format lock bench-features bench-features-pay bench-quality bench-train bench-gpu bench-gate bench-gate-speed bench-gateway bench-rollout clean
+.PHONY: help setup run test serve compile images demo soak check format lock bench-features bench-features-pay bench-quality bench-train bench-gpu bench-gate bench-gate-speed bench-gateway bench-rollout bench-serving bench-retrieval clean
 
 help:  ## list the targets
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | awk -F':.*## ' '{printf "  make %-19s %s\n", $$1, $$2}'
@@ -56,7 +56,7 @@ format: setup  ## rewrite the sources in the one format
 
 lock:  ## resolve requirements.lock anew from pyproject.toml
 	@test -x .venv/bin/uv || scripts/setup.sh
-	@.venv/bin/uv pip compile --quiet pyproject.toml --group train --group serve --group gateway --group dev \
+	@.venv/bin/uv pip compile --quiet pyproject.toml --group train --group serve --group gateway --group spark --group dev \
 		--python-version 3.11 --no-emit-package torch --output-file requirements.lock
 	@# What torch brings for GPUs comes with torch, where it wants it.
 	@awk '/^[a-z]/ { gpu = /^(cuda-|nvidia-|triton)/ } !gpu' requirements.lock > requirements.lock.partial
@@ -93,6 +93,12 @@ bench-gateway: setup  ## what the gateway adds to calling TorchServe directly, a
 
 bench-rollout: setup  ## is the canary's judge right? simulated A/A and A/B canaries beside the naive tests; CANARIES=2000
 	@$(PYTHON) -m benchmarks.rollout --canaries $(CANARIES)
+
+bench-serving: setup  ## the scorer against the eager model, TorchServe against an echo handler: requests a second, p99
+	@OMP_NUM_THREADS=1 $(PYTHON) -m benchmarks.serving
+
+bench-retrieval: setup  ## the best of 10,000 to 1,000,000 items: exactly, in half precision, through the index
+	@OMP_NUM_THREADS=1 $(PYTHON) -m benchmarks.retrieval
 
 clean:  ## remove the workspace (runs, artifacts, stores, models); keeps .venv
 	rm -rf var build

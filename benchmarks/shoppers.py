@@ -12,7 +12,7 @@ import numpy as np
 
 from marketplace.shop import Marketplace
 
-AT_ONCE = 16
+AT_ONCE = 4
 """Shoppers who wait for an answer at the same time."""
 
 

@@ -247,6 +247,15 @@ class Tolerances(_Strict):
     """Share of the exposures for which another value was served than is trained on."""
 
 
+class Serving(_Strict):
+    """How the best items are found among those of the catalogue."""
+
+    retrieval: Literal["auto", "exact", "approximate"] = "auto"
+    """`auto`: exact up to 100,000 items, through an index beyond."""
+    scan: Literal["float32", "bfloat16"] = "float32"
+    """What an exact search reads; bfloat16 is half the memory traffic, and its best are scored exactly again."""
+
+
 class DatasetCard(_Strict):
     """See docs/contracts.md, "The card". Read with `load_card`."""
 
@@ -268,6 +277,7 @@ class DatasetCard(_Strict):
     limits: Limits = Limits()
     tolerances: Tolerances = Tolerances()
     event_log: EventLog = EventLog()
+    serving: Serving = Serving()
 
     @model_validator(mode="after")
     def _consistent(self) -> "DatasetCard":

@@ -14,13 +14,12 @@ from feature_repo.feast_import import (
     FeatureService,
     FeatureView,
     Field,
-    FileSource,
     Float32,
     Float64,
-    ParquetFormat,
     String,
     ValueType,
 )
+from feature_repo.sources import parquet_source
 
 ITEM_STATIC = "item_static"
 ITEM_VARYING = "item_varying"
@@ -55,11 +54,12 @@ class Definitions:
         return [*self.entities, *self.views, *self.services]
 
 
-def definitions(card: DatasetCard, *, events: Path, histories: Path) -> Definitions:
+def definitions(card: DatasetCard, *, events: Path, histories: Path, spark: bool = False) -> Definitions:
     """Entities `item` and `user`; views `item_static`, `item_varying`, `item_derived` (each only where the card has
     such features) and `user_history`; services `training` (read by the offline join) and `serving` (by a request).
 
     `events` is the events artifact, `histories` the Parquet file of user histories; Feast keeps both paths.
+    `spark` says that the offline store is Spark, which wants sources of its own kind.
     Raises `CardError` for a feature name that Feast's join could not carry.
     """
     for feature in card.features:
@@ -71,20 +71,22 @@ def definitions(card: DatasetCard, *, events: Path, histories: Path) -> Definiti
             )
     item = Entity(name="item", join_keys=["item_id"], value_type=ValueType.STRING)
     user = Entity(name="user", join_keys=["user_id"], value_type=ValueType.STRING)
-    views = []
-    if card.static:
-        views.append(_item_view(ITEM_STATIC, item, card.static, events / "items" / "static.parquet"))
-    if card.varying:
-        # A glob and not the folder: DuckDB opens globs, Feast would ask pyarrow about a folder.
-        views.append(_item_view(ITEM_VARYING, item, card.varying, events / "items" / "varying" / "*" / "*.parquet"))
-    if card.derived:
-        views.append(_item_view(ITEM_DERIVED, item, card.derived, events / "items" / "derived" / "*" / "*.parquet"))
+    # Globs and not folders: DuckDB opens globs, Feast would ask pyarrow about a folder.
+    views = [
+        _item_view(name, item, features, events / "items" / files, spark)
+        for name, features, files in (
+            (ITEM_STATIC, card.static, "static.parquet"),
+            (ITEM_VARYING, card.varying, "varying/*/*.parquet"),
+            (ITEM_DERIVED, card.derived, "derived/*/*.parquet"),
+        )
+        if features
+    ]
     history = FeatureView(
         name=USER_HISTORY,
         entities=[user],
         ttl=NEVER_EXPIRES,
         schema=[Field(name="user_id", dtype=String), Field(name=HISTORY_FIELD, dtype=Bytes)],
-        source=_source(USER_HISTORY, histories),
+        source=parquet_source(USER_HISTORY, histories, key="user_id", features=[HISTORY_FIELD], spark=spark),
         description="The latest events of a user as one versioned binary value, see feature_repo/history.py",
     )
     services = [
@@ -99,24 +101,14 @@ def references(features: Sequence[Feature]) -> list[str]:
     return [f"{VIEWS[feature.stored_in]}:{feature.name}" for feature in features]
 
 
-def _item_view(name: str, item: Entity, features: Sequence[Feature], path: Path) -> FeatureView:
+def _item_view(name: str, item: Entity, features: Sequence[Feature], files: Path, spark: bool) -> FeatureView:
     fields = [Field(name=feature.name, dtype=DTYPES[feature.kind], tags=_tags(feature)) for feature in features]
     return FeatureView(
         name=name,
         entities=[item],
         ttl=NEVER_EXPIRES,
         schema=[Field(name="item_id", dtype=String), *fields],
-        source=_source(name, path),
-    )
-
-
-def _source(name: str, path: Path) -> FileSource:
-    return FileSource(
-        name=name,
-        path=str(path),
-        file_format=ParquetFormat(),
-        timestamp_field="event_time",
-        created_timestamp_column="created_time",
+        source=parquet_source(name, files, key="item_id", features=[each.name for each in features], spark=spark),
     )
 
 

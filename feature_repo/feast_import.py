@@ -43,6 +43,10 @@ with _without_typeguard(), _without_shared_metrics():
     from feast import Entity, FeatureService, FeatureStore, FeatureView, Field, FileSource, RepoConfig, ValueType
     from feast.data_format import ParquetFormat
     from feast.infra.key_encoding_utils import deserialize_entity_key, serialize_entity_key
+    from feast.infra.offline_stores.contrib.spark_offline_store.spark_source import (
+        SavedDatasetSparkStorage,
+        SparkSource,
+    )
     from feast.infra.offline_stores.duckdb import DuckDBOfflineStore, DuckDBOfflineStoreConfig
     from feast.infra.offline_stores.duckdb import _write_data_source as write_data_source
     from feast.infra.offline_stores.offline_store import RetrievalJob, RetrievalMetadata
@@ -77,6 +81,8 @@ __all__ = [
     "RepoConfig",
     "RetrievalJob",
     "RetrievalMetadata",
+    "SavedDatasetSparkStorage",
+    "SparkSource",
     "String",
     "StringList",
     "ValueProto",

@@ -8,6 +8,7 @@ from weakref import WeakKeyDictionary
 
 import pyarrow as pa
 
+from feature_repo import one_trip
 from feature_repo.card import Feature, Kind
 from feature_repo.definitions import HISTORY_FIELD, USER_HISTORY, VIEWS
 from feature_repo.faults import telling
@@ -118,13 +119,11 @@ def online(store: FeatureStore, references: list[str], rows: list[dict[str, str]
         view, _, name = reference.partition(":")
         by_view.setdefault(view, []).append(name)
     with telling(store.config.project, "Nothing was read; the caller decides what to answer without it."):
-        connection = _connection(store)
-        provider = connection.provider
-        for view_name, names in by_view.items():
-            view = connection.view(store, view_name)
-            found = provider.online_read(store.config, view, entities, list(names)) if entities else []
-            for name in names:
-                columns[name] = [_python(values[name]) if values and name in values else None for _, values in found]
+        found = _connection(store).read(store, by_view, entities) if entities else {}
+    for view_name, names in by_view.items():
+        of_view = found.get(view_name, [])
+        for name in names:
+            columns[name] = [_python(values[name]) if values and name in values else None for values in of_view]
     return columns
 
 
@@ -134,6 +133,19 @@ class _Connection:
     def __init__(self, store: FeatureStore) -> None:
         self.provider = get_provider(store.config)
         self._views: dict[str, tuple[float, FeatureView]] = {}
+
+    def read(
+        self, store: FeatureStore, by_view: dict[str, list[str]], entities: Sequence[EntityKeyProto]
+    ) -> dict[str, list[one_trip.Values]]:
+        """The features of each view, an entity each."""
+        asked = {name: (self.view(store, name), names) for name, names in by_view.items()}
+        online_store = self.provider.online_store
+        if one_trip.serves(online_store):
+            return one_trip.read(online_store, store.config, asked, entities)
+        return {
+            name: [values for _, values in self.provider.online_read(store.config, view, entities, list(names))]
+            for name, (view, names) in asked.items()
+        }
 
     def view(self, store: FeatureStore, name: str) -> FeatureView:
         now = time.monotonic()

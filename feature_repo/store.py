@@ -1,6 +1,7 @@
 """Opening the feature store of a card: configuration from a template, definitions applied."""
 
 import contextlib
+import importlib.util
 import io
 import logging
 import os
@@ -51,6 +52,11 @@ def repo_config(project: str, root: Path, over: Sequence[Path] | None = None) ->
             settings |= yaml.safe_load(string.Template(path.read_text()).substitute(values))
         except KeyError as error:
             raise ValueError(f"{path}: needs the environment variable {error.args[0]}, which is not set.") from error
+    if settings["offline_store"]["type"] == "spark" and importlib.util.find_spec("pyspark") is None:
+        raise ValueError(
+            f"{VARIABLE}: the Spark offline store needs pyspark, which is not installed: "
+            "scripts/setup.sh train serve gateway dev spark"
+        )
     config = RepoConfig(**settings)
     config.repo_path = root
     return config
@@ -69,8 +75,9 @@ def open_store(card: DatasetCard, events: Path, root: Path, over: Sequence[Path]
         # Readers and one writer beside each other: otherwise a materialise holds up every read.
         with contextlib.closing(sqlite3.connect(config.online_store.path)) as database:
             database.execute("PRAGMA journal_mode = WAL")
-    wanted = definitions(card, events=events.resolve(), histories=histories_path(root).resolve())
+    paths = {"events": events.resolve(), "histories": histories_path(root).resolve()}
     with quiet():
+        wanted = definitions(card, **paths, spark=config.offline_store.type == "spark")
         store.apply(wanted.objects, objects_to_delete=_outdated(store, wanted), partial=False)
     return store
 
@@ -129,8 +136,10 @@ def quiet() -> Iterator[None]:
             contextlib.redirect_stderr(io.StringIO()),
             warnings.catch_warnings(),
         ):
-            # ibis calls a name that DuckDB is about to retire; nothing a user could act on.
+            # ibis calls a name that DuckDB is about to retire; Feast calls its Spark parts experimental at every use.
+            # Nothing a user could act on.
             warnings.filterwarnings("ignore", category=DeprecationWarning)
+            warnings.filterwarnings("ignore", message=r"The spark .* experimental", category=RuntimeWarning)
             yield
     finally:
         logger.setLevel(level)

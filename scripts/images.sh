@@ -4,6 +4,7 @@
 #   TORCH=cuda       the train image for GPU nodes (default: cpu)
 #   REGISTRY=...     prefix of the names (default: localhost)
 #   PLATFORM=...     linux/amd64, linux/arm64 (default: this machine's)
+#   BASE=...         another base image (default: the one that the Dockerfile pins by digest)
 #   ENGINE=...       docker or buildah (default: which of them works)
 #   ENGINE_FLAGS=... more flags for its build command, such as --build-arg=PIP_INDEX_URL=...
 set -euo pipefail
@@ -11,7 +12,6 @@ cd "$(dirname "$0")/.."
 targets=("$@"); ((${#targets[@]})) || targets=(train serve)
 registry=${REGISTRY:-localhost} torch=${TORCH:-cpu}
 commit=$(git describe --always --dirty --abbrev=12)
-base=${BASE:-docker.io/library/python:3.11-slim-bookworm}
 
 engine() {
   if docker info >/dev/null 2>&1; then echo docker; return; fi
@@ -22,7 +22,8 @@ engine() {
 engine=${ENGINE:-$(engine)}
 
 build() { # TARGET NAME
-  local flags=(--target "$1" --tag "$2" --file k8s/images/Dockerfile --build-arg "COMMIT=$commit" --build-arg "TORCH=$torch" --build-arg "BASE=$base")
+  local flags=(--target "$1" --tag "$2" --file k8s/images/Dockerfile --build-arg "COMMIT=$commit" --build-arg "TORCH=$torch")
+  [ -z "${BASE:-}" ] || flags+=(--build-arg "BASE=$BASE")
   [ -z "${PLATFORM:-}" ] || flags+=(--platform "$PLATFORM")
   # shellcheck disable=SC2206  # several flags in one variable are meant to be split
   flags+=(${ENGINE_FLAGS:-})

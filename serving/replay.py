@@ -7,7 +7,7 @@ import zipfile
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from components import workspace
 from components.errors import InputError
@@ -15,10 +15,12 @@ from serving import operate
 from serving.eventlog.logged import Exposure, latest
 from serving.rollout.document import ModelVersion
 from serving.rollout.table import RolloutTable
-from serving.scoring.scorer import Scorer
 from serving.torchserve import archive
 from serving.torchserve.client import Reply
 from serving.torchserve.goldens import differences
+
+if TYPE_CHECKING:
+    from serving.scoring.scorer import Scorer
 
 _AT_ONCE = 64
 _SHOWN = 10
@@ -54,7 +56,9 @@ def replay(exposures: Iterable[Exposure], arms: Mapping[str, ModelVersion]) -> R
     return done
 
 
-def _load(arm: ModelVersion, folder: Path) -> Scorer:
+def _load(arm: ModelVersion, folder: Path) -> "Scorer":
+    from serving.scoring.scorer import Scorer  # torch, which the image of a gateway does not have
+
     mar = Path(arm.archive)
     if not mar.is_file() or archive.digest(mar) != arm.archive_digest:  # an archive is code
         raise InputError(f"{mar}: is not the archive that was released as {arm.version}. Restore the release folder.")
@@ -63,7 +67,7 @@ def _load(arm: ModelVersion, folder: Path) -> Scorer:
     return Scorer.load(folder)
 
 
-def _compare(scorer: Scorer, rows: list[Exposure], done: Replayed) -> None:
+def _compare(scorer: "Scorer", rows: list[Exposure], done: Replayed) -> None:
     answers = scorer.score([json.loads(row["request"]) for row in rows])
     for row, answer in zip(rows, answers, strict=True):
         served = [{"item_id": item, "score": score} for item, score in zip(row["items"], row["scores"], strict=True)]

@@ -1,10 +1,12 @@
 """`python -m serving gateway`: the recommendation service as a process of its own."""
 
 import argparse
+import gc
 import logging
 import os
 import signal
 import socket
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -13,6 +15,9 @@ from components.errors import InputError
 from serving import operate
 from serving.rollout.table import RolloutTable
 
+KEEP_ALIVE = 75
+"""Seconds that an idle connection stays open: longer than clients and proxies keep theirs, so that no request meets one
+that is just being closed here."""
 SHOPS, TESTERS, KEYS = "HETERREC_API_TOKENS", "HETERREC_TESTER_TOKENS", "HETERREC_TORCHSERVE_KEYS"
 
 
@@ -28,6 +33,8 @@ def run(options: argparse.Namespace) -> int:
     from serving.gateway.models import KeyFile
     from serving.gateway.online import feast_history
 
+    # Threads wait for the disk and the store: what they bring must not wait for a long turn of another.
+    sys.setswitchinterval(0.0005)
     logging.basicConfig(format="%(asctime)s %(levelname)s %(message)s", level=logging.WARNING)
     name = operate.model_name(options.dataset)
     redis = workspace.event_log_redis()
@@ -45,10 +52,13 @@ def run(options: argparse.Namespace) -> int:
             )
             address = f"http://{options.host}:{listening.getsockname()[1]}"
             print(f"{name} is recommended at {address}/v1/recommendations (Ctrl-C ends it)", flush=True)
-            config = uvicorn.Config(app, log_level="warning", access_log=False, server_header=False)
+            config = uvicorn.Config(
+                app, log_level="warning", access_log=False, server_header=False, timeout_keep_alive=KEEP_ALIVE
+            )
             server = uvicorn.Server(config)
             for number in (signal.SIGINT, signal.SIGTERM):  # uvicorn raises them anew once it has ended in order
                 signal.signal(number, lambda *_: setattr(server, "should_exit", True))
+            gc.freeze()  # what is loaded by now stays: no collection walks through it while a shopper waits
             server.run(sockets=[listening])
     except (ValueError, LogUnavailable) as error:
         raise InputError(str(error)) from error

@@ -137,6 +137,7 @@ def _workers(options: argparse.Namespace) -> dict[str, Any]:
         "batch_size": options.batch_size,
         "max_batch_delay_ms": options.max_batch_delay_ms,
         "workers": options.workers,
+        "start_seconds": options.start_seconds,
     }
 
 
@@ -174,6 +175,7 @@ def add_to(commands: "argparse._SubParsersAction[Any]") -> None:
         command.add_argument("--batch-size", type=int, default=32, help="requests that share a call of the model")
         command.add_argument("--max-batch-delay-ms", type=int, default=2, help="how long one waits for others")
         command.add_argument("--workers", type=int, default=1, help="worker processes of each version")
+        command.add_argument("--start-seconds", type=float, default=120.0, help="how long a worker may take to load")
         command.add_argument("--status-host", default=HOST, help="where /ready answers (default: %(default)s)")
         port = None if command is both else 8083
         command.add_argument("--status-port", type=int, default=port, help="of /ready (default: %(default)s)")

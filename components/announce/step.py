@@ -41,11 +41,11 @@ def run(*, run_id: str, pipeline: str, state: str, error: str = "") -> str:
     emit("run_failed", run=run_id, pipeline=pipeline, state=state)
     if not address:
         return f"{text}\nNobody was told: `{WEBHOOK}` is not set.\n"
-    fault = post(address, {"text": text, "run_id": run_id, "pipeline": pipeline, "state": state})
-    if fault is None:
+    refused = post(address, {"text": text, "run_id": run_id, "pipeline": pipeline, "state": state})
+    if refused is None:
         return f"{text}\nThe webhook was told.\n"
-    emit("webhook_failed", run=run_id, error=fault)
-    return f"{text}\nThe webhook could not be told: {fault}\n"
+    emit("webhook_failed", run=run_id, error=refused)
+    return f"{text}\nThe webhook could not be told: {refused}\n"
 
 
 def _summary(records: list[Record], *, run_id: str, pipeline: str, state: str, error: str) -> str:

@@ -1,4 +1,4 @@
-"""The point-in-time join: `FeatureStore.get_historical_features`, asked in portions that fit in memory.
+"""The point-in-time join: `FeatureStore.get_historical_features`, asked in portions that fit in memory (Spark: once).
 
 A value joins the events from the moment on at which it counted and was known: what was written down late joins no
 earlier event, so that the same day gives the same frame whenever it is made.
@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING
 
 import pyarrow as pa
 
+from components.features import spark
 from components.features.splits import ORDER
 from components.features.tables import ARROW, TIME
 from feature_repo.card import DatasetCard, Feature
@@ -20,6 +21,7 @@ if TYPE_CHECKING:
 
 EVENTS_AT_ONCE = 4_000_000
 """Events whose joined rows are held in memory together; all events of a user are asked at once."""
+_ROWS_AT_ONCE = 100_000
 
 
 def joined_events(
@@ -27,6 +29,13 @@ def joined_events(
 ) -> Iterator[pa.RecordBatch]:
     """The rows of the table `events` with every feature that varies in time as it was, sorted by user and order."""
     columns = ", ".join(f'"{name}"' for name in schema.names)
+    if card.over_time and spark.answers(store):
+        with spark.answer(store, db, "events", card.over_time) as found:
+            counts = [db.execute(f"SELECT count(*) FROM {table}").fetchone() for table in (found, "events")]
+            assert counts[0] == counts[1], "the join gives one row an event"
+            rows = db.execute(f"SELECT {columns} FROM {found} ORDER BY user_id, {ORDER}").to_arrow_reader(_ROWS_AT_ONCE)
+            yield from (batch.cast(schema) for batch in rows)
+        return
     order = "" if card.over_time else f"ORDER BY user_id, {ORDER}"
     for first, last in _portions(db):
         asked = db.execute(
@@ -75,6 +84,8 @@ def catalogue(card: DatasetCard, store: "FeatureStore", db: "DuckDBPyConnection"
 
 def historical(store: "FeatureStore", asked: pa.Table, features: Sequence[Feature]) -> pa.Table:
     """`asked` (item_id, event_time and whatever else) with each feature's latest value known at that time, by Feast."""
+    import duckdb
+
     from feature_repo.asof_store import AsofOfflineStoreConfig
     from feature_repo.definitions import references
     from feature_repo.store import quiet
@@ -82,6 +93,12 @@ def historical(store: "FeatureStore", asked: pa.Table, features: Sequence[Featur
     wanted = references(features)
     if not wanted:
         return asked
+    if spark.answers(store):
+        with duckdb.connect() as db:
+            db.execute("SET TimeZone = 'UTC'")
+            db.register("asked", asked)
+            with spark.answer(store, db, "asked", features) as found:
+                return db.execute(f"SELECT * FROM {found}").to_arrow_table()
     asked = asked.rename_columns({"event_time": "event_timestamp"})
     ours = isinstance(store.config.offline_store, AsofOfflineStoreConfig)
     with quiet():

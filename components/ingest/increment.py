@@ -34,6 +34,8 @@ class Increment:
     """Digest of each part of the source."""
     watermark: str
     """Up to when the source was known; what is found later with an earlier time is late."""
+    reached: str = ""
+    """Up to when this ingest's own source went: before the watermark where it had lost its last days."""
     counts: dict[str, dict[str, Any]] = field(default_factory=dict)
     """Of each part: `rows`, `rejected` and `reasons` of the interactions."""
     schema: int = SCHEMA
@@ -94,7 +96,11 @@ class Plan:
         """The moment from which rows count that are late: that of this ingest, on the clock of the data."""
         moment = max(self.as_of or last_event, last_event if self.as_of is None else self.as_of)
         if self.before is not None:
-            moment = max(moment, datetime.fromisoformat(self.before.watermark) + timedelta(microseconds=1))
+            watermark = datetime.fromisoformat(self.before.watermark)
+            # Of the watermark's own moment there is a frame already, unless the ingest before fell short of it: days
+            # that were lost and are there again must not wait for the next event.
+            short = self.before.reached and datetime.fromisoformat(self.before.reached) < watermark
+            moment = max(moment, watermark if short else watermark + timedelta(microseconds=1))
         return moment
 
     def increment(self, last_event: str | None, counts: dict[str, dict[str, Any]]) -> Increment:
@@ -102,10 +108,15 @@ class Plan:
         moments = [datetime.fromisoformat(last_event)] if last_event else []
         if self.as_of is not None:
             moments.append(min(self.as_of, datetime.now(UTC)))
-        if self.before is not None:
-            moments.append(datetime.fromisoformat(self.before.watermark))
-        watermark = max(moments, default=datetime(1970, 1, 1, tzinfo=UTC)).isoformat()
-        return Increment(basis=self.basis, parts=self.parts, watermark=watermark, counts=counts)
+        reached = max(moments, default=datetime(1970, 1, 1, tzinfo=UTC))
+        before = datetime.fromisoformat(self.before.watermark) if self.before is not None else reached
+        return Increment(
+            basis=self.basis,
+            parts=self.parts,
+            watermark=max(reached, before).isoformat(),
+            reached=reached.isoformat(),
+            counts=counts,
+        )
 
 
 def open_stored(connection: duckdb.DuckDBPyConnection, plan: Plan) -> None:

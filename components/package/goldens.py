@@ -5,11 +5,13 @@ from typing import Any
 
 import numpy as np
 import numpy.typing as npt
+import torch
 
 from components.package.shelf import Shelf, plain
 from heterrec.export import Loaded
 from heterrec.inference import item_matrix, user_vectors
 from heterrec.sequences import SPLITS, Ints, Queries, Sequences
+from serving.scoring.retrieval import Approximate, Asked
 
 COUNT = 24
 UNKNOWN = "an item that the catalogue does not have"
@@ -20,26 +22,33 @@ Golden = dict[str, Any]
 """`{"request": ..., "answer": {"items": [{"item_id", "score"}], "unknown_items"}}`, see docs/contracts.md."""
 
 
-def goldens(loaded: Loaded, sequences: Sequences, shelf: Shelf) -> list[Golden]:
+def goldens(loaded: Loaded, sequences: Sequences, shelf: Shelf, index: Approximate | None = None) -> list[Golden]:
     """Requests from short to long histories with and without seen items and filters, and the two that a shop meets
     first: a shopper without history, and one who saw an item that is not in the catalogue.
 
+    Of an archive that answers through an `index`, those requests are left out of which the index does not find all
+    that it should: how often that may be is held by its recall (index.py), and every other answer has to be right.
     Raises `ValueError` where no user has a history to ask for.
     """
-    queries = _chosen(sequences)
+    queries = askers(sequences, COUNT)
     users = user_vectors(loaded.model, loaded.encoder, sequences, queries)
     scores = users @ item_matrix(loaded.model, loaded.encoder, sequences.catalogue).T
-    found = [_golden(sequences, queries, number, scores[number]) for number in range(len(queries))]
-    narrowed = [
-        _golden(sequences, queries, number % len(queries), scores[number % len(queries)], shelf, filters)
-        for number, filters in enumerate(_filters(shelf))
-    ]
-    longest = found[-1]
+    asked: list[tuple[int, Filters]] = [(number, {}) for number in range(len(queries))]
+    asked += [(number % len(queries), filters) for number, filters in enumerate(_filters(shelf))]
+    found = []
+    for number, filters in asked:
+        golden, wanted = _golden(sequences, queries, number, scores[number], shelf, filters)
+        if index is None or _finds(index, users[number], wanted, golden, shelf):
+            found.append(golden)
+    if len(found) < len(asked) / 2:
+        raise ValueError(f"the index answers {len(found)} of {len(asked)} golden requests in full: use exact retrieval")
+    whole = [golden for golden in found if "filters" not in golden["request"]]
+    longest = whole[-1]
     strange = {"item_id": UNKNOWN, "event_time": longest["request"]["history"][-1]["event_time"]}
     asked_strange = {**longest["request"], "history": [*longest["request"]["history"], strange]}
     strange_golden = {"request": asked_strange, "answer": {**longest["answer"], "unknown_items": 1}}
     newcomers = [_newcomer(shelf, filters) for filters in [*_filters(shelf)[-1:], {}]]
-    return [*found, *narrowed, strange_golden, *newcomers]
+    return [*found, strange_golden, *newcomers]
 
 
 def _filters(shelf: Shelf) -> list[Filters]:
@@ -82,13 +91,13 @@ def _newcomer(shelf: Shelf, filters: Filters) -> Golden:
     return {"request": request, "answer": {"items": items, "unknown_items": 0}}
 
 
-def _chosen(sequences: Sequences) -> Queries:
-    """`COUNT` queries spread evenly over the lengths of histories; the same users several times in tiny data."""
+def askers(sequences: Sequences, count: int) -> Queries:
+    """`count` queries spread evenly over the lengths of histories; the same users several times in tiny data."""
     for split in reversed(SPLITS):
         queries = sequences.queries(split)
         if len(queries):
             by_length = np.argsort(queries.stop - queries.start, kind="stable")
-            spread = np.linspace(0, len(queries) - 1, COUNT).round().astype(np.int64)
+            spread = np.linspace(0, len(queries) - 1, count).round().astype(np.int64)
             return queries.take(by_length[spread])
     raise ValueError("sequences: no user has a history, so there is nothing to ask the model; take more days or users")
 
@@ -98,9 +107,10 @@ def _golden(
     queries: Queries,
     number: int,
     score_V: npt.NDArray[np.float32],
-    shelf: Shelf | None = None,
-    filters: Filters | None = None,
-) -> Golden:
+    shelf: Shelf,
+    filters: Filters,
+) -> tuple[Golden, Asked]:
+    """A request with its answer, and what it wants of the ranking."""
     events = range(int(queries.start[number]), int(queries.stop[number]))
     # Every second request of a repeating shop leaves seen items out, and the other way round.
     exclude_seen = sequences.repeats == bool(number % 2)
@@ -112,19 +122,28 @@ def _golden(
         "exclude_seen": exclude_seen,
     }
     score_V = score_V.copy()
-    if exclude_seen:
-        score_V[sequences.seen(queries, number)] = -np.inf
-    if shelf is not None and filters is not None:
+    hidden = sequences.seen(queries, number).tolist() if exclude_seen else []
+    score_V[hidden] = -np.inf
+    forbidden = None
+    if filters:
         first = int(_best(score_V, 1)[0])
         request |= {"filters": filters, "exclude": [shelf.item_ids[first]]}
+        hidden = [*hidden, first]
+        forbidden = np.array([not _matches(shelf, filters, row) for row in range(len(score_V))])
         score_V[first] = -np.inf
-        score_V[[row for row in range(len(score_V)) if not _matches(shelf, filters, row)]] = -np.inf
+        score_V[forbidden] = -np.inf
     items = [
-        {"item_id": sequences.catalogue.item_ids[row], "score": float(score_V[row])}
+        {"item_id": shelf.item_ids[row], "score": float(score_V[row])}
         for row in _best(score_V, k)
         if np.isfinite(score_V[row])
     ]
-    return {"request": request, "answer": {"items": items, "unknown_items": 0}}
+    golden = {"request": request, "answer": {"items": items, "unknown_items": 0}}
+    return golden, Asked(min(k, len(score_V)), hidden, forbidden)
+
+
+def _finds(index: Approximate, user_D: npt.NDArray[np.float32], wanted: Asked, golden: Golden, shelf: Shelf) -> bool:
+    (best,) = index.best(torch.from_numpy(user_D[None]), [wanted])
+    return {shelf.item_ids[row] for row, _ in best} == {item["item_id"] for item in golden["answer"]["items"]}
 
 
 def _event(sequences: Sequences, event: int) -> dict[str, Any]:

@@ -13,11 +13,13 @@ import numpy as np
 from components.code_digest import code_digest
 from components.manifest import digest_file, digest_json
 from components.package import program
-from components.package.goldens import goldens
+from components.package.goldens import askers, goldens
+from components.package.index import USERS, make_index
 from components.package.shelf import read_shelf
 from feature_repo.card import DatasetCard
 from heterrec import encoder as encoder_module
 from heterrec.export import export_program, load_model
+from heterrec.inference import user_vectors
 from heterrec.sequences import Catalogue, read_sequences
 from serving.scoring import scorer
 from serving.torchserve import archive as archives
@@ -37,12 +39,14 @@ def run(
     events = read_sequences(sequences)
     loaded = load_model(model)
     shelf = read_shelf(sequences, events, segment=card.segment_feature)
-    golden = goldens(loaded, events, shelf)
     with TemporaryDirectory(dir=archive) as folder:
         content = Path(folder)
         exported = export_program(model, events.catalogue)
         program.save(exported.program, content / "program.pt2")
         np.save(content / "item_matrix.npy", exported.item_matrix)
+        matrix, users = exported.item_matrix, user_vectors(*loaded[:2], events, askers(events, USERS))
+        retrieval, index = make_index(content, matrix, users, card.serving)
+        golden = goldens(loaded, events, shelf, index)
         (content / "items.json").write_text(json.dumps(shelf.items()))
         (content / "popular.json").write_text(json.dumps(shelf.popular(MAX_K)))
         (content / "goldens.jsonl").write_text("".join(json.dumps(line) + "\n" for line in golden))
@@ -57,6 +61,7 @@ def run(
             "max_k": MAX_K,
             "exclude_seen": not card.repeats,
             "varying": [{"name": field.name, "kind": field.kind} for field in loaded.encoder.varying],
+            "retrieval": retrieval,
             "filterable": shelf.filterable,
             "segment": shelf.segment,
             "recipe_digest": recipe_digest(model, events.catalogue),

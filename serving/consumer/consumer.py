@@ -8,7 +8,7 @@ import contextlib
 import fcntl
 import logging
 import time
-from collections.abc import Callable, Collection
+from collections.abc import Callable, Collection, Sequence
 from datetime import UTC, datetime
 from pathlib import Path
 
@@ -134,9 +134,14 @@ class Consumer:
     def _move(self) -> int:
         if self._stream is None:
             return 0
-        moved = self._stream.move(self._sink.write, block_ms=int(1000 * POLL_SECONDS))
+        moved = self._stream.move(self._keep, block_ms=int(1000 * POLL_SECONDS))
         self._sink.idle()
         return moved
+
+    def _keep(self, moved: Sequence[bytes]) -> None:
+        """On this disk before Redis lets go of it."""
+        self._sink.write(moved)
+        self._sink.sync()
 
     def _follow(self) -> int:
         self._online.refresh()

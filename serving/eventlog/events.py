@@ -1,10 +1,10 @@
 """What an event is: a line of JSON with its table and the version of its schema, and its row in Parquet."""
 
-import json
 from collections.abc import Mapping
 from datetime import datetime
 from typing import Any, NamedTuple
 
+import orjson
 import pyarrow as pa
 
 SCHEMA = 2
@@ -43,14 +43,13 @@ class NoEvent(ValueError):
 
 def to_line(table: str, event: Mapping[str, Any]) -> bytes:
     """The line of an event, its line break included. Times are ISO 8601 strings with their zone."""
-    line = json.dumps({"table": table, "schema": SCHEMA, **event}, separators=(",", ":"))
-    return line.encode() + b"\n"
+    return orjson.dumps({"table": table, "schema": SCHEMA, **event}, option=orjson.OPT_APPEND_NEWLINE)
 
 
 def of_line(line: bytes) -> Event:
     """The event of a line. Raises `NoEvent` for a damaged one, and for one of a later schema than this code knows."""
     try:
-        row = json.loads(line)
+        row = orjson.loads(line)
         table, schema = row.pop("table"), row["schema"]
         if schema > SCHEMA:
             raise NoEvent(f"schema {schema}, expected at most {SCHEMA}: update what reads the log")

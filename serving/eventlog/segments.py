@@ -7,6 +7,7 @@ a segment for abandoned that is about to be written.
 import fcntl
 import os
 import secrets
+import threading
 import time
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
@@ -38,6 +39,7 @@ class SegmentSink:
         self._folder, self._roll_seconds = root / "segments", roll_seconds
         self._segment: BinaryIO | None = None
         self._began, self._written = 0.0, 0
+        self._lock = threading.Lock()
 
     def open(self) -> None:
         try:
@@ -52,19 +54,38 @@ class SegmentSink:
             self._written += len(content)
             while content:  # a full disk may take a part of it without an error
                 content = content[segment.write(content) :]
-            os.fdatasync(segment.fileno())
         except OSError as error:
             # A torn line may be at the end of this segment: nothing may be written behind it.
-            self.close()
+            self._abandon()
             raise LogUnavailable(f"{self._folder}: {error}") from error
+
+    def sync(self) -> None:
+        with self._lock:  # the segment may be closed meanwhile, which syncs it too
+            descriptor = os.dup(self._segment.fileno()) if self._segment is not None else None
+        if descriptor is None:
+            return
+        try:
+            os.fdatasync(descriptor)
+        except OSError as error:
+            self._abandon()
+            raise LogUnavailable(f"{self._folder}: {error}") from error
+        finally:
+            os.close(descriptor)
 
     def idle(self) -> None:
         if time.monotonic() - self._began > self._roll_seconds or self._written > ROLL_BYTES:
             self.close()
 
     def close(self) -> None:
-        if self._segment is not None:
-            self._segment.close()
+        try:
+            self.sync()
+        finally:
+            self._abandon()
+
+    def _abandon(self) -> None:
+        with self._lock:
+            if self._segment is not None:
+                self._segment.close()
             self._segment, self._written = None, 0
 
     def _begin(self) -> BinaryIO:
@@ -78,7 +99,8 @@ class SegmentSink:
         except OSError:
             segment.close()
             raise
-        self._segment, self._began = segment, time.monotonic()
+        with self._lock:
+            self._segment, self._began = segment, time.monotonic()
         return segment
 
 

@@ -60,6 +60,9 @@ class StreamSink(Sink):
             self._wait = None  # after a restart it may be configured in another way
             raise LogUnavailable(f"Redis: {type(error).__name__}: {error}") from error
 
+    def sync(self) -> None:
+        """What was written is on the disk of Redis already."""
+
     def idle(self) -> None:
         """Nothing to do."""
 

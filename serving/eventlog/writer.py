@@ -1,18 +1,21 @@
-"""The writing end of the event log: what is acknowledged is durable.
+"""The writing end of the event log: what is acknowledged survives the end of every process.
 
-Callers that wait at the same time share one write: a thread takes what has gathered and hands it to the sink.
+Callers that wait at the same time share one write, and one sync: a thread takes what has gathered and hands it to the
+sink, another brings to disk what was written, for those who wait for that and at least every `SYNC_SECONDS`.
 """
 
 import asyncio
 import queue
 import threading
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from concurrent.futures import Future
-from typing import Any, Protocol
+from typing import Any, NamedTuple, Protocol
 
 from serving.eventlog.events import to_line
 
 MOST_AT_ONCE = 1_000
+SYNC_SECONDS = 0.1
+"""So long what nobody waits for may be with the operating system alone: lost if the machine itself fails."""
 
 
 class LogUnavailable(RuntimeError):
@@ -20,13 +23,16 @@ class LogUnavailable(RuntimeError):
 
 
 class Sink(Protocol):
-    """Where lines become durable. Used by one thread, after `open` by the thread that starts the log."""
+    """Where lines are kept. `write`, `idle` and `close` are called by one thread, `sync` by another."""
 
     def open(self) -> None:
         """Get ready. Raises `LogUnavailable` where the log could never keep what it promises."""
 
     def write(self, lines: Sequence[bytes]) -> None:
-        """Return once all `lines` are durable. Raises `LogUnavailable`."""
+        """Return once `lines` survive the end of this process. Raises `LogUnavailable`."""
+
+    def sync(self) -> None:
+        """Return once all that was written survives the machine too. Raises `LogUnavailable`."""
 
     def idle(self) -> None:
         """Called at least once a second."""
@@ -35,39 +41,62 @@ class Sink(Protocol):
         """Nothing more comes."""
 
 
+class _Entry(NamedTuple):
+    line: bytes
+    written: "Future[None]"
+    synced: bool
+    """Whether the caller waits for the disk."""
+
+
 class EventLog:
     """`with EventLog(sink) as log: await log.append("outcomes", {...})`."""
 
     def __init__(self, sink: Sink) -> None:
-        self.problem: str | None = None
-        """Why the latest events were not written; None while all is well."""
         self._sink = sink
-        self._queue: queue.SimpleQueue[tuple[bytes, Future[None]] | None] = queue.SimpleQueue()
-        self._thread = threading.Thread(target=self._write_all, name="event-log")
+        self._queue: queue.SimpleQueue[_Entry | None] = queue.SimpleQueue()
+        self._unsynced: queue.SimpleQueue[Future[None]] = queue.SimpleQueue()
+        self._problems: dict[str, LogUnavailable | None] = {}
+        self._dirty, self._closed = threading.Event(), False
+        self._writer = threading.Thread(target=self._write_all, name="event-log-writer")
+        self._syncer = threading.Thread(target=self._sync_all, name="event-log-syncer")
+
+    @property
+    def problem(self) -> str | None:
+        """Why the latest events were not kept; None while all is well."""
+        return next((str(fault) for fault in list(self._problems.values()) if fault is not None), None)
 
     def __enter__(self) -> "EventLog":
         self._sink.open()
-        self._thread.start()
+        self._writer.start()
+        self._syncer.start()
         return self
 
     def __exit__(self, *exception: object) -> None:
         self._queue.put(None)
-        self._thread.join()
+        self._writer.join()
+        self._closed = True
+        self._dirty.set()
+        self._syncer.join()
+        self._try("sync", self._sink.close)
 
-    async def append(self, table: str, event: dict[str, Any]) -> None:
-        """Return once the event is durable. Raises `LogUnavailable` where it is not."""
+    async def append(self, table: str, event: dict[str, Any], *, synced: bool = True) -> None:
+        """Return once the event survives the end of this process; where `synced`, also that of the machine.
+
+        Raises `LogUnavailable` where it is not kept.
+        """
         written: Future[None] = Future()
-        self._queue.put((to_line(table, event), written))
+        self._queue.put(_Entry(to_line(table, event), written, synced))
         await asyncio.wrap_future(written)
 
     def _write_all(self) -> None:
         open_ = True
         while open_:
-            batch: list[tuple[bytes, Future[None]]] = []
+            batch: list[_Entry] = []
             try:
                 entry = self._queue.get(timeout=1.0)
                 while entry is not None:
-                    entry[1].set_running_or_notify_cancel()  # written all the same: from here on it cannot be cancelled
+                    # Written all the same: from here on it cannot be cancelled.
+                    entry.written.set_running_or_notify_cancel()
                     batch.append(entry)
                     if len(batch) == MOST_AT_ONCE:
                         break
@@ -78,20 +107,47 @@ class EventLog:
                 pass
             if batch:
                 self._write(batch)
-            self._sink.idle()
-        self._sink.close()
+            self._try("sync", self._sink.idle)
 
-    def _write(self, batch: Sequence[tuple[bytes, "Future[None]"]]) -> None:
-        fault: Exception | None = None
-        try:
-            self._sink.write([line for line, _ in batch])
-        except Exception as error:  # whatever it was, those who wait must hear of it and the thread must live on
-            fault = error if isinstance(error, LogUnavailable) else LogUnavailable(f"{type(error).__name__}: {error}")
-        self.problem = None if fault is None else str(fault)
-        for _, written in batch:
-            if written.cancelled():
-                continue
-            if fault is None:
-                written.set_result(None)
+    def _write(self, batch: Sequence[_Entry]) -> None:
+        fault = self._try("write", lambda: self._sink.write([entry.line for entry in batch]))
+        for entry in batch:
+            if fault is None and entry.synced:
+                self._unsynced.put(entry.written)
             else:
-                written.set_exception(fault)
+                _tell(entry.written, fault)
+        self._dirty.set()
+
+    def _sync_all(self) -> None:
+        while True:
+            self._dirty.wait()
+            self._dirty.clear()
+            if self._unsynced.empty() and not self._closed:
+                self._dirty.wait(SYNC_SECONDS)  # somebody may come who waits
+            waiting = [
+                self._unsynced.get() for _ in range(self._unsynced.qsize())
+            ]  # all written before the sync begins
+            fault = self._try("sync", self._sink.sync)
+            for written in waiting:
+                _tell(written, fault)
+            if self._closed and self._unsynced.empty():
+                return
+
+    def _try(self, what: str, work: Callable[[], None]) -> LogUnavailable | None:
+        """What went wrong. Whatever it was, those who wait must hear of it and the thread must live on."""
+        fault: LogUnavailable | None = None
+        try:
+            work()
+        except Exception as error:
+            fault = error if isinstance(error, LogUnavailable) else LogUnavailable(f"{type(error).__name__}: {error}")
+        self._problems[what] = fault
+        return fault
+
+
+def _tell(written: "Future[None]", fault: Exception | None) -> None:
+    if written.cancelled():
+        return
+    if fault is None:
+        written.set_result(None)
+    else:
+        written.set_exception(fault)

@@ -1,7 +1,6 @@
 """The recommendation service over HTTP: recommendations, events, health, metrics."""
 
 import asyncio
-import json
 import logging
 import secrets
 import time
@@ -11,6 +10,7 @@ from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from typing import Annotated, Any, Literal
 
+import orjson
 from fastapi import FastAPI, Header, HTTPException, Response
 from fastapi.exceptions import RequestValidationError
 from prometheus_client import CONTENT_TYPE_LATEST, generate_latest
@@ -61,11 +61,11 @@ class _Service:
             raise HTTPException(503, "no model was released yet")
         return rollout
 
-    async def append(self, table: str, event: dict[str, Any], seconds: float) -> bool:
-        """Whether the event is durable."""
+    async def append(self, table: str, event: dict[str, Any], seconds: float, *, synced: bool = True) -> bool:
+        """Whether the event is durable; see `EventLog.append`."""
         began = time.perf_counter()
         try:
-            await asyncio.wait_for(self.log.append(table, event), seconds)
+            await asyncio.wait_for(self.log.append(table, event, synced=synced), seconds)
         except (LogUnavailable, TimeoutError):
             self.metrics.unlogged.labels(table).inc()
             return False
@@ -155,7 +155,7 @@ def _add_service(app: FastAPI, service: _Service) -> None:
         if x_variant is not None:
             # Of no experiment: what people who test see is not judged.
             exposure |= {"override": True, "salt": "", "stage": None}
-        logged = await service.append("exposures", exposure, service.recommender.deadlines.log)
+        logged = await service.append("exposures", exposure, service.recommender.deadlines.log, synced=False)
         metrics.served.labels(found.variant, found.version, found.status).inc()
         metrics.history.observe(found.history_seconds)
         if found.history:
@@ -173,7 +173,7 @@ def _add_service(app: FastAPI, service: _Service) -> None:
                 {"item_id": item["item_id"], "score": item["score"], "title": item.get("title")} for item in found.items
             ],
         }
-        return Response(json.dumps(answer), media_type="application/json")
+        return Response(orjson.dumps(answer), media_type="application/json")
 
     @app.post("/v1/events", status_code=202, responses=_PROBLEMS)
     async def events(event: Event, authorization: _Authorization = None) -> Accepted:
@@ -262,7 +262,7 @@ def _exposure(
         "items": [item["item_id"] for item in found.items],
         "scores": [item["score"] for item in found.items],
         "request": found.request,
-        "context": json.dumps(asked.context),
+        "context": orjson.dumps(asked.context).decode(),
         "override": False,
     }
 

@@ -1,7 +1,6 @@
 """Calls of pinned model versions in TorchServe: each with a deadline, a breaker, and the key that TorchServe wants."""
 
 import asyncio
-import json
 import math
 import time
 from collections import defaultdict
@@ -11,6 +10,7 @@ from typing import Any
 from urllib.parse import quote
 
 import aiohttp
+import orjson
 
 from serving.gateway.breaker import Breaker, Source
 from serving.rollout.document import ModelVersion
@@ -125,7 +125,7 @@ class Models:
 
 def _items(content: bytes, arm: ModelVersion) -> Items:
     """The items of an answer. Raises `ValueError` and the like where it is none, or another version's."""
-    answer = json.loads(content)
+    answer = orjson.loads(content)
     if answer.get("version", arm.version) != arm.version:
         raise ValueError(f"answered as version {answer['version']!r}")
     items: Items = answer["items"]

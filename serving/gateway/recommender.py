@@ -1,7 +1,6 @@
 """Who answers: the drawn arm, then the champion, then the most popular items, each with its own deadline."""
 
 import asyncio
-import json
 import logging
 import time
 from collections.abc import Callable, Mapping, Sequence
@@ -9,6 +8,8 @@ from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Literal
+
+import orjson
 
 from serving.gateway.archive import Contents, Filters, read_contents
 from serving.gateway.models import Items, ModelFailed, Models
@@ -88,8 +89,8 @@ class Recommender:
             failures.append(("history", f"{type(error).__name__}: {error}"))
             line = []
         seconds = time.perf_counter() - began
-        request = json.dumps(_request(wish, history), separators=(",", ":"))
-        version, items = await self._first(rollout.model, line, request.encode(), failures)
+        request = orjson.dumps(_request(wish, history))
+        version, items = await self._first(rollout.model, line, request, failures)
         if items is None:
             items = self._popular(rollout.champion, history, wish)
             status: Status = "fallback" if items else "error"
@@ -100,7 +101,7 @@ class Recommender:
             version=version,
             status=status,
             items=items,
-            request=request,
+            request=request.decode(),
             history=history,
             failures=failures,
             history_seconds=seconds,

@@ -7,7 +7,6 @@ Letters: B requests, T events of a history, N varying features, D width, V items
 import hashlib
 import importlib.util
 import json
-import math
 import sys
 from collections.abc import Mapping, Sequence
 from itertools import chain
@@ -23,12 +22,13 @@ from serving.scoring.filters import Filters
 from serving.scoring.program import Program
 from serving.scoring.program import load as load_program
 from serving.scoring.requests import Reader, Request
+from serving.scoring.retrieval import Approximate, Asked, Best, Exact, Retrieval
 
 SCHEMA = 2
+_PADDING = 100
+"""Events of padding that cost about as much as another call of the program."""
 
 Answer = dict[str, Any]
-Best = list[tuple[int, float]]
-"""Rows of the catalogue with their scores, best first."""
 
 
 class Scorer:
@@ -39,13 +39,13 @@ class Scorer:
         *,
         program: Program,
         encoder: Any,
-        item_matrix: torch.Tensor,
+        retrieval: Retrieval,
         items: Mapping[str, Any],
         contract: Mapping[str, Any],
     ) -> None:
         self._program = program
         self._encoder = encoder
-        self._item_matrix = item_matrix
+        self._retrieval = retrieval
         self._ids: list[str] = items["item_id"]
         self._titles: list[str | None] | None = items.get("title")
         self._events = np.array(items["events"], np.int64)
@@ -79,7 +79,7 @@ class Scorer:
         return cls(
             program=load_program(root, varying=len(encoder.varying)),
             encoder=encoder,
-            item_matrix=item_matrix,
+            retrieval=_retrieval(root, item_matrix, contract["retrieval"]),
             items=items,
             contract=contract,
         )
@@ -111,20 +111,29 @@ class Scorer:
 
     def _rank(self, requests: Sequence[Request]) -> list[Best]:
         with torch.inference_mode():
-            user_BD = self._program(*self._tensors(requests))
+            user_BD = self._users(requests)
             if not user_BD.isfinite().all():
                 raise ArithmeticError("the model gives NaN scores: the archive is broken, package the model again")
-            score_BV = user_BD @ self._item_matrix.T
-            for b, request in enumerate(requests):
-                if request.hidden:
-                    score_BV[b, request.hidden] = -torch.inf
-                if request.filters:
-                    score_BV[b].masked_fill_(torch.from_numpy(self._filters.forbidden(request.filters)), -torch.inf)
-            score_BK, row_BK = score_BV.topk(max(request.k for request in requests))
-        return [
-            [(row, score) for row, score in zip(rows, scores, strict=True) if score > -math.inf][: request.k]
-            for request, rows, scores in zip(requests, row_BK.tolist(), score_BK.tolist(), strict=True)
-        ]
+            return self._retrieval.best(user_BD, [self._asked(request) for request in requests])
+
+    def _users(self, requests: Sequence[Request]) -> torch.Tensor:
+        """(B, D), histories of like lengths going through the model together: what is padded is computed too."""
+        lengths = [len(request.history.rows) for request in requests]
+        groups: list[list[int]] = []
+        padded = _PADDING
+        for b in sorted(range(len(requests)), key=lambda b: -lengths[b]):
+            padded += lengths[groups[-1][0]] - lengths[b] if groups else 0
+            if padded >= _PADDING:
+                groups.append([])
+                padded = 0
+            groups[-1].append(b)
+        users = [self._program(*self._tensors([requests[b] for b in group])) for group in groups]
+        place = torch.tensor([b for group in groups for b in group]).argsort()
+        return torch.cat(users)[place]
+
+    def _asked(self, request: Request) -> Asked:
+        forbidden = self._filters.forbidden(request.filters) if request.filters else None
+        return Asked(request.k, request.hidden, forbidden)
 
     def _popular(self, request: Request) -> Best:
         """The allowed items with the most training events, down through the whole catalogue."""
@@ -162,6 +171,12 @@ class Scorer:
                 item["title"] = self._titles[row]
         served_by = {"model": self._contract["model"], "version": self._contract["version"]}
         return {"items": items, **served_by, "unknown_items": request.unknown_items}
+
+
+def _retrieval(root: Path, item_matrix: torch.Tensor, chosen: Mapping[str, Any]) -> Retrieval:
+    if chosen["by"] == "approximate":
+        return Approximate.read(root, item_matrix, probes=chosen["probes"])
+    return Exact(item_matrix, scan=getattr(torch, chosen["scan"]))
 
 
 def _module(path: Path) -> ModuleType:

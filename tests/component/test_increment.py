@@ -135,6 +135,30 @@ def test_an_event_that_another_part_has_already_is_set_aside(tmp_path):
     assert len(interactions_of(after)) == 6
 
 
+def test_days_that_the_source_lost_and_has_again_count_without_waiting_for_the_next_event(tmp_path):
+    shop = shop_of_two_days(tmp_path)
+    shop.prices.append(("x", 1.4, 3.0))
+    whole, _ = shop.ingest()
+    last = 1.6
+    lost = (shop.clicks / "b.parquet").read_bytes()
+    (shop.clicks / "b.parquet").unlink()
+    taken = shop.prices.pop()
+    short, report = shop.ingest()
+    assert report["last_event"] == (DAY + timedelta(days=1.2)).isoformat()
+    (shop.clicks / "b.parquet").write_bytes(lost)
+    shop.prices.append(taken)
+    again, _ = shop.ingest()
+    assert len(shop.frame(short, 1.2)[0]) == 3
+    assert len(shop.frame(again, last)[0]) == len(shop.frame(whole, last)[0]) == 5
+    assert {row["item_id"]: row["price"] for row in shop.frame(again, last)[1]} == {"x": 3.0, "y": 2.0}
+    assert shop.frame(again, 1.2)[0] == shop.frame(short, 1.2)[0], "no earlier frame changes"
+
+    # From then on what comes late is late again, also where nothing newer comes with it.
+    part(shop.clicks, "c", ("z", "x", 1.3))
+    late, _ = shop.ingest()
+    assert len(shop.frame(late, last)[0]) == 5
+
+
 def test_the_same_source_twice_changes_nothing(tmp_path):
     shop = shop_of_two_days(tmp_path)
     before, _ = shop.ingest()

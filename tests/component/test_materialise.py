@@ -86,3 +86,33 @@ def test_a_view_that_the_card_dropped_leaves_the_store(tmp_path):
     fewer = make_card(features=[feature.model_dump() for feature in CARD.static])
     names = {view.name for view in open_store(fewer, events, tmp_path / "feast").list_feature_views()}
     assert names == {"item_static", "user_history"}
+
+
+def test_redis_answers_all_views_of_the_items_in_one_trip_as_feast_does_in_several(tmp_path, redis_server, monkeypatch):
+    from feature_repo import one_trip
+    from feature_repo.definitions import references
+    from feature_repo.online import EntityKeyProto, ValueProto, get_provider, online
+    from feature_repo.store import connect
+
+    monkeypatch.setenv("HETERREC_FEATURE_STORE", "redis")
+    monkeypatch.setenv("REDIS_ADDRESS", redis_server.address)
+    items = [item("a", brand=None), item("b", tags=[], image=None), item("c")]
+    materialise(tmp_path, [event("u", "a", at(1))], items, [change("a", at(0), 2.5, None)], at(2))
+    store = connect("tiny", tmp_path / "feast")
+    asked = [EntityKeyProto(join_keys=["item_id"], entity_values=[ValueProto(string_val=key)]) for key in "abcx"]
+    provider = get_provider(store.config)
+    views = {view.name: view for view in store.list_feature_views() if view.name.startswith("item_")}
+    features = {name: [field.name for field in view.features] for name, view in views.items()}
+    found = one_trip.read(provider.online_store, store.config, {n: (v, features[n]) for n, v in views.items()}, asked)
+    assert len(views) == 2
+    for name, view in views.items():
+        own = provider.online_read(store.config, view, asked, list(features[name]))
+        assert found[name] == [values for _, values in own]
+
+    trips = []
+    monkeypatch.setattr(
+        "feast.infra.online_stores.redis.RedisOnlineStore._read_hash_fields",
+        lambda self, config, commands: trips.append(len(commands)) or [[None] * len(f) for _, f in commands],
+    )
+    online(store, references(CARD.features), [{"item_id": key} for key in "abcx"])
+    assert trips == [4]

@@ -17,7 +17,7 @@ from components.decision import Decision
 from components.errors import InputError
 from components.infra_validate import step as infra_validate
 from components.package import step as package
-from feature_repo.card import DatasetCard
+from feature_repo.card import DatasetCard, Serving
 from heterrec import recipes
 from heterrec.export import save_model
 from heterrec.sequences import read_sequences
@@ -187,6 +187,27 @@ def test_the_scorer_answers_the_goldens_as_the_trained_model_does(archive: Path,
     assert answers[0]["items"][0]["title"].split()[1] == "thing"
     popular = [item["score"] for item in answers[-1]["items"]]
     assert answers[-1]["fallback"] == "popular" and popular == sorted(popular, reverse=True)
+
+
+def test_an_index_has_its_recall_on_the_models_own_users_and_answers_the_goldens(model: Path, tmp_path: Path) -> None:
+    sequences = write_shop(tmp_path / "sequences", items=400, users=60)
+    card = CARD.model_copy(update={"serving": Serving(retrieval="approximate"), "title": None})
+    digests = []
+    for folder in ("first", "again"):
+        (tmp_path / folder).mkdir()
+        report = package.run(card=card, sequences=sequences, model=model, archive=tmp_path / folder, name="shop")
+        digests.append(report["archive_digest"])
+    assert digests[0] == digests[1], "the same model gives the same archive"
+    contract = json.loads(archives.read(tmp_path / "first/shop.mar", "serving.json"))
+    assert contract["retrieval"]["by"] == "approximate" and contract["retrieval"]["recall_at_100"] >= 0.99
+    assert "index.faiss" in contract["digests"]
+    zipfile.ZipFile(tmp_path / "first/shop.mar").extractall(tmp_path / "content")
+    found = goldens(tmp_path / "first")
+    assert any("filters" in golden["request"] for golden in found) and len(found) > 15
+    answers = Scorer.load(tmp_path / "content").score([golden["request"] for golden in found])
+    assert [differences(golden, Reply(200, answer)) for golden, answer in zip(found, answers, strict=True)] == [
+        [] for _ in found
+    ]
 
 
 def test_answers_of_another_models_items_are_found_wrong(archive: Path, tmp_path: Path) -> None:

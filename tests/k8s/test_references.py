@@ -1,6 +1,7 @@
 """What one resource says of another is so: selectors, ports, accounts, keys, claims, commands."""
 
 import re
+import shlex
 from pathlib import Path
 
 import pytest
@@ -204,3 +205,16 @@ def test_who_writes_the_workspace_is_the_consumer_alone(resources):
                 if mount["name"] in volumes & {"workspace"} and not mount.get("readOnly"):
                     writers.add(found)
     assert writers == {"Deployment/consumer"}
+
+
+def test_every_command_line_of_operations_is_one_that_the_project_has(capsys):
+    parsers = {"serving": serving._parser(), "pipelines": pipelines._parser()}
+    lines = re.findall(r"python -m (serving|pipelines) ([^`#\n]*)", OPERATIONS.read_text())
+    assert len(lines) > 20
+    for module, rest in lines:
+        words = shlex.split(rest.replace("--apply …", "--apply").replace("--host …", "--host http://x"))
+        if words[0] == "rollout" and module == "serving" and words[1] != "status" and "--why" not in words:
+            continue  # named in passing
+        if words[0] in ("schedule", "submit", "list", "unschedule") and "--host" not in words:
+            words += ["--host", "http://x"]
+        parsers[module].parse_args(words)

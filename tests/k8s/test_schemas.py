@@ -11,7 +11,7 @@ import pytest
 from tests.k8s.cluster import OVERLAYS, Resource, name, rendered, schema
 
 PUBLISHED = Path(__file__).parent / "schemas"
-KUBERNETES = "1.34"
+KUBERNETES = "1.31"
 """The oldest release that the manifests are held against; the newest is the package's own."""
 
 

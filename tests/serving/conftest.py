@@ -120,6 +120,7 @@ def write_content(root: Path, *, version: str = "1.0", seed: int = 0, repeats: b
         "default_k": 3,
         "max_k": 10,
         "exclude_seen": not repeats,
+        "retrieval": {"by": "exact", "scan": "float32"},
         "filterable": FILTERABLE,
         "segment": "shelf",
         "digests": digests,

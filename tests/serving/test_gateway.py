@@ -1,6 +1,5 @@
 """The recommendation service in front of a real TorchServe, and its log on a real disk."""
 
-import errno
 import json
 import socket
 import time
@@ -157,12 +156,8 @@ def test_a_full_disk_refuses_events_serves_on_and_heals(
 ) -> None:
     client = open_gateway(rollout)
     event = {"request_id": "r1", "event_type": "click"}
-    with monkeypatch.context() as full:
-
-        def fdatasync(descriptor: int) -> None:
-            raise OSError(errno.ENOSPC, "No space left on device")
-
-        full.setattr(segments.os, "fdatasync", fdatasync)
+    with monkeypatch.context() as full, Path("/dev/full").open("wb", buffering=0) as device:
+        full.setattr(segments.SegmentSink, "_begin", lambda sink: device)
         assert client.post("/v1/events", json=event).status_code == 503
         assert ask(client)["logged"] is False
         assert "No space left" in client.get("/ready").text

@@ -65,7 +65,7 @@ def served(encoder: FeatureEncoder, item_ids: list[str], records: list[Record]) 
     scorer = Scorer(
         program=lambda: None,
         encoder=encoder,
-        item_matrix=None,
+        retrieval=None,
         items={"item_id": item_ids, "events": [0] * len(item_ids), "features": {}},
         contract=contract,
     )

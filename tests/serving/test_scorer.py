@@ -57,6 +57,20 @@ def test_requests_of_a_batch_get_the_answers_they_get_alone(scorer: Scorer) -> N
         assert [i["score"] for i in together["items"]] == pytest.approx([i["score"] for i in alone["items"]], abs=1e-5)
 
 
+def test_histories_of_like_lengths_go_through_the_model_together(
+    scorer: Scorer, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    requests = [{"history": [event(f"i{n}") for n in range(length)], "k": 3} for length in (1, 4, 2, 4, 1, 3, 4)]
+    together, shapes, program = scorer.score(requests), [], scorer._program
+    monkeypatch.setattr("serving.scoring.scorer._PADDING", 2)
+    monkeypatch.setattr(scorer, "_program", lambda *inputs: shapes.append(tuple(inputs[0].shape)) or program(*inputs))
+    apart = scorer.score(requests)
+    assert shapes == [(4, 4), (2, 2), (1, 1)]
+    for mine, theirs in zip(apart, together, strict=True):
+        assert ids(mine) == ids(theirs)
+        assert [i["score"] for i in mine["items"]] == pytest.approx([i["score"] for i in theirs["items"]], abs=1e-5)
+
+
 def test_history_is_put_in_time_order_and_cut_to_its_latest_events(scorer: Scorer) -> None:
     history = [event(f"i{hour}", hour) for hour in range(MAX_HISTORY + 2)]
     shuffled, latest = [history[n] for n in (3, 0, 5, 1, 4, 2)], history[-MAX_HISTORY:]
