@@ -22,7 +22,12 @@ def numbers(report: Mapping[str, Any]) -> dict[str, float]:
 def table(title: str, rows: Mapping[str, Any]) -> str:
     """A heading and a table of two columns."""
     lines = [f"# {_plain(title)}", "", "| | |", "|---|---|"]
-    return "\n".join([*lines, *(f"| {_plain(name)} | {_plain(value)} |" for name, value in rows.items())]) + "\n"
+    return (
+        "\n".join(
+            [*lines, *(f"| {_plain(name.replace('_', ' '))} | {_plain(value)} |" for name, value in rows.items())]
+        )
+        + "\n"
+    )
 
 
 def decision(made: Decision) -> str:

@@ -23,12 +23,19 @@ def render(title: str, model: Path, report: dict[str, Any]) -> str:
     """Self-contained HTML about the model artifact `model`."""
     curve = json.loads((model / "curve.json").read_text())
     recipe = json.loads((model / "config.json").read_text())
+    settings = {key: each for key, value in recipe.items() for key, each in _flat(key, value).items()}
+    numbers = {name: ", ".join(value) if isinstance(value, list) else value for name, value in report.items()}
+    count = report["processes"]
     epochs = f"{report['epochs']} epochs, the best was {report['best_epoch']}" if report["epochs"] else "no epoch"
     return page.render(
         TEMPLATE,
         title=title,
-        sub=f"{epochs}; {report['seconds']:.0f} s on {report['device']}, {report['processes']} processes",
+        sub=f"{epochs}; {report['seconds']:.0f} s on {report['device']}, {count} process{'es' * (count != 1)}",
         curve=training_curves({title: curve}) if curve else None,
-        report=report,
-        recipe=recipe,
+        report=numbers,
+        recipe=settings,
     )
+
+
+def _flat(name: str, value: Any) -> dict[str, Any]:
+    return {f"{name}: {key}": each for key, each in value.items()} if isinstance(value, dict) else {name: value}
