@@ -1,17 +1,16 @@
 """The dataset card: the one declaration from which views, validation, tokens and serving contract derive."""
 
-from datetime import date
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import Literal
 
 import yaml
-from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
+from pydantic import Field, ValidationError, model_validator
+
+from feature_repo.limits import Calendar, Limits, Rate, Strict, Tolerances
 
 DATASETS = Path(__file__).parent / "datasets"
 
 Kind = Literal["categorical", "multi_categorical", "numeric", "text", "embedding"]
-Weekday = Literal["monday", "tuesday", "wednesday", "thursday", "friday", "saturday", "sunday"]
-Rate = Annotated[float, Field(ge=0, le=1)]
 RESERVED = frozenset(
     (
         "user_id",
@@ -32,11 +31,7 @@ class CardError(ValueError):
     """A card that cannot be used: which field, what was found, what was expected."""
 
 
-class _Strict(BaseModel):
-    model_config = ConfigDict(extra="forbid", frozen=True)
-
-
-class Derive(_Strict):
+class Derive(Strict):
     """How a feature is computed from the events instead of read from a column, anew at each midnight (UTC).
 
     Only what was known by that midnight counts, so that a value is the same whenever it is computed:
@@ -62,7 +57,7 @@ class Derive(_Strict):
         return self
 
 
-class Feature(_Strict):
+class Feature(Strict):
     """One item feature: one token of HTFL, one Feast field, one set of expectations."""
 
     name: str = Field(pattern=r"^[a-z][a-z0-9_]*$")
@@ -121,7 +116,7 @@ class Feature(_Strict):
         return self
 
 
-class Columns(_Strict):
+class Columns(Strict):
     """Source columns of the two tables. Give `event_time`, or `position` where only the order is known."""
 
     user_id: str = "user_id"
@@ -145,7 +140,7 @@ class Columns(_Strict):
         return self
 
 
-class Source(_Strict):
+class Source(Strict):
     """Where the data is. `adapter` names a module of components/ingest/sources."""
 
     adapter: Literal["marketplace", "online_retail", "amazon_beauty", "files"]
@@ -157,7 +152,7 @@ class Source(_Strict):
     """Settings of the adapter, e.g. days, users, items and seed of the marketplace."""
 
 
-class EventLog(_Strict):
+class EventLog(Strict):
     """What the recommendation service's own log of outcomes means for this data set."""
 
     interactions: list[str] = Field(default=["purchase"], min_length=1)
@@ -167,7 +162,7 @@ class EventLog(_Strict):
     anyway, as a shop's table of all its purchases does."""
 
 
-class Split(_Strict):
+class Split(Strict):
     """`time`: the last days are held out. `order`: each user's last event is test, the one before validation."""
 
     by: Literal["time", "order"]
@@ -175,79 +170,7 @@ class Split(_Strict):
     test_days: int = Field(default=7, gt=0)
 
 
-class Calendar(_Strict):
-    """On which days no events are expected."""
-
-    closed_weekdays: list[Weekday] = Field(default_factory=list)
-    closed_days: list[date] = Field(default_factory=list)
-    unusual_days: list[date] = Field(default_factory=list)
-    """Open days unlike others, such as those before Christmas: not held against usual days, nor one of them."""
-    max_missing_days: int = 0
-    """Open days without events above which validation blocks."""
-
-
-class Limits(_Strict):
-    """What is acceptable before the run blocks, and how long anything is kept."""
-
-    max_rejected_rate: Rate = 0.05
-    min_interactions: int = 1
-    max_orphan_rate: Rate = 0.0
-    """Share of interactions whose item the items table does not have."""
-    max_age_days: float | None = None
-    """Age of the newest event at `as_of` above which the data counts as stale."""
-    max_catalogue_age_days: float | None = None
-    """Age of the newest row about an item above which the catalogue counts as stale; needs item_available_at."""
-    retention_days: float | None = Field(default=None, gt=0)
-    """Age above which events are dropped, offline and online; kept for ever where it is left out."""
-
-
-class Tolerance(_Strict):
-    """Above `warn` it is said, above `block` the run stops."""
-
-    warn: float = Field(ge=0)
-    block: float = Field(ge=0)
-
-    @model_validator(mode="after")
-    def _rising(self) -> "Tolerance":
-        if self.block < self.warn:
-            raise ValueError("block must not be below warn")
-        return self
-
-
-def _tolerance(warn: float, block: float) -> Any:
-    return Field(default_factory=lambda: Tolerance(warn=warn, block=block))
-
-
-class Tolerances(_Strict):
-    """How far new data may stray from what was accepted before. Where few rows were seen, chance is allowed for."""
-
-    volume: Tolerance = _tolerance(1.5, 3)
-    """Events, and shoppers, of a new day: how many times more, or fewer, than on a usual day."""
-    busiest: Tolerance = _tolerance(2, 5)
-    """Events of one shopper, or of one item, in a day: how many times more than the most on a usual day."""
-    newcomers: Tolerance = _tolerance(0.15, 0.4)
-    """Share of a new day's shoppers, or items, never seen before: above the highest of the last usual days."""
-    copied: Tolerance = _tolerance(0.2, 0.5)
-    """Share of a new day's events that another day has at the same time of day."""
-    hours: Tolerance = _tolerance(0.25, 2)
-    """Population stability index of the hours at which shoppers come."""
-    lost: Tolerance = _tolerance(0.001, 0.01)
-    """Share of the accepted events that their days no longer have."""
-    rejected: Tolerance = _tolerance(0.1, 0.5)
-    """Share of the rows since the last accepted run that were set aside: above `limits.max_rejected_rate`."""
-    late: Tolerance = _tolerance(0.02, 0.2)
-    """Events that came late into accepted days, as a share of these."""
-    changed: Tolerance = _tolerance(0.1, 0.5)
-    """Share of the items whose value of a static feature is another one than before."""
-    jump: Tolerance = _tolerance(1.5, 3)
-    """A number that varies: the middle one of new values against the same item's value before, as a factor."""
-    vocabulary: Tolerance = _tolerance(0.2, 1)
-    """Values (of text: words) never seen before, as a share of those accepted."""
-    skew: Tolerance = _tolerance(0.01, 0.25)
-    """Share of the exposures for which another value was served than is trained on."""
-
-
-class Serving(_Strict):
+class Serving(Strict):
     """How the best items are found among those of the catalogue."""
 
     retrieval: Literal["auto", "exact", "approximate"] = "auto"
@@ -256,7 +179,7 @@ class Serving(_Strict):
     """What an exact search reads; bfloat16 is half the memory traffic, and its best are scored exactly again."""
 
 
-class DatasetCard(_Strict):
+class DatasetCard(Strict):
     """See docs/contracts.md, "The card". Read with `load_card`."""
 
     name: str = Field(pattern=r"^[a-z][a-z0-9_]*$")

@@ -6,7 +6,8 @@ from typing import Literal
 
 from components.decision import Level
 from components.validate.columns import missing, number, source_of
-from feature_repo.card import DatasetCard, Feature, Tolerance
+from feature_repo.card import DatasetCard, Feature
+from feature_repo.limits import Tolerance
 
 Unit = Literal["count", "share", "times", "index"]
 
