@@ -157,7 +157,11 @@ def test_hostile_bodies_get_an_answer_and_change_nothing(
     reply = open_gateway(rollout).post(path, content=body, headers={"Content-Type": "application/json"})
     assert reply.status_code in (200, 400, 422), reply.text
     assert set(reply.json()) == {"detail", "errors"} or reply.status_code == 200
-    assert "Traceback" not in reply.text and "/work" not in reply.text and "site-packages" not in reply.text
+    assert (
+        "Traceback" not in reply.text
+        and str(Path(__file__).parents[2]) not in reply.text
+        and "site-packages" not in reply.text
+    )
 
 
 @pytest.mark.parametrize(

@@ -8,7 +8,7 @@ import subprocess
 import sys
 import threading
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
@@ -17,9 +17,12 @@ import pytest
 from live_shop import ITEMS, Transport, exposure, fill, outcome, price
 from redis_server import MISSING, PROGRAM, RedisServer
 
+from serving.consumer import delivery
 from serving.consumer.consumer import Busy
 from serving.consumer.join import event_id
 from serving.eventlog.events import SCHEMA
+from serving.eventlog.segments import SegmentSink
+from serving.eventlog.stream import Stream
 from serving.eventlog.writer import EventLog, LogUnavailable
 from serving.rollout import log as rollout_log
 from serving.rollout.policy import Policy
@@ -184,6 +187,52 @@ def test_while_the_online_store_is_away_nothing_is_lost(tmp_path: Path, monkeypa
             consumer.round()
             transport.settle(consumer)
         assert transport.history("u1")[-1].item_id == "i3" and len(transport.rows("interactions")) == 1
+    finally:
+        server.stop()
+
+
+def test_partitions_that_could_not_be_written_are_written_the_next_time(
+    transport: Transport, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    log(transport, ("exposures", exposure("r1", "u1", ["i3"])), ("outcomes", outcome("r1", "i3")))
+    with transport.consumer() as consumer:
+        while consumer.round():
+            pass
+        with monkeypatch.context() as full:
+
+            def refuse(*_: object) -> int:
+                raise OSError(28, "No space left on device")
+
+            full.setattr(delivery, "write_days", refuse)
+            consumer.round(flush=True)
+            assert "No space left" in consumer.problems["partitions"]
+        transport.settle(consumer)
+    assert len(transport.rows("interactions")) == len(transport.rows("exposures")) == 1
+
+
+def test_a_consumer_that_was_killed_between_disk_and_redis_doubles_nothing(tmp_path: Path) -> None:
+    if PROGRAM is None:
+        pytest.skip(MISSING)
+    fill(tmp_path)
+    (tmp_path / "redis").mkdir()
+    server = RedisServer(tmp_path / "redis", durable=True).start()
+    try:
+        transport = Transport(tmp_path, server)
+        log(transport, ("exposures", exposure("r1", "u1", ["i3"])), ("outcomes", outcome("r1", "i3")))
+        sink = SegmentSink(transport.log)
+        sink.open()
+
+        def killed_behind(lines: Sequence[bytes]) -> None:
+            sink.write(lines)
+            raise KeyboardInterrupt
+
+        with pytest.raises(KeyboardInterrupt):
+            Stream(transport.redis or "", "tiny", known=(0, 0)).move(killed_behind, block_ms=10)
+        sink.close()
+        with transport.consumer() as consumer:
+            transport.settle(consumer)
+        for table in ("exposures", "outcomes", "interactions"):
+            assert len(transport.rows(table)) == 1
     finally:
         server.stop()
 
