@@ -120,6 +120,7 @@ class Cluster:
     """s3://bucket/prefix: where artifacts and checkpoints are kept and found again by their keys."""
     needs: Needs = field(default_factory=Needs)
     training: Needs = GPU
+    """Left out, a GPU; a section of its own has a GPU only where it names one."""
     nodes: Nodes = field(default_factory=Nodes)
 
     def __post_init__(self) -> None:
@@ -160,8 +161,6 @@ def read(path: Path | None = None) -> Cluster:
     for name, variable in (("train_image", "HETERREC_TRAIN_IMAGE"), ("serve_image", "HETERREC_SERVE_IMAGE")):
         if found := os.environ.get(variable):
             raw[name] = found
-    if isinstance(raw.get("training"), dict):
-        raw["training"] = {**TypeAdapter(Needs).dump_python(GPU), **raw["training"]}
     try:
         return TypeAdapter(Cluster).validate_python(raw)
     except ValidationError as error:

@@ -41,6 +41,7 @@ training:
   node_selector: {{gpu: h100}}
   tolerations: [{{key: gpu, operator: Equal, value: h100, effect: NoExecute}}]
   shared_memory: 8Gi
+  retries: 5
 """.format(a="a" * 64, b="b" * 64)
 
 
@@ -274,3 +275,12 @@ def test_the_command_writes_every_pipeline_beside_the_first(tmp_path, kubernetes
     for kind in BUILDERS:
         first, *_ = yaml.safe_load_all((tmp_path / "out" / f"{kind}.yaml").read_text())
         assert first.get("kind") == ("Pipeline" if kubernetes else None)
+
+
+@pytest.mark.parametrize(("overlay", "gpu"), [("local", ""), ("production", ""), ("gpu", "nvidia.com/gpu")])
+def test_the_clusters_that_ship_train_on_a_gpu_only_where_they_have_one(overlay, gpu):
+    facts = cluster.read(ROOT / "k8s" / "overlays" / overlay / "cluster.yaml")
+    spec, _ = yaml.safe_load_all(package("training", facts).text)
+    asked = {name for name, each in containers(spec).items() if "accelerator" in each["resources"]}
+    assert facts.training.gpu == gpu
+    assert asked == ({"exec-train", "exec-train-2"} if gpu else set())
