@@ -16,7 +16,7 @@ Fault = Literal["errors", "slow", "wrong catalogue"]
 FAULTS: dict[Fault, str] = {
     "errors": 'raise RuntimeError("sabotage")',
     "slow": "import time; time.sleep(2.0)",
-    "wrong catalogue": 'answers = json.loads(json.dumps(answers).replace(\'"item_id": "\', \'"item_id": "x\'))',
+    "wrong catalogue": "replies = [r._replace(body=r.body.replace(b'_id\":\"', b'_id\":\"x')) for r in replies]",
 }
 """What the handler does with its answers once the trigger is there."""
 
@@ -54,7 +54,7 @@ def faulty(mar: Path, out: Path, fault: Fault, trigger: Path) -> str:
         content = _content(mar, Path(folder))
         _seal(content, version)
         archive.build(content, out, name=name, version=version)
-    ending = "        return [json.dumps(answer) for answer in answers]\n"
+    ending = "        return [reply.body for reply in replies]\n"
     with zipfile.ZipFile(out) as built:
         entries = {entry: built.read(entry) for entry in built.namelist()}
     handler = entries[archive.HANDLER].decode()
