@@ -4,12 +4,17 @@ Started by `torchrun`, which tells each who it is; a process alone needs none of
 """
 
 import os
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 
 import torch
 from torch import Tensor
 from torch import distributed as dist
+
+LET_GO_SECONDS = 0.3
+"""Gloo's threads need the interpreter to let go of the tensors of their last exchange, and the end of the group waits
+for these threads with the interpreter in its hands: without a moment in between, a process that was done hung for ever."""
 
 
 @contextmanager
@@ -26,6 +31,7 @@ def together(device: str) -> Iterator[str]:
     try:
         yield device
     finally:
+        time.sleep(LET_GO_SECONDS)
         dist.destroy_process_group()
 
 
