@@ -14,7 +14,7 @@ from torch import distributed as dist
 
 LET_GO_SECONDS = 0.3
 """Gloo's threads need the interpreter to let go of the tensors of their last exchange, and the end of the group waits
-for these threads with the interpreter in its hands: without a moment in between, a process that was done hung for ever."""
+for these threads with the interpreter in its hands: without a moment in between, one that was done hung."""
 
 
 @contextmanager
