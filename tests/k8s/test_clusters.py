@@ -2,14 +2,12 @@
 
 import pytest
 
-from components import workspace
 from pipelines import cluster
 from tests.k8s.cluster import K8S, of_kind, rendered, settings
 from tests.k8s.test_network import RUN_LABELS
 from tests.k8s.test_references import SECRETS
 
-SHIPPED = workspace.ROOT / "pipelines" / "production.yaml"
-FACTS = {"local": K8S / "overlays" / "local" / "cluster.yaml", "production": SHIPPED, "gpu": SHIPPED}
+FACTS = {overlay: K8S / "overlays" / overlay / "cluster.yaml" for overlay in ("local", "production", "gpu")}
 
 
 @pytest.mark.parametrize("overlay", FACTS)
@@ -37,5 +35,5 @@ def test_runs_carry_the_labels_that_open_their_paths(overlay):
 
 def test_training_waits_for_gpus_within_the_quota():
     (quota,) = of_kind(rendered("gpu"), "ResourceQuota")
-    training = cluster.read(SHIPPED).training
+    training = cluster.read(FACTS["gpu"]).training
     assert 0 < training.gpus <= int(quota["spec"]["hard"][f"requests.{training.gpu}"])
