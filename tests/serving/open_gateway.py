@@ -8,6 +8,7 @@ from typing import Any
 
 import pytest
 from fastapi.testclient import TestClient
+from tiny_archive import write_content
 
 from serving.eventlog import segments
 from serving.eventlog.events import of_line
@@ -29,7 +30,6 @@ OpenGateway = Callable[..., TestClient]
 @pytest.fixture(scope="module")
 def arms(server: TorchServe, mar: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[dict[str, ModelVersion]]:
     """Two versions that the server has, and one that it does not have; the server is left as it was."""
-    from conftest import write_content  # which takes these fixtures from here
 
     folder = tmp_path_factory.mktemp("second")
     second = folder / "second.mar"

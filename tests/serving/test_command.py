@@ -16,8 +16,8 @@ from urllib.parse import urlsplit
 
 import psutil
 import pytest
-from conftest import write_content
 from test_server import members, within
+from tiny_archive import write_content
 
 from serving.rollout.document import Change, ModelVersion, Rollout, release
 from serving.rollout.table import RolloutTable

@@ -4,8 +4,8 @@ from typing import Any
 
 import numpy as np
 import pytest
-from conftest import EVENTS, ITEMS, TAGS, write_content
 from test_scorer import event, ids
+from tiny_archive import EVENTS, ITEMS, TAGS, write_content
 
 from serving.scoring.filters import Filters
 from serving.scoring.scorer import Scorer

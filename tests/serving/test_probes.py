@@ -11,9 +11,9 @@ from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 
 import httpx
-from conftest import write_content
 from fastapi.testclient import TestClient
 from open_gateway import PATIENT, OpenGateway, ask
+from tiny_archive import write_content
 
 from serving.gateway.models import KeyFile
 from serving.gateway.recommender import Deadlines

@@ -17,8 +17,8 @@ from urllib.error import HTTPError
 
 import numpy as np
 import pytest
-from conftest import write_content
 from test_scorer import GOOD
+from tiny_archive import write_content
 
 from serving.rollout.document import ModelVersion, Rollout
 from serving.torchserve import archive, readiness

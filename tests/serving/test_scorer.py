@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 import torch
-from conftest import ITEMS, MAX_HISTORY, vectors, write_content
+from tiny_archive import ITEMS, MAX_HISTORY, vectors, write_content
 
 from serving.scoring.scorer import Scorer
 

@@ -14,8 +14,8 @@ from pathlib import Path
 
 import psutil
 import pytest
-from conftest import write_content
 from test_scorer import BAD, GOOD
+from tiny_archive import write_content
 
 from serving.scoring.scorer import Scorer
 from serving.torchserve import archive

@@ -1,0 +1,142 @@
+"""A tiny archive whose right answers can be computed by hand."""
+
+import hashlib
+import json
+import shutil
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+
+from heterrec.encoder import FeatureEncoder
+
+ITEMS = [f"i{number}" for number in range(12)]
+FEATURES = [
+    {"name": "price", "kind": "numeric", "varies_in_time": True},
+    {"name": "shelf", "kind": "categorical", "varies_in_time": True},
+]
+TAGS = [[] if number % 4 == 0 else [f"t{number % 3}", "odd" if number % 2 else "even"] for number in range(len(ITEMS))]
+FILTERABLE = {"price": "numeric", "shelf": "categorical", "tags": "multi_categorical"}
+EVENTS = [9 if number == 7 else 4 if number == 2 else 0 for number in range(len(ITEMS))]
+MAX_HISTORY = 4
+
+
+class LastItems(torch.nn.Module):
+    """The signature of docs/contracts.md: sums item vectors weighted by position, plus the prices and shelves seen."""
+
+    def __init__(self, vectors: torch.Tensor) -> None:
+        super().__init__()
+        self.vectors = torch.nn.Parameter(torch.cat([torch.zeros(1, vectors.shape[1]), vectors]), requires_grad=False)
+
+    def forward(
+        self,
+        item: torch.Tensor,
+        time: torch.Tensor,
+        varying_value: torch.Tensor,
+        varying_missing: torch.Tensor,
+        length: torch.Tensor,
+    ) -> torch.Tensor:
+        position = torch.arange(item.shape[1])[None] + 1
+        weight = torch.where(position <= length[:, None], position / length[:, None], 0.0)
+        known = (varying_value * ~varying_missing).sum(-1)
+        hours = (time - time[:, :1]) / 3.6e9
+        return (
+            (weight + 0.1 * known * (weight > 0) + 0.01 * hours * (weight > 0))[..., None] * self.vectors[item]
+        ).sum(1)
+
+
+def vectors(seed: int) -> torch.Tensor:
+    return torch.randn(len(ITEMS), 5, generator=torch.Generator().manual_seed(seed))
+
+
+def popular(items: dict[str, Any]) -> dict[str, Any]:
+    """The two items that anybody bought, over all and by shelf."""
+    entries = [
+        {
+            "item_id": ITEMS[row],
+            "events": EVENTS[row],
+            "title": items["title"][row],
+            "features": {name: values[row] for name, values in items["features"].items()},
+        }
+        for row in (7, 2)
+    ]
+    return {"segment": "shelf", "overall": entries, "by_segment": {"low": entries[:1], "top": entries[1:]}}
+
+
+def write_content(root: Path, *, version: str = "1.0", seed: int = 0, repeats: bool = False) -> Path:
+    """The content of an archive, before it is zipped."""
+    root.mkdir(parents=True)
+    matrix = vectors(seed)
+    n = len(FEATURES)
+    example = (
+        torch.ones(2, 3, dtype=torch.int64),
+        torch.ones(2, 3, dtype=torch.int64),
+        torch.zeros(2, 3, n),
+        torch.zeros(2, 3, n, dtype=torch.bool),
+        torch.tensor([3, 2]),
+    )
+    batch, time = torch.export.Dim("batch"), torch.export.Dim("time")
+    shapes = ({0: batch, 1: time},) * 4 + ({0: batch},)
+    torch.export.save(torch.export.export(LastItems(matrix), example, dynamic_shapes=shapes), root / "program.pt2")
+    np.save(root / "item_matrix.npy", matrix.numpy())
+    titles = [None if item == "i11" else f"Kettle {item}" for item in ITEMS]
+    prices, shelves = [float(number + 1) for number in range(len(ITEMS))], ["top", "low"] * (len(ITEMS) // 2)
+    features = {"price": [*prices[:-1], None], "shelf": [*shelves[:-1], None], "tags": TAGS}
+    items = {"item_id": ITEMS, "title": titles, "segment": features["shelf"], "events": EVENTS, "features": features}
+    (root / "items.json").write_text(json.dumps(items))
+    encoder = FeatureEncoder.fit(
+        FEATURES, {"price": prices, "shelf": shelves}, ITEMS, np.full(len(ITEMS), 9, dtype=np.int64)
+    )
+    (root / "encoder.json").write_text(encoder.to_json())
+    shutil.copyfile(Path(__file__).parents[2] / "heterrec/encoder.py", root / "encoder.py")
+    (root / "popular.json").write_text(json.dumps(popular(items)))
+    history = [
+        {"item_id": "i3", "event_time": "2026-01-05T10:00:00Z", "features": {"price": 12.5, "shelf": "it's top"}}
+    ]
+    goldens = [
+        {"request": {"user_id": "new", "history": []}, "answer": popular_answer()},
+        *(
+            {
+                "request": {"user_id": "u", "history": history * times, "exclude_seen": False},
+                "answer": trained_answer(LastItems(matrix), encoder, history * times),
+            }
+            for times in (2, 9)
+        ),
+    ]
+    (root / "goldens.jsonl").write_text("".join(json.dumps(line) + "\n" for line in goldens))
+    digests = {path.name: hashlib.sha256(path.read_bytes()).hexdigest() for path in root.iterdir()}
+    contract = {
+        "schema": 2,
+        "model": "shop",
+        "version": version,
+        "width": matrix.shape[1],
+        "max_history": MAX_HISTORY,
+        "default_k": 3,
+        "max_k": 10,
+        "exclude_seen": not repeats,
+        "retrieval": {"by": "exact", "scan": "float32"},
+        "filterable": FILTERABLE,
+        "segment": "shelf",
+        "digests": digests,
+    }
+    (root / "serving.json").write_text(json.dumps(contract))
+    return root
+
+
+def popular_answer() -> dict[str, Any]:
+    best = sorted(range(len(ITEMS)), key=lambda row: -EVENTS[row])[:3]
+    return {"items": [{"item_id": ITEMS[row], "score": float(EVENTS[row])} for row in best], "unknown_items": 0}
+
+
+def trained_answer(model: LastItems, encoder: FeatureEncoder, history: list[dict[str, Any]]) -> dict[str, Any]:
+    """What the model itself answers to events of one moment, without the scorer."""
+    seen = history[-MAX_HISTORY:]
+    columns = {name: [event["features"][name] for event in seen] for name in ("price", "shelf")}
+    value, missing = encoder.encode_varying(columns, len(seen))
+    rows = torch.tensor([[ITEMS.index(event["item_id"]) + 1 for event in seen]])
+    varying = torch.from_numpy(value)[None], torch.from_numpy(missing)[None]
+    user = model(rows, torch.zeros_like(rows), *varying, torch.tensor([len(seen)]))[0]
+    best = (model.vectors[1:] @ user).topk(3)
+    scored = zip(best.indices.tolist(), best.values.tolist(), strict=True)
+    return {"items": [{"item_id": ITEMS[row], "score": score} for row, score in scored], "unknown_items": 0}
