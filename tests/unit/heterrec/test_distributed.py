@@ -12,7 +12,7 @@ from typing import Any
 
 import pytest
 import torch
-from conftest import SMALL
+from small import SMALL
 
 from heterrec.recipes import LossConfig, TrainConfig
 

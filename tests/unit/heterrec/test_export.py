@@ -4,7 +4,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from conftest import SMALL
+from small import SMALL
 
 from components.train import step
 from heterrec.batches import encode_events

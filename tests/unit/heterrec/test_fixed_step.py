@@ -6,7 +6,7 @@ from dataclasses import replace
 import numpy as np
 import pytest
 import torch
-from conftest import SMALL, lively
+from small import SMALL, lively
 
 from heterrec.batches import TrainingBatch
 from heterrec.fixed_step import HOW, FixedObjective

@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 import torch
-from conftest import SMALL, lively
+from small import SMALL, lively
 
 from heterrec.encoder import FeatureEncoder
 from heterrec.htfl import _Bag, encode_catalogue

@@ -3,7 +3,7 @@ from dataclasses import replace
 import numpy as np
 import pytest
 import torch
-from conftest import SMALL, lively
+from small import SMALL, lively
 from torch import nn
 from torch.nn import functional as F
 
@@ -167,7 +167,7 @@ def test_one_token_one_step_and_no_token_level_is_sasrec_with_cross_entropy(shop
 
 @pytest.mark.parametrize("candidates", [None, 8])
 def test_the_whole_loss_reaches_every_parameter(candidates, baskets: Sequences):
-    from conftest import encoder_of
+    from small import encoder_of
 
     encoder = encoder_of(baskets)
     model = built(encoder).train()

@@ -9,8 +9,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from conftest import SMALL
 from shop import write
+from small import SMALL
 
 from heterrec.checkpoint import NAME
 from heterrec.recipes import LossConfig, TrainConfig, by_name, sized

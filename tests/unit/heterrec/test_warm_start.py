@@ -3,7 +3,7 @@ from dataclasses import replace
 import numpy as np
 import pytest
 import torch
-from conftest import SMALL, encoder_of, lively
+from small import SMALL, encoder_of, lively
 
 from heterrec.encoder import FeatureEncoder
 from heterrec.htfl import encode_catalogue
