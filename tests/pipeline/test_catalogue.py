@@ -169,7 +169,7 @@ def test_kubeflows_recurring_run_refreshes_what_serves_and_then_finds_nothing_ne
         workspace_root=str(tmp_path / "workspace"),
     )
     for name, status in (("hourly-1", "refreshed"), ("hourly-2", None)):
-        build()(card=card_of(DAYS + 5).model_dump_json(), run_id=name)
+        build()(card=card_of(DAYS + 7).model_dump_json(), run_id=name)
         records = read_records(name)
         assert {record.status for record in records.values()} <= {"done", "reused"}
         assert ("proof-champion" in records) == ("release-champion" in records) == (status is not None)

