@@ -2,11 +2,12 @@
 
 import asyncio
 import logging
+import math
 import secrets
 import time
 from collections.abc import AsyncIterator, Callable
 from contextlib import AsyncExitStack, asynccontextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
 from typing import Annotated, Any, Literal
 
@@ -32,6 +33,7 @@ AHEAD = timedelta(hours=1)
 """How far the clock of a shop may run ahead."""
 OLDEST = timedelta(days=30)
 """Age of an event that is still taken."""
+TELL_SECONDS = 10.0
 EVENT_SECONDS = 5.0
 """Most time until an event is durable."""
 _PROBLEMS: dict[int | str, dict[str, Any]] = {
@@ -54,6 +56,16 @@ class _Service:
     metrics: Metrics
     access: Access
     clock: Callable[[], datetime]
+    told: dict[str, float] = field(default_factory=dict)
+    """Part that failed, and when the console last heard of it."""
+
+    def failed(self, part: str, reason: str) -> None:
+        """Count a part that did not answer, and say why: at once, and then every `TELL_SECONDS` while it lasts."""
+        self.metrics.failures.labels(part).inc()
+        now = time.monotonic()
+        if now - self.told.get(part, -math.inf) >= TELL_SECONDS:
+            self.told[part] = now
+            _logger.warning("%s did not answer: %s", part, reason)
 
     def released(self) -> Rollout:
         rollout = self.row.rollout
@@ -148,8 +160,8 @@ def _add_service(app: FastAPI, service: _Service) -> None:
         wish = _wish(asked, x_variant)
         _check_filters(service, rollout, wish)
         found = await service.recommender.recommend(rollout, wish)
-        for part, _ in found.failures:
-            metrics.failures.labels(part).inc()
+        for part, reason in found.failures:
+            service.failed(part, reason)
         latency = 1000 * (time.perf_counter() - began)
         exposure = _exposure(rollout, asked, found, time=service.clock(), latency_ms=latency)
         if x_variant is not None:

@@ -3,19 +3,18 @@ against the published description of the API (published/kfp_v2beta1.swagger.json
 
 import json
 import re
-import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
 from datetime import UTC, datetime, timedelta
 from email.parser import BytesParser
 from email.policy import HTTP
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from typing import Any
 from urllib.parse import parse_qsl, urlsplit
 
 import jsonschema
 import yaml
+from loopback_api import served
 
 DESCRIPTION = json.loads((Path(__file__).parent / "published" / "kfp_v2beta1.swagger.json").read_text())
 TYPES = {"string": str, "integer": int, "boolean": lambda text: {"true": True, "false": False}[text]}
@@ -230,33 +229,6 @@ def kubeflow_server(**settings: Any) -> Iterator[KubeflowServer]:
     """A server on a free port; stopped at the end, when no request may have contradicted the description."""
     kept = KubeflowServer(**settings)
 
-    class Handler(BaseHTTPRequestHandler):
-        protocol_version = "HTTP/1.1"
-
-        def answer(self) -> None:
-            body = self.rfile.read(int(self.headers.get("content-length") or 0))
-            status, value = kept.answer(self.command, self.path, self.headers, body)
-            told = json.dumps(value).encode()
-            self.send_response(status)
-            self.send_header("content-type", "application/json")
-            self.send_header("content-length", str(len(told)))
-            self.end_headers()
-            self.wfile.write(told)
-
-        do_GET = do_POST = do_DELETE = do_PATCH = answer
-
-        def log_message(self, *_: Any) -> None:
-            pass
-
-    server = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
-    server.daemon_threads = True
-    thread = threading.Thread(target=server.serve_forever, daemon=True)
-    thread.start()
-    kept.host = f"http://127.0.0.1:{server.server_port}"
-    try:
+    with served(kept.answer) as kept.host:
         yield kept
-    finally:
-        server.shutdown()
-        server.server_close()
-        thread.join()
     assert kept.faults == []

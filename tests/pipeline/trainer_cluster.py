@@ -11,11 +11,11 @@ import threading
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from typing import Any
 
 import psutil
+from loopback_api import served
 from published_schema import validate
 
 ROOT = Path(__file__).parents[2]
@@ -71,7 +71,7 @@ class TrainerCluster:
         """End a node as a lost machine does."""
         _end_tree(self.processes[name][node])
 
-    def answer(self, method: str, path: str, body: bytes) -> tuple[int, Any]:
+    def answer(self, method: str, path: str, _: Any, body: bytes) -> tuple[int, Any]:
         if self.away:
             return 503, _status(503, "the API is away")
         path, _, _ = path.partition("?")
@@ -209,35 +209,10 @@ def trainer_cluster(folder: Path) -> Iterator[TrainerCluster]:
     """The API on a free port; it and every process it started are stopped at the end."""
     cluster = TrainerCluster(folder)
 
-    class Handler(BaseHTTPRequestHandler):
-        protocol_version = "HTTP/1.1"
-
-        def answer(self) -> None:
-            body = self.rfile.read(int(self.headers.get("content-length") or 0))
-            status, value = cluster.answer(self.command, self.path, body)
-            told = value.encode() if isinstance(value, str) else json.dumps(value).encode()
-            self.send_response(status)
-            self.send_header("content-type", "text/plain" if isinstance(value, str) else "application/json")
-            self.send_header("content-length", str(len(told)))
-            self.end_headers()
-            self.wfile.write(told)
-
-        do_GET = do_POST = do_DELETE = answer
-
-        def log_message(self, *_: Any) -> None:
-            pass
-
-    server = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
-    server.daemon_threads = True
-    thread = threading.Thread(target=server.serve_forever, daemon=True)
-    thread.start()
-    cluster.host = f"http://127.0.0.1:{server.server_port}"
     try:
-        yield cluster
+        with served(cluster.answer) as cluster.host:
+            yield cluster
     finally:
-        server.shutdown()
-        server.server_close()
-        thread.join()
         cluster.stop()
     assert cluster.faults == []
 

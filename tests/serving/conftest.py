@@ -4,6 +4,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+from history_shop import on_redis, shop  # noqa: F401  (fixtures)
 from open_gateway import arms, open_gateway, rollout  # noqa: F401  (fixtures)
 from tiny_archive import write_content
 

@@ -90,12 +90,22 @@ def test_without_any_model_the_popular_items_answer_without_those_excluded(
     assert [item["item_id"] for item in answer["items"]] == ["i2"]
 
 
-@pytest.mark.parametrize("history", [lambda user: time.sleep(1), lambda user: {}["store"]])
-def test_a_history_that_is_late_or_fails_costs_the_answer_nothing_but_its_model(
-    open_gateway: OpenGateway, rollout: Rollout, history: Callable[[str], Any]
+@pytest.mark.parametrize(
+    "history, why", [(lambda user: time.sleep(1), "TimeoutError"), (lambda user: {}["store"], "KeyError: 'store'")]
+)
+def test_a_history_that_is_late_or_fails_costs_the_answer_nothing_but_its_model_and_says_why_once(
+    open_gateway: OpenGateway,
+    rollout: Rollout,
+    history: Callable[[str], Any],
+    why: str,
+    caplog: pytest.LogCaptureFixture,
 ) -> None:
-    answer = ask(open_gateway(rollout, history=history, deadlines=replace(PATIENT, history=0.1)))
-    assert (answer["version"], answer["status"], len(answer["items"])) == ("popular", "fallback", 2)
+    client = open_gateway(rollout, history=history, deadlines=replace(PATIENT, history=0.1))
+    for _ in range(2):
+        answer = ask(client)
+        assert (answer["version"], answer["status"], len(answer["items"])) == ("popular", "fallback", 2)
+    told = [record.getMessage() for record in caplog.records if "history" in record.getMessage()]
+    assert len(told) == 1 and told[0].startswith(f"history did not answer: {why}")
 
 
 def test_the_history_comes_from_feasts_online_store_and_is_logged_as_the_model_saw_it(

@@ -2,89 +2,18 @@
 
 import multiprocessing
 import random
-import sqlite3
 import threading
 import time
 from datetime import UTC, datetime, timedelta
 from itertools import count
-from pathlib import Path
 
 import pytest
-import yaml
+from history_shop import CARD, NOW, Shop, event, seconds
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
-from redis_server import RedisServer
 
-from feature_repo.card import DatasetCard
-from feature_repo.faults import Unavailable
-from feature_repo.feast_import import ValueProto
 from feature_repo.forgotten import Forgotten
-from feature_repo.history import Record
-from serving.consumer.histories import Event, HistoryWriter, _entity, _key, partition_of
-
-NOW = datetime(2026, 1, 10, tzinfo=UTC)
-CARD = DatasetCard.model_validate(
-    yaml.safe_load("""
-name: tiny
-description: A shop of a few items
-source: {adapter: files, interactions: a.csv, items: b.csv}
-features:
-  - {name: brand, kind: categorical}
-  - {name: price, kind: numeric, varies_in_time: true}
-split: {by: time}
-""")
-)
-
-
-class Shop:
-    """A feature store of one kind, with as many connections to it as a test wants."""
-
-    def __init__(self, root: Path) -> None:
-        self.root = root
-
-    def apply(self) -> None:
-        from feature_repo.store import open_store
-
-        open_store(CARD, self.root / "events", self.root / "feast")
-
-    def writer(self, **more) -> HistoryWriter:
-        from feature_repo.store import connect
-
-        return HistoryWriter(connect("tiny", self.root / "feast"), **{"clock": lambda: NOW, **more})
-
-    def read(self, user: str) -> list[Record]:
-        from feature_repo.online import user_history
-        from feature_repo.store import connect
-
-        return user_history(connect("tiny", self.root / "feast"), user)
-
-    def items(self, user: str) -> list[str]:
-        return [record.item_id for record in self.read(user)]
-
-
-@pytest.fixture
-def on_redis(redis_server, monkeypatch) -> RedisServer:
-    monkeypatch.setenv("HETERREC_FEATURE_STORE", "redis")
-    monkeypatch.setenv("REDIS_ADDRESS", redis_server.address)
-    return redis_server
-
-
-@pytest.fixture(params=["sqlite", "redis"])
-def shop(request, tmp_path):
-    if request.param == "redis":
-        request.getfixturevalue("on_redis")
-    shop = Shop(tmp_path)
-    shop.apply()
-    return shop
-
-
-def seconds(n: float) -> int:
-    return int((NOW - timedelta(hours=1) + timedelta(seconds=n)).timestamp() * 1e6)
-
-
-def event(user: str, number: int, *, at: float | None = None, **more) -> Event:
-    record = Record(f"{user}-{number}", f"i{number}", seconds(number if at is None else at), {"price": number / 2})
-    return Event(user, record._replace(position=number, **more))
+from serving.consumer.histories import Event, HistoryWriter, _key, partition_of
 
 
 def test_an_event_can_be_read_within_100_ms_of_its_acknowledgement(shop):
@@ -266,64 +195,6 @@ def test_the_history_of_a_project_whose_name_ends_alike_is_left_alone(on_redis, 
     writers["notiny"].append([event("u", 1, at=-9 * 86_400)])
     assert writers["tiny"].expire() == 0
     assert len(list(writers["notiny"]._backend.stored())) == 1
-
-
-def test_redis_that_is_gone_is_told_at_once_and_nothing_is_lost_when_it_is_back(on_redis, tmp_path):
-    shop = Shop(tmp_path)
-    shop.apply()
-    writer = shop.writer()
-    writer.append([event("u", 1)])
-    on_redis.stop()
-    started = time.monotonic()
-    with pytest.raises(Unavailable, match=r"online store of 'tiny'.*deliver the same events again"):
-        writer.append([event("u", 2)])
-    assert time.monotonic() - started < 3
-    on_redis.start()
-    writer.append([event("u", 1), event("u", 2)])
-    assert shop.items("u") == ["i1", "i2"]
-
-
-def test_a_locked_database_is_told_and_nothing_is_lost(tmp_path):
-    shop = Shop(tmp_path)
-    shop.apply()
-    writer = shop.writer()
-    writer.append([event("u", 1)])
-    writer._provider.online_store._conn.execute("PRAGMA busy_timeout = 50")
-    with sqlite3.connect(tmp_path / "feast" / "online.db", isolation_level=None) as other:
-        other.execute("BEGIN EXCLUSIVE")
-        with pytest.raises(Unavailable, match="database is locked"):
-            writer.append([event("u", 2)])
-    assert writer.append([event("u", 2)]).added == 1
-    assert shop.items("u") == ["i1", "i2"]
-
-
-def test_a_full_disk_is_told_and_the_history_is_as_before(tmp_path):
-    shop = Shop(tmp_path)
-    shop.apply()
-    writer = shop.writer()
-    writer.append([event("u", 1)])
-    connection = writer._provider.online_store._conn
-    (pages,) = connection.execute("PRAGMA page_count").fetchone()
-    connection.execute(f"PRAGMA max_page_count = {pages}")
-    with pytest.raises(Unavailable, match="full"):
-        writer.append([event(f"u{n}", number) for n in range(9) for number in range(200)])
-    connection.execute("PRAGMA max_page_count = 1000000")
-    assert shop.items("u") == ["i1"]
-    writer.append([event(f"u{n}", number) for n in range(9) for number in range(200)])
-    assert [len(shop.items(f"u{n}")) for n in range(9)] == [200] * 9
-
-
-def test_a_value_that_is_no_history_is_left_for_the_batch_to_rebuild(shop):
-    writer = shop.writer()
-    broken = {"history": ValueProto(bytes_val=b"UH, cut short")}
-    later = NOW + timedelta(hours=1)
-    writer._provider.online_write_batch(writer._config, writer._view, [(_entity("u"), broken, later, later)], None)
-    written = writer.append([event("u", 2), event("v", 2)])
-    assert [refused.event.record.event_id for refused in written.refused] == ["u-2"]
-    assert "the stored history cannot be read" in written.refused[0].reason
-    writer.merge([("u", [event("u", 1).record])], NOW)
-    writer.append([refused.event for refused in written.refused])
-    assert (shop.items("u"), shop.items("v")) == (["i1", "i2"], ["i2"])
 
 
 @pytest.fixture(scope="module")
