@@ -233,8 +233,7 @@ def _materialise(card: Any, root: Path) -> dict[str, Any]:
 def _reads(card: Any, root: Path) -> dict[str, Any]:
     """One request: the user's history and all features of 50 items; milliseconds, on SQLite and a Redis of its own."""
     answer: dict[str, Any] = {"sqlite": _read_times(card, root, root / "feast")}
-    sys.path.insert(0, str(Path(__file__).parents[1] / "tests"))
-    from redis_server import PROGRAM, RedisServer
+    from tests.redis_server import PROGRAM, RedisServer
 
     if PROGRAM is None:
         return answer

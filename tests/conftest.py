@@ -3,7 +3,8 @@
 from collections.abc import Iterator
 
 import pytest
-from redis_server import MISSING, PROGRAM, RedisServer
+
+from tests.redis_server import MISSING, PROGRAM, RedisServer
 
 
 @pytest.fixture

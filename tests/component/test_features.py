@@ -7,10 +7,10 @@ from pathlib import Path
 
 import pyarrow.parquet as pq
 import pytest
-from make_events import at, change, event, item, make_card, write_events, write_facts
 
 from components.errors import InputError
 from components.features import step
+from tests.component.make_events import at, change, event, item, make_card, write_events, write_facts
 
 PRICES = [change("a", at(-1), 1.0)]
 

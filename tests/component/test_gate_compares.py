@@ -6,13 +6,13 @@ from pathlib import Path
 
 import duckdb
 import pytest
-from make_events import at, change, event, item, make_card, write_events, write_facts
 
 from components.errors import InputError
 from components.features.tables import ARROW, tables
 from components.validate import step
 from components.validate.profile import NAME, SCHEMA
 from feature_repo.definitions import definitions
+from tests.component.make_events import at, change, event, item, make_card, write_events, write_facts
 
 DAYS = range(12)
 SHOPPING = [

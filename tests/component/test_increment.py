@@ -7,8 +7,6 @@ from pathlib import Path
 
 import pyarrow as pa
 import pyarrow.parquet as pq
-from ingest_cards import PRICE, TITLE, interactions_of, rows, write
-from make_events import write_facts
 
 from components.features import step as features
 from components.ingest import step
@@ -16,6 +14,8 @@ from components.ingest.latest import Latest
 from components.manifest import Manifest
 from feature_repo.card import DatasetCard
 from feature_repo.forgotten import Forgotten
+from tests.component.ingest_cards import PRICE, TITLE, interactions_of, rows, write
+from tests.component.make_events import write_facts
 
 SOLD = {"name": "sold_2d", "kind": "numeric", "token": False, "derive": {"by": "count", "days": 2}}
 DAY = datetime(2025, 3, 1, tzinfo=UTC)

@@ -5,11 +5,21 @@ import json
 
 import pyarrow as pa
 import pytest
-from ingest_cards import INTERACTIONS, ITEMS, PRICE, TITLE, ingest, interactions_of, make_card, rows, with_row
 
 from components.errors import InputError
 from components.ingest import step
 from feature_repo.card import load_card
+from tests.component.ingest_cards import (
+    INTERACTIONS,
+    ITEMS,
+    PRICE,
+    TITLE,
+    ingest,
+    interactions_of,
+    make_card,
+    rows,
+    with_row,
+)
 
 
 @pytest.mark.parametrize(

@@ -4,12 +4,12 @@ import random
 import sqlite3
 
 import pytest
-from make_events import at, change, event, item, make_card, write_events, write_facts
 
 from components.features import step as features
 from components.materialise import step
 from components.materialise.histories import histories
 from components.materialise.parity import ParityError, check_items, check_users
+from tests.component.make_events import at, change, event, item, make_card, write_events, write_facts
 
 CARD = make_card()
 

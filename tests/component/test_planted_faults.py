@@ -4,10 +4,10 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from planted_faults import FAULTS, PAGE, page
 
 from benchmarks import trading_days
 from components.errors import InputError
+from tests.component.planted_faults import FAULTS, PAGE, page
 
 SHOPS = {"marketplace": trading_days.marketplace, "online_retail": trading_days.online_retail}
 

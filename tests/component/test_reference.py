@@ -6,12 +6,12 @@ from pathlib import Path
 
 import duckdb
 import pytest
-from make_events import at, make_card, write_facts
 
 from components.manifest import Manifest
 from components.resolve import reference
 from components.validate.profile import SCHEMA
 from components.validate.step import identity
+from tests.component.make_events import at, make_card, write_facts
 
 CARD = make_card()
 

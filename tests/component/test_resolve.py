@@ -6,12 +6,12 @@ from dataclasses import replace
 from datetime import UTC, datetime
 
 import pytest
-from make_events import at, change, event, item, make_card, write_events
 
 from components.errors import InputError
 from components.resolve import champion, step
 from serving.rollout.document import Change, ModelVersion
 from serving.rollout.table import RolloutTable
+from tests.component.make_events import at, change, event, item, make_card, write_events
 
 SHOPPING = [event("u", "a", at(0.5)), event("u", "b", at(1.5)), event("v", "a", at(1.7))]
 

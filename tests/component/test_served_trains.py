@@ -7,12 +7,12 @@ from pathlib import Path
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
-from ingest_cards import make_card, rows
-from test_increment import DAY, shop_of_two_days
 
 from components.errors import InputError
 from components.ingest import step
 from feature_repo.card import DatasetCard, load_card
+from tests.component.ingest_cards import make_card, rows
+from tests.component.test_increment import DAY, shop_of_two_days
 
 TRAINS = {"event_log": {"trains": True}}
 TIME = pa.timestamp("us", "UTC")

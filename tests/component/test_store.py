@@ -12,9 +12,6 @@ from pathlib import Path
 
 import pytest
 
-sys.path.append(str(Path(__file__).parents[1]))
-from s3_server import s3_bucket
-
 from components import store, workspace
 from components.errors import InputError
 from components.manifest import Manifest
@@ -24,6 +21,7 @@ from components.task import Record, Task, read_records
 from serving.rollout.document import Change, ModelVersion
 from serving.rollout.table import RolloutTable
 from serving.torchserve import archive as archives
+from tests.s3_server import s3_bucket
 
 
 @pytest.fixture(scope="module")

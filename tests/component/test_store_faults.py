@@ -7,9 +7,6 @@ import sqlite3
 from pathlib import Path
 
 import pytest
-from ingest_cards import INTERACTIONS, ITEMS
-from ingest_cards import make_card as csv_card
-from make_events import at, change, event, item, make_card, write_events, write_facts
 
 from components import workspace
 from components.features import step as features
@@ -19,6 +16,9 @@ from components.task import Task
 from feature_repo.faults import Unavailable
 from feature_repo.online import online, user_history
 from feature_repo.store import connect
+from tests.component.ingest_cards import INTERACTIONS, ITEMS
+from tests.component.ingest_cards import make_card as csv_card
+from tests.component.make_events import at, change, event, item, make_card, write_events, write_facts
 
 CARD = make_card()
 

@@ -36,10 +36,9 @@ WEIGHTS = "weights.pt"
 ALONE = """
 import sys
 from pathlib import Path
-sys.path[:0] = sys.argv[1:2]
-from test_train import CONFIG, Slow
+from tests.component.test_train import CONFIG, Slow
 from components.train import step
-sequences, model, scratch = map(Path, sys.argv[2:])
+sequences, model, scratch = map(Path, sys.argv[1:])
 step.run(config=CONFIG, sequences=sequences, model=model, scratch=scratch, progress=Slow())
 """
 
@@ -147,7 +146,7 @@ def test_when_the_step_is_killed_its_processes_end_and_the_next_attempt_goes_on(
 ):
     paths = [sequences, tmp_path / "model", tmp_path / "scratch"]
     (tmp_path / "model").mkdir()
-    command = [sys.executable, "-c", ALONE, str(Path(__file__).parent), *map(str, paths)]
+    command = [sys.executable, "-c", ALONE, *map(str, paths)]
     killed = subprocess.Popen(command, env={**os.environ, "PYTHONPATH": str(ROOT)})
     while not (tmp_path / "scratch" / "checkpoint.pt").exists():
         assert killed.poll() is None, "ended before its first checkpoint"

@@ -7,11 +7,11 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from make_events import at, change, event, item, make_card, write_events, write_facts
 
 from components.decision import Decision
 from components.validate import step
 from components.validate.drift import chance, stability_index
+from tests.component.make_events import at, change, event, item, make_card, write_events, write_facts
 
 DAYS = range(6)
 SHOPPING = [event(f"u{day % 3}", f"i{n}", at(day + n / 10)) for day in DAYS for n in range(4)]

@@ -9,9 +9,9 @@ from typing import Any
 import jsonschema
 import kubernetes_validate
 import pytest
-from strict_schema import validator
 
 from tests.k8s.cluster import OVERLAYS, Resource, name, rendered, schema
+from tests.strict_schema import validator
 
 PUBLISHED = Path(__file__).parent / "schemas"
 KUBERNETES = "1.31"

@@ -14,7 +14,8 @@ from urllib.parse import parse_qsl, urlsplit
 
 import jsonschema
 import yaml
-from loopback_api import served
+
+from tests.loopback_api import served
 
 DESCRIPTION = json.loads((Path(__file__).parent / "published" / "kfp_v2beta1.swagger.json").read_text())
 TYPES = {"string": str, "integer": int, "boolean": lambda text: {"true": True, "false": False}[text]}

@@ -4,7 +4,8 @@ from pathlib import Path
 from typing import Any
 
 import yaml
-from strict_schema import validator
+
+from tests.strict_schema import validator
 
 PUBLISHED = Path(__file__).parent / "published"
 

@@ -2,7 +2,6 @@
 
 import subprocess
 import sys
-from pathlib import Path
 from typing import Any
 
 import pytest
@@ -14,9 +13,7 @@ from components.workspace import ROOT
 from pipelines import __main__ as command_line
 from pipelines import cluster
 from pipelines.packages import BUILDERS, package, resources
-
-sys.path.append(str(Path(__file__).parent))
-from published_schema import validate
+from tests.pipeline.published_schema import validate
 
 FACTS = """
 train_image: registry.example/heterrec-train@sha256:{a}

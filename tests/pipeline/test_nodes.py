@@ -18,14 +18,12 @@ from kubeflow.trainer import TrainerClient
 from kubeflow_trainer_api import models
 from kubernetes import client as kubernetes
 
-sys.path.append(str(Path(__file__).parent))
-from trainer_cluster import NAMESPACE, ROOT, TrainerCluster, trainer_cluster, until
-
 from components.errors import InputError
 from components.train import nodes, step
 from heterrec.recipes import LossConfig, ModelConfig, TrainConfig
 from pipelines import cluster as clusters
 from pipelines.packages import package
+from tests.pipeline.trainer_cluster import NAMESPACE, ROOT, TrainerCluster, trainer_cluster, until
 from tests.unit.heterrec.shop import write_shop
 
 # Chance is off, so that one process and several take the same steps.
@@ -217,14 +215,13 @@ def test_an_api_that_is_away_for_a_moment_stops_no_training(sequences, cluster, 
 STEP = """
 import sys
 from pathlib import Path
-sys.path[:0] = [sys.argv[1], sys.argv[1] + "/tests/pipeline"]
-import test_nodes
+from tests.pipeline import test_nodes
 from dataclasses import replace
 from kubeflow.common.types import KubernetesBackendConfig
 from kubeflow.trainer import TrainerClient
 from kubernetes import client
 from components.train import nodes
-host, job, root, sequences = sys.argv[2:]
+host, job, root, sequences = sys.argv[1:]
 import json
 made = TrainerClient(KubernetesBackendConfig(
     namespace=test_nodes.NAMESPACE, client_configuration=client.Configuration(host=host)))
@@ -235,8 +232,8 @@ test_nodes.train(Path(root), Path(sequences), job, made, replace(test_nodes.CONF
 
 def test_a_step_that_is_told_to_end_ends_its_nodes(sequences, cluster, job, tmp_path):
     running = subprocess.Popen(
-        [sys.executable, "-c", STEP, str(ROOT), cluster.host, job.to_json(), str(tmp_path), str(sequences)],
-        cwd=ROOT, env=dict(os.environ),
+        [sys.executable, "-c", STEP, cluster.host, job.to_json(), str(tmp_path), str(sequences)],
+        cwd=ROOT, env={**os.environ, "PYTHONPATH": str(ROOT)},
     )  # fmt: skip
     try:
         until(lambda: (tmp_path / "key1" / "checkpoint.pt").is_file())

@@ -1,7 +1,6 @@
 """The recurring look at a rollout, compiled for Kubeflow and run by its local runner as a cluster would."""
 
 import json
-import sys
 import threading
 from datetime import UTC, datetime, timedelta
 from http.server import BaseHTTPRequestHandler, HTTPServer
@@ -16,9 +15,7 @@ from pipelines import local as pipelines_local
 from pipelines.rollout import build
 from serving.rollout.document import Change, ModelVersion, Rollout, release
 from serving.rollout.table import RolloutTable
-
-sys.path.append(str(Path(__file__).parents[1] / "serving"))
-from canary_shop import CanaryShop
+from tests.serving.canary_shop import CanaryShop
 
 
 def test_a_run_of_the_pipeline_rolls_a_faulty_challenger_back(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

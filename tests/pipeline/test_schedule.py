@@ -11,12 +11,10 @@ from pathlib import Path
 
 import pytest
 
-sys.path.append(str(Path(__file__).parent))
-from kfp_server import KubeflowServer, kubeflow_server
-
 from components.workspace import ROOT
 from pipelines import __main__ as command_line
 from pipelines.cluster_commands import CRONS
+from tests.pipeline.kfp_server import KubeflowServer, kubeflow_server
 
 NAMES = {f"heterrec-{kind}-marketplace": cron for kind, cron in CRONS.items()}
 

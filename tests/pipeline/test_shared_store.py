@@ -12,12 +12,10 @@ from pathlib import Path
 
 import pytest
 
-sys.path.append(str(Path(__file__).parents[1]))
-from s3_server import s3_bucket
-
 from components import store
 from components.task import read_records
 from components.workspace import ROOT
+from tests.s3_server import s3_bucket
 
 OPTIONS = ("users=200", "days=20", "items=200")
 """So small that the model is no better than popularity: evaluate ends the run, which is no matter here."""

@@ -15,8 +15,9 @@ from pathlib import Path
 from typing import Any
 
 import psutil
-from loopback_api import served
-from published_schema import validate
+
+from tests.loopback_api import served
+from tests.pipeline.published_schema import validate
 
 ROOT = Path(__file__).parents[2]
 NAMESPACE = "team-a"

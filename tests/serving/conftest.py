@@ -4,12 +4,12 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-from history_shop import on_redis, shop  # noqa: F401  (fixtures)
-from open_gateway import arms, open_gateway, rollout  # noqa: F401  (fixtures)
-from tiny_archive import write_content
 
 from serving.torchserve import archive
 from serving.torchserve.server import TorchServe
+from tests.serving.history_shop import on_redis, shop  # noqa: F401  (fixtures)
+from tests.serving.open_gateway import arms, open_gateway, rollout  # noqa: F401  (fixtures)
+from tests.serving.tiny_archive import write_content
 
 
 @pytest.fixture(scope="session")

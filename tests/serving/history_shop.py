@@ -5,11 +5,11 @@ from pathlib import Path
 
 import pytest
 import yaml
-from redis_server import RedisServer
 
 from feature_repo.card import DatasetCard
 from feature_repo.history import Record
 from serving.consumer.histories import Event, HistoryWriter
+from tests.redis_server import RedisServer
 
 NOW = datetime(2026, 1, 10, tzinfo=UTC)
 CARD = DatasetCard.model_validate(

@@ -1,7 +1,6 @@
 """A workspace as a run leaves it: a filled feature store of a tiny shop, and the card; and what is logged about it."""
 
 import json
-import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
 from datetime import UTC, datetime, timedelta
@@ -11,15 +10,13 @@ from typing import Any
 import pyarrow.dataset as ds
 import yaml
 
-sys.path[:0] = [str(Path(__file__).parents[1] / "component"), str(Path(__file__).parents[1])]
-from make_events import CARD, change, event, item, make_card, write_events, write_facts  # noqa: E402
-from redis_server import RedisServer  # noqa: E402
-
-from serving.consumer.consumer import Consumer  # noqa: E402
-from serving.consumer.online import Online  # noqa: E402
-from serving.eventlog.segments import SegmentSink  # noqa: E402
-from serving.eventlog.stream import Stream, StreamSink  # noqa: E402
-from serving.eventlog.writer import EventLog  # noqa: E402
+from serving.consumer.consumer import Consumer
+from serving.consumer.online import Online
+from serving.eventlog.segments import SegmentSink
+from serving.eventlog.stream import Stream, StreamSink
+from serving.eventlog.writer import EventLog
+from tests.component.make_events import CARD, change, event, item, make_card, write_events, write_facts
+from tests.redis_server import RedisServer
 
 ITEMS = [f"i{number}" for number in range(12)]
 YESTERDAY = (datetime.now(UTC) - timedelta(days=1)).replace(microsecond=0)

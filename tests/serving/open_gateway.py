@@ -8,7 +8,6 @@ from typing import Any
 
 import pytest
 from fastapi.testclient import TestClient
-from tiny_archive import write_content
 
 from serving.eventlog import segments
 from serving.eventlog.events import of_line
@@ -19,6 +18,7 @@ from serving.gateway.recommender import Deadlines
 from serving.rollout.document import ModelVersion, Rollout
 from serving.torchserve import archive
 from serving.torchserve.server import TorchServe
+from tests.serving.tiny_archive import write_content
 
 NOW = datetime(2026, 1, 5, tzinfo=UTC)
 PATIENT = Deadlines(history=20, challenger=20, champion=20, log=20)

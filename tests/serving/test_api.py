@@ -10,12 +10,12 @@ from typing import Any
 import pytest
 import schemathesis
 from hypothesis import HealthCheck, given, settings
-from open_gateway import HISTORY, PATIENT, OpenGateway, ask, rows
 from schemathesis.generation.modes import GenerationMode
 
 from serving.gateway.access import Access, Tokens
 from serving.gateway.limits import MAX_BODY
 from serving.rollout.document import Rollout
+from tests.serving.open_gateway import HISTORY, PATIENT, OpenGateway, ask, rows
 
 SHOP, TESTER = "token-of-the-shop-backend", "token-of-somebody-who-tests"
 

@@ -16,12 +16,12 @@ from urllib.parse import urlsplit
 
 import psutil
 import pytest
-from test_server import members, within
-from tiny_archive import write_content
 
 from serving.rollout.document import Change, ModelVersion, Rollout, release
 from serving.rollout.table import RolloutTable
 from serving.torchserve import archive
+from tests.serving.test_server import members, within
+from tests.serving.tiny_archive import write_content
 
 ROOT = Path(__file__).parents[2]
 NOW = datetime(2026, 1, 5, tzinfo=UTC)

@@ -14,8 +14,6 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from live_shop import ITEMS, Transport, exposure, fill, outcome, price
-from redis_server import MISSING, PROGRAM, RedisServer
 
 from serving.consumer import delivery
 from serving.consumer.consumer import Busy
@@ -26,6 +24,8 @@ from serving.eventlog.stream import Stream
 from serving.eventlog.writer import EventLog, LogUnavailable
 from serving.rollout import log as rollout_log
 from serving.rollout.policy import Policy
+from tests.redis_server import MISSING, PROGRAM, RedisServer
+from tests.serving.live_shop import ITEMS, Transport, exposure, fill, outcome, price
 
 
 @pytest.fixture(params=["segments", "redis"])
@@ -74,9 +74,8 @@ def test_a_purchase_is_in_the_history_with_the_values_of_the_moment_and_a_click_
 
 
 def test_partitions_are_what_the_judge_and_the_gate_read(transport: Transport) -> None:
-    from make_events import make_card
-
     from components.resolve.exposures import copy_exposures
+    from tests.component.make_events import make_card
 
     now = datetime.now(UTC)
     seen = [
@@ -240,7 +239,7 @@ def test_a_consumer_that_was_killed_between_disk_and_redis_doubles_nothing(tmp_p
 NURSERY = """
 import os, random, sys, time, traceback
 from pathlib import Path
-from live_shop import Transport
+from tests.serving.live_shop import Transport
 import feature_repo.store, feature_repo.online
 transport = Transport(Path(sys.argv[1]), sys.argv[2] or None)
 rng = random.Random(0)

@@ -12,13 +12,13 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-from redis_server import MISSING, PROGRAM, RedisServer
 
 from serving.eventlog import segments
 from serving.eventlog.events import NoEvent, of_line
 from serving.eventlog.segments import SegmentSink, abandoned, lines
 from serving.eventlog.stream import FIELD, GROUP, Stream, StreamSink, connect, split_id
 from serving.eventlog.writer import EventLog, LogUnavailable
+from tests.redis_server import MISSING, PROGRAM, RedisServer
 
 ROOT = Path(__file__).parents[2]
 CLICK = {"event_type": "click", "item_id": None, "time": "2026-01-05T10:00:00+00:00"}

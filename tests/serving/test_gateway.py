@@ -9,7 +9,6 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from open_gateway import PATIENT, OpenGateway, ask, rows
 
 from serving.eventlog import segments
 from serving.gateway.breaker import FAILURES, REST_SECONDS
@@ -18,6 +17,7 @@ from serving.gateway.recommender import Deadlines
 from serving.rollout.assignment import variant
 from serving.rollout.document import ModelVersion, Rollout
 from serving.torchserve.server import TorchServe
+from tests.serving.open_gateway import PATIENT, OpenGateway, ask, rows
 
 ROOT = Path(__file__).parents[2]
 
@@ -112,8 +112,8 @@ def test_the_history_comes_from_feasts_online_store_and_is_logged_as_the_model_s
     open_gateway: OpenGateway, rollout: Rollout, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.syspath_prepend(str(ROOT / "tests" / "component"))
-    from make_events import at, change, event, item
-    from test_materialise import materialise
+    from tests.component.make_events import at, change, event, item
+    from tests.component.test_materialise import materialise
 
     items, prices = [item(f"i{n}") for n in range(5)], [change(f"i{n}", at(0), 10.0 + n, None) for n in range(5)]
     materialise(tmp_path, [event(f"u{n % 2}", f"i{n % 5}", at(1 + n)) for n in range(10)], items, prices, at(20))

@@ -8,12 +8,12 @@ from datetime import UTC, datetime, timedelta
 from itertools import count
 
 import pytest
-from history_shop import CARD, NOW, Shop, event, seconds
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from feature_repo.forgotten import Forgotten
 from serving.consumer.histories import Event, HistoryWriter, _key, partition_of
+from tests.serving.history_shop import CARD, NOW, Shop, event, seconds
 
 
 def test_an_event_can_be_read_within_100_ms_of_its_acknowledgement(shop):

@@ -5,11 +5,11 @@ import time
 from datetime import timedelta
 
 import pytest
-from history_shop import NOW, Shop, event
 
 from feature_repo.faults import Unavailable
 from feature_repo.feast_import import ValueProto
 from serving.consumer.histories import _entity
+from tests.serving.history_shop import NOW, Shop, event
 
 
 def test_redis_that_is_gone_is_told_at_once_and_nothing_is_lost_when_it_is_back(on_redis, tmp_path):

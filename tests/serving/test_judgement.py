@@ -7,7 +7,6 @@ from pathlib import Path
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
-from canary_shop import CanaryShop
 
 from components.errors import InputError
 from components.rollout.step import decide, run
@@ -18,6 +17,7 @@ from serving.rollout.log import EventLog, LogFault
 from serving.rollout.moves import WrongMove
 from serving.rollout.policy import Policy
 from serving.rollout.table import Decision, RolloutTable
+from tests.serving.canary_shop import CanaryShop
 
 NOW = datetime(2026, 1, 5, tzinfo=UTC)
 POLICY = Policy(stage_exposures=20, planned_exposures=2000, stage_hours=24, novelty_hours=6)

@@ -17,13 +17,13 @@ from typing import Any
 
 import httpx
 import pytest
-from live_shop import ITEMS, Transport, fill
-from redis_server import MISSING, PROGRAM, RedisServer
 
 from serving.rollout.document import Change, ModelVersion, Rollout
 from serving.rollout.table import RolloutTable
 from serving.torchserve import archive
 from serving.torchserve.server import TorchServe
+from tests.redis_server import MISSING, PROGRAM, RedisServer
+from tests.serving.live_shop import ITEMS, Transport, fill
 
 ROOT = Path(__file__).parents[2]
 NOW = datetime(2026, 1, 5, tzinfo=UTC)
@@ -153,9 +153,9 @@ def test_an_event_changes_the_next_recommendation_within_a_second_and_survives_k
 
 def test_the_next_run_is_trained_on_what_was_served(shop: Shop, tmp_path: Path) -> None:
     import pyarrow as pa
-    from ingest_cards import make_card, rows
 
     from components.ingest import step
+    from tests.component.ingest_cards import make_card, rows
 
     with shop.gateway() as (gateway, address), httpx.Client(base_url=address, timeout=10) as client:
         items = [buy(client, recommended(client, f"new{number}")) for number in range(3)]

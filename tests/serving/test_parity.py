@@ -6,7 +6,6 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from redis_server import RedisServer
 
 from components.features import step as features
 from components.materialise import step as materialise
@@ -20,6 +19,7 @@ from heterrec.sequences import Queries, Sequences, read_sequences
 from serving.consumer.histories import Event, HistoryWriter
 from serving.scoring.scorer import Scorer
 from tests.component.make_events import at, change, event, item, make_card, write_events, write_facts
+from tests.redis_server import RedisServer
 
 MAX_HISTORY = 12
 ITEMS = [f"i{n}" for n in range(9)]

@@ -10,11 +10,11 @@ from urllib.error import HTTPError
 
 import pytest
 from fastapi.testclient import TestClient
-from test_scorer import BAD, GOOD, event
 
 from serving.plain.app import MAX_REQUEST_BYTES, make_app
 from serving.torchserve import archive
 from serving.torchserve.server import TorchServe
+from tests.serving.test_scorer import BAD, GOOD, event
 
 REQUESTS: list[Any] = [
     GOOD,

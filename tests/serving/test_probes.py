@@ -12,14 +12,14 @@ from pathlib import Path
 
 import httpx
 from fastapi.testclient import TestClient
-from open_gateway import PATIENT, OpenGateway, ask
-from tiny_archive import write_content
 
 from serving.gateway.models import KeyFile
 from serving.gateway.recommender import Deadlines
 from serving.rollout.document import ModelVersion, Rollout
 from serving.torchserve import archive
 from serving.torchserve.server import TorchServe
+from tests.serving.open_gateway import PATIENT, OpenGateway, ask
+from tests.serving.tiny_archive import write_content
 
 QUIET = 1e-9
 """A weight that no shopper of these tests meets."""

@@ -7,10 +7,10 @@ from typing import Any, NoReturn
 
 import pytest
 import torch
-from test_scorer import event
 
 from serving.scoring.program import COMPILE
 from serving.scoring.scorer import Scorer
+from tests.serving.test_scorer import event
 
 REQUESTS: list[dict[str, Any]] = [
     {"history": [event("i3", price=2.0)], "k": 5},

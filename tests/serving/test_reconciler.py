@@ -17,8 +17,6 @@ from urllib.error import HTTPError
 
 import numpy as np
 import pytest
-from test_scorer import GOOD
-from tiny_archive import write_content
 
 from serving.rollout.document import ModelVersion, Rollout
 from serving.torchserve import archive, readiness
@@ -26,6 +24,8 @@ from serving.torchserve.client import Client, Reply
 from serving.torchserve.keys import INFERENCE_KEY, Keys
 from serving.torchserve.reconciler import FIRST_REST, STATUS, Reconciler
 from serving.torchserve.server import MAX_REQUEST_BYTES, TorchServe
+from tests.serving.test_scorer import GOOD
+from tests.serving.tiny_archive import write_content
 
 NOW = datetime(2026, 1, 5, tzinfo=UTC)
 

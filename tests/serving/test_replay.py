@@ -5,14 +5,14 @@ import random
 from pathlib import Path
 
 import pytest
-from live_shop import Transport, fill
-from open_gateway import OpenGateway, ask
 
 from components.errors import InputError
 from serving.eventlog.logged import exposure, latest
 from serving.eventlog.segments import segments
 from serving.replay import replay
 from serving.rollout.document import ModelVersion, Rollout
+from tests.serving.live_shop import Transport, fill
+from tests.serving.open_gateway import OpenGateway, ask
 
 
 def test_served_scores_come_again_from_the_archive(

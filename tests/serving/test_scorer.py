@@ -7,9 +7,9 @@ from typing import Any
 
 import pytest
 import torch
-from tiny_archive import ITEMS, MAX_HISTORY, vectors, write_content
 
 from serving.scoring.scorer import Scorer
+from tests.serving.tiny_archive import ITEMS, MAX_HISTORY, vectors, write_content
 
 
 @pytest.fixture(scope="module")

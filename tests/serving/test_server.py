@@ -14,13 +14,13 @@ from pathlib import Path
 
 import psutil
 import pytest
-from test_scorer import BAD, GOOD
-from tiny_archive import write_content
 
 from serving.scoring.scorer import Scorer
 from serving.torchserve import archive
 from serving.torchserve.client import ServerFault
 from serving.torchserve.server import TorchServe
+from tests.serving.test_scorer import BAD, GOOD
+from tests.serving.tiny_archive import write_content
 
 ROOT = Path(__file__).parents[2]
 

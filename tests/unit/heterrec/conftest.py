@@ -1,4 +1,3 @@
-import sys
 from pathlib import Path
 
 import pytest
@@ -7,11 +6,8 @@ import torch
 from heterrec.encoder import FeatureEncoder
 from heterrec.model import HeterRec
 from heterrec.sequences import Sequences, read_sequences
-
-sys.path.insert(0, str(Path(__file__).parent))
-
-from shop import write_shop
-from small import SMALL, encoder_of, lively
+from tests.unit.heterrec.shop import write_shop
+from tests.unit.heterrec.small import SMALL, encoder_of, lively
 
 
 @pytest.fixture(scope="session")

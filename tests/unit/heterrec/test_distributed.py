@@ -12,9 +12,9 @@ from typing import Any
 
 import pytest
 import torch
-from small import SMALL
 
 from heterrec.recipes import LossConfig, TrainConfig
+from tests.unit.heterrec.small import SMALL
 
 MODEL = replace(SMALL, max_history=8, dropout=0.0, id_dropout=0.0, feature_dropout=0.0)
 LOSS = LossConfig(token_candidates=10, token_weight=0.3, later_share=1.0, token_share=1.0)

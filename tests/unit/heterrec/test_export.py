@@ -4,7 +4,6 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from small import SMALL
 
 from components.train import step
 from heterrec.batches import encode_events
@@ -13,6 +12,7 @@ from heterrec.inference import user_vectors
 from heterrec.model import Histories
 from heterrec.recipes import TrainConfig
 from heterrec.sequences import Catalogue, Queries, Sequences
+from tests.unit.heterrec.small import SMALL
 
 CONFIG = TrainConfig(model=replace(SMALL, max_history=8), epochs=2, batch_events=64)
 

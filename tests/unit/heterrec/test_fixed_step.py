@@ -6,7 +6,6 @@ from dataclasses import replace
 import numpy as np
 import pytest
 import torch
-from small import SMALL, lively
 
 from heterrec.batches import TrainingBatch
 from heterrec.fixed_step import HOW, FixedObjective
@@ -15,6 +14,7 @@ from heterrec.recipes import LossConfig, TrainConfig
 from heterrec.rectangles import Rectangle, Rectangles, padded_lengths
 from heterrec.sequences import Sequences
 from heterrec.training import Training, train
+from tests.unit.heterrec.small import SMALL, lively
 
 # Chance is off, but for the choice of newborn items and candidates, which both draw alike.
 MODEL = replace(SMALL, max_history=8, dropout=0.0, id_dropout=0.0, feature_dropout=0.0)

@@ -3,11 +3,11 @@
 import numpy as np
 import pytest
 import torch
-from small import SMALL, lively
 
 from heterrec.encoder import FeatureEncoder
 from heterrec.htfl import _Bag, encode_catalogue
 from heterrec.model import HeterRec
+from tests.unit.heterrec.small import SMALL, lively
 
 
 @pytest.fixture

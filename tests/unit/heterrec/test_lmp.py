@@ -98,7 +98,7 @@ def batches_of(sequences: Sequences, encoder, **settings) -> TrainingBatches:
 
 @pytest.mark.parametrize("kind", ["shop", "baskets"])
 def test_targets_are_of_the_kth_next_basket_and_the_rest_is_masked(kind: str, request: pytest.FixtureRequest):
-    from small import encoder_of
+    from tests.unit.heterrec.small import encoder_of
 
     sequences: Sequences = request.getfixturevalue(kind)
     batches = batches_of(sequences, encoder_of(sequences))
@@ -129,7 +129,7 @@ def test_targets_are_of_the_kth_next_basket_and_the_rest_is_masked(kind: str, re
 @pytest.mark.parametrize("kind", ["shop", "baskets"])
 def test_where_repeats_are_not_wanted_nothing_a_user_has_is_a_negative(kind: str, request: pytest.FixtureRequest):
     """The list's own history, duplicates included, beside the targets of all steps; never anybody else's."""
-    from small import encoder_of
+    from tests.unit.heterrec.small import encoder_of
 
     sequences = replace(request.getfixturevalue(kind), repeats=False)
     batches = batches_of(sequences, encoder_of(sequences))
@@ -155,7 +155,7 @@ def test_where_repeats_are_not_wanted_nothing_a_user_has_is_a_negative(kind: str
 
 
 def test_positives_of_a_basket_are_drawn_anew_each_epoch_but_from_the_seed(baskets: Sequences):
-    from small import encoder_of
+    from tests.unit.heterrec.small import encoder_of
 
     encoder = encoder_of(baskets)
 

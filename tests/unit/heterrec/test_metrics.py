@@ -3,12 +3,12 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from shop import write
 
 from heterrec.baselines import popularity
 from heterrec.comparison import compare, paired_bootstrap, slices
 from heterrec.metrics import Ranking, rank
 from heterrec.sequences import Sequences, read_sequences
+from tests.unit.heterrec.shop import write
 
 
 def brute_force(sequences: Sequences, split: str, scores: np.ndarray, k: int) -> dict[str, float]:

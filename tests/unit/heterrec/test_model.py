@@ -3,7 +3,6 @@ from dataclasses import replace
 import numpy as np
 import pytest
 import torch
-from small import SMALL, lively
 from torch import nn
 from torch.nn import functional as F
 
@@ -14,6 +13,7 @@ from heterrec.lmp import LMP
 from heterrec.model import HeterRec, Histories, Items, States
 from heterrec.recipes import LossConfig
 from heterrec.sequences import Sequences
+from tests.unit.heterrec.small import SMALL, lively
 
 SHAPES = [
     {},
@@ -167,7 +167,7 @@ def test_one_token_one_step_and_no_token_level_is_sasrec_with_cross_entropy(shop
 
 @pytest.mark.parametrize("candidates", [None, 8])
 def test_the_whole_loss_reaches_every_parameter(candidates, baskets: Sequences):
-    from small import encoder_of
+    from tests.unit.heterrec.small import encoder_of
 
     encoder = encoder_of(baskets)
     model = built(encoder).train()

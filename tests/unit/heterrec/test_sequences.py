@@ -5,9 +5,9 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
-from shop import write_shop
 
 from heterrec.sequences import Sequences, read_sequences
+from tests.unit.heterrec.shop import write_shop
 
 
 def test_events_are_by_user_in_order_of_baskets(baskets: Sequences):

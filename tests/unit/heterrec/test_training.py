@@ -9,13 +9,13 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from shop import write
-from small import SMALL
 
 from heterrec.checkpoint import NAME
 from heterrec.recipes import LossConfig, TrainConfig, by_name, sized
 from heterrec.sequences import Sequences, read_sequences
 from heterrec.training import Trained, Update, train
+from tests.unit.heterrec.shop import write
+from tests.unit.heterrec.small import SMALL
 
 CONFIG = TrainConfig(
     model=replace(SMALL, max_history=8), loss=LossConfig(token_candidates=10), epochs=3, batch_events=64, patience=3

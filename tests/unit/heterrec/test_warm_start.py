@@ -3,7 +3,6 @@ from dataclasses import replace
 import numpy as np
 import pytest
 import torch
-from small import SMALL, encoder_of, lively
 
 from heterrec.encoder import FeatureEncoder
 from heterrec.htfl import encode_catalogue
@@ -13,6 +12,7 @@ from heterrec.recipes import LossConfig, TrainConfig, warm
 from heterrec.sequences import Catalogue, Sequences
 from heterrec.training import Champion, train
 from heterrec.warm_start import _rows, begin_from
+from tests.unit.heterrec.small import SMALL, encoder_of, lively
 
 CONFIG = TrainConfig(
     model=replace(SMALL, max_history=8), loss=LossConfig(token_candidates=10), epochs=4, batch_events=64, patience=4
