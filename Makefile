@@ -5,6 +5,7 @@ NIGHTS ?= 60
 EVENTS ?= 5
 CANARIES ?= 2000
 SECONDS ?= 40
+JOBS ?= 3
 BUDGET ?= fast
 ROWS ?= sasrec,sasrec_plain,sasrec_own,sasrec_features,hstu,heterrec
 SIZES ?= 100000,1000000
@@ -29,8 +30,8 @@ run: setup  ## data to served recommendation on this machine; DATASET=marketplac
 	@$(PYTHON) -m pipelines run --dataset $(DATASET)
 	@$(PYTHON) -m pipelines ask --dataset $(DATASET)
 
-test: setup  ## all tests, over the real libraries and a real TorchServe
-	@$(PYTHON) -m pytest tests
+test: setup  ## all tests, over the real libraries and a real TorchServe; a file's tests stay together, JOBS=3 files at once
+	@$(PYTHON) -m pytest tests --numprocesses $(JOBS) --dist loadfile --no-loadscope-reorder
 
 demo: export HETERREC_HOME := $(CURDIR)/var/demo
 demo: setup  ## from nothing to canaries that decide for themselves: promoted, rolled back, out of traffic; under 10 minutes

@@ -1,10 +1,15 @@
-"""Servers that tests of several rooms share."""
+"""What tests of several rooms share: their order, and a server."""
 
 from collections.abc import Iterator
 
 import pytest
 
 from tests.redis_server import MISSING, PROGRAM, RedisServer
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """The longest files first: none is left for the end when several processes share the work."""
+    items.sort(key=lambda item: "pipeline" not in item.path.parts)
 
 
 @pytest.fixture
