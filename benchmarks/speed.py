@@ -164,7 +164,7 @@ def _eager(training: Training, data: Sequences, config: TrainConfig) -> tuple[St
         histories = batch.histories()
         layout = histories.layout
         size, device = layout.batch, histories.item_S.device
-        whole = Layout.rectangle(size, MAX_HISTORY, device)
+        whole = Layout.rectangle(torch.full((size,), MAX_HISTORY, device=device), MAX_HISTORY)
         place = (
             torch.repeat_interleave(torch.arange(size, device=device) * MAX_HISTORY, layout.length_B)
             + layout.position_S

@@ -51,14 +51,12 @@ class UserProgram(nn.Module):
     ) -> Tensor:
         """int64 (B, T), int64 (B, T), float32 (B, T, N), bool (B, T, N), int64 (B) to float32 (B, D)."""
         batch, longest = item.shape
-        layout = Layout.rectangle(batch, longest, item.device)
+        # The batch is one size, whichever input it is read off: else an exported shape guards against T = 1.
+        layout = Layout.rectangle(length.view(batch), longest)
         varying = varying_value.flatten(0, 1), varying_missing.flatten(0, 1)
         histories = Histories(item.flatten(), time.flatten(), *varying, layout)
         tokens = Tokens(self.get_buffer("features"), self.get_buffer("ids"))
-        states_SD = self.model.states(tokens, self.get_buffer("channel"), histories).items_SD
-        states_BTD = states_SD.view(batch, longest, states_SD.shape[1])
-        last = (length - 1)[:, None, None].expand(-1, 1, states_BTD.shape[2])
-        return self.model.asking(states_BTD.gather(1, last)[:, 0])
+        return self.model.users(tokens, self.get_buffer("channel"), histories)
 
 
 def save_model(trained: Trained, root: Path) -> None:

@@ -50,8 +50,8 @@ def vectors(model: HeterRec, columns: Columns, events: Events, queries: Queries)
     for chosen, histories in histories_of(events, queries, model.config.max_history, BATCH_EVENTS):
         rows, number = torch.unique(histories.item_S, return_inverse=True)
         items = model.items(columns.take(rows))
-        states = model.states(items.tokens, items.channel_RD, histories._replace(item_S=number))
-        out[chosen] = model.users(states.items_SD, histories.layout).cpu().numpy()
+        users = model.users(items.tokens, items.channel_RD, histories._replace(item_S=number))
+        out[chosen] = users.cpu().numpy()
     return out
 
 

@@ -111,6 +111,28 @@ class HeterRec(nn.Module):
 
     def states(self, tokens: Tokens, channel_RD: Tensor, histories: Histories) -> States:
         """The sequence side: HTFL, token-level blocks over all tokens, item-level blocks over the events [A][F]."""
+        x, level = self._fused(tokens, histories)
+        for block in self.item_blocks:
+            x = block(x, histories.layout)
+        if self.taste is not None:
+            x = torch.cat([x, self.taste(F.embedding(histories.item_S, channel_RD), histories.layout)], dim=-1)
+        return States(x, level)
+
+    def users(self, tokens: Tokens, channel_RD: Tensor, histories: Histories) -> Tensor:
+        """User vectors (B, D) whose product with the item matrix is the score: MLP^1 of the last state [I], and a 1
+        for the bias. Of the last block and the taste nothing else is computed."""
+        x, _ = self._fused(tokens, histories)
+        for block in self.item_blocks[:-1]:
+            x = block(x, histories.layout)
+        x = self.item_blocks[-1].last(x, histories.layout) if len(self.item_blocks) else x[histories.layout.last()]  # type: ignore[operator]
+        if self.taste is not None:
+            taste = self.taste.last(F.embedding(histories.item_S, channel_RD), histories.layout)
+            x = torch.cat([x, taste], dim=-1)
+        query = self.towards(x, 0)
+        return torch.cat([query, torch.ones_like(query[:, :1])], dim=-1)
+
+    def _fused(self, tokens: Tokens, histories: Histories) -> tuple[Tensor, Tensor | None]:
+        """What enters the item-level blocks (S, D), and the states of the token level (S, F, D)."""
         item_S, time_S, value_SN, missing_SN, layout = histories
         tokens_SFD = self.htfl.events(tokens, item_S, value_SN, missing_SN)
         when = self.temporal(time_S, layout)
@@ -121,21 +143,7 @@ class HeterRec(nn.Module):
             level = self._token_level(tokens_SFD, when, layout) if self.token_blocks else None
             items = self.fuse(tokens_SFD, tokens_SFD / EMBEDDING_STD if level is None else level)
         # The temporal encoder stands inside the block: the residual starts after it [F]; first block only [I].
-        x = dropout(self.item_norm(items + when), self.config.dropout, self.training)
-        for block in self.item_blocks:
-            x = block(x, layout)
-        if self.taste is not None:
-            x = torch.cat([x, self.taste(F.embedding(item_S, channel_RD), layout)], dim=-1)
-        return States(x, level)
-
-    def users(self, states_SD: Tensor, layout: Layout) -> Tensor:
-        """User vector (B, D) whose product with the item matrix is the score; see `asking`."""
-        return self.asking(states_SD[layout.length_B.cumsum(0) - 1])
-
-    def asking(self, states_BD: Tensor) -> Tensor:
-        """MLP^1 of the last state [I], and a 1 for the bias."""
-        query = self.towards(states_BD, 0)
-        return torch.cat([query, torch.ones_like(query[:, :1])], dim=-1)
+        return dropout(self.item_norm(items + when), self.config.dropout, self.training), level
 
     @staticmethod
     def matrix(items: Items) -> Tensor:

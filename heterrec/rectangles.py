@@ -85,7 +85,7 @@ class Rectangles:
         inside_BT = step_T < batch.length_B[:, None]
         event_S = torch.where(inside_BT, batch.start_B[:, None] + step_T, 0).flatten()
         inside_S = inside_BT.flatten()
-        layout = Layout.rectangle(len(batch.start_B), batch.longest, batch.start_B.device)
+        layout = Layout.rectangle(batch.length_B, batch.longest)
         item_S = events.item_E[event_S] * inside_S
         varying = events.value_EN[event_S], events.missing_EN[event_S]
         return Histories(item_S, events.time_E[event_S], *varying, layout), event_S, inside_S

@@ -28,7 +28,7 @@ class Layout:
     def __init__(self, length_B: Tensor, longest: int, *, whole: bool) -> None:
         self.length_B, self.batch, self.longest = length_B, length_B.shape[0], longest
         self.whole = whole
-        """All histories are of the same length: nothing is ever padded."""
+        """The S are B histories of T events each, of which the first `length_B` count: nothing is ever padded."""
         steps = torch.arange(longest, device=length_B.device)
         if whole:
             self.position_S = steps.repeat(self.batch)
@@ -43,9 +43,15 @@ class Layout:
         self.place_S = row_S * longest + self.position_S
 
     @classmethod
-    def rectangle(cls, batch: int, longest: int, device: torch.device) -> "Layout":
-        """B histories of T events each."""
-        return cls(torch.full((batch,), longest, device=device), longest, whole=True)
+    def rectangle(cls, length_B: Tensor, longest: int) -> "Layout":
+        """B histories of T events each, of which what follows the first `length_B` is padding."""
+        return cls(length_B, longest, whole=True)
+
+    def last(self) -> Tensor:
+        """Where among the S the last event of each history stands (B,)."""
+        if self.whole:
+            return torch.arange(self.batch, device=self.length_B.device) * self.longest + self.length_B - 1
+        return self.length_B.cumsum(0) - 1
 
     def tokens(self, features: int) -> "Layout":
         """Of the F tokens of each event, one event after the other."""
@@ -133,8 +139,23 @@ class CausalBlock(nn.Module):
         qkv = layout.pad(self.qkv(x_SD)).view(layout.batch, layout.longest, 3, self.heads, width // self.heads)
         q, k, v = qkv.permute(2, 0, 3, 1, 4).unbind(0)
         attended = F.scaled_dot_product_attention(q, k, v, attn_mask=mask_TT, is_causal=mask_TT is None)
-        attended = self.out(layout.pack(attended.transpose(1, 2).reshape(layout.batch, layout.longest, width)))
-        x = self.attention_norm(x_SD + dropout(attended, self.dropout, self.training))
+        attended = layout.pack(attended.transpose(1, 2).reshape(layout.batch, layout.longest, width))
+        return self._feed(x_SD, attended)
+
+    def last(self, x_SD: Tensor, layout: Layout) -> Tensor:
+        """`forward` of the last event of each history alone, (S, D) to (B, D): all that a recommendation needs."""
+        width, x_BD = x_SD.shape[1], x_SD[layout.last()]
+        ask, tell = torch.split(self.qkv.weight, [width, 2 * width])
+        ask_bias, tell_bias = torch.split(self.qkv.bias, [width, 2 * width])
+        q = F.linear(x_BD, ask, ask_bias).view(layout.batch, 1, self.heads, width // self.heads).transpose(1, 2)
+        told = layout.pad(F.linear(x_SD, tell, tell_bias))
+        k, v = told.view(layout.batch, layout.longest, 2, self.heads, width // self.heads).permute(2, 0, 3, 1, 4)
+        inside_BT = torch.arange(layout.longest, device=x_SD.device) < layout.length_B[:, None]
+        attended = F.scaled_dot_product_attention(q, k, v, attn_mask=inside_BT[:, None, None])
+        return self._feed(x_BD, attended.reshape(layout.batch, width))
+
+    def _feed(self, x: Tensor, attended: Tensor) -> Tensor:
+        x = self.attention_norm(x + dropout(self.out(attended), self.dropout, self.training))
         fed = self.down(F.gelu(self.up(x)))
         out: Tensor = self.feed_norm(x + dropout(fed, self.dropout, self.training))
         return out
@@ -174,6 +195,11 @@ class HSTUBlock(nn.Module):
         whole: Tensor = x_SD + out
         return whole
 
+    def last(self, x_SD: Tensor, layout: Layout) -> Tensor:
+        """`forward` of the last event of each history, (S, D) to (B, D)."""
+        states: Tensor = self(x_SD, layout)
+        return states[layout.last()]
+
 
 class Taste(nn.Module):
     """What the latest items of a history are like: the mean of their last channel, weighted by how many items ago
@@ -197,8 +223,15 @@ class Taste(nn.Module):
         """Channels of the items of histories (S, D) to (S, D)."""
         position = torch.arange(layout.longest, device=channel_SD.device)
         ago = position[:, None] - position
-        weight = self.lag[ago.clamp(min=0)].masked_fill(ago < 0, -torch.inf).softmax(-1)
-        return self.scale * layout.pack(weight @ layout.pad(channel_SD))
+        return self.scale * layout.pack(self._weight(ago) @ layout.pad(channel_SD))
+
+    def last(self, channel_SD: Tensor, layout: Layout) -> Tensor:
+        """`forward` of the last event of each history alone, (S, D) to (B, D)."""
+        ago_BT = layout.length_B[:, None] - 1 - torch.arange(layout.longest, device=channel_SD.device)
+        return self.scale * (self._weight(ago_BT)[:, None] @ layout.pad(channel_SD))[:, 0]
+
+    def _weight(self, ago: Tensor) -> Tensor:
+        return self.lag[ago.clamp(min=0)].masked_fill(ago < 0, -torch.inf).softmax(-1)
 
 
 def block_causal_mask(items: int, tokens: int, device: torch.device) -> Tensor:

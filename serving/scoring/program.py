@@ -10,7 +10,7 @@ import torch
 Program = Callable[..., torch.Tensor]
 COMPILE = "HETERREC_COMPILE"
 """Set to 1 in the environment of a worker, the program is compiled when it is loaded: that takes a C++ compiler and
-some 20 seconds, once for each unpacked archive; answers agree to rounding, and single requests gain most."""
+some 20 seconds, once for each unpacked archive; answers agree to rounding."""
 _logger = logging.getLogger(__name__)
 
 
@@ -44,8 +44,22 @@ def _compiled(root: Path, exported: torch.export.ExportedProgram, varying: int) 
             ),
             {},
         )
+        _linear_by_onednn(exported.graph_module)
         partial = root / f"compiling-{os.getpid()}.pt2"
         torch._inductor.aoti_compile_and_package(exported, package_path=str(partial))
         os.replace(partial, package)
     loaded: Program = torch._inductor.aoti_load_package(str(package))
     return loaded
+
+
+def _linear_by_onednn(graph_module: torch.fx.GraphModule) -> None:
+    """oneDNN's linear layers in place of MKL's, in the same single precision: twice as fast on large batches on
+    processors of another make than MKL's own (benchmarks/NOTES.md)."""
+    if not torch.backends.mkldnn.is_available():  # type: ignore[no-untyped-call]
+        return
+    for node in graph_module.graph.nodes:
+        if node.target is torch.ops.aten.linear.default:
+            x, weight, *bias = node.args
+            node.target = torch.ops.mkldnn._linear_pointwise.default
+            node.args = (x, weight, bias[0] if bias else None, "none", [], "")
+    graph_module.recompile()

@@ -27,7 +27,7 @@ def build(content: Path, mar: Path, *, name: str, version: str) -> str:
     for what, value in (("name", name), ("version", version)):
         if not _NAME.fullmatch(value):
             raise ValueError(f"model {what}: found {value!r}, expected letters, digits, '_', '-' and '.' only")
-    entries = {path.name: path.read_bytes() for path in content.iterdir()} | code()
+    entries = {path.name: path.read_bytes() for path in content.iterdir() if path.is_file()} | code()
     model = {"modelName": name, "modelVersion": version, "handler": HANDLER}
     manifest = {"runtime": "python", "model": model, "archiverVersion": "0.12.0"}
     entries[_MANIFEST] = json.dumps(manifest, indent=1, sort_keys=True).encode()

@@ -13,6 +13,7 @@ from heterrec.lmp import LMP
 from heterrec.model import HeterRec, Histories, Items, States
 from heterrec.recipes import LossConfig
 from heterrec.sequences import Sequences
+from heterrec.transformer import Layout
 from tests.unit.heterrec.small import SMALL, lively
 
 SHAPES = [
@@ -41,6 +42,10 @@ def built(encoder: FeatureEncoder, **shape) -> HeterRec:
 
 def states_of(model: HeterRec, known: Items, histories: Histories) -> States:
     return model.states(known.tokens, known.channel_RD, histories)
+
+
+def users_of(model: HeterRec, known: Items, histories: Histories) -> torch.Tensor:
+    return model.users(known.tokens, known.channel_RD, histories)
 
 
 def items_of(model: HeterRec, encoder: FeatureEncoder, shop: Sequences) -> Items:
@@ -86,12 +91,28 @@ def test_a_user_does_not_depend_on_who_shares_the_batch(shape, encoder, shop):
     lengths = np.array([1, 3, 4, 2])
     events = encode_events(shop, encoder)
     together = events.histories(shop.offsets[:4], lengths)
-    vectors = model.users(states_of(model, known, together).items_SD, together.layout)
+    vectors = users_of(model, known, together)
     for user, length in enumerate(lengths):
         alone = events.histories(shop.offsets[user : user + 1], np.array([length]))
         assert alone.layout.whole and not together.layout.whole
-        vector = model.users(states_of(model, known, alone).items_SD, alone.layout)
+        vector = users_of(model, known, alone)
         torch.testing.assert_close(vector[0], vectors[user], atol=1e-5, rtol=1e-4)
+
+
+@pytest.mark.parametrize("shape", [*SHAPES, {"block": "hstu"}, {"item_layers": 0}])
+@pytest.mark.parametrize("padded", [False, True])
+def test_a_user_is_the_last_state_though_no_other_is_computed(padded, shape, encoder, shop):
+    model = built(encoder, **shape)
+    known = items_of(model, encoder, shop)
+    lengths = np.array([1, 3, 4, 2])
+    histories = encode_events(shop, encoder).histories(shop.offsets[:4], np.full(4, 4) if padded else lengths)
+    if padded:  # as a server does: what stands behind a history is other events
+        histories = histories._replace(layout=Layout.rectangle(torch.from_numpy(lengths), 4))
+    states = states_of(model, known, histories).items_SD[histories.layout.last()]
+    query = model.towards(states, 0)
+    torch.testing.assert_close(users_of(model, known, histories)[:, :-1], query, atol=1e-5, rtol=1e-4)
+    before = states_of(model, known, histories).items_SD[histories.layout.last() - 1]
+    assert not torch.allclose(before[1:], states[1:])
 
 
 def test_varying_features_are_read_at_the_event(encoder, shop, histories: Histories):

@@ -23,7 +23,7 @@ def test_taste_is_the_mean_of_what_came_so_far_the_latest_heaviest():
     with torch.no_grad():
         taste.lag.add_(0.1 * torch.randn(6))
     channel = torch.randn(2, 5, 4, dtype=torch.float64)
-    found = taste(channel.flatten(0, 1), Layout.rectangle(2, 5, channel.device)).view(2, 5, 4)
+    found = taste(channel.flatten(0, 1), Layout.rectangle(torch.tensor([5, 5]), 5)).view(2, 5, 4)
     for t in range(5):
         weight = taste.lag[: t + 1].softmax(0)
         expected = sum(weight[t - j] * channel[:, j] for j in range(t + 1))
