@@ -13,6 +13,7 @@ import pyarrow as pa
 
 from feature_repo.forgotten import microseconds
 from feature_repo.history import Record
+from serving.consumer.erasure import Erasure
 from serving.consumer.histories import Event
 from serving.consumer.metrics import Metrics
 from serving.consumer.online import Online
@@ -49,12 +50,13 @@ class Delivery:
         values: Path,
         state: State,
         online: Online,
+        erasure: Erasure,
         *,
         metrics: Metrics,
         clock: Callable[[], datetime],
     ) -> None:
         self._log, self._values, self._state, self._online = log, values, state, online
-        self._metrics, self._clock = metrics, clock
+        self._erasure, self._metrics, self._clock = erasure, metrics, clock
 
     def histories(self) -> int:
         """Write every noted interaction to its user's history online. Raises `Unavailable`; the rest stays noted."""
@@ -106,12 +108,18 @@ class Delivery:
                 table, row = of_line(split_id(line.content)[1])
             except NoEvent:
                 continue  # the reader has set it aside
-            found.setdefault(table, []).append(row)
+            if not self._erased(table, row):
+                found.setdefault(table, []).append(row)
         for table, rows in found.items():
             self._write(self._log / table, path.stem, table, TABLES[table], ((row["time"], row) for row in rows))
         kinds = self._online.kinds
         used = served(found.get("exposures", ()), kinds)
         self._write(self._values, path.stem, "served", served_schema(kinds), used)
+
+    def _erased(self, table: str, row: dict[str, Any]) -> bool:
+        if table == "exposures":
+            return self._erasure.covers_exposure(row)
+        return self._state.is_erased(row["request_id"])
 
     def _write(
         self,
