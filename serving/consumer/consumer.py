@@ -22,6 +22,7 @@ from serving.consumer.metrics import Metrics
 from serving.consumer.online import Online
 from serving.consumer.reader import Reader
 from serving.consumer.state import State
+from serving.consumer.upkeep import Upkeep
 from serving.eventlog.segments import SegmentSink, lines, segments
 from serving.eventlog.stream import Stream, StreamId, split_id
 from serving.eventlog.writer import LogUnavailable
@@ -95,6 +96,8 @@ class Consumer:
         told: dict[str, Any] = {"metrics": self.metrics, "clock": self._clock}
         self._reader = Reader(self._log, state, self._online.values, erasure, kinds=self._kinds, **told)
         self._delivery = Delivery(self._log, self._served, state, self._online, erasure, **told)
+        retention = self._online.retention
+        self._upkeep = Upkeep(self._log, self._served, retention=retention, clock=self._clock)
         if self._make_stream is not None:
             self._stream = self._make_stream(max(state.stream_id(), _latest_in(self._log)))
         return self
@@ -122,6 +125,7 @@ class Consumer:
         done = self._try("log", self._move) + self._try("histories", self._follow)
         if flush or time.monotonic() - self._flushed > self._flush_seconds:
             self._try("partitions", self._flush)
+            self._try("upkeep", self._keep_up)
         if (deleted := self._erasure.outstanding()) is not None:
             self._try("erasure", lambda: self._erase(deleted))
         self._tell()
@@ -178,6 +182,11 @@ class Consumer:
         self._delivery.partitions()
         self._delivery.retire()
         self._flushed = time.monotonic()
+        return 0
+
+    def _keep_up(self) -> int:
+        if self._erasure.outstanding() is None:
+            self._upkeep.step()
         return 0
 
     def _tell(self) -> None:

@@ -5,10 +5,10 @@ Redis stream of that time are gone, its state and the day partitions are rewritt
 says so. All of it may be killed and is done again until then.
 """
 
-import contextlib
 import json
 import logging
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager, suppress
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
@@ -19,7 +19,8 @@ import pyarrow.parquet as pq
 
 from feature_repo.forgotten import Forgotten, digest, microseconds
 from serving.consumer.state import State, moment
-from serving.eventlog.partitions import DIGEST, appearing, write
+from serving.eventlog.durable import appearing
+from serving.eventlog.partitions import DIGEST, write
 from serving.eventlog.segments import segments
 
 NAME = "erased.json"
@@ -75,7 +76,7 @@ class Erasure:
             return written <= max(until.values()) + LATE // timedelta(microseconds=1)
         if isinstance(request, str) and self._state.is_erased(request):
             return True
-        with contextlib.suppress(KeyError, TypeError, ValueError):
+        with suppress(KeyError, TypeError, ValueError):
             written = microseconds(datetime.fromisoformat(row["time"]))
         return isinstance(user, str) and written <= until.get(digest(user), -1)
 
@@ -95,7 +96,8 @@ class Erasure:
         # Exposures first: an outcome without one counts for nothing, while one without its outcome counts as a failure.
         folders = [self._log / name for name in ("exposures", "outcomes", "interactions", "set_aside")]
         for path in (path for folder in (*folders, self._served) for path in _owned(folder)):
-            self._rewrite(path, requests)
+            with _telling(path):
+                self._rewrite(path, requests)
         with appearing(self._log / NAME) as file:
             file.write(json.dumps(until).encode())
         _logger.warning("%s: nothing is left of %d deleted users", self._log, len(until.keys() - self._done.keys()))
@@ -113,10 +115,11 @@ class Erasure:
         """Requests of the deleted, in the partitions."""
         found: set[str] = set()
         for path in _owned(self._log / "exposures"):
-            if pc.any(self._is_deleted(_read(path, {"user_id"}))).as_py():
-                rows = _read(path, {"request_id", "user_id", "time", "request"})
-                deleted = rows.filter(self._is_deleted(rows)).to_pylist()
-                found.update(row["request_id"] for row in deleted if self.covers_exposure(row))
+            with _telling(path):
+                if pc.any(self._is_deleted(_read(path, {"user_id"}))).as_py():
+                    rows = _read(path, {"request_id", "user_id", "time", "request"})
+                    deleted = rows.filter(self._is_deleted(rows)).to_pylist()
+                    found.update(row["request_id"] for row in deleted if self.covers_exposure(row))
         return found
 
     def _is_deleted(self, table: pa.Table) -> pa.ChunkedArray:
@@ -172,6 +175,14 @@ def _owned(folder: Path) -> Iterable[Path]:
     for partial in folder.glob("day=*/.*.partial"):
         partial.unlink()
     return sorted(folder.glob("day=*/*.parquet"))
+
+
+@contextmanager
+def _telling(path: Path) -> Iterator[None]:
+    try:
+        yield
+    except pa.ArrowException as error:
+        raise OSError(f"{path}: cannot be read for deleted users ({error}). Restore or remove the file.") from error
 
 
 def _read(path: Path, columns: set[str]) -> pa.Table:

@@ -13,8 +13,8 @@ from pathlib import Path
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from serving.eventlog.partitions import DIGEST, INSTEAD_OF, MERGED, appearing, digest, files, superseded
-from serving.eventlog.segments import sync_folder
+from serving.eventlog.durable import appearing, sync_folder
+from serving.eventlog.partitions import DIGEST, INSTEAD_OF, MERGED, digest, files, superseded
 
 READERS_SECONDS = 3600.0
 """So long after a merge somebody may still read the files of before."""

@@ -6,17 +6,15 @@ in the moment in which it appears.
 
 import hashlib
 import json
-import os
-from collections.abc import Iterable, Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Iterable, Sequence
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import IO, Any
+from typing import Any
 
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from serving.eventlog.segments import sync_folder
+from serving.eventlog.durable import appearing, sync_folder
 
 MERGED = "merged-"
 """How the name of a file begins that stands for others."""
@@ -43,18 +41,6 @@ def write(path: Path, table: pa.Table) -> None:
     """Let the file at `path` hold `table`, in one moment and durably: a reader has the file before or this one."""
     with appearing(path) as file:
         pq.write_table(table, file)
-
-
-@contextmanager
-def appearing(path: Path) -> Iterator[IO[bytes]]:
-    """What is written in the block is the file at `path` once it ends, and not before."""
-    partial = path.with_name(f".{path.stem}.partial")
-    with partial.open("wb") as file:
-        yield file
-        file.flush()
-        os.fsync(file.fileno())
-    os.replace(partial, path)
-    sync_folder(path.parent)
 
 
 def files(day: Path) -> list[Path]:

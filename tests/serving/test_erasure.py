@@ -219,7 +219,7 @@ replace, unlink, purge = os.replace, Path.unlink, State.purge
 for moment in range(200):
     child = os.fork()
     if child == 0:
-        left = moment
+        left = moment % 4 + 1
         def die(work):
             def done(*arguments, **more):
                 global left
@@ -237,7 +237,7 @@ for moment in range(200):
     if code != -signal.SIGKILL:
         break
 """
-"""Consumers of which each is killed one step later than the one before, until one comes to its end."""
+"""Consumers that are killed after a few steps each, at another one than the one before, until one comes to its end."""
 
 
 def test_killed_at_every_step_the_user_leaves_and_nobody_else_does(shop: Shop) -> None:
@@ -250,11 +250,11 @@ def test_killed_at_every_step_the_user_leaves_and_nobody_else_does(shop: Shop) -
         shop.settle(consumer)
     expected = shop.others()
     asyncio.run(before_again(shop))
-    Forgotten(shop.home / "forgotten.txt").add([GONE], datetime.now(UTC) - timedelta(seconds=6))
+    Forgotten(shop.home / "forgotten.txt").add([GONE], datetime.now(UTC))
     command = [sys.executable, "-c", NURSERY, str(shop.home), shop.redis or ""]
     done = subprocess.run(command, env=shop.environment, cwd=ROOT, capture_output=True, text=True, timeout=170)
     *killed, last = map(int, done.stdout.split())
-    assert last == 0 and set(killed) == {-signal.SIGKILL} and len(killed) > 10, done.stderr
+    assert last == 0 and set(killed) == {-signal.SIGKILL} and len(killed) >= 6, done.stderr
     online = ("feast/", "b'")  # whose histories are deleted by forget, which is not under test here
     assert [where for where in shop.found() if not where.startswith(online) or "events:" in where] == []
     assert shop.others() == expected
