@@ -13,6 +13,7 @@ from tempfile import TemporaryDirectory
 import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
+from markupsafe import escape
 
 from components import store, workspace
 from components.ingest.latest import ingest
@@ -72,6 +73,7 @@ def forget(card: DatasetCard, users: Sequence[str], *, run_id: str) -> Deleted:
             task = Task("ingest", run_id=run_id, module="components.ingest.step")
             ingest(task, Path(folder) / "events", card=card, as_of="")
         deleted.artifacts = _drop_artifacts(keep=task.artifact)
+    _leave_pages(users)
     deleted.releases = _in_releases(card.name, set(users))
     return deleted
 
@@ -143,6 +145,23 @@ def _drop_artifacts(*, keep: Path) -> int:
                     shared.drop(path)
         shared.drop(workspace.scratch())
     return dropped
+
+
+def _leave_pages(users: Sequence[str]) -> None:
+    """Take the users out of what past runs show as evidence: cells of their pages and values of their records."""
+    shared = store.shared()
+    shown = {json.dumps(user): '"(deleted)"' for user in users}
+    shown |= {f">{escape(user)}<": ">(deleted)<" for user in users}
+    for path in (path for path in workspace.runs().rglob("*") if path.suffix in (".html", ".json", ".txt")):
+        before = after = path.read_text()
+        for named, instead in shown.items():
+            after = after.replace(named, instead)
+        if after != before:
+            partial = path.with_name(f"{path.name}.partial")
+            partial.write_text(after)
+            os.replace(partial, path)
+            if shared and path.suffix == ".json":
+                shared.keep_file(path)
 
 
 def _in_releases(name: str, users: set[str]) -> list[str]:

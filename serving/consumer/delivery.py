@@ -108,18 +108,22 @@ class Delivery:
                 table, row = of_line(split_id(line.content)[1])
             except NoEvent:
                 continue  # the reader has set it aside
-            if not self._erased(table, row):
-                found.setdefault(table, []).append(row)
+            found.setdefault(table, []).append(row)
+        self._leave_out(found)
         for table, rows in found.items():
             self._write(self._log / table, path.stem, table, TABLES[table], ((row["time"], row) for row in rows))
         kinds = self._online.kinds
         used = served(found.get("exposures", ()), kinds)
         self._write(self._values, path.stem, "served", served_schema(kinds), used)
 
-    def _erased(self, table: str, row: dict[str, Any]) -> bool:
-        if table == "exposures":
-            return self._erasure.covers_exposure(row)
-        return self._state.is_erased(row["request_id"])
+    def _leave_out(self, found: dict[str, list[dict[str, Any]]]) -> None:
+        """Take the rows of deleted users out. Their requests are remembered: outcomes may lie elsewhere."""
+        exposures = found.get("exposures", [])
+        if gone := {row["request_id"] for row in exposures if self._erasure.covers_exposure(row)}:
+            with self._state.transaction():
+                self._state.add_erased(gone, self._clock())
+        for table, rows in found.items():
+            found[table] = [row for row in rows if not self._state.is_erased(row["request_id"])]
 
     def _write(
         self,

@@ -43,15 +43,15 @@ def merge(day: Path) -> bool:
 
 
 def _copy(small: Sequence[Path], schema: pa.Schema, writer: pq.ParquetWriter) -> None:
-    empty = schema.empty_table()
-    gathered: list[pa.Table] = []
+    gathered, size = [schema.empty_table()], 0
     for path in small:
         table = pq.ParquetFile(path).read().replace_schema_metadata()
-        gathered.append(pa.concat_tables([empty, table], promote_options="default"))
-        if sum(each.nbytes for each in gathered) > _GROUP_BYTES:
-            writer.write_table(pa.concat_tables(gathered))
-            gathered = []
-    writer.write_table(pa.concat_tables([empty, *gathered]))
+        gathered.append(table)
+        size += table.nbytes
+        if size > _GROUP_BYTES:
+            writer.write_table(pa.concat_tables(gathered, promote_options="default"))
+            gathered, size = [schema.empty_table()], 0
+    writer.write_table(pa.concat_tables(gathered, promote_options="default"))
 
 
 def drop_superseded(day: Path, *, older_than: float = READERS_SECONDS) -> int:

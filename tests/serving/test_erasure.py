@@ -193,9 +193,13 @@ def test_where_no_consumer_runs_forgetting_is_one(shop: Shop) -> None:
             await shopping(writer, "old")
 
     asyncio.run(before())
+    (run := shop.home / "runs" / "tiny-1").mkdir(parents=True)
+    (run / "page.html").write_text(f"<tr><td>{GONE}</td><td>9</td></tr>")
+    (run / "validate.json").write_text(json.dumps({"report": [{"user": GONE, "found": 9}]}))
     assert shop.found()
     shop.forget()
     assert shop.found() == []
+    assert json.loads((run / "validate.json").read_text()) == {"report": [{"user": "(deleted)", "found": 9}]}
     assert {table: sum(rows.values()) for table, rows in shop.others().items()} == {
         "exposures": 15, "outcomes": 45, "interactions": 15, "set_aside": 30, "served": 15,
     }  # fmt: skip
