@@ -20,6 +20,7 @@ import redis
 
 from feature_repo.forgotten import Forgotten
 from serving.consumer.erasure import NAME
+from serving.eventlog import stream
 from serving.eventlog.segments import SegmentSink, segments
 from serving.eventlog.writer import EventLog
 from tests.redis_server import MISSING, PROGRAM, RedisServer
@@ -315,3 +316,19 @@ def test_a_segment_that_a_gateway_still_writes_holds_the_erasure_up(tmp_path: Pa
         time.sleep(0.6)
         consumer.round(flush=True)
     assert (shop.log / NAME).exists()
+
+
+def test_of_a_stream_that_goes_on_each_entry_that_was_moved_can_be_trimmed(
+    redis_server: RedisServer, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(stream, "MOST_AT_ONCE", 10)
+    address = f"redis://{redis_server.address}/0"
+    with redis.Redis.from_url(address) as client:
+        for number in range(30):
+            client.xadd("events:tiny", {"event": f"e{number}"})
+        moving = stream.Stream(address, "tiny", known=(0, 0))
+        assert moving.move(lambda lines: None, block_ms=10) == 10
+        assert client.xlen("events:tiny") == 30, "by itself Redis lets go of whole nodes only"
+        moving.trim(exactly=True)
+        assert client.xlen("events:tiny") == 20 and moving.move(lambda lines: None, block_ms=10) == 10
+        moving.close()
