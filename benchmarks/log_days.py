@@ -25,7 +25,10 @@ import duckdb
 from rich.console import Console
 from rich.table import Table
 
+from feature_repo.forgotten import Forgotten
 from serving.consumer.delivery import NOTED
+from serving.consumer.erasure import Erasure
+from serving.consumer.state import State
 from serving.eventlog import logged
 from serving.eventlog.events import TABLES
 from serving.eventlog.merging import drop_superseded, merge
@@ -137,6 +140,7 @@ def _readers(before: Path, after: Path) -> dict[str, dict[str, float]]:
             f"{[str(path) for path in files(_day(log, 'interactions'))]}, union_by_name = true)"
         ).fetchall(),
         "lineage of one request": lambda log: logged.exposure(log, "not in it"),
+        "a deletion of somebody who is not in it": _forget,
     }
     found = {}
     for name, read in readers.items():
@@ -155,6 +159,13 @@ def _judge(log: Path) -> None:
     policy = Policy(novelty_hours=0)
     with rollout_log.EventLog(log, salt="s", opened=DAY, now=DAY + timedelta(days=2), policy=policy) as judged:
         judged.successes()
+
+
+def _forget(log: Path) -> None:
+    forgotten, state = Forgotten(log / "forgotten.txt"), State(log / "consumer.db")
+    forgotten.add(["nobody"], datetime.now(UTC))
+    Erasure(log, log / "served", state, forgotten).carry_out()
+    state.close()
 
 
 def _day(log: Path, table: str) -> Path:

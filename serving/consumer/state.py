@@ -199,8 +199,8 @@ class State:
         line: Callable[[bytes, int], bool],
         row: Callable[[str, dict[str, Any]], bool],
     ) -> None:
-        """Drop what these say of: exposures by user and moment (microseconds since 1970), whose requests are erased
-        then, waiting lines by their position, and noted rows by their table (those for histories are `interactions`).
+        """Drop erased requests and what these say of: exposures by user and moment (microseconds since 1970), waiting
+        lines by their position, and noted rows by their table (those for histories are `interactions`).
 
         When this returns nothing of them is in the file.
         """
@@ -208,10 +208,8 @@ class State:
         noted = {"history": "'interactions'", "partition_row": "name"}
         with self.transaction():
             self._sql.execute(
-                "INSERT OR REPLACE INTO erased SELECT request_id, ? FROM exposure WHERE covers(user_id, time)",
-                (microseconds(datetime.now(UTC)),),
+                "DELETE FROM exposure WHERE covers(user_id, time) OR request_id IN (SELECT request_id FROM erased)"
             )
-            self._sql.execute("DELETE FROM exposure WHERE request_id IN (SELECT request_id FROM erased)")
             for entry in self.waiting():
                 if line(entry.line, entry.position):
                     self.no_longer_waiting(entry)
