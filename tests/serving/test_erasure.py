@@ -17,6 +17,7 @@ import redis
 from feature_repo.forgotten import Forgotten
 from serving.consumer.erasure import NAME
 from serving.eventlog import stream
+from serving.eventlog.events import to_line
 from serving.eventlog.segments import SegmentSink, segments
 from tests.redis_server import MISSING, PROGRAM, RedisServer
 from tests.serving.forgotten_shop import GONE, OTHERS, ROOT, TABLES, Shop, shopping, within
@@ -236,3 +237,22 @@ def test_of_a_stream_that_goes_on_each_entry_that_was_moved_can_be_trimmed(
         moving.trim(exactly=True)
         assert client.xlen("events:tiny") == 20 and moving.move(lambda lines: None, block_ms=10) == 10
         moving.close()
+
+
+def test_an_outcome_that_was_written_away_before_its_exposure_goes_with_it(tmp_path: Path) -> None:
+    fill(tmp_path)
+    shop, forgotten = Transport(tmp_path), Forgotten(tmp_path / "forgotten.txt")
+    still_written, ended = SegmentSink(shop.log), SegmentSink(shop.log)
+    still_written.open()
+    still_written.write([to_line("exposures", exposure("mine", GONE, ["i3"]))])
+    ended.write([to_line("outcomes", outcome("mine", "i3", "click")), to_line("outcomes", outcome("mine", "i3"))])
+    ended.close()
+    with shop.consumer(forgotten=forgotten) as consumer:
+        shop.settle(consumer)
+        assert len(shop.rows("outcomes")) == 2 and not shop.rows("exposures")
+        forgotten.add([GONE], datetime.now(UTC))
+        consumer.round()
+        still_written.close()
+        within(20, lambda: consumer.round() or (shop.log / NAME).exists())
+    for table in TABLES:
+        assert not shop.rows(table), table
