@@ -93,7 +93,7 @@ def test_a_deleted_user_leaves_while_gateways_and_a_consumer_run(shop: Shop) -> 
     assert "mine-" not in str([shop.rows(table) for table in TABLES])
 
 
-def test_where_no_consumer_runs_forgetting_is_one(shop: Shop) -> None:
+def test_where_no_consumer_runs_forgetting_is_one_and_may_be_killed(shop: Shop) -> None:
     async def before() -> None:
         with shop.writer() as writer:
             await shopping(writer, "old")
@@ -103,6 +103,11 @@ def test_where_no_consumer_runs_forgetting_is_one(shop: Shop) -> None:
     (run / "page.html").write_text(f"<tr><td>{GONE}</td><td>9</td></tr>")
     (run / "validate.json").write_text(json.dumps({"report": [{"user": GONE, "found": 9}]}))
     assert shop.found()
+    with shop.start("pipelines", "forget", GONE) as killed:
+        within(60, (shop.home / "forgotten" / "tiny.txt").exists)
+        time.sleep(0.3)
+        killed.kill()
+    assert killed.returncode == -signal.SIGKILL
     shop.forget()
     assert shop.found() == []
     assert json.loads((run / "validate.json").read_text()) == {"report": [{"user": "(deleted)", "found": 9}]}
