@@ -100,7 +100,8 @@ class Erasure:
                 self._rewrite(path, requests)
         with appearing(self._log / NAME) as file:
             file.write(json.dumps(until).encode())
-        _logger.warning("%s: nothing is left of %d deleted users", self._log, len(until.keys() - self._done.keys()))
+        newly = sum(self._done.get(user, -1) < at for user, at in until.items())
+        _logger.warning("%s: nothing is left of %d deleted users", self._log, newly)
         self._done = until
 
     def _list(self) -> dict[str, int]:
