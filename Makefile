@@ -18,7 +18,7 @@ export FEAST_USAGE := False
 # Every step is a process of its own: without cached bytecode each would compile its libraries again.
 unexport PYTHONDONTWRITEBYTECODE
 
-.PHONY: help setup run test serve compile images demo soak check format lock bench-features bench-features-pay bench-quality bench-train bench-gpu bench-gate bench-gate-speed bench-gateway bench-rollout bench-serving bench-retrieval clean
+.PHONY: help setup run test serve compile images demo soak check format lock bench-features bench-features-pay bench-quality bench-train bench-gpu bench-gate bench-gate-speed bench-gateway bench-rollout bench-serving bench-retrieval bench-log-days clean
 
 help:  ## list the targets
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | awk -F':.*## ' '{printf "  make %-19s %s\n", $$1, $$2}'
@@ -101,6 +101,9 @@ bench-serving: setup  ## the scorer against the eager model, TorchServe against 
 
 bench-retrieval: setup  ## the best of 10,000 to 1,000,000 items: exactly, in half precision, through the index
 	@OMP_NUM_THREADS=1 $(PYTHON) -m benchmarks.retrieval
+
+bench-log-days: setup  ## a day of the event log as the consumer writes it, 2,880 files a table, against the merged one
+	@$(PYTHON) -m benchmarks.log_days
 
 clean:  ## remove the workspace (runs, artifacts, stores, models); keeps .venv
 	rm -rf var build

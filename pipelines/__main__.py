@@ -16,6 +16,7 @@ from components import workspace
 from components.errors import InputError
 from components.task import read_records
 from feature_repo.card import CardError, load_card
+from feature_repo.faults import Unavailable
 from pipelines import cluster_commands, data_commands
 from pipelines.data_commands import moment, with_options
 
@@ -34,6 +35,11 @@ def main(arguments: Sequence[str] | None = None) -> int:
         for line in str(error).splitlines():
             console.print(f"[red]error[/] {_plain(line)}")
         return 2
+    except Unavailable as error:
+        if options.debug:
+            traceback.print_exc()
+        console.print(f"[red]error[/] {_plain(str(error))}")
+        return 1
 
 
 def _run(options: argparse.Namespace) -> int:

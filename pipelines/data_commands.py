@@ -111,7 +111,7 @@ def _forget(options: argparse.Namespace) -> int:
     run_id = _run_id(card, "forget")
     with _running(run_id) as show:
         deleted = forget(card, options.users, run_id=run_id)
-        online = "online and " if deleted.online else ""
+        online = ("online, in the event log and " if deleted.log else "online and ") if deleted.online else ""
         show(
             f"  deleted {len(options.users)} users {online}offline, "
             f"and with them {deleted.artifacts} artifacts that named users"

@@ -3,6 +3,7 @@
 import json
 import os
 import shutil
+import time
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
@@ -12,11 +13,13 @@ from tempfile import TemporaryDirectory
 import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
+from markupsafe import escape
 
 from components import store, workspace
 from components.ingest.latest import ingest
 from components.task import Task
 from feature_repo.card import DatasetCard
+from feature_repo.faults import Unavailable
 from feature_repo.forgotten import Forgotten
 from serving.rollout.table import RolloutTable
 from serving.torchserve import archive as archives
@@ -25,21 +28,29 @@ PERSONAL = ("events", "sequences", "validation", "evaluation", "archive", "mater
 """Kinds of stored artifacts that name users; all can be made again, without them."""
 
 
+LOG_SECONDS = 180.0
+"""So long the event log may take: gateways close a segment after half a minute."""
+
+
 @dataclass(kw_only=True)
 class Deleted:
     """What was done, and what a person still has to do."""
 
     artifacts: int = 0
     online: bool = False
+    log: bool = False
+    """Whether there was an event log to leave."""
     releases: list[str] = field(default_factory=list)
     """Versions that serve and whose golden requests hold a history of one of the users: release them anew."""
 
 
 def forget(card: DatasetCard, users: Sequence[str], *, run_id: str) -> Deleted:
-    """Delete `users` of a data set: online histories, their offline copy, day partitions and everything made of them.
+    """Delete `users` of a data set: online histories, their offline copy, the event log, day partitions and everything
+    made of them.
 
-    The source is the owner's: as long as it still names the users, ingest leaves them out. May be repeated after a
-    kill. Raises `Unavailable` where the online store is away; then nothing but the list has changed.
+    The source is the owner's: as long as it still names the users, ingest leaves them out. Gateways and the consumer
+    may run meanwhile; without a consumer this process does its work. May be repeated after a kill. Raises
+    `Unavailable` where the online store is away; then nothing but the list has changed.
     """
     deleted = Deleted()
     forgotten = Forgotten(workspace.forgotten(card.name))
@@ -54,6 +65,7 @@ def forget(card: DatasetCard, users: Sequence[str], *, run_id: str) -> Deleted:
     if (root / "registry.db").exists() or "FEAST_REGISTRY_URL" in os.environ:
         _forget_online(card, users)
         deleted.online = True
+        deleted.log = _leave_log(card, forgotten)
     if shared:
         shared.bring_file(workspace.latest_events(card.name).with_suffix(".json"))
     if workspace.latest_events(card.name).with_suffix(".json").exists():
@@ -61,6 +73,7 @@ def forget(card: DatasetCard, users: Sequence[str], *, run_id: str) -> Deleted:
             task = Task("ingest", run_id=run_id, module="components.ingest.step")
             ingest(task, Path(folder) / "events", card=card, as_of="")
         deleted.artifacts = _drop_artifacts(keep=task.artifact)
+    _leave_pages(users)
     deleted.releases = _in_releases(card.name, set(users))
     return deleted
 
@@ -80,6 +93,41 @@ def _forget_online(card: DatasetCard, users: Sequence[str]) -> None:
         os.replace(partial, path)
 
 
+def _leave_log(card: DatasetCard, forgotten: Forgotten) -> bool:
+    """Wait until the consumer says that nothing of the deleted is left in the log, or be that consumer.
+
+    Returns False where there is no log. Raises `Unavailable` after `LOG_SECONDS`.
+    """
+    from serving.consumer.consumer import Busy
+    from serving.consumer.erasure import erased
+    from serving.consumer.metrics import Metrics
+    from serving.run_consumer import consumer_of
+
+    log, asked = workspace.event_log(card.name), forgotten.until()
+    if not log.is_dir() and workspace.event_log_redis() is None:
+        return False
+    deadline = time.monotonic() + LOG_SECONDS
+
+    def gone() -> bool:
+        done = erased(log)
+        return all(done.get(user, -1) >= moment for user, moment in asked.items())
+
+    consumer, problems = consumer_of(card, Metrics()), "its consumer does not say so (is it alive?)"
+    while not gone():
+        if time.monotonic() > deadline:
+            raise Unavailable(
+                f"{log}: not rid of the deleted users after {LOG_SECONDS:.0f} s: {problems}. They are on the list, and "
+                "the consumer goes on as soon as it can; then run this once more for all that is made of the log."
+            )
+        try:
+            with consumer:
+                consumer.run(lambda: gone() or time.monotonic() > deadline)
+                problems = "; ".join(consumer.problems.values()) or "a gateway holds a segment of before (is it alive?)"
+        except Busy:
+            time.sleep(0.5)
+    return True
+
+
 def _drop_artifacts(*, keep: Path) -> int:
     """Remove every artifact that names users, and the pipelines' copies, which are links to the same files."""
     dropped = 0
@@ -97,6 +145,23 @@ def _drop_artifacts(*, keep: Path) -> int:
                     shared.drop(path)
         shared.drop(workspace.scratch())
     return dropped
+
+
+def _leave_pages(users: Sequence[str]) -> None:
+    """Take the users out of what past runs show as evidence: cells of their pages and values of their records."""
+    shared = store.shared()
+    shown = {json.dumps(user): '"(deleted)"' for user in users}
+    shown |= {f">{escape(user)}<": ">(deleted)<" for user in users}
+    for path in (path for path in workspace.runs().rglob("*") if path.suffix in (".html", ".json", ".txt")):
+        before = after = path.read_text()
+        for named, instead in shown.items():
+            after = after.replace(named, instead)
+        if after != before:
+            partial = path.with_name(f"{path.name}.partial")
+            partial.write_text(after)
+            os.replace(partial, path)
+            if shared and path.suffix == ".json":
+                shared.keep_file(path)
 
 
 def _in_releases(name: str, users: set[str]) -> list[str]:

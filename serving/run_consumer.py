@@ -6,12 +6,16 @@ import os
 import signal
 import threading
 from datetime import timedelta
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from components import workspace
 from components.errors import InputError
 from feature_repo.card import DatasetCard, load_card
 from feature_repo.forgotten import Forgotten
+
+if TYPE_CHECKING:
+    from serving.consumer.consumer import Consumer
+    from serving.consumer.metrics import Metrics
 
 PORT = "HETERREC_CONSUMER_METRICS_PORT"
 _RETRY_SECONDS = 1.0
@@ -27,7 +31,7 @@ def run(options: argparse.Namespace) -> int:
     stop = threading.Event()
     for number in (signal.SIGINT, signal.SIGTERM):
         signal.signal(number, lambda *_: stop.set())
-    consumer = _consumer(card, metrics := Metrics(), options.flush_seconds)
+    consumer = consumer_of(card, metrics := Metrics(), flush_seconds=options.flush_seconds)
     server = MetricsServer(
         metrics, options.host, options.metrics_port, lambda: "; ".join(consumer.problems.values()) or None
     )
@@ -49,7 +53,8 @@ def run(options: argparse.Namespace) -> int:
     return 0
 
 
-def _consumer(card: DatasetCard, metrics: Any, flush_seconds: float) -> Any:
+def consumer_of(card: DatasetCard, metrics: "Metrics", *, flush_seconds: float = 30.0) -> "Consumer":
+    """The consumer of the card's log in the workspace. Raises `InputError` where the feature store was never filled."""
     from feature_repo.feast_import import FeatureStore
     from feature_repo.store import connect
     from serving.consumer.consumer import Consumer

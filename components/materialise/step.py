@@ -110,7 +110,9 @@ def _write_histories(
             values.append(encode(records))
             yield user, records
 
-    HistoryWriter(store, forgotten=forgotten, retention=retention).merge(copied(), as_of)
+    writer = HistoryWriter(store, forgotten=forgotten, retention=retention)
+    writer.merge(copied(), as_of)
+    writer.expire()  # also of those who never come back, whom nothing else writes to
     table = pa.table(
         {
             "user_id": pa.array(users, pa.string()),

@@ -53,6 +53,8 @@ class _Sqlite:
     def __init__(self, connection: sqlite3.Connection, path: Path, table: str) -> None:
         self._connection, self._path = connection, path
         self._table = '"' + table.replace('"', '""') + '"'
+        # What is overwritten or deleted is zeroed, so that a deletion leaves nothing of a user on the disk.
+        connection.execute("PRAGMA secure_delete = ON")
 
     @contextmanager
     def hold(self, partition: int) -> Iterator[Callable[[], None]]:
@@ -72,11 +74,9 @@ class _Sqlite:
             yield lambda: None
 
     def delete(self, keys: Sequence[bytes]) -> None:
-        # Deleted rows are overwritten, and leave the write-ahead log too: nothing of a user stays on the disk.
-        self._connection.execute("PRAGMA secure_delete = ON")
         with self._connection:
             self._connection.executemany(f"DELETE FROM {self._table} WHERE entity_key = ?", [(key,) for key in keys])
-        self._connection.execute("PRAGMA wal_checkpoint(TRUNCATE)")
+        self._connection.execute("PRAGMA wal_checkpoint(TRUNCATE)")  # the write-ahead log has them too
 
     def stored(self) -> Iterator[bytes]:
         for (key,) in self._connection.execute(f"SELECT DISTINCT entity_key FROM {self._table}").fetchall():

@@ -11,15 +11,18 @@ import time
 from collections.abc import Callable, Collection, Sequence
 from datetime import UTC, datetime
 from pathlib import Path
+from typing import Any
 
 from redis.exceptions import RedisError
 
 from feature_repo.faults import Unavailable
 from serving.consumer.delivery import Delivery
+from serving.consumer.erasure import LATE, Erasure
 from serving.consumer.metrics import Metrics
 from serving.consumer.online import Online
 from serving.consumer.reader import Reader
 from serving.consumer.state import State
+from serving.consumer.upkeep import Upkeep
 from serving.eventlog.segments import SegmentSink, lines, segments
 from serving.eventlog.stream import Stream, StreamId, split_id
 from serving.eventlog.writer import LogUnavailable
@@ -28,6 +31,8 @@ _logger = logging.getLogger(__name__)
 POLL_SECONDS = 0.05
 PAUSE_SECONDS = 0.5
 """After a failure."""
+ERASE_SECONDS = 0.5
+"""Between looks whether a deletion can be carried out."""
 _FAULTS = (Unavailable, LogUnavailable, RedisError, OSError)
 _BYTES_OF_AN_EVENT = 1_000
 
@@ -67,8 +72,10 @@ class Consumer:
         self._stream: Stream | None = None
         self._sink = SegmentSink(log)
         self._flush_seconds, self._clock = flush_seconds, clock
-        self._flushed = self._asked = time.monotonic()
+        self._flushed = self._asked = self._looked = time.monotonic()
         self._lag = 0
+        self._emptied = datetime.min.replace(tzinfo=UTC)
+        """When nothing was left in the stream that was older."""
         self.metrics = metrics or Metrics()
         self.problems: dict[str, str] = {}
         """Parts that failed in the latest round, and why."""
@@ -85,10 +92,12 @@ class Consumer:
         present = {path.name for path in segments(self._log)}
         with state.transaction():
             state.drop_segments([name for name in state.segments() if name not in present])
-        self._reader = Reader(
-            self._log, state, self._online.values, kinds=self._kinds, metrics=self.metrics, clock=self._clock
-        )
-        self._delivery = Delivery(self._log, self._served, state, self._online, metrics=self.metrics, clock=self._clock)
+        self._erasure = erasure = Erasure(self._log, self._served, state, self._online.forgotten)
+        told: dict[str, Any] = {"metrics": self.metrics, "clock": self._clock}
+        self._reader = Reader(self._log, state, self._online.values, erasure, kinds=self._kinds, **told)
+        self._delivery = Delivery(self._log, self._served, state, self._online, erasure, **told)
+        retention = self._online.retention
+        self._upkeep = Upkeep(self._log, self._served, retention=retention, clock=self._clock)
         if self._make_stream is not None:
             self._stream = self._make_stream(max(state.stream_id(), _latest_in(self._log)))
         return self
@@ -116,6 +125,9 @@ class Consumer:
         done = self._try("log", self._move) + self._try("histories", self._follow)
         if flush or time.monotonic() - self._flushed > self._flush_seconds:
             self._try("partitions", self._flush)
+            self._try("upkeep", self._keep_up)
+        if (deleted := self._erasure.outstanding()) is not None:
+            self._try("erasure", lambda: self._erase(deleted))
         self._tell()
         return done > 0
 
@@ -131,10 +143,27 @@ class Consumer:
         self.problems.pop(part, None)
         return done
 
+    def _erase(self, deleted: datetime) -> int:
+        """Bring what is of before the deletion to where it can be rewritten, and do that once all of it is there."""
+        if time.monotonic() - self._looked < ERASE_SECONDS:
+            return 0
+        self._looked = time.monotonic()
+        if self._stream is not None:
+            if self._emptied <= deleted + LATE:
+                return 0
+            self._stream.trim(exactly=True)
+        self._sink.close()
+        self._flush()
+        self._erasure.carry_out()
+        return 0
+
     def _move(self) -> int:
         if self._stream is None:
             return 0
+        began = datetime.now(UTC)
         moved = self._stream.move(self._keep, block_ms=int(1000 * POLL_SECONDS))
+        if not moved:
+            self._emptied = began
         self._sink.idle()
         return moved
 
@@ -153,6 +182,11 @@ class Consumer:
         self._delivery.partitions()
         self._delivery.retire()
         self._flushed = time.monotonic()
+        return 0
+
+    def _keep_up(self) -> int:
+        if self._erasure.outstanding() is None:
+            self._upkeep.step()
         return 0
 
     def _tell(self) -> None:

@@ -13,6 +13,7 @@ import pyarrow as pa
 
 from feature_repo.forgotten import microseconds
 from feature_repo.history import Record
+from serving.consumer.erasure import Erasure
 from serving.consumer.histories import Event
 from serving.consumer.metrics import Metrics
 from serving.consumer.online import Online
@@ -49,12 +50,13 @@ class Delivery:
         values: Path,
         state: State,
         online: Online,
+        erasure: Erasure,
         *,
         metrics: Metrics,
         clock: Callable[[], datetime],
     ) -> None:
         self._log, self._values, self._state, self._online = log, values, state, online
-        self._metrics, self._clock = metrics, clock
+        self._erasure, self._metrics, self._clock = erasure, metrics, clock
 
     def histories(self) -> int:
         """Write every noted interaction to its user's history online. Raises `Unavailable`; the rest stays noted."""
@@ -107,11 +109,21 @@ class Delivery:
             except NoEvent:
                 continue  # the reader has set it aside
             found.setdefault(table, []).append(row)
+        self._leave_out(found)
         for table, rows in found.items():
             self._write(self._log / table, path.stem, table, TABLES[table], ((row["time"], row) for row in rows))
         kinds = self._online.kinds
         used = served(found.get("exposures", ()), kinds)
         self._write(self._values, path.stem, "served", served_schema(kinds), used)
+
+    def _leave_out(self, found: dict[str, list[dict[str, Any]]]) -> None:
+        """Take the rows of deleted users out. Their requests are remembered: outcomes may lie elsewhere."""
+        exposures = found.get("exposures", [])
+        if gone := {row["request_id"] for row in exposures if self._erasure.covers_exposure(row)}:
+            with self._state.transaction():
+                self._state.add_erased(gone, self._clock())
+        for table, rows in found.items():
+            found[table] = [row for row in rows if not self._state.is_erased(row["request_id"])]
 
     def _write(
         self,

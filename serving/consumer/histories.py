@@ -163,7 +163,9 @@ class HistoryWriter:
         """What has to be written, as Feast's rows, and the keys of the histories that are empty now."""
         rows: list[Any] = []
         gone: list[bytes] = []
-        for (user, told), (moment, value) in zip(changes, self._read(changes), strict=True):
+        for (user, all_told), (moment, value) in zip(changes, self._read(changes), strict=True):
+            # Once more, now that nobody else writes: the user may have been deleted since.
+            told = [record for record in all_told if not self._deleted(user, record)]
             try:
                 before = self._projected(decode(value)) if value else []
             except ValueError as error:

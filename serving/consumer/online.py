@@ -27,7 +27,7 @@ class Online:
         forgotten: Forgotten | None = None,
         retention: timedelta | None = None,
     ) -> None:
-        self._connect, self._forgotten, self._retention = connect, forgotten, retention
+        self._connect, self.forgotten, self.retention = connect, forgotten, retention
         self._open()
 
     def _open(self) -> None:
@@ -40,7 +40,7 @@ class Online:
             field.name: pa.float64() if field.tags["kind"] == "numeric" else pa.string() for _, field in fields
         }
         """Features that vary over time, with their types."""
-        self.writer = HistoryWriter(self._store, forgotten=self._forgotten, retention=self._retention)
+        self.writer = HistoryWriter(self._store, forgotten=self.forgotten, retention=self.retention)
 
     def refresh(self) -> None:
         """Open the store anew where that was long ago."""

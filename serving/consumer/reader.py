@@ -5,6 +5,7 @@ from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
 
+from serving.consumer.erasure import Erasure
 from serving.consumer.join import ATTRIBUTION, Interaction, Nothing, interaction
 from serving.consumer.metrics import Metrics
 from serving.consumer.state import Exposure, State, Waiting
@@ -16,6 +17,8 @@ WAIT = timedelta(seconds=60)
 """So long an outcome waits for its exposure, which another gateway may have written into another segment."""
 BYTES_AT_ONCE = 4_000_000
 _FORGET_EVERY = timedelta(minutes=10)
+_ERASED_LONGER = timedelta(days=1)
+"""So much longer than its outcomes may come it is remembered that a request was of a deleted user."""
 
 Values = Callable[[Iterable[str]], dict[str, dict[str, Any]]]
 
@@ -28,12 +31,13 @@ class Reader:
         root: Path,
         state: State,
         values: Values,
+        erasure: Erasure,
         *,
         kinds: Collection[str],
         metrics: Metrics,
         clock: Callable[[], datetime],
     ) -> None:
-        self._root, self._state, self._values = root, state, values
+        self._root, self._state, self._values, self._erasure = root, state, values, erasure
         self._kinds, self._metrics, self._clock = kinds, metrics, clock
         self._forgot = datetime.min.replace(tzinfo=UTC)
 
@@ -47,7 +51,7 @@ class Reader:
         self._metrics.waiting.set(len(waiting))
         if not found and not waiting:
             return 0
-        noting = _Noting(self._state, self._kinds, self._clock())
+        noting = _Noting(self._state, self._erasure, self._kinds, self._clock())
         for line in found:
             noting.take(line)
         noting.join(waiting)
@@ -62,6 +66,7 @@ class Reader:
         for table, number in noting.counts.items():
             self._metrics.events.labels(table).inc(number)
         self._metrics.interactions.labels("unmatched").inc(noting.unmatched)
+        self._metrics.interactions.labels("forgotten").inc(noting.forgotten)
         return len(found)
 
     def unread(self) -> tuple[int, datetime | None]:
@@ -100,31 +105,36 @@ class Reader:
         now = self._clock()
         if now - self._forgot > _FORGET_EVERY:
             self._state.forget_exposures(now - ATTRIBUTION)
+            self._state.forget_erased(now - ATTRIBUTION - _ERASED_LONGER)
             self._forgot = now
 
 
 class _Noting:
     """What follows from some lines: gathered first, so that the online store is asked once, then written."""
 
-    def __init__(self, state: State, kinds: Collection[str], now: datetime) -> None:
-        self._state, self._kinds, self._now = state, kinds, now
+    def __init__(self, state: State, erasure: Erasure, kinds: Collection[str], now: datetime) -> None:
+        self._state, self._erasure, self._kinds, self._now = state, erasure, kinds, now
         self._exposures: dict[str, Exposure] = {}
         self._outcomes: list[tuple[Waiting, dict[str, Any]]] = []
         self._set_aside: list[tuple[int, str, bytes]] = []
         self._keep: list[Waiting] = []
         self._done: list[Waiting] = []
         self.interactions: list[Interaction] = []
+        self._erased: set[str] = set()
         self.counts: dict[str, int] = {}
-        self.unmatched = 0
+        self.unmatched = self.forgotten = 0
 
     def take(self, line: Line) -> None:
         try:
             table, row = of_line(line.content)
         except NoEvent as error:
-            self._set_aside.append((line.position, f"no event: {error}", line.content))
+            if not self._erasure.covers_line(line.content, line.position):
+                self._set_aside.append((line.position, f"no event: {error}", line.content))
             return
         self.counts[table] = self.counts.get(table, 0) + 1
-        if table == "exposures":
+        if table == "exposures" and self._erasure.covers_exposure(row):
+            self._erased.add(row["request_id"])
+        elif table == "exposures":
             self._exposures[row["request_id"]] = Exposure(
                 user_id=row["user_id"],
                 items=tuple(row["items"]),
@@ -139,6 +149,10 @@ class _Noting:
         """Find the interactions among the outcomes taken, and among those that wait."""
         for entry, row in [*((each, of_line(each.line).row) for each in waiting), *self._outcomes]:
             exposure = self._exposures.get(row["request_id"]) or self._state.exposure(row["request_id"])
+            if self._is_erased(row, exposure):
+                self.forgotten += 1
+                self._done += [entry] if entry.number else []
+                continue
             if exposure is None:
                 if self._now - entry.since <= WAIT:
                     self._keep += [entry] if not entry.number else []
@@ -154,8 +168,16 @@ class _Noting:
             else:
                 self.interactions.append(what)
 
+    def _is_erased(self, outcome: dict[str, Any], exposure: Exposure | None) -> bool:
+        """Whether the outcome is of a deleted user: it goes with its exposure, and by its own time."""
+        if exposure is None:
+            request: str = outcome["request_id"]
+            return request in self._erased or self._state.is_erased(request)
+        return self._erasure.covers(exposure.user_id, min(exposure.time, outcome["time"]))
+
     def write(self, values: dict[str, dict[str, Any]]) -> None:
         """Into the state, in the transaction of the caller."""
+        self._state.add_erased(self._erased, self._now)
         self._state.add_exposures(self._exposures.items())
         for entry in self._keep:
             self._state.keep_waiting(entry)

@@ -7,7 +7,7 @@ history and to a day partition) is done afterwards, may be done twice with the s
 import json
 import secrets
 import sqlite3
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
@@ -35,6 +35,7 @@ CREATE TABLE IF NOT EXISTS partition_row (
 );
 CREATE INDEX IF NOT EXISTS partition_batch ON partition_row (batch);
 CREATE TABLE IF NOT EXISTS batch (number INTEGER PRIMARY KEY AUTOINCREMENT);
+CREATE TABLE IF NOT EXISTS erased (request_id TEXT PRIMARY KEY, at INTEGER NOT NULL) WITHOUT ROWID;
 CREATE TABLE IF NOT EXISTS identity (only_row INTEGER PRIMARY KEY CHECK (only_row = 0), name TEXT NOT NULL);
 """
 
@@ -66,6 +67,8 @@ class State:
         self._sql = sqlite3.connect(path, isolation_level=None, check_same_thread=False)
         self._sql.execute("PRAGMA journal_mode = WAL")
         self._sql.execute("PRAGMA synchronous = FULL")
+        # What is struck off is overwritten: nothing of a deleted user stays in the file.
+        self._sql.execute("PRAGMA secure_delete = ON")
         self._sql.executescript(_TABLES)
         self._sql.execute("INSERT OR IGNORE INTO identity VALUES (0, ?)", (secrets.token_hex(4),))
         (self.name,) = self._sql.execute("SELECT name FROM identity").fetchone()
@@ -175,11 +178,46 @@ class State:
         with self.transaction():
             self._sql.execute("DELETE FROM partition_row WHERE batch = ?", (number,))
 
-    def forget_users(self, users: Sequence[str]) -> None:
-        """Drop what is known of `users`."""
+    def add_erased(self, request_ids: Iterable[str], at: datetime) -> None:
+        """Remember that these requests were of a deleted user: what else names them goes too."""
+        rows = [(ident, microseconds(at)) for ident in request_ids]
+        self._sql.executemany("INSERT OR REPLACE INTO erased VALUES (?, ?)", rows)
+
+    def is_erased(self, request_id: str) -> bool:
+        return self._sql.execute("SELECT 1 FROM erased WHERE request_id = ?", (request_id,)).fetchone() is not None
+
+    def erased(self) -> set[str]:
+        return {ident for (ident,) in self._sql.execute("SELECT request_id FROM erased")}
+
+    def forget_erased(self, before: datetime) -> None:
+        self._sql.execute("DELETE FROM erased WHERE at < ?", (microseconds(before),))
+
+    def purge(
+        self,
+        *,
+        covers: Callable[[str, int], bool],
+        line: Callable[[bytes, int], bool],
+        row: Callable[[str, dict[str, Any]], bool],
+    ) -> None:
+        """Drop erased requests and what these say of: exposures by user and moment (microseconds since 1970), waiting
+        lines by their position, and noted rows by their table (those for histories are `interactions`).
+
+        When this returns nothing of them is in the file.
+        """
+        self._sql.create_function("covers", 2, covers)
+        noted = {"history": "'interactions'", "partition_row": "name"}
         with self.transaction():
-            for table in ("exposure", "history"):
-                self._sql.executemany(f"DELETE FROM {table} WHERE user_id = ?", [(user,) for user in users])
+            self._sql.execute(
+                "DELETE FROM exposure WHERE covers(user_id, time) OR request_id IN (SELECT request_id FROM erased)"
+            )
+            for entry in self.waiting():
+                if line(entry.line, entry.position):
+                    self.no_longer_waiting(entry)
+            for table, name in noted.items():
+                rows = self._sql.execute(f"SELECT number, {name}, row FROM {table}").fetchall()
+                gone = [(number,) for number, of, text in rows if row(of, json.loads(text))]
+                self._sql.executemany(f"DELETE FROM {table} WHERE number = ?", gone)
+        self._sql.execute("PRAGMA wal_checkpoint(TRUNCATE)")
 
 
 def moment(number: int) -> datetime:

@@ -1,7 +1,12 @@
-"""Day partitions: rows by UTC day, in Parquet files that appear whole and can be written again."""
+"""Day partitions: rows by UTC day, in Parquet files that appear whole and can be written again.
 
-import os
-from collections.abc import Iterable
+A file that stands for others (`serving/eventlog/merging.py`) says so in its own metadata, so that it takes their place
+in the moment in which it appears.
+"""
+
+import hashlib
+import json
+from collections.abc import Iterable, Sequence
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
@@ -9,7 +14,12 @@ from typing import Any
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from serving.eventlog.segments import sync_folder
+from serving.eventlog.durable import appearing, sync_folder
+
+MERGED = "merged-"
+"""How the name of a file begins that stands for others."""
+INSTEAD_OF, DIGEST = b"heterrec.instead_of", b"heterrec.digest"
+"""Metadata of such a file: the names of the others, and what `digest` said of the day before."""
 
 
 def write_days(folder: Path, name: str, schema: pa.Schema, rows: Iterable[tuple[datetime, dict[str, Any]]]) -> int:
@@ -22,12 +32,41 @@ def write_days(folder: Path, name: str, schema: pa.Schema, rows: Iterable[tuple[
         days.setdefault(f"day={moment.astimezone(UTC):%Y-%m-%d}", []).append(row)
     for day, of_day in days.items():
         (folder / day).mkdir(parents=True, exist_ok=True)
-        partial = folder / day / f".{name}.partial"
-        with partial.open("wb") as file:
-            pq.write_table(pa.Table.from_pylist(of_day, schema=schema), file)
-            file.flush()
-            os.fsync(file.fileno())
-        os.replace(partial, folder / day / f"{name}.parquet")
-        sync_folder(folder / day)
+        write(folder / day / f"{name}.parquet", pa.Table.from_pylist(of_day, schema=schema))
         sync_folder(folder)
     return sum(map(len, days.values()))
+
+
+def write(path: Path, table: pa.Table) -> None:
+    """Let the file at `path` hold `table`, in one moment and durably: a reader has the file before or this one."""
+    with appearing(path) as file:
+        pq.write_table(table, file)
+
+
+def files(day: Path) -> list[Path]:
+    """The files of a day that hold its rows, each row once: without those that a merged file stands for."""
+    present = sorted(day.glob("*.parquet"))
+    gone = superseded(present)
+    return [path for path in present if path.name not in gone]
+
+
+def superseded(present: Iterable[Path]) -> set[str]:
+    """Names of files of one day that another one of them stands for."""
+    merged = (path for path in present if path.name.startswith(MERGED))
+    return {name for path in merged for name in json.loads(_said(path, INSTEAD_OF) or b"[]")}
+
+
+def digest(day: Sequence[Path]) -> str:
+    """What changes whenever rows come to `files` of a day or go from it, and not when these files are merged."""
+    if len(day) == 1 and day[0].name.startswith(MERGED) and (known := _said(day[0], DIGEST)):
+        return known.decode()
+    found = {}
+    for path in day:
+        with path.open("rb") as file:
+            found[path.name] = hashlib.file_digest(file, "sha256").hexdigest()
+    return hashlib.sha256(json.dumps(found, sort_keys=True).encode()).hexdigest()
+
+
+def _said(path: Path, key: bytes) -> bytes | None:
+    said: bytes | None = (pq.read_metadata(path).metadata or {}).get(key)
+    return said

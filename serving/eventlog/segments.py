@@ -14,6 +14,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import BinaryIO, NamedTuple
 
+from serving.eventlog.durable import sync_folder
 from serving.eventlog.writer import LogUnavailable
 
 ROLL_SECONDS = 30.0
@@ -142,12 +143,3 @@ def abandoned(segment: Path) -> Iterator[bool]:
         except BlockingIOError:
             free = False
         yield free
-
-
-def sync_folder(folder: Path) -> None:
-    """A new name is on disk only when its folder is."""
-    descriptor = os.open(folder, os.O_RDONLY)
-    try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)

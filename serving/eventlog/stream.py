@@ -98,7 +98,7 @@ class Stream:
         if entries:
             self._client.xack(self._stream, GROUP, *(ident for ident, _ in entries))
             self._recovered = not recovering
-            self._trim()
+            self.trim()
         return len(fresh)
 
     def lag(self) -> int:
@@ -137,10 +137,10 @@ class Stream:
         )
         return [(ident, fields) for ident, fields in claimed if fields]
 
-    def _trim(self) -> None:
-        """Let go of what is in the segments, so that the stream does not grow."""
+    def trim(self, *, exactly: bool = False) -> None:
+        """Let go of what is in the segments, so that the stream does not grow; `exactly`: of every entry of it."""
         milliseconds, sequence = self._known
-        self._client.xtrim(self._stream, minid=f"{milliseconds}-{sequence + 1}", approximate=True)
+        self._client.xtrim(self._stream, minid=f"{milliseconds}-{sequence + 1}", approximate=not exactly)
 
 
 def stream_id(text: bytes | str) -> StreamId:

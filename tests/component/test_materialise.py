@@ -2,6 +2,7 @@
 
 import random
 import sqlite3
+from datetime import UTC, datetime, timedelta
 
 import pytest
 
@@ -9,6 +10,9 @@ from components.features import step as features
 from components.materialise import step
 from components.materialise.histories import histories
 from components.materialise.parity import ParityError, check_items, check_users
+from feature_repo.forgotten import microseconds
+from feature_repo.history import Record
+from serving.consumer.histories import Event, HistoryWriter
 from tests.component.make_events import at, change, event, item, make_card, write_events, write_facts
 
 CARD = make_card()
@@ -63,6 +67,36 @@ def test_histories_keep_the_latest_events_of_each_user(shop):
     whole = dict(histories(CARD, shop[0] / "sequences"))
     assert dict(histories(CARD, shop[0] / "sequences", latest=3)) == {user: rows[-3:] for user, rows in whole.items()}
     assert dict(histories(CARD, shop[0] / "sequences", ["u1", "u5"])) == {user: whole[user] for user in ("u1", "u5")}
+
+
+def test_a_history_that_nothing_is_told_of_any_more_expires(tmp_path):
+    from feature_repo.online import user_history
+    from feature_repo.store import connect
+
+    now = datetime.now(UTC)
+    old, new = event("gone", "a", now - timedelta(days=9)), event("here", "a", now - timedelta(days=1))
+    for told, limits in (([old, new], {}), ([new], {"retention_days": 5.0})):
+        card = make_card(limits=limits)
+        folder = tmp_path / str(len(told))
+        changes = [change("a", now - timedelta(days=20), 1.0)]
+        inputs = {
+            "card": card,
+            "events": write_events(
+                folder / "events", card, told, [item("a", event_time=now - timedelta(days=20))], changes
+            ),
+            "facts": write_facts(folder / "facts", now - timedelta(hours=len(told))),
+            "sequences": folder / "sequences",
+            "feast_root": tmp_path / "feast",
+        }
+        features.run(**inputs)
+        step.run(**inputs, materialised=folder / "materialised")
+        if len(told) == 2:  # as an event of the log, which no batch takes back
+            store = connect("tiny", tmp_path / "feast")
+            HistoryWriter(store).append(
+                [Event("shopper", Record("e", "a", microseconds(now - timedelta(days=8)), {}, 0))]
+            )
+    store = connect("tiny", tmp_path / "feast")
+    assert user_history(store, "shopper") == [] and user_history(store, "here")
 
 
 def test_parity_check_notices_a_store_that_was_changed(shop):

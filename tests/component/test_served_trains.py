@@ -118,3 +118,58 @@ class _Bare:
 
     def content(self, card):
         return {"": ""}
+
+
+def test_a_merged_day_of_the_log_is_neither_read_again_nor_doubled(tmp_path, monkeypatch):
+    from serving.eventlog.merging import drop_superseded, merge
+
+    shop, log = shop_of_two_days(tmp_path / "shop", **TRAINS), tmp_path / "log"
+    for number in range(4):
+        serve(log, f"{number}", ("u", "x", DAY + timedelta(days=3, hours=number)))
+    serve(log, "b", ("u", "y", DAY + timedelta(days=4)))
+    _, told = shop.ingest(log=log)
+    before = step.fingerprint(shop.card, log)
+    day = log / "interactions" / "day=2025-03-04"
+    assert merge(day) and len(list(day.glob("*.parquet"))) == 5
+    assert step.fingerprint(shop.card, log) == before
+    drop_superseded(day, older_than=0)
+    assert step.fingerprint(shop.card, log) == before and len(list(day.glob("*.parquet"))) == 1
+    asked: list[list[str] | None] = []
+    load = step.WithEventLog.load
+    monkeypatch.setattr(
+        step.WithEventLog, "load", lambda self, card, db, only: asked.append(only) or load(self, card, db, only)
+    )
+    serve(log, "c", ("v", "x", DAY + timedelta(days=4, hours=1)))
+    events, report = shop.ingest(log=log)
+    assert asked == [["served 2025-03-05"]] and report["accepted"] == told["accepted"] + 1
+    anew, _ = shop.ingest(log=log, anew=True)
+    assert [row["event_id"] for row in rows(anew, "interactions")] == [
+        row["event_id"] for row in rows(events, "interactions")
+    ]
+
+
+def test_files_that_a_merged_one_stands_for_are_read_once(tmp_path):
+    from serving.eventlog.merging import merge
+
+    shop, log = shop_of_two_days(tmp_path / "shop", **TRAINS), tmp_path / "log"
+    for number in range(4):
+        serve(log, f"{number}", ("u", "x", DAY + timedelta(days=3, hours=number)))
+    assert merge(log / "interactions" / "day=2025-03-04")
+    _, report = shop.ingest(log=log)
+    assert report["rejected"] == 0 and not report["reasons"]
+
+
+def test_a_day_of_the_log_that_expired_is_no_loss(tmp_path):
+    from serving.consumer.upkeep import Upkeep
+
+    shop, log = shop_of_two_days(tmp_path / "shop", **TRAINS), tmp_path / "log"
+    serve(log, "a", ("u", "x", DAY + timedelta(days=3)))
+    serve(log, "b", ("u", "y", DAY + timedelta(days=40)))
+    first, told = shop.ingest(log=log)
+    (log / "exposures" / "day=2025-04-10").mkdir(parents=True)
+    now = DAY + timedelta(days=50)
+    Upkeep(log, log / "served", retention=timedelta(days=30), clock=lambda: now).step()
+    events, report = shop.ingest(log=log)
+    assert report["accepted"] == told["accepted"] - 1
+    unchanged = "interactions/day=2025-04-10/part-0.parquet"
+    assert (events / unchanged).stat().st_ino == (first / unchanged).stat().st_ino, "it was no ingest from scratch"

@@ -10,6 +10,7 @@ from typing import Any
 import pyarrow.dataset as ds
 import yaml
 
+from feature_repo.forgotten import Forgotten
 from serving.consumer.consumer import Consumer
 from serving.consumer.online import Online
 from serving.eventlog.segments import SegmentSink
@@ -81,10 +82,13 @@ class Transport:
         return EventLog(StreamSink(self.redis, self.name))
 
     @contextmanager
-    def consumer(self, **options: Any) -> Iterator[Consumer]:
+    def consumer(
+        self, *, forgotten: Forgotten | None = None, retention: timedelta | None = None, **options: Any
+    ) -> Iterator[Consumer]:
         from feature_repo.store import connect
 
-        online = Online(lambda: connect(self.name, self.home / "feast" / self.name))
+        root = self.home / "feast" / self.name
+        online = Online(lambda: connect(self.name, root), forgotten=forgotten, retention=retention)
         redis = self.redis
         stream = None if redis is None else lambda known: Stream(redis, self.name, known=known)
         settings = {"kinds": ["purchase"], "stream": stream, **options}

@@ -172,6 +172,20 @@ def test_deleted_users_are_gone_and_a_replay_does_not_bring_them_back(shop, tmp_
     assert shop.items("u") == ["i9"], "who comes back after that is a new acquaintance"
 
 
+def test_what_is_told_while_the_user_is_deleted_does_not_come_back(shop, tmp_path, monkeypatch):
+    forgotten = Forgotten(tmp_path / "forgotten.txt")
+    writer = shop.writer(forgotten=forgotten)
+    hold = writer._backend.hold
+
+    def hold_behind_a_deletion(partition):
+        forgotten.add(["u"], NOW)  # and deletes, before this writer has its turn
+        return hold(partition)
+
+    monkeypatch.setattr(writer._backend, "hold", hold_behind_a_deletion)
+    writer.append([event("u", 1)])
+    assert shop.items("u") == [] and not list(writer._backend.stored())
+
+
 def test_retention_drops_old_events_and_users_who_have_no_others(shop):
     day = 86_400
     shop.writer().append([event("u", 1, at=-9 * day), event("u", 2), event("old", 1, at=-9 * day)])

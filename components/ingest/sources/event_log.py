@@ -10,8 +10,8 @@ import duckdb
 from components.errors import InputError
 from components.ingest.parse import NAIVE_TIMES, SQL_TYPE, literal, quoted
 from components.ingest.source import Raw, Source, unreadable
-from components.manifest import digest_file, digest_json
 from feature_repo.card import DatasetCard
+from serving.eventlog.partitions import digest, files
 
 SHOP = "shop"
 """Name of the part that is the source itself, where that has no parts."""
@@ -38,20 +38,18 @@ class WithEventLog:
             shop = shop.project(f"*, {literal(SHOP)} AS __origin")
             if own is not None and SHOP not in own:
                 shop = shop.filter("false")
-        files = [path for name, paths in self._days().items() if only is None or name in only for path in paths]
-        notes = (*raw.notes, f"Of the event log: {len(files)} files of interactions were read.")
-        if not files:
+        read = [path for name, paths in self._days().items() if only is None or name in only for path in paths]
+        notes = (*raw.notes, f"Of the event log: {len(read)} files of interactions were read.")
+        if not read:
             return replace(raw, interactions=shop, notes=notes)
-        served = _served(card, connection, files, dict(zip(shop.columns, map(str, shop.types), strict=True)))
+        served = _served(card, connection, read, dict(zip(shop.columns, map(str, shop.types), strict=True)))
         assert served is not None and shop is not None  # DuckDB finds both by their names
         both = connection.sql("FROM shop UNION ALL BY NAME FROM served")
         return replace(raw, interactions=both, notes=notes)
 
     def content(self, card: DatasetCard) -> dict[str, Any]:
         own = self._source.content(card)
-        days = {
-            name: digest_json({path.name: digest_file(path) for path in paths}) for name, paths in self._days().items()
-        }
+        days = {name: digest(paths) for name, paths in self._days().items()}
         return {**own, **({SHOP: own[""]} if own.keys() == {""} else {}), **days}
 
     def identity(self, card: DatasetCard) -> Any:
@@ -60,15 +58,11 @@ class WithEventLog:
     def _days(self) -> dict[str, list[Path]]:
         """The files of each day, by the name of the part that the day is."""
         folders = sorted((self._log / "interactions").glob("day=*"))
-        return {
-            _SERVED + folder.name.removeprefix("day="): files
-            for folder in folders
-            if (files := sorted(folder.glob("*.parquet")))
-        }
+        return {_SERVED + folder.name.removeprefix("day="): paths for folder in folders if (paths := files(folder))}
 
 
 def _served(
-    card: DatasetCard, connection: duckdb.DuckDBPyConnection, files: list[Path], types: dict[str, str]
+    card: DatasetCard, connection: duckdb.DuckDBPyConnection, read: list[Path], types: dict[str, str]
 ) -> duckdb.DuckDBPyRelation:
     """The log's interactions in the columns of the source, which have `types`."""
     names = card.columns
@@ -90,14 +84,14 @@ def _served(
             value = f"TRY_CAST({value} AS {SQL_TYPE[feature.kind]})"
             columns[feature.source_column] = _as(value, types[feature.source_column])
     listed = ", ".join(f"{value} AS {quoted(name)}" for name, value in columns.items())
-    paths = ", ".join(literal(str(path)) for path in files)
+    paths = ", ".join(literal(str(path)) for path in read)
     try:
         return connection.sql(
             f"SELECT {listed}, {literal(_SERVED)} || strftime(timezone('UTC', time), '%Y-%m-%d') AS __origin "
             f"FROM read_parquet([{paths}], union_by_name = true, hive_partitioning = false) ORDER BY time, position"
         )
     except duckdb.Error as error:
-        raise unreadable(files[0].parents[1], error) from error
+        raise unreadable(read[0].parents[1], error) from error
 
 
 def _as(value: str, kind: str) -> str:
