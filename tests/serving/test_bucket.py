@@ -1,0 +1,224 @@
+"""Versions that were released to a bucket, served by machines that share no folder with who released them."""
+
+import json
+import logging
+import threading
+import time
+from collections.abc import Callable, Iterator
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import fsspec
+import pytest
+from fastapi.testclient import TestClient
+
+from serving import run_plain
+from serving.eventlog.logged import latest
+from serving.plain.app import make_app as plain_app
+from serving.releases import Damaged, Releases
+from serving.replay import replay
+from serving.rollout.document import ModelVersion, Rollout
+from serving.torchserve import archive
+from serving.torchserve.client import Reply
+from serving.torchserve.reconciler import Reconciler, Status
+from serving.torchserve.server import TorchServe
+from tests.s3_server import s3_bucket
+from tests.serving.open_gateway import HISTORY, NOW, OpenGateway, ask
+from tests.serving.test_scorer import GOOD
+from tests.serving.test_server import within
+from tests.serving.tiny_archive import write_content
+
+AWAY = "http://127.0.0.1:9"
+
+
+@pytest.fixture(autouse=True)
+def quiet(caplog: pytest.LogCaptureFixture) -> None:
+    """torch traces every symbol of an export otherwise."""
+    caplog.set_level(logging.ERROR)
+
+
+@pytest.fixture(scope="module")
+def bucket() -> Iterator[Any]:
+    """The file system of a bucket, which the environment names."""
+    with s3_bucket("models") as environment, pytest.MonkeyPatch.context() as patch:
+        for name, value in environment.items():
+            patch.setenv(name, value)
+        yield fsspec.filesystem("s3", skip_instance_cache=True)
+
+
+@pytest.fixture(scope="module")
+def arms(bucket: Any, tmp_path_factory: pytest.TempPathFactory) -> dict[str, ModelVersion]:
+    """Three versions, in the bucket only."""
+    folder, found = tmp_path_factory.mktemp("made"), {}
+    for seed, version in enumerate(("1.0", "2.0", "3.0")):
+        content = write_content(folder / version, version=version, seed=seed)
+        digest = archive.build(content, folder / "shop.mar", name="shop", version=version)
+        address = f"s3://models/workspace/releases/shop/{version}/shop.mar"
+        bucket.put_file(str(folder / "shop.mar"), address)
+        (folder / "shop.mar").unlink()
+        found[version] = ModelVersion(
+            version=version, archive=address, archive_digest=digest, recipe_digest=version, registered=NOW
+        )
+    return found
+
+
+@pytest.fixture(scope="module")
+def torchserve(tmp_path_factory: pytest.TempPathFactory) -> Iterator[TorchServe]:
+    with TorchServe(tmp_path_factory.mktemp("logs")) as running:
+        yield running
+
+
+def row(champion: ModelVersion, challenger: ModelVersion | None = None, version: int = 1) -> Rollout:
+    experiment: dict[str, Any] = {"challenger": challenger, "stage": 0, "weight": 0.01} if challenger else {}
+    return Rollout(model="shop", champion=champion, version=version, **experiment)
+
+
+def follower(server: TorchServe, releases: Releases, says: list[Rollout], linger: float = 0.0) -> Reconciler:
+    return Reconciler(server, read=releases.following(lambda: says[0]), archive_of=releases.at_hand, linger=linger)
+
+
+def until(reconciler: Reconciler, holds: Callable[[Status], bool]) -> Status:
+    """Looks, as `follow` does, until a status holds."""
+    assert within(90, lambda: holds(reconciler.look())), reconciler.status
+    return reconciler.status
+
+
+def test_torchserve_serves_what_lies_in_the_bucket_only(
+    torchserve: TorchServe, arms: dict[str, ModelVersion], tmp_path: Path
+) -> None:
+    reconciler = follower(torchserve, Releases("shop", tmp_path), [row(arms["1.0"], arms["2.0"])])
+    first = reconciler.look()
+    assert first.versions == {"1.0": "loading", "2.0": "loading"} and not first.why and not first.ready
+    status = until(reconciler, lambda status: set(status.versions.values()) == {"ready"})
+    assert status.ready and not status.why
+    assert torchserve.predict("shop", "2.0", GOOD).status == 200
+    assert sorted(path.stem for path in (tmp_path / "shop").iterdir()) == sorted(
+        arms[version].archive_digest for version in ("1.0", "2.0")
+    )
+
+
+def test_while_the_store_is_away_what_serves_answers_every_request_and_the_new_version_comes_later(
+    torchserve: TorchServe, arms: dict[str, ModelVersion], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    says, now = [row(arms["1.0"])], [0.0]
+    releases = Releases("shop", tmp_path, clock=lambda: now[0])
+    reconciler = follower(torchserve, releases, says)
+    until(reconciler, lambda status: status.ready)
+    over, answers = threading.Event(), []
+
+    def shop() -> None:
+        while not over.is_set():
+            try:
+                answers.append(torchserve.predict("shop", "1.0", GOOD))
+            except OSError as error:
+                answers.append(Reply(0, str(error)))
+
+    shopper = threading.Thread(target=shop)
+    shopper.start()
+    try:
+        with monkeypatch.context() as patch:
+            patch.setenv("AWS_ENDPOINT_URL", AWAY)
+            says[0] = row(arms["3.0"], version=2)
+            status = until(reconciler, lambda status: "3.0" in status.why)
+            assert status.versions == {"3.0": "refused"} and not status.ready
+            assert "3.0 cannot be had" in status.why["3.0"] and "is away or refuses" in status.why["3.0"]
+            for _ in range(3):
+                began = time.monotonic()
+                reconciler.look()
+                assert time.monotonic() - began < 5, "a look waits for no store"
+            # A reconciler that starts meanwhile needs no archive for what is loaded.
+            again = follower(torchserve, Releases("shop", tmp_path / "empty"), [row(arms["1.0"])])
+            assert again.look().ready
+        assert torchserve.versions("shop")["1.0"], "nothing is retired before what takes its place is ready"
+        served = len(answers)
+    finally:
+        over.set()
+        shopper.join()
+    assert served > 10 and {reply.status for reply in answers} == {200}
+    now[0] = 1e6
+    assert until(reconciler, lambda status: status.ready).champion == "3.0"
+    assert until(reconciler, lambda _: torchserve.versions("shop").keys() == {"3.0"})
+
+
+def test_a_corrupted_object_is_refused_and_the_champion_goes_on(
+    torchserve: TorchServe, arms: dict[str, ModelVersion], bucket: Any, tmp_path: Path
+) -> None:
+    address = "s3://models/workspace/releases/shop/9.0/shop.mar"
+    bucket.pipe_file(address, bucket.cat_file(arms["2.0"].archive)[:-1] + b"x")
+    corrupt = replace(arms["2.0"], archive=address)
+    reconciler = follower(torchserve, Releases("shop", tmp_path), [row(arms["1.0"], corrupt)])
+    status = until(reconciler, lambda status: status.ready and "2.0" in status.why)
+    assert status.versions == {"1.0": "ready", "2.0": "refused"}
+    assert f"{address}: found " in status.why["2.0"] and "is not served" in status.why["2.0"]
+    assert "2.0" not in torchserve.versions("shop")
+    assert [path.stem for path in (tmp_path / "shop").iterdir()] == [arms["1.0"].archive_digest]
+
+
+def test_the_gateway_reads_popular_items_and_probes_from_the_bucket(
+    torchserve: TorchServe, arms: dict[str, ModelVersion], tmp_path: Path, open_gateway: OpenGateway
+) -> None:
+    releases = Releases("shop", tmp_path)
+    client = open_gateway(row(arms["1.0"]), torchserve=AWAY, archive_of=releases.at_hand)
+    assert within(60, lambda: client.get("/ready").status_code == 200)
+    assert (answer := ask(client))["version"] == "popular" and answer["items"]
+    reply = client.post("/v1/recommendations", json={"user_id": "u", "filters": {"colour": ["red"]}})
+    assert reply.status_code == 422 and "no such filter" in reply.text
+
+
+def test_a_gateway_that_starts_while_the_store_is_away_waits_and_says_so(
+    arms: dict[str, ModelVersion], tmp_path: Path, open_gateway: OpenGateway, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    now = [0.0]
+    releases = Releases("shop", tmp_path, clock=lambda: now[0])
+    with monkeypatch.context() as patch:
+        patch.setenv("AWS_ENDPOINT_URL", AWAY)
+        client = open_gateway(row(arms["1.0"]), torchserve=AWAY, archive_of=releases.at_hand)
+        assert within(60, lambda: "is away or refuses" in client.get("/ready").text)
+        assert client.get("/ready").status_code == 503 and client.get("/health").status_code == 200
+        assert client.post("/v1/recommendations", json={"user_id": "u"}).status_code == 503
+    now[0] = 1e6
+    assert within(60, lambda: client.get("/ready").status_code == 200)
+
+
+def test_a_gateway_holds_its_row_until_the_next_champions_archive_is_there(
+    arms: dict[str, ModelVersion], tmp_path: Path, open_gateway: OpenGateway, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    says, now = [row(arms["1.0"])], [0.0]
+    releases = Releases("shop", tmp_path, clock=lambda: now[0])
+    client = open_gateway(lambda: says[0], torchserve=AWAY, archive_of=releases.at_hand)
+    assert within(60, lambda: client.get("/ready").status_code == 200)
+    with monkeypatch.context() as patch:
+        patch.setenv("AWS_ENDPOINT_URL", AWAY)
+        says[0] = row(arms["2.0"], version=2)
+        assert within(60, lambda: "row 2 waits for its champion's archive" in client.get("/ready").text)
+        assert client.get("/ready").status_code == 200 and ask(client)["items"]
+        assert client.get("/ready").json()["out_of_traffic"] in ([], ["1.0"])
+        # Back to the version before: its archive is known, so that no store has to answer.
+        says[0] = row(arms["1.0"], version=3)
+        assert within(30, lambda: "waits for" not in client.get("/ready").text)
+
+
+def test_a_replay_asks_the_archives_of_the_bucket(
+    torchserve: TorchServe, arms: dict[str, ModelVersion], tmp_path: Path, open_gateway: OpenGateway
+) -> None:
+    releases = Releases("shop", tmp_path / "cache")
+    until(follower(torchserve, releases, [row(arms["1.0"])]), lambda status: status.ready)
+    client = open_gateway(row(arms["1.0"]), archive_of=releases.at_hand, torchserve=torchserve.address)
+    assert within(60, lambda: client.get("/ready").status_code == 200)
+    for number in range(5):
+        assert ask(client, f"u{number}")["version"] == "1.0"
+    shown = latest(tmp_path / "log", 10)
+    elsewhere = Releases("shop", tmp_path / "elsewhere")
+    done = replay(shown, arms, elsewhere.fetched)
+    assert done.same == 5 and not done.differing
+    with pytest.raises(Damaged):
+        replay(shown, {"1.0": replace(arms["1.0"], archive_digest="0" * 64)}, elsewhere.fetched)
+
+
+def test_the_plain_server_serves_from_the_bucket(arms: dict[str, ModelVersion], tmp_path: Path) -> None:
+    mar = Releases("shop", tmp_path).fetched(arms["1.0"])
+    with TestClient(plain_app(mar, digest=arms["1.0"].archive_digest)) as client:
+        request = {"user_id": "u", "history": HISTORY}
+        assert client.post("/predictions/shop/1.0", content=json.dumps(request)).status_code == 200
+    assert run_plain.Releases is Releases
