@@ -2,33 +2,42 @@
 
 import json
 import logging
+import os
+import re
+import signal
+import subprocess
+import sys
 import threading
 import time
+import urllib.request
 from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
+from urllib.error import HTTPError
 
 import fsspec
 import pytest
-from fastapi.testclient import TestClient
 
-from serving import run_plain
 from serving.eventlog.logged import latest
-from serving.plain.app import make_app as plain_app
 from serving.releases import Damaged, Releases
 from serving.replay import replay
-from serving.rollout.document import ModelVersion, Rollout
+from serving.rollout.document import Change, ModelVersion, Rollout
+from serving.rollout.table import RolloutTable
 from serving.torchserve import archive
 from serving.torchserve.client import Reply
 from serving.torchserve.reconciler import Reconciler, Status
 from serving.torchserve.server import TorchServe
 from tests.s3_server import s3_bucket
-from tests.serving.open_gateway import HISTORY, NOW, OpenGateway, ask
+from tests.serving.live_shop import fill
+from tests.serving.open_gateway import NOW, OpenGateway, ask
+from tests.serving.test_command import JSON, free_ports
 from tests.serving.test_scorer import GOOD
 from tests.serving.test_server import within
 from tests.serving.tiny_archive import write_content
 
+ROOT = Path(__file__).parents[2]
 AWAY = "http://127.0.0.1:9"
 
 
@@ -216,9 +225,81 @@ def test_a_replay_asks_the_archives_of_the_bucket(
         replay(shown, {"1.0": replace(arms["1.0"], archive_digest="0" * 64)}, elsewhere.fetched)
 
 
-def test_the_plain_server_serves_from_the_bucket(arms: dict[str, ModelVersion], tmp_path: Path) -> None:
-    mar = Releases("shop", tmp_path).fetched(arms["1.0"])
-    with TestClient(plain_app(mar, digest=arms["1.0"].archive_digest)) as client:
-        request = {"user_id": "u", "history": HISTORY}
-        assert client.post("/predictions/shop/1.0", content=json.dumps(request)).status_code == 200
-    assert run_plain.Releases is Releases
+@pytest.fixture
+def machine(arms: dict[str, ModelVersion], tmp_path: Path) -> Path:
+    """The workspace of a machine that has the rollout table, a feature store and no release."""
+    home = tmp_path / "home"
+    fill(home, name="shop")
+    with RolloutTable(f"sqlite:///{home}/rollout.db") as table:
+        table.propose(Change(replace(row(arms["1.0"]), since=NOW), "push", "the first"), 0)
+    return home
+
+
+@contextmanager
+def process(home: Path, *arguments: str, ready: str) -> Iterator[re.Match[str]]:
+    """`python -m serving …` on that machine, once it printed what `ready` finds; ended by a signal."""
+    kept = {key: value for key, value in os.environ.items() if not key.startswith("HETERREC_")}
+    running = subprocess.Popen(
+        [sys.executable, "-m", "serving", *arguments], cwd=ROOT, env={**kept, "HETERREC_HOME": str(home)},
+        stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True,
+    )  # fmt: skip
+    printed: list[str] = []
+    try:
+        assert running.stdout is not None
+        for line in running.stdout:
+            printed.append(line)
+            if found := re.search(ready, line):
+                yield found
+                return
+        raise AssertionError("".join(printed))
+    finally:
+        running.send_signal(signal.SIGTERM)
+        running.communicate(timeout=60)
+
+
+def status(url: str, body: object = None) -> int:
+    """Of an answer; 0 where there is none."""
+    request = urllib.request.Request(url, None if body is None else json.dumps(body).encode(), JSON)
+    try:
+        with urllib.request.build_opener(urllib.request.ProxyHandler({})).open(request, timeout=20) as reply:
+            return int(reply.status)
+    except HTTPError as error:
+        return error.code
+    except OSError:
+        return 0
+
+
+def test_the_command_up_serves_a_version_that_this_machine_never_had(machine: Path) -> None:
+    with process(machine, "up", "--dataset", "shop", ready=r"^curl -s (\S+) ") as found:
+        assert status(found[1], GOOD) == 200
+    (archives,) = (machine / "archives").rglob("*.mar*")
+    assert archives.suffix == ".mar"
+    assert not (machine / "releases").exists()
+
+
+def test_the_command_plain_serves_a_version_that_this_machine_never_had(machine: Path) -> None:
+    (port,) = free_ports(1)
+    with process(machine, "plain", "--dataset", "shop", "--port", port, ready=r"(http://\S+/predictions/\S+)") as found:
+        assert within(60, lambda: status(found[1], GOOD) == 200)
+
+
+def test_the_command_gateway_answers_from_an_archive_that_this_machine_never_had(machine: Path) -> None:
+    card = str(machine / "shop.yaml")
+    with process(
+        machine, "gateway", "--dataset", card, "--torchserve", AWAY, "--port", "0", ready=r"(http://\S+)/v1"
+    ) as found:
+        assert within(60, lambda: status(f"{found[1]}/ready") == 200)
+        assert status(f"{found[1]}/v1/recommendations", {"user_id": "u1", "k": 3}) == 200
+
+
+def test_a_command_whose_archive_cannot_be_had_says_so_in_one_line(
+    machine: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("AWS_ENDPOINT_URL", AWAY)
+    kept = {key: value for key, value in os.environ.items() if not key.startswith("HETERREC_")}
+    told = subprocess.run(
+        [sys.executable, "-m", "serving", "plain", "--dataset", "shop"], cwd=ROOT, timeout=120,
+        env={**kept, "HETERREC_HOME": str(machine)}, capture_output=True, text=True,
+    )  # fmt: skip
+    assert told.returncode == 1 and told.stderr.startswith("error s3://models/workspace/releases/shop/1.0/shop.mar: ")
+    assert len(told.stderr.splitlines()) == 1 and "is away or refuses" in told.stderr
