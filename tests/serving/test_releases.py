@@ -4,10 +4,12 @@ import logging
 import os
 import resource
 import signal
+import socket
 import subprocess
 import sys
 import threading
 import time
+import urllib.request
 from collections.abc import Callable, Iterator
 from contextlib import nullcontext
 from dataclasses import replace
@@ -265,6 +267,43 @@ def test_who_must_not_wait_gets_the_archive_once_it_is_there_and_the_store_is_as
     assert within(60, lambda: not here._running)
     found = here.at_hand(arm)
     assert found is not None and found.read_bytes() == CONTENT
+
+
+def test_a_store_that_takes_the_call_and_never_answers_keeps_nobody_waiting(bucket, cache, monkeypatch):
+    arm = bucket()
+    with socket.create_server(("127.0.0.1", 0)) as silent:
+        monkeypatch.setenv("AWS_ENDPOINT_URL", f"http://127.0.0.1:{silent.getsockname()[1]}")
+        here = Releases("shop", cache)
+        for _ in range(3):
+            began = time.monotonic()
+            assert here.at_hand(arm) is None
+            assert time.monotonic() - began < 3
+        assert here._running, "one attempt is under way"
+        assert len([thread for thread in threading.enumerate() if thread.name == "archive"]) == 1
+    assert within(120, lambda: not here._running)
+
+
+def test_wrong_credentials_are_told_without_being_shown(bucket, cache, monkeypatch, server):
+    arm = bucket()
+
+    def checks_after(calls: str) -> None:
+        address = f"{server['AWS_ENDPOINT_URL']}/moto-api/reset-auth"
+        plain = {"Content-Type": "text/plain"}
+        request = urllib.request.Request(address, calls.encode(), plain)
+        with urllib.request.build_opener(urllib.request.ProxyHandler({})).open(request):
+            pass
+
+    for name in ("AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY"):
+        monkeypatch.setenv(name, "hush-hush-hush")
+    checks_after("0")
+    try:
+        with pytest.raises(
+            Unreached, match=r"is away or refuses \(PermissionError: .*Check .* the credentials"
+        ) as fault:
+            Releases("shop", cache).fetched(arm)
+    finally:
+        checks_after("inf")
+    assert "hush" not in str(fault.value)
 
 
 def test_rests_grow_to_minutes_and_no_further(cache):
