@@ -12,6 +12,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
+from urllib.parse import urlsplit
 
 from components import workspace
 from components.console import emit
@@ -23,6 +24,8 @@ CHECKPOINTS = "*.pt"
 EVERY = "HETERREC_STORE_SECONDS"
 """Between looks for a new checkpoint (default 5); what a kill loses besides the steps since the last one."""
 
+_AGAIN = f"Check {ADDRESS}, its endpoint and its credentials; run the step again and finished work is reused."
+
 
 class StoreFault(RuntimeError):
     """The object store is away or refuses: one message, which the next attempt of the task may not meet again."""
@@ -32,6 +35,58 @@ def shared() -> "Store | None":
     """The object store of `$HETERREC_STORE`; None where the workspace's folder is all there is."""
     address = os.environ.get(ADDRESS, "").strip()
     return Store(address) if address else None
+
+
+def is_address(location: str) -> bool:
+    """Whether a rollout row's `archive` is an address of an object store rather than a path."""
+    return "://" in location
+
+
+def opened(address: str) -> tuple[Any, str]:
+    """The file system of an address, and the name in it. Raises `InputError` for an address that no driver knows."""
+    import fsspec
+
+    if "@" in urlsplit(address).netloc:
+        # It would be in every message, and in the rollout table.
+        raise InputError("the object store's address has credentials in it; give them in its driver's own variables.")
+    # What another machine wrote a second ago counts, so that no listing may be remembered.
+    options: dict[str, Any] = {"use_listings_cache": False, "skip_instance_cache": True}
+    try:
+        files, name = fsspec.core.url_to_fs(address, **options)
+    except (ValueError, ImportError) as error:
+        raise InputError(f"{address!r}: {error}. Expected an address such as s3://bucket/prefix.") from error
+    return files, name
+
+
+@contextmanager
+def told(address: str, advice: str) -> Iterator[None]:
+    """Turn what drivers raise for a store that is away, a missing bucket or a refused key into one `StoreFault`.
+
+    What is not there stays a `FileNotFoundError`.
+    """
+    try:
+        yield
+    except (InputError, StoreFault, FileNotFoundError):
+        raise
+    except Exception as error:
+        what = f"{type(error).__name__}: {str(error).splitlines()[0][:300] if str(error) else 'no reason given'}"
+        raise StoreFault(f"{address}: the object store is away or refuses ({what}). {advice}") from error
+
+
+def released(archive: str) -> Path:
+    """The folder of the release whose `archive` a rollout row names, on this machine; fetched where it has to be.
+
+    As `present`: where it is nowhere, its reader says so.
+    """
+    if not is_address(archive):
+        return present(Path(archive).parent)
+    address, *name = archive.rsplit("/", 4)[:-1]
+    if len(name) != 3 or name[0] != workspace.releases().name:
+        raise InputError(f"{archive}: expected STORE/releases/MODEL/VERSION/MODEL.mar, as push writes it down.")
+    here = workspace.home().joinpath(*name)
+    if not here.is_dir():
+        Store(address).fetch(here)
+    return here
 
 
 def present(path: Path) -> Path:
@@ -50,17 +105,11 @@ class Store:
     """The workspace's tree below one address; paths are those of the workspace."""
 
     def __init__(self, address: str) -> None:
-        import fsspec
-
         self.address = address.rstrip("/")
-        # What another machine wrote a second ago counts, so that no listing may be remembered.
-        options: dict[str, Any] = {"use_listings_cache": False, "skip_instance_cache": True}
         try:
-            self._files, self._root = fsspec.core.url_to_fs(self.address, **options)
-        except (ValueError, ImportError) as error:
-            raise InputError(
-                f"{ADDRESS}={address!r}: {error}. Expected an address such as s3://bucket/prefix."
-            ) from error
+            self._files, self._root = opened(self.address)
+        except InputError as error:
+            raise InputError(f"{ADDRESS}: {error}") from error
 
     def keep(self, artifact: Path) -> None:
         """Upload a sealed artifact, its manifest last; nothing where the very same is there."""
@@ -92,7 +141,7 @@ class Store:
             Manifest.verify(partial)
         except InputError as error:
             # As on a disk: a damaged artifact costs its making, never a wrong answer.
-            emit("artifact_damaged", artifact=f"{self.address}/{self._name(artifact)}", error=str(error))
+            emit("artifact_damaged", artifact=self.address_of(artifact), error=str(error))
             shutil.rmtree(partial, ignore_errors=True)
             return False
         if artifact.is_dir():
@@ -126,6 +175,10 @@ class Store:
         with self._told():
             if self._files.exists(self._at(path)):
                 self._files.rm(self._at(path), recursive=True)
+
+    def address_of(self, path: Path) -> str:
+        """By which other machines find what lies at `path` of the workspace."""
+        return f"{self.address}/{self._name(path)}"
 
     def names(self, folder: Path) -> list[Path]:
         """What lies in `folder`, as paths of the workspace."""
@@ -185,16 +238,10 @@ class Store:
     @contextmanager
     def _told(self) -> Iterator[None]:
         try:
-            yield
-        except (InputError, StoreFault):
-            raise
-        except Exception as error:
-            # Drivers raise errors of their own for a missing bucket, a refused key or a server that is away.
-            what = f"{type(error).__name__}: {str(error).splitlines()[0][:300] if str(error) else 'no reason given'}"
-            raise StoreFault(
-                f"{self.address}: the object store is away or refuses ({what}). Check {ADDRESS}, its endpoint and "
-                "its credentials; run the step again and finished work is reused."
-            ) from error
+            with told(self.address, _AGAIN):
+                yield
+        except FileNotFoundError as error:
+            raise StoreFault(f"{self.address}: the object store has no such place ({error}). {_AGAIN}") from error
 
 
 class _Checkpoints:

@@ -39,6 +39,11 @@ def releases() -> Path:
     return home() / "releases"
 
 
+def archives() -> Path:
+    """Archives that were fetched to be served, by model and digest: `$HETERREC_ARCHIVES`, or in the workspace."""
+    return Path(os.environ.get("HETERREC_ARCHIVES") or home() / "archives")
+
+
 def exposures(dataset: str) -> Path:
     """The event log's exposures of a data set: `$HETERREC_EXPOSURES/<dataset>`, or a folder of the workspace."""
     return Path(os.environ.get("HETERREC_EXPOSURES") or home() / "exposures") / dataset

@@ -1,6 +1,5 @@
 """Asks the champion for recommendations the way a shop would: history from the online store, answer from TorchServe."""
 
-from pathlib import Path
 from typing import Any
 
 import pyarrow.parquet as pq
@@ -8,6 +7,7 @@ import pyarrow.parquet as pq
 from components import workspace
 from components.errors import InputError
 from feature_repo.card import DatasetCard
+from serving.releases import Releases
 from serving.rollout.table import RolloutTable
 from serving.torchserve.server import TorchServe
 
@@ -25,8 +25,9 @@ def ask(card: DatasetCard, *, user_id: str | None, k: int = 5) -> tuple[dict[str
             "model, the page of that run says why."
         )
     request = online_request(card, user_id, k=k)
+    mar = Releases(card.name, workspace.archives()).fetched(champion)
     with TorchServe(workspace.home() / "torchserve" / "ask") as server:
-        model, version = server.register(Path(champion.archive), digest=champion.archive_digest)
+        model, version = server.register(mar, digest=champion.archive_digest)
         reply = server.predict(model, version, request)
     if reply.status != 200:
         raise RuntimeError(f"TorchServe answered {reply.status}: {reply.body}")

@@ -170,7 +170,7 @@ def _in_releases(name: str, users: set[str]) -> list[str]:
     found = []
     for version in known:
         lines = archives.read(
-            store.present(Path(version.archive).parent) / Path(version.archive).name, "goldens.jsonl"
+            store.released(version.archive) / Path(version.archive).name, "goldens.jsonl"
         ).splitlines()
         if users & {json.loads(line)["request"].get("user_id") for line in lines}:
             found.append(version.version)

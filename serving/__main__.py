@@ -7,10 +7,11 @@ from collections.abc import Sequence
 from components.errors import InputError
 from feature_repo.card import CardError
 from serving import operate, replay, run_consumer, run_gateway, run_plain, run_torchserve
+from serving.releases import Unreached
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """Run one command; 0 success, 2 bad input."""
+    """Run one command; 0 success, 1 an archive that cannot be had now, 2 bad input."""
     options = _parser().parse_args(arguments)
     try:
         return int(options.command(options))
@@ -19,6 +20,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
             raise
         print(f"error {error}", file=sys.stderr)
         return 2
+    except Unreached as error:
+        print(f"error {error}", file=sys.stderr)
+        return 1
 
 
 def _parser() -> argparse.ArgumentParser:

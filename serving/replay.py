@@ -4,7 +4,7 @@ import argparse
 import json
 import tempfile
 import zipfile
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -13,6 +13,7 @@ from components import workspace
 from components.errors import InputError
 from serving import operate
 from serving.eventlog.logged import Exposure, latest
+from serving.releases import Releases
 from serving.rollout.document import ModelVersion
 from serving.rollout.table import RolloutTable
 from serving.torchserve import archive
@@ -37,8 +38,15 @@ class Replayed:
     """Reason to exposures that cannot be replayed."""
 
 
-def replay(exposures: Iterable[Exposure], arms: Mapping[str, ModelVersion]) -> Replayed:
-    """Ask the archives of `arms` (by version) what was asked, and compare items and scores, these within 1e-4."""
+def replay(
+    exposures: Iterable[Exposure],
+    arms: Mapping[str, ModelVersion],
+    archive_of: Callable[[ModelVersion], Path] = lambda arm: Path(arm.archive),
+) -> Replayed:
+    """Ask the archives of `arms` (by version) what was asked, and compare items and scores, these within 1e-4.
+
+    `archive_of` says where the archive of a version lies on this machine.
+    """
     done = Replayed()
     by_version: dict[str, list[Exposure]] = {}
     for row in exposures:
@@ -50,16 +58,15 @@ def replay(exposures: Iterable[Exposure], arms: Mapping[str, ModelVersion]) -> R
             done.left_out[why] = done.left_out.get(why, 0) + 1
     for version, rows in by_version.items():
         with tempfile.TemporaryDirectory(prefix="replay-") as folder:
-            scorer = _load(arms[version], Path(folder))
+            scorer = _load(arms[version], archive_of(arms[version]), Path(folder))
             for start in range(0, len(rows), _AT_ONCE):
                 _compare(scorer, rows[start : start + _AT_ONCE], done)
     return done
 
 
-def _load(arm: ModelVersion, folder: Path) -> "Scorer":
+def _load(arm: ModelVersion, mar: Path, folder: Path) -> "Scorer":
     from serving.scoring.scorer import Scorer  # torch, which the image of a gateway does not have
 
-    mar = Path(arm.archive)
     if not mar.is_file() or archive.digest(mar) != arm.archive_digest:  # an archive is code
         raise InputError(f"{mar}: is not the archive that was released as {arm.version}. Restore the release folder.")
     with zipfile.ZipFile(mar) as content:
@@ -84,10 +91,13 @@ def run(options: argparse.Namespace) -> int:
     name = operate.model_name(options.dataset)
     with RolloutTable(workspace.rollout_url()) as table:
         arms = {arm.version: arm for entry in table.history(name) for arm in entry.rollout.known}
+        row = table.read(name)
     exposures = latest(workspace.event_log(name), options.last)
     if not exposures:
         raise InputError(f"{workspace.event_log(name)}: no exposure was logged. Start `python -m serving gateway`.")
-    done = replay(exposures, arms)
+    releases = Releases(name, workspace.archives())
+    releases.keep(row)
+    done = replay(exposures, arms, releases.fetched)
     print(f"{done.same} of {done.same + len(done.differing)} logged answers are given again, scores within 1e-4")
     for why, count in done.left_out.items():
         print(f"  {count} left out: {why}")

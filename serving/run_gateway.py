@@ -13,6 +13,7 @@ from typing import Any
 from components import workspace
 from components.errors import InputError
 from serving import operate
+from serving.releases import Releases
 from serving.rollout.table import RolloutTable
 
 KEEP_ALIVE = 75
@@ -37,13 +38,15 @@ def run(options: argparse.Namespace) -> int:
     sys.setswitchinterval(0.0005)
     logging.basicConfig(format="%(asctime)s %(levelname)s %(message)s", level=logging.WARNING)
     name = operate.model_name(options.dataset)
+    releases = Releases(name, workspace.archives())
     redis = workspace.event_log_redis()
     keys = os.environ.get(KEYS)
     try:
         access = Access(Tokens.configured(SHOPS), Tokens.configured(TESTERS))
         with RolloutTable(workspace.rollout_url()) as table, _listen(options.host, options.port) as listening:
             app = make_app(
-                read_rollout=lambda: table.read(name),
+                read_rollout=releases.following(lambda: table.read(name)),
+                archive_of=releases.at_hand,
                 torchserve=options.torchserve,
                 history=feast_history(name, workspace.feature_store(name)),
                 log=EventLog(StreamSink(redis, name) if redis else SegmentSink(workspace.event_log(name))),

@@ -1,11 +1,12 @@
 """The command that serves the champion without TorchServe, on loopback, until Ctrl-C."""
 
 import argparse
-from pathlib import Path
 from typing import Any
 
+from components import workspace
 from components.errors import InputError
 from serving.operate import model_name
+from serving.releases import Damaged, Releases, Unreached
 from serving.run_torchserve import released
 
 
@@ -17,8 +18,13 @@ def plain(options: argparse.Namespace) -> int:
 
     rollout = released(model_name(options.dataset))
     assert rollout.champion is not None
+    releases = Releases(rollout.model, workspace.archives())
+    releases.keep(rollout)
     try:
-        app = make_app(Path(rollout.champion.archive), digest=rollout.champion.archive_digest)
+        mar = releases.fetched(rollout.champion)
+        app = make_app(mar, digest=rollout.champion.archive_digest)
+    except (Unreached, Damaged):
+        raise
     except (OSError, ValueError) as error:
         raise InputError(f"{error}. Restore the release folder.") from error
     print(f"http://127.0.0.1:{options.port}/predictions/{rollout.model}/{rollout.champion.version}", flush=True)

@@ -14,6 +14,7 @@ from typing import Any
 from components import workspace
 from components.errors import InputError
 from serving.operate import arms, model_name
+from serving.releases import Releases
 from serving.rollout.document import ModelVersion, Rollout
 from serving.rollout.table import RolloutTable
 from serving.torchserve import archive, readiness
@@ -28,8 +29,9 @@ _SHORT = 5
 def up(options: argparse.Namespace) -> int:
     """Serve until Ctrl-C or SIGTERM; what the row says is followed, and a TorchServe that dies is started again."""
     rollout = released(model_name(options.dataset))
+    releases = Releases(rollout.model, workspace.archives())
     for arm in rollout.serving:
-        _check(arm)
+        _check(arm, releases.fetched(arm))
     _end_by_signal()
     print(f"starting TorchServe with {' and '.join(arm.version for arm in rollout.serving)} of {rollout.model}")
     ports = {"inference": options.port, "management": options.management_port, "metrics": options.metrics_port}
@@ -37,14 +39,15 @@ def up(options: argparse.Namespace) -> int:
     chosen = {api: port for api, port in ports.items() if port}
     with contextlib.suppress(KeyboardInterrupt), contextlib.ExitStack() as stack:
         server = stack.enter_context(TorchServe(workspace.home() / "torchserve" / "up", ports=chosen, **settings))
-        follower = Reconciler(server, read=_reader(rollout.model))
+        follower = _follower(server, rollout.model, releases)
         if options.status_port is not None:
             stack.enter_context(_status(follower, options))
         if not follower.look().ready:
             raise InputError("; ".join(follower.status.why.values()))
         print("\n".join(arms(rollout)))
         for role, arm in rollout.roles.items():
-            print(f"\n# ask the {role}\n{curl(server.address, rollout.model, arm, key=server.key_file)}")
+            print(f"\n# ask the {role}")
+            print(curl(server.address, rollout.model, arm, releases.fetched(arm), key=server.key_file))
         print(f"\nlogs: {server.logs}\nCtrl-C ends it", flush=True)
 
         def revive() -> None:
@@ -77,7 +80,8 @@ def reconciler(options: argparse.Namespace) -> int:
         inference=options.torchserve, management=options.management, folder=options.folder, tokens=options.tokens,
         **_workers(options),
     )  # fmt: skip
-    follower = Reconciler(client, read=_reader(model_name(options.dataset)))
+    name = model_name(options.dataset)
+    follower = _follower(client, name, Releases(name, workspace.archives()))
     with contextlib.suppress(KeyboardInterrupt), _status(follower, options):
         follower.follow(threading.Event())
     return 0
@@ -93,9 +97,9 @@ def released(name: str) -> Rollout:
     return rollout
 
 
-def curl(address: str, model: str, arm: ModelVersion, *, key: Path | None = None) -> str:
-    """A command line that asks `arm` with the history of a real shopper, one of the archive's golden requests."""
-    lines = [json.loads(line) for line in archive.read(Path(arm.archive), "goldens.jsonl").splitlines()]
+def curl(address: str, model: str, arm: ModelVersion, mar: Path, *, key: Path | None = None) -> str:
+    """A command line that asks `arm` with the history of a real shopper, one of the golden requests of its archive."""
+    lines = [json.loads(line) for line in archive.read(mar, "goldens.jsonl").splitlines()]
     requests = [
         line["request"]
         for line in lines
@@ -110,9 +114,12 @@ def curl(address: str, model: str, arm: ModelVersion, *, key: Path | None = None
     return f"curl -s {url} -H 'Content-Type: application/json'{authorised} -d {body}"
 
 
-def _check(arm: ModelVersion) -> None:
+def _follower(client: Client, model: str, releases: Releases) -> Reconciler:
+    return Reconciler(client, read=releases.following(_reader(model)), archive_of=releases.at_hand)
+
+
+def _check(arm: ModelVersion, mar: Path) -> None:
     """`InputError` where the archive of `arm` is gone or is not the one that was released: it is code."""
-    mar = Path(arm.archive)
     found = archive.digest(mar) if mar.is_file() else "no file"
     if found != arm.archive_digest:
         raise InputError(

@@ -11,8 +11,8 @@ from components.decision import Decision
 from components.errors import InputError
 from components.package.artifact import find
 from components.push.registry import Record, Registry, flat, tags
-from components.push.release import store_release
-from components.store import present
+from components.push.release import located, store_release, uri
+from components.store import released
 from serving.rollout.document import Change, ModelVersion, Rollout
 from serving.rollout.table import RolloutTable, StaleRollout
 
@@ -46,12 +46,12 @@ def run(
         arm = next((each for each in row.serving if each.version in (refreshes, version)), None)
         if arm is None:
             return _told(release, {"status": "outrun", "model": name, "version": version, "refreshes": refreshes})
-        model = present(Path(arm.archive).parent) / "model"
+        model = released(arm.archive) / "model"
         stored = store_release(packaged.mar, model, store / name / version, digest=packaged.digest).resolve()
         book.register(_record(report, packaged.digest, stored, model, lineage))
         refreshed = ModelVersion(
             version=version,
-            archive=str(stored),
+            archive=located(stored),
             archive_digest=packaged.digest,
             recipe_digest=arm.recipe_digest,
             registered=clock(),
@@ -84,7 +84,8 @@ def _record(report: dict[str, Any], digest: str, stored: Path, model: Path, line
     return Record(
         version=report["version"],
         archive_digest=digest,
-        source=stored.parent.as_uri(),
+        folder=stored.parent,
+        source=uri(stored.parent),
         settings=flat(json.loads((model / "config.json").read_text())),
         metrics={},
         tags={**tags(lineage, recipe_digest=report["recipe_digest"]), "refreshes": report["refreshes"]},

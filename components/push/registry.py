@@ -11,9 +11,8 @@ import os
 import re
 import warnings
 from dataclasses import dataclass
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
-from urllib.parse import urlsplit
-from urllib.request import url2pathname
 
 from serving.rollout.document import Rollout
 
@@ -32,8 +31,10 @@ class Record:
 
     version: str
     archive_digest: str
+    folder: Path
+    """Of the release, on this machine."""
     source: str
-    """URI of the release folder."""
+    """URI by which others find it."""
     settings: dict[str, Any]
     metrics: dict[str, float]
     tags: dict[str, str]
@@ -74,7 +75,7 @@ class Registry:
         """Where MLflow finds the release. A server takes no path of another machine's: it gets the files."""
         if not self._served:
             return record.source
-        self._client.log_artifacts(run_id, url2pathname(urlsplit(record.source).path), _RELEASE)
+        self._client.log_artifacts(run_id, str(record.folder), _RELEASE)
         return f"runs:/{run_id}/{_RELEASE}"
 
     def _number(self, archive_digest: str) -> str | None:

@@ -50,6 +50,18 @@ def store_release(mar: Path, model: Path, target: Path, *, digest: str) -> Path:
     return stored
 
 
+def located(path: Path) -> str:
+    """What the rollout table calls a part of a release: its address in the object store, where there is one."""
+    shared = store.shared()
+    return shared.address_of(path) if shared else str(path)
+
+
+def uri(folder: Path) -> str:
+    """As `located`, as a URI in any case."""
+    found = located(folder)
+    return found if store.is_address(found) else folder.as_uri()
+
+
 def _share(target: Path) -> None:
     """Where machines share an object store and no disk, a release is there before the rollout table names it."""
     if shared := store.shared():

@@ -11,7 +11,7 @@ from components.decision import Decision
 from components.errors import InputError
 from components.package.artifact import Packaged, find
 from components.push.registry import Record, Registry, flat, metrics, tags
-from components.push.release import released, store_release
+from components.push.release import located, released, store_release, uri
 from serving.rollout.document import Change, ModelVersion, Release
 from serving.rollout.document import release as decide
 from serving.rollout.table import RolloutTable, StaleRollout
@@ -51,7 +51,7 @@ def run(
             book.register(_record(packaged, stored, model, evaluation, lineage))
             candidate = ModelVersion(
                 version=version,
-                archive=str(stored),
+                archive=located(stored),
                 archive_digest=packaged.digest,
                 recipe_digest=packaged.report["recipe_digest"],
                 registered=clock(),
@@ -76,7 +76,8 @@ def _record(packaged: Packaged, stored: Path, model: Path, evaluation: Path, lin
     return Record(
         version=packaged.report["version"],
         archive_digest=packaged.digest,
-        source=stored.parent.as_uri(),
+        folder=stored.parent,
+        source=uri(stored.parent),
         settings=flat(json.loads((model / "config.json").read_text())),
         metrics=metrics(json.loads((evaluation / "report.json").read_text())),
         tags=tags(lineage, recipe_digest=packaged.report["recipe_digest"]),

@@ -5,9 +5,9 @@ import re
 from pathlib import Path
 from typing import Any
 
+from components import store
 from components.errors import InputError
 from components.package import step as package
-from components.store import present
 from feature_repo.card import DatasetCard
 from serving.rollout.document import ModelVersion
 from serving.torchserve import archive as archives
@@ -21,7 +21,7 @@ def run(*, card: DatasetCard, sequences: Path, serving: ModelVersion, archive: P
     The report is that of package, with `refreshes` (the version it takes the place of), `changed` (False where the
     catalogue gives what is served already) and `new_items`. Raises `InputError` where the release has no model.
     """
-    released = present(Path(serving.archive).parent)
+    released = store.released(serving.archive)
     model, before_mar = released / "model", released / Path(serving.archive).name
     if not model.is_dir():
         raise InputError(f"{model}: version {serving.version} has no model there. Restore the release folder.")

@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import Any
 
 from components.errors import InputError
-from components.store import present
+from components.store import released
 from serving.rollout.table import RolloutTable
 
 
@@ -20,7 +20,7 @@ def run(*, name: str, rollout_url: str, champion: Path) -> dict[str, Any]:
     report = {"version": version.version if version else None}
     (champion / "champion.json").write_text(json.dumps(report))
     if version:
-        model = present(Path(version.archive).parent) / "model"
+        model = released(version.archive) / "model"
         if not model.is_dir():
             raise InputError(
                 f"{model}: the champion of {name!r} (version {version.version}) has no model there. "

@@ -9,6 +9,7 @@ from collections.abc import AsyncIterator, Callable
 from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
+from pathlib import Path
 from typing import Annotated, Any, Literal
 
 import orjson
@@ -26,7 +27,7 @@ from serving.gateway.models import KeyFile, Models
 from serving.gateway.probes import probe_all
 from serving.gateway.recommender import Deadlines, History, Recommended, Recommender, Wish
 from serving.gateway.row import Row
-from serving.rollout.document import Rollout
+from serving.rollout.document import ModelVersion, Rollout
 
 _logger = logging.getLogger(__name__)
 AHEAD = timedelta(hours=1)
@@ -96,16 +97,19 @@ def make_app(
     torchserve: str,
     history: History,
     log: EventLog,
+    archive_of: Callable[[ModelVersion], Path | None] = lambda arm: Path(arm.archive),
     deadlines: Deadlines | None = None,
     access: Access | None = None,
     keys: KeyFile | None = None,
     clock: Callable[[], datetime] = lambda: datetime.now(UTC),
 ) -> FastAPI:
     """The service. `read_rollout` reads the row of the one model it serves, `torchserve` is the inference address,
-    `keys` the file with its inference key where it asks for one, `clock` tells the time of what is logged."""
+    `keys` the file with its inference key where it asks for one, `clock` tells the time of what is logged.
+    `archive_of` says where the archive of a version lies: None while it is on its way, `OSError` or `ValueError` where
+    it cannot be had."""
     metrics = Metrics()
     models = Models(torchserve, keys, lambda version, seconds: metrics.model.labels(version).observe(seconds))
-    recommender = Recommender(models, history, deadlines)
+    recommender = Recommender(models, history, deadlines, archive_of)
     row = Row(read_rollout, recommender, metrics.failures.labels("rollout").inc)
     service = _Service(
         models=models,
@@ -123,7 +127,7 @@ def make_app(
             await models.start()
             undo.push_async_callback(models.close)
             undo.enter_context(log)
-            await row.refresh()
+            await row.begin()
             probing = probe_all(models, recommender, lambda: row.rollout, metrics.probed)
             for work in (row.follow(), probing):
                 task = asyncio.create_task(work)
@@ -213,9 +217,12 @@ def _add_operation(app: FastAPI, service: _Service) -> None:
     @app.get("/ready", responses={503: {"model": Problem}})
     async def ready() -> dict[str, Any]:
         """Ready is who can answer, be it with popular items: what else is wrong is told, and is for the alerts."""
+        if row.rollout is None and row.problem:
+            raise HTTPException(503, row.problem)
         service.released()
         out = service.out_of_traffic()
-        problems = [*(f"{version} is out of traffic" for version in out), *filter(None, [service.log.problem])]
+        others = filter(None, [row.problem, service.log.problem])
+        problems = [*(f"{version} is out of traffic" for version in out), *others]
         return {
             "status": "degraded" if problems else "ready",
             "problems": problems,

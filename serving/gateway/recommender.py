@@ -26,6 +26,10 @@ _READERS = 16
 """Histories that are read at the same time."""
 
 
+class Fetching(OSError):
+    """An archive that will be there in a moment."""
+
+
 @dataclass(frozen=True, kw_only=True)
 class Deadlines:
     """Seconds that each part may take before the next one answers; `log` before an exposure counts as not logged."""
@@ -66,10 +70,18 @@ class Recommended:
 class Recommender:
     """Asks `models` for what a rollout document says; `prepare` it before it is asked."""
 
-    def __init__(self, models: Models, history: History, deadlines: Deadlines | None = None) -> None:
-        self._models, self._history = models, history
+    def __init__(
+        self,
+        models: Models,
+        history: History,
+        deadlines: Deadlines | None = None,
+        archive_of: Callable[[ModelVersion], Path | None] = lambda arm: Path(arm.archive),
+    ) -> None:
+        self._models, self._history, self._archive_of = models, history, archive_of
         self.deadlines = deadlines or Deadlines()
         self._contents: dict[str, Contents] = {}
+        self._told: dict[str, str] = {}
+        """Digest of an archive that could not be read, and why."""
         self._readers = ThreadPoolExecutor(_READERS, "history")
 
     async def recommend(self, rollout: Rollout, wish: Wish) -> Recommended:
@@ -133,22 +145,31 @@ class Recommender:
         return contents.popular(history, k=wish.k, hidden=hidden, filters=wish.filters)
 
     def prepare(self, rollout: Rollout) -> None:
-        """Read what is needed of the archives, before it is needed. Blocks.
+        """Read what is needed of the archives, before it is needed. Blocks, and waits for no store.
 
-        Raises `OSError` where the champion's is gone; another version without an archive only misses its probes.
+        Raises `OSError` where the champion's is not there; another version without an archive only misses its probes.
         """
         known = self._contents
         read: dict[str, Contents] = {}
+        told: dict[str, str] = {}
         for arm in rollout.serving:
             try:
-                read[arm.archive_digest] = known.get(arm.archive_digest) or read_contents(Path(arm.archive))
+                read[arm.archive_digest] = known.get(arm.archive_digest) or self._read(arm)
             except (OSError, ValueError, KeyError) as error:
                 if arm == rollout.champion:
                     raise
-                _logger.warning(
-                    "%s: the archive cannot be read, so %s is not probed: %s", arm.archive, arm.version, error
-                )
-        self._contents = read
+                told[arm.archive_digest] = why = str(error)
+                if self._told.get(arm.archive_digest) != why:
+                    _logger.warning(
+                        "%s: the archive cannot be read, so %s is not probed: %s", arm.archive, arm.version, why
+                    )
+        self._contents, self._told = read, told
+
+    def _read(self, arm: ModelVersion) -> Contents:
+        mar = self._archive_of(arm)
+        if mar is None:
+            raise Fetching(f"{arm.archive}: is being fetched")
+        return read_contents(mar)
 
 
 def _drawn(rollout: Rollout, user_id: str) -> Variant:

@@ -5,20 +5,26 @@ import logging
 import time
 from collections.abc import Callable
 
-from serving.gateway.recommender import Recommender
+from serving.gateway.recommender import Fetching, Recommender
 from serving.rollout.document import Rollout
 
 READ_SECONDS = 1.0
 _logger = logging.getLogger(__name__)
 
 
+class Waits(RuntimeError):
+    """A row was read whose champion's archive is not here."""
+
+
 class Row:
-    """`failed` is told when the table could not be read."""
+    """`failed` is told when the table, or the archive of its champion, could not be read."""
 
     def __init__(self, read: Callable[[], Rollout], recommender: Recommender, failed: Callable[[], None]) -> None:
         self._read, self._recommender, self._failed = read, recommender, failed
         self._read_at = 0.0
         self.rollout: Rollout | None = None
+        self.problem: str | None = None
+        """Why the row in use is not the latest one."""
 
     @property
     def age(self) -> float:
@@ -26,24 +32,40 @@ class Row:
         return time.monotonic() - self._read_at
 
     async def refresh(self) -> None:
+        """Read the row and what it needs. Raises what the table raises, and `Waits`."""
+
         def read() -> Rollout:
             rollout = self._read()
-            self._recommender.prepare(rollout)
+            try:
+                self._recommender.prepare(rollout)
+            except (OSError, ValueError, KeyError) as error:
+                raise Waits(f"row {rollout.version} waits for its champion's archive: {error}") from error
             return rollout
 
         self.rollout = await asyncio.to_thread(read)
         self._read_at = time.monotonic()
+        self.problem = None
+
+    async def begin(self) -> None:
+        """The first reading: an archive that is not here yet is waited for by `follow`, and not ready until then."""
+        try:
+            await self.refresh()
+        except Waits as wait:
+            self._tell(str(wait))
 
     async def follow(self) -> None:
         """For ever."""
-        told = ""
         while True:
             await asyncio.sleep(READ_SECONDS)
             try:
                 await self.refresh()
-                told = ""
             except Exception as error:  # whatever the table raises, its age tells
-                if str(error) != told:
-                    _logger.warning("rollout table cannot be read, the last row holds: %s", error)
-                told = str(error)
-                self._failed()
+                waits = isinstance(error, Waits)
+                self._tell(str(error) if waits else f"rollout table cannot be read, the last row holds: {error}")
+                if not (waits and isinstance(error.__cause__, Fetching)):
+                    self._failed()
+
+    def _tell(self, problem: str) -> None:
+        if problem != self.problem:
+            _logger.warning("%s", problem)
+        self.problem = problem

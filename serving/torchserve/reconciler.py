@@ -62,6 +62,8 @@ class Reconciler:
     Args:
         client: The TorchServe beside it.
         read: Reads the rollout document; where it raises, the last good one counts.
+        archive_of: Where the archive of a version lies; None while it is on its way. `OSError` and `ValueError` say
+            why it cannot be had. Must not wait: what serves is looked at meanwhile.
         linger: Seconds for which a version that is no longer named stays loaded, because gateways may still ask it.
         clock: Seconds that only grow.
     """
@@ -71,10 +73,12 @@ class Reconciler:
         client: Client,
         *,
         read: Callable[[], Rollout],
+        archive_of: Callable[[ModelVersion], Path | None] = lambda arm: Path(arm.archive),
         linger: float = LINGER_SECONDS,
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
         self._client, self._read, self._linger, self._clock = client, read, linger, clock
+        self._archive_of = archive_of
         self._proven: dict[str, str] = {}
         """Digest of the archive of each loaded version whose answers were compared."""
         self._refused: dict[str, _Refusal] = {}
@@ -158,13 +162,21 @@ class Reconciler:
         if before is not None and before.stamp == (arm.archive_digest, stamp) and self._clock() < before.until:
             self._tell(arm.version, before.why)
             return
+        held = arm.version in loaded and self._holds(model, arm)
         try:
-            if arm.version in loaded and not self._holds(model, arm):
-                self._client.unregister(model, arm.version)
-                loaded = {}
-            if arm.version not in loaded:
+            # What TorchServe has loaded already needs no other copy.
+            mar = self._client.copy_of(model, arm.version) if held else self._archive_of(arm)
+        except (OSError, ValueError) as fault:
+            self._tell(arm.version, f"{arm.version} cannot be had: {fault}")
+            return
+        if mar is None:
+            return
+        try:
+            if not held:
+                if arm.version in loaded:
+                    self._client.unregister(model, arm.version)
                 _logger.info("loading %s %s", model, arm.version)
-                self._client.register(Path(arm.archive), digest=arm.archive_digest)
+                self._client.register(mar, digest=arm.archive_digest)
             self._prove(model, arm)
         except (ConnectionError, TimeoutError):
             raise  # of TorchServe, and says nothing about the archive

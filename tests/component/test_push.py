@@ -7,14 +7,17 @@ from typing import Any
 
 import pytest
 
+from components import store, workspace
 from components.decision import Decision, Reason
 from components.errors import InputError
 from components.manifest import digest_json
 from components.push import step
 from components.push.release import released
+from serving.releases import Releases
 from serving.rollout.document import Change
 from serving.rollout.table import RolloutTable
 from serving.torchserve import archive as archives
+from tests.s3_server import s3_bucket
 
 NOW = datetime(2026, 1, 5, tzinfo=UTC)
 LINEAGE = {
@@ -110,6 +113,31 @@ def test_a_release_holds_the_very_archive_and_its_model(shop: Shop) -> None:
     assert archives.digest(stored) == champion.archive_digest
     assert (stored.parent / "model/config.json").is_file()
     assert [path.name for path in (shop.store / shop.name).iterdir()] == ["v1"]
+
+
+def test_with_a_bucket_the_row_and_mlflow_name_the_release_by_its_address(
+    shop: Shop, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with s3_bucket("models") as environment:
+        for name, value in {**environment, "HETERREC_HOME": str(tmp_path)}.items():
+            monkeypatch.setenv(name, value)
+        shop.push("v1")
+        with shop.table as table:
+            champion = table.read(shop.name).champion
+        assert champion is not None
+        folder = f"s3://models/workspace/releases/{shop.name}/v1"
+        assert champion.archive == f"{folder}/{shop.name}.mar"
+        assert [version.source for version in shop.versions()] == [folder]
+        # Another machine, with neither the folder nor the setting: the row says it all.
+        monkeypatch.delenv("HETERREC_STORE")
+        monkeypatch.setenv("HETERREC_HOME", str(tmp_path / "another"))
+        mar = Releases(shop.name, workspace.archives()).fetched(champion)
+        assert archives.digest(mar) == champion.archive_digest and mar.is_relative_to(tmp_path / "another")
+        there = store.released(champion.archive)
+        assert there == tmp_path / "another" / "releases" / shop.name / "v1"
+        assert json.loads((there / "model" / "config.json").read_text())["seed"] == 1
+        with pytest.raises(InputError, match=r"expected STORE/releases/MODEL/VERSION/MODEL.mar"):
+            store.released("s3://models/shop.mar")
 
 
 def test_mlflow_keeps_settings_metrics_and_lineage(shop: Shop) -> None:

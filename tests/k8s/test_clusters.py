@@ -3,7 +3,7 @@
 import pytest
 
 from pipelines import cluster
-from tests.k8s.cluster import K8S, of_kind, rendered, settings
+from tests.k8s.cluster import K8S, of_kind, rendered, settings, workloads
 from tests.k8s.test_network import RUN_LABELS
 from tests.k8s.test_references import SECRETS
 
@@ -26,6 +26,29 @@ def test_runs_find_what_the_overlay_has(overlay, monkeypatch):
     for secret in facts.secrets:
         if not secret.optional:
             assert set(secret.env) <= SECRETS[secret.name]
+
+
+@pytest.mark.parametrize("overlay", [*FACTS, "kserve"])
+def test_where_runs_release_to_is_where_gateways_read(overlay):
+    """From a bucket, which they may reach, into a folder of their own; or from the claim, which they only read."""
+    facts = cluster.read(FACTS.get(overlay, FACTS["production"]))
+    (found,) = [
+        (labels, pod)
+        for what, labels, pod in workloads(rendered(overlay))
+        if what.endswith(("/gateway", "/recommender"))
+    ]
+    labels, pod = found
+    (workspace,) = [volume for volume in pod["volumes"] if volume["name"] == "workspace"]
+    for container in pod["containers"]:
+        if container["name"] == "torchserve":
+            continue  # loads what the reconciler gives it
+        (mount,) = [each for each in container["volumeMounts"] if each["name"] == "workspace"]
+        variables = {each["name"] for each in container["env"]}
+        assert mount["mountPath"] == facts.workspace_path
+        assert mount.get("readOnly", False) == (not facts.store)
+        assert ({"AWS_ENDPOINT_URL", "AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY"} <= variables) == bool(facts.store)
+    assert ("emptyDir" in workspace) == bool(facts.store) == ("persistentVolumeClaim" not in workspace)
+    assert ("heterrec.io/uses-object-store" in labels) == bool(facts.store)
 
 
 @pytest.mark.parametrize("overlay", FACTS)
