@@ -19,6 +19,7 @@ from feature_repo.card import CardError, load_card
 from feature_repo.faults import Unavailable
 from pipelines import cluster_commands, data_commands
 from pipelines.data_commands import moment, with_options
+from serving.releases import Unreached
 
 REQUEST_ID = re.compile("[0-9a-f]{32}")
 console = Console(highlight=False, soft_wrap=True)
@@ -29,17 +30,12 @@ def main(arguments: Sequence[str] | None = None) -> int:
     options = _parser().parse_args(arguments)
     try:
         return int(options.command(options))
-    except (InputError, CardError) as error:
+    except (InputError, CardError, Unavailable, Unreached) as error:
         if options.debug:
             traceback.print_exc()
         for line in str(error).splitlines():
             console.print(f"[red]error[/] {_plain(line)}")
-        return 2
-    except Unavailable as error:
-        if options.debug:
-            traceback.print_exc()
-        console.print(f"[red]error[/] {_plain(str(error))}")
-        return 1
+        return 2 if isinstance(error, InputError | CardError) else 1
 
 
 def _run(options: argparse.Namespace) -> int:
