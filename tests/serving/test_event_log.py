@@ -186,6 +186,21 @@ def test_a_redis_that_would_lose_events_is_refused_until_it_is_set_right(tmp_pat
         server.stop()
 
 
+def test_a_redis_that_syncs_each_second_is_waited_for_or_refused_where_it_cannot_be(redis: RedisServer) -> None:
+    client = connect(f"redis://{redis.address}/0")
+    client.config_set("appendfsync", "everysec")
+    sink = StreamSink(f"redis://{redis.address}/0", "shop")
+    if tuple(map(int, client.info("server")["redis_version"].split(".")[:2])) < (7, 2):
+        with pytest.raises(LogUnavailable, match=r"below Redis 7\.2, `appendfsync always`"):
+            append(sink, "r1")
+        return
+    append(sink, "r1")
+    assert client.info("commandstats")["cmdstat_waitaof"]["calls"] == 1
+    client.config_set("appendonly", "no")  # behind the writer's back: what is not waited for is not acknowledged
+    with pytest.raises(LogUnavailable, match="appendonly"):
+        append(sink, "r2")
+
+
 def test_while_redis_is_away_events_are_refused_quickly_and_taken_when_it_is_back(redis: RedisServer) -> None:
     async def write() -> None:
         with EventLog(StreamSink(f"redis://{redis.address}/0", "shop")) as log:
