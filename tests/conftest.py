@@ -1,6 +1,7 @@
-"""What tests of several rooms share: their order, and a server."""
+"""What tests of several rooms share: their order, and servers."""
 
 from collections.abc import Iterator
+from pathlib import Path
 
 import pytest
 
@@ -18,6 +19,19 @@ def redis_server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[RedisServ
     if PROGRAM is None:
         pytest.skip(MISSING)
     server = RedisServer(tmp_path_factory.mktemp("redis"))
+    try:
+        yield server.start()
+    finally:
+        server.stop()
+
+
+@pytest.fixture
+def durable_redis(tmp_path: Path) -> Iterator[RedisServer]:
+    """As `redis_server`, and what it has acknowledged survives its `stop`."""
+    if PROGRAM is None:
+        pytest.skip(MISSING)
+    (tmp_path / "redis").mkdir()
+    server = RedisServer(tmp_path / "redis", durable=True)
     try:
         yield server.start()
     finally:

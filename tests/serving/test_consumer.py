@@ -8,7 +8,7 @@ import subprocess
 import sys
 import threading
 from collections import Counter
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
@@ -24,22 +24,14 @@ from serving.eventlog.stream import Stream
 from serving.eventlog.writer import EventLog, LogUnavailable
 from serving.rollout import log as rollout_log
 from serving.rollout.policy import Policy
-from tests.redis_server import MISSING, PROGRAM, RedisServer
+from tests.redis_server import RedisServer
 from tests.serving.live_shop import ITEMS, Transport, exposure, fill, outcome, price
 
 
 @pytest.fixture(params=["segments", "redis"])
-def transport(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[Transport]:
+def transport(request: pytest.FixtureRequest, tmp_path: Path) -> Transport:
     fill(tmp_path)
-    if request.param == "segments":
-        yield Transport(tmp_path)
-        return
-    if PROGRAM is None:
-        pytest.skip(MISSING)
-    (tmp_path / "redis").mkdir()
-    server = RedisServer(tmp_path / "redis", durable=True).start()
-    yield Transport(tmp_path, server)
-    server.stop()
+    return Transport(tmp_path, request.getfixturevalue("durable_redis") if request.param == "redis" else None)
 
 
 def log(transport: Transport, *events: tuple[str, dict[str, Any]]) -> None:
@@ -166,28 +158,23 @@ def test_a_second_consumer_is_refused_while_the_first_works_and_then_goes_on(tmp
         transport.settle(consumer)
 
 
-def test_while_the_online_store_is_away_nothing_is_lost(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    if PROGRAM is None:
-        pytest.skip(MISSING)
-    (tmp_path / "redis").mkdir()
-    server = RedisServer(tmp_path / "redis", durable=True).start()
+def test_while_the_online_store_is_away_nothing_is_lost(
+    durable_redis: RedisServer, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.setenv("HETERREC_FEATURE_STORE", "redis")
-    monkeypatch.setenv("REDIS_ADDRESS", server.address)
-    try:
-        fill(tmp_path)
-        transport = Transport(tmp_path)
-        with transport.consumer() as consumer:
-            server.stop()
-            log(transport, ("exposures", exposure("r1", "u1", ["i3"])), ("outcomes", outcome("r1", "i3")))
-            consumer.round(flush=True)
-            assert consumer.problems and not transport.rows("interactions")
-            assert consumer.metrics.registry.get_sample_value("consumer_lag_seconds") > 0
-            server.start()
-            consumer.round()
-            transport.settle(consumer)
-        assert transport.history("u1")[-1].item_id == "i3" and len(transport.rows("interactions")) == 1
-    finally:
-        server.stop()
+    monkeypatch.setenv("REDIS_ADDRESS", durable_redis.address)
+    fill(tmp_path)
+    transport = Transport(tmp_path)
+    with transport.consumer() as consumer:
+        durable_redis.stop()
+        log(transport, ("exposures", exposure("r1", "u1", ["i3"])), ("outcomes", outcome("r1", "i3")))
+        consumer.round(flush=True)
+        assert consumer.problems and not transport.rows("interactions")
+        assert consumer.metrics.registry.get_sample_value("consumer_lag_seconds") > 0
+        durable_redis.start()
+        consumer.round()
+        transport.settle(consumer)
+    assert transport.history("u1")[-1].item_id == "i3" and len(transport.rows("interactions")) == 1
 
 
 def test_partitions_that_could_not_be_written_are_written_the_next_time(
@@ -209,31 +196,26 @@ def test_partitions_that_could_not_be_written_are_written_the_next_time(
     assert len(transport.rows("interactions")) == len(transport.rows("exposures")) == 1
 
 
-def test_a_consumer_that_was_killed_between_disk_and_redis_doubles_nothing(tmp_path: Path) -> None:
-    if PROGRAM is None:
-        pytest.skip(MISSING)
+def test_a_consumer_that_was_killed_between_disk_and_redis_doubles_nothing(
+    durable_redis: RedisServer, tmp_path: Path
+) -> None:
     fill(tmp_path)
-    (tmp_path / "redis").mkdir()
-    server = RedisServer(tmp_path / "redis", durable=True).start()
-    try:
-        transport = Transport(tmp_path, server)
-        log(transport, ("exposures", exposure("r1", "u1", ["i3"])), ("outcomes", outcome("r1", "i3")))
-        sink = SegmentSink(transport.log)
-        sink.open()
+    transport = Transport(tmp_path, durable_redis)
+    log(transport, ("exposures", exposure("r1", "u1", ["i3"])), ("outcomes", outcome("r1", "i3")))
+    sink = SegmentSink(transport.log)
+    sink.open()
 
-        def killed_behind(lines: Sequence[bytes]) -> None:
-            sink.write(lines)
-            raise KeyboardInterrupt
+    def killed_behind(lines: Sequence[bytes]) -> None:
+        sink.write(lines)
+        raise KeyboardInterrupt
 
-        with pytest.raises(KeyboardInterrupt):
-            Stream(transport.redis or "", "tiny", known=(0, 0)).move(killed_behind, block_ms=10)
-        sink.close()
-        with transport.consumer() as consumer:
-            transport.settle(consumer)
-        for table in ("exposures", "outcomes", "interactions"):
-            assert len(transport.rows(table)) == 1
-    finally:
-        server.stop()
+    with pytest.raises(KeyboardInterrupt):
+        Stream(transport.redis or "", "tiny", known=(0, 0)).move(killed_behind, block_ms=10)
+    sink.close()
+    with transport.consumer() as consumer:
+        transport.settle(consumer)
+    for table in ("exposures", "outcomes", "interactions"):
+        assert len(transport.rows(table)) == 1
 
 
 NURSERY = """

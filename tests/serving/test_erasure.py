@@ -7,7 +7,6 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import Iterator
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
@@ -19,28 +18,21 @@ from serving.consumer.erasure import NAME
 from serving.eventlog import stream
 from serving.eventlog.events import to_line
 from serving.eventlog.segments import SegmentSink, segments
-from tests.redis_server import MISSING, PROGRAM, RedisServer
+from tests.redis_server import RedisServer
 from tests.serving.forgotten_shop import GONE, OTHERS, ROOT, TABLES, Shop, shopping, within
 from tests.serving.live_shop import Transport, exposure, fill, outcome
 
 
 @pytest.fixture(params=["segments", "redis"])
-def shop(request: pytest.FixtureRequest, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Shop]:
+def shop(request: pytest.FixtureRequest, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Shop:
     server = None
     if request.param == "redis":
-        if PROGRAM is None:
-            pytest.skip(MISSING)
-        (tmp_path / "redis").mkdir()
-        server = RedisServer(tmp_path / "redis", durable=True).start()
+        server = request.getfixturevalue("durable_redis")
         monkeypatch.setenv("HETERREC_FEATURE_STORE", "redis")
         monkeypatch.setenv("REDIS_ADDRESS", server.address)
     fill(tmp_path / "home")
     shutil.rmtree(tmp_path / "home" / "made")  # inputs of the test, where no workspace has any
-    try:
-        yield Shop(tmp_path / "home", server)
-    finally:
-        if server is not None:
-            server.stop()
+    return Shop(tmp_path / "home", server)
 
 
 def all_read(shop: Shop, count: int) -> bool:

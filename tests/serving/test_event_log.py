@@ -8,7 +8,6 @@ import subprocess
 import sys
 import time
 from collections import Counter
-from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -43,16 +42,6 @@ asyncio.run(main())
 """
 
 
-@pytest.fixture
-def redis(tmp_path: Path) -> Iterator[RedisServer]:
-    if PROGRAM is None:
-        pytest.skip(MISSING)
-    (tmp_path / "redis").mkdir()
-    server = RedisServer(tmp_path / "redis", durable=True).start()
-    yield server
-    server.stop()
-
-
 def read(root: Path) -> list[str]:
     """The request_id of each event in the segments."""
     found = [line for path in segments.segments(root) for line in lines(path)]
@@ -73,7 +62,7 @@ def moved(redis: RedisServer, root: Path, stream: Stream | None = None) -> list[
 def test_what_was_acknowledged_survives_kill_9_of_the_gateway_and_of_redis(
     kept: str, tmp_path: Path, request: pytest.FixtureRequest
 ) -> None:
-    server: RedisServer | None = request.getfixturevalue("redis") if kept == "redis" else None
+    server: RedisServer | None = request.getfixturevalue("durable_redis") if kept == "redis" else None
     command = [sys.executable, "-c", WRITER, str(tmp_path), f"redis://{server.address}/0" if server else ""]
     process = subprocess.Popen(command, cwd=ROOT, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True)
     assert process.stdout is not None
@@ -186,10 +175,10 @@ def test_a_redis_that_would_lose_events_is_refused_until_it_is_set_right(tmp_pat
         server.stop()
 
 
-def test_a_redis_that_syncs_each_second_is_waited_for_or_refused_where_it_cannot_be(redis: RedisServer) -> None:
-    client = connect(f"redis://{redis.address}/0")
+def test_a_redis_that_syncs_each_second_is_waited_for_or_refused_where_it_cannot_be(durable_redis: RedisServer) -> None:
+    client = connect(f"redis://{durable_redis.address}/0")
     client.config_set("appendfsync", "everysec")
-    sink = StreamSink(f"redis://{redis.address}/0", "shop")
+    sink = StreamSink(f"redis://{durable_redis.address}/0", "shop")
     if tuple(map(int, client.info("server")["redis_version"].split(".")[:2])) < (7, 2):
         with pytest.raises(LogUnavailable, match=r"below Redis 7\.2, `appendfsync always`"):
             append(sink, "r1")
@@ -201,34 +190,36 @@ def test_a_redis_that_syncs_each_second_is_waited_for_or_refused_where_it_cannot
         append(sink, "r2")
 
 
-def test_while_redis_is_away_events_are_refused_quickly_and_taken_when_it_is_back(redis: RedisServer) -> None:
+def test_while_redis_is_away_events_are_refused_quickly_and_taken_when_it_is_back(durable_redis: RedisServer) -> None:
     async def write() -> None:
-        with EventLog(StreamSink(f"redis://{redis.address}/0", "shop")) as log:
-            redis.stop()
+        with EventLog(StreamSink(f"redis://{durable_redis.address}/0", "shop")) as log:
+            durable_redis.stop()
             began = time.monotonic()
             with pytest.raises(LogUnavailable, match="Redis"):
                 await log.append("outcomes", {**CLICK, "request_id": "r1"})
             assert time.monotonic() - began < 3 and "Redis" in (log.problem or "")
-            redis.start()
+            durable_redis.start()
             await log.append("outcomes", {**CLICK, "request_id": "r2"})
             assert log.problem is None
 
     asyncio.run(write())
 
 
-def test_what_another_consumer_had_taken_and_not_acknowledged_comes_first(redis: RedisServer, tmp_path: Path) -> None:
-    url = f"redis://{redis.address}/0"
+def test_what_another_consumer_had_taken_and_not_acknowledged_comes_first(
+    durable_redis: RedisServer, tmp_path: Path
+) -> None:
+    url = f"redis://{durable_redis.address}/0"
     append(StreamSink(url, "shop"), "r1", "r2")
     client = connect(url)
     client.xgroup_create("events:shop", GROUP, id="0")
     client.xreadgroup(GROUP, "killed", {"events:shop": ">"})
     append(StreamSink(url, "shop"), "r3")
-    assert moved(redis, tmp_path / "log") == ["r1", "r2", "r3"]
+    assert moved(durable_redis, tmp_path / "log") == ["r1", "r2", "r3"]
     assert client.xpending("events:shop", GROUP)["pending"] == 0 and client.xlen("events:shop") == 0
 
 
-def test_what_was_moved_and_not_acknowledged_is_not_moved_again(redis: RedisServer, tmp_path: Path) -> None:
-    url = f"redis://{redis.address}/0"
+def test_what_was_moved_and_not_acknowledged_is_not_moved_again(durable_redis: RedisServer, tmp_path: Path) -> None:
+    url = f"redis://{durable_redis.address}/0"
     append(StreamSink(url, "shop"), "r1", "r2")
 
     def killed_behind(written: list[bytes]) -> None:
@@ -243,11 +234,11 @@ def test_what_was_moved_and_not_acknowledged_is_not_moved_again(redis: RedisServ
     (path,) = segments.segments(tmp_path)
     known = max(ident for line in lines(path) if (ident := split_id(line.content)[0]) is not None)
     append(StreamSink(url, "shop"), "r3")
-    assert moved(redis, tmp_path, Stream(url, "shop", known=known)) == ["r1", "r2", "r3"]
+    assert moved(durable_redis, tmp_path, Stream(url, "shop", known=known)) == ["r1", "r2", "r3"]
 
 
-def test_what_a_full_disk_kept_from_moving_comes_again(redis: RedisServer, tmp_path: Path) -> None:
-    url = f"redis://{redis.address}/0"
+def test_what_a_full_disk_kept_from_moving_comes_again(durable_redis: RedisServer, tmp_path: Path) -> None:
+    url = f"redis://{durable_redis.address}/0"
     append(StreamSink(url, "shop"), "r1")
     stream = Stream(url, "shop", known=(0, 0))
 
@@ -256,11 +247,11 @@ def test_what_a_full_disk_kept_from_moving_comes_again(redis: RedisServer, tmp_p
 
     with pytest.raises(LogUnavailable):
         stream.move(full, block_ms=10)
-    assert moved(redis, tmp_path, stream) == ["r1"]
+    assert moved(durable_redis, tmp_path, stream) == ["r1"]
 
 
-def test_a_line_break_in_a_stream_entry_breaks_no_line(redis: RedisServer, tmp_path: Path) -> None:
-    url = f"redis://{redis.address}/0"
+def test_a_line_break_in_a_stream_entry_breaks_no_line(durable_redis: RedisServer, tmp_path: Path) -> None:
+    url = f"redis://{durable_redis.address}/0"
     event = {"table": "outcomes", "schema": 1, "request_id": "r1", "time": CLICK["time"]}
     connect(url).xadd("events:shop", {FIELD: json.dumps(event, indent=1)})
-    assert moved(redis, tmp_path) == ["r1"]
+    assert moved(durable_redis, tmp_path) == ["r1"]

@@ -22,7 +22,7 @@ from serving.rollout.document import Change, ModelVersion, Rollout
 from serving.rollout.table import RolloutTable
 from serving.torchserve import archive
 from serving.torchserve.server import TorchServe
-from tests.redis_server import MISSING, PROGRAM, RedisServer
+from tests.redis_server import RedisServer
 from tests.serving.live_shop import ITEMS, Transport, fill
 
 ROOT = Path(__file__).parents[2]
@@ -75,22 +75,15 @@ class Shop:
 
 
 @pytest.fixture(params=["segments", "redis"])
-def shop(request: pytest.FixtureRequest, tmp_path: Path, server: TorchServe, mar: Path) -> Iterator[Shop]:
-    if request.param == "redis" and PROGRAM is None:
-        pytest.skip(MISSING)
+def shop(request: pytest.FixtureRequest, tmp_path: Path, server: TorchServe, mar: Path) -> Shop:
     fill(tmp_path, name="shop")
     champion = ModelVersion(
         version="1.0", archive=str(mar), archive_digest=archive.digest(mar), recipe_digest="r", registered=NOW
     )
     with RolloutTable(f"sqlite:///{tmp_path}/rollout.db") as table:
         table.propose(Change(Rollout(model="shop", champion=champion), "test", "first"), 0)
-    if request.param == "segments":
-        yield Shop(tmp_path, server.address, None)
-        return
-    (tmp_path / "redis").mkdir()
-    redis = RedisServer(tmp_path / "redis", durable=True).start()
-    yield Shop(tmp_path, server.address, redis)
-    redis.stop()
+    redis = request.getfixturevalue("durable_redis") if request.param == "redis" else None
+    return Shop(tmp_path, server.address, redis)
 
 
 def recommended(client: httpx.Client, user: str) -> dict[str, Any]:
