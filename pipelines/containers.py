@@ -1,11 +1,12 @@
 """Runs each task of a pipeline in its own image, with a Docker engine in place of a cluster."""
 
 import os
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from components import workspace
 
 if TYPE_CHECKING:
+    from docker import DockerClient
     from kfp.local import DockerRunner
 
 
@@ -16,8 +17,11 @@ def runner() -> "DockerRunner":
     The images are those of `components.image`; the engine is `$DOCKER_HOST`'s.
     """
     from docker.types import Mount
-    from kfp.local import DockerRunner
+    from kfp.local import DockerRunner, docker_task_handler
 
+    # Kubeflow lets the engine remove a container at its end and takes one that is gone for a success: a task that was
+    # killed would have succeeded (kfp 2.17).
+    docker_task_handler.run_docker_container = run_to_end
     home = workspace.home()
     home.mkdir(parents=True, exist_ok=True)
     named = {name: value for name, value in os.environ.items() if name.startswith("HETERREC_")}
@@ -33,3 +37,17 @@ def runner() -> "DockerRunner":
             *([Mount(data, data, type="bind", read_only=True)] if data else []),
         ],
     )
+
+
+def run_to_end(client: "DockerClient", image: str, command: list[str], volumes: dict[str, Any], **options: Any) -> int:
+    """Run a container, print what it says, and return its exit status; it is removed here, whatever happens.
+
+    An image that the engine has not is pulled. Raises `docker.errors.DockerException`.
+    """
+    container = client.containers.run(image, command, detach=True, volumes=volumes, **options)
+    try:
+        for line in container.logs(stream=True, follow=True):
+            print(line.decode(errors="replace"), end="")
+        return int(container.wait()["StatusCode"])
+    finally:
+        container.remove(force=True, v=True)

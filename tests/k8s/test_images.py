@@ -1,4 +1,4 @@
-"""What runs in an image finds there every module and every package that it imports: no import is missed until it runs."""
+"""What runs in an image finds there every module and every package that it imports."""
 
 import ast
 import re
@@ -108,7 +108,7 @@ def run_in_images() -> list[tuple[str, str]]:
             pod = document.get("spec", {}).get("template", {}).get("spec", {})
             for container in pod.get("containers", []) + pod.get("initContainers", []):
                 match container.get("args"), container["image"].removeprefix("heterrec-"):
-                    case ["python", "-m", package, command, *_], ("train" | "serve") as image if package in OURS:
+                    case ["python", "-m", package, *_], ("train" | "serve") as image if package in OURS:
                         found.add((image, f"{package}.__main__"))
     return sorted(found)
 
