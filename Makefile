@@ -73,7 +73,7 @@ soak: export HETERREC_HOME := $(CURDIR)/var/soak
 soak: setup  ## ten minutes under load while parts are swapped, killed and restarted (needs redis-server)
 	@$(PYTHON) -m benchmarks.soak
 
-images:  ## the images of k8s/images by docker or buildah; TORCH=cuda REGISTRY=... PLATFORM=linux/arm64
+images:  ## the images of k8s/images by docker or buildah; TORCH=cuda REGISTRY=... TAG=... PLATFORM=linux/arm64
 	@scripts/images.sh
 
 bench-features: setup  ## the feature store: ingest, gate, join against a bare ASOF join, materialise, reads; SIZES=100000,1000000

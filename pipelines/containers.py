@@ -1,13 +1,36 @@
 """Runs each task of a pipeline in its own image, with a Docker engine in place of a cluster."""
 
+import json
 import os
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from components import workspace
+from components import image, workspace
+from components.errors import InputError
 
 if TYPE_CHECKING:
     from docker import DockerClient
     from kfp.local import DockerRunner
+
+
+BUILT = workspace.ROOT / "build/images.json"
+"""What `make images` built: {"train": {"name", "digest"}, "serve": ...}."""
+
+
+def choose_images(built: Path = BUILT) -> None:
+    """Let components, before they are imported, run in what `make images` built where the environment names no image.
+
+    Raises `InputError` where there is neither.
+    """
+    for kind in ("train", "serve"):
+        variable = f"HETERREC_{kind.upper()}_IMAGE"
+        name = os.environ.get(variable)
+        if name is None:
+            known = json.loads(built.read_text()) if built.is_file() else {}
+            if kind not in known:
+                raise InputError(f"{built}: names no image {kind}. Run `make images`, or set {variable} to one.")
+            name = known[kind]["name"]
+        setattr(image, kind.upper(), name)
 
 
 def runner() -> "DockerRunner":

@@ -9,7 +9,9 @@ from kfp import local
 from kfp.local.docker_task_handler import DockerTaskHandler
 from kfp.local.status import Status
 
-from pipelines.containers import runner
+from components import image
+from components.errors import InputError
+from pipelines.containers import choose_images, runner
 from tests.loopback_api import served
 
 ID, IMAGE, SAID = "c0ffee", "shop/train:1", "said inside\n"
@@ -57,3 +59,20 @@ def test_a_container_that_was_killed_is_a_task_that_failed(
     assert engine.steps.index("wait") < engine.steps.index("remove") == len(engine.steps) - 1
     host = engine.created["HostConfig"]
     assert host["NetworkMode"] == "none" and host["ReadonlyRootfs"]
+
+
+def test_tasks_run_in_the_images_just_built_unless_the_environment_names_others(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for kind in ("TRAIN", "SERVE"):
+        monkeypatch.setattr(image, kind, "ghcr.io/of/a-release")
+        monkeypatch.delenv(f"HETERREC_{kind}_IMAGE", raising=False)
+    built = tmp_path / "images.json"
+    with pytest.raises(InputError, match=r"names no image train\. Run `make images`"):
+        choose_images(built)
+    built.write_text(json.dumps({"train": {"name": "localhost/train:abc", "digest": "sha256:1"}}))
+    with pytest.raises(InputError, match="names no image serve"):
+        choose_images(built)
+    monkeypatch.setenv("HETERREC_SERVE_IMAGE", "registry.example/serve@sha256:2")
+    choose_images(built)
+    assert (image.TRAIN, image.SERVE) == ("localhost/train:abc", "registry.example/serve@sha256:2")
