@@ -37,10 +37,18 @@ def runner() -> "DockerRunner":
     """Containers as a hardened cluster runs them: no network, a read-only root, the caller's own user.
 
     They see the workspace under the path that it has here, so that records and manifests mean the same on both sides.
-    The images are those of `components.image`; the engine is `$DOCKER_HOST`'s.
+    The images are those of `components.image`; the engine is `$DOCKER_HOST`'s. Raises `InputError` where none answers.
     """
+    import docker
+    from docker.errors import DockerException
     from docker.types import Mount
     from kfp.local import DockerRunner, docker_task_handler
+
+    try:
+        docker.from_env().close()
+    except DockerException as error:
+        where = os.environ.get("DOCKER_HOST", "its default address")
+        raise InputError(f"no Docker engine answers at {where} ({error}). Start one, or set DOCKER_HOST.") from error
 
     # Kubeflow lets the engine remove a container at its end and takes one that is gone for a success: a task that was
     # killed would have succeeded (kfp 2.17).

@@ -76,3 +76,10 @@ def test_tasks_run_in_the_images_just_built_unless_the_environment_names_others(
     monkeypatch.setenv("HETERREC_SERVE_IMAGE", "registry.example/serve@sha256:2")
     choose_images(built)
     assert (image.TRAIN, image.SERVE) == ("localhost/train:abc", "registry.example/serve@sha256:2")
+
+
+def test_without_an_engine_it_says_so(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("HETERREC_HOME", str(tmp_path))
+    monkeypatch.setenv("DOCKER_HOST", f"unix://{tmp_path}/no.sock")
+    with pytest.raises(InputError, match=r"no Docker engine answers at unix://.*no\.sock"):
+        runner()
