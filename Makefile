@@ -18,7 +18,7 @@ export FEAST_USAGE := False
 # Every step is a process of its own: without cached bytecode each would compile its libraries again.
 unexport PYTHONDONTWRITEBYTECODE
 
-.PHONY: help setup run test serve compile images demo soak check format lock bench-features bench-features-pay bench-quality bench-train bench-gpu bench-gate bench-gate-speed bench-gateway bench-rollout bench-serving bench-retrieval bench-log-days clean
+.PHONY: help setup run test serve compile images demo soak check format lock lock-platforms bench-features bench-features-pay bench-quality bench-train bench-gpu bench-gate bench-gate-speed bench-gateway bench-rollout bench-serving bench-retrieval bench-log-days clean
 
 help:  ## list the targets
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | awk -F':.*## ' '{printf "  make %-19s %s\n", $$1, $$2}'
@@ -61,11 +61,19 @@ lock:  ## resolve requirements.lock anew from pyproject.toml
 	@awk '/^[a-z]/ { gpu = /^(cuda-|nvidia-|triton)/ } !gpu' requirements.lock > requirements.lock.partial
 	@mv requirements.lock.partial requirements.lock
 
+lock-platforms: setup  ## resolve the images' groups from the lock for amd64 and arm64, wheels alone; installs nothing
+	@for platform in x86_64-manylinux_2_28 aarch64-manylinux_2_28; do for groups in train "serve gateway"; do \
+		echo "$$platform: $$groups"; \
+		.venv/bin/uv pip install --quiet --dry-run --target build/none --python-version 3.11 --python-platform $$platform \
+			--only-binary :all: --no-binary kfp-server-api --constraints requirements.lock $$(printf -- '--group %s ' $$groups) \
+			|| exit 1; done; done
+	@# kfp-server-api is Python alone, and published as source alone.
+
 soak: export HETERREC_HOME := $(CURDIR)/var/soak
 soak: setup  ## ten minutes under load while parts are swapped, killed and restarted (needs redis-server)
 	@$(PYTHON) -m benchmarks.soak
 
-images:  ## the images of k8s/images by docker or buildah; TORCH=cuda REGISTRY=... PLATFORM=linux/arm64
+images:  ## the images of k8s/images by docker or buildah; TORCH=cuda REGISTRY=... TAG=... PLATFORM=linux/arm64
 	@scripts/images.sh
 
 bench-features: setup  ## the feature store: ingest, gate, join against a bare ASOF join, materialise, reads; SIZES=100000,1000000

@@ -61,6 +61,8 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--seconds", type=float, default=8.0, help="of each load (default: %(default)s)")
     options = parser.parse_args()
+    if not shutil.which("g++"):
+        parser.error("g++ was not found on PATH: what is measured as compiled would run as it is; install it")
     torch.set_num_threads(1)
     torch.manual_seed(SEED)
     console = Console()

@@ -1,23 +1,58 @@
 """Runs each task of a pipeline in its own image, with a Docker engine in place of a cluster."""
 
+import json
 import os
-from typing import TYPE_CHECKING
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
 
-from components import workspace
+from components import image, workspace
+from components.errors import InputError
 
 if TYPE_CHECKING:
+    from docker import DockerClient
     from kfp.local import DockerRunner
+
+
+BUILT = workspace.ROOT / "build/images.json"
+"""What `make images` built: {"train": {"name", "digest"}, "serve": ...}."""
+
+
+def choose_images(built: Path = BUILT) -> None:
+    """Let components, before they are imported, run in what `make images` built where the environment names no image.
+
+    Raises `InputError` where there is neither.
+    """
+    for kind in ("train", "serve"):
+        variable = f"HETERREC_{kind.upper()}_IMAGE"
+        name = os.environ.get(variable)
+        if name is None:
+            known = json.loads(built.read_text()) if built.is_file() else {}
+            if kind not in known:
+                raise InputError(f"{built}: names no image {kind}. Run `make images`, or set {variable} to one.")
+            name = known[kind]["name"]
+        setattr(image, kind.upper(), name)
 
 
 def runner() -> "DockerRunner":
     """Containers as a hardened cluster runs them: no network, a read-only root, the caller's own user.
 
     They see the workspace under the path that it has here, so that records and manifests mean the same on both sides.
-    The images are those of `components.image`; the engine is `$DOCKER_HOST`'s.
+    The images are those of `components.image`; the engine is `$DOCKER_HOST`'s. Raises `InputError` where none answers.
     """
+    import docker
+    from docker.errors import DockerException
     from docker.types import Mount
-    from kfp.local import DockerRunner
+    from kfp.local import DockerRunner, docker_task_handler
 
+    try:
+        docker.from_env().close()
+    except DockerException as error:
+        where = os.environ.get("DOCKER_HOST", "its default address")
+        raise InputError(f"no Docker engine answers at {where} ({error}). Start one, or set DOCKER_HOST.") from error
+
+    # Kubeflow lets the engine remove a container at its end and takes one that is gone for a success: a task that was
+    # killed would have succeeded (kfp 2.17).
+    docker_task_handler.run_docker_container = run_to_end
     home = workspace.home()
     home.mkdir(parents=True, exist_ok=True)
     named = {name: value for name, value in os.environ.items() if name.startswith("HETERREC_")}
@@ -33,3 +68,17 @@ def runner() -> "DockerRunner":
             *([Mount(data, data, type="bind", read_only=True)] if data else []),
         ],
     )
+
+
+def run_to_end(client: "DockerClient", image: str, command: list[str], volumes: dict[str, Any], **options: Any) -> int:
+    """Run a container, print what it says, and return its exit status; it is removed here, whatever happens.
+
+    An image that the engine has not is pulled. Raises `docker.errors.DockerException`.
+    """
+    container = client.containers.run(image, command, detach=True, volumes=volumes, **options)
+    try:
+        for line in container.logs(stream=True, follow=True):
+            print(line.decode(errors="replace"), end="")
+        return int(container.wait()["StatusCode"])
+    finally:
+        container.remove(force=True, v=True)

@@ -66,7 +66,10 @@ def run(
     """
     from kfp import local
 
-    from pipelines.containers import runner
+    from pipelines.containers import choose_images, runner
+
+    if containers:
+        choose_images()
     from pipelines.training import build
 
     folder = workspace.runs() / run_id

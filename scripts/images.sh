@@ -3,6 +3,7 @@
 # Usage: images.sh [train|serve ...]
 #   TORCH=cuda       the train image for GPU nodes (default: cpu)
 #   REGISTRY=...     prefix of the names (default: localhost)
+#   TAG=...          their tag (default: the commit)
 #   PLATFORM=...     linux/amd64, linux/arm64 (default: this machine's)
 #   BASE=...         another base image (default: the one that the Dockerfile pins by digest)
 #   ENGINE=...       docker or buildah (default: which of them works)
@@ -10,6 +11,9 @@
 set -euo pipefail
 cd "$(dirname "$0")/.."
 targets=("$@"); ((${#targets[@]})) || targets=(train serve)
+for target in "${targets[@]}"; do
+  [[ $target =~ ^(train|serve)$ ]] || { echo "images: $target is no image, expected train or serve" >&2; exit 2; }
+done
 registry=${REGISTRY:-localhost} torch=${TORCH:-cpu}
 commit=$(git describe --always --dirty --abbrev=12)
 
@@ -42,11 +46,15 @@ digest() { # NAME: what a manifest pins, once the image is pushed under this nam
 
 mkdir -p build
 rows=()
-for target in "${targets[@]}"; do
+for target in train serve; do
+  if [[ " ${targets[*]} " != *" $target "* ]]; then # built earlier, if at all
+    old=$(grep -o "\"$target\": {[^}]*}" build/images.json 2>/dev/null) && rows+=("  $old")
+    continue
+  fi
   suffix=; [ "$target" = train ] && [ "$torch" != cpu ] && suffix=-$torch
-  name=$registry/heterrec-$target:$commit$suffix
+  name=$registry/heterrec-$target:${TAG:-$commit}$suffix
   build "$target" "$name"
   rows+=("  \"$target\": {\"name\": \"$name\", \"digest\": \"$(digest "$name")\"}")
 done
-(IFS=,; printf '{\n%s\n}\n' "${rows[*]}") >build/images.json
+printf '{\n%s\n}\n' "$(printf '%s,\n' "${rows[@]}" | sed '$ s/,$//')" >build/images.json
 cat build/images.json

@@ -29,7 +29,13 @@ pip=(.venv/bin/python -m pip --disable-pip-version-check --quiet)
 gpu() { if nvidia-smi >/dev/null 2>&1; then echo cuda; else echo cpu; fi; }
 install_torch() {
   .venv/bin/python -c "import torch, sys; sys.exit(torch.__version__.split('+')[0] != '$torch')" 2>/dev/null && return
-  if [ "${HETERREC_TORCH:-$(gpu)}" = cuda ]; then "${pip[@]}" install "torch==$torch"; return; fi
+  if [ "${HETERREC_TORCH:-$(gpu)}" = cuda ]; then
+    "${pip[@]}" install "torch==$torch"
+    # A CPU wheel of the same version that pip finds beside the index counts as newer.
+    .venv/bin/python -c "import torch, sys; sys.exit(not torch.version.cuda)" && return
+    echo "setup: a torch for CUDA was asked for and pip found one for CPUs. Take that wheel out of PIP_FIND_LINKS and the indexes" >&2
+    return 2
+  fi
   "${pip[@]}" install --no-deps --no-index "torch==$torch" 2>/dev/null && return
   "${pip[@]}" --retries 1 --timeout 15 install --no-deps --index-url https://download.pytorch.org/whl/cpu "torch==$torch" 2>/dev/null && return
   echo "setup: no CPU build of torch within reach, taking the default one (large)" >&2

@@ -25,7 +25,10 @@ def load(root: Path, *, varying: int) -> Program:
     try:
         return _compiled(root, exported, varying)
     except Exception as fault:  # of a compiler there are many, and the program runs without
-        _logger.warning("%s: cannot be compiled here, it runs as it is: %r", root / "program.pt2", fault)
+        _logger.warning(
+            "%s: cannot be compiled here, it runs as it is: %r. That takes a C++ compiler (g++); %s=0 needs none.",
+            root / "program.pt2", fault, COMPILE,
+        )  # fmt: skip
         return exported.module()
 
 
