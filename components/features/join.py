@@ -8,6 +8,7 @@ from collections.abc import Iterator, Sequence
 from datetime import datetime
 from typing import TYPE_CHECKING
 
+import numpy as np
 import pyarrow as pa
 
 from components.features import spark
@@ -20,14 +21,14 @@ if TYPE_CHECKING:
     from feast import FeatureStore
 
 EVENTS_AT_ONCE = 4_000_000
-"""Events whose joined rows are held in memory together; all events of a user are asked at once."""
+"""Events whose joined rows are held in memory together."""
 _ROWS_AT_ONCE = 100_000
 
 
 def joined_events(
     card: DatasetCard, store: "FeatureStore", db: "DuckDBPyConnection", schema: pa.Schema
 ) -> Iterator[pa.RecordBatch]:
-    """The rows of the table `events` with every feature that varies in time as it was, sorted by user and order."""
+    """The rows of the table `events`, which are in order, with every feature that varies in time as it was."""
     columns = ", ".join(f'"{name}"' for name in schema.names)
     if card.over_time and spark.answers(store):
         with spark.answer(store, db, "events", card.over_time) as found:
@@ -36,30 +37,24 @@ def joined_events(
             rows = db.execute(f"SELECT {columns} FROM {found} ORDER BY user_id, {ORDER}").to_arrow_reader(_ROWS_AT_ONCE)
             yield from (batch.cast(schema) for batch in rows)
         return
-    order = "" if card.over_time else f"ORDER BY user_id, {ORDER}"
-    for first, last in _portions(db):
-        asked = db.execute(
-            f"SELECT * FROM events WHERE user_id BETWEEN $1 AND $2 {order}", [first, last]
-        ).to_arrow_table()
-        if not card.over_time:
-            yield from asked.select(schema.names).cast(schema).to_batches()
-            continue
-        db.register("found", historical(store, asked, card.over_time))
-        rows = db.execute(f"SELECT {columns} FROM found ORDER BY user_id, {ORDER}").to_arrow_table()
-        db.unregister("found")
-        assert rows.num_rows == asked.num_rows, "the join gives one row an event"
-        yield from rows.cast(schema).to_batches()
+    for batch in db.execute("SELECT * FROM events").to_arrow_reader(EVENTS_AT_ONCE):
+        events = pa.table(batch)
+        yield from _with_features(card, store, events).select(schema.names).cast(schema).to_batches()
 
 
-def _portions(db: "DuckDBPyConnection") -> list[tuple[str, str]]:
-    """First and last user of each portion."""
-    found: list[tuple[str, str]] = db.execute(f"""
-        SELECT min(user_id), max(user_id) FROM (
-            SELECT user_id, (sum(n) OVER (ORDER BY user_id)) // {EVENTS_AT_ONCE} AS portion
-            FROM (SELECT user_id, count(*) AS n FROM events GROUP BY user_id)
-        ) GROUP BY portion ORDER BY 1
-    """).fetchall()
-    return found
+def _with_features(card: DatasetCard, store: "FeatureStore", events: pa.Table) -> pa.Table:
+    """`events` and their features, in the same order, which no join keeps; all that it carries along costs it time."""
+    if not card.over_time:
+        return events
+    number = np.arange(events.num_rows)
+    found = historical(
+        store, events.select(["item_id", "event_time"]).append_column("number", pa.array(number)), card.over_time
+    )
+    assert found.num_rows == events.num_rows, "the join gives one row an event"
+    place = np.empty_like(number)
+    place[found["number"].to_numpy()] = number
+    features = found.select([feature.name for feature in card.over_time]).take(pa.array(place))
+    return pa.table([*events.columns, *features.columns], names=[*events.column_names, *features.column_names])
 
 
 def catalogue(card: DatasetCard, store: "FeatureStore", db: "DuckDBPyConnection", as_of: datetime) -> pa.Table:

@@ -10,7 +10,7 @@ import pyarrow.parquet as pq
 
 from components.errors import InputError
 from components.features.join import catalogue, joined_events
-from components.features.splits import ordered_events
+from components.features.splits import ORDER, ordered_events
 from components.features.tables import ARROW, TIME, open_events, read_as_of
 from feature_repo.card import DatasetCard
 
@@ -32,7 +32,7 @@ def run(*, card: DatasetCard, events: Path, facts: Path, feast_root: Path, seque
     sequences.mkdir(parents=True, exist_ok=True)
     clock = _Stopwatch()
     with open_events(card, events, as_of) as db:
-        db.execute(f"CREATE TABLE events AS {ordered_events(card, as_of)}")
+        db.execute(f"CREATE TABLE events AS {ordered_events(card, as_of)} ORDER BY user_id, {ORDER}")
         if _one(db, "SELECT count(*) FROM events") == 0:
             raise InputError(f"{events}: no interaction at or before {as_of.isoformat()}; ask for a later as-of time.")
         clock.lap("splits")

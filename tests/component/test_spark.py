@@ -80,7 +80,7 @@ def test_spark_gives_the_bytes_that_the_asof_store_gives(tmp_path, spark, monkey
     events = write_shop(tmp_path, random.Random(5))
     asof = run(tmp_path, "asof", events)
     monkeypatch.setenv("HETERREC_FEATURE_STORE", "spark")
-    monkeypatch.setattr("components.features.join._portions", lambda db: pytest.fail("Spark is asked once"))
+    monkeypatch.setattr("components.features.join._with_features", lambda *_: pytest.fail("Spark is asked once"))
     assert run(tmp_path, "spark", events) == asof
     assert list((tmp_path / "feast-spark").glob("spark-*")) == [], "what passed between is removed"
     prices = pq.read_table(tmp_path / "asof" / "events.parquet")["price"]
