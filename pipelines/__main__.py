@@ -7,7 +7,6 @@ import time
 import traceback
 from collections.abc import Sequence
 from dataclasses import replace
-from datetime import UTC, datetime
 from pathlib import Path
 
 from rich.console import Console
@@ -18,7 +17,7 @@ from components.task import read_records
 from feature_repo.card import CardError, load_card
 from feature_repo.faults import Unavailable
 from pipelines import cluster_commands, data_commands
-from pipelines.data_commands import moment, with_options
+from pipelines.data_commands import moment, new_run_id, with_options
 from serving.releases import Unreached
 
 REQUEST_ID = re.compile("[0-9a-f]{32}")
@@ -51,7 +50,7 @@ def _run(options: argparse.Namespace) -> int:
     if options.shuffle_targets:
         recipe = replace(recipe, shuffle_targets=True)
     as_of = moment(options.as_of)
-    run_id = f"{card.name}-{datetime.now(UTC):%Y%m%dT%H%M%S}"
+    run_id = new_run_id(card.name)
     started = time.monotonic()
     console.print(f"run {run_id}  (workspace {workspace.home()})")
     with run_lock(run_id):

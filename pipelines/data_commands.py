@@ -2,6 +2,7 @@
 
 import argparse
 import sys
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager, redirect_stderr, redirect_stdout
 from datetime import UTC, date, datetime
@@ -79,7 +80,7 @@ def _backfill(options: argparse.Namespace) -> int:
     if options.last < options.first:
         raise InputError(f"backfill: TO {options.last} lies before FROM {options.first}")
     card = with_options(load_card(options.dataset), options.option)
-    run_id = _run_id(card, "backfill")
+    run_id = new_run_id(card.name, "backfill")
     with _running(run_id) as show:
         for day in backfill(card, options.first, options.last, run_id=run_id):
             if day.digest is None:
@@ -94,7 +95,7 @@ def _catalogue(options: argparse.Namespace) -> int:
     from pipelines.catalogue import refresh
 
     card = with_options(load_card(options.dataset), options.option)
-    run_id = _run_id(card, "catalogue")
+    run_id = new_run_id(card.name, "catalogue")
     with _running(run_id) as show:
         made, arms = refresh(card, moment(options.as_of), run_id=run_id)
         show(f"  catalogue as of {made.as_of[:16]}: {made.report['items']:,} items, in the online store")
@@ -108,7 +109,7 @@ def _forget(options: argparse.Namespace) -> int:
     from pipelines.forget import forget
 
     card = with_options(load_card(options.dataset), options.option)
-    run_id = _run_id(card, "forget")
+    run_id = new_run_id(card.name, "forget")
     with _running(run_id) as show:
         deleted = forget(card, options.users, run_id=run_id)
         online = ("online, in the event log and " if deleted.log else "online and ") if deleted.online else ""
@@ -140,8 +141,13 @@ def _running(run_id: str) -> Iterator[Any]:
                 raise InputError(faults[-1]) from None
 
 
-def _run_id(card: DatasetCard, what: str) -> str:
-    return f"{card.name}-{what}-{datetime.now(UTC):%Y%m%dT%H%M%S}"
+def new_run_id(*names: str) -> str:
+    """Of a run that begins now; a second that has one already is waited out."""
+    while True:
+        found = "-".join([*names, f"{datetime.now(UTC):%Y%m%dT%H%M%S}"])
+        if not (workspace.runs() / found).exists():
+            return found
+        time.sleep(0.1)
 
 
 def _day(text: str) -> date:

@@ -80,7 +80,7 @@ def test_a_release_is_registered_with_its_files(server: int, tmp_path: Path):
     (release / "shop.mar").write_bytes(b"archive")
     url = f"http://localhost:{server}"
     record = Record(
-        version="1.0", archive_digest="d" * 64, source=release.as_uri(),
+        version="1.0", archive_digest="d" * 64, folder=release, source=release.as_uri(),
         settings={"width": 64}, metrics={"ndcg@10": 0.1}, tags={"run_id": "r"},
     )  # fmt: skip
     registry = Registry(url, "shop")
