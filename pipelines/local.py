@@ -74,6 +74,9 @@ def run(
 
     folder = workspace.runs() / run_id
     folder.mkdir(parents=True)
+    kubeflow = workspace.home() / "kfp"
+    # A folder that is not there when it is mounted is made by the engine, and is root's.
+    (kubeflow / run_id).mkdir(parents=True)
     set_environment()
     with (folder / "log.txt").open("w") as log:
         terminal = Terminal(log)
@@ -81,8 +84,8 @@ def run(
             # The tasks' own faults come back through their records; Kubeflow's summary would hide the reason.
             local.init(
                 runner=runner() if containers else local.SubprocessRunner(use_venv=False),
-                pipeline_root=str(workspace.home() / "kfp" / run_id),
-                workspace_root=str(workspace.home() / "kfp" / "workspace"),
+                pipeline_root=str(kubeflow / run_id),
+                workspace_root=str(kubeflow / "workspace"),
                 raise_on_error=False,
             )
             build()(
