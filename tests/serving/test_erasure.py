@@ -117,29 +117,17 @@ from feature_repo.forgotten import Forgotten
 from serving.consumer.erasure import NAME
 from serving.consumer import consumer as consumers
 from serving.consumer.state import State
+from tests.serving.killed import after
 from tests.serving.live_shop import Transport
 import feature_repo.online, feature_repo.store
 consumers.ERASE_SECONDS = 0
 transport = Transport(Path(sys.argv[1]), sys.argv[2] or None)
 forgotten = Forgotten(Path(sys.argv[1]) / "forgotten.txt")
-replace, unlink, purge = os.replace, Path.unlink, State.purge
+def work():
+    with transport.consumer(forgotten=forgotten, flush_seconds=0.1) as consumer:
+        consumer.run(lambda: (transport.log / NAME).exists())
 for moment in range(200):
-    child = os.fork()
-    if child == 0:
-        left = moment % 4 + 1
-        def die(work):
-            def done(*arguments, **more):
-                global left
-                if left == 0:
-                    os.kill(os.getpid(), signal.SIGKILL)
-                left -= 1
-                return work(*arguments, **more)
-            return done
-        os.replace, Path.unlink, State.purge = die(replace), die(unlink), die(purge)
-        with transport.consumer(forgotten=forgotten, flush_seconds=0.1) as consumer:
-            consumer.run(lambda: (transport.log / NAME).exists())
-        os._exit(0)
-    code = os.waitstatus_to_exitcode(os.waitpid(child, 0)[1])
+    code = after(moment % 4 + 1, work, (os, "replace"), (Path, "unlink"), (State, "purge"))
     print(code, flush=True)
     if code != -signal.SIGKILL:
         break

@@ -87,30 +87,18 @@ def test_who_reads_meanwhile_sees_each_row_once(tmp_path: Path) -> None:
 
 
 NURSERY = """
-import os, signal, sys
+import os, sys
 from pathlib import Path
 import pyarrow.parquet as pq
 from serving.eventlog.partitions import files
 from serving.eventlog.merging import drop_superseded, merge
-replace, unlink, fsync = os.replace, Path.unlink, os.fsync
+from tests.serving.killed import after
+day = Path(sys.argv[1])
+def work():
+    merge(day)
+    drop_superseded(day, older_than=0)
 for moment in range(100):
-    child = os.fork()
-    if child == 0:
-        left = moment
-        def die(work):
-            def done(*arguments, **more):
-                global left
-                if left == 0:
-                    os.kill(os.getpid(), signal.SIGKILL)
-                left -= 1
-                return work(*arguments, **more)
-            return done
-        os.replace, Path.unlink, os.fsync = die(replace), die(unlink), die(fsync)
-        merge(Path(sys.argv[1]))
-        drop_superseded(Path(sys.argv[1]), older_than=0)
-        os._exit(0)
-    code = os.waitstatus_to_exitcode(os.waitpid(child, 0)[1])
-    day = Path(sys.argv[1])
+    code = after(moment, work, (os, "replace"), (Path, "unlink"), (os, "fsync"))
     found = (name for path in files(day) for name in pq.ParquetFile(path).read()["request_id"].to_pylist())
     print(code, *sorted(found), flush=True)
     if code == 0:
