@@ -33,12 +33,17 @@ class KeyFile:
         self._key = ""
 
     def key(self) -> str:
-        """The key as the file has it now; the last one known while there is no file."""
+        """The key as the file has it now; the last one known while there is no file.
+
+        Raises `ValueError` for a file that holds more than a key.
+        """
         try:
             state = self._path.stat()
             if (state.st_mtime_ns, state.st_ino) != self._seen:
-                self._key = self._path.read_text().strip()
-                self._seen = (state.st_mtime_ns, state.st_ino)
+                found = self._path.read_text().strip()
+                if len(found.split()) > 1:
+                    raise ValueError(f"{self._path}: holds more than a key; name TorchServe's file inference.key")
+                self._key, self._seen = found, (state.st_mtime_ns, state.st_ino)
         except OSError:
             pass  # TorchServe starts; until it has, no key would do
         return self._key

@@ -11,6 +11,7 @@ from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 
 import httpx
+import pytest
 from fastapi.testclient import TestClient
 
 from serving.gateway.models import KeyFile
@@ -147,3 +148,11 @@ def test_calls_bear_the_key_of_the_file_and_the_next_one_when_it_is_changed(
         assert (answer["version"], answer["status"]) == ("1.0", "ok") and time.monotonic() - began > 0.2
         published.join()
         assert 'gateway_failures_total{part="1.0"}' not in client.get("/metrics").text
+
+
+def test_a_key_file_of_another_kind_is_told(tmp_path: Path) -> None:
+    (path := tmp_path / "key_file.json").write_text('{"inference": {"key": "abc"}}')
+    with pytest.raises(
+        ValueError, match=r"key_file.json: holds more than a key; name TorchServe's file inference\.key"
+    ):
+        KeyFile(path).key()
