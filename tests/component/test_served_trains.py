@@ -31,16 +31,22 @@ def serve(log: Path, name: str, *events: tuple[str, str, datetime]) -> None:
     pq.write_table(pa.table(table), folder / f"{name}.parquet")
 
 
-def test_only_new_and_changed_days_of_the_log_are_read(tmp_path, monkeypatch):
-    shop, log = shop_of_two_days(tmp_path / "shop", **TRAINS), tmp_path / "log"
-    serve(log, "a", ("u", "x", DAY + timedelta(days=3)))
-    serve(log, "b", ("u", "y", DAY + timedelta(days=4)))
-    first, _ = shop.ingest(log=log)
+def asked_of(monkeypatch: pytest.MonkeyPatch) -> list[list[str] | None]:
+    """The days that ingest asks the log for from now on; None is all of them."""
     asked: list[list[str] | None] = []
     load = step.WithEventLog.load
     monkeypatch.setattr(
         step.WithEventLog, "load", lambda self, card, db, only: asked.append(only) or load(self, card, db, only)
     )
+    return asked
+
+
+def test_only_new_and_changed_days_of_the_log_are_read(tmp_path, monkeypatch):
+    shop, log = shop_of_two_days(tmp_path / "shop", **TRAINS), tmp_path / "log"
+    serve(log, "a", ("u", "x", DAY + timedelta(days=3)))
+    serve(log, "b", ("u", "y", DAY + timedelta(days=4)))
+    first, _ = shop.ingest(log=log)
+    asked = asked_of(monkeypatch)
     serve(log, "c", ("v", "x", DAY + timedelta(days=4, hours=1)))
     events, report = shop.ingest(log=log)
     assert asked == [["served 2025-03-05"]]
@@ -134,11 +140,7 @@ def test_a_merged_day_of_the_log_is_neither_read_again_nor_doubled(tmp_path, mon
     assert step.fingerprint(shop.card, log) == before
     drop_superseded(day, older_than=0)
     assert step.fingerprint(shop.card, log) == before and len(list(day.glob("*.parquet"))) == 1
-    asked: list[list[str] | None] = []
-    load = step.WithEventLog.load
-    monkeypatch.setattr(
-        step.WithEventLog, "load", lambda self, card, db, only: asked.append(only) or load(self, card, db, only)
-    )
+    asked = asked_of(monkeypatch)
     serve(log, "c", ("v", "x", DAY + timedelta(days=4, hours=1)))
     events, report = shop.ingest(log=log)
     assert asked == [["served 2025-03-05"]] and report["accepted"] == told["accepted"] + 1
