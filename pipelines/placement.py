@@ -79,7 +79,8 @@ class Placement:
             kubernetes.empty_dir_mount(task, "workspace", cluster.workspace_path, size_limit=needs.temporary)
 
     def _environment(self, task: dsl.PipelineTask, cluster: Cluster) -> None:
-        # A scheduled run has the same parameters every time, and Kubeflow fills in none of its macros there.
+        # A scheduled run has the same parameters every time, and Kubeflow fills in none of its macros there. Its own
+        # launcher reads the run's id from this label of its pod too.
         kubernetes.use_field_path_as_env(task, RUN, "metadata.labels['pipeline/runid']")
         for name, value in cluster.variables.items():
             task.set_env_variable(name, value)

@@ -292,6 +292,16 @@ def test_the_command_gateway_answers_from_an_archive_that_this_machine_never_had
         assert status(f"{found[1]}/v1/recommendations", {"user_id": "u1", "k": 3}) == 200
 
 
+def test_the_command_ask_answers_from_an_archive_that_this_machine_never_had(machine: Path) -> None:
+    kept = {key: value for key, value in os.environ.items() if not key.startswith("HETERREC_")}
+    told = subprocess.run(
+        [sys.executable, "-m", "pipelines", "ask", "--dataset", str(machine / "shop.yaml"), "--user", "u1"], cwd=ROOT,
+        timeout=120, env={**kept, "HETERREC_HOME": str(machine)}, capture_output=True, text=True,
+    )  # fmt: skip
+    assert told.returncode == 0, told.stderr
+    assert "u1" in told.stdout and "1.0" in told.stdout
+
+
 def test_a_command_whose_archive_cannot_be_had_says_so_in_one_line(
     machine: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
