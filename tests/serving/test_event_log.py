@@ -137,6 +137,9 @@ def test_a_long_segment_is_followed_by_the_next(tmp_path: Path, monkeypatch: pyt
         (b'{"table":"drop","schema":1,"request_id":"r","time":"2026-01-05T10:00:00+00:00"}', "expected exposures"),
         (b'{"table":"outcomes","schema":1,"request_id":"r","time":"yesterday"}', "Invalid isoformat"),
         (b'{"table":"outcomes","schema":1,"time":"2026-01-05T10:00:00+00:00"}', "request_id"),
+        (b'{"table":"outcomes","schema":1,"request_id":"r","time":"2026-01-05T10:00:00"}', "no zone"),
+        (b'{"table":"outcomes","schema":1,"request_id":"r","time":"2026-01-05T10:00:00+00:00"}', "event_type is no str"),
+        (b'{"table":"exposures","schema":1,"request_id":"r","time":"2026-01-05T10:00:00+00:00"}', "user_id is no str"),
     ],
 )
 def test_what_is_no_event_is_told_with_the_reason(line: bytes, why: str) -> None:
@@ -254,7 +257,7 @@ def test_what_a_full_disk_kept_from_moving_comes_again(durable_redis: RedisServe
 
 def test_a_line_break_in_a_stream_entry_breaks_no_line(durable_redis: RedisServer, tmp_path: Path) -> None:
     url = f"redis://{durable_redis.address}/0"
-    event = {"table": "outcomes", "schema": 1, "request_id": "r1", "time": CLICK["time"]}
+    event = {"table": "outcomes", "schema": 1, "request_id": "r1", **CLICK}
     connect(url).xadd("events:shop", {FIELD: json.dumps(event, indent=1)})
     assert moved(durable_redis, tmp_path) == ["r1"]
 
