@@ -138,7 +138,10 @@ def test_a_long_segment_is_followed_by_the_next(tmp_path: Path, monkeypatch: pyt
         (b'{"table":"outcomes","schema":1,"request_id":"r","time":"yesterday"}', "Invalid isoformat"),
         (b'{"table":"outcomes","schema":1,"time":"2026-01-05T10:00:00+00:00"}', "request_id"),
         (b'{"table":"outcomes","schema":1,"request_id":"r","time":"2026-01-05T10:00:00"}', "no zone"),
-        (b'{"table":"outcomes","schema":1,"request_id":"r","time":"2026-01-05T10:00:00+00:00"}', "event_type is no str"),
+        (
+            b'{"table":"outcomes","schema":1,"request_id":"r","time":"2026-01-05T10:00:00+00:00"}',
+            "event_type is no str",
+        ),
         (b'{"table":"exposures","schema":1,"request_id":"r","time":"2026-01-05T10:00:00+00:00"}', "user_id is no str"),
     ],
 )
