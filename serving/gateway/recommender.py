@@ -141,7 +141,8 @@ class Recommender:
     def prepare(self, rollout: Rollout) -> None:
         """Read what is needed of the archives, before it is needed, beside what the row in use needs (see `let_go`).
 
-        Blocks, and waits for no store. Raises `OSError` where the champion's is not there; another version without an archive only misses its probes.
+        Blocks, and waits for no store. Raises `OSError` where the champion's is not there; another version without an
+        archive only misses its probes.
         """
         known = self._contents
         read: dict[str, Contents] = {}
