@@ -21,6 +21,11 @@ def scratch() -> Path:
     return home() / "scratch"
 
 
+def locks() -> Path:
+    """A file for each artifact that is being made, by kind and content key."""
+    return home() / "locks"
+
+
 def runs() -> Path:
     """One folder a run: a record of each task, the page, the log."""
     return home() / "runs"
