@@ -23,6 +23,7 @@ from components.alone import alone
 from components.code_digest import code_digest
 from components.console import emit
 from components.errors import InputError
+from components.links import link_or_copy
 from components.manifest import Manifest, digest_json
 from feature_repo.card import CardError
 
@@ -239,11 +240,4 @@ def _link_tree(source: Path, target: Path) -> None:
         shutil.rmtree(target)
     elif target.exists():
         target.unlink()
-    shutil.copytree(source, target, copy_function=_link_or_copy)
-
-
-def _link_or_copy(source: str, target: str) -> None:
-    try:
-        os.link(source, target)
-    except OSError:
-        shutil.copy2(source, target)
+    shutil.copytree(source, target, copy_function=link_or_copy)

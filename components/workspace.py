@@ -70,8 +70,8 @@ def event_log_redis() -> str | None:
 
 
 def latest_events(dataset: str) -> Path:
-    """A link to the events artifact of the latest ingest of a data set, from which the next takes over."""
-    return home() / "events" / dataset
+    """The file that names the events artifact of the latest ingest of a data set, from which the next takes over."""
+    return home() / "events" / f"{dataset}.json"
 
 
 def forgotten(dataset: str) -> Path:
