@@ -114,10 +114,10 @@ class Task:
             key = self._key(config())
             stored = workspace.artifacts() / kind / key
             status: Status = "reused"
-            manifest = self._found(stored, kind)
+            manifest = _verified(stored, kind)
             if manifest is None:
                 with self._alone(f"{kind}-{key}"):
-                    # Another run may have made it while this one waited for its turn.
+                    # Another run may have fetched or made it while this one waited for its turn.
                     manifest = self._found(stored, kind)
                     if manifest is None:
                         manifest = self._make(stored, kind=kind, make=make)
