@@ -127,5 +127,6 @@ def _write_model(sequences: Path, root: Path, seed: int) -> None:
     with torch.no_grad():  # layers that begin at zero would make all shoppers alike
         for weight in model.parameters():
             weight.add_(torch.randn_like(weight) * 0.02)
-    trained = Trained(model=model, encoder=encoder, config=config, curve=[], best_epoch=0, validation_ndcg=None)
+    settings = {"recipe": config, "config": config}
+    trained = Trained(model=model, encoder=encoder, **settings, curve=[], best_epoch=0, validation_ndcg=None)
     save_model(trained, root)

@@ -19,9 +19,11 @@ from pathlib import Path
 from typing import Any, Literal
 
 from components import store, workspace
+from components.alone import alone
 from components.code_digest import code_digest
 from components.console import emit
 from components.errors import InputError
+from components.links import link_or_copy
 from components.manifest import Manifest, digest_json
 from feature_repo.card import CardError
 
@@ -111,14 +113,15 @@ class Task:
         with self._recorded():
             key = self._key(config())
             stored = workspace.artifacts() / kind / key
+            status: Status = "reused"
             manifest = _verified(stored, kind)
-            if manifest is None and self._store is not None and self._store.fetch(stored):
-                manifest = _verified(stored, kind)
             if manifest is None:
-                manifest = self._make(stored, kind=kind, make=make)
-                status: Status = "done"
-            else:
-                status = "reused"
+                with self._alone(f"{kind}-{key}"):
+                    # Another run may have fetched or made it while this one waited for its turn.
+                    manifest = self._found(stored, kind)
+                    if manifest is None:
+                        manifest = self._make(stored, kind=kind, make=make)
+                        status = "done"
             if self._store is not None:
                 # Also what is reused: it may be of a time before the store, or of an attempt killed before its upload.
                 self._store.keep(stored)
@@ -155,6 +158,25 @@ class Task:
         self._verify_inputs()
         parts = {"code": code_digest(self.module), "config": config, "inputs": self._record.parents}
         return digest_json(parts)[:20]
+
+    def _found(self, stored: Path, kind: str) -> Manifest | None:
+        """The stored artifact's, fetched where another machine has made it; None where there is none that is whole."""
+        manifest = _verified(stored, kind)
+        if manifest is None and self._store is not None and self._store.fetch(stored):
+            manifest = _verified(stored, kind)
+        return manifest
+
+    @contextmanager
+    def _alone(self, name: str) -> Iterator[None]:
+        """Until no other run of this workspace makes the same: both would write into one folder."""
+        path = workspace.locks() / name
+        path.parent.mkdir(parents=True, exist_ok=True)
+        told = {"task": self.name, "reason": "another run makes the same artifact"}
+        with alone(path, lambda: emit("task_waits", **told)):
+            try:
+                yield
+            finally:
+                path.unlink()
 
     def _make(self, stored: Path, *, kind: str, make: Callable[[Path, Path], Report]) -> Manifest:
         partial = stored.with_name(f".{stored.name}.partial")
@@ -218,11 +240,4 @@ def _link_tree(source: Path, target: Path) -> None:
         shutil.rmtree(target)
     elif target.exists():
         target.unlink()
-    shutil.copytree(source, target, copy_function=_link_or_copy)
-
-
-def _link_or_copy(source: str, target: str) -> None:
-    try:
-        os.link(source, target)
-    except OSError:
-        shutil.copy2(source, target)
+    shutil.copytree(source, target, copy_function=link_or_copy)

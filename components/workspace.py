@@ -21,6 +21,11 @@ def scratch() -> Path:
     return home() / "scratch"
 
 
+def locks() -> Path:
+    """A file for each artifact that is being made, by kind and content key."""
+    return home() / "locks"
+
+
 def runs() -> Path:
     """One folder a run: a record of each task, the page, the log."""
     return home() / "runs"
@@ -65,8 +70,8 @@ def event_log_redis() -> str | None:
 
 
 def latest_events(dataset: str) -> Path:
-    """A link to the events artifact of the latest ingest of a data set, from which the next takes over."""
-    return home() / "events" / dataset
+    """The file that names the events artifact of the latest ingest of a data set, from which the next takes over."""
+    return home() / "events" / f"{dataset}.json"
 
 
 def forgotten(dataset: str) -> Path:

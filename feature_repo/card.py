@@ -81,7 +81,11 @@ class Feature(Strict):
     derive: Derive | None = None
     """Computed and not read; such a feature is numeric and varies in time."""
     token: bool = True
-    """Whether the model sees it; if not it is stored, validated and served all the same."""
+    """Whether the model sees it; if not it is stored, validated and served all the same.
+
+    Of an item that may be recommended the model sees the value at `as_of`, which lies behind the days that are held
+    out: a count of sales as a token tells evaluation what was bought in them.
+    """
 
     @model_validator(mode="before")
     @classmethod

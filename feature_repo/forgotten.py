@@ -25,9 +25,12 @@ class Forgotten:
     def add(self, user_ids: Iterable[str], at: datetime) -> None:
         """Write `user_ids` down as deleted at the moment `at`; on disk when this returns."""
         self.path.parent.mkdir(parents=True, exist_ok=True)
-        with self.path.open("a") as file:
+        with self.path.open("a+b") as file:
             fcntl.flock(file, fcntl.LOCK_EX)
-            file.writelines(f"{digest(user)} {at.astimezone(UTC).isoformat()}\n" for user in user_ids)
+            file.seek(0)
+            file.truncate(len(_whole_lines(file.read())))  # a writer that was killed had promised nothing yet
+            moment = at.astimezone(UTC).isoformat()
+            file.writelines(f"{digest(user)} {moment}\n".encode() for user in user_ids)
             file.flush()
             os.fsync(file.fileno())
 
@@ -38,9 +41,9 @@ class Forgotten:
         except FileNotFoundError:
             return {}
         if self._seen != (state.st_mtime_ns, state.st_size):
-            lines = [line.split(" ") for line in self.path.read_text().splitlines()]
             until: dict[str, int] = {}
-            for user, moment in lines:
+            for line in _whole_lines(self.path.read_bytes()).decode().splitlines():
+                user, moment = line.split(" ")
                 until[user] = max(until.get(user, 0), microseconds(datetime.fromisoformat(moment)))
             self._until, self._seen = until, (state.st_mtime_ns, state.st_size)
         return self._until
@@ -49,6 +52,11 @@ class Forgotten:
         """Whether an event of that user and time (microseconds since 1970) was deleted."""
         deleted = self.until()
         return bool(deleted) and event_time <= deleted.get(digest(user_id), -(2**63))
+
+
+def _whole_lines(content: bytes) -> bytes:
+    """Without the last line where it is still being written, or never was to its end."""
+    return content[: content.rfind(b"\n") + 1]
 
 
 def digest(user_id: str) -> str:

@@ -1,4 +1,4 @@
-"""The state of a run after any step, written so that a kill at any moment leaves the last whole one."""
+"""The state of a run after any step, written so that the end of a process or a machine leaves the last whole one."""
 
 import json
 import os
@@ -68,7 +68,10 @@ def save(
     if distributed.rank():
         return
     partial = scratch / f"{NAME}.partial"
-    torch.save(state, partial)
+    with partial.open("wb") as file:
+        torch.save(state, file)
+        file.flush()
+        os.fsync(file.fileno())  # a node that fails must not leave the new name without the content
     os.replace(partial, scratch / NAME)
 
 

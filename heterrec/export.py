@@ -60,8 +60,9 @@ class UserProgram(nn.Module):
 
 
 def save_model(trained: Trained, root: Path) -> None:
-    """Write config.json, weights.pt, encoder.json and curve.json."""
+    """Write recipe.json, config.json, weights.pt, encoder.json and curve.json."""
     root.mkdir(parents=True, exist_ok=True)
+    (root / "recipe.json").write_text(trained.recipe.to_json())
     (root / "config.json").write_text(trained.config.to_json())
     (root / "encoder.json").write_text(trained.encoder.to_json())
     (root / "curve.json").write_text(json.dumps(trained.curve, indent=1))

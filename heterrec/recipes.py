@@ -233,11 +233,6 @@ def warm(config: TrainConfig) -> TrainConfig:
     return replace(config, warm_start=True, epochs=epochs, learning_rate=config.learning_rate / 3)
 
 
-def with_shuffled_targets(config: TrainConfig) -> TrainConfig:
-    """The same recipe, trained to recommend wrong items: what the model gate must block."""
-    return replace(config, shuffle_targets=True)
-
-
 def _positive(config: Any, *names: str) -> None:
     for name in names:
         if getattr(config, name) <= 0:

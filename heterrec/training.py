@@ -72,7 +72,10 @@ class Trained:
 
     model: HeterRec
     encoder: FeatureEncoder
+    recipe: TrainConfig
+    """What was asked for."""
     config: TrainConfig
+    """The same with the sizes that the data gave it."""
     curve: list[dict[str, Any]]
     """{epoch, loss, validation_ndcg (None without validation queries), seconds, sequences_per_second}."""
     best_epoch: int
@@ -128,6 +131,7 @@ class Training:
         if not counts.any():
             raise ValueError("sequences: no events in the training split; take more days, or check what was ingested")
         catalogue = sequences.catalogue
+        self.recipe = config
         config = sized(config, items=len(catalogue), events=int(counts.sum()))
         self.config = config
         self.sequences = sequences
@@ -207,6 +211,7 @@ class Training:
         return Trained(
             model=self.model,
             encoder=self.encoder,
+            recipe=self.recipe,
             config=self.config,
             curve=done.curve,
             best_epoch=done.best_epoch,

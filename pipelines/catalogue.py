@@ -47,7 +47,8 @@ def refresh(card: DatasetCard, as_of: str, *, run_id: str) -> tuple[Frame, Itera
         reasons = " ".join(reason.message for reason in made.decision.blocking)
         raise InputError(f"{card.name}: the data gate blocked, what serves stays as it is. {reasons}")
     _materialise(card, made, run_id)
-    arms = zip(("champion", "challenger"), row.serving, strict=False)
+    # A former champion is kept as it was, for the way back.
+    arms = ((role, serving) for role, serving in row.roles.items() if role != "former")
     return made, (_refresh(card, made.sequences, arm, serving, run_id) for arm, serving in arms)
 
 

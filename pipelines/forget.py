@@ -67,8 +67,8 @@ def forget(card: DatasetCard, users: Sequence[str], *, run_id: str) -> Deleted:
         deleted.online = True
         deleted.log = _leave_log(card, forgotten)
     if shared:
-        shared.bring_file(workspace.latest_events(card.name).with_suffix(".json"))
-    if workspace.latest_events(card.name).with_suffix(".json").exists():
+        shared.bring_file(workspace.latest_events(card.name))
+    if workspace.latest_events(card.name).exists():
         with TemporaryDirectory(prefix="forget-") as folder:
             task = Task("ingest", run_id=run_id, module="components.ingest.step")
             ingest(task, Path(folder) / "events", card=card, as_of="")

@@ -4,7 +4,6 @@ A rollout row names an archive by a path or by an address that fsspec knows (s3:
 was fetched is compared before anything opens it. The cache has a folder for each model and a file for each digest.
 """
 
-import fcntl
 import hashlib
 import logging
 import os
@@ -12,10 +11,10 @@ import shutil
 import threading
 import time
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
 from pathlib import Path
 from typing import BinaryIO
 
+from components.alone import alone
 from components.errors import InputError
 from components.store import StoreFault, is_address, opened, told
 from serving.rollout.document import ModelVersion, Rollout
@@ -67,7 +66,7 @@ class Releases:
         target = self._at(arm.archive_digest)
         try:
             target.parent.mkdir(parents=True, exist_ok=True)
-            with _alone(_partial(target)) as file:
+            with alone(_partial(target)) as file:
                 # Another process may have brought it while this one waited for its turn.
                 if self._cached(arm) is None:
                     self._download(arm, file, target)
@@ -214,25 +213,6 @@ def _blocks(address: str, begun: int, room: int) -> Iterator[bytes]:
         ) from error
     except StoreFault as error:
         raise Unreached(str(error)) from error
-
-
-@contextmanager
-def _alone(partial: Path) -> Iterator[BinaryIO]:
-    """The file `partial`, open for appending, in this process' thread alone; whoever dies lets it go."""
-    while True:
-        with partial.open("ab", buffering=0) as file:
-            fcntl.flock(file, fcntl.LOCK_EX)
-            # Who held it before may have given it its name, or removed it.
-            if _same(file, partial):
-                yield file
-                return
-
-
-def _same(file: BinaryIO, path: Path) -> bool:
-    try:
-        return os.path.samestat(os.fstat(file.fileno()), path.stat())
-    except FileNotFoundError:
-        return False
 
 
 def _partial(target: Path) -> Path:

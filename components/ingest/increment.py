@@ -5,7 +5,6 @@ found it (`created_time`), so that a training frame of an earlier day is the sam
 """
 
 import json
-import os
 import shutil
 from dataclasses import asdict, dataclass, field
 from datetime import UTC, datetime, timedelta
@@ -17,6 +16,7 @@ import duckdb
 from components.ingest.erase import GONE
 from components.ingest.judge import MALFORMED_LINE
 from components.ingest.parse import literal
+from components.links import link_or_copy
 from components.manifest import digest_json
 from feature_repo.card import DatasetCard
 
@@ -162,7 +162,7 @@ def take_over_days(connection: duckdb.DuckDBPyConnection, plan: Plan, events: Pa
     touched = {day.isoformat() for (day,) in connection.execute("FROM touched").fetchall()}
     for folder in sorted((plan.previous / "interactions").glob("day=*")):
         if folder.name.removeprefix("day=") not in touched:
-            shutil.copytree(folder, events / "interactions" / folder.name, copy_function=_link_or_copy)
+            shutil.copytree(folder, events / "interactions" / folder.name, copy_function=link_or_copy)
     return "touched"
 
 
@@ -201,10 +201,3 @@ def rejected_before(card: DatasetCard, plan: Plan) -> str:
         f"SELECT * FROM read_parquet({path}) WHERE \"table\" = 'interactions' AND coalesce(origin, '') IN ({kept}) "
         f"AND NOT EXISTS (FROM forgotten f WHERE f.digest = sha256({user}))"
     )
-
-
-def _link_or_copy(source: str, target: str) -> None:
-    try:
-        os.link(source, target)
-    except OSError:
-        shutil.copy2(source, target)

@@ -22,7 +22,7 @@ def ingest(task: Task, output: str | Path, *, card: DatasetCard, as_of: str) -> 
     """Give `output` the events artifact of the card's source as it is now, and let the next ingest start from it."""
     moment = datetime.fromisoformat(as_of) if as_of else None
     if shared := store.shared():
-        shared.bring_file(workspace.latest_events(card.name).with_suffix(".json"))
+        shared.bring_file(workspace.latest_events(card.name))
         shared.bring_file(workspace.forgotten(card.name))
     latest = Latest(workspace.latest_events(card.name))
     forgotten = Forgotten(workspace.forgotten(card.name))
@@ -41,7 +41,7 @@ def ingest(task: Task, output: str | Path, *, card: DatasetCard, as_of: str) -> 
     report = task.reuse_or_make(output, kind="events", config=config, make=make)
     latest.point_to(task.artifact)
     if shared:
-        shared.keep_file(workspace.latest_events(card.name).with_suffix(".json"))
+        shared.keep_file(workspace.latest_events(card.name))
     return report
 
 
@@ -49,7 +49,7 @@ class Latest:
     """The pointer of one data set: a small file that names the artifact, what was asked and what it was made from."""
 
     def __init__(self, path: Path) -> None:
-        self._path = path.with_suffix(".json")
+        self._path = path
         self._asked = self._from = ""
         self.artifact: Path | None = None
         """The artifact to take over from; None where there is none, or it is damaged and everything is read anew."""

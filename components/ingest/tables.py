@@ -3,17 +3,10 @@
 import duckdb
 import pyarrow as pa
 
+from components.features.tables import ARROW, TIME
 from components.ingest.parse import SQL_TYPE, literal, quoted
-from feature_repo.card import DatasetCard, Feature, Kind
+from feature_repo.card import DatasetCard, Feature
 
-TIME = pa.timestamp("us", "UTC")
-ARROW: dict[Kind, pa.DataType] = {
-    "categorical": pa.string(),
-    "multi_categorical": pa.list_(pa.string()),
-    "numeric": pa.float64(),
-    "text": pa.string(),
-    "embedding": pa.list_(pa.float32()),
-}
 REJECTED = pa.schema(
     [
         ("table", pa.string()),

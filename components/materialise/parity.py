@@ -43,10 +43,13 @@ def check_items(card: DatasetCard, store: "FeatureStore", sequences: Path, sampl
     return len(chosen)
 
 
-def check_users(card: DatasetCard, store: "FeatureStore", sequences: Path, sample: int = SAMPLE) -> int:
+def check_users(
+    card: DatasetCard, store: "FeatureStore", sequences: Path, *, since: int = -(2**63), sample: int = SAMPLE
+) -> int:
     """Compare the histories of `sample` users, spread over all, record by record; the number compared.
 
-    Online there may be more: what the log has told since, which may have pushed out the oldest.
+    Online there may be more: what the log has told since, which may have pushed out the oldest. What lies before
+    `since` (microseconds since 1970) is not asked for: retention takes it out of the store.
     """
     from feature_repo.online import user_histories
 
@@ -55,8 +58,9 @@ def check_users(card: DatasetCard, store: "FeatureStore", sequences: Path, sampl
     found = user_histories(store, expected)
     for user, records in expected.items():
         oldest = found[user][0].order if len(found[user]) >= LATEST else records[0].order
-        ids = {record.event_id for record in records}
-        if [each for each in found[user] if each.event_id in ids] != [each for each in records if each.order >= oldest]:
+        asked = [each for each in records if each.order >= oldest and each.event_time >= since]
+        ids = {record.event_id for record in asked}
+        if [each for each in found[user] if each.event_id in ids] != asked:
             raise ParityError(
                 f"online store: user {user!r} has a history of {len(found[user])} events that differs from the "
                 f"{len(records)} of {sequences}. Run materialise again; if it persists, the store was written by "

@@ -15,11 +15,13 @@ from components.features.tables import TIME, read_as_of
 from components.materialise.histories import histories
 from components.materialise.parity import check_items, check_users
 from feature_repo.card import DatasetCard
-from feature_repo.forgotten import Forgotten
+from feature_repo.forgotten import Forgotten, microseconds
 from feature_repo.history import Record, encode
 
 if TYPE_CHECKING:
     from feast import FeatureStore
+
+    from serving.consumer.histories import HistoryWriter
 
 MARK = "materialised.json"
 """In the store's folder: the moment as of which the items are online."""
@@ -44,6 +46,7 @@ def run(
     offline values; `ParityError` tells the first that differ. Writes `report.json` into `materialised` and returns it.
     """
     from feature_repo.store import open_store
+    from serving.consumer.histories import HistoryWriter
 
     started = time.perf_counter()
     as_of = read_as_of(facts)
@@ -51,14 +54,19 @@ def run(
     newer = _materialised_as_of(feast_root) > as_of
     if not newer:
         _write_items(card, store, sequences, feast_root, as_of, clock())
-    users = _write_histories(card, store, sequences, feast_root, as_of, forgotten)
+    days = card.limits.retention_days
+    retention = None if days is None else timedelta(days=days)
+    writer = HistoryWriter(store, forgotten=forgotten, retention=retention, clock=clock)
+    users = _write_histories(card, writer, sequences, feast_root, as_of)
+    # By the clock, and not by that of the data as in ingest: what served must not outlive its time where data lags.
+    expired = {} if retention is None else {"since": microseconds(clock() - retention)}
     report = {
         "as_of": as_of.isoformat(),
         "users": users,
         "items": pq.read_metadata(sequences / "catalogue.parquet").num_rows,
         "kept_newer_items": newer,
         "checked_items": 0 if newer else check_items(card, store, sequences),
-        "checked_users": check_users(card, store, sequences),
+        "checked_users": check_users(card, store, sequences, **expired),
         "seconds": round(time.perf_counter() - started, 2),
     }
     materialised.mkdir(parents=True, exist_ok=True)
@@ -85,20 +93,12 @@ def _materialised_as_of(feast_root: Path) -> datetime:
 
 
 def _write_histories(
-    card: DatasetCard,
-    store: "FeatureStore",
-    sequences: Path,
-    feast_root: Path,
-    as_of: datetime,
-    forgotten: Forgotten | None,
+    card: DatasetCard, writer: "HistoryWriter", sequences: Path, feast_root: Path, as_of: datetime
 ) -> int:
     """Hand every user's history to the one writer, and keep an offline copy for Feast's batch source."""
     from feature_repo.definitions import HISTORY_FIELD
     from feature_repo.store import histories_path
-    from serving.consumer.histories import HistoryWriter
 
-    days = card.limits.retention_days
-    retention = None if days is None else timedelta(days=days)
     users: list[str] = []
     latest: list[int] = []
     values: list[bytes] = []
@@ -110,7 +110,6 @@ def _write_histories(
             values.append(encode(records))
             yield user, records
 
-    writer = HistoryWriter(store, forgotten=forgotten, retention=retention)
     writer.merge(copied(), as_of)
     writer.expire()  # also of those who never come back, whom nothing else writes to
     table = pa.table(

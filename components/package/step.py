@@ -88,9 +88,13 @@ def run(
 def recipe_digest(model: Path, catalogue: Catalogue) -> str:
     """What makes two models the same arm of an experiment: settings, features, and the code that trains.
 
-    The seed is left out: a scheduled retraining with another seed is a refresh, not a candidate.
+    Settings as they were asked for: what is derived from the data moves a little with every day of it. The seed is left
+    out. A scheduled retraining on more data, or with another seed, is a refresh, not a candidate.
     """
-    settings = {key: value for key, value in json.loads((model / "config.json").read_text()).items() if key != "seed"}
+    recipe = model / "recipe.json"
+    if not recipe.is_file():  # of a model trained before recipes were kept
+        recipe = model / "config.json"
+    settings = {key: value for key, value in json.loads(recipe.read_text()).items() if key != "seed"}
     return digest_json({"settings": settings, "features": catalogue.features, "code": code_digest("heterrec.training")})
 
 

@@ -7,6 +7,7 @@ any moment loses nothing and doubles nothing; a part that fails is tried again, 
 import contextlib
 import fcntl
 import logging
+import sqlite3
 import time
 from collections.abc import Callable, Collection, Sequence
 from datetime import UTC, datetime
@@ -33,7 +34,7 @@ PAUSE_SECONDS = 0.5
 """After a failure."""
 ERASE_SECONDS = 0.5
 """Between looks whether a deletion can be carried out."""
-_FAULTS = (Unavailable, LogUnavailable, RedisError, OSError)
+_FAULTS = (Unavailable, LogUnavailable, RedisError, sqlite3.OperationalError, OSError)
 _BYTES_OF_AN_EVENT = 1_000
 
 

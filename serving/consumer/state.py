@@ -60,7 +60,10 @@ class Waiting(NamedTuple):
 
 
 class State:
-    """Opens (and where needed makes) the state in the file at `path`. Used by one process and one thread."""
+    """Opens (and where needed makes) the state in the file at `path`. Used by one process and one thread.
+
+    Methods raise `sqlite3.OperationalError` where the disk is full or fails; then nothing of the transaction was noted.
+    """
 
     def __init__(self, path: Path) -> None:
         path.parent.mkdir(parents=True, exist_ok=True)
@@ -81,10 +84,11 @@ class State:
         self._sql.execute("BEGIN IMMEDIATE")
         try:
             yield
+            self._sql.execute("COMMIT")
         except BaseException:
-            self._sql.execute("ROLLBACK")
+            if self._sql.in_transaction:  # a full disk has ended it already
+                self._sql.execute("ROLLBACK")
             raise
-        self._sql.execute("COMMIT")
 
     def offset(self, segment: str) -> int:
         found = self._sql.execute("SELECT offset FROM segment WHERE name = ?", (segment,)).fetchone()

@@ -28,6 +28,11 @@ TABLES = {
     ),
 }  # fmt: skip
 _TIMES = ("time", "received")
+_NEEDED: dict[str, dict[str, type]] = {
+    "exposures": {"user_id": str, "model_version": str, "status": str, "items": list, "request": str},
+    "outcomes": {"event_type": str},
+}
+"""What its readers take for granted of an event, beside its request and its time."""
 
 
 class Event(NamedTuple):
@@ -58,8 +63,13 @@ def of_line(line: bytes) -> Event:
         for name in _TIMES:
             if row.get(name) is not None:
                 row[name] = datetime.fromisoformat(row[name])
+                if row[name].tzinfo is None:
+                    raise NoEvent(f"{name} has no zone")
         if not isinstance(row["time"], datetime) or not isinstance(row["request_id"], str):
             raise NoEvent("time or request_id is missing")
+        for name, kind in _NEEDED[table].items():
+            if not isinstance(row.get(name), kind):
+                raise NoEvent(f"{name} is no {kind.__name__}")
     except (KeyError, TypeError, AttributeError, ValueError) as error:
         if isinstance(error, NoEvent):
             raise

@@ -40,6 +40,8 @@ class SegmentSink:
         self._folder, self._roll_seconds = root / "segments", roll_seconds
         self._segment: BinaryIO | None = None
         self._began, self._written = 0.0, 0
+        self._lost: OSError | None = None
+        """Why lines may not be on the disk of which no `sync` has told yet."""
         self._lock = threading.Lock()
 
     def open(self) -> None:
@@ -61,33 +63,43 @@ class SegmentSink:
             raise LogUnavailable(f"{self._folder}: {error}") from error
 
     def sync(self) -> None:
-        with self._lock:  # the segment may be closed meanwhile, which syncs it too
+        with self._lock:
+            lost, self._lost = self._lost, None
             descriptor = os.dup(self._segment.fileno()) if self._segment is not None else None
-        if descriptor is None:
-            return
         try:
-            os.fdatasync(descriptor)
+            if descriptor is not None:
+                os.fdatasync(descriptor)
         except OSError as error:
             self._abandon()
-            raise LogUnavailable(f"{self._folder}: {error}") from error
+            lost = self._lost = error  # of what was written meanwhile nobody knows either
         finally:
-            os.close(descriptor)
+            if descriptor is not None:
+                os.close(descriptor)
+        if lost is not None:
+            raise LogUnavailable(f"{self._folder}: {lost}") from lost
 
     def idle(self) -> None:
         if time.monotonic() - self._began > self._roll_seconds or self._written > ROLL_BYTES:
             self.close()
 
     def close(self) -> None:
-        try:
-            self.sync()
-        finally:
-            self._abandon()
+        if (error := self._abandon()) is not None:
+            raise LogUnavailable(f"{self._folder}: {error}") from error
 
-    def _abandon(self) -> None:
+    def _abandon(self) -> OSError | None:
+        """Write nothing more into the segment. Who waits for what is in it waits for the next `sync`, which then has
+        no segment to ask: so it is synced here, and what came of it is kept for that `sync`."""
         with self._lock:
-            if self._segment is not None:
-                self._segment.close()
-            self._segment, self._written = None, 0
+            segment, self._segment, self._written = self._segment, None, 0
+            if segment is None:
+                return None
+            with segment:
+                try:
+                    os.fdatasync(segment.fileno())
+                except OSError as error:
+                    self._lost = error
+                    return error
+        return None
 
     def _begin(self) -> BinaryIO:
         path = self._folder / f"{time.time_ns()}-{secrets.token_hex(4)}{_SUFFIX}"

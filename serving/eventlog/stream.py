@@ -4,6 +4,7 @@ An added event is acknowledged only where it survives a kill of Redis: with `app
 is asked to wait for its append-only file (WAITAOF, from Redis 7.2 on).
 """
 
+import re
 from collections.abc import Callable, Sequence
 from typing import Any
 
@@ -19,6 +20,7 @@ SECONDS = 2.0
 """Most time for one answer of Redis."""
 MOST_AT_ONCE = 1_000
 StreamId = tuple[int, int]
+_MOVED = re.compile(rb"(\d+)-(\d+) ")
 
 
 def connect(url: str) -> Any:  # redis types every answer as one that may have to be awaited
@@ -143,18 +145,16 @@ class Stream:
         self._client.xtrim(self._stream, minid=f"{milliseconds}-{sequence + 1}", approximate=not exactly)
 
 
-def stream_id(text: bytes | str) -> StreamId:
+def stream_id(text: bytes) -> StreamId:
     """The id of an entry as numbers that order it."""
-    plain = text.decode() if isinstance(text, bytes) else text
-    milliseconds, _, sequence = plain.partition("-")
+    milliseconds, _, sequence = text.partition(b"-")
     return int(milliseconds), int(sequence)
 
 
 def split_id(line: bytes) -> tuple[StreamId | None, bytes]:
     """The stream id that `Stream.move` put before a line, and the line; None before a line of a local gateway."""
-    if line[:1].isdigit():
-        ident, _, rest = line.partition(b" ")
-        return stream_id(ident), rest
+    if (found := _MOVED.match(line)) is not None:
+        return (int(found[1]), int(found[2])), line[found.end() :]
     return None, line
 
 

@@ -87,6 +87,7 @@ class Recommender:
     async def recommend(self, rollout: Rollout, wish: Wish) -> Recommended:
         """The answer of the first in line that has one; never raises for a fault of a model or of the history."""
         assert rollout.champion is not None
+        contents = self.contents(rollout.champion)  # now: the row may be another one before the models have answered
         failures: list[tuple[str, str]] = []
         drawn = wish.arm or _drawn(rollout, wish.user_id)
         line = [(rollout.champion, self.deadlines.champion)]
@@ -104,7 +105,7 @@ class Recommender:
         request = orjson.dumps(_request(wish, history))
         version, items = await self._first(rollout.model, line, request, failures)
         if items is None:
-            items = self._popular(rollout.champion, history, wish)
+            items = _popular(contents, history, wish)
             status: Status = "fallback" if items else "error"
         else:
             status = "ok" if version == line[0][0].version else "fallback"
@@ -137,17 +138,11 @@ class Recommender:
         """What was read of the archive of `arm`."""
         return self._contents[arm.archive_digest]
 
-    def _popular(self, arm: ModelVersion, history: Sequence[Mapping[str, Any]], wish: Wish) -> Items:
-        contents = self.contents(arm)
-        hidden = set(wish.exclude)
-        if contents.exclude_seen if wish.exclude_seen is None else wish.exclude_seen:
-            hidden.update(event["item_id"] for event in history)
-        return contents.popular(history, k=wish.k, hidden=hidden, filters=wish.filters)
-
     def prepare(self, rollout: Rollout) -> None:
-        """Read what is needed of the archives, before it is needed. Blocks, and waits for no store.
+        """Read what is needed of the archives, before it is needed, beside what the row in use needs (see `let_go`).
 
-        Raises `OSError` where the champion's is not there; another version without an archive only misses its probes.
+        Blocks, and waits for no store. Raises `OSError` where the champion's is not there; another version without an
+        archive only misses its probes.
         """
         known = self._contents
         read: dict[str, Contents] = {}
@@ -163,7 +158,12 @@ class Recommender:
                     _logger.warning(
                         "%s: the archive cannot be read, so %s is not probed: %s", arm.archive, arm.version, why
                     )
-        self._contents, self._told = read, told
+        self._contents, self._told = {**known, **read}, told
+
+    def let_go(self, rollout: Rollout) -> None:
+        """Forget all archives but those of `rollout`, once it is the row in use. In the loop that asks."""
+        named = {arm.archive_digest for arm in rollout.serving}
+        self._contents = {digest: contents for digest, contents in self._contents.items() if digest in named}
 
     def _read(self, arm: ModelVersion) -> Contents:
         mar = self._archive_of(arm)
@@ -176,6 +176,13 @@ def _drawn(rollout: Rollout, user_id: str) -> Variant:
     if rollout.challenger is None:
         return "champion"
     return variant(rollout.salt, user_id, rollout.weight)
+
+
+def _popular(contents: Contents, history: Sequence[Mapping[str, Any]], wish: Wish) -> Items:
+    hidden = set(wish.exclude)
+    if contents.exclude_seen if wish.exclude_seen is None else wish.exclude_seen:
+        hidden.update(event["item_id"] for event in history)
+    return contents.popular(history, k=wish.k, hidden=hidden, filters=wish.filters)
 
 
 def _request(wish: Wish, history: list[dict[str, Any]]) -> dict[str, Any]:

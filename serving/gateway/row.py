@@ -43,6 +43,7 @@ class Row:
             return rollout
 
         self.rollout = await asyncio.to_thread(read)
+        self._recommender.let_go(self.rollout)
         self._read_at = time.monotonic()
         self.problem = None
 

@@ -243,7 +243,7 @@ def test_a_shop_of_one_day_has_its_derived_columns_without_a_value(tmp_path):
 def test_the_pointer_gives_the_same_key_until_the_source_changes_and_then_another(tmp_path):
     shop = shop_of_two_days(tmp_path)
     events, _ = shop.ingest()
-    path = tmp_path / "latest" / "tiny"
+    path = tmp_path / "latest" / "tiny.json"
 
     def ask(source: str) -> tuple[Latest, dict]:
         latest = Latest(path)

@@ -150,3 +150,24 @@ def test_redis_answers_all_views_of_the_items_in_one_trip_as_feast_does_in_sever
     )
     online(store, references(CARD.features), [{"item_id": key} for key in "abcx"])
     assert trips == [4]
+
+
+def test_data_that_lags_behind_the_clock_is_served_no_longer_than_its_retention(tmp_path):
+    from feature_repo.online import user_history
+    from feature_repo.store import connect
+
+    end = datetime.now(UTC) - timedelta(days=3)
+    card = make_card(limits={"retention_days": 5.0})
+    changes, items = [change("a", end - timedelta(days=20), 1.0)], [item("a", event_time=end - timedelta(days=20))]
+    told = [event(f"u{n % 2}", "a", end - timedelta(days=n)) for n in range(5)]
+    inputs = {
+        "card": card,
+        "events": write_events(tmp_path / "events", card, told, items, changes),
+        "facts": write_facts(tmp_path / "facts", end),
+        "sequences": tmp_path / "sequences",
+        "feast_root": tmp_path / "feast",
+    }
+    features.run(**inputs)
+    assert step.run(**inputs, materialised=tmp_path / "materialised")["checked_users"] == 2
+    store = connect("tiny", tmp_path / "feast")
+    assert [len(user_history(store, user)) for user in ("u0", "u1")] == [1, 1]

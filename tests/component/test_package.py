@@ -21,6 +21,7 @@ from components.package import step as package
 from feature_repo.card import DatasetCard, Serving
 from heterrec import recipes
 from heterrec.export import save_model
+from heterrec.recipes import TrainConfig
 from heterrec.sequences import read_sequences
 from heterrec.training import train
 from serving.scoring.scorer import Scorer
@@ -116,13 +117,24 @@ def test_a_recipe_is_settings_and_features_but_not_the_seed(sequences: Path, mod
     catalogue = read_sequences(sequences).catalogue
 
     def digest(**changed: Any) -> str:
-        config = json.loads((model / "config.json").read_text())
-        (tmp_path / "config.json").write_text(json.dumps(config | changed))
+        recipe = json.loads((model / "recipe.json").read_text())
+        (tmp_path / "recipe.json").write_text(json.dumps(recipe | changed))
         return package.recipe_digest(tmp_path, catalogue)
 
     assert digest(seed=7) == digest() == package.recipe_digest(model, catalogue)
     assert digest(epochs=99) != digest()
     assert package.recipe_digest(model, replace(catalogue, features=catalogue.features[1:])) != digest()
+
+
+def test_a_retraining_on_other_data_is_of_the_same_recipe_though_its_sizes_differ(
+    sequences: Path, model: Path, tmp_path: Path
+) -> None:
+    data, asked = read_sequences(sequences), TrainConfig.from_json((model / "recipe.json").read_text())
+    assert asked.sized, "sizes are to be derived from the data"
+    trained = train(data, asked)
+    later = replace(trained.config, model=replace(trained.config.model, dropout=trained.config.model.dropout - 0.01))
+    save_model(replace(trained, config=later), tmp_path)
+    assert package.recipe_digest(tmp_path, data.catalogue) == package.recipe_digest(model, data.catalogue)
 
 
 def test_goldens_are_real_histories_of_all_lengths_and_the_two_strangers(sequences: Path, archive: Path) -> None:

@@ -6,6 +6,9 @@ import signal
 import subprocess
 import sys
 import textwrap
+import threading
+import time
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import pytest
@@ -45,6 +48,34 @@ def test_same_config_code_and_inputs_are_reused(tmp_path):
     assert report == report_again == {"length": 7}
     assert (again / "file.txt").read_text() == "content"
     assert read_records("r2")["step"].status == "reused"
+
+
+def test_what_another_run_is_making_is_waited_for_and_reused(tmp_path, home, capfd):
+    making, go_on = threading.Event(), threading.Event()
+
+    def slowly(out: Path, scratch: Path) -> dict:
+        making.set()
+        assert go_on.wait(30)
+        (out / "file.txt").write_text("content")
+        return {"length": 7}
+
+    def first() -> None:
+        task = Task("step", run_id="r1", module=MODULE)
+        task.reuse_or_make(tmp_path / "first", kind="thing", config=lambda: {"c": 1}, make=slowly)
+
+    with ThreadPoolExecutor(2) as runs:
+        done = runs.submit(first)
+        assert making.wait(30)
+        second = runs.submit(make, tmp_path, run_id="r2")
+        while not (home / "runs" / "r2" / "step.json").exists():
+            time.sleep(0.01)
+        time.sleep(0.2)
+        go_on.set()
+        done.result(30)
+        output, _, made = second.result(30)
+    assert (made, (output / "file.txt").read_text()) == (0, "content")
+    assert [read_records(run)["step"].status for run in ("r1", "r2")] == ["done", "reused"]
+    assert "another run makes the same artifact" in capfd.readouterr().out and not list((home / "locks").iterdir())
 
 
 def test_another_config_is_made_anew(tmp_path):

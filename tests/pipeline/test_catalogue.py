@@ -3,6 +3,7 @@
 import json
 from dataclasses import replace
 from pathlib import Path
+from unittest.mock import Mock
 
 import numpy as np
 import pyarrow.parquet as pq
@@ -20,11 +21,13 @@ from heterrec import recipes
 from heterrec.export import save_model
 from heterrec.sequences import read_sequences
 from heterrec.training import train
+from pipelines import catalogue
 from pipelines import local as pipelines_local
 from pipelines.__main__ import main
 from pipelines.catalogue_run import build
 from pipelines.data_commands import moment, with_options
 from pipelines.frames import frame
+from serving.rollout.document import Change
 from serving.rollout.table import RolloutTable
 from serving.torchserve import archive as archives
 
@@ -112,6 +115,23 @@ def test_new_items_and_prices_are_served_without_training(capsys, tmp_path):
     assert main(["catalogue", *options(DAYS + 3)]) == 0
     assert "unchanged" in capsys.readouterr().out
     assert champion().version == after.version
+
+
+def test_a_former_champion_that_is_kept_for_the_way_back_is_not_refreshed(monkeypatch):
+    with RolloutTable(workspace.rollout_url()) as table:
+        row = table.read("marketplace")
+        former = replace(row.champion, version="0.9", archive_digest="0")
+        table.propose(Change(replace(row, former=former), "test", "promoted"), row.version)
+    asked = []
+    for name in ("frame", "_materialise"):
+        monkeypatch.setattr(catalogue, name, Mock())
+    monkeypatch.setattr(catalogue, "_refresh", lambda card, sequences, arm, *_: asked.append(arm))
+    try:
+        _, refreshed = catalogue.refresh(card_of(DAYS + 3), "", run_id="watch")
+        assert list(refreshed) == [None] and asked == ["champion"]
+    finally:
+        with RolloutTable(workspace.rollout_url()) as table:
+            table.propose(Change(row, "test", "as before"), table.read("marketplace").version)
 
 
 def test_a_backfill_gives_each_day_once_and_for_all(capsys):

@@ -136,17 +136,43 @@ def test_an_outcome_that_is_read_before_its_exposure_waits_for_it(tmp_path: Path
     assert transport.history("u1")[-1].item_id == "i3"
 
 
-def test_a_damaged_segment_loses_its_damaged_line_alone(tmp_path: Path) -> None:
+@pytest.mark.parametrize(
+    "damage",
+    [
+        b"\xff{",
+        b"17\x00\x00",
+        b'{"table":"exposures","schema":2,"request_id":"r9","time":"2026-01-05T10:00:00+00:00"}',
+    ],
+)
+def test_a_damaged_segment_loses_its_damaged_line_alone(tmp_path: Path, damage: bytes) -> None:
     fill(tmp_path)
     transport = Transport(tmp_path)
     log(transport, ("exposures", exposure("r1", "u1", ["i3"])), ("outcomes", outcome("r1", "i3")))
     (segment,) = (transport.log / "segments").glob("*.jsonl")
     first, second = segment.read_bytes().splitlines(keepends=True)
-    segment.write_bytes(first + b"\xff{\n" + second + second[:20])
+    segment.write_bytes(first + damage + b"\n" + second + second[:20])
     with transport.consumer() as consumer:
         transport.settle(consumer)
     assert len(transport.rows("interactions")) == len(transport.rows("outcomes")) == 1
     assert "no event" in transport.rows("set_aside")[0]["reason"] and not segment.exists()
+
+
+def test_while_the_disk_of_its_state_is_full_nothing_is_lost(tmp_path: Path) -> None:
+    fill(tmp_path)
+    transport = Transport(tmp_path)
+    with transport.consumer() as consumer:
+        sql = consumer._state._sql
+        (pages,) = sql.execute("PRAGMA page_count").fetchone()
+        sql.execute(f"PRAGMA max_page_count = {pages}")
+        log(transport, *(("exposures", exposure(f"r{n}", "u1", [f"i{i}" for i in range(12)])) for n in range(60)))
+        log(transport, ("outcomes", outcome("r1", "i3")))
+        for _ in range(2):
+            consumer.round()
+            assert "database or disk is full" in consumer.problems["histories"]
+        sql.execute("PRAGMA max_page_count = 1000000")
+        transport.settle(consumer)
+    assert [row["item_id"] for row in transport.rows("interactions")] == ["i3"]
+    assert len(transport.rows("exposures")) == 60
 
 
 def test_a_second_consumer_is_refused_while_the_first_works_and_then_goes_on(tmp_path: Path) -> None:

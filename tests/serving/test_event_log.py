@@ -1,6 +1,8 @@
 """The event log: what was acknowledged is durable, on a disk and in Redis."""
 
 import asyncio
+import errno
+import io
 import json
 import os
 import signal
@@ -135,6 +137,12 @@ def test_a_long_segment_is_followed_by_the_next(tmp_path: Path, monkeypatch: pyt
         (b'{"table":"drop","schema":1,"request_id":"r","time":"2026-01-05T10:00:00+00:00"}', "expected exposures"),
         (b'{"table":"outcomes","schema":1,"request_id":"r","time":"yesterday"}', "Invalid isoformat"),
         (b'{"table":"outcomes","schema":1,"time":"2026-01-05T10:00:00+00:00"}', "request_id"),
+        (b'{"table":"outcomes","schema":1,"request_id":"r","time":"2026-01-05T10:00:00"}', "no zone"),
+        (
+            b'{"table":"outcomes","schema":1,"request_id":"r","time":"2026-01-05T10:00:00+00:00"}',
+            "event_type is no str",
+        ),
+        (b'{"table":"exposures","schema":1,"request_id":"r","time":"2026-01-05T10:00:00+00:00"}', "user_id is no str"),
     ],
 )
 def test_what_is_no_event_is_told_with_the_reason(line: bytes, why: str) -> None:
@@ -252,6 +260,57 @@ def test_what_a_full_disk_kept_from_moving_comes_again(durable_redis: RedisServe
 
 def test_a_line_break_in_a_stream_entry_breaks_no_line(durable_redis: RedisServer, tmp_path: Path) -> None:
     url = f"redis://{durable_redis.address}/0"
-    event = {"table": "outcomes", "schema": 1, "request_id": "r1", "time": CLICK["time"]}
+    event = {"table": "outcomes", "schema": 1, "request_id": "r1", **CLICK}
     connect(url).xadd("events:shop", {FIELD: json.dumps(event, indent=1)})
     assert moved(durable_redis, tmp_path) == ["r1"]
+
+
+class Disk:
+    """Refuses to write or to sync, as often as it is told to."""
+
+    def __init__(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        self.full = self.broken = False
+        self.synced = 0
+        write, sync = io.FileIO.write, os.fdatasync
+
+        class Refusing(io.FileIO):
+            def write(file, content: bytes) -> int:
+                if self.full:
+                    raise OSError(errno.ENOSPC, "No space left on device")
+                return write(file, content)
+
+        def fdatasync(descriptor: int) -> None:
+            if self.broken:
+                raise OSError(errno.EIO, "Input/output error")
+            self.synced += 1
+            sync(descriptor)
+
+        monkeypatch.setattr(segments.Path, "open", lambda path, *_, **__: Refusing(path, "wb"))
+        monkeypatch.setattr(segments.os, "fdatasync", fdatasync)
+
+
+def test_what_waits_for_the_disk_is_synced_when_the_next_lines_find_it_full(tmp_path, monkeypatch):
+    disk, sink = Disk(monkeypatch), SegmentSink(tmp_path)
+    sink.open()
+    sink.write([b"first\n"])
+    disk.full = True
+    with pytest.raises(LogUnavailable, match="No space left"):
+        sink.write([b"second\n"])
+    sink.sync()
+    assert disk.synced == 1
+
+
+@pytest.mark.parametrize("closes", [SegmentSink.close, SegmentSink.sync])
+def test_lines_of_a_segment_that_could_not_be_synced_are_not_acknowledged(tmp_path, monkeypatch, closes):
+    disk, sink = Disk(monkeypatch), SegmentSink(tmp_path)
+    sink.open()
+    sink.write([b"first\n"])
+    disk.broken = True
+    with pytest.raises(LogUnavailable, match="Input/output error"):
+        closes(sink)
+    disk.broken = False
+    with pytest.raises(LogUnavailable, match="Input/output error"):
+        sink.sync()  # those who wait are told by this one
+    sink.write([b"second\n"])
+    sink.sync()
+    sink.close()

@@ -12,8 +12,10 @@ import pytest
 
 from serving.eventlog import segments
 from serving.gateway.breaker import FAILURES, REST_SECONDS
+from serving.gateway.models import Models
 from serving.gateway.online import feast_history
-from serving.gateway.recommender import Deadlines
+from serving.gateway.recommender import Deadlines, Recommender
+from serving.gateway.row import READ_SECONDS
 from serving.rollout.assignment import variant
 from serving.rollout.document import ModelVersion, Rollout
 from serving.torchserve.server import TorchServe
@@ -144,6 +146,35 @@ def test_the_last_good_row_serves_while_the_table_is_away(open_gateway: OpenGate
     assert ask(client)["status"] == "ok"
     assert client.get("/ready").json()["rollout_age_seconds"] > 1
     assert 'gateway_failures_total{part="rollout"}' in client.get("/metrics").text
+
+
+def test_a_request_that_began_before_its_champion_was_refreshed_is_answered_all_the_same(
+    open_gateway: OpenGateway, rollout: Rollout, arms: dict[str, ModelVersion]
+) -> None:
+    row = alone = replace(rollout, challenger=None, stage=None, weight=0.0)
+
+    def history(user: str) -> list[dict[str, Any]]:
+        nonlocal row
+        row = replace(alone, champion=arms["2.0"], version=4)
+        time.sleep(2 * READ_SECONDS)
+        raise ConnectionError("the store is away")
+
+    answer = ask(open_gateway(lambda: row, history=history))
+    assert (answer["version"], answer["status"]) == ("popular", "fallback")
+
+
+def test_what_the_row_in_use_needs_stays_until_another_one_is_in_use(
+    rollout: Rollout, arms: dict[str, ModelVersion]
+) -> None:
+    old = replace(rollout, challenger=None, stage=None, weight=0.0)
+    new = replace(old, champion=arms["2.0"], version=4)
+    recommender = Recommender(Models("http://127.0.0.1"), lambda user: [])
+    recommender.prepare(old)
+    recommender.prepare(new)
+    assert recommender.contents(arms["1.0"]) and recommender.contents(arms["2.0"])
+    recommender.let_go(new)
+    with pytest.raises(KeyError):
+        recommender.contents(arms["1.0"])
 
 
 def test_bad_requests_are_refused_by_field_and_nothing_released_is_said(

@@ -27,7 +27,7 @@ def trained(shop_root: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 def test_the_model_folder_has_what_the_contract_says(trained: Path):
     names = {path.name for path in trained.iterdir()}
-    assert names == {"config.json", "weights.pt", "encoder.json", "curve.json", "report.json"}
+    assert names == {"recipe.json", "config.json", "weights.pt", "encoder.json", "curve.json", "report.json"}
 
 
 def padded(histories: Histories, longest: int) -> tuple[torch.Tensor, ...]:

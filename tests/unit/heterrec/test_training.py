@@ -5,11 +5,13 @@ import sys
 import time
 from dataclasses import replace
 from pathlib import Path
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
 import torch
 
+from heterrec import checkpoint
 from heterrec.checkpoint import NAME
 from heterrec.recipes import LossConfig, TrainConfig, by_name, sized
 from heterrec.sequences import Sequences, read_sequences
@@ -67,6 +69,16 @@ def test_the_same_seed_gives_the_same_model(shop: Sequences, uninterrupted: Trai
 def test_the_loss_curve_is_the_one_written_down(uninterrupted: Trained):
     """Golden: who changes what is trained sees it here, and writes the new curve down with the reason."""
     assert [point["loss"] for point in uninterrupted.curve] == pytest.approx(GOLDEN, abs=2e-3)
+
+
+def test_a_checkpoint_is_on_the_disk_before_it_takes_the_place_of_the_last(tmp_path: Path, monkeypatch):
+    did: list[str] = []
+    for name in ("fsync", "replace"):
+        real = getattr(os, name)
+        monkeypatch.setattr(checkpoint.os, name, lambda *given, name=name, real=real: (did.append(name), real(*given)))
+    nothing = SimpleNamespace(state_dict=dict)
+    checkpoint.save(tmp_path, "run", torch.nn.Linear(2, 2), nothing, nothing, checkpoint.Progressed())
+    assert did == ["fsync", "replace"] and [path.name for path in tmp_path.iterdir()] == [NAME]
 
 
 @pytest.mark.parametrize("checkpoint_seconds", [0, 1000])

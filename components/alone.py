@@ -1,0 +1,37 @@
+"""A file that one process works with at a time; whoever dies lets it go."""
+
+import fcntl
+import os
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import BinaryIO
+
+
+@contextmanager
+def alone(path: Path, waits: Callable[[], None] = lambda: None) -> Iterator[BinaryIO]:
+    """The file `path`, made where it is missing and open for appending, in this thread of this process alone.
+
+    `waits` is called once where somebody else has it. Who holds the file may remove it.
+    """
+    told = False
+    while True:
+        with path.open("ab", buffering=0) as file:
+            try:
+                fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            except BlockingIOError:
+                if not told:
+                    waits()
+                told = True
+                fcntl.flock(file, fcntl.LOCK_EX)
+            # Who held it before may have given it another name, or removed it.
+            if _same(file, path):
+                yield file
+                return
+
+
+def _same(file: BinaryIO, path: Path) -> bool:
+    try:
+        return os.path.samestat(os.fstat(file.fileno()), path.stat())
+    except FileNotFoundError:
+        return False
