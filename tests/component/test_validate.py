@@ -127,6 +127,8 @@ def test_rejected_rate_counts_what_ingest_set_aside(tmp_path):
     found = reason(validate(tmp_path, report=report), "rejected_rate")
     assert (found.found, found.allowed, found.held) == (0.2, 0.05, False)
     assert {"reason": "bad_time", "rows": 4} in found.evidence
+    told = "found 20.0%, allowed 5.00% (limits.max_rejected_rate of the card): bad_time 4, duplicate 3."
+    assert found.message == f"Few of the source's rows were set aside: {told}"
 
 
 @pytest.mark.parametrize(
