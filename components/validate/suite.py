@@ -103,7 +103,7 @@ def run_checks(card: DatasetCard) -> list[Check]:
         _rejected("item_rejected_rate", "Few rows of the items table were set aside", limits.max_rejected_rate),
         at_most("missing_days", "Every open day has events", block=missing_days, field="calendar.max_missing_days"),
         at_most("closed_days", "No events on closed days", warn=0, field="calendar"),
-        at_most("later_events", "No events after as_of (later ones are left out)", warn=0),
+        at_most("later_events", "No events after as_of, or known only later (they are left out)", warn=0),
         at_most("long_baskets", "No basket lasts longer than a day", warn=0),
         at_most("event_id unique", "No event is there twice", block=0),
         at_most("event_time missing", "Every interaction has event_time", block=0),

@@ -156,6 +156,12 @@ def test_warnings_do_not_block(tmp_path):
     assert decision.passed and warned == {"later_events", "closed_days", "item known by then"}
 
 
+def test_events_that_were_known_only_later_are_left_out_and_said(tmp_path):
+    shopping = with_row(SHOPPING, 0, created_time=at(30))
+    found = reason(validate(tmp_path, shopping=shopping), "later_events")
+    assert (found.held, found.level, found.found) == (False, "warn", 1)
+
+
 def test_missing_days_are_counted_in_the_shops_own_time_zone(tmp_path):
     # 02:00 UTC is the evening before in New York.
     shopping = [event("u", "i0", at(day + 2 / 24)) for day in range(3)]
