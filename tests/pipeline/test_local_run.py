@@ -165,7 +165,7 @@ def test_run_after_a_killed_training_goes_on_from_the_checkpoint(tmp_path, monke
 @pytest.mark.parametrize(
     ("card", "message"),
     [
-        ("name: x\n", "description: Field required"),
+        ("name: x\n", "description: is missing"),
         ("name: [\n", "is not valid YAML"),
         (
             "name: x\ndescription: x\nsource: {adapter: files, interactions: no.csv, items: no.csv}\n"
