@@ -1,12 +1,15 @@
 """The dataset card: the one declaration from which views, validation, tokens and serving contract derive."""
 
 from pathlib import Path
-from typing import Literal
+from typing import TYPE_CHECKING, Literal
 
 import yaml
 from pydantic import Field, ValidationError, model_validator
 
 from feature_repo.limits import Calendar, Limits, Rate, Strict, Tolerances
+
+if TYPE_CHECKING:
+    from pydantic_core import ErrorDetails
 
 DATASETS = Path(__file__).parent / "datasets"
 
@@ -284,17 +287,26 @@ def load_card(name_or_path: str) -> DatasetCard:
     try:
         card = DatasetCard.model_validate(raw)
     except ValidationError as error:
-        lines = [
-            f"{path}: {'.'.join(map(str, e['loc'])) or 'card'}: {e['msg']} (found {_short(e['input'])})"
-            for e in error.errors()
-        ]
-        raise CardError("\n".join(lines)) from error
+        raise CardError("\n".join(f"{path}: {_told(fault)}" for fault in error.errors())) from error
     located = {
         key: (path.parent / value).resolve()
         for key in ("interactions", "items")
         if (value := getattr(card.source, key)) is not None
     }
     return card.model_copy(update={"source": card.source.model_copy(update=located)})
+
+
+def _told(fault: "ErrorDetails") -> str:
+    """A fault of a field in the words of this project, where pydantic's are those of Python."""
+    found = f" (found {_short(fault['input'])})"
+    message = {
+        "extra_forbidden": f"no such field{found}; feature_repo/datasets/example.yaml has them all",
+        "missing": "is missing",
+        "model_type": f"expected fields, as feature_repo/datasets/example.yaml has them{found}",
+        "string_pattern_mismatch": f"expected lower case letters a to z, digits and _, a letter first{found}",
+        "value_error": fault["msg"].removeprefix("Value error, "),
+    }.get(fault["type"], f"{fault['msg']}{found}")
+    return f"{'.'.join(map(str, fault['loc'])) or 'card'}: {message}"
 
 
 def _short(value: object) -> str:

@@ -129,7 +129,9 @@ class Training:
         self.device = device
         counts = sequences.training_counts
         if not counts.any():
-            raise ValueError("sequences: no events in the training split; take more days, or check what was ingested")
+            raise ValueError(
+                "sequences: no events in the training split; take more days, or hold out fewer (the card's split)"
+            )
         catalogue = sequences.catalogue
         self.recipe = config
         config = sized(config, items=len(catalogue), events=int(counts.sum()))

@@ -21,8 +21,8 @@ def ask(card: DatasetCard, *, user_id: str | None, k: int = 5) -> tuple[dict[str
         champion = table.read(card.name).champion
     if champion is None:
         raise InputError(
-            f"{card.name}: no model was released yet. Run `make run DATASET={card.name}`; where a gate blocked the "
-            "model, the page of that run says why."
+            f"{card.name}: no model was released yet. Run `make run DATASET=...` with its card; where a gate blocked "
+            "the model, the page of that run says why."
         )
     request = online_request(card, user_id, k=k)
     mar = Releases(card.name, workspace.archives()).fetched(champion)
@@ -54,7 +54,7 @@ def recent_user(card: DatasetCard) -> str:
 
     path = histories_path(workspace.feature_store(card.name))
     if not path.is_file():
-        raise InputError(f"{path}: the online store was never filled. Run `make run DATASET={card.name}` first.")
+        raise InputError(f"{path}: the online store was never filled. Run `make run DATASET=...` with its card first.")
     histories = pq.read_table(path, columns=["user_id", "event_time"])
     latest = histories.sort_by([("event_time", "descending"), ("user_id", "ascending")])
     return str(latest["user_id"][0].as_py())

@@ -41,7 +41,7 @@ def refresh(card: DatasetCard, as_of: str, *, run_id: str) -> tuple[Frame, Itera
     with RolloutTable(workspace.rollout_url()) as table:
         row = table.read(card.name)
     if row.champion is None:
-        raise InputError(f"{card.name}: no model was released yet. Run `make run DATASET={card.name}` first.")
+        raise InputError(f"{card.name}: no model was released yet. Run `make run DATASET=...` with its card first.")
     made = frame(card, as_of, run_id=run_id)
     if made.sequences is None:
         reasons = " ".join(reason.message for reason in made.decision.blocking)

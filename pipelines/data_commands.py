@@ -117,6 +117,8 @@ def _forget(options: argparse.Namespace) -> int:
             f"  deleted {len(options.users)} users {online}offline, "
             f"and with them {deleted.artifacts} artifacts that named users"
         )
+        for user in deleted.strangers:
+            show(f"  [yellow]{escape(repr(user))} had no event[/]: is it the id as the data has it, or deleted before?")
         for version in deleted.releases:
             show(f"  [yellow]release {escape(version)} has a golden request of one of them[/]: train and release anew")
     return 0

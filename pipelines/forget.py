@@ -40,6 +40,8 @@ class Deleted:
     online: bool = False
     log: bool = False
     """Whether there was an event log to leave."""
+    strangers: list[str] = field(default_factory=list)
+    """Of the users those who had no event: another spelling, or deleted before."""
     releases: list[str] = field(default_factory=list)
     """Versions that serve and whose golden requests hold a history of one of the users: release them anew."""
 
@@ -61,13 +63,14 @@ def forget(card: DatasetCard, users: Sequence[str], *, run_id: str) -> Deleted:
     forgotten.add(users, datetime.now(UTC))
     if shared:
         shared.keep_file(forgotten.path)
+        shared.bring_file(workspace.latest_events(card.name))
     root = workspace.feature_store(card.name)
+    known = _with_events(card, users)
     if (root / "registry.db").exists() or "FEAST_REGISTRY_URL" in os.environ:
-        _forget_online(card, users)
+        known |= _forget_online(card, users)
         deleted.online = True
         deleted.log = _leave_log(card, forgotten)
-    if shared:
-        shared.bring_file(workspace.latest_events(card.name))
+    deleted.strangers = [user for user in users if user not in known]
     if workspace.latest_events(card.name).exists():
         with TemporaryDirectory(prefix="forget-") as folder:
             task = Task("ingest", run_id=run_id, module="components.ingest.step")
@@ -78,12 +81,29 @@ def forget(card: DatasetCard, users: Sequence[str], *, run_id: str) -> Deleted:
     return deleted
 
 
-def _forget_online(card: DatasetCard, users: Sequence[str]) -> None:
+def _with_events(card: DatasetCard, users: Sequence[str]) -> set[str]:
+    """Those of `users` of whom the latest ingest has an event."""
+    pointer = workspace.latest_events(card.name).with_suffix(".json")
+    if not pointer.is_file():
+        return set()
+    events = store.present(Path(json.loads(pointer.read_text())["artifact"]))
+    found: set[str] = set()
+    for path in events.glob("interactions/*/*.parquet"):
+        table = pq.read_table(path, columns=["user_id"], filters=[("user_id", "in", list(users))], partitioning=None)
+        found.update(table["user_id"].to_pylist())
+    return found
+
+
+def _forget_online(card: DatasetCard, users: Sequence[str]) -> set[str]:
+    """Delete the histories of `users`; returns those who had one."""
+    from feature_repo.online import user_histories
     from feature_repo.store import connect, histories_path
     from serving.consumer.histories import HistoryWriter
 
     root = workspace.feature_store(card.name)
-    HistoryWriter(connect(card.name, root)).forget(users)
+    feast = connect(card.name, root)
+    known = {user for user, history in user_histories(feast, users).items() if history}
+    HistoryWriter(feast).forget(users)
     path = histories_path(root)
     if path.is_file():
         table = pq.read_table(path)
@@ -91,6 +111,7 @@ def _forget_online(card: DatasetCard, users: Sequence[str]) -> None:
         others = pc.invert(pc.is_in(table["user_id"], value_set=pa.array(users, pa.string())))
         pq.write_table(table.filter(others), partial)
         os.replace(partial, path)
+    return known
 
 
 def _leave_log(card: DatasetCard, forgotten: Forgotten) -> bool:

@@ -93,7 +93,8 @@ def released(name: str) -> Rollout:
         rollout = table.read(name)
         if rollout.champion is None:
             known = ", ".join(table.models()) or "nothing"
-            raise InputError(f"{name}: no model was released yet (released: {known}). Run `make run DATASET={name}`.")
+            advice = "Run `make run DATASET=...` with its card."
+            raise InputError(f"{name}: no model was released yet (released: {known}). {advice}")
     return rollout
 
 

@@ -1,7 +1,8 @@
 """What an ingest takes over from the one before: unchanged parts of the source, and when each row was first known.
 
 A row that was not there before, though its time had passed, is late: it counts from the moment of the ingest that
-found it (`created_time`), so that a training frame of an earlier day is the same whenever it is made.
+found it (`created_time`), so that a training frame of an earlier day is the same whenever it is made. Of a source that
+was rewritten no row is: what was known before says nothing of it.
 """
 
 import json
@@ -146,6 +147,25 @@ def late_sql(connection: duckdb.DuckDBPyConnection, plan: Plan) -> str:
         f"WHEN r.event_time <= TIMESTAMPTZ '{watermark.isoformat()}' "
         f"THEN greatest(r.created_time, TIMESTAMPTZ '{known.isoformat()}')"
     )
+
+
+def rewritten(connection: duckdb.DuckDBPyConnection, plan: Plan) -> bool:
+    """Whether most of the events that were known are there no more, of the days that the source has now.
+
+    If its rows were late nonetheless, a shop whose ids moved would have no event until the next one, and no derived
+    feature of any day before.
+    """
+    if plan.before is None:
+        return False
+    ((known, still),) = connection.execute(
+        "WITH now AS (SELECT __user_id AS user_id, __item_id AS item_id, __event_time AS event_time "
+        "FROM judged_interactions WHERE len(__reasons) = 0 UNION ALL SELECT user_id, item_id, event_time FROM kept), "
+        "known AS (SELECT user_id, item_id, event_time FROM previous "
+        "WHERE event_time BETWEEN (SELECT min(event_time) FROM now) AND (SELECT max(event_time) FROM now)) "
+        "SELECT (SELECT count(*) FROM known), (SELECT count(*) FROM known WHERE (user_id, item_id, event_time) IN "
+        "(SELECT (user_id, item_id, event_time) FROM now))"
+    ).fetchall()
+    return bool(2 * still < known)
 
 
 def take_over_days(connection: duckdb.DuckDBPyConnection, plan: Plan, events: Path) -> str:

@@ -12,6 +12,8 @@ from feature_repo.card import DatasetCard, Feature, Kind
 STRUCTURED = ("STRUCT", "MAP", "UNION", "BLOB", "BIT")
 WHOLE = ("TINYINT", "SMALLINT", "INTEGER", "BIGINT", "HUGEINT", "UTINYINT", "USMALLINT", "UINTEGER", "UBIGINT")
 NAIVE_TIMES = ("DATE", "TIMESTAMP", "TIMESTAMP_S", "TIMESTAMP_MS", "TIMESTAMP_NS")
+FOUR_DIGITS = "TIMESTAMPTZ '0100-01-01 00:00:00+00'"
+"""DuckDB reads 01/06/25 as the 25th of June of the year 1: times before this had no year of four digits."""
 LAST_POSITION = 90_000
 """Synthesised times are one day a position and must stay within what nanosecond clocks can hold (the year 2262)."""
 
@@ -59,13 +61,13 @@ def key(name: str, column: str, kind: str, *, reason: str | None) -> Column:
 
 def time(name: str, column: str, kind: str, *, zone: str, latest: str) -> Column:
     """A moment. Strings (ISO 8601) and naive times are in `zone` unless they say otherwise; numbers are seconds,
-    milliseconds or microseconds since 1970, by their size. A local time that the clocks skipped is bad; of one that
-    came twice the later is taken. `latest` is SQL: what comes after it is bad."""
+    milliseconds or microseconds since 1970, by their size. A year of two digits is none. A local time that the clocks
+    skipped is bad; of one that came twice the later is taken. `latest` is SQL: what comes after it is bad."""
     raw, given, value = quoted(column), _given(column, kind), _read(name)
     local = None
     if kind == "VARCHAR":
         parsed = f"coalesce(TRY_CAST({given} AS TIMESTAMPTZ), {_epoch(f'TRY_CAST({given} AS DOUBLE)')})"
-        says_zone = f"regexp_matches({given}, '(Z|[+-][0-9]{{2}}(:?[0-9]{{2}})?)$')"
+        says_zone = f"regexp_matches({given}, '(Z|UTC|[+-][0-9]{{2}}(:?[0-9]{{2}})?)$')"
         local = f"CASE WHEN NOT {says_zone} THEN TRY_CAST({given} AS TIMESTAMP) END"
     elif kind in NAIVE_TIMES:
         parsed, local = f"CAST({raw} AS TIMESTAMPTZ)", f"CAST({raw} AS TIMESTAMP)"
@@ -75,6 +77,7 @@ def time(name: str, column: str, kind: str, *, zone: str, latest: str) -> Column
         parsed = _epoch(f"{raw}::DOUBLE")
     else:
         raise InputError(f"column {column!r} ({name}) has type {kind}, expected times: timestamps, ISO 8601 or epochs.")
+    legible = f"isfinite({value}) AND {value} >= {FOUR_DIGITS}"
     bad = {"missing_time": f"{given} IS NULL", "future_time": f"isfinite({value}) AND {value} > {latest}"}
     if local is not None and zone != "UTC":
         bad["time_in_clock_change"] = f"isfinite({value}) AND timezone({literal(zone)}, {value}) <> {local}"
@@ -83,8 +86,9 @@ def time(name: str, column: str, kind: str, *, zone: str, latest: str) -> Column
         column=column,
         value=parsed,
         expected="a time (ISO 8601 or an epoch)",
-        unreadable={"malformed_time": f"{given} IS NOT NULL AND NOT coalesce(isfinite({value}), false)"},
+        unreadable={"malformed_time": f"{given} IS NOT NULL AND NOT coalesce({legible}, false)"},
         unacceptable=bad,
+        advice="Name the right column in the card, or write its times as 2025-06-30 18:45:00, the year first.",
     )
 
 
@@ -139,7 +143,7 @@ def feature(spec: Feature, kind: str) -> Column:
                 f"{spec.name}_not_a_number": f"{_given(column, kind)} IS NOT NULL AND {value} IS NULL",
                 f"{spec.name}_not_finite": f"NOT isfinite({value})",
             },
-            advice="Declare it as categorical or text, or name another column.",
+            advice="Name another column, declare it as categorical or text, or write its numbers as 1234.50.",
         )
     if spec.kind == "multi_categorical":
         return Column(name=spec.name, column=column, value=_strings(spec, kind), expected="a list of values")

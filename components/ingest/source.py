@@ -60,13 +60,17 @@ def locate(path: Path | None, *, field: str, card: DatasetCard, address: str) ->
     if path is None:
         raise InputError(f"card {card.name!r}: source.{field} is not set. Give the path of the file. {address}")
     folder = os.environ.get(DATA_VARIABLE)
-    if folder and path.is_relative_to(SHARED):
+    ours = path.is_relative_to(SHARED)
+    if folder and ours:
         path = Path(folder).expanduser() / path.relative_to(SHARED)
     if not path.is_file():
-        raise InputError(
-            f"{path}: no such file (source.{field} of card {card.name!r}). {address} Put it there, set {DATA_VARIABLE} "
-            f"to the folder that takes the place of {SHARED}, or point source.{field} of a copy of the card to it."
-        )
+        advice = f"Put it there, or correct source.{field}: a path is relative to the card's folder."
+        if ours:
+            advice = (
+                f"Put it there, set {DATA_VARIABLE} to the folder that takes the place of {SHARED}, or point "
+                f"source.{field} of a copy of the card to it."
+            )
+        raise InputError(f"{path}: no such file (source.{field} of card {card.name!r}). {address} {advice}")
     return path
 
 

@@ -22,6 +22,7 @@ from components.ingest.increment import (
     open_previous,
     open_stored,
     rejected_before,
+    rewritten,
     take_over_days,
 )
 from components.ingest.judge import (
@@ -179,17 +180,18 @@ def _write(
 ) -> None:
     has_items = raw.items is not None
     assert has_items or not plan.kept, "a source of several parts has an items table"
-    late = late_sql(connection, plan)
+    previous = None if rewritten(connection, plan) else plan.previous
+    late = late_sql(connection, plan) if previous else ""
     tables.accept(connection, card, has_items=has_items, late=late, kept=bool(plan.kept))
     only = take_over_days(connection, plan, events)
     interactions = tables.interactions_sql(only=only, card=card), tables.schema_of_interactions(card)
     write_days(connection, *interactions, events / "interactions")
-    before = {"late": late, "before": str(plan.previous / "items" / "static.parquet") if plan.previous else ""}
+    before = {"late": late, "before": str(previous / "items" / "static.parquet") if previous else ""}
     static = tables.changes_sql("known_items", card.static, **before), tables.schema_of_items(card.static)
     write_file(connection, *static, events / "items" / "static.parquet")
     if card.varying:
         tables.merge_varying(connection, card, has_items=has_items)
-        before["before"] = str(plan.previous / "items" / "varying" / "*" / "*.parquet") if plan.previous else ""
+        before["before"] = str(previous / "items" / "varying" / "*" / "*.parquet") if previous else ""
         varying = tables.changes_sql("known_values", card.varying, **before), tables.schema_of_items(card.varying)
         write_days(connection, *varying, events / "items" / "varying")
     if card.derived:

@@ -26,9 +26,10 @@ def run(
     manifest = Manifest.read(events, kind="events")
     report = json.loads((events / "report.json").read_text())
     if report["last_event"] is None:
+        reasons = ", ".join(f"{reason} {rows}" for reason, rows in report["reasons"].items()) or "the source is empty"
         raise InputError(
             f"{events}: dataset {card.name!r} has no accepted interaction ({report['rejected']} of {report['rows']} "
-            "rows were set aside, see rejected.parquet). Correct the source or the card."
+            f"rows were set aside, see rejected.parquet: {reasons}). Correct the source or the card."
         )
     first, last = (_moment(report[key], f"{events}/report.json: {key}") for key in ("first_event", "last_event"))
     moment = last if as_of is None else _moment(as_of, "as_of")

@@ -85,7 +85,7 @@ def jumps(card: DatasetCard, db: "DuckDBPyConnection", since: datetime) -> Itera
         limit = card.tolerances.jump
         message = f"New values of {feature.name} are of the size of the same items' values before (middle ratio)"
         query = f"{both} ORDER BY abs(ln(now / before)) DESC"
-        check = factor(f"{feature.name} jump", message, limit.warn, limit.block)
+        check = factor(f"{feature.name} jump", message, limit.warn, limit.block, field="tolerances.jump")
         yield check, Measure(found=math.exp(middle), evidence=rows_later(db, query))
 
 
@@ -106,16 +106,18 @@ def _accepted_days(
     late = sum(max(0, now[day] - before[day]) for day in over)
     limits = card.tolerances
     message = "The events of the last accepted run are still there"
-    yield within("lost events", message, limits.lost), Measure(found=lost / total, evidence=_by_day(before, now, -1))
+    check = within("lost events", message, limits.lost, field="tolerances.lost")
+    yield check, Measure(found=lost / total, evidence=_by_day(before, now, -1))
     known = [event for event, day in reference["events"].items() if date.fromisoformat(day) >= start]
     here = sample_of_events(card, db, known)
     gone = [{"event_id": event, "day": reference["events"][event]} for event in known if event not in here]
     message = "They are the same events: shopper, item and time (of a sample)"
     # One event of a small sample is no measure of a share.
-    check = within("accepted events", message, limits.lost, slack=3 / max(1, len(known)))
+    check = within("accepted events", message, limits.lost, field="tolerances.lost", slack=3 / max(1, len(known)))
     yield check, Measure(found=len(gone) / max(1, len(known)), evidence=lambda: gone)
     message = "Few events came late, into days that were accepted"
-    yield within("late events", message, limits.late), Measure(found=late / total, evidence=_by_day(before, now, 1))
+    check = within("late events", message, limits.late, field="tolerances.late")
+    yield check, Measure(found=late / total, evidence=_by_day(before, now, 1))
 
 
 def _window_start(before: Mapping[date, int], days: Mapping[date, int]) -> date:
@@ -139,7 +141,8 @@ def _new_source_rows(card: DatasetCard, report: Mapping[str, Any], reference: Pr
     reasons = {reason: n - reference["source"]["reasons"].get(reason, 0) for reason, n in report["reasons"].items()}
     evidence = [{"reason": reason, "rows": n} for reason, n in reasons.items() if n > 0]
     message = "Few rows were set aside of those that came since the last accepted run"
-    check = within("rejected of new rows", message, card.tolerances.rejected, slack=slack)
+    limit = card.tolerances.rejected
+    check = within("rejected of new rows", message, limit, field="tolerances.rejected", slack=slack)
     yield check, Measure(found=rejected / rows, rows=rows, evidence=lambda: evidence)
 
 
@@ -154,7 +157,8 @@ def _by_day(before: dict[date, int], now: dict[date, int], sign: int) -> Any:
 
 def _drift(name: str, message: str, feature: Feature, before: Distribution, now: Distribution) -> Found:
     slack = chance(before, now)
-    check = at_most(name, message, warn=feature.max_drift + slack, block=feature.block_drift + slack, unit="index")
+    warn, block = feature.max_drift + slack, feature.block_drift + slack
+    check = at_most(name, message, warn=warn, block=block, unit="index", field="its max_drift and block_drift")
     return check, Measure(found=stability_index(before, now), evidence=lambda: moved(before, now))
 
 
@@ -183,7 +187,7 @@ def _about_values(card: DatasetCard, db: "DuckDBPyConnection", feature: Feature,
             query = f'SELECT item_id, "{name}" AS now FROM latest_items WHERE item_id IN ({items})'
             message = f"Items keep their {name} (others, of a sample)"
             measure = Measure(found=len(other) / len(shared), evidence=rows_later(db, query))
-            yield within(f"{name} changed", message, limits.changed), measure
+            yield within(f"{name} changed", message, limits.changed, field="tolerances.changed"), measure
     if has_words(feature) and (vocabulary := reference["vocabularies"].get(name)) and vocabulary["known"]:
         yield _growth(card, db, feature, vocabulary)
 
@@ -199,7 +203,8 @@ def _growth(card: DatasetCard, db: "DuckDBPyConnection", feature: Feature, vocab
     rows = db.execute(query, [known]).to_arrow_table()
     message = f"{feature.name} says few things never heard before (new values against those known)"
     # A handful of new values is no explosion, however small the vocabulary.
-    check = within(f"{feature.name} vocabulary", message, card.tolerances.vocabulary, slack=5 / len(known))
+    limit, slack = card.tolerances.vocabulary, 5 / len(known)
+    check = within(f"{feature.name} vocabulary", message, limit, field="tolerances.vocabulary", slack=slack)
     return check, Measure(found=len(rows) / len(known), evidence=lambda: list(rows.slice(0, EVIDENCE).to_pylist()))
 
 

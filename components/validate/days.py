@@ -46,12 +46,14 @@ def day_checks(card: DatasetCard, db: "DuckDBPyConnection", as_of: datetime, sin
         worst = max(new, key=lambda day: day[what])
         message = f"No {noun} has many times the most events that one has on a usual day (ratio)"
         ratio = Measure(found=worst[what] / most, evidence=_told(worst, what, most=most))
-        found.append((within(f"busiest {noun}", message, limits.busiest, unit="times"), ratio))
+        check = within(f"busiest {noun}", message, limits.busiest, field="tolerances.busiest", unit="times")
+        found.append((check, ratio))
     for what, noun in (("new_users", "shoppers"), ("new_items", "items")):
         found.append(_newcomers(card, what, noun, usual, new))
     copies = max(new, key=lambda day: day["copied"])
     message = "No new day repeats another: same shopper, item and time of day"
-    found.append((within("copied day", message, limits.copied), Measure(found=copies["copied"], evidence=lambda: [
+    check = within("copied day", message, limits.copied, field="tolerances.copied")
+    found.append((check, Measure(found=copies["copied"], evidence=lambda: [
         {"day": f"{copies['day']:%a %Y-%m-%d}", "like": f"{copies['like']:%a %Y-%m-%d}", "events": copies["events"]}
     ])))  # fmt: skip
     found.append(_hours(card, db, usual, new, today, as_of))
@@ -129,9 +131,8 @@ def _volume(card: DatasetCard, what: str, message: str, usual: Sequence[Day], ne
     ]
     spread = math.hypot(_SPREAD * median(residuals), 1 / math.sqrt(max(1.0, center)))
     limit = card.tolerances.volume
-    check = factor(
-        f"{what} a day", message, max(limit.warn, math.exp(4 * spread)), max(limit.block, math.exp(7 * spread))
-    )
+    warn, block = max(limit.warn, math.exp(4 * spread)), max(limit.block, math.exp(7 * spread))
+    check = factor(f"{what} a day", message, warn, block, field="tolerances.volume")
     return check, Measure(found=ratio, evidence=_told(day, what, usual=round(center)))
 
 
@@ -148,7 +149,7 @@ def _newcomers(card: DatasetCard, what: str, noun: str, usual: Sequence[Day], ne
     chance = 4 * math.sqrt(max(most * (1 - most), 0.01) / worst[total])
     limit = card.tolerances.newcomers
     message = f"Few of a new day's {noun} were never seen before"
-    check = within(f"new {noun}", message, limit, slack=most + chance)
+    check = within(f"new {noun}", message, limit, field="tolerances.newcomers", slack=most + chance)
     return check, Measure(found=worst[what], evidence=_told(worst, what, most=round(most, 4)))
 
 
@@ -172,7 +173,8 @@ def _hours(
         counts.append({"values": [*hours], "counts": [*hours.values(), 0], "missing": 0})
     before, now = counts
     message = f"Shoppers come at the usual hours, {card.source.timezone} (population stability index)"
-    check = within("hours of the day", message, card.tolerances.hours, slack=chance(before, now), unit="index")
+    limit, slack = card.tolerances.hours, chance(before, now)
+    check = within("hours of the day", message, limit, field="tolerances.hours", slack=slack, unit="index")
     return check, Measure(found=stability_index(before, now), evidence=lambda: moved(before, now))
 
 

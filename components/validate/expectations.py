@@ -146,6 +146,10 @@ def _complaint(check: Check, measure: Measure, allowed: float | str, evidence: l
     if check.name == "columns":
         lines = [f"{e['table']}.{e['column']} is {e['found']}, expected {e['expected']}" for e in evidence]
         complaint = f"{'; '.join(lines)}. Correct the card or ingest again"
+    if check.field:
+        complaint += f" ({check.field} of the card)"
+    if reasons := [f"{e['reason']} {e['rows']:,}" for e in evidence if "reason" in e]:
+        complaint += f": {', '.join(reasons)}"
     return f"{check.message}: {complaint}."
 
 

@@ -67,7 +67,8 @@ def run_measures(
 ) -> dict[str, Measure]:
     """The measures of `run_checks`; `days` are events by local day."""
     moment = f"TIMESTAMPTZ '{as_of.isoformat()}'"
-    later = f"SELECT event_id, user_id, item_id, event_time FROM interactions_all WHERE event_time > {moment}"
+    known = "greatest(event_time, created_time)"
+    later = f"SELECT event_id, user_id, item_id, event_time FROM interactions_all WHERE {known} > {moment}"
     long_baskets = """
         SELECT user_id, basket, min(event_time) AS first, max(event_time) AS last FROM interactions
         WHERE basket IS NOT NULL GROUP BY ALL HAVING max(event_time) - min(event_time) > INTERVAL 1 DAY

@@ -34,7 +34,7 @@ def skew_checks(card: DatasetCard, db: "DuckDBPyConnection", exposures: Path) ->
             f"SELECT (SELECT count(*) FROM exposures), (SELECT count(*) FROM ({other}))"
         ).fetchall()
         message = f"Shoppers were served the {name} that is trained on"
-        check = within(f"{name} skew", message, card.tolerances.skew)
+        check = within(f"{name} skew", message, card.tolerances.skew, field="tolerances.skew")
         yield check, Measure(found=different / rows if rows else 0.0, rows=rows, evidence=rows_later(db, other))
 
 

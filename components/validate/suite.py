@@ -44,6 +44,8 @@ class Check:
     message: str
     bounds: dict[Level, Bounds]
     unit: Unit = "count"
+    field: str = ""
+    """Where the card says what is allowed, if it does."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -55,28 +57,34 @@ class RowCheck(Check):
 
 
 def at_most(
-    name: str, message: str, *, warn: float | None = None, block: float | None = None, unit: Unit = "count"
+    name: str,
+    message: str,
+    *,
+    warn: float | None = None,
+    block: float | None = None,
+    unit: Unit = "count",
+    field: str = "",
 ) -> Check:
     bounds: dict[Level, Bounds] = {}
     if block is not None:
         bounds["block"] = Bounds(high=block)
     if warn is not None:
         bounds["warn"] = Bounds(high=warn)
-    return Check(name=name, message=message, bounds=bounds, unit=unit)
+    return Check(name=name, message=message, bounds=bounds, unit=unit, field=field)
 
 
-def within(name: str, message: str, limit: Tolerance, *, slack: float = 0.0, unit: Unit = "share") -> Check:
+def within(name: str, message: str, limit: Tolerance, *, field: str, slack: float = 0.0, unit: Unit = "share") -> Check:
     """At most what `limit` says, and `slack` more for chance."""
-    return at_most(name, message, warn=limit.warn + slack, block=limit.block + slack, unit=unit)
+    return at_most(name, message, warn=limit.warn + slack, block=limit.block + slack, unit=unit, field=field)
 
 
-def factor(name: str, message: str, warn: float, block: float) -> Check:
+def factor(name: str, message: str, warn: float, block: float, *, field: str) -> Check:
     """A ratio that is 1 where nothing changed: no more than that many times larger or smaller."""
     bounds: dict[Level, Bounds] = {
         "block": Bounds(low=1 / block, high=block),
         "warn": Bounds(low=1 / warn, high=warn),
     }
-    return Check(name=name, message=message, bounds=bounds, unit="times")
+    return Check(name=name, message=message, bounds=bounds, unit="times", field=field)
 
 
 def columns_check() -> Check:
@@ -88,22 +96,24 @@ def run_checks(card: DatasetCard) -> list[Check]:
     """About the run as a whole; the measures are in `figures.py`."""
     limits = card.limits
     enough: dict[Level, Bounds] = {"block": Bounds(low=limits.min_interactions)}
+    least, missing_days = "limits.min_interactions", card.calendar.max_missing_days
     found = [
-        Check(name="interactions", message="There are enough interactions", bounds=enough),
+        Check(name="interactions", message="There are enough interactions", bounds=enough, field=least),
         _rejected("rejected_rate", "Few of the source's rows were set aside", limits.max_rejected_rate),
         _rejected("item_rejected_rate", "Few rows of the items table were set aside", limits.max_rejected_rate),
-        at_most("missing_days", "Every open day has events", block=card.calendar.max_missing_days),
-        at_most("closed_days", "No events on closed days", warn=0),
-        at_most("later_events", "No events after as_of (later ones are left out)", warn=0),
+        at_most("missing_days", "Every open day has events", block=missing_days, field="calendar.max_missing_days"),
+        at_most("closed_days", "No events on closed days", warn=0, field="calendar"),
+        at_most("later_events", "No events after as_of, or known only later (they are left out)", warn=0),
         at_most("long_baskets", "No basket lasts longer than a day", warn=0),
         at_most("event_id unique", "No event is there twice", block=0),
         at_most("event_time missing", "Every interaction has event_time", block=0),
     ]
     if limits.max_age_days is not None:
-        found.append(at_most("age_days", "The newest event is recent (days before as_of)", block=limits.max_age_days))
+        message, field = "The newest event is recent (days before as_of)", "limits.max_age_days"
+        found.append(at_most("age_days", message, block=limits.max_age_days, field=field))
     if limits.max_catalogue_age_days is not None:
-        message = "The newest row about an item is recent (days before as_of)"
-        found.append(at_most("catalogue_age_days", message, block=limits.max_catalogue_age_days))
+        message, field = "The newest row about an item is recent (days before as_of)", "limits.max_catalogue_age_days"
+        found.append(at_most("catalogue_age_days", message, block=limits.max_catalogue_age_days, field=field))
     if card.varying:
         message = "An item changes once at a time; of two changes at one time nobody could say which holds"
         found.append(at_most("one change an instant", message, block=0))
@@ -111,7 +121,7 @@ def run_checks(card: DatasetCard) -> list[Check]:
 
 
 def _rejected(name: str, message: str, limit: float) -> Check:
-    return at_most(name, message, block=limit, unit="share")
+    return at_most(name, message, block=limit, unit="share", field="limits.max_rejected_rate")
 
 
 def row_checks(card: DatasetCard) -> list[RowCheck]:
@@ -123,7 +133,8 @@ def _about_interactions(card: DatasetCard) -> Iterator[RowCheck]:
     for column in ("event_id", "user_id", "item_id"):
         yield _share(f"{column} missing", "traded", f"{column} IS NULL", f"Every interaction has {column}", 0.0)
     orphans = card.limits.max_orphan_rate
-    yield _share("item known", "traded", "NOT item_known", "The items table has the item of an interaction", orphans)
+    message, field = "The items table has the item of an interaction", "limits.max_orphan_rate"
+    yield _share("item known", "traded", "NOT item_known", message, orphans, field=field)
     message = "Items were available when they were bought; earlier purchases see no features"
     yield _share("item known by then", "traded", "NOT item_known_by_then", message, 0.0, level="warn")
     message = "Nothing was known before it happened (created_time is not before event_time)"
@@ -134,7 +145,8 @@ def _about_feature(feature: Feature) -> Iterator[RowCheck]:
     table, name = source_of(feature), feature.name
     rows = "changes" if feature.varies_in_time else "items"
     lacks = missing(feature)
-    yield _share(f"{name} missing", table, lacks, f"Few of the {rows} lack {name}", feature.max_missing_rate)
+    message, field = f"Few of the {rows} lack {name}", "its max_missing_rate"
+    yield _share(f"{name} missing", table, lacks, message, feature.max_missing_rate, field=field)
     value = number(feature)
     if feature.kind not in ("numeric", "embedding"):
         return
@@ -156,7 +168,10 @@ def _about_feature(feature: Feature) -> Iterator[RowCheck]:
         yield _share(f"{name} finite", table, f'isinf("{name}")', f"Every {name} is finite", 0.0)
 
 
-def _share(name: str, table: str, offending: str, message: str, limit: float, *, level: Level = "block") -> RowCheck:
+def _share(
+    name: str, table: str, offending: str, message: str, limit: float, *, level: Level = "block", field: str = ""
+) -> RowCheck:
+    bounds = {level: Bounds(high=limit)}
     return RowCheck(
-        name=name, message=message, table=table, offending=offending, bounds={level: Bounds(high=limit)}, unit="share"
+        name=name, message=message, table=table, offending=offending, bounds=bounds, unit="share", field=field
     )

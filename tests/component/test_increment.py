@@ -182,6 +182,23 @@ def test_a_training_frame_is_the_same_whenever_it_is_made(tmp_path):
     assert shop.frame(shop.ingest()[0], 1.6) == frame
 
 
+def test_a_source_that_was_rewritten_counts_from_its_own_times(tmp_path):
+    shop = shop_of_two_days(tmp_path)
+    shop.ingest()
+    # The same clicks, of shoppers and items with other ids.
+    shop.prices = [("x1", 0.0, 1.0), ("y1", 0.0, 2.0)]
+    part(shop.clicks, "a", ("u1", "x1", 0.1), ("v1", "y1", 0.2), ("v1", "y1", 1.2))
+    part(shop.clicks, "b", ("u1", "y1", 1.5), ("w1", "x1", 1.6))
+    after, _ = shop.ingest()
+    anew, _ = shop.ingest(anew=True)
+    assert interactions_of(after) == interactions_of(anew)
+    assert rows(after, "items/*.parquet") == rows(anew, "items/*.parquet")
+    assert shop.frame(after, 1.6) == shop.frame(anew, 1.6)
+    # Where fewer than half are others, these were corrected and are late.
+    part(shop.clicks, "b", ("u2", "y1", 1.5), ("w1", "x1", 1.6))
+    assert len(shop.frame(shop.ingest()[0], 1.6)[0]) == 4
+
+
 def test_a_price_taken_back_is_still_there_for_earlier_days(tmp_path):
     shop = shop_of_two_days(tmp_path)
     shop.prices.append(("x", 1.0, 3.0))

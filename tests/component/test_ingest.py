@@ -91,13 +91,14 @@ def test_values_are_read_whatever_type_holds_them(tmp_path):
 
 def test_local_times_become_utc_and_those_the_clocks_skipped_are_set_aside(tmp_path):
     table = {
-        "user_id": ["a"] * 5,
-        "item_id": ["x"] * 5,
+        "user_id": ["a"] * 6,
+        "item_id": ["x"] * 6,
         "event_time": [
             "2025-03-30 00:30:00",
             "2025-03-30 01:30:00",
             "2025-03-30 02:30:00",
             "2025-03-30T01:45:00Z",
+            "2025-06-01 10:00:00 UTC",
             "2025-10-26 01:30:00",
         ],
     }
@@ -108,6 +109,7 @@ def test_local_times_become_utc_and_those_the_clocks_skipped_are_set_aside(tmp_p
         "03-30 00:30",
         "03-30 01:30",
         "03-30 01:45",
+        "06-01 10:00",
         "10-26 01:30",
     ]
 

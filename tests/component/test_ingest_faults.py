@@ -2,6 +2,7 @@
 
 import gzip
 import json
+from datetime import UTC, datetime
 
 import pyarrow as pa
 import pytest
@@ -28,6 +29,7 @@ from tests.component.ingest_cards import (
         ({"event_time": "2025-02-31T10:00:00Z"}, "malformed_time"),
         ({"event_time": "yesterday"}, "malformed_time"),
         ({"event_time": "infinity"}, "malformed_time"),
+        ({"event_time": "01/03/25"}, "malformed_time"),
         ({"event_time": None}, "missing_time"),
         ({"event_time": "  "}, "missing_time"),
         ({"event_time": "2999-01-01T00:00:00Z"}, "future_time"),
@@ -141,7 +143,7 @@ def test_missing_feature_column_is_told(tmp_path):
 @pytest.mark.parametrize(
     ("feature", "message"),
     [
-        ({"name": "title", "kind": "numeric"}, "title .*: none of the 2 values is a number, e.g. '.+'. Declare it as"),
+        ({"name": "title", "kind": "numeric"}, "title .*: none of the 2 values is a number, e.g. '.+'. Name another"),
         (
             {"name": "tags", "kind": "categorical"},
             r"feature 'tags' \(categorical\): column 'tags' has type VARCHAR\[\]",
@@ -172,6 +174,18 @@ def test_column_without_a_single_time_is_told(tmp_path):
         ingest(make_card(tmp_path, columns={"event_time": "item_id"}), tmp_path)
 
 
+@pytest.mark.parametrize("written", ["%d.%m.%Y %H:%M", "%d/%m/%y", "%d-%m-%y %H:%M"])
+def test_times_that_are_written_day_first_are_told_how_to_write_them(tmp_path, written):
+    times = [datetime(2025, 6, day, 12, tzinfo=UTC).strftime(written) for day in (1, 2, 28)]
+    with pytest.raises(InputError, match=r"none of the 3 values is a time .* write its times as 2025-06-30 18:45:00"):
+        ingest(make_card(tmp_path, {**INTERACTIONS, "event_time": times}), tmp_path)
+
+
+def test_numbers_with_a_decimal_comma_are_told_how_to_write_them(tmp_path):
+    with pytest.raises(InputError, match=r"none of the 2 values is a number, e.g. '[69],50'. .* numbers as 1234\.50"):
+        ingest(make_card(tmp_path, items={**ITEMS, "price": ["6,50", "9,50"]}), tmp_path)
+
+
 def test_unknown_time_zone_is_told(tmp_path):
     with pytest.raises(InputError, match=r"source\.timezone 'Mars/Olympus' is no time zone"):
         ingest(make_card(tmp_path, source={"timezone": "Mars/Olympus"}), tmp_path)
@@ -181,13 +195,17 @@ def test_missing_file_is_told_with_what_to_do(tmp_path):
     card = make_card(tmp_path)
     card.source.items.unlink()
     for call in (lambda: ingest(card, tmp_path), lambda: step.fingerprint(card)):
-        with pytest.raises(InputError, match=r"items.csv: no such file \(source.items of card 'tiny'\).*HETERREC_DATA"):
+        with pytest.raises(
+            InputError, match=r"items.csv: no such file \(source.items of card 'tiny'\).*relative to the card"
+        ):
             call()
 
 
 def test_data_folder_can_be_elsewhere(tmp_path, monkeypatch):
     monkeypatch.setenv("HETERREC_DATA", str(tmp_path))
-    with pytest.raises(InputError, match=f"{tmp_path}/online_retail.parquet: no such file.*archive.ics.uci.edu"):
+    with pytest.raises(
+        InputError, match=f"{tmp_path}/online_retail.parquet: no such file.*archive.ics.uci.edu.*HETERREC_DATA"
+    ):
         step.fingerprint(load_card("online_retail"))
 
 

@@ -85,8 +85,8 @@ def test_an_as_of_that_cannot_be_is_told(tmp_path, as_of, told):
 
 
 def test_no_accepted_interaction_is_told(tmp_path):
-    report = {"first_event": None, "last_event": None, "rows": 5, "rejected": 5}
-    with pytest.raises(InputError, match=r"no accepted interaction \(5 of 5 rows were set aside"):
+    report = {"first_event": None, "last_event": None, "rows": 5, "rejected": 5, "reasons": {"malformed_time": 5}}
+    with pytest.raises(InputError, match=r"no accepted interaction \(5 of 5 rows were set aside.*: malformed_time 5\)"):
         resolve(events(tmp_path / "events", report=report), tmp_path)
 
 

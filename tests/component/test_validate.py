@@ -127,6 +127,8 @@ def test_rejected_rate_counts_what_ingest_set_aside(tmp_path):
     found = reason(validate(tmp_path, report=report), "rejected_rate")
     assert (found.found, found.allowed, found.held) == (0.2, 0.05, False)
     assert {"reason": "bad_time", "rows": 4} in found.evidence
+    told = "found 20.0%, allowed 5.00% (limits.max_rejected_rate of the card): bad_time 4, duplicate 3."
+    assert found.message == f"Few of the source's rows were set aside: {told}"
 
 
 @pytest.mark.parametrize(
@@ -152,6 +154,12 @@ def test_warnings_do_not_block(tmp_path):
     decision = validate(tmp_path, items=early, as_of=at(4), card=make_card(calendar={"closed_weekdays": ["friday"]}))
     warned = {reason.check for reason in decision.reasons if not reason.held}
     assert decision.passed and warned == {"later_events", "closed_days", "item known by then"}
+
+
+def test_events_that_were_known_only_later_are_left_out_and_said(tmp_path):
+    shopping = with_row(SHOPPING, 0, created_time=at(30))
+    found = reason(validate(tmp_path, shopping=shopping), "later_events")
+    assert (found.held, found.level, found.found) == (False, "warn", 1)
 
 
 def test_missing_days_are_counted_in_the_shops_own_time_zone(tmp_path):

@@ -161,6 +161,9 @@ def test_a_deleted_user_is_in_no_file_of_the_workspace(capsys, home):
     assert main(["forget", user, golden, *options(DAYS + 5)]) == 0
     told = capsys.readouterr().out
     assert "deleted 2 users online and offline" in told and "has a golden request of one of them" in told
+    assert "had no event" not in told
+    assert main(["forget", user.upper(), *options(DAYS + 5)]) == 0
+    assert f"'{user.upper()}' had no event: is it the id" in capsys.readouterr().out
     made = frame(card_of(DAYS + 5), "", run_id="after")
     left = pq.read_table(made.sequences / "events.parquet", columns=["user_id"])["user_id"].unique().to_pylist()
     assert set(users) - set(left) == {user, golden}

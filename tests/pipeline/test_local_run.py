@@ -162,10 +162,17 @@ def test_run_after_a_killed_training_goes_on_from_the_checkpoint(tmp_path, monke
     assert json.loads(first[first.index("{") :])["epoch"] > 1, "training began anew"
 
 
+def test_nothing_released_names_no_card_that_may_not_be_there(tmp_path):
+    card = ROOT / "feature_repo" / "datasets" / "example.yaml"
+    result = command(tmp_path, "ask", "--dataset", str(card))
+    assert result.returncode == 2
+    assert "example: no model was released yet. Run `make run DATASET=...` with its card;" in result.stdout
+
+
 @pytest.mark.parametrize(
     ("card", "message"),
     [
-        ("name: x\n", "description: Field required"),
+        ("name: x\n", "description: is missing"),
         ("name: [\n", "is not valid YAML"),
         (
             "name: x\ndescription: x\nsource: {adapter: files, interactions: no.csv, items: no.csv}\n"

@@ -187,7 +187,8 @@ def test_a_person_pauses_resumes_and_rolls_back_and_the_history_says_who_and_why
 def test_what_cannot_be_served_is_told_in_one_line_with_status_2(workspace: Path, tmp_path: Path) -> None:
     status, _, error = run(tmp_path / "empty", "up", "--dataset", "beauty")
     assert status == 2
-    assert error == ("error beauty: no model was released yet (released: nothing). Run `make run DATASET=beauty`.\n")
+    advice = "Run `make run DATASET=...` with its card."
+    assert error == f"error beauty: no model was released yet (released: nothing). {advice}\n"
     altered = tmp_path / "second.mar"  # the challenger
     altered.write_bytes(altered.read_bytes() + b" ")
     status, _, error = run(workspace, "up", "--dataset", "shop")

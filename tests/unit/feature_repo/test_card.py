@@ -1,9 +1,11 @@
 """What a card may ask of the data gate."""
 
+import re
+
 import pytest
 from pydantic import ValidationError
 
-from feature_repo.card import DatasetCard, load_card
+from feature_repo.card import CardError, DatasetCard, load_card
 
 CARD = load_card("online_retail").model_dump()
 
@@ -30,3 +32,23 @@ def test_tolerances_that_are_left_out_have_their_defaults():
 def test_a_card_that_cannot_be_meant_is_refused(change, told):
     with pytest.raises(ValidationError, match=told):
         DatasetCard.model_validate({**CARD, **change})
+
+
+@pytest.mark.parametrize(
+    ("written", "told"),
+    [
+        ("", "card: expected fields, as .*example.yaml has them"),
+        ("name: My Shop", "name: expected lower case letters .* [(]found 'My Shop'[)]"),
+        ("featurs: []", "featurs: no such field .*example.yaml has them all"),
+        ("name: x", "description: is missing$"),
+        (
+            "{name: x, description: y, source: {adapter: files}, features: [], split: {by: time}}",
+            "card: source: the files adapter needs `interactions` and `items`$",
+        ),
+    ],
+)
+def test_a_faulty_card_is_told_in_the_words_of_the_card(tmp_path, written, told):
+    (path := tmp_path / "my_shop.yaml").write_text(written)
+    with pytest.raises(CardError) as error:
+        load_card(str(path))
+    assert any(re.search(told, line) for line in str(error.value).splitlines()), error.value
