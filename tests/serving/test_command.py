@@ -6,6 +6,7 @@ import os
 import shlex
 import signal
 import socket
+import sqlite3
 import subprocess
 import sys
 import urllib.request
@@ -17,6 +18,7 @@ from urllib.parse import urlsplit
 import psutil
 import pytest
 
+from serving import __main__ as serving
 from serving.rollout.document import Change, ModelVersion, Rollout, release
 from serving.rollout.table import RolloutTable
 from serving.torchserve import archive
@@ -158,6 +160,27 @@ def ready(port: int) -> bool:
         return connection.getresponse().status == 200
     except OSError:
         return False
+
+
+def test_a_table_that_cannot_be_read_is_one_line_without_its_password(
+    workspace: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    away = "postgresql+psycopg://shop:s3cret@127.0.0.1:1/rollout"
+    damaged = f"sqlite:///{workspace}/rollout.db"
+    with sqlite3.connect(workspace / "rollout.db") as connection:
+        connection.execute("UPDATE rollout SET document = '{\"model\": 3'")
+    connection.close()
+    looks = ["rollout", "status"], ["gateway", "--torchserve", "http://127.0.0.1:1", "--port", "0", "--dataset", "shop"]
+    for url, arguments, cause in (
+        (away, looks[0], "refused"),
+        (away, looks[1], "refused"),
+        (damaged, looks[0], "shop is damaged"),
+    ):
+        monkeypatch.setenv("HETERREC_ROLLOUT_URL", url)
+        monkeypatch.setenv("HETERREC_HOME", str(workspace))
+        assert serving.main(arguments) == 1
+        (line,) = capsys.readouterr().err.splitlines()
+        assert line.startswith("error rollout table ") and cause in line and "s3cret" not in line
 
 
 def test_rollout_status_says_what_serves_and_how_it_came_to_be(workspace: Path) -> None:

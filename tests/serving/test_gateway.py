@@ -3,7 +3,7 @@
 import json
 import socket
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -11,6 +11,7 @@ from typing import Any
 import pytest
 
 from serving.eventlog import segments
+from serving.eventlog.writer import LogUnavailable, Sink
 from serving.gateway.breaker import FAILURES, REST_SECONDS
 from serving.gateway.online import feast_history
 from serving.gateway.recommender import Deadlines
@@ -144,6 +145,33 @@ def test_the_last_good_row_serves_while_the_table_is_away(open_gateway: OpenGate
     assert ask(client)["status"] == "ok"
     assert client.get("/ready").json()["rollout_age_seconds"] > 1
     assert 'gateway_failures_total{part="rollout"}' in client.get("/metrics").text
+
+
+def test_an_event_that_cannot_be_written_is_told_on_the_console_and_not_for_each_shopper(
+    open_gateway: OpenGateway, rollout: Rollout, caplog: pytest.LogCaptureFixture
+) -> None:
+    class Full(Sink):
+        def write(self, lines: Sequence[bytes]) -> None:
+            raise LogUnavailable("no space left")
+
+    client = open_gateway(rollout, sink=Full())
+    answers = [ask(client) for _ in range(3)]
+    assert not any(answer["logged"] for answer in answers)
+    (line,) = [line for line in caplog.messages if "event log" in line]
+    assert "no space left" in line
+
+
+def test_a_table_that_was_emptied_takes_no_model_out_of_traffic(
+    open_gateway: OpenGateway, rollout: Rollout, caplog: pytest.LogCaptureFixture
+) -> None:
+    readings = [rollout]
+    client = open_gateway(lambda: readings.pop() if readings else Rollout(model="shop"))
+    time.sleep(1.5)
+    assert ask(client)["status"] == "ok"
+    told = client.get("/ready")
+    assert told.status_code == 200 and "it was emptied" in told.text
+    assert told.json()["rollout_age_seconds"] > 1, "what the alert of the table looks at"
+    assert sum("emptied" in line for line in caplog.messages) == 1
 
 
 def test_bad_requests_are_refused_by_field_and_nothing_released_is_said(
