@@ -226,7 +226,7 @@ def _add_operation(app: FastAPI, service: _Service) -> None:
             raise HTTPException(503, row.problem)
         service.released()
         out = service.out_of_traffic()
-        others = filter(None, [row.problem, service.log.problem])
+        others = [*filter(None, [row.problem, service.log.problem]), *service.access.problems]
         problems = [*(f"{version} is out of traffic" for version in out), *others]
         return {
             "status": "degraded" if problems else "ready",
