@@ -183,6 +183,17 @@ def test_a_table_that_cannot_be_read_is_one_line_without_its_password(
         assert line.startswith("error rollout table ") and cause in line and "s3cret" not in line
 
 
+def test_a_consumer_without_its_registry_says_so_in_one_line(tmp_path: Path) -> None:
+    url = "postgresql+psycopg://shop:s3cret@127.0.0.1:1/registry"
+    settings = {"HETERREC_FEATURE_STORE": "sql_registry", "FEAST_REGISTRY_URL": url, "HETERREC_HOME": str(tmp_path)}
+    done = subprocess.run(
+        [sys.executable, "-m", "serving", "consumer", "--dataset", "marketplace", "--metrics-port", "0"],
+        cwd=ROOT, env={**os.environ, **settings}, capture_output=True, text=True, timeout=60,
+    )  # fmt: skip
+    (line,) = done.stderr.splitlines()
+    assert done.returncode == 2 and "refused" in line and "s3cret" not in line
+
+
 def test_rollout_status_says_what_serves_and_how_it_came_to_be(workspace: Path) -> None:
     status, out, _ = run(workspace, "rollout", "status")
     assert status == 0

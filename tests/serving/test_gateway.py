@@ -161,6 +161,19 @@ def test_an_event_that_cannot_be_written_is_told_on_the_console_and_not_for_each
     assert "no space left" in line
 
 
+def test_what_comes_too_late_is_told_with_its_deadline(
+    open_gateway: OpenGateway, rollout: Rollout, caplog: pytest.LogCaptureFixture
+) -> None:
+    def slow(user: str) -> list[dict[str, Any]]:
+        time.sleep(0.3)
+        return []
+
+    client = open_gateway(rollout, history=slow, deadlines=replace(PATIENT, history=0.05))
+    assert ask(client)["status"] == "fallback"
+    (line,) = [line for line in caplog.messages if line.startswith("history")]
+    assert line == "history did not answer: TimeoutError: not within 0.05 s"
+
+
 def test_a_table_that_was_emptied_takes_no_model_out_of_traffic(
     open_gateway: OpenGateway, rollout: Rollout, caplog: pytest.LogCaptureFixture
 ) -> None:
