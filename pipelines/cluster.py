@@ -100,7 +100,7 @@ class Cluster:
     namespace: str = ""
     """The Kubeflow profile; empty where Kubeflow has one user."""
     service_account: str = ""
-    """Of scheduled runs; empty for Kubeflow's own."""
+    """Of runs; empty for Kubeflow's own."""
     run_as_user: int | None = None
     """The images' user, for clusters that do not take it from the image; it owns what is mounted."""
     labels: dict[str, str] = field(

@@ -46,13 +46,13 @@ def add_to(commands: Any) -> None:
     listed = commands.add_parser("list", help="what a server has of us")
     for parser, command in ((submit, _submit), (schedule, _schedule), (unschedule, _unschedule), (listed, _list)):
         _add_access(parser)
+        _add_cluster(parser)
         parser.add_argument("--dataset", default="marketplace", help=CARD)
         parser.add_argument("--only", choices=tuple(CRONS), action="append", help="this pipeline only; may be repeated")
         parser.set_defaults(command=_on_server(command))
     for parser in (submit, schedule, unschedule):
         parser.add_argument("--apply", action="store_true", help="make the changes (default: show them)")
     for parser in (submit, schedule):
-        _add_cluster(parser)
         parser.add_argument("--option", action="append", default=[], metavar="NAME=VALUE", help="of the card's source")
         parser.add_argument(
             "--recipe", default="heterrec", help="a recipe of heterrec/recipes.py (default: %(default)s)"
@@ -114,9 +114,8 @@ def _on_server(command: Callable[[argparse.Namespace, "Server"], None]) -> Calla
 
         if not options.host:
             raise InputError(f"--host: found nothing, expected the address of a server; ${HOST} may name it too")
-        file = cluster.read(options.cluster) if "cluster" in options else None
-        options.facts = file
-        namespace = options.namespace or (file.namespace if file else "")
+        options.facts = cluster.read(options.cluster)
+        namespace = options.namespace or options.facts.namespace
         access = Access(
             host=options.host,
             namespace=namespace,
@@ -158,7 +157,9 @@ def _submit(options: argparse.Namespace, server: "Server") -> None:
         if version is None or experiment is None or not options.apply:
             server.changes.append(f"start a run of {kind}")
         else:
-            run = server.start(f"{kind} of {name}", experiment, version, parameters[kind])
+            run = server.start(
+                f"{kind} of {name}", experiment, version, parameters[kind], options.facts.service_account
+            )
             server.changes.append(f"start run {run} of {kind}")
 
 
@@ -206,7 +207,9 @@ def _list(options: argparse.Namespace, server: "Server") -> None:
         runs = f"{escape(str(cron))}  version {escape(str(named.get(version, version)))}"
         console.print(f"  {escape(each.display_name):<34} {str(each.status).lower():<9} {runs}")
     if not recurring:
-        console.print(f"nothing is scheduled for {escape(name)}: python -m pipelines schedule")
+        there = options.namespace or options.facts.namespace
+        where = f" in namespace {escape(there)}" if there else ""
+        console.print(f"nothing is scheduled for {escape(name)}{where}: python -m pipelines schedule")
 
 
 def _show(server: "Server", *, apply: bool) -> None:

@@ -83,7 +83,7 @@ def forget(card: DatasetCard, users: Sequence[str], *, run_id: str) -> Deleted:
 
 def _with_events(card: DatasetCard, users: Sequence[str]) -> set[str]:
     """Those of `users` of whom the latest ingest has an event."""
-    pointer = workspace.latest_events(card.name).with_suffix(".json")
+    pointer = workspace.latest_events(card.name)
     if not pointer.is_file():
         return set()
     events = store.present(Path(json.loads(pointer.read_text())["artifact"]))

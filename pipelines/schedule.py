@@ -103,11 +103,18 @@ class Server:
             if each.display_name == name:
                 self._remove(each)
 
-    def start(self, name: str, experiment: str, version: tuple[str, str], parameters: dict[str, Any]) -> str:
-        """Start one run now; returns its ID."""
+    def start(
+        self, name: str, experiment: str, version: tuple[str, str], parameters: dict[str, Any], service_account: str
+    ) -> str:
+        """Start one run now, with the server's own account for ""; returns its ID."""
         with contextlib.redirect_stdout(io.StringIO()):
             run = self._client.run_pipeline(
-                experiment, name, params=parameters, pipeline_id=version[0], version_id=version[1]
+                experiment,
+                name,
+                params=parameters,
+                pipeline_id=version[0],
+                version_id=version[1],
+                service_account=service_account or None,
             )
         return str(run.run_id)
 

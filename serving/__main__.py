@@ -8,10 +8,11 @@ from components.errors import InputError
 from feature_repo.card import CardError
 from serving import operate, replay, run_consumer, run_gateway, run_plain, run_torchserve
 from serving.releases import Unreached
+from serving.rollout.table import TableAway
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """Run one command; 0 success, 1 an archive that cannot be had now, 2 bad input."""
+    """Run one command; 0 success, 1 an archive or a table that cannot be had now, 2 bad input."""
     options = _parser().parse_args(arguments)
     try:
         return int(options.command(options))
@@ -20,7 +21,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
             raise
         print(f"error {error}", file=sys.stderr)
         return 2
-    except Unreached as error:
+    except (Unreached, TableAway) as error:
         print(f"error {error}", file=sys.stderr)
         return 1
 

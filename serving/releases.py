@@ -107,7 +107,8 @@ class Releases:
 
         def keeping() -> Rollout:
             row = read()
-            self.keep(row)
+            if row.champion is not None:  # a table that was emptied says nothing about what serves
+                self.keep(row)
             return row
 
         return keeping

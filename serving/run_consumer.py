@@ -73,8 +73,9 @@ def consumer_of(card: DatasetCard, metrics: "Metrics", *, flush_seconds: float =
             retention=None if days is None else timedelta(days=days),
         )
     except Exception as error:  # whatever the registry raises that nothing was applied to
+        cause = " ".join(str(error).split())  # a database tells in several lines
         raise InputError(
-            f"{card.name}: the feature store cannot be opened ({type(error).__name__}: {error}). Was it filled? "
+            f"{card.name}: the feature store cannot be opened ({type(error).__name__}: {cause}). Was it filled? "
             f"`make run DATASET={card.name}` does."
         ) from error
     return Consumer(

@@ -1,11 +1,13 @@
 """Who may ask: bearer tokens of shop backends and of people who test, which may be changed while the gateway runs."""
 
 import hmac
+import logging
 import os
 from collections.abc import Callable
 from hashlib import sha256
 from pathlib import Path
 
+_logger = logging.getLogger(__name__)
 SHORTEST = 16
 """Characters of a token; a shorter one could be guessed."""
 
@@ -19,10 +21,15 @@ class Denied(Exception):
 
 
 class Tokens:
-    """The tokens that `read` gives at the moment; several are valid at once, so that they can be rotated."""
+    """The tokens that `read` gives at the moment; several are valid at once, so that they can be rotated.
+
+    Where it raises `ValueError`, those before hold: a slip in a rotation must not shut out every shop.
+    """
 
     def __init__(self, read: Callable[[], frozenset[bytes]]) -> None:
         self._read = read
+        self._last = read()
+        self._problem: str | None = None
 
     @classmethod
     def configured(cls, variable: str) -> "Tokens | None":
@@ -31,23 +38,32 @@ class Tokens:
         Raises `ValueError` where the file cannot be read or a token is too short to keep anybody out.
         """
         if path := os.environ.get(f"{variable}_FILE"):
-            tokens = cls(_File(Path(path)))
-        elif given := os.environ.get(variable):
+            return cls(_File(Path(path)))
+        if given := os.environ.get(variable):
             fixed = _digests(given.split(","), f"${variable}")
-            tokens = cls(lambda: fixed)
-        else:
-            return None
-        tokens._read()
-        return tokens
+            return cls(lambda: fixed)
+        return None
+
+    @property
+    def problem(self) -> str | None:
+        """Why the tokens of before hold."""
+        self._latest()
+        return self._problem
 
     def hold(self, token: str | None) -> bool:
         """Whether `token` is one of them; takes as long for a wrong one as for a right one."""
-        try:
-            known = self._read()
-        except ValueError:  # taken away or damaged meanwhile: nobody is let in
-            return False
         digest = sha256((token or "").encode()).digest()
-        return bool(sum([hmac.compare_digest(digest, each) for each in known])) and token is not None
+        return bool(sum([hmac.compare_digest(digest, each) for each in self._latest()])) and token is not None
+
+    def _latest(self) -> frozenset[bytes]:
+        try:
+            self._last, self._problem = self._read(), None
+        except ValueError as error:
+            problem = f"the tokens of before hold: {error}"
+            if problem != self._problem:
+                _logger.error("%s", problem)
+            self._problem = problem
+        return self._last
 
 
 class _File:
@@ -83,6 +99,12 @@ class Access:
 
     def __init__(self, shops: Tokens | None = None, testers: Tokens | None = None) -> None:
         self._shops, self._testers = shops, testers
+
+    @property
+    def problems(self) -> list[str]:
+        """What is wrong with the tokens."""
+        found = [tokens.problem for tokens in (self._shops, self._testers) if tokens is not None]
+        return [problem for problem in found if problem is not None]
 
     def check(self, authorization: str | None, *, chooses: bool) -> None:
         """Raises `Denied` where the bearer of this header may not ask, or not choose an arm."""

@@ -61,8 +61,12 @@ class _Service:
     """Part that failed, and when the console last heard of it."""
 
     def failed(self, part: str, reason: str) -> None:
-        """Count a part that did not answer, and say why: at once, and then every `TELL_SECONDS` while it lasts."""
+        """Count a part that did not answer, and say why."""
         self.metrics.failures.labels(part).inc()
+        self.tell(part, reason)
+
+    def tell(self, part: str, reason: str) -> None:
+        """On the console: at once, and then every `TELL_SECONDS` while it lasts."""
         now = time.monotonic()
         if now - self.told.get(part, -math.inf) >= TELL_SECONDS:
             self.told[part] = now
@@ -79,8 +83,9 @@ class _Service:
         began = time.perf_counter()
         try:
             await asyncio.wait_for(self.log.append(table, event, synced=synced), seconds)
-        except (LogUnavailable, TimeoutError):
+        except (LogUnavailable, TimeoutError) as error:
             self.metrics.unlogged.labels(table).inc()
+            self.tell("event log", str(error) or f"not within {seconds} s")
             return False
         self.metrics.append.labels(table).observe(time.perf_counter() - began)
         return True
@@ -221,7 +226,7 @@ def _add_operation(app: FastAPI, service: _Service) -> None:
             raise HTTPException(503, row.problem)
         service.released()
         out = service.out_of_traffic()
-        others = filter(None, [row.problem, service.log.problem])
+        others = [*filter(None, [row.problem, service.log.problem]), *service.access.problems]
         problems = [*(f"{version} is out of traffic" for version in out), *others]
         return {
             "status": "degraded" if problems else "ready",

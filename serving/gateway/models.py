@@ -96,7 +96,8 @@ class Models:
                 raise ValueError("the items are not those of its own goldens")
         except (aiohttp.ClientError, TimeoutError, OSError, ValueError, KeyError, TypeError) as error:
             breaker.failed(source)
-            raise ModelFailed(f"{type(error).__name__}: {error}" if str(error) else type(error).__name__) from error
+            late = isinstance(error, TimeoutError)
+            raise ModelFailed(f"{type(error).__name__}: {f'not within {deadline} s' if late else error}") from error
         finally:
             if source == "traffic":
                 self._observe(arm.version, time.perf_counter() - began)
@@ -112,7 +113,7 @@ class Models:
             key = renewed
             status, content = await self._send(path, body, key)
         if status != 200:
-            raise ValueError(f"status {status}: {content[:200].decode(errors='replace')}")
+            raise ValueError(f"status {status}: {' '.join(content[:200].decode(errors='replace').split())}")
         return content
 
     async def _send(self, path: str, body: bytes, key: str) -> tuple[int, bytes]:

@@ -21,28 +21,40 @@ async def probe_all(
 ) -> None:
     """Probe every version of the rollout row, for ever; `told` hears of the version and whether it answered."""
     clock = asyncio.get_running_loop().time
+    out: set[str] = set()
     while True:
         began, row = clock(), rollout()
         if row is not None:
-            await asyncio.gather(*(_probe(models, recommender, row.model, arm, told) for arm in row.serving))
+            faults = await asyncio.gather(*(_probe(models, recommender, row.model, arm, told) for arm in row.serving))
+            for arm, fault in zip(row.serving, faults, strict=True):
+                _tell_change(row.model, arm.version, models.breakers[arm.version].open, out, fault)
         await asyncio.sleep(max(0.0, began + PROBE_SECONDS - clock()))
 
 
 async def _probe(
     models: Models, recommender: Recommender, model: str, arm: ModelVersion, told: Callable[[str, bool], None]
-) -> None:
+) -> str | None:
+    """What went wrong."""
     try:
         probe = recommender.contents(arm).probe
     except KeyError:
-        return  # its archive could not be read
-    was_out = models.breakers[arm.version].open
+        return None  # its archive could not be read
     try:
         await models.ask(
             model, arm, probe.body, deadline=recommender.deadlines.challenger, source="probe", expect=probe.recognises
         )
     except ModelFailed as error:
         told(arm.version, False)
-        if not was_out and models.breakers[arm.version].open:
-            _logger.warning("%s %s is out of traffic: %s", model, arm.version, error)
-    else:
-        told(arm.version, True)
+        return str(error)
+    told(arm.version, True)
+    return None
+
+
+def _tell_change(model: str, version: str, open_: bool, out: set[str], fault: str | None) -> None:
+    """One line when a version leaves traffic, whoever saw it fail, and one when it is back."""
+    if open_ and version not in out:
+        out.add(version)
+        _logger.warning("%s %s is out of traffic: %s", model, version, fault or "it fails shoppers")
+    elif not open_ and version in out:
+        out.remove(version)
+        _logger.warning("%s %s is back in traffic", model, version)

@@ -99,7 +99,8 @@ class Recommender:
             reading = asyncio.get_running_loop().run_in_executor(self._readers, self._history, wish.user_id)
             history = await asyncio.wait_for(reading, self.deadlines.history)
         except Exception as error:  # whatever the store raises, the shopper gets an answer and the log the reason
-            failures.append(("history", f"{type(error).__name__}: {error}"))
+            why = f"not within {self.deadlines.history} s" if isinstance(error, TimeoutError) else error
+            failures.append(("history", f"{type(error).__name__}: {why}"))
             line = []
         seconds = time.perf_counter() - began
         request = orjson.dumps(_request(wish, history))

@@ -6,7 +6,7 @@ import time
 from collections.abc import Callable
 
 from serving.gateway.recommender import Fetching, Recommender
-from serving.rollout.document import Rollout
+from serving.rollout.document import Rollout, succeeding
 
 READ_SECONDS = 1.0
 _logger = logging.getLogger(__name__)
@@ -35,7 +35,7 @@ class Row:
         """Read the row and what it needs. Raises what the table raises, and `Waits`."""
 
         def read() -> Rollout:
-            rollout = self._read()
+            rollout = succeeding(self._read(), self.rollout)
             try:
                 self._recommender.prepare(rollout)
             except (OSError, ValueError, KeyError) as error:

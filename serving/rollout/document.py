@@ -95,6 +95,22 @@ class Rollout:
         return cls(**{**raw, **arms, "since": since, "queue": tuple(_version(entry) for entry in raw["queue"])})
 
 
+class Emptied(RuntimeError):
+    """The table that named a champion names none."""
+
+
+def succeeding(row: Rollout, before: Rollout | None) -> Rollout:
+    """`row`, which was read after `before` (None: nothing was read yet).
+
+    Raises `Emptied` where it has lost the champion: no move takes the only one away, so what was read is a table that
+    was lost or is about to be restored, and what serves has to go on.
+    """
+    known = before is not None and before.model == row.model and before.champion is not None
+    if known and row.champion is None:
+        raise Emptied(f"the table names no champion of {row.model} any more: it was emptied, restore it")
+    return row
+
+
 class Change(NamedTuple):
     """A new document, with who wants it and why, for the history."""
 

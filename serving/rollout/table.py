@@ -4,7 +4,8 @@ SQLite by default; any database that SQLAlchemy speaks works, PostgreSQL in a cl
 """
 
 import json
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from pathlib import Path
@@ -25,7 +26,7 @@ from sqlalchemy import (
     update,
 )
 from sqlalchemy.engine import make_url
-from sqlalchemy.exc import IntegrityError
+from sqlalchemy.exc import IntegrityError, SQLAlchemyError
 from sqlalchemy.schema import CreateIndex, CreateTable
 
 from serving.rollout.document import Change, Rollout
@@ -63,6 +64,10 @@ _BY_EXPERIMENT = Index("rollout_decision_experiment", _DECISIONS.c.model, _DECIS
 _LOCK_SECONDS = 30
 
 
+class TableAway(RuntimeError):
+    """The database does not answer, or what it holds is no rollout: nothing was changed."""
+
+
 class StaleRollout(Exception):
     """The row has moved on since it was read: read it again and decide anew."""
 
@@ -97,8 +102,9 @@ class RolloutTable:
         if sqlite and parsed.database:
             Path(parsed.database).parent.mkdir(parents=True, exist_ok=True)
         self._clock = clock
+        self._where = parsed.render_as_string(hide_password=True)
         self._engine = create_engine(parsed, connect_args={"timeout": _LOCK_SECONDS} if sqlite else {})
-        with self._engine.begin() as connection:
+        with self._writing() as connection:
             for table in (
                 _ROLLOUT,
                 _HISTORY,
@@ -113,27 +119,53 @@ class RolloutTable:
     def __exit__(self, *exception: object) -> None:
         self._engine.dispose()
 
+    @contextmanager
+    def _reading(self) -> Iterator[Connection]:
+        with self._told(), self._engine.connect() as connection:
+            yield connection
+
+    @contextmanager
+    def _writing(self) -> Iterator[Connection]:
+        with self._told(), self._engine.begin() as connection:
+            yield connection
+
+    @contextmanager
+    def _told(self) -> Iterator[None]:
+        try:
+            yield
+        except SQLAlchemyError as error:
+            cause = " ".join(str(getattr(error, "orig", None) or error).split())
+            raise TableAway(f"rollout table {self._where}: {cause}") from error
+
+    def _document(self, model: str, text: str) -> Rollout:
+        try:
+            return Rollout.from_json(json.loads(text))
+        except (ValueError, KeyError, TypeError, AttributeError, AssertionError) as error:
+            raise TableAway(
+                f"rollout table {self._where}: the document of {model} is damaged ({error!r}). Restore it."
+            ) from error
+
     def models(self) -> list[str]:
         """Names that have a row, sorted."""
-        with self._engine.connect() as connection:
+        with self._reading() as connection:
             return list(connection.execute(select(_ROLLOUT.c.model).order_by(_ROLLOUT.c.model)).scalars())
 
     def read(self, model: str) -> Rollout:
         """The present document; an empty one of version 0 for a name never released."""
-        with self._engine.connect() as connection:
+        with self._reading() as connection:
             found = connection.execute(select(_ROLLOUT.c.document).where(_ROLLOUT.c.model == model)).scalar()
-        return Rollout(model=model) if found is None else Rollout.from_json(json.loads(found))
+        return Rollout(model=model) if found is None else self._document(model, found)
 
     def history(self, model: str) -> list[Entry]:
         """Every change of `model`, oldest first."""
         query = select(_HISTORY).where(_HISTORY.c.model == model).order_by(_HISTORY.c.version)
-        with self._engine.connect() as connection:
+        with self._reading() as connection:
             return [
                 Entry(
                     at=datetime.fromisoformat(row.at),
                     who=row.who,
                     why=row.why,
-                    rollout=Rollout.from_json(json.loads(row.document)),
+                    rollout=self._document(model, row.document),
                 )
                 for row in connection.execute(query)
             ]
@@ -141,7 +173,7 @@ class RolloutTable:
     def decisions(self, model: str, salt: str) -> list[Decision]:
         """Every look at the experiment `salt` of `model`, oldest first."""
         mine = (_DECISIONS.c.model == model) & (_DECISIONS.c.salt == salt)
-        with self._engine.connect() as connection:
+        with self._reading() as connection:
             return [
                 Decision(
                     at=datetime.fromisoformat(row.at),
@@ -155,7 +187,7 @@ class RolloutTable:
 
     def record(self, model: str, decision: Decision) -> None:
         """Keep a decision that changes nothing."""
-        with self._engine.begin() as connection:
+        with self._writing() as connection:
             connection.execute(insert(_DECISIONS).values(_row(model, decision)))
 
     def propose(self, change: Change, expected_version: int, decision: Decision | None = None) -> Rollout:
@@ -167,7 +199,7 @@ class RolloutTable:
         proposed = replace(change.rollout, version=expected_version + 1)
         document = json.dumps(proposed.to_json(), sort_keys=True)
         entry = {"at": self._clock().astimezone(UTC).isoformat(), "who": change.who, "why": change.why}
-        with self._engine.begin() as connection:
+        with self._writing() as connection:
             if not _swap(connection, proposed.model, expected_version, document):
                 raise StaleRollout(f"{proposed.model}: the rollout is no longer at version {expected_version}")
             connection.execute(

@@ -13,7 +13,7 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any, Literal
 
-from serving.rollout.document import ModelVersion, Rollout
+from serving.rollout.document import ModelVersion, Rollout, succeeding
 from serving.torchserve import archive
 from serving.torchserve.client import Client, ServerFault
 from serving.torchserve.goldens import differences
@@ -84,6 +84,8 @@ class Reconciler:
         self._refused: dict[str, _Refusal] = {}
         self._unnamed_since: dict[str, float] = {}
         self._row: Rollout | None = None
+        self._kept: Rollout | None = None
+        """What lies in TorchServe's folder."""
         self._told: dict[str, str] = {}
         self._why: dict[str, str] = {}
         self.status = Status(model="", row=0, ready=False, champion=None, versions={})
@@ -92,12 +94,17 @@ class Reconciler:
         self, stop: threading.Event, *, before: Callable[[], None] = lambda: None, every: float = LOOK_SECONDS
     ) -> None:
         """Look until `stop` is set, after doing `before` each time; no fault of either ends it."""
+        told = ""
         while not stop.is_set():
             try:
                 before()
                 self.look()
-            except Exception:  # whatever it was, the next look may do better, and what serves goes on serving
-                _logger.exception("a look at TorchServe failed")
+            except Exception as error:  # whatever it was, the next look may do better, and what serves goes on serving
+                if repr(error) != told:
+                    _logger.exception("a look at TorchServe failed")
+                told = repr(error)
+            else:
+                told = ""
             stop.wait(every)
 
     def look(self) -> Status:
@@ -131,19 +138,27 @@ class Reconciler:
         return loaded
 
     def _document(self) -> Rollout | None:
-        """The row as it is or, where the table is away, as it was."""
+        """The row as it is or, where the table is away or emptied, as it was."""
+        if self._row is None:
+            self._row = self._kept = self._last_row()
         try:
-            row = self._read()
+            row = succeeding(self._read(), self._row)
         except Exception as fault:  # any database has its own
-            self._tell("rollout", f"the rollout table cannot be read, the last row holds: {fault!r}")
-            kept = self._client.folder / _LAST_ROW
-            if self._row is None and kept.is_file():
-                self._row = Rollout.from_json(json.loads(kept.read_text()))
+            self._tell("rollout", f"the rollout table cannot be read, the last row holds: {fault}")
         else:
-            if row != self._row:
-                self._row = row
-                self._write(_LAST_ROW, row.to_json())
+            self._row = row
+            if row != self._kept and self._write(_LAST_ROW, row.to_json()):
+                self._kept = row
         return self._row
+
+    def _last_row(self) -> Rollout | None:
+        """What a process before this one kept of the table."""
+        kept = self._client.folder / _LAST_ROW
+        try:
+            return Rollout.from_json(json.loads(kept.read_text())) if kept.is_file() else None
+        except (ValueError, KeyError, TypeError) as fault:
+            self._tell("copy", f"{kept}: is damaged and not used: {fault!r}")
+            return None
 
     def _renew_keys(self) -> None:
         keys = self._client.keys
@@ -258,11 +273,17 @@ class Reconciler:
             self._told[what] = why
             _logger.error("%s", why)
 
-    def _write(self, name: str, content: dict[str, Any]) -> None:
+    def _write(self, name: str, content: dict[str, Any]) -> bool:
+        """Whether it is written; a folder that is full or not there yet keeps nothing else from its work."""
         path = self._client.folder / name
         partial = path.with_suffix(".partial")
-        partial.write_text(json.dumps(content))
-        os.replace(partial, path)
+        try:
+            partial.write_text(json.dumps(content))
+            os.replace(partial, path)
+        except OSError as fault:
+            self._tell(name, f"{path}: cannot be written: {fault.strerror}")
+            return False
+        return True
 
 
 def _stamp(path: Path) -> object:

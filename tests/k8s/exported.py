@@ -14,10 +14,19 @@ PROMETHEUS = {"up"}
 KUBELET = {"kubelet_volume_stats_available_bytes", "kubelet_volume_stats_capacity_bytes"}
 """kubernetes/kubernetes, pkg/kubelet/metrics/collectors/volume_stats.go (Apache-2.0)."""
 
+KUBE_STATE_METRICS = {"kube_pod_status_ready"}
+"""kubernetes/kube-state-metrics, docs/metrics/workload/pod-metrics.md (Apache-2.0)."""
+
 
 def names() -> set[str]:
     registries = [GatewayMetrics().registry, ConsumerMetrics().registry, exporter.registry()]
-    return {name for registry in registries for name in _of(registry)} | _torchserve() | PROMETHEUS | KUBELET
+    return (
+        {name for registry in registries for name in _of(registry)}
+        | _torchserve()
+        | PROMETHEUS
+        | KUBELET
+        | KUBE_STATE_METRICS
+    )
 
 
 def _of(registry: CollectorRegistry) -> set[str]:

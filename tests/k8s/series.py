@@ -48,6 +48,13 @@ def _probes(failed: int) -> dict[str, str]:
     return _share("gateway_probes_total", 'version="1.0", result="failed"', 'version="1.0", result="ok"', failed)
 
 
+def _ready(**pods: int) -> dict[str, str]:
+    labels = 'namespace="heterrec", condition="true"'
+    return {
+        f'kube_pod_status_ready{{{labels}, pod="{pod.replace("_", "-")}"}}': f"{on}x300" for pod, on in pods.items()
+    }
+
+
 def _outcomes(unmatched: int) -> dict[str, str]:
     return _share("consumer_interactions_total", 'result="unmatched"', 'result="added"', unmatched)
 
@@ -74,6 +81,14 @@ CASES = [
         "GatewayDown",
         "one of two is up",
         {'up{job="gateway", pod="a"}': "0x30", 'up{job="gateway", pod="b"}': "1x30"},
+        None,
+    ),
+    Case("GatewayNotReady", "three run and none is ready", _ready(gateway_7d_a=0, gateway_7d_b=0, gateway_7d_c=0), {}),
+    Case("GatewayNotReady", "KServe's", _ready(recommender_predictor_7d_a=0), {}),
+    Case(
+        "GatewayNotReady",
+        "one of two is, and the consumer is not",
+        _ready(gateway_7d_a=0, gateway_7d_b=1, consumer_5f_x=0),
         None,
     ),
     Case("GatewayErrors", "two in a hundred", _answers("error", 2), {}),

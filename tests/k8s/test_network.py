@@ -12,6 +12,8 @@ RUN_LABELS = {
     "heterrec.io/uses-redis": "true",
 }
 """What the cluster files give the pods of runs, which Kubeflow makes (see test_clusters.py)."""
+OF_KUBEFLOW = {"pipelines.kubeflow.org/v2_component": "true"}
+"""On every pod of a run, drivers included: kubeflow/pipelines, backend/src/v2/compiler/argocompiler/argo.go."""
 UNNAMED = {"management": 8081, "status": 8083}
 """Ports that something listens on, besides those that the containers name."""
 
@@ -30,7 +32,8 @@ class Pod:
 
 
 OTHERS = [
-    Pod("runs", "heterrec", RUN_LABELS),
+    Pod("runs", "heterrec", RUN_LABELS | OF_KUBEFLOW),
+    Pod("driver", "heterrec", OF_KUBEFLOW),
     Pod("unlabelled", "heterrec", ports={"http": 8000}),
     Pod("shop", "shop", namespace_labels={"heterrec.io/asks-gateway": "true"}),
     Pod("stranger", "elsewhere", RUN_LABELS, {"http": 8000}),
@@ -38,7 +41,9 @@ OTHERS = [
     Pod("grafana", "monitoring", {"app.kubernetes.io/name": "grafana"}, {"web": 3000}),
     Pod("analyst", "analytics", namespace_labels={"heterrec.io/asks-features": "true"}),
     Pod("dns", "kube-system", {"k8s-app": "kube-dns"}, {"dns": 53}),
-    Pod("kubeflow-api", "kubeflow", {"app": "ml-pipeline"}, {"http": 8888}),
+    Pod("kubeflow-api", "kubeflow", {"app": "ml-pipeline"}, {"http": 8888, "grpc": 8887}),
+    Pod("kubeflow-metadata", "kubeflow", {"app": "metadata-grpc-server"}, {"grpc": 8080}),
+    Pod("kubeflow-files", "kubeflow", {"app": "seaweedfs"}, {"s3": 8333}),
 ]
 TO_DATABASE = {"gateway", "consumer", "mlflow", "exporter", "runs"}
 TO_REDIS = {"gateway", "consumer", "runs"}
@@ -93,10 +98,17 @@ def _port(wanted: str | int, target: Pod, port: str) -> bool:
 
 
 def _expected(overlay: str) -> set[tuple[str, str, int]]:
-    here = {"gateway", "consumer", "mlflow", "exporter", "redis", "runs", "unlabelled"}
+    here = {"gateway", "consumer", "mlflow", "exporter", "redis", "runs", "driver", "unlabelled"}
     database, redis = set(TO_DATABASE), set(TO_REDIS)
     paths = {("prometheus", name, port) for name, port in SCRAPED} | {("shop", "gateway", 8000)}
-    paths |= {("runs", "mlflow", 5000), ("runs", "kubeflow-api", 8888)}
+    paths |= {
+        (pod.name, other.name, port)
+        for pod in OTHERS
+        if OF_KUBEFLOW.items() <= pod.labels.items() and pod.namespace == "heterrec"
+        for other in OTHERS
+        if other.namespace == "kubeflow"
+        for port in other.ports.values()
+    } | {("runs", "mlflow", 5000)}
     if overlay in ("production", "gpu"):
         here.add("feature-server")
         redis.add("feature-server")
@@ -141,7 +153,7 @@ def test_what_lies_outside_is_reached_by_who_needs_it(overlay):
         for rule in policy["spec"].get("egress", [])
         if "to" not in rule
     ]
-    assert unbounded == ["pipelines-to-mlflow-and-kubeflow"], "the API server is no pod"
+    assert unbounded == ["runs-to-kubeflow"], "the API server is no pod"
 
 
 def test_training_pods_speak_with_each_other_and_nobody_else_does():

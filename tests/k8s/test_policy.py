@@ -81,6 +81,13 @@ def test_images_are_pinned(overlay, resources):
             assert ":latest" not in image
 
 
+def test_a_lost_zone_or_one_of_gpu_nodes_does_not_keep_gateways_from_being_placed(resources):
+    for found, _, pod in workloads(resources):
+        for spread in pod.get("topologySpreadConstraints", []):
+            # By default such a zone counts as an empty one, and the others may have one pod each.
+            assert spread["nodeTaintsPolicy"] == "Honor", found
+
+
 def test_local_fits_a_small_node():
     cpu = memory = 0.0
     for _, _, pod in workloads(rendered("local")):

@@ -88,12 +88,16 @@ def test_the_rollout_table_comes_back_from_its_backup(postgres, tmp_path):
     """Lost whole, restored into a new database: what serves, its history and its looks."""
     postgres.client("createdb", "precious")
     fill(postgres.url("precious"))
-    told("pg_dump")
-    told("psql")
-    backup = postgres.client("pg_dump", "--no-owner", "precious")
+    saving = ("--no-owner", "--clean", "--if-exists")
+    restoring = ("--single-transaction", "--set", "ON_ERROR_STOP=1")
+    told(" ".join(("pg_dump", *saving)))
+    told(" ".join(("psql", *restoring)))
+    backup = postgres.client("pg_dump", *saving, "precious")
     postgres.client("dropdb", "precious")
     postgres.client("createdb", "restored")
-    postgres.client("psql", "--quiet", "--set", "ON_ERROR_STOP=1", "restored", given=backup)
+    with RolloutTable(postgres.url("restored")) as table:  # a gateway that restarted meanwhile
+        assert table.read("shop").champion is None
+    postgres.client("psql", "--quiet", *restoring, "restored", given=backup)
     with RolloutTable(postgres.url("restored")) as table:
         row = table.read("shop")
         assert row.roles == {"champion": version("1.0"), "challenger": version("2.0")} and row.version == 2

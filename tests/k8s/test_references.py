@@ -99,7 +99,21 @@ def test_one_account_a_workload_and_a_token_for_none_that_need_none(resources):
         (role,) = [each for each in resources if name(each) == wanted]
         for rule in role["rules"]:
             assert "*" not in rule["verbs"] + rule["resources"] + rule["apiGroups"]
-            assert "secrets" not in rule["resources"]
+            if "secrets" in rule["resources"]:
+                assert rule["resourceNames"] == ["mlpipeline-minio-artifact"] and rule["verbs"] == ["get"]
+
+
+def test_a_run_may_read_what_kubeflow_keeps_for_it(resources):
+    """What its launcher asks for in kubeflow/pipelines, backend/src/v2/objectstore/object_store.go and config.go."""
+    (role,) = [each for each in of_kind(resources, "Role") if each["metadata"]["name"] == "pipelines"]
+    readable = {
+        (kind, which)
+        for rule in role["rules"]
+        for kind in rule["resources"]
+        for which in rule.get("resourceNames", [])
+        if "get" in rule["verbs"]
+    }
+    assert readable == {("configmaps", "kfp-launcher"), ("secrets", "mlpipeline-minio-artifact")}
 
 
 def test_config_maps_secrets_and_claims_are_there_with_their_keys(resources):

@@ -153,6 +153,19 @@ def test_submit_starts_a_run_only_where_asked(server, ask):
     assert set(run["runtime_config"]["parameters"]) == {"card", "recipe", "baseline"}
 
 
+def test_every_command_takes_namespace_and_account_from_the_cluster_s_file(server, ask, tmp_path):
+    file = tmp_path / "cluster.yaml"
+    file.write_text("namespace: shop\nservice_account: pipelines\n")
+    where = ("--cluster", str(file))
+    ask(server, "submit", "--apply", "--run", *where)
+    assert [run["service_account"] for run in server.runs.values()] == ["pipelines"]
+    ask(server, "schedule", "--apply", *where)
+    assert "heterrec-training-marketplace" in ask(server, "list", *where)[1]
+    assert "nothing is scheduled for marketplace in namespace other" in ask(server, "list", "--namespace", "other")[1]
+    ask(server, "unschedule", "--apply", *where)
+    assert not server.recurring
+
+
 @pytest.mark.parametrize("how", ["file", "environment", "projected"])
 def test_every_request_carries_the_token_and_nothing_shows_it(ask, home, monkeypatch, how):
     secret = "very-secret-token"

@@ -57,8 +57,8 @@ def open_gateway(server: TorchServe, tmp_path: Path) -> Iterator[OpenGateway]:
 
         def start(rollout: Rollout | Callable[[], Rollout], **options: Any) -> TestClient:
             read = rollout if callable(rollout) else lambda: rollout
+            log = EventLog(options.pop("sink", SegmentSink(tmp_path / "log")))
             settings = {"torchserve": server.address, "history": lambda user: HISTORY, "deadlines": PATIENT, **options}
-            log = EventLog(SegmentSink(tmp_path / "log"))
             app = make_app(read_rollout=read, log=log, **settings)
             return opened.enter_context(TestClient(app, raise_server_exceptions=False))
 

@@ -72,6 +72,33 @@ def test_tokens_that_keep_nobody_out_are_refused_at_the_start(monkeypatch: pytes
         tokens(monkeypatch, given)
 
 
+def test_a_slip_in_a_rotation_shuts_nobody_out_and_is_told(
+    open_gateway: OpenGateway,
+    rollout: Rollout,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    file = tmp_path / "shops"
+    old, new = "old-token-of-a-shop", "new-token-of-a-shop"
+    file.write_text(f"{old}\n")
+    monkeypatch.setenv("HETERREC_API_TOKENS_FILE", str(file))
+    client = open_gateway(rollout, access=Access(Tokens.configured("HETERREC_API_TOKENS")))
+
+    def allowed(token: str) -> bool:
+        return client.post("/v1/recommendations", json={"user_id": "u"}, headers=bearer(token)).status_code == 200
+
+    for slip in (f"{old}\nshort\n", "", None):
+        file.unlink() if slip is None else file.write_text(slip)
+        assert allowed(old) and not allowed(new) and not allowed("short")
+        told = client.get("/ready").json()
+        assert told["status"] == "degraded" and "the tokens of before hold" in told["problems"][0]
+    assert old not in caplog.text and len([line for line in caplog.messages if "before hold" in line]) == 2
+    file.write_text(f"{new}\n")
+    assert allowed(new) and not allowed(old), "a right file counts at once, the old token is out"
+    assert client.get("/ready").json()["status"] == "ready"
+
+
 def test_filters_reach_the_model_and_the_popular_items_alike(
     open_gateway: OpenGateway, rollout: Rollout, tmp_path: Path
 ) -> None:

@@ -6,6 +6,7 @@ import os
 import shlex
 import signal
 import socket
+import sqlite3
 import subprocess
 import sys
 import urllib.request
@@ -17,6 +18,7 @@ from urllib.parse import urlsplit
 import psutil
 import pytest
 
+from serving import __main__ as serving
 from serving.rollout.document import Change, ModelVersion, Rollout, release
 from serving.rollout.table import RolloutTable
 from serving.torchserve import archive
@@ -158,6 +160,38 @@ def ready(port: int) -> bool:
         return connection.getresponse().status == 200
     except OSError:
         return False
+
+
+def test_a_table_that_cannot_be_read_is_one_line_without_its_password(
+    workspace: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    away = "postgresql+psycopg://shop:s3cret@127.0.0.1:1/rollout"
+    damaged = f"sqlite:///{workspace}/rollout.db"
+    with sqlite3.connect(workspace / "rollout.db") as connection:
+        connection.execute("UPDATE rollout SET document = '{\"model\": 3'")
+    connection.close()
+    looks = ["rollout", "status"], ["gateway", "--torchserve", "http://127.0.0.1:1", "--port", "0", "--dataset", "shop"]
+    for url, arguments, cause in (
+        (away, looks[0], "refused"),
+        (away, looks[1], "refused"),
+        (damaged, looks[0], "shop is damaged"),
+    ):
+        monkeypatch.setenv("HETERREC_ROLLOUT_URL", url)
+        monkeypatch.setenv("HETERREC_HOME", str(workspace))
+        assert serving.main(arguments) == 1
+        (line,) = capsys.readouterr().err.splitlines()
+        assert line.startswith("error rollout table ") and cause in line and "s3cret" not in line
+
+
+def test_a_consumer_without_its_registry_says_so_in_one_line(tmp_path: Path) -> None:
+    url = "postgresql+psycopg://shop:s3cret@127.0.0.1:1/registry"
+    settings = {"HETERREC_FEATURE_STORE": "sql_registry", "FEAST_REGISTRY_URL": url, "HETERREC_HOME": str(tmp_path)}
+    done = subprocess.run(
+        [sys.executable, "-m", "serving", "consumer", "--dataset", "marketplace", "--metrics-port", "0"],
+        cwd=ROOT, env={**os.environ, **settings}, capture_output=True, text=True, timeout=60,
+    )  # fmt: skip
+    (line,) = done.stderr.splitlines()
+    assert done.returncode == 2 and "refused" in line and "s3cret" not in line
 
 
 def test_rollout_status_says_what_serves_and_how_it_came_to_be(workspace: Path) -> None:

@@ -3,7 +3,7 @@
 import json
 import socket
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -11,6 +11,7 @@ from typing import Any
 import pytest
 
 from serving.eventlog import segments
+from serving.eventlog.writer import LogUnavailable, Sink
 from serving.gateway.breaker import FAILURES, REST_SECONDS
 from serving.gateway.models import Models
 from serving.gateway.online import feast_history
@@ -175,6 +176,46 @@ def test_what_the_row_in_use_needs_stays_until_another_one_is_in_use(
     recommender.let_go(new)
     with pytest.raises(KeyError):
         recommender.contents(arms["1.0"])
+
+
+def test_an_event_that_cannot_be_written_is_told_on_the_console_and_not_for_each_shopper(
+    open_gateway: OpenGateway, rollout: Rollout, caplog: pytest.LogCaptureFixture
+) -> None:
+    class Full(Sink):
+        def write(self, lines: Sequence[bytes]) -> None:
+            raise LogUnavailable("no space left")
+
+    client = open_gateway(rollout, sink=Full())
+    answers = [ask(client) for _ in range(3)]
+    assert not any(answer["logged"] for answer in answers)
+    (line,) = [line for line in caplog.messages if "event log" in line]
+    assert "no space left" in line
+
+
+def test_what_comes_too_late_is_told_with_its_deadline(
+    open_gateway: OpenGateway, rollout: Rollout, caplog: pytest.LogCaptureFixture
+) -> None:
+    def slow(user: str) -> list[dict[str, Any]]:
+        time.sleep(0.3)
+        return []
+
+    client = open_gateway(rollout, history=slow, deadlines=replace(PATIENT, history=0.05))
+    assert ask(client)["status"] == "fallback"
+    (line,) = [line for line in caplog.messages if line.startswith("history")]
+    assert line == "history did not answer: TimeoutError: not within 0.05 s"
+
+
+def test_a_table_that_was_emptied_takes_no_model_out_of_traffic(
+    open_gateway: OpenGateway, rollout: Rollout, caplog: pytest.LogCaptureFixture
+) -> None:
+    readings = [rollout]
+    client = open_gateway(lambda: readings.pop() if readings else Rollout(model="shop"))
+    time.sleep(1.5)
+    assert ask(client)["status"] == "ok"
+    told = client.get("/ready")
+    assert told.status_code == 200 and "it was emptied" in told.text
+    assert told.json()["rollout_age_seconds"] > 1, "what the alert of the table looks at"
+    assert sum("emptied" in line for line in caplog.messages) == 1
 
 
 def test_bad_requests_are_refused_by_field_and_nothing_released_is_said(

@@ -48,7 +48,11 @@ def probed(client: TestClient, version: str) -> None:
 
 
 def test_a_canary_that_nobody_asks_is_out_two_seconds_after_it_began_to_fail_and_comes_back(
-    open_gateway: OpenGateway, rollout: Rollout, arms: dict[str, ModelVersion], server: TorchServe
+    open_gateway: OpenGateway,
+    rollout: Rollout,
+    arms: dict[str, ModelVersion],
+    server: TorchServe,
+    caplog: pytest.LogCaptureFixture,
 ) -> None:
     client = open_gateway(replace(rollout, weight=QUIET))
     probed(client, "2.0")
@@ -66,6 +70,9 @@ def test_a_canary_that_nobody_asks_is_out_two_seconds_after_it_began_to_fail_and
     while out_of_traffic(client):
         assert time.monotonic() < deadline, "never brought back"
         time.sleep(0.05)
+    time.sleep(0.5)
+    (out, back) = [line for line in caplog.messages if "traffic" in line]
+    assert out.startswith("shop 2.0 is out of traffic: ") and back == "shop 2.0 is back in traffic"
 
 
 def test_a_version_with_another_catalogue_is_out_though_it_answers(

@@ -173,6 +173,57 @@ def test_a_table_that_is_away_changes_nothing_not_even_for_a_reconciler_started_
     assert not registered, "what is loaded and right is proven, not loaded again"
 
 
+def test_a_table_that_was_emptied_neither_stops_what_serves_nor_takes_the_last_copy_of_the_row(
+    guarded: TorchServe, arms: dict[str, ModelVersion]
+) -> None:
+    says = [row(arms["1.0"], version=8)]
+    before = Reconciler(guarded, read=lambda: says[0], linger=0)
+    assert before.look().ready
+    copy = (guarded.folder / "rollout.json").read_text()
+    says[0] = Rollout(model="shop")
+    started_meanwhile = Reconciler(guarded, read=lambda: says[0], linger=0)
+    for reconciler in (before, started_meanwhile):
+        status = reconciler.look()
+        assert status.ready and (status.row, status.champion) == (8, "1.0")
+        assert "it was emptied" in status.why["rollout"]
+        assert (guarded.folder / "rollout.json").read_text() == copy
+    says[0] = row(arms["1.0"], version=1)  # restored from a backup
+    assert before.look().row == 1 and json.loads((guarded.folder / "rollout.json").read_text())["version"] == 1
+
+
+def test_a_folder_that_cannot_be_written_is_told_once_and_stops_no_version(
+    guarded: TorchServe, arms: dict[str, ModelVersion], caplog: pytest.LogCaptureFixture
+) -> None:
+    blocked = guarded.folder / "status.partial"
+    blocked.mkdir()
+    try:
+        reconciler = Reconciler(guarded, read=lambda: row(arms["2.0"], version=9), linger=0)
+        assert reconciler.look().ready and reconciler.look().ready
+    finally:
+        blocked.rmdir()
+    (told,) = [record for record in caplog.records if "cannot be written" in record.message]
+    assert "status.json" in told.message and told.exc_info is None
+
+
+def test_a_fault_that_lasts_is_logged_once_and_again_when_it_comes_back(
+    guarded: TorchServe, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    looks = iter([KeyError("x"), KeyError("x"), None, KeyError("x")])
+    stop = threading.Event()
+
+    def look() -> None:
+        fault = next(looks, stop)
+        if fault is stop:
+            stop.set()
+        elif fault is not None:
+            raise fault
+
+    reconciler = Reconciler(guarded, read=lambda: Rollout(model="shop"))
+    monkeypatch.setattr(reconciler, "look", look)
+    reconciler.follow(stop, every=0.0)
+    assert sum("a look at TorchServe failed" in line for line in caplog.messages) == 2
+
+
 def test_a_killed_torchserve_is_not_ready_and_gets_its_versions_back(
     guarded: TorchServe, arms: dict[str, ModelVersion]
 ) -> None:
