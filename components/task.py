@@ -61,7 +61,7 @@ class Record:
 def read_records(run_id: str) -> dict[str, Record]:
     """The records of a run by task, in the order in which the tasks started."""
     if shared := store.shared():
-        shared.bring_files(workspace.runs(), f"{run_id}/*.json")
+        shared.bring_files(workspace.runs() / run_id, "*.json")
     paths = (workspace.runs() / run_id).glob("*.json")
     records = [Record(**json.loads(path.read_text())) for path in paths]
     return {record.task: record for record in sorted(records, key=lambda record: record.started)}
