@@ -84,11 +84,7 @@ class Feature(Strict):
     derive: Derive | None = None
     """Computed and not read; such a feature is numeric and varies in time."""
     token: bool = True
-    """Whether the model sees it; if not it is stored, validated and served all the same.
-
-    Of an item that may be recommended the model sees the value at `as_of`, which lies behind the days that are held
-    out: a count of sales as a token tells evaluation what was bought in them.
-    """
+    """Whether the model sees it; if not it is stored, validated and served all the same."""
 
     @model_validator(mode="before")
     @classmethod
@@ -114,6 +110,12 @@ class Feature(Strict):
             raise ValueError(f"feature {self.name!r}: an embedding needs `dimension`, other kinds must not have it")
         if self.derive is not None and not (self.kind == "numeric" and self.varies_in_time and self.column is None):
             raise ValueError(f"feature {self.name!r}: a derived feature is numeric, varies in time and has no column")
+        if self.token and self.derive is not None and self.derive.by in ("count", "repeat_rate"):
+            # Of an item that may be recommended the model sees the value at `as_of`, after the days that are held out.
+            raise ValueError(
+                f"feature {self.name!r} counts events: as a token it would tell evaluation what was bought in the "
+                "held-out days. Add `token: false`"
+            )
         if self.varies_in_time and self.kind not in ("numeric", "categorical"):
             raise ValueError(f"feature {self.name!r}: only numeric and categorical features may vary in time")
         if self.block_drift < self.max_drift:

@@ -23,11 +23,16 @@ CARD = DatasetCard.model_validate(
         "columns": {"event_time": "event_time", "event_type": "kind"},
         "features": [
             {"name": "price", "kind": "numeric", "varies_in_time": True},
-            {"name": "views_1d", "kind": "numeric", "derive": {"by": "count", "days": 1, "events": "view"}},
-            {"name": "all_2d", "kind": "numeric", "derive": {"by": "count", "days": 2}},
-            {"name": "again_3d", "kind": "numeric", "derive": {"by": "repeat_rate", "days": 3}},
-            {"name": "age", "kind": "numeric", "derive": {"by": "age"}},
-            {"name": "price_change_2d", "kind": "numeric", "derive": {"by": "change", "of": "price", "days": 2}},
+            *(
+                {"name": name, "kind": "numeric", "derive": derive, "token": False}
+                for name, derive in {
+                    "views_1d": {"by": "count", "days": 1, "events": "view"},
+                    "all_2d": {"by": "count", "days": 2},
+                    "again_3d": {"by": "repeat_rate", "days": 3},
+                    "age": {"by": "age"},
+                    "price_change_2d": {"by": "change", "of": "price", "days": 2},
+                }.items()
+            ),
         ],
         "split": {"by": "time"},
     }
@@ -169,7 +174,14 @@ def test_a_derivation_that_says_too_little_or_too_much_is_told(derive, told):
     card = {
         **CARD.model_dump(),
         "columns": {"event_time": "t"},
-        "features": [{"name": "x", "kind": "numeric", "derive": derive}],
+        "features": [{"name": "x", "kind": "numeric", "derive": derive, "token": False}],
     }
     with pytest.raises(ValidationError, match=told):
         DatasetCard.model_validate(card)
+
+
+@pytest.mark.parametrize("by", ["count", "repeat_rate"])
+def test_what_counts_events_is_no_token_as_it_would_show_evaluation_the_days_held_out(by):
+    counted = {"name": "x", "kind": "numeric", "derive": {"by": by, "days": 2}}
+    with pytest.raises(ValidationError, match="Add `token: false`"):
+        DatasetCard.model_validate({**CARD.model_dump(), "features": [counted]})
