@@ -95,7 +95,7 @@ def test_lineage_walks_from_a_served_request_to_the_days_of_its_data(home):
     request, released = "0123456789abcdef" * 2, next((home / "releases" / "marketplace").iterdir()).name
     shown = {
         "request_id": request, "user_id": "u1", "variant": "champion", "model_version": released, "status": "ok",
-        "time": "2026-01-05T10:00:00+00:00", "n_items": 3, "items": ["a", "b", "c"],
+        "time": "2026-01-05T10:00:00+00:00", "n_items": 3, "items": ["a", "b", "c"], "request": "{}",
     }  # fmt: skip
     sink = SegmentSink(home / "log" / "marketplace")
     sink.open()
