@@ -88,6 +88,11 @@ def test_a_lost_zone_or_one_of_gpu_nodes_does_not_keep_gateways_from_being_place
             assert spread["nodeTaintsPolicy"] == "Honor", found
 
 
+def test_what_must_not_run_beside_its_successor_ends_first(resources):
+    strategies = {each["metadata"]["name"]: each["spec"].get("strategy") for each in of_kind(resources, "Deployment")}
+    assert strategies["consumer"] == strategies["mlflow"] == {"type": "Recreate"}
+
+
 def test_local_fits_a_small_node():
     cpu = memory = 0.0
     for _, _, pod in workloads(rendered("local")):
