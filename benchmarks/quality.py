@@ -27,7 +27,7 @@ from components.task import commit
 from components.workspace import home
 from heterrec.baselines import popularity
 from heterrec.comparison import paired_bootstrap, slices
-from heterrec.inference import model_scores
+from heterrec.inference import Answers
 from heterrec.metrics import Floats, Ranking, Scores, rank
 from heterrec.recipes import TrainConfig, by_name
 from heterrec.sequences import Sequences
@@ -152,7 +152,7 @@ class Bench:
         trained = train(self.data, config, scratch=place, progress=progress)
         # Of the processor: rows may be made beside other work, and side by side.
         seconds = time.process_time() - started
-        scores = model_scores(trained.model, trained.encoder, self.data, self.queries)
+        scores = Answers(trained.loaded, self.data.catalogue).scores(self.data, self.queries)
         measured = self._measured(scores)
         np.save(place / "ranks.npy", measured.pop("ranking").rank)
         row = {
@@ -162,7 +162,7 @@ class Bench:
             "validation": max(epoch["validation_ndcg"] for epoch in trained.curve),
             "best_epoch": trained.best_epoch,
             "epochs": len(trained.curve),
-            "parameters": sum(p.numel() for p in trained.model.parameters()),
+            "parameters": sum(p.numel() for p in trained.model.parameters()) if trained.model else 0,
             "cpu_seconds": round(seconds, 1),
             "commit": commit(),
             "recipe": json.loads(config.to_json()),

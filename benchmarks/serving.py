@@ -114,7 +114,7 @@ def _matrix(scorer: Scorer) -> Tensor:
 
 def _eager(shop: Path) -> Callable[..., Tensor]:
     """The trained model's own code, as evaluation runs it: only the items in the histories are looked up."""
-    model, encoder, _ = load_model(shop / "model")
+    model, encoder = load_model(shop / "model")[:2]
     columns = encode_catalogue(encoder, read_catalogue(shop / "sequences"))
 
     @torch.inference_mode()

@@ -1,8 +1,9 @@
 """A trained model as a folder, and as a program that needs none of this package. Letters: B, T, N, V, D."""
 
+import copy
 import json
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -10,41 +11,35 @@ from torch.export import Dim, ExportedProgram
 
 from heterrec.encoder import FeatureEncoder
 from heterrec.htfl import Tokens, encode_catalogue
-from heterrec.inference import Matrix, item_matrix
+from heterrec.inference import Answers, Loaded
 from heterrec.model import HeterRec, Histories
+from heterrec.neighbours import Memory
 from heterrec.recipes import TrainConfig
 from heterrec.sequences import Catalogue
 from heterrec.training import Trained
 from heterrec.transformer import Layout
 
 
-class Loaded(NamedTuple):
-    """A model folder, read."""
-
-    model: HeterRec
-    encoder: FeatureEncoder
-    config: TrainConfig
-
-
-class Exported(NamedTuple):
-    """`scores = program(item, time, varying_value, varying_missing, length) @ item_matrix.T`."""
-
-    program: ExportedProgram
-    item_matrix: Matrix
-    item_ids: list[str]
-
-
 class UserProgram(nn.Module):
     """The sequence side with the catalogue's tokens frozen in; see docs/contracts.md, "archive"."""
 
-    def __init__(self, model: HeterRec, encoder: FeatureEncoder, catalogue: Catalogue) -> None:
+    def __init__(
+        self, model: HeterRec, encoder: FeatureEncoder, catalogue: Catalogue, trust: float | None = None
+    ) -> None:
         super().__init__()
-        self.model = model.eval()
+        self.model, self.trust, self.static = copy.deepcopy(model).eval(), trust, model.static
         with torch.no_grad():
             items = model.items(encode_catalogue(encoder, catalogue))
-            self.register_buffer("features", items.tokens.feature_RGD.contiguous())
-            self.register_buffer("ids", items.tokens.id_RD)
             self.register_buffer("channel", items.channel_RD.clone())
+            if (
+                self.static
+            ):  # a vector an item in place of its tokens and their tables: a smaller archive, a quicker answer
+                self.register_buffer("own", model.own(items.tokens))
+                for name in ("htfl", "fuse", "item_side"):
+                    setattr(self.model, name, None)
+            else:
+                self.register_buffer("features", items.tokens.feature_RGD.contiguous())
+                self.register_buffer("ids", items.tokens.id_RD)
 
     def forward(
         self, item: Tensor, time: Tensor, varying_value: Tensor, varying_missing: Tensor, length: Tensor
@@ -55,48 +50,81 @@ class UserProgram(nn.Module):
         layout = Layout.rectangle(length.view(batch), longest)
         varying = varying_value.flatten(0, 1), varying_missing.flatten(0, 1)
         histories = Histories(item.flatten(), time.flatten(), *varying, layout)
-        tokens = Tokens(self.get_buffer("features"), self.get_buffer("ids"))
-        return self.model.users(tokens, self.get_buffer("channel"), histories)
+        channel = self.get_buffer("channel")
+        if self.static:
+            own = self.get_buffer("own")
+            users = self.model.users(Tokens(own, own), channel, histories, own)
+        else:
+            tokens = Tokens(self.get_buffer("features"), self.get_buffer("ids"))
+            users = self.model.users(tokens, channel, histories)
+        if self.trust is None:
+            return users
+        return torch.cat([self.trust * users, torch.ones_like(users[:, :1])], dim=-1)
 
 
 def save_model(trained: Trained, root: Path) -> None:
-    """Write recipe.json, config.json, weights.pt, encoder.json and curve.json."""
+    """Write recipe.json, config.json, encoder.json and curve.json, weights.pt of a network, and of a memory memory.npz
+    with the items of its rows in memory_items.json."""
     root.mkdir(parents=True, exist_ok=True)
     (root / "recipe.json").write_text(trained.recipe.to_json())
     (root / "config.json").write_text(trained.config.to_json())
     (root / "encoder.json").write_text(trained.encoder.to_json())
     (root / "curve.json").write_text(json.dumps(trained.curve, indent=1))
-    torch.save({name: value.cpu() for name, value in trained.model.state_dict().items()}, root / "weights.pt")
+    if trained.model is not None:
+        torch.save({name: value.cpu() for name, value in trained.model.state_dict().items()}, root / "weights.pt")
+    if trained.memory is not None:
+        trained.memory.save(root / "memory.npz")
+        (root / "memory_items.json").write_text(json.dumps(trained.item_ids))
 
 
 def load_model(root: Path, device: str = "cpu") -> Loaded:
     """Read a model folder, in evaluation mode; `ValueError` names what is missing or does not fit."""
-    for name in ("config.json", "encoder.json", "weights.pt"):
-        if not (root / name).is_file():
-            raise ValueError(f"{root / name}: no such file; train the model again")
-    config = TrainConfig.from_json((root / "config.json").read_text())
-    encoder = FeatureEncoder.from_json((root / "encoder.json").read_text())
+    config = TrainConfig.from_json(_present(root / "config.json").read_text())
+    encoder = FeatureEncoder.from_json(_present(root / "encoder.json").read_text())
+    model = _network(root, config, encoder, device) if config.network else None
+    memory, item_ids = None, []
+    # A folder of before there was a memory has none, whatever its config says by default.
+    if (root / "memory.npz").is_file():
+        memory = Memory.load(root / "memory.npz")
+        item_ids = json.loads(_present(root / "memory_items.json").read_text())
+    elif model is None:
+        _present(root / "memory.npz")
+    return Loaded(model, encoder, config, memory, item_ids)
+
+
+def _network(root: Path, config: TrainConfig, encoder: FeatureEncoder, device: str) -> HeterRec:
     model = HeterRec(config.model, encoder)
-    state = torch.load(root / "weights.pt", weights_only=True, map_location="cpu")
+    state = torch.load(_present(root / "weights.pt"), weights_only=True, map_location="cpu")
     try:
         model.load_state_dict(state)
     except RuntimeError as error:
         raise ValueError(f"{root / 'weights.pt'}: does not fit config.json and encoder.json ({error})") from error
-    return Loaded(model.to(device).eval(), encoder, config)
+    return model.to(device).eval()
 
 
-def export_program(model_dir: Path, catalogue: Catalogue) -> Exported:
-    """The trained model over `catalogue` (that of training, or a newer one) with dynamic batch and time."""
-    model, encoder, config = load_model(model_dir)
-    batch, length = Dim("batch", min=1, max=4096), Dim("time", min=1, max=config.model.max_history)
+def _present(path: Path) -> Path:
+    if not path.is_file():
+        raise ValueError(f"{path}: no such file; train the model again")
+    return path
+
+
+def export_program(answers: Answers) -> ExportedProgram | None:
+    """The sequence side over the catalogue of `answers`, of any batch and time; None where the tables answer alone.
+
+    `program(item, time, varying_value, varying_missing, length)` are the users of `Answers`.
+    """
+    loaded = answers.loaded
+    if loaded.model is None:
+        return None
+    batch, length = Dim("batch", min=1, max=4096), Dim("time", min=1, max=loaded.config.model.max_history)
     over_both = {0: batch, 1: length}
-    program = torch.export.export(
-        UserProgram(model, encoder, catalogue),
-        example_input(encoder, batch=2, length=3),
+    trust = None if answers.gate is None else answers.gate.trust
+    return torch.export.export(
+        UserProgram(loaded.model, loaded.encoder, answers.catalogue, trust),
+        example_input(loaded.encoder, batch=2, length=3),
         dynamic_shapes=(over_both, over_both, over_both, over_both, {0: batch}),
         strict=False,
     )
-    return Exported(program, item_matrix(model, encoder, catalogue), list(catalogue.item_ids))
 
 
 def example_input(encoder: FeatureEncoder, *, batch: int, length: int) -> tuple[Tensor, ...]:

@@ -1,7 +1,10 @@
-"""What a trained model answers with: the item matrix of a catalogue and the vectors of users.
+"""What a trained model answers with: the item matrix of a catalogue, the vectors of users, and what memory adds.
 
-`scores = users @ item_matrix.T`. Letters: Q queries, V items, D width.
+`scores = users @ item_matrix.T`, and on the pairs that memory recalls its bonus. Letters: Q queries, V items, D width.
 """
+
+from functools import cached_property
+from typing import NamedTuple
 
 import numpy as np
 import numpy.typing as npt
@@ -9,13 +12,84 @@ import torch
 
 from heterrec.batches import Events, encode_events, histories_of
 from heterrec.encoder import FeatureEncoder
+from heterrec.gates import over, recalled
 from heterrec.htfl import Columns, encode_catalogue
 from heterrec.metrics import Scores
 from heterrec.model import HeterRec
+from heterrec.neighbours import Gate, Memory
+from heterrec.recipes import TrainConfig
 from heterrec.sequences import Catalogue, Ints, Queries, Sequences
 
 Matrix = npt.NDArray[np.float32]
 BATCH_EVENTS, BATCH_ITEMS = 16_384, 65_536
+
+
+class Loaded(NamedTuple):
+    """A trained model."""
+
+    model: HeterRec | None
+    """None where the tables answer alone."""
+    encoder: FeatureEncoder
+    config: TrainConfig
+    memory: Memory | None
+    """Over the catalogue of training, whose items are `item_ids`."""
+    item_ids: list[str]
+
+
+class Answers:
+    """A trained model over any catalogue with the features that it was trained on."""
+
+    def __init__(self, loaded: Loaded, catalogue: Catalogue) -> None:
+        self.loaded, self.catalogue = loaded, catalogue
+        self.memory = None if loaded.memory is None else over(loaded.memory, loaded.item_ids, catalogue)
+
+    @property
+    def gate(self) -> Gate | None:
+        if self.memory is None:
+            return None
+        return self.memory.alone if self.loaded.model is None else self.memory.beside
+
+    @cached_property
+    def items(self) -> Matrix:
+        """(V, D); with a memory its bias is the last number."""
+        matrix = np.zeros((len(self.catalogue), 0), dtype=np.float32)
+        if self.loaded.model is not None:
+            matrix = item_matrix(self.loaded.model, self.loaded.encoder, self.catalogue)
+        if self.memory is None or self.gate is None:
+            return matrix
+        return np.concatenate([matrix, self.memory.bias(self.gate)[:, None]], axis=1)
+
+    def users(self, sequences: Sequences, queries: Queries) -> Matrix:
+        """(Q, D); with a memory the trust in the model is in it, and a 1 for the bias is the last number."""
+        vectors = np.zeros((len(queries), 0), dtype=np.float32)
+        if self.loaded.model is not None:
+            vectors = user_vectors(self.loaded.model, self.loaded.encoder, sequences, queries)
+        if self.gate is None:
+            return vectors
+        trusted = np.float32(self.gate.trust) * vectors
+        return np.concatenate([trusted, np.ones((len(queries), 1), dtype=np.float32)], axis=1)
+
+    def bonuses(self, sequences: Sequences, queries: Queries) -> list[tuple[Ints, Matrix] | None]:
+        """Of each query the rows of the catalogue that it recalls, ascending, and what is added to their scores."""
+        if self.memory is None or self.gate is None:
+            return [None] * len(queries)
+        found = recalled(self.memory, sequences, queries)
+        bounds = np.searchsorted(found.history_J, np.arange(1, len(queries)))
+        values = self.memory.bonus(self.gate, found)
+        return list(zip(np.split(found.item_J, bounds), np.split(values, bounds), strict=True))
+
+    def scores(self, sequences: Sequences, queries: Queries) -> Scores:
+        """Of `queries`, for `heterrec.metrics.rank`; the catalogue of `sequences` must be this one."""
+        users, items, memory, gate = self.users(sequences, queries), self.items, self.memory, self.gate
+
+        def scores(numbers: Ints) -> Matrix:
+            out: Matrix = users[numbers] @ items.T
+            if memory is not None and gate is not None:
+                found = recalled(memory, sequences, queries.take(numbers))
+                out[found.history_J, found.item_J] += memory.bonus(gate, found)
+            return out
+
+        return scores
 
 
 def item_matrix(model: HeterRec, encoder: FeatureEncoder, catalogue: Catalogue) -> Matrix:
@@ -53,12 +127,6 @@ def vectors(model: HeterRec, columns: Columns, events: Events, queries: Queries)
         users = model.users(items.tokens, items.channel_RD, histories._replace(item_S=number))
         out[chosen] = users.cpu().numpy()
     return out
-
-
-def model_scores(model: HeterRec, encoder: FeatureEncoder, sequences: Sequences, queries: Queries) -> Scores:
-    """The model's scores of `queries`, for `heterrec.metrics.rank`."""
-    users = user_vectors(model, encoder, sequences, queries)
-    return product(users, item_matrix(model, encoder, sequences.catalogue))
 
 
 def product(users: Matrix, items: Matrix) -> Scores:

@@ -118,10 +118,22 @@ class HeterRec(nn.Module):
             x = torch.cat([x, self.taste(F.embedding(histories.item_S, channel_RD), histories.layout)], dim=-1)
         return States(x, level)
 
-    def users(self, tokens: Tokens, channel_RD: Tensor, histories: Histories) -> Tensor:
+    @property
+    def static(self) -> bool:
+        """Whether what a history is made of depends on its items alone: no token level, and nothing that varies."""
+        return not self.token_blocks and not self.htfl.varying
+
+    def own(self, tokens: Tokens) -> Tensor:
+        """(R, D) what a history is made of, row by row of the catalogue; of a `static` model alone."""
+        rows = torch.arange(len(tokens.id_RD), device=tokens.id_RD.device)
+        tokens_RFD = self.htfl.found(tokens, rows)
+        return tokens_RFD.sum(1) if self.fuse is None else self.fuse(tokens_RFD, tokens_RFD / EMBEDDING_STD)
+
+    def users(self, tokens: Tokens, channel_RD: Tensor, histories: Histories, own_RD: Tensor | None = None) -> Tensor:
         """User vectors (B, D) whose product with the item matrix is the score: MLP^1 of the last state [I], and a 1
-        for the bias. Of the last block and the taste nothing else is computed."""
-        x, _ = self._fused(tokens, histories)
+        for the bias. Of the last block and the taste nothing else is computed. With `own_RD`, from `own`, the tokens
+        are not looked at."""
+        x, _ = self._fused(tokens, histories, own_RD)
         for block in self.item_blocks[:-1]:
             x = block(x, histories.layout)
         x = self.item_blocks[-1].last(x, histories.layout) if len(self.item_blocks) else x[histories.layout.last()]  # type: ignore[operator]
@@ -131,15 +143,19 @@ class HeterRec(nn.Module):
         query = self.towards(x, 0)
         return torch.cat([query, torch.ones_like(query[:, :1])], dim=-1)
 
-    def _fused(self, tokens: Tokens, histories: Histories) -> tuple[Tensor, Tensor | None]:
+    def _fused(
+        self, tokens: Tokens, histories: Histories, own_RD: Tensor | None = None
+    ) -> tuple[Tensor, Tensor | None]:
         """What enters the item-level blocks (S, D), and the states of the token level (S, F, D)."""
         item_S, time_S, value_SN, missing_SN, layout = histories
-        tokens_SFD = self.htfl.events(tokens, item_S, value_SN, missing_SN)
         when = self.temporal(time_S, layout)
         level = None
-        if self.fuse is None:
-            items = tokens_SFD.sum(1)
+        if own_RD is not None:
+            items = F.embedding(item_S, own_RD)
+        elif self.fuse is None:
+            items = self.htfl.events(tokens, item_S, value_SN, missing_SN).sum(1)
         else:
+            tokens_SFD = self.htfl.events(tokens, item_S, value_SN, missing_SN)
             level = self._token_level(tokens_SFD, when, layout) if self.token_blocks else None
             items = self.fuse(tokens_SFD, tokens_SFD / EMBEDDING_STD if level is None else level)
         # The temporal encoder stands inside the block: the residual starts after it [F]; first block only [I].

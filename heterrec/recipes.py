@@ -104,6 +104,10 @@ class TrainConfig:
 
     model: ModelConfig = field(default_factory=ModelConfig)
     loss: LossConfig = field(default_factory=LossConfig)
+    network: bool = True
+    """False leaves the neighbour tables alone: nothing is trained."""
+    memory: bool = True
+    """Neighbour tables beside the network, and a gate that says how far to trust either."""
     sized: bool = False
     """Derive from the data what depends on it; see `sized`."""
     seed: int = 0
@@ -134,6 +138,8 @@ class TrainConfig:
     def __post_init__(self) -> None:
         _positive(self, "epochs", "patience", "batch_events", "learning_rate", "clip", "validation_queries")
         _share(self, "warmup", "average")
+        if not (self.network or self.memory):
+            raise ValueError("network and memory are both off: there is nothing to recommend by")
         if self.epoch_events is not None and self.epoch_events < 1:
             raise ValueError(f"epoch_events={self.epoch_events} must be positive, or None for all")
         if self.loss.token_steps > self.model.steps:
@@ -179,7 +185,20 @@ def sized(config: TrainConfig, *, items: int, events: int) -> TrainConfig:
 
 
 def heterrec(*, seed: int = 0) -> TrainConfig:
-    """HeterRec with all its parts."""
+    """HeterRec beside a memory.
+
+    Off are those parts of the paper that paid on no data set when they were taken out one at a time: the token-level
+    blocks and their loss, steps after the first, and lists of more than one position (benchmarks/NOTES.md; `paper` has
+    them all). The time they took went into the width, which pays.
+    """
+    model = ModelConfig(width=128, token_layers=0, steps=1)
+    return TrainConfig(
+        seed=seed, sized=True, model=model, loss=LossConfig(window=1, token_weight=0.0), epochs=12, least_steps=1500
+    )
+
+
+def paper(*, seed: int = 0) -> TrainConfig:
+    """HeterRec with all parts that the paper names, and the memory."""
     return TrainConfig(seed=seed, sized=True, least_steps=1500)
 
 
@@ -210,12 +229,24 @@ def hstu(*, seed: int = 0) -> TrainConfig:
     return replace(plain, model=replace(plain.model, block="hstu"))
 
 
+def neighbours(*, seed: int = 0) -> TrainConfig:
+    """The neighbour tables alone, fitted in seconds: what every model must beat, and a release where none does."""
+    return TrainConfig(seed=seed, network=False)
+
+
 def fast(config: TrainConfig) -> TrainConfig:
     """The same model on the budget of the pipeline's default run: minutes on two cores."""
     return replace(config, epochs=8, least_steps=0, patience=6, epoch_events=100_000, validation_queries=1000)
 
 
-RECIPES = {"heterrec": heterrec, "sasrec": sasrec, "sasrec_features": sasrec_features, "hstu": hstu}
+RECIPES = {
+    "heterrec": heterrec,
+    "paper": paper,
+    "sasrec": sasrec,
+    "sasrec_features": sasrec_features,
+    "hstu": hstu,
+    "neighbours": neighbours,
+}
 
 
 def by_name(name: str, *, seed: int = 0) -> TrainConfig:

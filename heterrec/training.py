@@ -4,7 +4,7 @@ import hashlib
 import math
 import time
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
 from typing import Any, NamedTuple, Protocol
@@ -20,11 +20,13 @@ from heterrec.batches import Events, TrainingBatch, TrainingBatches, encode_even
 from heterrec.encoder import FeatureEncoder
 from heterrec.fixed_lmp import FixedLMP
 from heterrec.fixed_step import FixedObjective, Graphs
+from heterrec.gates import Scored, fit, remember
 from heterrec.htfl import Columns, encode_catalogue
-from heterrec.inference import embeddings, product, vectors
+from heterrec.inference import Loaded, embeddings, product, vectors
 from heterrec.lmp import LMP, NEVER
 from heterrec.metrics import rank
 from heterrec.model import HeterRec
+from heterrec.neighbours import Memory
 from heterrec.objective import Objective
 from heterrec.optimiser import ID_TABLE, Optimiser
 from heterrec.recipes import TrainConfig, sized
@@ -34,6 +36,7 @@ from heterrec.sharded import converted, shard, unshard
 from heterrec.warm_start import begin_from
 
 ALWAYS = np.iinfo(np.int64).min
+_NOTHING = "sequences: no events in the training split; take more days, or hold out fewer (the card's split)"
 STEPS_AHEAD = 32
 """Steps that a GPU is asked for before their losses are waited for."""
 
@@ -70,8 +73,12 @@ class Progress(Protocol):
 class Trained:
     """The model with the weights of its best epoch."""
 
-    model: HeterRec
+    model: HeterRec | None
+    """None where the tables answer alone."""
     encoder: FeatureEncoder
+    memory: Memory | None = None
+    """Over the catalogue of training."""
+    item_ids: list[str] = field(default_factory=list)
     recipe: TrainConfig
     """What was asked for."""
     config: TrainConfig
@@ -81,7 +88,12 @@ class Trained:
     best_epoch: int
     """From 1; 0 where the champion it began from was never bettered."""
     validation_ndcg: float | None
-    """Of these weights; None without validation queries."""
+    """Of these weights, without memory; None without validation queries."""
+
+    @property
+    def loaded(self) -> Loaded:
+        """As it is read from its folder."""
+        return Loaded(self.model, self.encoder, self.config, self.memory, self.item_ids)
 
 
 def train(
@@ -107,6 +119,8 @@ def train(
     the catalogue size from which candidates are drawn. With `sharded` each of several processes holds a part of the
     table of item IDs alone; the model of the first has the whole of it, those of the others their parts.
     """
+    if not config.network:
+        return _tables_alone(sequences, config)
     with distributed.together(device) as own:
         training = Training(sequences, config, device=own, champion=champion, graphs=graphs, sharded=sharded)
         return training.run(scratch, progress, checkpoint_seconds)
@@ -129,17 +143,13 @@ class Training:
         self.device = device
         counts = sequences.training_counts
         if not counts.any():
-            raise ValueError(
-                "sequences: no events in the training split; take more days, or hold out fewer (the card's split)"
-            )
+            raise ValueError(_NOTHING)
         catalogue = sequences.catalogue
         self.recipe = config
         config = sized(config, items=len(catalogue), events=int(counts.sum()))
         self.config = config
         self.sequences = sequences
-        self.encoder = FeatureEncoder.fit(
-            catalogue.features, catalogue.columns, catalogue.item_ids, counts, min_events=config.model.min_events
-        )
+        self.encoder = _encoder(sequences, config)
         self.batches = TrainingBatches(
             sequences,
             self.encoder,
@@ -210,9 +220,12 @@ class Training:
         self.model.load_state_dict(done.best_weights)
         unshard(self.model)
         self.model.eval()
+        memory = self._memory() if self.config.memory and distributed.writes() else None
         return Trained(
             model=self.model,
             encoder=self.encoder,
+            memory=memory,
+            item_ids=self.sequences.catalogue.item_ids,
             recipe=self.recipe,
             config=self.config,
             curve=done.curve,
@@ -225,6 +238,14 @@ class Training:
         while done.epoch < self.epochs and done.epoch - done.best_epoch < self.config.patience:
             self._epoch(done)
             yield done
+
+    def _memory(self) -> Memory:
+        """The neighbour tables, and how far they and the model are to be trusted."""
+        memory = remember(self.sequences)
+        queries = self.sequences.queries("validation")
+        users = vectors(self.model, self.columns, self.events, queries)
+        memory.beside = fit(memory, self.sequences, Scored(users=users, items=embeddings(self.model, self.columns)))
+        return memory
 
     def _save(self, done: checkpoint.Progressed) -> None:
         if self.scratch is not None and (distributed.rank() == 0 or self.table is not None):
@@ -324,6 +345,33 @@ class Training:
         for array in (self.sequences.row, self.sequences.time, self.sequences.basket, self.sequences.split):
             digest.update(array.tobytes())
         return digest.hexdigest()
+
+
+def _tables_alone(sequences: Sequences, config: TrainConfig) -> Trained:
+    if not sequences.training_counts.any():
+        raise ValueError(_NOTHING)
+    return Trained(
+        model=None,
+        encoder=_encoder(sequences, config),
+        memory=remember(sequences),
+        item_ids=sequences.catalogue.item_ids,
+        recipe=config,
+        config=config,
+        curve=[],
+        best_epoch=0,
+        validation_ndcg=None,
+    )
+
+
+def _encoder(sequences: Sequences, config: TrainConfig) -> FeatureEncoder:
+    catalogue = sequences.catalogue
+    return FeatureEncoder.fit(
+        catalogue.features,
+        catalogue.columns,
+        catalogue.item_ids,
+        sequences.training_counts,
+        min_events=config.model.min_events,
+    )
 
 
 def _values(losses: list[Tensor], epoch: int) -> list[float]:

@@ -12,8 +12,8 @@ import pyarrow.parquet as pq
 from components.decision import Decision, Reason
 from heterrec.baselines import popularity
 from heterrec.comparison import Difference, compare, slices
-from heterrec.export import Loaded, load_model
-from heterrec.inference import model_scores
+from heterrec.export import load_model
+from heterrec.inference import Answers, Loaded
 from heterrec.metrics import Ranking, Scores, rank
 from heterrec.sequences import Queries, Sequences, read_sequences
 
@@ -64,7 +64,7 @@ def run(*, sequences: Path, model: Path, baseline: Path, champion: Path, evaluat
 
 
 def _scores(loaded: Loaded, data: Sequences, queries: Queries) -> Scores:
-    return model_scores(loaded.model, loaded.encoder, data, queries)
+    return Answers(loaded, data.catalogue).scores(data, queries)
 
 
 def _champion_name(champion: Path) -> str | None:

@@ -8,8 +8,7 @@ import numpy.typing as npt
 import torch
 
 from components.package.shelf import Shelf, plain
-from heterrec.export import Loaded
-from heterrec.inference import item_matrix, user_vectors
+from heterrec.inference import Answers
 from heterrec.sequences import SPLITS, Ints, Queries, Sequences
 from serving.scoring.retrieval import Approximate, Asked
 
@@ -22,7 +21,7 @@ Golden = dict[str, Any]
 """`{"request": ..., "answer": {"items": [{"item_id", "score"}], "unknown_items"}}`, see docs/contracts.md."""
 
 
-def goldens(loaded: Loaded, sequences: Sequences, shelf: Shelf, index: Approximate | None = None) -> list[Golden]:
+def goldens(answers: Answers, sequences: Sequences, shelf: Shelf, index: Approximate | None = None) -> list[Golden]:
     """Requests from short to long histories with and without seen items and filters, and the two that a shop meets
     first: a shopper without history, and one who saw an item that is not in the catalogue.
 
@@ -31,13 +30,14 @@ def goldens(loaded: Loaded, sequences: Sequences, shelf: Shelf, index: Approxima
     Raises `ValueError` where no user has a history to ask for.
     """
     queries = askers(sequences, COUNT)
-    users = user_vectors(loaded.model, loaded.encoder, sequences, queries)
-    scores = users @ item_matrix(loaded.model, loaded.encoder, sequences.catalogue).T
+    users, bonuses = answers.users(sequences, queries), answers.bonuses(sequences, queries)
+    scores = answers.scores(sequences, queries)(np.arange(len(queries)))
     asked: list[tuple[int, Filters]] = [(number, {}) for number in range(len(queries))]
     asked += [(number % len(queries), filters) for number, filters in enumerate(_filters(shelf))]
     found = []
     for number, filters in asked:
         golden, wanted = _golden(sequences, queries, number, scores[number], shelf, filters)
+        wanted = wanted._replace(bonus=bonuses[number])
         if index is None or _finds(index, users[number], wanted, golden, shelf):
             found.append(golden)
     if len(found) < len(asked) / 2:

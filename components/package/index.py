@@ -1,5 +1,6 @@
 """How the archive finds the best items: exactly, or through an index that is made here and held to its recall."""
 
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -8,7 +9,7 @@ import torch
 
 from feature_repo.card import Serving
 from heterrec.inference import Matrix
-from serving.scoring.retrieval import INDEX, Approximate, Asked, Best, Exact
+from serving.scoring.retrieval import INDEX, Approximate, Asked, Best, Bonus, Exact
 
 EXACT_UP_TO = 100_000
 RECALL, RECALL_AT = 0.99, 100
@@ -20,12 +21,13 @@ _SEED, _ROUNDS = 1234, 10
 
 
 def make_index(
-    content: Path, items: Matrix, users: Matrix, serving: Serving
+    content: Path, items: Matrix, users: Matrix, serving: Serving, bonuses: Sequence[Bonus | None] = ()
 ) -> tuple[dict[str, Any], Approximate | None]:
     """The contract's `retrieval` and, where it is approximate, the index, which is written into `content`.
 
-    As many cells are probed as it takes for a recall at 100 of 0.99, on vectors of the model's own users (Q, D). A
-    catalogue whose items do not fall into cells ends with all of them probed, which finds everything.
+    As many cells are probed as it takes for a recall at 100 of 0.99 of the whole score, on vectors of the model's own
+    users (Q, D) and what memory adds for each. A catalogue whose items do not fall into cells ends with all of them
+    probed, which finds everything.
     """
     if serving.retrieval == "exact" or (serving.retrieval == "auto" and len(items) <= EXACT_UP_TO):
         return {"by": "exact", "scan": serving.scan}, None
@@ -33,7 +35,7 @@ def make_index(
 
     index = _index(items)
     faiss.write_index(index, str(content / INDEX))
-    probes, recall = _probes(index, items, users)
+    probes, recall = _probes(index, items, users, bonuses or [None] * len(users))
     chosen = {"by": "approximate", "probes": probes, "cells": index.nlist, "recall_at_100": round(recall, 4)}
     return chosen, Approximate(torch.from_numpy(items), index, probes=probes)
 
@@ -55,12 +57,12 @@ def _index(items: Matrix) -> Any:
     return index
 
 
-def _probes(index: Any, items: Matrix, users: Matrix) -> tuple[int, float]:
+def _probes(index: Any, items: Matrix, users: Matrix, bonuses: Sequence[Bonus | None]) -> tuple[int, float]:
     """The least power of two of cells that has the recall, twice as deep as it is asked for (a history's items may
     be the best, and are hidden), and its recall at 100.
     """
     matrix, deep = torch.from_numpy(items), min(2 * RECALL_AT, len(items))
-    asked = [Asked(deep, [], None)] * len(users)
+    asked = [Asked(deep, [], None, bonus) for bonus in bonuses]
     best = Exact(matrix).best(torch.from_numpy(users), asked)
     probes = 1
     while True:

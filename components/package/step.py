@@ -18,8 +18,9 @@ from components.package.index import USERS, make_index
 from components.package.shelf import read_shelf
 from feature_repo.card import DatasetCard
 from heterrec import encoder as encoder_module
+from heterrec import neighbours
 from heterrec.export import export_program, load_model
-from heterrec.inference import user_vectors
+from heterrec.inference import Answers
 from heterrec.sequences import Catalogue, read_sequences
 from serving.scoring import scorer
 from serving.torchserve import archive as archives
@@ -38,15 +39,21 @@ def run(
     """
     events = read_sequences(sequences)
     loaded = load_model(model)
+    answers = Answers(loaded, events.catalogue)
     shelf = read_shelf(sequences, events, segment=card.segment_feature)
     with TemporaryDirectory(dir=archive) as folder:
         content = Path(folder)
-        exported = export_program(model, events.catalogue)
-        program.save(exported.program, content / "program.pt2")
-        np.save(content / "item_matrix.npy", exported.item_matrix)
-        matrix, users = exported.item_matrix, user_vectors(*loaded[:2], events, askers(events, USERS))
-        retrieval, index = make_index(content, matrix, users, card.serving)
-        golden = goldens(loaded, events, shelf, index)
+        exported = export_program(answers)
+        if exported is not None:
+            program.save(exported, content / "program.pt2")
+        np.save(content / "item_matrix.npy", answers.items)
+        if answers.memory is not None:
+            answers.memory.save(content / "memory.npz")
+            shutil.copyfile(inspect.getfile(neighbours), content / "neighbours.py")
+        known = askers(events, USERS)
+        of_users = answers.users(events, known), card.serving, answers.bonuses(events, known)
+        retrieval, index = make_index(content, answers.items, *of_users)
+        golden = goldens(answers, events, shelf, index)
         (content / "items.json").write_text(json.dumps(shelf.items()))
         (content / "popular.json").write_text(json.dumps(shelf.popular(MAX_K)))
         (content / "goldens.jsonl").write_text("".join(json.dumps(line) + "\n" for line in golden))
@@ -55,7 +62,8 @@ def run(
         contract = {
             "schema": scorer.SCHEMA,
             "model": name,
-            "width": exported.item_matrix.shape[1],
+            "width": answers.items.shape[1],
+            "network": loaded.model is not None,
             "max_history": loaded.config.model.max_history,
             "default_k": DEFAULT_K,
             "max_k": MAX_K,

@@ -24,7 +24,7 @@ def render(title: str, model: Path, report: dict[str, Any]) -> str:
     curve = json.loads((model / "curve.json").read_text())
     recipe = json.loads((model / "config.json").read_text())
     settings = {key: each for key, value in recipe.items() for key, each in _flat(key, value).items()}
-    numbers = {name: ", ".join(value) if isinstance(value, list) else value for name, value in report.items()}
+    numbers = {name: ", ".join(map(str, value)) if isinstance(value, list) else value for name, value in report.items()}
     count = report["processes"]
     epochs = f"{report['epochs']} epochs, the best was {report['best_epoch']}" if report["epochs"] else "no epoch"
     return page.render(

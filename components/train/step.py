@@ -74,7 +74,8 @@ def fit(
         data = read_sequences(sequences)
         start = None
         if config.warm_start and champion is not None and (champion / "model").is_dir():
-            start = Champion(*load_model(champion / "model", device)[:2])
+            before = load_model(champion / "model", device)
+            start = None if before.model is None else Champion(before.model, before.encoder)
         trained = train(
             data, config, scratch=scratch, progress=progress, device=device, champion=start, sharded=sharded
         )
@@ -83,8 +84,11 @@ def fit(
     if not distributed.writes():
         return
     save_model(trained, model)
-    # Of the epoch whose weights these are; of the first where they are still the champion's.
-    best = trained.curve[max(trained.best_epoch, 1) - 1]
+    # Of the epoch whose weights these are; of the first where they are still the champion's; tables alone have none.
+    best = (
+        trained.curve[max(trained.best_epoch, 1) - 1] if trained.curve else {"loss": None, "sequences_per_second": None}
+    )
+    parameters = () if trained.model is None else trained.model.parameters()
     report = {
         "epochs": len(trained.curve),
         "best_epoch": trained.best_epoch,
@@ -97,7 +101,9 @@ def fit(
         "items": len(data.catalogue),
         "items_with_own_id": len(trained.encoder.ids),
         "features": [field.name for field in trained.encoder.fields] if config.model.features else [],
-        "parameters": sum(parameter.numel() for parameter in trained.model.parameters()),
+        "parameters": sum(parameter.numel() for parameter in parameters),
+        "trust_in_the_network": None if trained.memory is None else round(trained.memory.beside.trust, 3),
+        "decay_of_memory": [] if trained.memory is None else list(trained.memory.decay_C),
         "seed": config.seed,
         "warm_start": start is not None,
         "device": device,

@@ -35,6 +35,8 @@ class Request(NamedTuple):
     """Rows that must not be answered: those excluded and, where asked for, all known items of the whole history."""
     filters: Filter
     unknown_items: int
+    known: History
+    """Of the whole history; `history` is its end."""
 
 
 class Reader:
@@ -74,6 +76,7 @@ class Reader:
             hidden=hidden,
             filters=filters,
             unknown_items=len(events) - len(known.rows),
+            known=known,
         )
 
     def _known(self, events: list[Any]) -> History:

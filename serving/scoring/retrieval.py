@@ -9,12 +9,15 @@ from pathlib import Path
 from typing import Any, NamedTuple, Protocol
 
 import numpy as np
+import numpy.typing as npt
 import torch
 
 from serving.scoring.filters import Mask
 
 Best = list[tuple[int, float]]
 """Rows of the catalogue with their scores, best first."""
+Bonus = tuple[npt.NDArray[np.int64], npt.NDArray[np.float32]]
+"""Rows of the catalogue, ascending, and what is added to their scores."""
 INDEX = "index.faiss"
 _SCORES = 1 << 24
 """Scores that are held at once."""
@@ -37,6 +40,8 @@ class Asked(NamedTuple):
     """Rows that must not be answered."""
     forbidden: Mask | None
     """(V,) True for what its filters do not allow; None without filters."""
+    bonus: Bonus | None = None
+    """What memory adds; None without a memory."""
 
 
 class Retrieval(Protocol):
@@ -64,6 +69,7 @@ class Exact:
 
     def _part(self, user_BD: torch.Tensor, asked: Sequence[Asked]) -> list[Best]:
         score_BV = (user_BD.to(self._scanned.dtype) @ self._scanned.T).float()
+        _add(score_BV, asked)
         hidden = [np.array(request.hidden, np.int64) for request in asked]
         place = np.repeat(np.arange(len(asked)), [len(rows) for rows in hidden]), np.concatenate(hidden)
         score_BV[torch.from_numpy(place[0]), torch.from_numpy(place[1])] = -torch.inf
@@ -76,6 +82,7 @@ class Exact:
         else:
             found_BC, row_BC = score_BV.topk(min(_candidates(most), score_BV.shape[1]))
             exact_BC = torch.einsum("bd,bcd->bc", user_BD, self._matrix[row_BC])
+            exact_BC += torch.from_numpy(_bonuses(asked, row_BC.numpy()))
             exact_BC[found_BC == -torch.inf] = -torch.inf
             score_BK, place_BK = exact_BC.topk(most)
             row_BK = row_BC.gather(1, place_BK)
@@ -153,8 +160,10 @@ class Approximate:
         _, row_BC = self._index.search(
             users.numpy(), min(wanted, self._index.ntotal), params=faiss.SearchParametersIVF(**settings)
         )
+        row_BC = _united(row_BC, [asked[b] for b in chosen])
         rows = torch.from_numpy(row_BC)
         exact_BC = torch.einsum("bd,bcd->bc", users, self._matrix[rows.clamp(min=0)])
+        exact_BC += torch.from_numpy(_bonuses([asked[b] for b in chosen], row_BC))
         exact_BC[rows < 0] = -torch.inf
         score_BC, place_BC = exact_BC.sort(dim=1, descending=True)
         for b, found, scores in zip(chosen, rows.gather(1, place_BC).numpy(), score_BC.numpy(), strict=True):
@@ -168,5 +177,42 @@ class Approximate:
         allowed = np.flatnonzero(~request.forbidden)
         allowed = allowed[~np.isin(allowed, request.hidden)]
         score_C = self._matrix[torch.from_numpy(allowed)] @ user_D
+        score_C += torch.from_numpy(_bonuses([request], allowed[None])[0])
         score_K, place_K = score_C.topk(min(request.k, len(allowed)))
         return list(zip(allowed[place_K.numpy()].tolist(), score_K.tolist(), strict=True))
+
+
+def _add(score_BV: torch.Tensor, asked: Sequence[Asked]) -> None:
+    """To scores of all V items, in place."""
+    found = [(b, request.bonus) for b, request in enumerate(asked) if request.bonus is not None]
+    if found:
+        place = np.repeat([b for b, _ in found], [len(rows) for _, (rows, _) in found])
+        rows, values = (np.concatenate([bonus[part] for _, bonus in found]) for part in (0, 1))
+        score_BV[torch.from_numpy(place), torch.from_numpy(rows)] += torch.from_numpy(values)
+
+
+def _bonuses(asked: Sequence[Asked], row_BC: npt.NDArray[np.int64]) -> npt.NDArray[np.float32]:
+    """(B, C) of these candidates; 0 for those that memory says nothing of."""
+    out = np.zeros(row_BC.shape, np.float32)
+    for b, request in enumerate(asked):
+        if request.bonus is not None and len(request.bonus[0]):
+            rows, values = request.bonus
+            place = np.minimum(np.searchsorted(rows, row_BC[b]), len(rows) - 1)
+            out[b] = np.where(rows[place] == row_BC[b], values[place], 0)
+    return out
+
+
+def _united(row_BC: npt.NDArray[np.int64], asked: Sequence[Asked]) -> npt.NDArray[np.int64]:
+    """The candidates of the index, and those that memory alone brings up and the filters allow; -1 where there are
+    fewer of them than of others."""
+    extra = []
+    for found, request in zip(row_BC, asked, strict=True):
+        rows = np.zeros(0, np.int64) if request.bonus is None else request.bonus[0]
+        if request.forbidden is not None:
+            rows = rows[~request.forbidden[rows]]
+        extra.append(np.setdiff1d(rows, found))
+    out = np.full((len(row_BC), row_BC.shape[1] + max(map(len, extra))), -1, np.int64)
+    out[:, : row_BC.shape[1]] = row_BC
+    for b, rows in enumerate(extra):
+        out[b, row_BC.shape[1] : row_BC.shape[1] + len(rows)] = rows
+    return out

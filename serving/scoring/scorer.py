@@ -21,10 +21,12 @@ from serving.scoring.faults import BadRequest
 from serving.scoring.filters import Filters
 from serving.scoring.program import Program
 from serving.scoring.program import load as load_program
+from serving.scoring.remembering import Remembering
 from serving.scoring.requests import Reader, Request
-from serving.scoring.retrieval import Approximate, Asked, Best, Exact, Retrieval
+from serving.scoring.retrieval import Approximate, Asked, Best, Bonus, Exact, Retrieval
 
-SCHEMA = 2
+SCHEMA, WITHOUT_MEMORY = 3, 2
+"""Of archives; those of before there was a memory are read too."""
 _PADDING = 100
 """Events of padding that cost about as much as another call of the program."""
 
@@ -37,14 +39,16 @@ class Scorer:
     def __init__(
         self,
         *,
-        program: Program,
+        program: Program | None,
         encoder: Any,
+        memory: Remembering | None = None,
         retrieval: Retrieval,
         items: Mapping[str, Any],
         contract: Mapping[str, Any],
     ) -> None:
         self._program = program
         self._encoder = encoder
+        self._memory = memory
         self._retrieval = retrieval
         self._ids: list[str] = items["item_id"]
         self._titles: list[str | None] | None = items.get("title")
@@ -62,7 +66,7 @@ class Scorer:
         Raises `ValueError` when a file is missing, was altered, or is of another schema.
         """
         contract = json.loads((root / "serving.json").read_text())
-        if contract["schema"] != SCHEMA:
+        if contract["schema"] not in (SCHEMA, WITHOUT_MEMORY):
             raise ValueError(f"serving.json: schema {contract['schema']}, expected {SCHEMA}; package the model again")
         for name, expected in contract["digests"].items():
             path = root / name
@@ -77,8 +81,9 @@ class Scorer:
             raise ValueError("item_matrix.npy: holds numbers that are not finite; train and package the model again")
         encoder = _module(root / "encoder.py").FeatureEncoder.from_json((root / "encoder.json").read_text())
         return cls(
-            program=load_program(root, varying=len(encoder.varying)),
+            program=load_program(root, varying=len(encoder.varying)) if _network(contract) else None,
             encoder=encoder,
+            memory=_memory(root, contract),
             retrieval=_retrieval(root, item_matrix, contract["retrieval"]),
             items=items,
             contract=contract,
@@ -111,10 +116,13 @@ class Scorer:
 
     def _rank(self, requests: Sequence[Request]) -> list[Best]:
         with torch.inference_mode():
-            user_BD = self._users(requests)
+            # Without a network a user is the 1 that the item matrix's bias is multiplied with.
+            user_BD = torch.ones(len(requests), 1) if self._program is None else self._users(requests)
             if not user_BD.isfinite().all():
                 raise ArithmeticError("the model gives NaN scores: the archive is broken, package the model again")
-            return self._retrieval.best(user_BD, [self._asked(request) for request in requests])
+            bonuses = [None] * len(requests) if self._memory is None else self._memory.bonuses(requests)
+            asked = [self._asked(request, bonus) for request, bonus in zip(requests, bonuses, strict=True)]
+            return self._retrieval.best(user_BD, asked)
 
     def _users(self, requests: Sequence[Request]) -> torch.Tensor:
         """(B, D), histories of like lengths going through the model together: what is padded is computed too."""
@@ -127,13 +135,14 @@ class Scorer:
                 groups.append([])
                 padded = 0
             groups[-1].append(b)
+        assert self._program is not None
         users = [self._program(*self._tensors([requests[b] for b in group])) for group in groups]
         place = torch.tensor([b for group in groups for b in group]).argsort()
         return torch.cat(users)[place]
 
-    def _asked(self, request: Request) -> Asked:
+    def _asked(self, request: Request, bonus: Bonus | None) -> Asked:
         forbidden = self._filters.forbidden(request.filters) if request.filters else None
-        return Asked(request.k, request.hidden, forbidden)
+        return Asked(request.k, request.hidden, forbidden, bonus)
 
     def _popular(self, request: Request) -> Best:
         """The allowed items with the most training events, down through the whole catalogue."""
@@ -173,6 +182,17 @@ class Scorer:
         return {"items": items, **served_by, "unknown_items": request.unknown_items}
 
 
+def _network(contract: Mapping[str, Any]) -> bool:
+    """Whether the archive has a network, or tables alone."""
+    return bool(contract.get("network", True))
+
+
+def _memory(root: Path, contract: Mapping[str, Any]) -> Remembering | None:
+    if "memory.npz" not in contract["digests"]:
+        return None
+    return Remembering(root, _module(root / "neighbours.py"), alone=not _network(contract))
+
+
 def _retrieval(root: Path, item_matrix: torch.Tensor, chosen: Mapping[str, Any]) -> Retrieval:
     if chosen["by"] == "approximate":
         return Approximate.read(root, item_matrix, probes=chosen["probes"])
@@ -180,7 +200,7 @@ def _retrieval(root: Path, item_matrix: torch.Tensor, chosen: Mapping[str, Any])
 
 
 def _module(path: Path) -> ModuleType:
-    """Import the encoder that the archive brings, under a name of its own: versions may differ in one process."""
+    """Import a file of code that the archive brings, under a name of its own: versions may differ in one process."""
     name = f"archive_{path.stem}_{hashlib.sha256(path.read_bytes()).hexdigest()[:16]}"
     if name not in sys.modules:
         spec = importlib.util.spec_from_file_location(name, path)

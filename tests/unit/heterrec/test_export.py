@@ -7,8 +7,8 @@ import torch
 
 from components.train import step
 from heterrec.batches import encode_events
-from heterrec.export import export_program, item_matrix, load_model
-from heterrec.inference import user_vectors
+from heterrec.export import export_program, load_model
+from heterrec.inference import Answers, item_matrix
 from heterrec.model import Histories
 from heterrec.recipes import TrainConfig
 from heterrec.sequences import Catalogue, Queries, Sequences
@@ -27,7 +27,8 @@ def trained(shop_root: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 def test_the_model_folder_has_what_the_contract_says(trained: Path):
     names = {path.name for path in trained.iterdir()}
-    assert names == {"recipe.json", "config.json", "weights.pt", "encoder.json", "curve.json", "report.json"}
+    made = {"recipe.json", "config.json", "weights.pt", "encoder.json", "curve.json", "report.json"}
+    assert names == made | {"memory.npz", "memory_items.json"}
 
 
 def padded(histories: Histories, longest: int) -> tuple[torch.Tensor, ...]:
@@ -46,25 +47,24 @@ def padded(histories: Histories, longest: int) -> tuple[torch.Tensor, ...]:
 
 
 def test_the_program_equals_the_model_for_any_batch_and_time(trained: Path, shop: Sequences):
-    model, encoder, _ = load_model(trained)
-    exported = export_program(trained, shop.catalogue)
-    program = exported.program.module()
-    events = encode_events(shop, encoder)
-    np.testing.assert_allclose(exported.item_matrix, item_matrix(model, encoder, shop.catalogue), atol=1e-6)
+    loaded = load_model(trained)
+    answers = Answers(loaded, shop.catalogue)
+    program = export_program(answers).module()
+    events = encode_events(shop, loaded.encoder)
     for users, longest in ((1, 1), (1, 8), (5, 3), (30, 8)):
         length = np.minimum(np.diff(shop.offsets)[:users], longest)
         start = shop.offsets[:users]
         numbers = np.arange(users)
         queries = Queries(user=numbers, start=start, stop=start + length, last=start + length + 1)
-        expected = user_vectors(model, encoder, shop, queries)
+        expected = answers.users(shop, queries)
         found = program(*padded(events.histories(start, length), longest=int(length.max()))).detach().numpy()
         np.testing.assert_allclose(found, expected, atol=1e-5)
-        np.testing.assert_allclose(found @ exported.item_matrix.T, expected @ exported.item_matrix.T, atol=1e-4)
+        np.testing.assert_allclose(found @ answers.items.T, expected @ answers.items.T, atol=1e-4)
 
 
 def test_a_newer_catalogue_is_ranked_with_the_same_weights(trained: Path, shop: Sequences):
     """A new item has the null ID; two new items with other features are told apart."""
-    model, encoder, _ = load_model(trained)
+    model, encoder = load_model(trained)[:2]
     old = shop.catalogue
     columns = {name: [*values, values[0], values[5]] for name, values in old.columns.items()}
     ids = [*old.item_ids, "new0", "new5"]

@@ -1,0 +1,204 @@
+"""Fits the tables of `heterrec.neighbours`: which items are bought together, and which are alike by their features.
+
+Both are made part by part, so that memory is bounded by the table that is kept. Letters: V items, E events, P pairs,
+W words and values.
+"""
+
+import math
+import re
+from collections.abc import Iterator, Sequence
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+import torch
+from torch.nn import functional as F
+
+from heterrec.neighbours import LEAST, Floats, Ints, Table
+from heterrec.sequences import Catalogue, Sequences
+
+STEP, BACK, SHRINKAGE = 0.6, 0.4, 80.0
+"""Weight of a basket further on; of a pair the other way round; events by which the rare are held back."""
+NEAREST = 200
+ALIKE = 100
+COMMON = 0.5
+"""Share of the items beyond which a word or value tells no two of them apart."""
+LISTED = 0.5
+"""Weight of one of several values (of tags, or categories) against a word or a single value."""
+_FURTHEST = 1 + math.ceil(math.log(0.02) / math.log(STEP))
+_SUMS, _SORTED, _AT_ONCE = 2**24, 2**25, 2**21
+"""Numbers that are summed up by their place at once, pairs that are sorted at once, and pairs that are made at once."""
+_BLOCK = 256
+
+
+def together(sequences: Sequences, *, nearest: int = NEAREST) -> Table:
+    """The items bought soonest after one, by the training events.
+
+    A pair of items counts STEP^(baskets between them), the other way round BACK times as much, and is divided by
+    the root of either's events. Of each item the `nearest` are kept; the mean over all pairs is one.
+    """
+    size = len(sequences.catalogue)
+    frequency_V = 1 / np.sqrt(sequences.training_counts + SHRINKAGE)
+    first, items, weights, total, pairs = [0], [], [], 0.0, 0
+    for start, stop, item_P, neighbour_P, weight_P in _by_item(_Baskets(sequences), size):
+        weight_P = weight_P * frequency_V[item_P] * frequency_V[neighbour_P]
+        total, pairs = total + float(weight_P.sum()), pairs + len(weight_P)
+        kept, count = _nearest(item_P - start, weight_P, stop - start, nearest)
+        items.append(neighbour_P[kept].astype(np.int32))
+        weights.append(weight_P[kept].astype(np.float32))
+        first.extend((first[-1] + np.cumsum(count)).tolist())
+    weight_N = np.concatenate(weights) if weights else np.zeros(0, dtype=np.float32)
+    item_N = np.concatenate(items) if items else np.zeros(0, dtype=np.int32)
+    return Table(first_V=np.array(first), item_N=item_N, weight_N=_rounded(weight_N * (pairs / max(total, 1e-12))))
+
+
+class _Baskets:
+    """The training events, in order, and where the baskets after theirs stand."""
+
+    def __init__(self, sequences: Sequences) -> None:
+        kept = np.flatnonzero(sequences.split == 0)
+        self.row_E = sequences.row[kept]
+        user_E = np.searchsorted(sequences.offsets, kept, side="right") - 1
+        opens = np.ones(len(kept), dtype=bool)
+        basket_E = sequences.basket[kept]
+        opens[1:] = (user_E[1:] != user_E[:-1]) | (basket_E[1:] != basket_E[:-1])
+        self.basket_E = np.cumsum(opens) - 1
+        self.first_B = np.append(np.flatnonzero(opens), len(kept))
+        self.owner_B = user_E[self.first_B[:-1]]
+
+    def count(self) -> int:
+        """How many pairs there are, up to the furthest."""
+        size_B = np.diff(self.first_B)
+        same = [self.owner_B[lag:] == self.owner_B[:-lag] for lag in range(1, _FURTHEST + 1)]
+        ahead = [size_B[:-lag][kept] @ size_B[lag:][kept] for lag, kept in enumerate(same, start=1)]
+        return 2 * int(sum(ahead))
+
+    def pairs(self, event: Ints, ahead: int) -> tuple[Ints, Ints]:
+        """Each of these events with all events of the basket `ahead` of its own, of the same shopper: as two
+        arrays of event numbers. `ahead` may be negative."""
+        basket = self.basket_E[event]
+        other = basket + ahead
+        inside = (other >= 0) & (other < len(self.owner_B))
+        inside[inside] = self.owner_B[other[inside]] == self.owner_B[basket[inside]]
+        event, other = event[inside], other[inside]
+        first = self.first_B[other]
+        count = self.first_B[other + 1] - first
+        place = np.repeat(first - (np.cumsum(count) - count), count) + np.arange(count.sum())
+        return np.repeat(event, count), place
+
+
+def _by_item(baskets: _Baskets, size: int) -> Iterator[tuple[int, int, Ints, Ints, Floats]]:
+    """Parts [start, stop) of the catalogue, with the pairs of their items: item, neighbour, ascending, and weight."""
+    order = np.argsort(baskets.row_E, kind="stable")
+    bounds = np.searchsorted(baskets.row_E[order], np.arange(size + 1))
+    # Where pairs are many for the catalogue they are summed up by their place, where they are few they are sorted.
+    pairs = baskets.count()
+    dense = pairs > size**2 / 4
+    each = 1 + pairs // (2 * _FURTHEST * max(1, len(order)))
+    rows = max(1, _SUMS // size if dense else size * _SORTED // max(pairs, 1))
+    for start in range(0, size, rows):
+        stop = min(size, start + rows)
+        event = order[bounds[start] : bounds[stop]]
+        keys, weights = [np.zeros(0, dtype=np.int64)], [np.zeros(0, dtype=np.float32)]
+        sums = np.zeros((stop - start) * size) if dense else np.zeros(0)
+        for lag in range(1, _FURTHEST + 1):
+            for ahead, weight in ((lag, STEP ** (lag - 1)), (-lag, BACK * STEP ** (lag - 1))):
+                for part in np.array_split(event, 1 + len(event) * each // _AT_ONCE):
+                    one, other = baskets.pairs(part, ahead)
+                    key = (baskets.row_E[one] - start) * size + baskets.row_E[other]
+                    if dense:
+                        sums += weight * np.bincount(key, minlength=len(sums))
+                    else:
+                        keys.append(key)
+                        weights.append(np.full(len(key), weight, dtype=np.float32))
+        if dense:
+            key_P: Ints = np.flatnonzero(sums)
+            weight_P: npt.NDArray[Any] = sums[key_P]
+        else:
+            key_P, place = np.unique(np.concatenate(keys), return_inverse=True)
+            weight_P = np.bincount(place.reshape(-1), np.concatenate(weights), minlength=len(key_P))
+        other_P, own_P = key_P % size, key_P // size + start
+        apart = other_P != own_P  # that an item comes again is the channel `own`
+        yield start, stop, own_P[apart], other_P[apart], weight_P[apart].astype(np.float32)
+
+
+def _nearest(item_P: Ints, weight_P: Floats, items: int, nearest: int) -> tuple[Ints, Ints]:
+    """Which pairs are kept, by item and from the heaviest on, and how many of each item."""
+    order = np.lexsort((-weight_P, item_P))
+    count = np.bincount(item_P, minlength=items)
+    place = np.arange(len(order)) - np.repeat(np.cumsum(count) - count, count)
+    return order[place < nearest], np.minimum(count, nearest)
+
+
+def alike(catalogue: Catalogue, *, nearest: int = ALIKE) -> Table:
+    """The items most like one by the cosine of their words and values, weighted by how rare those are (TF-IDF)."""
+    size = len(catalogue)
+    word_X, first_V, weight_X, words = _words(catalogue)
+    if not words:
+        return Table(first_V=np.zeros(size + 1, np.int64), item_N=np.zeros(0, np.int32), weight_N=np.zeros(0, "f4"))
+    index, offsets, weight = torch.from_numpy(word_X), torch.from_numpy(first_V[:-1]), torch.from_numpy(weight_X)
+    counts, items, weights = [], [], []
+    for start in range(0, size, _BLOCK):
+        stop = min(size, start + _BLOCK)
+        inside = slice(int(first_V[start]), int(first_V[stop]))
+        column = np.repeat(np.arange(stop - start), np.diff(first_V[start : stop + 1]))
+        block = torch.zeros(words, stop - start)
+        block[index[inside], torch.from_numpy(column)] = weight[inside]
+        cosine = F.embedding_bag(index, block, offsets, mode="sum", per_sample_weights=weight).T
+        cosine[torch.arange(stop - start), torch.arange(start, stop)] = 0
+        best, place = cosine.topk(min(nearest, size), dim=1)
+        found = best > LEAST
+        counts.append(found.sum(1).numpy())
+        items.append(place[found].numpy().astype(np.int32))
+        weights.append(best[found].numpy())
+    first = np.append(0, np.cumsum(np.concatenate(counts)))
+    return Table(first_V=first, item_N=np.concatenate(items), weight_N=_rounded(np.concatenate(weights)))
+
+
+def moved(table: Table, row_V: Ints, size: int) -> Table:
+    """The table over another catalogue of `size` items: `row_V` says where in it each item stands, -1 nowhere."""
+    owner_N = row_V[np.repeat(np.arange(len(row_V)), np.diff(table.first_V))]
+    item_N = row_V[table.item_N]
+    order = np.flatnonzero((owner_N >= 0) & (item_N >= 0))
+    order = order[np.argsort(owner_N[order], kind="stable")]
+    first = np.searchsorted(owner_N[order], np.arange(size + 1))
+    return Table(first_V=first, item_N=item_N[order].astype(np.int32), weight_N=table.weight_N[order])
+
+
+def _rounded(weight_N: npt.NDArray[Any]) -> Floats:
+    """As the file keeps it, so that what is fitted, judged and served is one table."""
+    return weight_N.astype(np.float16).astype(np.float32)
+
+
+def _words(catalogue: Catalogue) -> tuple[Ints, Ints, Floats, int]:
+    """Words and values of the items as a matrix of V rows of length one: column and weight of its entries, where
+    each row begins (V + 1,), and the number of columns."""
+    size, number = len(catalogue), dict[tuple[str, str], int]()
+    item, word, weight = [], [], []
+    for feature in catalogue.features:
+        if feature["kind"] in ("categorical", "multi_categorical", "text"):
+            own = LISTED if feature["kind"] == "multi_categorical" else 1.0
+            for row, cell in enumerate(catalogue.columns[feature["name"]]):
+                for value in dict.fromkeys(_values(feature["kind"], cell)):
+                    item.append(row)
+                    word.append(number.setdefault((feature["name"], value), len(number)))
+                    weight.append(own)
+    item_X, word_X = np.array(item, dtype=np.int64), np.array(word, dtype=np.int64)
+    count_W = np.bincount(word_X, minlength=len(number))
+    rarity_W = np.log(size / np.maximum(count_W, 1)) * (count_W >= 2) * (count_W <= COMMON * size)
+    weight_X = np.array(weight) * rarity_W[word_X]
+    said = weight_X > 0
+    order = np.argsort(item_X[said], kind="stable")
+    item_X, word_X, weight_X = (each[said][order] for each in (item_X, word_X, weight_X))
+    length_V = np.sqrt(np.bincount(item_X, weight_X**2, minlength=size))
+    weight_X = weight_X / length_V[item_X]
+    first_V = np.searchsorted(item_X, np.arange(size + 1))
+    return word_X, first_V, weight_X.astype(np.float32), len(number)
+
+
+def _values(kind: str, cell: Any) -> Sequence[str]:
+    if cell is None or isinstance(cell, float):
+        return ()
+    if kind == "text":
+        return re.findall(r"\w+", str(cell).lower())
+    return [str(value) for value in cell if value is not None] if kind == "multi_categorical" else [str(cell)]

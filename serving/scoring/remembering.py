@@ -1,0 +1,30 @@
+"""What the archive's memory adds to the scores of a batch of requests."""
+
+from collections.abc import Sequence
+from pathlib import Path
+from types import ModuleType
+
+import numpy as np
+
+from serving.scoring.requests import Request
+from serving.scoring.retrieval import Bonus
+
+
+class Remembering:
+    """The archive's `memory.npz`, read and asked by the `neighbours.py` that it brings."""
+
+    def __init__(self, root: Path, neighbours: ModuleType, *, alone: bool) -> None:
+        self._neighbours = neighbours
+        self._memory = neighbours.Memory.load(root / "memory.npz")
+        self._gate = self._memory.alone if alone else self._memory.beside
+
+    def bonuses(self, requests: Sequence[Request]) -> list[Bonus]:
+        """Of each request, whose history has a known item: rows of the catalogue, ascending, and what is added."""
+        latest = slice(-self._neighbours.HISTORY, None)
+        rows = [np.array(request.known.rows[latest], np.int64) for request in requests]
+        ages = [self._neighbours.ages(np.array(request.known.times[latest], np.int64)) for request in requests]
+        history = np.repeat(np.arange(len(requests)), [len(each) for each in rows])
+        found = self._memory.recall(np.concatenate(rows), np.concatenate(ages), history, len(requests))
+        bounds = np.searchsorted(found.history_J, np.arange(1, len(requests)))
+        values = self._memory.bonus(self._gate, found)
+        return list(zip(np.split(found.item_J, bounds), np.split(values, bounds), strict=True))
