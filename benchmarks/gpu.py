@@ -193,7 +193,7 @@ def speed(data: Sequences, width: int, graphs: Any, most_tflops: float) -> dict[
 
 def at_width(data: Sequences, width: int) -> TrainConfig:
     counts = data.training_counts
-    config = sized(by_name("heterrec_full", seed=SEED), items=len(data.catalogue), events=int(counts.sum()))
+    config = sized(by_name("heterrec_full", seed=SEED), items=int((counts > 0).sum()), events=int(counts.sum()))
     model = replace(config.model, width=width, heads=max(2, width // 64))
     return replace(config, model=model, batch_events=EVENTS)
 

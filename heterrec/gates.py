@@ -27,9 +27,10 @@ DECAYS = ((0.4, 0.6, 0.8, 0.9), (0.5, 0.7, 0.85), (0.6, 0.8, 0.9, 0.96))
 """Of a channel, by the age of an event: what is tried."""
 _QUERIES, _SCORES = 10_000, 2**28
 """Queries that a gate is fitted on at most, and scores in one pass over them."""
-_BATCH, _STEPS, _RATE = 256, 240, 0.03
+_BATCH, _STEPS, _RATE = 256, 240, 0.1
 TRUSTS, GAINS = (0.5, 0.75, 1.0, 1.3), (0.7, 1.0, 1.5, 2.0)
 """Factors of what was fitted, that are tried."""
+LOOSE = 3.0
 SURE = 2.0
 """Standard errors by which others than 1 must be better."""
 _SEARCHED = 20
@@ -93,8 +94,8 @@ def recalled(memory: Memory, sequences: Sequences, queries: Queries) -> Recalled
 def fit(memory: Memory, sequences: Sequences, model: Scored | None) -> Gate:
     """The gate beside `model` (answers to all validation queries), or that of the tables alone.
 
-    Cross-entropy over the whole catalogue, candidates as in ranking, with a normal prior of deviation one around the
-    gate's start: what a small window cannot tell stays as it was.
+    Cross-entropy over the whole catalogue, candidates as in ranking, with a normal prior around the gate's start: what
+    a small window cannot tell stays as it was.
     """
     queries = sequences.queries("validation")
     most = min(_QUERIES, max(_BATCH, _SCORES // len(sequences.catalogue)))
@@ -202,7 +203,12 @@ class _Gate(nn.Module):
         )
 
     def prior(self) -> Tensor:
-        return torch.stack([(each**2).sum() for each in self.parameters()]).sum() / 2
+        """Normal, of deviation `LOOSE` for what holds for all items and one for what a bucket adds to it."""
+        parts = [
+            (each**2).sum() / (1 if name.endswith("_K") or name.endswith("CK") else LOOSE**2)
+            for name, each in self.named_parameters()
+        ]
+        return torch.stack(parts).sum() / 2
 
     def gains(self) -> Tensor:
         return F.softplus(math.log(math.expm1(_GAIN)) + self.gain + self.gain_K)

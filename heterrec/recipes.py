@@ -14,8 +14,11 @@ Block = Literal["softmax", "hstu"]
 Causality = Literal["plain", "block"]
 FEATURE_SHARE = 0.6
 """Feature tokens that are null in training, against dropout."""
-FULL_CATALOGUE, SAMPLED = 100_000, 4096
-"""Items up to which all of them are candidates at each step of training, and how many are drawn beyond."""
+MOST_SCORES, SAMPLED = 1e11, 4096
+"""Scores of a run up to which all items are candidates at each step of training (about half an hour on two cores), and
+how many are drawn beyond."""
+LEAST_STEPS = 1500
+"""Steps below which a model is not done learning, whatever its batches."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -128,7 +131,7 @@ class TrainConfig:
     clip: float = 1.0
     average: float = 0.1
     """How far back the mean of the weights reaches that is validated and kept, as a share of the steps so far."""
-    validation_queries: int = 5000
+    validation_queries: int = 10_000
     warm_start: bool = False
     """Begin with the champion's weights, where there is one: for scheduled retraining."""
     shuffle_targets: bool = False
@@ -159,14 +162,14 @@ class TrainConfig:
             raise ValueError(f"config: {error}; compare heterrec/recipes.py") from error
 
 
-def sized(config: TrainConfig, *, items: int, events: int) -> TrainConfig:
-    """The recipe with its sizes for a catalogue of `items` of which `events` are learned from.
+def sized(config: TrainConfig, *, items: int, events: int, catalogue: int | None = None) -> TrainConfig:
+    """The recipe with its sizes for `items` that `events` are learned from, in a catalogue that may hold more.
 
     Dropout: much where an item is seldom seen, as what is learned of it is then mostly chance (.5 at 11 events an
     item, .1 at 300). Temperature: likewise, as what is seldom seen should not be told apart too surely (.1 up to 13
     events an item, .05 from 52 on). A batch: as the item side is computed once a step, the more items, the more
-    events share it. Candidates: the whole catalogue up to 100,000 items, then so many that the cost of a step no
-    longer grows.
+    events share it, but there are `LEAST_STEPS` in any budget. Candidates: the whole catalogue as long as a run's
+    scores are no more than `MOST_SCORES`, then so many that the cost of a step no longer grows.
     """
     if not config.sized:
         return config
@@ -178,10 +181,11 @@ def sized(config: TrainConfig, *, items: int, events: int) -> TrainConfig:
         feature_dropout=round(FEATURE_SHARE * dropout, 2),
         temperature=round(min(0.1, max(0.05, 0.36 * rarity)), 3),
     )
-    batch_events = 2 ** round(math.log2(min(4096, max(512, items / 12))))
-    candidates = config.loss.candidates or (SAMPLED if items > FULL_CATALOGUE else None)
-    loss = replace(config.loss, candidates=candidates)
-    return replace(config, sized=False, model=model, loss=loss, batch_events=batch_events)
+    learned = config.epochs * min(events, config.epoch_events or events)
+    batch = min(4096, max(512, items / 12), max(256, learned / LEAST_STEPS))
+    many = learned * (catalogue or items) > MOST_SCORES
+    loss = replace(config.loss, candidates=config.loss.candidates or (SAMPLED if many else None))
+    return replace(config, sized=False, model=model, loss=loss, batch_events=2 ** round(math.log2(batch)))
 
 
 def heterrec(*, seed: int = 0) -> TrainConfig:
@@ -189,17 +193,24 @@ def heterrec(*, seed: int = 0) -> TrainConfig:
 
     Off are those parts of the paper that paid on no data set when they were taken out one at a time: the token-level
     blocks and their loss, steps after the first, and lists of more than one position (benchmarks/NOTES.md; `paper` has
-    them all). The time they took went into the width, which pays.
+    them all).
     """
-    model = ModelConfig(width=128, token_layers=0, steps=1)
+    model = ModelConfig(token_layers=0, steps=1)
     return TrainConfig(
-        seed=seed, sized=True, model=model, loss=LossConfig(window=1, token_weight=0.0), epochs=12, least_steps=1500
+        seed=seed,
+        sized=True,
+        model=model,
+        loss=LossConfig(window=1, token_weight=0.0),
+        epochs=12,
+        patience=12,
+        least_steps=LEAST_STEPS,
     )
 
 
 def paper(*, seed: int = 0) -> TrainConfig:
     """HeterRec with all parts that the paper names, and the memory."""
-    return TrainConfig(seed=seed, sized=True, least_steps=1500)
+    whole = heterrec(seed=seed)
+    return replace(whole, model=ModelConfig(), loss=LossConfig())
 
 
 def sasrec(*, seed: int = 0) -> TrainConfig:
@@ -236,7 +247,7 @@ def neighbours(*, seed: int = 0) -> TrainConfig:
 
 def fast(config: TrainConfig) -> TrainConfig:
     """The same model on the budget of the pipeline's default run: minutes on two cores."""
-    return replace(config, epochs=8, least_steps=0, patience=6, epoch_events=100_000, validation_queries=1000)
+    return replace(config, epochs=8, least_steps=0, patience=8, epoch_events=250_000, validation_queries=5000)
 
 
 RECIPES = {

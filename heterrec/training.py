@@ -146,7 +146,7 @@ class Training:
             raise ValueError(_NOTHING)
         catalogue = sequences.catalogue
         self.recipe = config
-        config = sized(config, items=len(catalogue), events=int(counts.sum()))
+        config = sized(config, items=int((counts > 0).sum()), events=int(counts.sum()), catalogue=len(catalogue))
         self.config = config
         self.sequences = sequences
         self.encoder = _encoder(sequences, config)

@@ -15,7 +15,7 @@ from heterrec import checkpoint
 from heterrec.checkpoint import NAME
 from heterrec.recipes import LossConfig, TrainConfig, by_name, sized
 from heterrec.sequences import Sequences, read_sequences
-from heterrec.training import Trained, Update, train
+from heterrec.training import Trained, Training, Update, train
 from tests.unit.heterrec.shop import write
 from tests.unit.heterrec.small import SMALL
 
@@ -166,9 +166,10 @@ def test_recipes_round_trip_and_refuse_what_is_wrong():
     [
         (12_101, 153_776, 0.48, 0.1, 1024, None),  # Amazon Beauty
         (3_706, 1_000_000, 0.10, 0.05, 512, None),  # dense
-        (100, 120, 0.5, 0.1, 512, None),
-        (100_000, 1_000_000, 0.5, 0.1, 4096, None),
-        (1_000_000, 10**8, 0.17, 0.05, 4096, 4096),
+        (100, 120, 0.5, 0.1, 256, None),
+        (18_357, 207_000, 0.5, 0.1, 1024, None),  # Amazon Sports: not so large that few steps are left
+        (100_000, 1_000_000, 0.5, 0.1, 1024, 4096),
+        (1_000_000, 10**8, 0.17, 0.05, 1024, 4096),
     ],
 )
 def test_sizes_come_from_the_data_and_for_all_models_alike(items, events, dropout, temperature, batch, candidates):
@@ -178,6 +179,20 @@ def test_sizes_come_from_the_data_and_for_all_models_alike(items, events, dropou
         assert (found.batch_events, found.loss.candidates) == (batch, candidates)
     fixed = replace(by_name("heterrec"), sized=False, batch_events=77)
     assert sized(fixed, items=items, events=events) is fixed
+
+
+def test_items_that_were_never_sold_change_no_size(shop: Sequences):
+    """Sizes follow what can be learned from; only the number of candidates knows the whole catalogue."""
+    config = replace(CONFIG, sized=True)
+    catalogue = shop.catalogue
+    unsold = replace(
+        catalogue,
+        item_ids=[*catalogue.item_ids, *(f"unsold{n:04d}" for n in range(3000))],
+        available_at=np.append(catalogue.available_at, np.zeros(3000, dtype=np.int64)),
+        columns={name: [*values, *([None] * 3000)] for name, values in catalogue.columns.items()},
+    )
+    assert Training(replace(shop, catalogue=unsold), config).config == Training(shop, config).config
+    assert sized(config, items=30, events=400, catalogue=10**9).loss.candidates == 4096
 
 
 def test_sasrec_has_the_same_loss_and_training_as_heterrec():

@@ -1,0 +1,112 @@
+from dataclasses import replace
+
+import numpy as np
+import pytest
+
+from heterrec.gates import Scored, fit, recalled, remember
+from heterrec.metrics import rank
+from heterrec.neighbours import BUCKETS, Gate, Memory
+from heterrec.sequences import Queries, Sequences
+from tests.unit.heterrec.shop import write_shop
+
+
+@pytest.fixture(scope="module")
+def large(tmp_path_factory: pytest.TempPathFactory) -> Sequences:
+    """Enough shoppers to learn how far to trust either."""
+    from heterrec.sequences import read_sequences
+
+    return read_sequences(write_shop(tmp_path_factory.mktemp("large"), users=400, items=40))
+
+
+@pytest.fixture(scope="module")
+def memory(large: Sequences) -> Memory:
+    return remember(large)
+
+
+def knowing(sequences: Sequences, split: str, *, right: bool, seed: int = 0) -> Scored:
+    """A model that gives each validation shopper's own targets three more than chance, or one that knows nothing."""
+    queries = sequences.queries(split)
+    score = np.random.default_rng(seed).normal(size=(len(queries), len(sequences.catalogue)))
+    if right:
+        for number in range(len(queries)):
+            score[number, sequences.targets(queries, number)] += 3
+    return Scored(users=score.astype(np.float32), items=np.eye(len(sequences.catalogue), dtype=np.float32))
+
+
+def ndcg(memory: Memory, gate: Gate, sequences: Sequences, queries: Queries, model: Scored | None = None) -> float:
+    def scores(numbers: np.ndarray) -> np.ndarray:
+        found = recalled(memory, sequences, queries.take(numbers))
+        out = np.repeat(memory.bias(gate)[None], len(numbers), axis=0)
+        if model is not None:
+            out = out + gate.trust * (model.users[numbers] @ model.items.T)
+        out[found.history_J, found.item_J] += memory.bonus(gate, found)
+        return out
+
+    return rank(scores, sequences, queries).mean("ndcg", 10)
+
+
+def test_who_knows_is_trusted_and_who_does_not_is_not(large: Sequences, memory: Memory):
+    knows, guesses = (fit(memory, large, knowing(large, "validation", right=right)) for right in (True, False))
+    assert knows.trust > 1 and guesses.trust < 0.2
+
+
+def test_a_model_that_guesses_costs_the_tables_little(large: Sequences, memory: Memory):
+    """Judged on the test window, which the gate has not seen."""
+    queries = large.queries("test")
+    gate = fit(memory, large, knowing(large, "validation", right=False))
+    alone = ndcg(memory, memory.alone, large, queries)
+    beside = ndcg(memory, gate, large, queries, knowing(large, "test", right=False, seed=1))
+    fully = ndcg(memory, replace(gate, trust=1.0), large, queries, knowing(large, "test", right=False, seed=1))
+    assert fully + 0.02 < beside
+    assert beside > alone - 0.02
+
+
+def test_tables_that_say_nothing_are_closed(large: Sequences):
+    """Items stand in the places of others in the tables, so that what they say is chance; what a history's items are
+    recalled by themselves is masked."""
+    once = replace(large, repeats=False)
+    memory = remember(once)
+    place = np.random.default_rng(0).permutation(len(large.catalogue)).astype(np.int32)
+    nonsense = Memory(
+        tables=[replace(table, item_N=place[table.item_N]) for table in memory.tables],
+        decay_C=memory.decay_C,
+        count_V=memory.count_V,
+        beside=memory.beside,
+        alone=memory.alone,
+    )
+
+    def spread(tables: Memory) -> float:
+        """How far what memory adds tells the recalled items of a history apart."""
+        gate = fit(tables, once, None)
+        found = recalled(tables, once, once.queries("validation"))
+        bonus = tables.bonus(gate, found)
+        return float(np.mean([bonus[found.history_J == number].std() for number in np.unique(found.history_J)]))
+
+    assert spread(nonsense) < 0.5 * spread(memory)
+
+
+def test_a_table_ranks_above_popularity(large: Sequences, memory: Memory):
+    queries = large.queries("test")
+    popular = large.training_counts.astype(np.float32)
+    base = rank(lambda numbers: np.repeat(popular[None], len(numbers), axis=0), large, queries).mean("ndcg", 10)
+    assert ndcg(memory, memory.alone, large, queries) > base + 0.02
+
+
+def test_the_same_data_gives_the_same_memory(large: Sequences, memory: Memory):
+    assert remember(large).about() == memory.about()
+
+
+def test_without_a_validation_window_a_gate_stays_as_it_starts(large: Sequences):
+    """And without a query at all nothing fails."""
+    found = remember(replace(large, split=np.zeros_like(large.split)))
+    assert found.alone.bias_K == [0.0] * BUCKETS and found.alone.trust == 0
+    assert fit(found, replace(large, split=np.zeros_like(large.split)), None) == found.alone
+
+
+def test_what_a_user_has_is_no_candidate_where_repeats_are_not_wanted(large: Sequences, memory: Memory):
+    """A history's own items are masked in ranking, and so they are while the gate is fitted: else it would learn to
+    push them down, and all that resembles them."""
+    once = replace(large, repeats=False)
+    own, masked = (np.array(fit(memory, data, None).weight_CK)[2].mean() for data in (large, once))
+    assert masked == pytest.approx(3.0, rel=0.01), "nothing was learned of the channel `own`"
+    assert abs(own - 3.0) > 0.1
