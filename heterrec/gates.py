@@ -17,7 +17,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from heterrec.neighbour_tables import alike, moved, together
+from heterrec.neighbour_tables import ALIKE, NEAREST, alike, moved, together
 from heterrec.neighbours import BUCKETS, CHANNELS, HISTORY, Gate, Ints, Memory, Recalled, ages
 from heterrec.sequences import Catalogue, Queries, Sequences
 
@@ -47,18 +47,21 @@ class Scored:
     items: np.ndarray
 
 
-def remember(sequences: Sequences) -> Memory:
+def remember(sequences: Sequences, channels: Sequence[str] = CHANNELS) -> Memory:
     """The tables of the training events, each channel's decay and the gate of the tables alone chosen on validation.
 
-    The gate beside a model is still to be fitted; see `fit`.
+    Of the `channels` alone; the others are empty. The gate beside a model is still to be fitted; see `fit`.
     """
-    tables = (together(sequences), alike(sequences.catalogue))
+    tables = (
+        together(sequences, nearest=NEAREST if "together" in channels else 0),
+        alike(sequences.catalogue, nearest=ALIKE if "content" in channels else 0),
+    )
     start = _Gate(torch.zeros(0), alone=False).frozen()
     counts = sequences.training_counts
     memory = Memory(tables=tables, decay_C=[each[0] for each in DECAYS], count_V=counts, beside=start, alone=start)
     queries = _sample(sequences.queries("validation"), _QUERIES // 4)
     memory.decay_C = tuple(_decays(memory, sequences, queries))
-    memory.alone = fit(memory, sequences, None)
+    memory.alone = fit(memory, sequences, None, channels)
     return memory
 
 
@@ -70,10 +73,11 @@ def over(memory: Memory, item_ids: Sequence[str], catalogue: Catalogue) -> Memor
     else:
         row = {item: number for number, item in enumerate(catalogue.item_ids)}
         place = np.array([row.get(item, -1) for item in item_ids], dtype=np.int64)
+    content = any(memory.beside.weight_CK[CHANNELS.index("content")])
     count_V = np.zeros(len(catalogue), dtype=np.int64)
     count_V[place[place >= 0]] = memory.count_V[place >= 0]
     return Memory(
-        tables=(moved(memory.tables[0], place, len(catalogue)), alike(catalogue)),
+        tables=(moved(memory.tables[0], place, len(catalogue)), alike(catalogue, nearest=ALIKE if content else 0)),
         decay_C=memory.decay_C,
         count_V=count_V,
         beside=memory.beside,
@@ -91,7 +95,7 @@ def recalled(memory: Memory, sequences: Sequences, queries: Queries) -> Recalled
     return memory.recall(sequences.row[event_S], age_S, history_S, len(queries))
 
 
-def fit(memory: Memory, sequences: Sequences, model: Scored | None) -> Gate:
+def fit(memory: Memory, sequences: Sequences, model: Scored | None, channels: Sequence[str] = CHANNELS) -> Gate:
     """The gate beside `model` (answers to all validation queries), or that of the tables alone.
 
     Cross-entropy over the whole catalogue, candidates as in ranking, with a normal prior around the gate's start: what
@@ -102,7 +106,7 @@ def fit(memory: Memory, sequences: Sequences, model: Scored | None) -> Gate:
     chosen = np.arange(len(queries))
     if len(queries) > most:
         chosen = np.sort(np.random.default_rng(0).permutation(len(queries))[:most])
-    gate = _Gate(torch.from_numpy(memory.bucket_V), alone=model is None)
+    gate = _Gate(torch.from_numpy(memory.bucket_V), alone=model is None, channels=channels)
     if len(chosen):
         batches = list(_batches(memory, sequences, queries, chosen, model))
         optimiser = torch.optim.Adam(gate.parameters(), lr=_RATE)
@@ -191,8 +195,11 @@ def _batches(
 class _Gate(nn.Module):
     """`Gate` as parameters that start at nought."""
 
-    def __init__(self, bucket_V: Tensor, *, alone: bool) -> None:
+    def __init__(self, bucket_V: Tensor, *, alone: bool, channels: Sequence[str] = CHANNELS) -> None:
         super().__init__()
+        self.start_C = torch.tensor(
+            [at if name in channels else 0.0 for name, at in zip(CHANNELS, WEIGHTS, strict=True)]
+        )
         self.bucket_V, self.alone = bucket_V, alone
         self.trust = nn.Parameter(torch.zeros(()))
         self.bias_K = nn.Parameter(torch.zeros(BUCKETS))
@@ -214,7 +221,7 @@ class _Gate(nn.Module):
         return F.softplus(math.log(math.expm1(_GAIN)) + self.gain + self.gain_K)
 
     def weights(self) -> Tensor:
-        return torch.tensor(WEIGHTS)[:, None] * (self.weight_C[:, None] + self.weight_CK).exp()
+        return self.start_C[:, None] * (self.weight_C[:, None] + self.weight_CK).exp()
 
     def parts(self, batch: _Batch) -> tuple[Tensor, Tensor, tuple[Tensor, Tensor]]:
         """Scores (B, V) without memory, what memory adds (J,), and where."""

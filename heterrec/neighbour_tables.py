@@ -134,7 +134,7 @@ def alike(catalogue: Catalogue, *, nearest: int = ALIKE) -> Table:
     """The items most like one by the cosine of their words and values, weighted by how rare those are (TF-IDF)."""
     size = len(catalogue)
     word_X, first_V, weight_X, words = _words(catalogue)
-    if not words:
+    if not words or not nearest:
         return Table(first_V=np.zeros(size + 1, np.int64), item_N=np.zeros(0, np.int32), weight_N=np.zeros(0, "f4"))
     index, offsets, weight = torch.from_numpy(word_X), torch.from_numpy(first_V[:-1]), torch.from_numpy(weight_X)
     counts, items, weights = [], [], []

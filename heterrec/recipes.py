@@ -9,6 +9,8 @@ import math
 from dataclasses import asdict, dataclass, field, replace
 from typing import Any, Literal, get_args
 
+from heterrec.neighbours import CHANNELS
+
 Tokens = Literal["flatten", "sum"]
 Block = Literal["softmax", "hstu"]
 Causality = Literal["plain", "block"]
@@ -109,8 +111,8 @@ class TrainConfig:
     loss: LossConfig = field(default_factory=LossConfig)
     network: bool = True
     """False leaves the neighbour tables alone: nothing is trained."""
-    memory: bool = True
-    """Neighbour tables beside the network, and a gate that says how far to trust either."""
+    memory: tuple[str, ...] = CHANNELS
+    """Neighbour tables beside the network, by channel, and a gate that says how far to trust either; none without."""
     sized: bool = False
     """Derive from the data what depends on it; see `sized`."""
     seed: int = 0
@@ -143,6 +145,8 @@ class TrainConfig:
         _share(self, "warmup", "average")
         if not (self.network or self.memory):
             raise ValueError("network and memory are both off: there is nothing to recommend by")
+        if unknown := sorted(set(self.memory) - set(CHANNELS)):
+            raise ValueError(f"memory={unknown[0]!r} is unknown, expected some of {CHANNELS}")
         if self.epoch_events is not None and self.epoch_events < 1:
             raise ValueError(f"epoch_events={self.epoch_events} must be positive, or None for all")
         if self.loss.token_steps > self.model.steps:
@@ -157,7 +161,7 @@ class TrainConfig:
         raw: dict[str, Any] = json.loads(text)
         try:
             model, loss = ModelConfig(**raw.pop("model", {})), LossConfig(**raw.pop("loss", {}))
-            return cls(model=model, loss=loss, **raw)
+            return cls(model=model, loss=loss, **{**raw, "memory": tuple(raw.get("memory", CHANNELS))})
         except TypeError as error:
             raise ValueError(f"config: {error}; compare heterrec/recipes.py") from error
 

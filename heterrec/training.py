@@ -241,10 +241,11 @@ class Training:
 
     def _memory(self) -> Memory:
         """The neighbour tables, and how far they and the model are to be trusted."""
-        memory = remember(self.sequences)
+        memory = remember(self.sequences, self.config.memory)
         queries = self.sequences.queries("validation")
         users = vectors(self.model, self.columns, self.events, queries)
-        memory.beside = fit(memory, self.sequences, Scored(users=users, items=embeddings(self.model, self.columns)))
+        answers = Scored(users=users, items=embeddings(self.model, self.columns))
+        memory.beside = fit(memory, self.sequences, answers, self.config.memory)
         return memory
 
     def _save(self, done: checkpoint.Progressed) -> None:
@@ -353,7 +354,7 @@ def _tables_alone(sequences: Sequences, config: TrainConfig) -> Trained:
     return Trained(
         model=None,
         encoder=_encoder(sequences, config),
-        memory=remember(sequences),
+        memory=remember(sequences, config.memory),
         item_ids=sequences.catalogue.item_ids,
         recipe=config,
         config=config,
