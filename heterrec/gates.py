@@ -85,6 +85,20 @@ def over(memory: Memory, item_ids: Sequence[str], catalogue: Catalogue) -> Memor
     )
 
 
+def renewed(memory: Memory, sequences: Sequences) -> Memory:
+    """The memory with what is bought together counted anew over all events of `sequences`, held out or not: for what
+    serves, which asks about tomorrow. Nothing is left in it of whom `sequences` does not name."""
+    everything = replace(sequences, split=np.zeros_like(sequences.split))
+    kept = any(memory.beside.weight_CK[CHANNELS.index("together")])
+    return Memory(
+        tables=(together(everything, nearest=NEAREST if kept else 0), memory.tables[1]),
+        decay_C=memory.decay_C,
+        count_V=everything.training_counts,
+        beside=memory.beside,
+        alone=memory.alone,
+    )
+
+
 def recalled(memory: Memory, sequences: Sequences, queries: Queries) -> Recalled:
     """What the histories of `queries` bring to mind."""
     start = np.maximum(queries.start, queries.stop - HISTORY)

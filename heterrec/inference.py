@@ -12,7 +12,7 @@ import torch
 
 from heterrec.batches import Events, encode_events, histories_of
 from heterrec.encoder import FeatureEncoder
-from heterrec.gates import over, recalled
+from heterrec.gates import over, recalled, renewed
 from heterrec.htfl import Columns, encode_catalogue
 from heterrec.metrics import Scores
 from heterrec.model import HeterRec
@@ -42,6 +42,14 @@ class Answers:
     def __init__(self, loaded: Loaded, catalogue: Catalogue) -> None:
         self.loaded, self.catalogue = loaded, catalogue
         self.memory = None if loaded.memory is None else over(loaded.memory, loaded.item_ids, catalogue)
+
+    @classmethod
+    def to_serve(cls, loaded: Loaded, sequences: Sequences) -> "Answers":
+        """Over the catalogue of `sequences`, with a memory of all its events."""
+        answers = cls(loaded, sequences.catalogue)
+        if answers.memory is not None:
+            answers.memory = renewed(answers.memory, sequences)
+        return answers
 
     @property
     def gate(self) -> Gate | None:

@@ -120,7 +120,10 @@ def _forget(options: argparse.Namespace) -> int:
         for user in deleted.strangers:
             show(f"  [yellow]{escape(repr(user))} had no event[/]: is it the id as the data has it, or deleted before?")
         for version in deleted.releases:
-            show(f"  [yellow]release {escape(version)} has a golden request of one of them[/]: train and release anew")
+            show(
+                f"  [yellow]release {escape(version)} shows one of them, or remembers what one bought[/]: make it anew "
+                "from what is left, with `python -m pipelines catalogue`, or train and release anew"
+            )
     return 0
 
 

@@ -7,6 +7,7 @@ import time
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
+from io import BytesIO
 from pathlib import Path
 from tempfile import TemporaryDirectory
 
@@ -21,11 +22,13 @@ from components.task import Task
 from feature_repo.card import DatasetCard
 from feature_repo.faults import Unavailable
 from feature_repo.forgotten import Forgotten
+from heterrec.neighbours import Memory
 from serving.rollout.table import RolloutTable
 from serving.torchserve import archive as archives
 
-PERSONAL = ("events", "sequences", "validation", "evaluation", "archive", "materialised")
-"""Kinds of stored artifacts that name users; all can be made again, without them."""
+PERSONAL = ("events", "sequences", "validation", "evaluation", "archive", "materialised", "model")
+"""Kinds of stored artifacts that name users, or whose tables hold what they bought together; all can be made again,
+without them."""
 
 
 LOG_SECONDS = 180.0
@@ -43,7 +46,8 @@ class Deleted:
     strangers: list[str] = field(default_factory=list)
     """Of the users those who had no event: another spelling, or deleted before."""
     releases: list[str] = field(default_factory=list)
-    """Versions that serve and whose golden requests hold a history of one of the users: release them anew."""
+    """Versions that serve or can come back, whose golden requests hold a history of one of the users or whose memory a
+    pair of items that one of them bought: release them anew."""
 
 
 def forget(card: DatasetCard, users: Sequence[str], *, run_id: str) -> Deleted:
@@ -65,7 +69,8 @@ def forget(card: DatasetCard, users: Sequence[str], *, run_id: str) -> Deleted:
         shared.keep_file(forgotten.path)
         shared.bring_file(workspace.latest_events(card.name))
     root = workspace.feature_store(card.name)
-    known = _with_events(card, users)
+    bought = _bought(card, users)
+    known = set(bought)
     if (root / "registry.db").exists() or "FEAST_REGISTRY_URL" in os.environ:
         known |= _forget_online(card, users)
         deleted.online = True
@@ -77,20 +82,27 @@ def forget(card: DatasetCard, users: Sequence[str], *, run_id: str) -> Deleted:
             ingest(task, Path(folder) / "events", card=card, as_of="")
         deleted.artifacts = _drop_artifacts(keep=task.artifact)
     _leave_pages(users)
-    deleted.releases = _in_releases(card.name, set(users))
+    deleted.releases = _in_releases(card.name, set(users), list(bought.values()))
     return deleted
 
 
-def _with_events(card: DatasetCard, users: Sequence[str]) -> set[str]:
-    """Those of `users` of whom the latest ingest has an event."""
+def _bought(card: DatasetCard, users: Sequence[str]) -> dict[str, list[str]]:
+    """The items of those of `users` of whom the latest ingest has an event, in the order of time."""
     pointer = workspace.latest_events(card.name)
     if not pointer.is_file():
-        return set()
+        return {}
     events = store.present(Path(json.loads(pointer.read_text())["artifact"]))
-    found: set[str] = set()
-    for path in events.glob("interactions/*/*.parquet"):
-        table = pq.read_table(path, columns=["user_id"], filters=[("user_id", "in", list(users))], partitioning=None)
-        found.update(table["user_id"].to_pylist())
+    columns = ["user_id", "item_id", "event_time", "position"]
+    parts = [
+        pq.read_table(path, columns=columns, filters=[("user_id", "in", list(users))], partitioning=None)
+        for path in events.glob("interactions/*/*.parquet")
+    ]
+    if not parts:
+        return {}
+    table = pa.concat_tables(parts).sort_by([("event_time", "ascending"), ("position", "ascending")])
+    found: dict[str, list[str]] = {}
+    for user, item in zip(table["user_id"].to_pylist(), table["item_id"].to_pylist(), strict=True):
+        found.setdefault(user, []).append(item)
     return found
 
 
@@ -185,14 +197,32 @@ def _leave_pages(users: Sequence[str]) -> None:
                 shared.keep_file(path)
 
 
-def _in_releases(name: str, users: set[str]) -> list[str]:
+def _in_releases(name: str, users: set[str], bought: Sequence[Sequence[str]]) -> list[str]:
+    """Versions that serve or can come back, and that show one of `users` or remember what one of them bought."""
     with RolloutTable(workspace.rollout_url()) as table:
         known = table.read(name).known
     found = []
     for version in known:
-        lines = archives.read(
-            store.released(version.archive) / Path(version.archive).name, "goldens.jsonl"
-        ).splitlines()
-        if users & {json.loads(line)["request"].get("user_id") for line in lines}:
+        mar = store.released(version.archive) / Path(version.archive).name
+        lines = archives.read(mar, "goldens.jsonl").splitlines()
+        if users & {json.loads(line)["request"].get("user_id") for line in lines} or _remembers(mar, bought):
             found.append(version.version)
     return found
+
+
+def _remembers(mar: Path, bought: Sequence[Sequence[str]]) -> bool:
+    """Whether the archive's table of what is bought together has a pair of items that stands in one of these lists.
+
+    Others may have bought the same two: then the version is named without need.
+    """
+    contract = json.loads(archives.read(mar, "serving.json"))
+    if "memory.npz" not in contract["digests"]:
+        return False
+    table = Memory.load(BytesIO(archives.read(mar, "memory.npz"))).tables[0]
+    row = {item: number for number, item in enumerate(json.loads(archives.read(mar, "items.json"))["item_id"])}
+    for items in bought:
+        rows = {row[item] for item in items if item in row}
+        for one in rows:
+            if rows.intersection(table.item_N[table.first_V[one] : table.first_V[one + 1]].tolist()):
+                return True
+    return False

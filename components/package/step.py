@@ -33,13 +33,16 @@ def run(
 ) -> dict[str, Any]:
     """Write `<name>.mar` and report.json into `archive` (docs/contracts.md, "archive").
 
+    The network is the one that was judged; its memory is counted anew over all events of `sequences`, the held-out
+    ones too, as it will be asked about the days after them.
+
     Left out, `version` is the day of the data and a digest of the content, e.g. `20260105-1f0c9a7e`: the same
     model over the same catalogue has the same version and the same archive digest, wherever and whenever it is
     packaged. Raises `ValueError` where the model or the sequences cannot be read, or do not fit each other.
     """
     events = read_sequences(sequences)
     loaded = load_model(model)
-    answers = Answers(loaded, events.catalogue)
+    answers = Answers.to_serve(loaded, events)
     shelf = read_shelf(sequences, events, segment=card.segment_feature)
     with TemporaryDirectory(dir=archive) as folder:
         content = Path(folder)

@@ -12,11 +12,11 @@ from feature_repo.card import DatasetCard
 from serving.rollout.document import ModelVersion
 from serving.torchserve import archive as archives
 
-_OF_THE_CATALOGUE = ("item_matrix.npy", "items.json", "popular.json", "program.pt2")
+_OF_THE_CATALOGUE = ("item_matrix.npy", "items.json", "popular.json", "program.pt2", "memory.npz")
 
 
 def run(*, card: DatasetCard, sequences: Path, serving: ModelVersion, archive: Path) -> dict[str, Any]:
-    """Package the weights of `serving` over the catalogue of `sequences`; writes the archive artifact.
+    """Package the weights of `serving` over the catalogue and the events of `sequences`; writes the archive artifact.
 
     The report is that of package, with `refreshes` (the version it takes the place of), `changed` (False where the
     catalogue gives what is served already) and `new_items`. Raises `InputError` where the release has no model.
@@ -33,7 +33,7 @@ def run(*, card: DatasetCard, sequences: Path, serving: ModelVersion, archive: P
     report |= {
         "refreshes": serving.version,
         "recipe_digest": serving.recipe_digest,
-        "changed": any(before["digests"][name] != now["digests"][name] for name in _OF_THE_CATALOGUE),
+        "changed": any(before["digests"].get(name) != now["digests"].get(name) for name in _OF_THE_CATALOGUE),
         "new_items": sum(item not in known for item in _items(archive / f"{card.name}.mar")),
     }
     (archive / "report.json").write_text(json.dumps(report, indent=1))

@@ -5,11 +5,13 @@ import math
 import shutil
 import zipfile
 from dataclasses import replace
+from io import BytesIO
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pyarrow as pa
+import pyarrow.compute as pc
 import pyarrow.parquet as pq
 import pytest
 
@@ -21,9 +23,11 @@ from components.package import step as package
 from feature_repo.card import DatasetCard, Serving
 from heterrec import recipes
 from heterrec.export import save_model
+from heterrec.neighbours import Memory
 from heterrec.recipes import TrainConfig
 from heterrec.sequences import read_sequences
 from heterrec.training import train
+from pipelines import forget
 from serving.scoring.scorer import Scorer
 from serving.torchserve import archive as archives
 from serving.torchserve.client import Reply
@@ -91,10 +95,63 @@ def test_the_archive_holds_the_contract_and_nothing_of_this_machine(archive: Pat
     contents = zipfile.ZipFile(archive / "shop.mar")
     assert set(contents.namelist()) == {
         "program.pt2", "item_matrix.npy", "items.json", "encoder.json", "encoder.py", "goldens.jsonl", "serving.json",
-        "popular.json", "MAR-INF/MANIFEST.json", *archives.code(),
+        "popular.json", "memory.npz", "neighbours.py", "MAR-INF/MANIFEST.json", *archives.code(),
     }  # fmt: skip
     for name in contents.namelist():
         assert str(ROOT).encode() not in contents.read(name), name
+
+
+def memory_of(archive: Path) -> Memory:
+    return Memory.load(BytesIO(archives.read(archive / "shop.mar", "memory.npz")))
+
+
+def test_what_serves_remembers_the_held_out_days_too(sequences: Path, model: Path, archive: Path) -> None:
+    """What was judged does not: its folder has the tables of the training events."""
+    data, served, judged = read_sequences(sequences), memory_of(archive), Memory.load(model / "memory.npz")
+    np.testing.assert_array_equal(judged.count_V, data.training_counts)
+    np.testing.assert_array_equal(served.count_V, np.bincount(data.row, minlength=len(data.catalogue)))
+    assert len(served.tables[0].item_N) > len(judged.tables[0].item_N)
+    assert served.about() == judged.about(), "the gates are those that were fitted"
+
+
+def test_a_deleted_users_pairs_leave_with_the_next_package(sequences: Path, model: Path, tmp_path: Path) -> None:
+    """The model folder still has them: what is packaged is counted anew."""
+    events = pq.read_table(sequences / "events.parquet")
+    catalogue = read_sequences(sequences).catalogue.item_ids
+    pairs = {}
+    for user in pc.unique(events["user_id"]).to_pylist():
+        pairs[user] = set(events.filter(pc.equal(events["user_id"], user))["item_id"].to_pylist())
+    gone, bought = next(
+        (user, [a, b])
+        for user, items in pairs.items()
+        for a in items
+        for b in items - {a}
+        if not any({a, b} <= others for name, others in pairs.items() if name != user)
+    )
+    assert set(bought) <= set(catalogue)
+    packaged(sequences, model, tmp_path / "before")
+    left = shutil.copytree(sequences, tmp_path / "left", copy_function=shutil.copy)
+    pq.write_table(events.filter(pc.not_equal(events["user_id"], gone)), left / "events.parquet")
+    packaged(left, model, tmp_path / "after")
+    assert forget._remembers(tmp_path / "before/shop.mar", [bought])
+    assert not forget._remembers(tmp_path / "after/shop.mar", [bought])
+
+
+def test_tables_alone_are_packaged_and_served(sequences: Path, tmp_path: Path) -> None:
+    """Without a network there is no program; the scorer answers the goldens all the same."""
+    save_model(train(read_sequences(sequences), recipes.neighbours()), tmp_path / "model")
+    packaged(sequences, tmp_path / "model", tmp_path / "archive")
+    archives_of = zipfile.ZipFile(tmp_path / "archive/shop.mar")
+    assert "program.pt2" not in archives_of.namelist()
+    archives_of.extractall(tmp_path / "content")
+    scorer = Scorer.load(tmp_path / "content")
+    for golden in goldens(tmp_path / "archive"):
+        (answer,) = scorer.score([golden["request"]])
+        expected = golden["answer"]["items"]
+        assert [item["item_id"] for item in answer["items"]] == [item["item_id"] for item in expected]
+        np.testing.assert_allclose(
+            [item["score"] for item in answer["items"]], [item["score"] for item in expected], atol=1e-4
+        )
 
 
 def test_the_same_model_gives_the_same_archive_wherever_and_whenever(

@@ -8,7 +8,7 @@ from benchmarks.quality_rows import ABLATIONS, AXES, BASELINES, MAIN, crossed, n
 def test_every_row_is_a_recipe():
     for name in (*MAIN, *ABLATIONS):
         assert named(name).config("full", 3).seed == 3
-    assert named("one_window").config("fast", 0).loss.window == 1
+    assert named("windows").config("fast", 0).loss.window == 3
     assert not set(BASELINES) & {*MAIN, *ABLATIONS}
 
 
