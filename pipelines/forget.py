@@ -24,7 +24,7 @@ from feature_repo.forgotten import Forgotten
 from serving.rollout.table import RolloutTable
 from serving.torchserve import archive as archives
 
-PERSONAL = ("events", "sequences", "validation", "evaluation", "archive", "materialised")
+PERSONAL = ("events", "sequences", "validation", "evaluation", "champion", "archive", "materialised")
 """Kinds of stored artifacts that name users; all can be made again, without them."""
 
 

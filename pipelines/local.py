@@ -4,8 +4,10 @@ import contextlib
 import os
 import sys
 import warnings
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 from components import workspace
 from components.task import Record, read_records
@@ -64,16 +66,30 @@ def run(
 
     With `containers` each task runs in its image, else in a process of its own.
     """
-    from kfp import local
-
-    from pipelines.containers import choose_images, runner
+    from pipelines.containers import choose_images
 
     if containers:
         choose_images()
     from pipelines.training import build
 
+    asked = {"card": card.model_dump_json(), "recipe": recipe, "baseline": baseline, "as_of": as_of}
+    records = execute(build, run_id=run_id, containers=containers, **asked, new_reference=new_reference)
+    outcome = Outcome(run_id=run_id, records=records, page=workspace.runs() / run_id / "page.html")
+    if outcome.failed is None:
+        assert_tasks(outcome.records, expected(outcome.records))
+    return outcome
+
+
+def execute(
+    build: Callable[[], Callable[..., Any]], *, run_id: str, containers: bool = False, **arguments: Any
+) -> dict[str, Record]:
+    """Run the pipeline that `build` makes, with `arguments`, to its end; the records of its tasks."""
+    from kfp import local
+
+    from pipelines.containers import runner
+
     folder = workspace.runs() / run_id
-    folder.mkdir(parents=True)
+    folder.mkdir(parents=True, exist_ok=True)
     kubeflow = workspace.home() / "kfp"
     # A folder that is not there when it is mounted is made by the engine, and is root's.
     (kubeflow / run_id).mkdir(parents=True)
@@ -88,18 +104,8 @@ def run(
                 workspace_root=str(kubeflow / "workspace"),
                 raise_on_error=False,
             )
-            build()(
-                run_id=run_id,
-                card=card.model_dump_json(),
-                recipe=recipe,
-                baseline=baseline,
-                as_of=as_of,
-                new_reference=new_reference,
-            )
-    outcome = Outcome(run_id=run_id, records=read_records(run_id), page=folder / "page.html")
-    if outcome.failed is None:
-        assert_complete(outcome.records)
-    return outcome
+            build()(run_id=run_id, **arguments)
+    return read_records(run_id)
 
 
 def expected(records: dict[str, Record]) -> list[str]:
@@ -123,9 +129,9 @@ def expected(records: dict[str, Record]) -> list[str]:
     return tasks
 
 
-def assert_complete(records: dict[str, Record]) -> None:
-    """Raise RuntimeError unless exactly the expected tasks ended."""
-    wanted = set(expected(records))
+def assert_tasks(records: dict[str, Record], wanted_tasks: list[str]) -> None:
+    """Raise RuntimeError unless exactly the wanted tasks ended."""
+    wanted = set(wanted_tasks)
     ended = {name for name, record in records.items() if record.status in ("done", "reused")}
     if wanted != ended:
         raise RuntimeError(

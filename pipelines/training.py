@@ -57,6 +57,7 @@ def build(cluster: Cluster | None = None) -> BaseComponent:
                 evaluated = place.light(
                     evaluate(
                         run_id=run_id,
+                        card=card,
                         sequences=sequences,
                         model=model,
                         baseline=compared.outputs["model"],
@@ -67,7 +68,7 @@ def build(cluster: Cluster | None = None) -> BaseComponent:
                     packaged = place.light(package(run_id=run_id, card=card, sequences=sequences, model=model))
                     archive = packaged.outputs["archive"]
                     with dsl.If(packaged.outputs["Output"] == True, name="not-yet-released"):  # noqa: E712
-                        proven = place.serving(infra_validate(run_id=run_id, archive=archive))
+                        proven = place.serving(infra_validate(run_id=run_id, card=card, archive=archive))
                         with dsl.If(proven.outputs["Output"] == True, name="serves-right"):  # noqa: E712
                             place.light(
                                 push(

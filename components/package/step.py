@@ -79,6 +79,7 @@ def run(
         "recipe_digest": contract["recipe_digest"],
         "items": len(events.catalogue),
         "golden_requests": len(golden),
+        "data_until": json.loads((sequences / "features.json").read_text())["as_of"],
         "bytes": mar.stat().st_size,
     }
     (archive / "report.json").write_text(json.dumps(report, indent=1))

@@ -6,6 +6,7 @@ from typing import Any
 
 from components import workspace
 from components.decision import Decision
+from components.evaluate.names import baseline_name, model_name
 from components.evaluate.page import body as comparison_body
 from components.evaluate.page import read_json
 from components.evaluate.pictures import training_curves
@@ -78,10 +79,10 @@ def _decision(records: dict[str, Record], task: str) -> Decision | None:
 
 
 def _curves(records: dict[str, Record]) -> Any:
-    curves = {
-        name: read_json(root / "curve.json")
-        for task, name in (("train", "HeterRec"), ("train-baseline", "item ID only"))
-        if (root := _artifact(records, task))
-    }
-    curves = {name: curve for name, curve in curves.items() if curve}
+    models = [root for task in ("train", "train-baseline") if (root := _artifact(records, task))]
+    labels = (
+        [model_name(models[0]), *(baseline_name(root, model_name(models[0])) for root in models[1:])] if models else []
+    )
+    read = {name: read_json(root / "curve.json") for name, root in zip(labels, models, strict=True)}
+    curves = {name: curve for name, curve in read.items() if curve}
     return training_curves(curves) if curves else None

@@ -2,6 +2,7 @@
 
 import json
 from datetime import UTC, datetime
+from inspect import signature
 from pathlib import Path
 from typing import Any
 
@@ -11,7 +12,7 @@ from components import store, workspace
 from components.decision import Decision, Reason
 from components.errors import InputError
 from components.manifest import digest_json
-from components.push import step
+from components.push import refresh, step
 from components.push.release import released
 from serving.releases import Releases
 from serving.rollout.document import Change
@@ -19,6 +20,8 @@ from serving.rollout.table import RolloutTable
 from serving.torchserve import archive as archives
 from tests.s3_server import s3_bucket
 
+ROOT = workspace.ROOT
+FOLDERS = ("archive", "model", "evaluation", "infra_validation", "release")
 NOW = datetime(2026, 1, 5, tzinfo=UTC)
 LINEAGE = {
     "run_id": "run-1",
@@ -42,7 +45,7 @@ class Shop:
         self.store = root / "releases"
 
     def push(self, version: str, recipe: str = "r1", passed: bool = True, **changed: Any) -> dict[str, Any]:
-        folders = {kind: self.root / version / kind for kind in ("archive", "model", "evaluation", "release")}
+        folders = {kind: self.root / version / kind for kind in FOLDERS}
         if not folders["archive"].exists():
             self._write(folders, version, recipe, passed)
         places = {"mlflow_url": self.mlflow_url, "rollout_url": self.rollout_url, "store": self.store}
@@ -60,8 +63,15 @@ class Shop:
         (folders["model"] / "config.json").write_text(json.dumps({"model": {"width": 8}, "seed": 1}))
         reason = Reason(check="better", held=passed, found=1, allowed=0, message="")
         Decision(gate="evaluate", reasons=[reason]).write(folders["evaluation"])
+        self.prove(folders["infra_validation"], digest)
         numbers = {"heterrec": {"ndcg@10": 0.25, "slices": {"rare": float("nan")}}, "names": ["a"], "blessed": True}
         (folders["evaluation"] / "report.json").write_text(json.dumps(numbers))
+
+    def prove(self, folder: Path, digest: str, *, gate: str = "infra_validate", passed: bool = True) -> None:
+        """Write the decision of infra_validate about the archive of this digest."""
+        about = Reason(check="archive", held=True, found=digest, allowed="any", message="", level="info")
+        right = Reason(check="golden_answers_wrong", held=passed, found=3, allowed=0, message="3 goldens differ")
+        Decision(gate=gate, reasons=[about, right]).write(folder)
 
     @property
     def table(self) -> RolloutTable:
@@ -217,9 +227,42 @@ def test_a_blocked_model_and_a_missing_archive_are_refused(shop: Shop) -> None:
         shop.push("v1", passed=False)
     with pytest.raises(InputError, match=r"report\.json: no such file"):
         step.run(
-            archive=shop.root, model=shop.root, evaluation=shop.root, lineage={},
+            archive=shop.root, model=shop.root, evaluation=shop.root, infra_validation=shop.root, lineage={},
             mlflow_url=shop.mlflow_url, rollout_url=shop.rollout_url, store=shop.store,
         )  # fmt: skip
+
+
+@pytest.mark.parametrize(
+    ("said", "message"),
+    [
+        ({"passed": False}, "infra_validate blocked this archive; it is not released. 3 goldens differ"),
+        ({"digest": "of another archive"}, "expected one of infra_validate about"),
+        ({"gate": "evaluate"}, "a decision of evaluate"),
+    ],
+)
+@pytest.mark.parametrize("who", [step, refresh], ids=lambda who: who.__name__)
+def test_whoever_changes_what_serves_reads_the_decision_about_this_archive(
+    who: Any, said: dict[str, Any], message: str, shop: Shop
+) -> None:
+    digest = shop.push("v1")["archive_digest"]
+    folders = {name: shop.root / "v1" / name for name in signature(who.run).parameters if name in FOLDERS}
+    shop.prove(folders["infra_validation"], **{"digest": digest, **said})
+    report = json.loads((folders["archive"] / "report.json").read_text())
+    (folders["archive"] / "report.json").write_text(json.dumps({**report, "refreshes": "v1"}))
+    places = {"mlflow_url": shop.mlflow_url, "rollout_url": shop.rollout_url, "store": shop.store}
+    with pytest.raises(InputError, match=message):
+        who.run(**folders, **places, lineage=LINEAGE)
+    with shop.table as table:
+        assert len(table.history(shop.name)) == 1
+
+
+def test_every_step_that_changes_what_serves_asks_for_the_proof() -> None:
+    """Of the steps' own modules: those that write the rollout table with an archive that they were given."""
+    writers = [path for path in (ROOT / "components").rglob("*.py") if ".propose(" in path.read_text()]
+    assert {str(path.relative_to(ROOT / "components")) for path in writers} == {
+        "push/step.py", "push/refresh.py", "rollout/step.py",
+    }, "a new writer: it reads the decision itself, as push does, or decides itself, as rollout does"  # fmt: skip
+    assert all("require_proven(" in path.read_text() for path in writers if path.parent.name == "push")
 
 
 def test_an_archive_that_is_not_what_its_report_promises_is_refused(
