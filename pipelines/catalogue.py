@@ -5,6 +5,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from components import workspace
+from components.announce.expected import of_catalogue
 from components.errors import InputError
 from components.task import Record
 from feature_repo.card import DatasetCard
@@ -12,9 +13,6 @@ from pipelines import local
 from pipelines.catalogue_run import build
 from serving.rollout.document import Rollout
 from serving.rollout.table import RolloutTable
-
-ARMS = ("champion", "challenger")
-"""A former champion is kept as it was, for the way back."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -43,31 +41,20 @@ def refresh(card: DatasetCard, as_of: str, *, run_id: str) -> tuple[dict[str, Re
     for record in records.values():
         if record.status == "failed":
             raise (InputError if record.input_fault else RuntimeError)(record.error)
-    local.assert_tasks(records, expected(records, row))
+    local.assert_tasks(records, of_catalogue(records, serving(row)))
     if not records["validate"].report["passed"]:
         reasons = " ".join(records["validate"].report["blocked"])
         raise InputError(f"{card.name}: the data gate blocked, what serves stays as it is. {reasons}")
     return records, list(_arms(records, row))
 
 
-def expected(records: dict[str, Record], row: Rollout) -> list[str]:
-    """The tasks that the decisions taken in this run call for; Kubeflow takes a condition that fails for False."""
-    tasks = list(local.ALWAYS)
-    if not records["validate"].report["passed"]:
-        return tasks
-    tasks += ["features", "materialise"]
-    for arm in ARMS:
-        if getattr(row, arm) is not None:
-            tasks.append(f"refresh-{arm}")
-            if f"refresh-{arm}" in records and records[f"refresh-{arm}"].report["changed"]:
-                tasks.append(f"proof-{arm}")
-                if f"proof-{arm}" in records and records[f"proof-{arm}"].report["passed"]:
-                    tasks.append(f"release-{arm}")
-    return tasks
+def serving(row: Rollout) -> list[str]:
+    """The arms that are refreshed. A former champion is kept as it was, for the way back."""
+    return [arm for arm in ("champion", "challenger") if getattr(row, arm) is not None]
 
 
 def _arms(records: dict[str, Record], row: Rollout) -> Iterator[Refreshed]:
-    for arm in ARMS:
+    for arm in serving(row):
         if (record := records.get(f"refresh-{arm}")) is not None:
             report, before = record.report, getattr(row, arm).version
             pushed, changed = records.get(f"release-{arm}"), report["changed"]

@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from components import workspace
+from components.announce.expected import of_training
 from components.task import Record, read_records
 from feature_repo.card import DatasetCard
 from pipelines.terminal import Terminal
@@ -22,8 +23,6 @@ ENVIRONMENT = {
     # Threads that spin while they wait starve whatever else runs on the machine, and then themselves.
     "OMP_WAIT_POLICY": "PASSIVE",
 }
-ALWAYS = ["ingest", "resolve", "champion", "reference", "validate"]
-ACCEPTED = ["features", "materialise", "train", "train-baseline", "evaluate"]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -76,7 +75,7 @@ def run(
     records = execute(build, run_id=run_id, containers=containers, **asked, new_reference=new_reference)
     outcome = Outcome(run_id=run_id, records=records, page=workspace.runs() / run_id / "page.html")
     if outcome.failed is None:
-        assert_tasks(outcome.records, expected(outcome.records))
+        assert_tasks(outcome.records, of_training(outcome.records))
     return outcome
 
 
@@ -108,29 +107,8 @@ def execute(
     return read_records(run_id)
 
 
-def expected(records: dict[str, Record]) -> list[str]:
-    """The tasks that the decisions taken in this run call for.
-
-    Kubeflow turns a condition that it cannot evaluate into False and reports success, so what ran is held
-    against what the gates said.
-    """
-    tasks = list(ALWAYS)
-    if not records.get("validate") or not records["validate"].report.get("passed"):
-        return tasks
-    tasks += ACCEPTED
-    if not records.get("evaluate") or not records["evaluate"].report.get("passed"):
-        return tasks
-    tasks.append("package")
-    if "package" not in records or records["package"].notes.get("released_as"):
-        return tasks
-    tasks.append("infra_validate")
-    if records.get("infra_validate") and records["infra_validate"].report.get("passed"):
-        tasks.append("push")
-    return tasks
-
-
 def assert_tasks(records: dict[str, Record], wanted_tasks: list[str]) -> None:
-    """Raise RuntimeError unless exactly the wanted tasks ended."""
+    """Raise RuntimeError unless exactly the wanted tasks ended: what ran is held against what the gates said."""
     wanted = set(wanted_tasks)
     ended = {name for name, record in records.items() if record.status in ("done", "reused")}
     if wanted != ended:

@@ -9,6 +9,7 @@ import pyarrow.parquet as pq
 import pytest
 
 from components import workspace
+from components.announce.expected import of_catalogue
 from components.decision import Decision, Reason
 from components.package import step as package
 from components.push import step as push
@@ -129,7 +130,7 @@ def test_a_former_champion_that_is_kept_for_the_way_back_is_not_refreshed():
         row = table.read("marketplace")
     watched = replace(row, former=replace(row.champion, version="0.9", archive_digest="0"))
     done = {"validate": Record(task="validate", status="done", started="", report={"passed": True})}
-    tasks = catalogue.expected(done, watched)
+    tasks = of_catalogue(done, catalogue.serving(watched))
     assert [task for task in tasks if "-" in task] == ["refresh-champion"]
     graph = build().pipeline_spec.components
     assert not [name for name in graph if "former" in name] and "comp-refresh" in graph
