@@ -152,7 +152,8 @@ class TrainConfig:
             raw = json.loads(text)
         except json.JSONDecodeError as error:
             raise ValueError(f"config: not JSON ({error}); compare heterrec/recipes.py") from error
-        return _typed(cls, raw, "config")
+        config: TrainConfig = _typed(cls, raw, "config")
+        return config
 
 
 def sized(config: TrainConfig, *, items: int, events: int) -> TrainConfig:

@@ -45,6 +45,8 @@ class Outcome:
         for gate in ("validate", "evaluate", "infra_validate"):
             if gate in self.records and not self.records[gate].report["passed"]:
                 return f"not pushed: blocked by {gate}"
+        if "evaluate" not in self.records:
+            return "not trained: the held-out shoppers could decide nothing"
         if version := self.records["package"].notes.get("released_as"):
             return f"already released as version {version}: nothing to push"
         push = self.records["push"].report

@@ -27,7 +27,10 @@ def of_training(records: Records) -> list[str]:
     tasks = list(ALWAYS)
     if not _said(records, "validate", "passed"):
         return tasks
-    tasks += ["features", "materialise", "train", "train-baseline", "evaluate"]
+    tasks += ["features", "materialise"]
+    if "features" in records and records["features"].notes.get("goes_on") is False:
+        return tasks
+    tasks += ["train", "train-baseline", "evaluate"]
     if not _said(records, "evaluate", "passed"):
         return tasks
     tasks.append("package")

@@ -55,6 +55,8 @@ def _ending(records: dict[str, Record], state: str) -> tuple[str, str]:
     for gate in ("validate", "evaluate", "infra_validate"):
         if gate in records and not records[gate].report["passed"]:
             return f"not pushed: blocked by {gate}", "warn"
+    if "features" in records and records["features"].notes.get("goes_on") is False:
+        return "not trained: the held-out shoppers could decide nothing", "warn"
     if "push" in records:
         report = records["push"].report
         return f"pushed as version {report['version']} ({report['status']})", "good"
@@ -65,7 +67,9 @@ def _ending(records: dict[str, Record], state: str) -> tuple[str, str]:
 
 def _why(records: dict[str, Record]) -> list[str]:
     faults = [record.error for record in records.values() if record.status == "failed"]
-    return faults + [message for record in records.values() for message in record.report.get("blocked", [])]
+    blocked = [message for record in records.values() for message in record.report.get("blocked", [])]
+    power = records["features"].notes.get("power") if "features" in records else None
+    return faults + blocked + ([power["sentence"]] if power and not power["enough"] else [])
 
 
 def _artifact(records: dict[str, Record], task: str) -> Path | None:

@@ -126,6 +126,14 @@ def test_a_branch_rightly_not_taken_is_no_failure_and_a_pod_that_never_started_i
     assert len(hook.posted) == len(tasks)
 
 
+def test_a_run_that_could_decide_nothing_need_not_train() -> None:
+    records = {"validate": Record(task="validate", status="done", started="1", report=PASSED)}
+    assert "train" in EXPECTED["heterrec-training"](records)
+    for goes_on in (True, False):
+        features = Record(task="features", status="done", started="1", notes={"goes_on": goes_on})
+        assert ("train" in EXPECTED["heterrec-training"]({**records, "features": features})) == goes_on
+
+
 def test_a_pipeline_without_records_of_its_own_is_told_by_kubeflows_word(hook: Hook) -> None:
     for state, posted in (("SUCCEEDED", 0), ("RUNNING", 1), ("FAILED", 2)):
         step.run(run_id="look", pipeline="heterrec-rollout", state=state)
