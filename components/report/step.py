@@ -48,6 +48,11 @@ def run(*, run_id: str, state: str) -> Path:
     return page
 
 
+def ending(run_id: str, state: str) -> str:
+    """How the run ended, as its page says."""
+    return _ending(read_records(run_id), state)[0]
+
+
 def _ending(records: dict[str, Record], state: str) -> tuple[str, str]:
     for record in records.values():
         if record.status in ("failed", "running"):
