@@ -164,7 +164,7 @@ class Store:
     def bring_files(self, folder: Path, pattern: str) -> None:
         """`bring_file` for all files in the store's `folder` whose names match `pattern`."""
         # One listing: the driver's own glob asks several times, and fails where one of them finds what is gone by then.
-        for path in self.names(folder):
+        for path in self.names(folder, below=True):
             if path.match(pattern):
                 self.bring_file(path)
 
@@ -178,14 +178,15 @@ class Store:
         """By which other machines find what lies at `path` of the workspace."""
         return f"{self.address}/{self._name(path)}"
 
-    def names(self, folder: Path) -> list[Path]:
-        """What lies in `folder`, as paths of the workspace."""
+    def names(self, folder: Path, *, below: bool = False) -> list[Path]:
+        """What lies in `folder`, as paths of the workspace; `below`: every file of it and of the folders in it."""
+        root = self._at(folder).rstrip("/")
         with self._told():
             try:
-                found = self._files.ls(self._at(folder), detail=False)
+                found = self._files.find(root) if below else self._files.ls(root, detail=False)
             except FileNotFoundError:
                 return []
-        return [folder / name.rstrip("/").rpartition("/")[2] for name in found]
+        return [folder / name.rstrip("/").split(f"{root.lstrip('/')}/", 1)[1] for name in found]
 
     @contextmanager
     def keeping(self, scratch: Path, *, every: float | None = None) -> Iterator[None]:

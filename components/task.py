@@ -20,7 +20,7 @@ from typing import Any, Literal
 
 from components import store, workspace
 from components.alone import alone
-from components.code_digest import code_digest
+from components.code_digest import code_digest, package_versions
 from components.console import emit
 from components.errors import InputError
 from components.links import link_or_copy
@@ -105,7 +105,7 @@ class Task:
     def reuse_or_make(
         self, output: str | Path, *, kind: str, config: Callable[[], Report], make: Callable[[Path, Path], Report]
     ) -> Report:
-        """Give `output` the artifact of this very code, config and inputs: the stored one, or made by `make`.
+        """Give `output` the artifact of this very code, packages, config and inputs: the stored one, or made by `make`.
 
         `make(out, scratch)` writes the content into `out` and returns the report; what it leaves in `scratch` is
         there again when a killed attempt is repeated.
@@ -156,7 +156,9 @@ class Task:
 
     def _key(self, config: Report) -> str:
         self._verify_inputs()
-        parts = {"code": code_digest(self.module), "config": config, "inputs": self._record.parents}
+        # An upgrade of torch, numpy or DuckDB can change the numbers as our own code can.
+        made_by = {"code": code_digest(self.module), "packages": package_versions(self.module)}
+        parts = {**made_by, "config": config, "inputs": self._record.parents}
         return digest_json(parts)[:20]
 
     def _found(self, stored: Path, kind: str) -> Manifest | None:

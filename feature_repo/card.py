@@ -186,6 +186,23 @@ class Serving(Strict):
     """`auto`: exact up to 100,000 items, through an index beyond."""
     scan: Literal["float32", "bfloat16"] = "float32"
     """What an exact search reads; bfloat16 is half the memory traffic, and its best are scored exactly again."""
+    max_p99_ms: float | None = Field(default=None, gt=0)
+    """Latency, 99 of 100 requests asked one by one, above which infra_validate blocks; a ratio to what serves holds in
+    any case, and says the same on a busy machine."""
+
+
+class Release(Strict):
+    """What a refresh is asked for before it serves; see components/evaluate/blessing.py."""
+
+    margin: float = Field(default=0.05, gt=0, lt=1)
+    """Share of the reference's NDCG@10 that it may lose."""
+    pool_days: float = Field(default=7.0, ge=0)
+    """Nights as long ago as this are evidence beside tonight's."""
+    fresh_days: float = Field(default=7.0, ge=0)
+    """Where the nights cannot tell, the likelier side decides once the champion's data is older by this."""
+    power: Literal["say", "require"] = "say"
+    """What becomes of a run whose held-out shoppers are too few to tell a model from popularity: said before training,
+    or blocked before it."""
 
 
 class DatasetCard(Strict):
@@ -210,6 +227,7 @@ class DatasetCard(Strict):
     tolerances: Tolerances = Tolerances()
     event_log: EventLog = EventLog()
     serving: Serving = Serving()
+    release: Release = Release()
 
     @model_validator(mode="after")
     def _consistent(self) -> "DatasetCard":

@@ -6,8 +6,8 @@ steps) is derived from it in training.
 
 import json
 import math
-from dataclasses import asdict, dataclass, field, replace
-from typing import Any, Literal, get_args
+from dataclasses import asdict, dataclass, field, is_dataclass, replace
+from typing import Any, Literal, get_args, get_origin, get_type_hints
 
 from heterrec.neighbours import CHANNELS
 
@@ -157,13 +157,16 @@ class TrainConfig:
 
     @classmethod
     def from_json(cls, text: str) -> "TrainConfig":
-        """Read `to_json`'s text; `ValueError` names a field that is unknown or out of range."""
-        raw: dict[str, Any] = json.loads(text)
+        """Read `to_json`'s text; `ValueError` names a field that is unknown, of another type or out of range.
+
+        A recipe is a run's parameter, which people edit by hand.
+        """
         try:
-            model, loss = ModelConfig(**raw.pop("model", {})), LossConfig(**raw.pop("loss", {}))
-            return cls(model=model, loss=loss, **{**raw, "memory": tuple(raw.get("memory", CHANNELS))})
-        except TypeError as error:
-            raise ValueError(f"config: {error}; compare heterrec/recipes.py") from error
+            raw = json.loads(text)
+        except json.JSONDecodeError as error:
+            raise ValueError(f"config: not JSON ({error}); compare heterrec/recipes.py") from error
+        config: TrainConfig = _typed(cls, raw, "config")
+        return config
 
 
 def sized(config: TrainConfig, *, items: int, events: int, catalogue: int | None = None) -> TrainConfig:
@@ -277,6 +280,34 @@ def warm(config: TrainConfig) -> TrainConfig:
     """The same recipe from the champion on: a third of the learning rate and half of the epochs."""
     epochs = max(1, config.epochs // 2)
     return replace(config, warm_start=True, epochs=epochs, learning_rate=config.learning_rate / 3)
+
+
+def _typed(kind: Any, raw: Any, path: str) -> Any:
+    """`kind` (a dataclass of plain values and of other such) with the values of `raw`, each of its field's type."""
+    if not isinstance(raw, dict):
+        raise ValueError(f"{path}: found {raw!r}, expected fields; compare heterrec/recipes.py")
+    wanted = get_type_hints(kind)
+    values = {}
+    for name, value in raw.items():
+        if name not in wanted:
+            raise ValueError(f"{path}.{name}: no such field; compare heterrec/recipes.py")
+        allowed = get_args(wanted[name]) or (wanted[name],)
+        if is_dataclass(wanted[name]):
+            value = _typed(wanted[name], value, f"{path}.{name}")
+        elif get_origin(wanted[name]) is tuple:  # of words
+            allowed = (list,)
+            if isinstance(value, list) and all(type(each) is str for each in value):
+                value, allowed = tuple(value), (tuple,)
+            elif isinstance(value, list):
+                allowed = (str,)
+        elif isinstance(allowed[0], str):
+            allowed = (str,)  # one of some words, which its own check names
+        number = type(value) is int and float in allowed
+        if (type(value) not in allowed and not number) or (isinstance(value, float) and not math.isfinite(value)):
+            names = " or ".join("nothing (null)" if each is type(None) else each.__name__ for each in allowed)
+            raise ValueError(f"{path}.{name}: found {value!r}, expected {names}; compare heterrec/recipes.py")
+        values[name] = value
+    return kind(**values)
 
 
 def _positive(config: Any, *names: str) -> None:

@@ -1,23 +1,17 @@
-"""The catalogue pipeline: new items and new prices are served without training.
-
-Features are refreshed and materialised, the item matrix of what serves is computed anew with the same weights, and
-released as a patch version once a real TorchServe has answered its golden requests.
-"""
+"""What a run of the catalogue pipeline came to on this machine: new items and prices, served without training."""
 
 from collections.abc import Iterator
 from dataclasses import dataclass
-from pathlib import Path
-from tempfile import TemporaryDirectory
 from typing import Any
 
 from components import workspace
-from components.decision import Decision
+from components.announce.expected import of_catalogue
 from components.errors import InputError
-from components.task import Task, lineage
+from components.task import Record
 from feature_repo.card import DatasetCard
-from feature_repo.forgotten import Forgotten
-from pipelines.frames import Frame, frame
-from serving.rollout.document import ModelVersion
+from pipelines import local
+from pipelines.catalogue_run import build
+from serving.rollout.document import Rollout
 from serving.rollout.table import RolloutTable
 
 
@@ -33,83 +27,37 @@ class Refreshed:
     """Of the refreshed archive: items, new_items, bytes."""
 
 
-def refresh(card: DatasetCard, as_of: str, *, run_id: str) -> tuple[Frame, Iterator[Refreshed]]:
-    """The frame as of `as_of` (already materialised), and each arm that serves as it is refreshed.
+def refresh(card: DatasetCard, as_of: str, *, run_id: str) -> tuple[dict[str, Record], list[Refreshed]]:
+    """Run the pipeline that a cluster runs; the records of its tasks, and each arm that serves as it was refreshed.
 
-    Raises `InputError` where nothing was released yet, or the data gate blocked: then what serves stays as it is.
+    Raises `InputError` where nothing was released yet, a task's input is at fault, or the data gate blocked: then what
+    serves stays as it is. Raises RuntimeError for a fault of the system.
     """
     with RolloutTable(workspace.rollout_url()) as table:
         row = table.read(card.name)
     if row.champion is None:
         raise InputError(f"{card.name}: no model was released yet. Run `make run DATASET=...` with its card first.")
-    made = frame(card, as_of, run_id=run_id)
-    if made.sequences is None:
-        reasons = " ".join(reason.message for reason in made.decision.blocking)
+    records = local.execute(build, run_id=run_id, card=card.model_dump_json(), as_of=as_of)
+    for record in records.values():
+        if record.status == "failed":
+            raise (InputError if record.input_fault else RuntimeError)(record.error)
+    local.assert_tasks(records, of_catalogue(records, serving(row)))
+    if not records["validate"].report["passed"]:
+        reasons = " ".join(records["validate"].report["blocked"])
         raise InputError(f"{card.name}: the data gate blocked, what serves stays as it is. {reasons}")
-    _materialise(card, made, run_id)
-    # A former champion is kept as it was, for the way back.
-    arms = ((role, serving) for role, serving in row.roles.items() if role != "former")
-    return made, (_refresh(card, made.sequences, arm, serving, run_id) for arm, serving in arms)
+    return records, list(_arms(records, row))
 
 
-def _materialise(card: DatasetCard, made: Frame, run_id: str) -> None:
-    from components.materialise import step
-
-    assert made.sequences is not None
-    inputs: dict[str, Any] = {"events": made.events, "facts": made.facts, "sequences": made.sequences}
-    task = Task("materialise", run_id=run_id, module="components.materialise.step", inputs=inputs)
-    with TemporaryDirectory(prefix="catalogue-") as folder:
-        task.make_always(
-            Path(folder) / "materialised",
-            kind="materialised",
-            make=lambda at, scratch: step.run(
-                card=card,
-                **inputs,
-                feast_root=workspace.feature_store(card.name),
-                materialised=at,
-                forgotten=Forgotten(workspace.forgotten(card.name)),
-            ),
-        )
+def serving(row: Rollout) -> list[str]:
+    """The arms that are refreshed. A former champion is kept as it was, for the way back."""
+    return [arm for arm in ("champion", "challenger") if getattr(row, arm) is not None]
 
 
-def _refresh(card: DatasetCard, sequences: Path, arm: str, serving: ModelVersion, run_id: str) -> Refreshed:
-    from components.infra_validate import step as infra_step
-    from components.push import refresh as push_step
-    from components.refresh import step as refresh_step
-
-    with TemporaryDirectory(prefix="catalogue-") as folder:
-        out = Path(folder)
-        task = Task(f"refresh-{arm}", run_id=run_id, module="components.refresh.step", inputs={"sequences": sequences})
-        report = task.make_always(
-            out / "archive",
-            kind="archive",
-            make=lambda at, scratch: refresh_step.run(card=card, sequences=sequences, serving=serving, archive=at),
-        )
-        archive = task.artifact
-        told = {"arm": arm, "before": serving.version, "version": report["version"], "report": report}
-        if not report["changed"]:
-            return Refreshed(status="unchanged", **{**told, "version": serving.version})
-        task = Task(f"proof-{arm}", run_id=run_id, module="components.infra_validate.step", inputs={"archive": archive})
-        task.make_always(
-            out / "proof",
-            kind="infra_validation",
-            make=lambda at, scratch: infra_step.run(archive=archive, validation=at).summary(),
-        )
-        proof = task.artifact
-        if not Decision.read(proof).passed:
-            return Refreshed(status="blocked", **told)
-        inputs: dict[str, Any] = {"archive": archive, "infra_validation": proof}
-        task = Task(f"release-{arm}", run_id=run_id, module="components.push.refresh", inputs=inputs)
-        pushed = task.make_always(
-            out / "release",
-            kind="release",
-            make=lambda at, scratch: push_step.run(
-                **inputs,
-                lineage=lineage(run_id),
-                mlflow_url=workspace.mlflow_url(),
-                rollout_url=workspace.rollout_url(),
-                store=workspace.releases(),
-                release=at,
-            ),
-        )
-        return Refreshed(status=pushed["status"], **told)
+def _arms(records: dict[str, Record], row: Rollout) -> Iterator[Refreshed]:
+    for arm in serving(row):
+        if (record := records.get(f"refresh-{arm}")) is not None:
+            report, before = record.report, getattr(row, arm).version
+            pushed, changed = records.get(f"release-{arm}"), report["changed"]
+            status = pushed.report["status"] if pushed else "blocked" if changed else "unchanged"
+            version = report["version"] if changed else before
+            yield Refreshed(arm=arm, before=before, version=version, status=status, report=report)

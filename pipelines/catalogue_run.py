@@ -47,7 +47,7 @@ def build(cluster: Cluster | None = None) -> BaseComponent:
                     refreshed.after(filled).set_display_name(f"refresh-{arm}")
                     archive = refreshed.outputs["archive"]
                     with dsl.If(refreshed.outputs["Output"] == True, name=f"{arm}-changed"):  # noqa: E712
-                        proof = infra_validate(run_id=run_id, task_name=f"proof-{arm}", archive=archive)
+                        proof = infra_validate(run_id=run_id, card=card, task_name=f"proof-{arm}", archive=archive)
                         proven = place.serving(proof).set_display_name(f"proof-{arm}")
                         with dsl.If(proven.outputs["Output"] == True, name=f"{arm}-serves-right"):  # noqa: E712
                             place.light(

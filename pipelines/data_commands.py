@@ -96,12 +96,15 @@ def _catalogue(options: argparse.Namespace) -> int:
 
     card = with_options(load_card(options.dataset), options.option)
     run_id = new_run_id(card.name, "catalogue")
-    with _running(run_id) as show:
-        made, arms = refresh(card, moment(options.as_of), run_id=run_id)
-        show(f"  catalogue as of {made.as_of[:16]}: {made.report['items']:,} items, in the online store")
-        for arm in arms:
-            news = f"{arm.report['items']:,} items, {arm.report['new_items']:,} of them new"
-            show(f"  {arm.arm:<10} {arm.before} -> {arm.version}  [bold]{arm.status}[/]  {news}")
+    console = Console(highlight=False, soft_wrap=True)
+    with run_lock(run_id):
+        records, arms = refresh(card, moment(options.as_of), run_id=run_id)
+    items = records["features"].report["items"]
+    console.print(f"  catalogue as of {records['resolve'].report['as_of'][:16]}: {items:,} items, in the online store")
+    for arm in arms:
+        news = f"{arm.report['items']:,} items, {arm.report['new_items']:,} of them new"
+        console.print(f"  {arm.arm:<10} {arm.before} -> {arm.version}  [bold]{arm.status}[/]  {news}")
+    console.print(f"page: {workspace.runs() / run_id / 'page.html'}")
     return 0
 
 

@@ -5,6 +5,7 @@ the rollout table. Nothing is kept here; each scrape reads anew. Metrics: docs/c
 """
 
 import argparse
+import json
 import logging
 import signal
 import threading
@@ -12,25 +13,52 @@ import time
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from datetime import datetime
-from typing import Any
+from typing import Any, NamedTuple
 
 from prometheus_client import CollectorRegistry, start_http_server
 from prometheus_client.core import GaugeMetricFamily, Metric
 from prometheus_client.registry import Collector
 
 from components import workspace
+from components.announce.step import ENDING
 from components.errors import InputError
 from components.task import Record, read_records
 from serving.rollout.document import Rollout
 from serving.rollout.table import RolloutTable
 
 _logger = logging.getLogger(__name__)
-_RUNS = 50
-"""Latest runs that are read: among them are the last ones that came as far as each gate."""
+_FOLDERS, _RUNS = 1000, 50
+"""Latest runs that are looked at, and how many of each pipeline are read: among them are the last ones that came as
+far as each gate. An hourly pipeline must not push the nightly one out."""
 _GATES = ("validate", "evaluate", "infra_validate")
 _TRAINED = ("loss", "validation_ndcg", "epochs", "training_seconds", "sequences_per_second", "parameters")
 _INGESTED = ("rows", "accepted", "rejected", "users", "items")
-Run = dict[str, Record]
+UNKNOWN = "unknown"
+_OF_TASK = {"train": "heterrec-training", "refresh-champion": "heterrec-catalogue"}
+"""By these tasks a run that has not ended is known."""
+
+
+class Run(NamedTuple):
+    """The records of one run, and what is known of it."""
+
+    pipeline: str
+    failed: bool
+    """Whether a task failed, or never ran."""
+    records: dict[str, Record]
+
+    @property
+    def dataset(self) -> str:
+        validated = self.records.get("validate")
+        return str(validated.report.get("dataset", UNKNOWN)) if validated else UNKNOWN
+
+    @property
+    def started(self) -> float:
+        return min(datetime.fromisoformat(record.started).timestamp() for record in self.records.values())
+
+    @property
+    def good(self) -> bool:
+        """Whether it ended, without a fault."""
+        return not self.failed and all(record.status in ("done", "reused") for record in self.records.values())
 
 
 class Runs(Collector):
@@ -74,62 +102,77 @@ def registry() -> CollectorRegistry:
 
 
 def latest_runs() -> list[Run]:
-    """Records of the latest runs, newest first; a run whose records are being written is left for the next scrape."""
+    """The latest runs of each pipeline; one whose records are being written is left for the next scrape."""
     folders = sorted(workspace.runs().glob("*/"), key=lambda path: path.stat().st_mtime, reverse=True)
-    return [run for folder in folders[:_RUNS] if (run := _read(folder.name))]
-
-
-def by_dataset(runs: Sequence[Run]) -> dict[str, list[Run]]:
-    """Runs of each data set, newest first. One that failed before its data was known counts for `unknown`."""
     found: dict[str, list[Run]] = {}
-    for run in sorted(runs, key=_started, reverse=True):
-        found.setdefault(_dataset(run), []).append(run)
+    for folder in folders[:_FOLDERS]:
+        ending = _ending(folder.name)
+        if len(found.get(str(ending.get("pipeline")), [])) < _RUNS and (records := _read(folder.name)):
+            known = next((name for task, name in _OF_TASK.items() if task in records), UNKNOWN)
+            failed = bool(ending.get("failed")) or any(record.status == "failed" for record in records.values())
+            run = Run(str(ending.get("pipeline", known)), failed, records)
+            found.setdefault(run.pipeline, []).append(run)
+    return [run for runs in found.values() for run in runs]
+
+
+def by_dataset(runs: Sequence[Run]) -> dict[tuple[str, str], list[Run]]:
+    """Runs of each data set and pipeline, newest first. One that failed before its data was known counts for
+    `unknown`, and so does the pipeline of one that was killed before it could be told."""
+    found: dict[tuple[str, str], list[Run]] = {}
+    for run in sorted(runs, key=lambda run: run.started, reverse=True):
+        found.setdefault((run.dataset, run.pipeline), []).append(run)
     return found
 
 
-def _of_runs(datasets: dict[str, list[Run]]) -> dict[str, GaugeMetricFamily]:
+def _of_runs(datasets: dict[tuple[str, str], list[Run]]) -> dict[str, GaugeMetricFamily]:
     made = _families(
-        ("pipeline_last_run_timestamp_seconds", "When the latest run began", "dataset"),
-        ("pipeline_last_success_timestamp_seconds", "When the latest run without a fault began", "dataset"),
-        ("pipeline_last_run_failed", "1 where a task of the latest run failed", "dataset"),
-        ("pipeline_task_seconds", "Seconds of each task, where it last ended", "dataset", "task"),
-        ("pipeline_gate_passed", "1 where the gate let the latest run pass that came to it", "dataset", "gate"),
-        ("pipeline_gate_reasons", "Checks that did not hold there", "dataset", "gate", "level"),
-        ("pipeline_ingest_rows", "What the latest ingest counted", "dataset", "what"),
-        ("pipeline_training", "What the latest training reports", "dataset", "task", "what"),
-        ("pipeline_quality", "The numbers of the latest evaluation", "dataset", "what"),
+        ("pipeline_last_run_timestamp_seconds", "When the latest run began", "dataset", "pipeline"),
+        ("pipeline_last_success_timestamp_seconds", "When the latest run without a fault began", "dataset", "pipeline"),
+        ("pipeline_last_run_failed", "1 where a task of the latest run failed", "dataset", "pipeline"),
+        ("pipeline_task_seconds", "Seconds of each task, where it last ended", "dataset", "pipeline", "task"),
+        (
+            "pipeline_gate_passed",
+            "1 where the gate let the latest run pass that came to it",
+            "dataset",
+            "pipeline",
+            "gate",
+        ),
+        ("pipeline_gate_reasons", "Checks that did not hold there", "dataset", "pipeline", "gate", "level"),
+        ("pipeline_ingest_rows", "What the latest ingest counted", "dataset", "pipeline", "what"),
+        ("pipeline_training", "What the latest training reports", "dataset", "pipeline", "task", "what"),
+        ("pipeline_quality", "The numbers of the latest evaluation", "dataset", "pipeline", "what"),
     )
-    for name, runs in datasets.items():
-        good = [run for run in runs if all(record.status in ("done", "reused") for record in run.values())]
-        made["pipeline_last_run_timestamp_seconds"].add_metric([name], _started(runs[0]))
-        failed = any(record.status == "failed" for record in runs[0].values())
-        made["pipeline_last_run_failed"].add_metric([name], failed)
-        if good:
-            made["pipeline_last_success_timestamp_seconds"].add_metric([name], _started(good[0]))
+    for of, runs in datasets.items():
+        good = [run.started for run in runs if run.good]
+        made["pipeline_last_run_timestamp_seconds"].add_metric(of, runs[0].started)
+        made["pipeline_last_run_failed"].add_metric(of, runs[0].failed)
+        if good or of[1] != UNKNOWN:
+            # None at all is long ago, and not nothing: no alert would see what is missing.
+            made["pipeline_last_success_timestamp_seconds"].add_metric(of, max(good, default=0.0))
         for task, record in _last_ended(runs).items():
-            _add_task(made, name, task, record)
+            _add_task(made, of, task, record)
     return made
 
 
-def _add_task(made: dict[str, GaugeMetricFamily], name: str, task: str, record: Record) -> None:
+def _add_task(made: dict[str, GaugeMetricFamily], of: tuple[str, str], task: str, record: Record) -> None:
     report = record.report
     if record.status == "done":  # a reused one took no time that says anything
-        made["pipeline_task_seconds"].add_metric([name, task], record.seconds)
+        made["pipeline_task_seconds"].add_metric([*of, task], record.seconds)
     if task in _GATES:
-        made["pipeline_gate_passed"].add_metric([name, task], bool(report["passed"]))
+        made["pipeline_gate_passed"].add_metric([*of, task], bool(report["passed"]))
         for level in ("blocked", "warned"):
-            made["pipeline_gate_reasons"].add_metric([name, task, level], len(report.get(level, [])))
+            made["pipeline_gate_reasons"].add_metric([*of, task, level], len(report.get(level, [])))
     if task == "ingest":
         for what in _INGESTED:
             if what in report:
-                made["pipeline_ingest_rows"].add_metric([name, what], report[what])
+                made["pipeline_ingest_rows"].add_metric([*of, what], report[what])
     if task.startswith("train"):
         for what in _TRAINED:
             if isinstance(report.get(what), int | float):
-                made["pipeline_training"].add_metric([name, task, what], report[what])
+                made["pipeline_training"].add_metric([*of, task, what], report[what])
     if task == "evaluate":
         for what, value in report["metrics"].items():
-            made["pipeline_quality"].add_metric([name, what], value)
+            made["pipeline_quality"].add_metric([*of, what], value)
 
 
 def _of_rollouts(rows: Sequence[tuple[Rollout, Any]]) -> dict[str, GaugeMetricFamily]:
@@ -187,13 +230,13 @@ def _last_ended(runs: Sequence[Run]) -> dict[str, Record]:
     """Each task's record in the newest run where it ended."""
     found: dict[str, Record] = {}
     for run in runs:
-        for task, record in run.items():
+        for task, record in run.records.items():
             if record.status in ("done", "reused"):
                 found.setdefault(task, record)
     return found
 
 
-def _read(run_id: str) -> Run:
+def _read(run_id: str) -> dict[str, Record]:
     try:
         return read_records(run_id)
     except (OSError, ValueError, TypeError) as error:
@@ -201,13 +244,12 @@ def _read(run_id: str) -> Run:
         return {}
 
 
-def _dataset(run: Run) -> str:
-    validated = run.get("validate")
-    return str(validated.report.get("dataset", "unknown")) if validated else "unknown"
-
-
-def _started(run: Run) -> float:
-    return min(datetime.fromisoformat(record.started).timestamp() for record in run.values())
+def _ending(run_id: str) -> dict[str, Any]:
+    try:
+        found: dict[str, Any] = json.loads((workspace.runs() / run_id / ENDING).read_text())
+        return found
+    except (OSError, ValueError):
+        return {}  # it runs, or it was killed; or it is of a time before endings were kept
 
 
 @contextmanager

@@ -1,6 +1,6 @@
 """The data side of a run, in this process: from the source to the training frame of one moment.
 
-The artifacts are those that the training pipeline makes: whichever comes second reuses what the first has made.
+The tasks are the components of the training pipeline: whichever comes second reuses what the first has made.
 """
 
 import json
@@ -8,15 +8,15 @@ import os
 from collections.abc import Iterator
 from dataclasses import dataclass
 from datetime import UTC, date, datetime, time, timedelta
+from inspect import signature
 from pathlib import Path
 from tempfile import TemporaryDirectory
-from typing import Any
+from typing import Any, NamedTuple
 
 from components import workspace
 from components.decision import Decision
-from components.ingest.latest import ingest
 from components.manifest import Manifest
-from components.task import Task
+from components.task import read_records
 from feature_repo.card import DatasetCard
 
 
@@ -68,48 +68,50 @@ def backfill(card: DatasetCard, first: date, last: date, *, run_id: str) -> Iter
 
 
 def frame(card: DatasetCard, as_of: str, *, run_id: str) -> Frame:
-    """Ingest what is new, hold it against the card, and join the features as of `as_of` ("" for the newest event).
+    """Ingest what is new, hold it against the card and the last accepted run, and join the features as of `as_of`
+    ("" for the newest event).
 
-    Raises `InputError` where the source is missing, contradicts the card or has no event by then.
+    The tasks are those of the pipelines, called in this process: what is blocked on a cluster is blocked here. Raises
+    `InputError` where the source is missing, contradicts the card or has no event by then.
     """
-    from components.features import step as features_step
-    from components.resolve import step as resolve_step
-    from components.validate import step as validate_step
+    from components.features.component import features
+    from components.ingest.component import ingest
+    from components.resolve.component import resolve
+    from components.validate.component import validate
 
-    asked = {"card": card.model_dump(mode="json")}
+    asked = {"run_id": run_id, "card": card.model_dump_json()}
     with TemporaryDirectory(prefix="frame-") as folder:
-        out = Path(folder)
-        task = Task("ingest", run_id=run_id, module="components.ingest.step")
-        ingest(task, out / "events", card=card, as_of=as_of)
-        inputs = {"events": task.artifact}
+        events = here(ingest, folder, **asked, as_of=as_of)["events"]
+        resolved = here(resolve, folder, **asked, as_of=as_of, new_reference=False, events=events)
+        known = {"events": events, "facts": resolved["facts"]}
+        here(validate, folder, **asked, **known, reference=resolved["reference"])
+        records = read_records(run_id)
+        if records["validate"].report["passed"]:
+            here(features, folder, **asked, **known)
+            records = read_records(run_id)
+    stored = {name: Path(record.artifact) for name, record in records.items()}
+    return Frame(
+        as_of=json.loads((stored["resolve"] / "facts.json").read_text())["as_of"],
+        events=stored["ingest"],
+        facts=stored["resolve"],
+        decision=Decision.read(stored["validate"]),
+        sequences=stored.get("features"),
+        report=records["features"].report if "features" in records else {},
+    )
 
-        task = Task("resolve", run_id=run_id, module="components.resolve.step", inputs=inputs)
-        facts = task.make_always(
-            out / "facts",
-            kind="facts",
-            make=lambda at, scratch: resolve_step.run(card=card, as_of=as_of or None, facts=at, **inputs),
-        )
-        inputs = {**inputs, "facts": task.artifact}
 
-        task = Task("validate", run_id=run_id, module="components.validate.step", inputs=inputs)
-        task.reuse_or_make(
-            out / "validation",
-            kind="validation",
-            config=lambda: asked,
-            make=lambda at, scratch: validate_step.run(
-                card=card, events=inputs["events"], facts=inputs["facts"], reference=None, validation=at
-            ).summary(),
-        )
-        decision = Decision.read(task.artifact)
-        found = {"as_of": facts["as_of"], **inputs, "decision": decision}
-        if not decision.passed:
-            return Frame(sequences=None, report={}, **found)
+class _Place(NamedTuple):
+    """What a component is given for an artifact; metrics that Kubeflow would show are in the records anyway."""
 
-        task = Task("features", run_id=run_id, module="components.features.step", inputs=inputs)
-        report = task.reuse_or_make(
-            out / "sequences",
-            kind="sequences",
-            config=lambda: asked,
-            make=lambda at, scratch: features_step.run(card=card, feast_root=scratch, sequences=at, **inputs),
-        )
-        return Frame(sequences=task.artifact, report=report, **found)
+    path: str
+
+    def log_metric(self, name: str, value: float) -> None:
+        pass
+
+
+def here(component: Any, folder: str, **given: Any) -> dict[str, _Place]:
+    """Call a Kubeflow component in this process; its outputs, which lie in `folder`, by name."""
+    asked = signature(component.python_func).parameters
+    outputs = {name: _Place(f"{folder}/{component.name}-{name}") for name in asked if name not in given}
+    component.python_func(**given, **outputs)
+    return outputs

@@ -4,10 +4,13 @@ import contextlib
 import os
 import sys
 import warnings
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 from components import workspace
+from components.announce.expected import of_training
 from components.task import Record, read_records
 from feature_repo.card import DatasetCard
 from pipelines.terminal import Terminal
@@ -20,8 +23,6 @@ ENVIRONMENT = {
     # Threads that spin while they wait starve whatever else runs on the machine, and then themselves.
     "OMP_WAIT_POLICY": "PASSIVE",
 }
-ALWAYS = ["ingest", "resolve", "champion", "reference", "validate"]
-ACCEPTED = ["features", "materialise", "train", "train-baseline", "evaluate"]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -44,6 +45,8 @@ class Outcome:
         for gate in ("validate", "evaluate", "infra_validate"):
             if gate in self.records and not self.records[gate].report["passed"]:
                 return f"not pushed: blocked by {gate}"
+        if "evaluate" not in self.records:
+            return "not trained: the held-out shoppers could decide nothing"
         if version := self.records["package"].notes.get("released_as"):
             return f"already released as version {version}: nothing to push"
         push = self.records["push"].report
@@ -64,16 +67,30 @@ def run(
 
     With `containers` each task runs in its image, else in a process of its own.
     """
-    from kfp import local
-
-    from pipelines.containers import choose_images, runner
+    from pipelines.containers import choose_images
 
     if containers:
         choose_images()
     from pipelines.training import build
 
+    asked = {"card": card.model_dump_json(), "recipe": recipe, "baseline": baseline, "as_of": as_of}
+    records = execute(build, run_id=run_id, containers=containers, **asked, new_reference=new_reference)
+    outcome = Outcome(run_id=run_id, records=records, page=workspace.runs() / run_id / "page.html")
+    if outcome.failed is None:
+        assert_tasks(outcome.records, of_training(outcome.records))
+    return outcome
+
+
+def execute(
+    build: Callable[[], Callable[..., Any]], *, run_id: str, containers: bool = False, **arguments: Any
+) -> dict[str, Record]:
+    """Run the pipeline that `build` makes, with `arguments`, to its end; the records of its tasks."""
+    from kfp import local
+
+    from pipelines.containers import runner
+
     folder = workspace.runs() / run_id
-    folder.mkdir(parents=True)
+    folder.mkdir(parents=True, exist_ok=True)
     kubeflow = workspace.home() / "kfp"
     # A folder that is not there when it is mounted is made by the engine, and is root's.
     (kubeflow / run_id).mkdir(parents=True)
@@ -88,44 +105,13 @@ def run(
                 workspace_root=str(kubeflow / "workspace"),
                 raise_on_error=False,
             )
-            build()(
-                run_id=run_id,
-                card=card.model_dump_json(),
-                recipe=recipe,
-                baseline=baseline,
-                as_of=as_of,
-                new_reference=new_reference,
-            )
-    outcome = Outcome(run_id=run_id, records=read_records(run_id), page=folder / "page.html")
-    if outcome.failed is None:
-        assert_complete(outcome.records)
-    return outcome
+            build()(run_id=run_id, **arguments)
+    return read_records(run_id)
 
 
-def expected(records: dict[str, Record]) -> list[str]:
-    """The tasks that the decisions taken in this run call for.
-
-    Kubeflow turns a condition that it cannot evaluate into False and reports success, so what ran is held
-    against what the gates said.
-    """
-    tasks = list(ALWAYS)
-    if not records.get("validate") or not records["validate"].report.get("passed"):
-        return tasks
-    tasks += ACCEPTED
-    if not records.get("evaluate") or not records["evaluate"].report.get("passed"):
-        return tasks
-    tasks.append("package")
-    if "package" not in records or records["package"].notes.get("released_as"):
-        return tasks
-    tasks.append("infra_validate")
-    if records.get("infra_validate") and records["infra_validate"].report.get("passed"):
-        tasks.append("push")
-    return tasks
-
-
-def assert_complete(records: dict[str, Record]) -> None:
-    """Raise RuntimeError unless exactly the expected tasks ended."""
-    wanted = set(expected(records))
+def assert_tasks(records: dict[str, Record], wanted_tasks: list[str]) -> None:
+    """Raise RuntimeError unless exactly the wanted tasks ended: what ran is held against what the gates said."""
+    wanted = set(wanted_tasks)
     ended = {name for name, record in records.items() if record.status in ("done", "reused")}
     if wanted != ended:
         raise RuntimeError(

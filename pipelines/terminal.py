@@ -50,6 +50,8 @@ class Terminal(io.TextIOBase):
         elif event["event"] == "task_failed":
             self._end_bar()
             self._line(MARKS["failed"], event["task"], "failed")
+        elif event["event"] == "power" and not event["enough"]:
+            self._line("[yellow]![/]", "power", escape(event["sentence"]))
         elif event["event"] == "artifact_damaged":
             self._line("[yellow]![/]", "repair", escape(event["error"]))
 

@@ -49,34 +49,38 @@ def build(cluster: Cluster | None = None) -> BaseComponent:
                 joined = place.light(features(run_id=run_id, card=card, events=events, facts=facts))
                 sequences = joined.outputs["sequences"]
                 place.light(materialise(run_id=run_id, card=card, events=events, facts=facts, sequences=sequences))
-                known = {"sequences": sequences, "champion": resolved.outputs["champion"]}
-                trained = place.training(train(run_id=run_id, task_name="train", recipe=recipe, **known))
-                compared = place.training(train(run_id=run_id, task_name="train-baseline", recipe=baseline, **known))
-                compared.set_display_name("train-baseline")
-                model = trained.outputs["model"]
-                evaluated = place.light(
-                    evaluate(
-                        run_id=run_id,
-                        sequences=sequences,
-                        model=model,
-                        baseline=compared.outputs["model"],
-                        champion=resolved.outputs["champion"],
+                with dsl.If(joined.outputs["Output"] == True, name="can-be-decided"):  # noqa: E712
+                    known = {"sequences": sequences, "champion": resolved.outputs["champion"]}
+                    trained = place.training(train(run_id=run_id, task_name="train", recipe=recipe, **known))
+                    compared = place.training(
+                        train(run_id=run_id, task_name="train-baseline", recipe=baseline, **known)
                     )
-                )
-                with dsl.If(evaluated.outputs["Output"] == True, name="model-blessed"):  # noqa: E712
-                    packaged = place.light(package(run_id=run_id, card=card, sequences=sequences, model=model))
-                    archive = packaged.outputs["archive"]
-                    with dsl.If(packaged.outputs["Output"] == True, name="not-yet-released"):  # noqa: E712
-                        proven = place.serving(infra_validate(run_id=run_id, archive=archive))
-                        with dsl.If(proven.outputs["Output"] == True, name="serves-right"):  # noqa: E712
-                            place.light(
-                                push(
-                                    run_id=run_id,
-                                    archive=archive,
-                                    model=model,
-                                    evaluation=evaluated.outputs["evaluation"],
-                                    infra_validation=proven.outputs["infra_validation"],
+                    compared.set_display_name("train-baseline")
+                    model = trained.outputs["model"]
+                    evaluated = place.light(
+                        evaluate(
+                            run_id=run_id,
+                            card=card,
+                            sequences=sequences,
+                            model=model,
+                            baseline=compared.outputs["model"],
+                            champion=resolved.outputs["champion"],
+                        )
+                    )
+                    with dsl.If(evaluated.outputs["Output"] == True, name="model-blessed"):  # noqa: E712
+                        packaged = place.light(package(run_id=run_id, card=card, sequences=sequences, model=model))
+                        archive = packaged.outputs["archive"]
+                        with dsl.If(packaged.outputs["Output"] == True, name="not-yet-released"):  # noqa: E712
+                            proven = place.serving(infra_validate(run_id=run_id, card=card, archive=archive))
+                            with dsl.If(proven.outputs["Output"] == True, name="serves-right"):  # noqa: E712
+                                place.light(
+                                    push(
+                                        run_id=run_id,
+                                        archive=archive,
+                                        model=model,
+                                        evaluation=evaluated.outputs["evaluation"],
+                                        infra_validation=proven.outputs["infra_validation"],
+                                    )
                                 )
-                            )
 
     return training

@@ -10,6 +10,8 @@ import urllib.error
 import urllib.request
 from typing import Any
 
+from components import store, workspace
+from components.announce.expected import missing
 from components.console import emit
 from components.store import StoreFault
 from components.task import Record, commit, read_records
@@ -18,6 +20,8 @@ WEBHOOK = "HETERREC_WEBHOOK_URL"
 """Where the message is posted (a secret: whoever has the address can post); {"text": …}, as chat systems take it."""
 RUN_LINK = "HETERREC_RUN_LINK"
 """Address of a run in the UI with {run_id} for its ID, e.g. https://kubeflow.example/pipeline/#/runs/details/{run_id}."""
+ENDING = "ending"
+"""File of a run's folder: {"pipeline", "failed"}."""
 TIMEOUT_SECONDS = 10
 FAILED = ("FAILED", "CANCELED", "CANCELLED")
 
@@ -25,15 +29,20 @@ FAILED = ("FAILED", "CANCELED", "CANCELLED")
 def run(*, run_id: str, pipeline: str, state: str, error: str = "") -> str:
     """The summary in Markdown; a failed run is posted to the webhook besides.
 
-    Failed is what `state` (Kubeflow's word) says, or a task that failed or never ended: Kubeflow's word about a group
-    of tasks has come late before.
+    Failed is what `state` (Kubeflow's word) says, or a task that failed or never ended, or one that had to run by what
+    the gates decided and left no record: Kubeflow says RUNNING of a pod that never started.
     """
     try:
-        broken = [record for record in read_records(run_id).values() if record.status in ("failed", "running")]
+        records = read_records(run_id)
+        broken = [record for record in records.values() if record.status in ("failed", "running")]
+        lost = missing(pipeline, records, state) if not broken else []
     except StoreFault as away:
         # A store that is away may be why the run failed: that must be told all the more.
-        broken, error = [], f"{error}\n{away}".strip()
-    failed = state.upper() in FAILED or bool(broken)
+        broken, lost, error = [], [], f"{error}\n{away}".strip()
+    if lost:
+        error = f"{error}\nNever ran: {', '.join(lost)}. Was there a node for its pod, with its image?".strip()
+    failed = state.upper() in FAILED or bool(broken or lost)
+    keep_ending(run_id, pipeline=pipeline, failed=failed)
     text = _summary(broken, run_id=run_id, pipeline=pipeline, state="failed" if failed else state, error=error)
     address = os.environ.get(WEBHOOK, "")
     if not failed:
@@ -46,6 +55,19 @@ def run(*, run_id: str, pipeline: str, state: str, error: str = "") -> str:
         return f"{text}\nThe webhook was told.\n"
     emit("webhook_failed", run=run_id, error=refused)
     return f"{text}\nThe webhook could not be told: {refused}\n"
+
+
+def keep_ending(run_id: str, *, pipeline: str, failed: bool) -> None:
+    """Write down beside a run's records of which pipeline it was and whether it failed: by this the exporter tells
+    nights of failed training from the hours of a catalogue that went well. A run without records keeps nothing."""
+    folder = workspace.runs() / run_id
+    if folder.is_dir():
+        (folder / ENDING).write_text(json.dumps({"pipeline": pipeline, "failed": failed}))
+        try:
+            if shared := store.shared():
+                shared.keep_file(folder / ENDING)
+        except StoreFault as away:
+            emit("ending_not_kept", run=run_id, error=str(away))
 
 
 def _summary(records: list[Record], *, run_id: str, pipeline: str, state: str, error: str) -> str:

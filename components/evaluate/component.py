@@ -8,6 +8,7 @@ from components.image import TRAIN
 @dsl.component(base_image=TRAIN, install_kfp_package=False)
 def evaluate(
     run_id: str,
+    card: str,
     sequences: dsl.Input[dsl.Dataset],
     model: dsl.Input[dsl.Model],
     baseline: dsl.Input[dsl.Model],
@@ -16,12 +17,14 @@ def evaluate(
     metrics: dsl.Output[dsl.Metrics],
     page: dsl.Output[dsl.HTML],
 ) -> bool:
-    """Compare the model with popularity, the baseline and the champion; False where it must not be pushed."""
+    """Compare the model with all that it is held against; False where it must not be pushed."""
     import shutil
     from pathlib import Path
 
     from components.task import Task
+    from feature_repo.card import DatasetCard
 
+    dataset = DatasetCard.model_validate_json(card)
     inputs = {
         "sequences": sequences.path,
         "model": model.path,
@@ -33,9 +36,10 @@ def evaluate(
     def make(out: Path, scratch: Path) -> dict:
         from components.evaluate import step
 
-        return step.run(**task.inputs, evaluation=out)
+        return step.run(card=dataset, **task.inputs, evaluation=out)
 
-    report = task.reuse_or_make(evaluation.path, kind="evaluation", config=dict, make=make)
+    asked = {"dataset": dataset.name, "release": dataset.release.model_dump()}
+    report = task.reuse_or_make(evaluation.path, kind="evaluation", config=lambda: asked, make=make)
     for name, value in report["metrics"].items():
         metrics.log_metric(name, value)
     shutil.copyfile(Path(evaluation.path) / "page.html", page.path)

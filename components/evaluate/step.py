@@ -10,15 +10,20 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from components.decision import Decision, Reason
+from components.evaluate import names
+from components.evaluate.blessing import Blessing
+from components.evaluate.held import HeldAgainst
+from components.evaluate.names import CHAMPION, NEIGHBOURS, POPULARITY, REFERENCE
+from feature_repo.card import DatasetCard
 from heterrec.baselines import popularity
 from heterrec.comparison import Difference, compare, slices
 from heterrec.export import load_model
+from heterrec.gates import remember
 from heterrec.inference import Answers, Loaded
 from heterrec.metrics import Ranking, Scores, rank
 from heterrec.sequences import Queries, Sequences, read_sequences
 
 K = 10
-NEW, BASELINE, POPULARITY = "HeterRec", "item ID only", "popularity"
 SLICES = {
     "short_history": "short histories (under 20 events)",
     "long_history": "long histories",
@@ -28,70 +33,70 @@ SLICES = {
 }
 
 
-def run(*, sequences: Path, model: Path, baseline: Path, champion: Path, evaluation: Path) -> dict[str, Any]:
-    """Write `decision.json`, `report.json`, `queries.parquet` and `page.html`; return what the run's record keeps.
+def run(
+    *, card: DatasetCard, sequences: Path, model: Path, baseline: Path, champion: Path, evaluation: Path
+) -> dict[str, Any]:
+    """Write `decision.json`, `report.json`, `queries.parquet`, `page.html` and, where there is a reference,
+    `night.parquet`; return what the run's record keeps.
 
-    The model is blessed when its NDCG@10 lies above popularity's with a 95 % paired interval that excludes zero, and
-    is not below the champion's with one. A worse item-ID-only baseline is not required, but said.
+    The model is blessed when its NDCG@10 lies above popularity's with a 95 % paired interval that excludes zero, is not
+    surely below that of the neighbour tables, and, as a refresh of the champion's recipe, no worse than the reference
+    (`components.evaluate.blessing`). A candidate of another recipe, which has an A/B test before it, must not be surely
+    below the champion. To be surely above the tables and the baseline is not required, but said.
     """
     from components.evaluate.page import page
 
     data = read_sequences(sequences)
     queries = data.queries("test")
-    reasons: list[Reason] = []
-    contenders: dict[str, Scores] = {NEW: _scores(load_model(model), data, queries)}
-    champion_name = _champion_name(champion)
-    if champion_name is not None:
-        loaded = load_model(champion / "model")
-        if missing := sorted({field.name for field in loaded.encoder.fields} - set(data.catalogue.columns)):
-            reasons.append(_incomparable(champion_name, missing))
-            champion_name = None
-        else:
-            contenders[champion_name] = _scores(loaded, data, queries)
-    contenders[BASELINE] = _scores(load_model(baseline), data, queries)
+    held = HeldAgainst.read(champion, model, sequences, data, card)
+    new = names.model_name(model)
+    models = {new: model, **held.models, names.baseline_name(baseline, new): baseline}
+    loaded = {name: load_model(path) for name, path in models.items()}
+    contenders: dict[str, Scores] = {name: _scores(each, data, queries) for name, each in loaded.items()}
+    if new != NEIGHBOURS:
+        contenders.setdefault(NEIGHBOURS, _scores(_tables_of(loaded[new], data), data, queries))
     contenders[POPULARITY] = popularity(data)
 
     rankings = {name: rank(scores, data, queries) for name, scores in contenders.items()}
-    differences = {name: compare(rankings[NEW], rankings[name], K) for name in rankings if name != NEW}
-    reasons = [*_reasons(rankings[NEW], differences, champion_name), *reasons]
-    decision = Decision(gate="evaluate", reasons=reasons)
-    report = _report(data, queries, rankings, differences)
+    differences = {name: compare(rankings[new], rankings[name], K) for name in rankings if name != new}
+    blessing = held.judge(data, queries, rankings, evaluation) if rankings[new].queries else None
+    report = _report(data, queries, rankings, differences) | {"new": new, **held.to_json(blessing, differences)}
+    decision = Decision(gate="evaluate", reasons=_reasons(report, differences, held, blessing))
     (evaluation / "report.json").write_text(json.dumps(report, indent=1))
     pq.write_table(_table(data, queries, rankings), evaluation / "queries.parquet")
     decision.write(evaluation)
     (evaluation / "page.html").write_text(page(evaluation))
-    return {**decision.summary(), "metrics": _flat(report)}
+    return {**decision.summary(), "metrics": _flat(report), "night": report["night"]}
+
+
+def _tables_of(loaded: Loaded, data: Sequences) -> Loaded:
+    """The neighbour tables alone: those that the model was given, else fitted on the same training events."""
+    memory, items = loaded.memory, loaded.item_ids
+    if memory is None:
+        memory, items = remember(data), data.catalogue.item_ids
+    return Loaded(None, loaded.encoder, loaded.config, memory, items)
 
 
 def _scores(loaded: Loaded, data: Sequences, queries: Queries) -> Scores:
     return Answers(loaded, data.catalogue).scores(data, queries)
 
 
-def _champion_name(champion: Path) -> str | None:
-    version = json.loads((champion / "champion.json").read_text())["version"]
-    return None if version is None else f"champion (version {version})"
-
-
-def _incomparable(name: str, missing: list[str]) -> Reason:
-    return Reason(
-        check="champion",
-        held=False,
-        found=f"needs {', '.join(missing)}",
-        allowed="features of this data",
-        level="warn",
-        message=f"The {name} cannot be ranked on this data: it needs {', '.join(missing)}, which the card has no more.",
-    )
-
-
-def _reasons(new: Ranking, differences: dict[str, Difference], champion: str | None) -> list[Reason]:
-    if new.queries == 0:
+def _reasons(
+    report: dict[str, Any], differences: dict[str, Difference], held: HeldAgainst, blessing: Blessing | None
+) -> list[Reason]:
+    if report["queries"] == 0:
         message = "No held-out shopper has a history: there is nothing to judge the model by. Take more days or users."
         return [Reason(check="queries", held=False, found=0, allowed="at least 1", message=message)]
     reasons = [_above(POPULARITY, differences[POPULARITY], level="block")]
-    if champion is not None:
-        reasons.append(_not_below(champion, differences[champion]))
-    reasons.append(_above(BASELINE, differences[BASELINE], level="warn"))
-    return reasons
+    if NEIGHBOURS in differences:
+        reasons.append(_not_below(NEIGHBOURS, differences[NEIGHBOURS], check="no worse than the neighbour tables"))
+    if blessing is not None:
+        reasons.append(held.reason(blessing))
+    elif CHAMPION in differences:
+        reasons.append(_not_below(f"champion (version {held.version})", differences[CHAMPION]))
+    apart = (CHAMPION, REFERENCE, POPULARITY)
+    reasons += [_above(name, difference, level="warn") for name, difference in differences.items() if name not in apart]
+    return [*reasons, *held.incomparable]
 
 
 def _above(name: str, difference: Difference, *, level: Any) -> Reason:
@@ -106,10 +111,10 @@ def _above(name: str, difference: Difference, *, level: Any) -> Reason:
     )
 
 
-def _not_below(name: str, difference: Difference) -> Reason:
+def _not_below(name: str, difference: Difference, *, check: str = "no worse than the champion") -> Reason:
     verdict = "not below" if difference.high >= 0 else "below"
     return Reason(
-        check="no worse than the champion",
+        check=check,
         held=difference.high >= 0,
         found=_interval(difference),
         allowed="interval not below 0",
@@ -139,7 +144,7 @@ def _metrics(ranking: Ranking) -> dict[str, float]:
 
 
 def _slices(data: Sequences, queries: Queries, rankings: dict[str, Ranking]) -> dict[str, Any]:
-    new = rankings[NEW]
+    new = next(iter(rankings.values()))
     rows = {}
     for name, where in slices(data, queries, new).items():
         rows[SLICES[name]] = {
@@ -148,7 +153,7 @@ def _slices(data: Sequences, queries: Queries, rankings: dict[str, Ranking]) -> 
             "differences": {
                 peer: _plain(asdict(compare(new, ranking, K, where)))
                 for peer, ranking in rankings.items()
-                if peer != NEW
+                if ranking is not new
             },
         }
     return rows

@@ -13,10 +13,13 @@ def features(
     facts: dsl.Input[dsl.Artifact],
     sequences: dsl.Output[dsl.Dataset],
     metrics: dsl.Output[dsl.Metrics],
-):
-    """Join every event with the feature values of its moment, through Feast."""
+) -> bool:
+    """Join every event with the feature values of its moment, through Feast; False where what is held out could
+    decide nothing and the card wants no training then."""
     from pathlib import Path
 
+    from components.console import emit
+    from components.features import power
     from components.summary import numbers
     from components.task import Task
     from feature_repo.card import DatasetCard
@@ -41,3 +44,10 @@ def features(
     )
     for name, value in numbers(report).items():
         metrics.log_metric(name, value)
+    found = power.of(Path(sequences.path))
+    going = power.goes_on(found, dataset)
+    task.annotate(power=found.to_json(), goes_on=going)
+    emit("power", enough=found.enough, going=going, sentence=found.sentence)
+    metrics.log_metric("held_out_shoppers", found.queries)
+    metrics.log_metric("power", found.power)
+    return going

@@ -8,6 +8,7 @@ from components.image import SERVE
 @dsl.component(base_image=SERVE, install_kfp_package=False)
 def infra_validate(
     run_id: str,
+    card: str,
     archive: dsl.Input[dsl.Model],
     infra_validation: dsl.Output[dsl.Artifact],
     metrics: dsl.Output[dsl.Metrics],
@@ -17,15 +18,24 @@ def infra_validate(
     """Serve the archive, replay its golden requests, measure latency; False where an answer is wrong or late."""
     from pathlib import Path
 
+    from components import store, workspace
     from components.decision import Decision
     from components.infra_validate import step
     from components.summary import decision, numbers
     from components.task import Task
+    from feature_repo.card import DatasetCard
+    from serving.rollout.table import RolloutTable
 
+    dataset = DatasetCard.model_validate_json(card)
     task = Task(task_name, run_id=run_id, module="components.infra_validate.step", inputs={"archive": archive.path})
 
     def make(out: Path, scratch: Path) -> dict:
-        return step.run(archive=task.inputs["archive"], validation=out).summary()
+        with RolloutTable(workspace.rollout_url()) as table:
+            champion = table.read(dataset.name).champion
+        # What serves now, as this step acts on the world of now: a busy machine is busy for both.
+        mar = store.released(champion.archive) / Path(champion.archive).name if champion else None
+        asked = {"serving": mar if mar and mar.is_file() else None, "max_p99_ms": dataset.serving.max_p99_ms}
+        return step.run(archive=task.inputs["archive"], validation=out, **asked).summary()
 
     report = task.make_always(infra_validation.path, kind="infra_validation", make=make)
     for name, value in numbers(report["found"]).items():

@@ -10,7 +10,7 @@ from typing import Any
 
 import numpy as np
 
-from components.code_digest import code_digest
+from components import recipe_digest as recipes
 from components.manifest import digest_file, digest_json
 from components.package import program
 from components.package.goldens import askers, goldens
@@ -90,6 +90,7 @@ def run(
         "recipe_digest": contract["recipe_digest"],
         "items": len(events.catalogue),
         "golden_requests": len(golden),
+        "data_until": json.loads((sequences / "features.json").read_text())["as_of"],
         "bytes": mar.stat().st_size,
     }
     (archive / "report.json").write_text(json.dumps(report, indent=1))
@@ -97,16 +98,11 @@ def run(
 
 
 def recipe_digest(model: Path, catalogue: Catalogue) -> str:
-    """What makes two models the same arm of an experiment: settings, features, and the code that trains.
-
-    Settings as they were asked for: what is derived from the data moves a little with every day of it. The seed is left
-    out. A scheduled retraining on more data, or with another seed, is a refresh, not a candidate.
-    """
+    """What makes this model the arm of an experiment that it is; see `components.recipe_digest`."""
     recipe = model / "recipe.json"
     if not recipe.is_file():  # of a model trained before recipes were kept
         recipe = model / "config.json"
-    settings = {key: value for key, value in json.loads(recipe.read_text()).items() if key != "seed"}
-    return digest_json({"settings": settings, "features": catalogue.features, "code": code_digest("heterrec.training")})
+    return recipes.recipe_digest(json.loads(recipe.read_text()), catalogue.features)
 
 
 def _version(sequences: Path, contract: dict[str, Any]) -> str:

@@ -34,9 +34,7 @@ def push(
         release.path,
         kind="release",
         make=lambda out, scratch: step.run(
-            archive=task.inputs["archive"],
-            model=task.inputs["model"],
-            evaluation=task.inputs["evaluation"],
+            **task.inputs,
             lineage=lineage(run_id),
             mlflow_url=workspace.mlflow_url(),
             rollout_url=workspace.rollout_url(),

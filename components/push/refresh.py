@@ -7,11 +7,9 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
-from components.decision import Decision
-from components.errors import InputError
 from components.package.artifact import find
 from components.push.registry import Record, Registry, flat, tags
-from components.push.release import located, store_release, uri
+from components.push.release import located, require_proven, store_release, uri
 from components.store import released
 from serving.rollout.document import Change, ModelVersion, Rollout
 from serving.rollout.table import RolloutTable, StaleRollout
@@ -38,8 +36,7 @@ def run(
     packaged = find(archive)
     report = packaged.report
     name, version, refreshes = report["model"], report["version"], report["refreshes"]
-    if not Decision.read(infra_validation).passed:
-        raise InputError(f"{infra_validation}: infra_validate blocked this archive; it is not released")
+    require_proven(infra_validation, packaged)
     book = Registry(mlflow_url, name)
     with RolloutTable(rollout_url, clock=clock) as table:
         row = table.read(name)
@@ -55,6 +52,7 @@ def run(
             archive_digest=packaged.digest,
             recipe_digest=arm.recipe_digest,
             registered=clock(),
+            data_until=arm.data_until,
         )
         row = _propose(table, name, refreshes, refreshed)
     book.show(row)

@@ -14,6 +14,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from components import workspace
+from components.push.release import uri
 from serving.rollout.document import Rollout
 
 if TYPE_CHECKING:
@@ -23,6 +25,8 @@ ARMS = ("champion", "challenger")
 _MAX_TAG = 5000
 _MAX_PARAM = 6000
 _RELEASE = "release"
+_KIND, _CLASSIC = "mlflow.experimentKind", "custom_model_development"
+"""Without it MLflow's page of an experiment is that of language models, with traces and tokens."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -37,6 +41,18 @@ class Record:
     """URI by which others find it."""
     settings: dict[str, Any]
     metrics: dict[str, float]
+    tags: dict[str, str]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Trial:
+    """What is kept of every run that trained, released or not: losing ideas are compared, too."""
+
+    run_id: str
+    settings: dict[str, Any]
+    metrics: dict[str, float]
+    curve: list[dict[str, Any]]
+    """A point an epoch, with its `epoch`."""
     tags: dict[str, str]
 
 
@@ -58,6 +74,26 @@ class Registry:
             self._name, source=self._source(record, run_id), run_id=run_id, tags=tags
         )
         return str(made.version)
+
+    def log(self, trial: Trial) -> str:
+        """The finished MLflow run of this run of ours; that which push made, where it was released."""
+        experiment = self._experiment(None)
+        found = self._client.search_runs([experiment], f"tags.run_id = '{trial.run_id}'")
+        made = found[0] if found else self._client.create_run(experiment, run_name=trial.run_id)
+        run_id, logged = str(made.info.run_id), made.data.metrics
+        for key, value in {"run_id": trial.run_id, **trial.tags}.items():
+            self._client.set_tag(run_id, key, value[:_MAX_TAG])
+        for key, value in trial.settings.items():
+            self._client.log_param(run_id, _key(key), str(value)[:_MAX_PARAM])
+        for key, number in trial.metrics.items():
+            if _key(key) not in logged:
+                self._client.log_metric(run_id, _key(key), number)
+        for point in trial.curve:
+            for key, number in metrics({name: each for name, each in point.items() if name != "epoch"}).items():
+                if (name := f"training.{_key(key)}") not in logged:
+                    self._client.log_metric(run_id, name, number, step=int(point["epoch"]))
+        self._client.set_terminated(run_id)
+        return run_id
 
     def show(self, rollout: Rollout) -> None:
         """Set the aliases `champion` and `challenger` to what the rollout table says."""
@@ -100,14 +136,18 @@ class Registry:
         self._client.set_terminated(run_id)
         return str(run_id)
 
-    def _experiment(self, source: str) -> str:
+    def _experiment(self, source: str | None) -> str:
         found = self._client.get_experiment_by_name(self._name)
         if found is not None:
+            if found.tags.get(_KIND) != _CLASSIC:
+                self._client.set_experiment_tag(found.experiment_id, _KIND, _CLASSIC)
             return str(found.experiment_id)
         # Named, because MLflow's default is a folder in whatever directory this process happens to be in. A server
         # has its own.
-        location = None if self._served else source.rsplit("/", 1)[0]
-        return str(self._client.create_experiment(self._name, artifact_location=location))
+        folder = source.rsplit("/", 1)[0] if source else uri(workspace.releases() / self._name)
+        location = None if self._served else folder
+        made = self._client.create_experiment(self._name, artifact_location=location, tags={_KIND: _CLASSIC})
+        return str(made)
 
     def _ensure_model(self) -> None:
         if not self._client.search_registered_models(f"name='{self._name}'"):

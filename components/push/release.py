@@ -5,8 +5,10 @@ import shutil
 from pathlib import Path
 
 from components import store
+from components.decision import Decision
 from components.errors import InputError
 from components.manifest import NAME, Manifest
+from components.package.artifact import Packaged
 from serving.rollout.table import RolloutTable
 from serving.torchserve import archive as archives
 
@@ -23,6 +25,25 @@ def released(rollout_url: str, name: str, digest: str) -> str | None:
             if model.archive_digest == digest:
                 return model.version
     return None
+
+
+def require_proven(infra_validation: Path, packaged: Packaged) -> None:
+    """Raise `InputError` unless infra_validate let this very archive pass: whoever changes what serves asks for itself.
+
+    A pipeline's condition is not enough: Kubeflow turns one that it cannot evaluate into a branch, and people call
+    steps by hand.
+    """
+    decision = Decision.read(infra_validation)
+    proven = [reason.found for reason in decision.reasons if reason.check == "archive"]
+    if decision.gate != "infra_validate" or proven != [packaged.digest]:
+        about = ", ".join(map(str, proven)) or "none that it names"
+        raise InputError(
+            f"{infra_validation}: a decision of {decision.gate} about archive {about}, expected one of infra_validate "
+            f"about {packaged.digest}; run infra_validate on this archive"
+        )
+    if not decision.passed:
+        reasons = " ".join(reason.message for reason in decision.blocking)
+        raise InputError(f"{infra_validation}: infra_validate blocked this archive; it is not released. {reasons}")
 
 
 def store_release(mar: Path, model: Path, target: Path, *, digest: str) -> Path:

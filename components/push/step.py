@@ -11,7 +11,7 @@ from components.decision import Decision
 from components.errors import InputError
 from components.package.artifact import Packaged, find
 from components.push.registry import Record, Registry, flat, metrics, tags
-from components.push.release import located, released, store_release, uri
+from components.push.release import located, released, require_proven, store_release, uri
 from serving.rollout.document import Change, ModelVersion, Release
 from serving.rollout.document import release as decide
 from serving.rollout.table import RolloutTable, StaleRollout
@@ -24,6 +24,7 @@ def run(
     archive: Path,
     model: Path,
     evaluation: Path,
+    infra_validation: Path,
     lineage: dict[str, Any],
     mlflow_url: str,
     rollout_url: str,
@@ -35,12 +36,13 @@ def run(
 
     Returns (and writes into `release`) the status: champion, refreshed, challenger, queued, or already released.
     Every part finds what it made before, so that a push after a killed one completes it. Raises `InputError` where
-    evaluate did not bless the model, or the archive is not what its report promises.
+    evaluate did not bless the model, infra_validate did not prove this archive, or it is not what its report promises.
     """
     packaged = find(archive)
     name, version = packaged.report["model"], packaged.report["version"]
     if not Decision.read(evaluation).passed:
         raise InputError(f"{evaluation}: evaluate blocked this model; only a blessed model is pushed")
+    require_proven(infra_validation, packaged)
     book = Registry(mlflow_url, name)
     with RolloutTable(rollout_url, clock=clock) as table:
         if (before := released(rollout_url, name, packaged.digest)) is not None:
@@ -55,8 +57,10 @@ def run(
                 archive_digest=packaged.digest,
                 recipe_digest=packaged.report["recipe_digest"],
                 registered=clock(),
+                data_until=_moment(packaged.report.get("data_until")),
             )
-            outcome = _propose(table, name, candidate, clock)
+            better = bool(json.loads((evaluation / "report.json").read_text()).get("rises"))
+            outcome = _propose(table, name, candidate, clock, better=better)
     # Last, and also where nothing was released: a push that was killed here left the view behind.
     book.show(outcome.rollout)
     report = {
@@ -84,11 +88,17 @@ def _record(packaged: Packaged, stored: Path, model: Path, evaluation: Path, lin
     )
 
 
-def _propose(table: RolloutTable, name: str, model: ModelVersion, clock: Callable[[], datetime]) -> Release:
+def _moment(text: str | None) -> datetime | None:
+    return datetime.fromisoformat(text) if text else None
+
+
+def _propose(
+    table: RolloutTable, name: str, model: ModelVersion, clock: Callable[[], datetime], *, better: bool
+) -> Release:
     """Decide on the row as it is, and again whenever somebody else was faster."""
     for _ in range(_ATTEMPTS):
         row = table.read(name)
-        outcome = decide(row, model, now=clock(), salt=lambda: secrets.token_hex(8))
+        outcome = decide(row, model, now=clock(), salt=lambda: secrets.token_hex(8), better=better)
         if outcome.status == "already released":
             return outcome
         try:

@@ -6,6 +6,7 @@ from typing import Any
 
 from components import workspace
 from components.decision import Decision
+from components.evaluate.names import baseline_name, model_name
 from components.evaluate.page import body as comparison_body
 from components.evaluate.page import read_json
 from components.evaluate.pictures import training_curves
@@ -47,6 +48,11 @@ def run(*, run_id: str, state: str) -> Path:
     return page
 
 
+def ending(run_id: str, state: str) -> str:
+    """How the run ended, as its page says."""
+    return _ending(read_records(run_id), state)[0]
+
+
 def _ending(records: dict[str, Record], state: str) -> tuple[str, str]:
     for record in records.values():
         if record.status in ("failed", "running"):
@@ -54,6 +60,8 @@ def _ending(records: dict[str, Record], state: str) -> tuple[str, str]:
     for gate in ("validate", "evaluate", "infra_validate"):
         if gate in records and not records[gate].report["passed"]:
             return f"not pushed: blocked by {gate}", "warn"
+    if "features" in records and records["features"].notes.get("goes_on") is False:
+        return "not trained: the held-out shoppers could decide nothing", "warn"
     if "push" in records:
         report = records["push"].report
         return f"pushed as version {report['version']} ({report['status']})", "good"
@@ -64,7 +72,9 @@ def _ending(records: dict[str, Record], state: str) -> tuple[str, str]:
 
 def _why(records: dict[str, Record]) -> list[str]:
     faults = [record.error for record in records.values() if record.status == "failed"]
-    return faults + [message for record in records.values() for message in record.report.get("blocked", [])]
+    blocked = [message for record in records.values() for message in record.report.get("blocked", [])]
+    power = records["features"].notes.get("power") if "features" in records else None
+    return faults + blocked + ([power["sentence"]] if power and not power["enough"] else [])
 
 
 def _artifact(records: dict[str, Record], task: str) -> Path | None:
@@ -78,10 +88,10 @@ def _decision(records: dict[str, Record], task: str) -> Decision | None:
 
 
 def _curves(records: dict[str, Record]) -> Any:
-    curves = {
-        name: read_json(root / "curve.json")
-        for task, name in (("train", "HeterRec"), ("train-baseline", "item ID only"))
-        if (root := _artifact(records, task))
-    }
-    curves = {name: curve for name, curve in curves.items() if curve}
+    models = [root for task in ("train", "train-baseline") if (root := _artifact(records, task))]
+    labels = (
+        [model_name(models[0]), *(baseline_name(root, model_name(models[0])) for root in models[1:])] if models else []
+    )
+    read = {name: read_json(root / "curve.json") for name, root in zip(labels, models, strict=True)}
+    curves = {name: curve for name, curve in read.items() if curve}
     return training_curves(curves) if curves else None

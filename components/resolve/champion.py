@@ -1,30 +1,88 @@
-"""Fetches the current champion, so that evaluate compares with a fixed model and not with "whatever serves now"."""
+"""Fetches what tonight's model is held against: fixed models and nights, and not "whatever serves now"."""
 
 import json
 import shutil
+from collections.abc import Iterator
+from datetime import datetime, timedelta
 from pathlib import Path
 from typing import Any
 
+import pyarrow.parquet as pq
+
 from components.errors import InputError
-from components.store import released
+from components.store import present, released
+from serving.rollout.document import ModelVersion
 from serving.rollout.table import RolloutTable
 
+POOL_DAYS = 31
+"""Nights as long ago as this are handed on; evaluate takes as many of them as its rule says."""
+NIGHT = "night.parquet"
 
-def run(*, name: str, rollout_url: str, champion: Path) -> dict[str, Any]:
-    """Write `champion.json` and, where one serves, its `model/` into the artifact directory `champion`.
 
-    Raises `InputError` where the rollout table names a champion whose files are gone.
+def run(*, name: str, rollout_url: str, champion: Path, as_of: str = "", runs: Path | None = None) -> dict[str, Any]:
+    """Write `champion.json`, `model/`, `reference/` and `nights/` (docs/contracts.md) into the artifact `champion`.
+
+    `as_of` and `runs` (the records of all runs) say which nights count: those of the days before, in which a model was
+    held against the very reference of now. Raises `InputError` where the rollout table names a champion or a reference
+    whose files are gone.
     """
     with RolloutTable(rollout_url) as table:
-        version = table.read(name).champion
-    report = {"version": version.version if version else None}
+        row = table.read(name)
+    serving, reference = row.champion, row.held_against
+    report: dict[str, Any] = {"version": serving.version if serving else None}
+    if serving and reference:
+        report |= {
+            "recipe_digest": serving.recipe_digest,
+            "data_until": serving.data_until.isoformat() if serving.data_until else None,
+            "reference": reference.version,
+            "nights": [],
+        }
+        _copy(name, serving, champion / "model")
+        _copy(name, reference, champion / "reference")
+        if _same(champion / "model", champion / "reference"):
+            shutil.rmtree(champion / "reference")  # it is the champion, or that over another day's catalogue
+        for number, (night, path) in enumerate(_nights(name, reference.version, as_of, runs)):
+            (champion / "nights").mkdir(exist_ok=True)
+            shutil.copyfile(path, champion / "nights" / f"{number:03}.parquet")
+            report["nights"].append({**night, "file": f"nights/{number:03}.parquet"})
     (champion / "champion.json").write_text(json.dumps(report))
-    if version:
-        model = released(version.archive) / "model"
-        if not model.is_dir():
-            raise InputError(
-                f"{model}: the champion of {name!r} (version {version.version}) has no model there. "
-                "Restore the release folder, or `make clean` to begin anew."
-            )
-        shutil.copytree(model, champion / "model", ignore=shutil.ignore_patterns("manifest.json"))
     return report
+
+
+def _copy(name: str, version: ModelVersion, target: Path) -> None:
+    model = released(version.archive) / "model"
+    if not model.is_dir():
+        raise InputError(
+            f"{model}: version {version.version} of {name!r}, which tonight's model is held against, has no model "
+            "there. Restore the release folder, or `make clean` to begin anew."
+        )
+    shutil.copytree(model, target, ignore=shutil.ignore_patterns("manifest.json"))
+
+
+def _same(one: Path, other: Path) -> bool:
+    weights = [folder / "weights.pt" for folder in (one, other)]
+    return all(path.is_file() for path in weights) and weights[0].read_bytes() == weights[1].read_bytes()
+
+
+def _nights(name: str, reference: str, as_of: str, runs: Path | None) -> Iterator[tuple[dict[str, Any], Path]]:
+    """What other nights say of models held against `reference`, the earliest first; a night that was run again once."""
+    if runs is None or not as_of:
+        return
+    now = datetime.fromisoformat(as_of)
+    found: dict[tuple[str, str], tuple[dict[str, Any], str]] = {}
+    records = (json.loads(path.read_text()) for path in runs.glob("*/evaluate.json"))
+    for record in sorted(records, key=lambda record: record["started"]):
+        night = record["report"].get("night")
+        if (
+            record["status"] in ("done", "reused")
+            and night
+            and (night["dataset"], night["reference"]) == (name, reference)
+        ):
+            age = now - datetime.fromisoformat(night["as_of"])
+            if timedelta(0) < age <= timedelta(days=POOL_DAYS):
+                found[night["as_of"], night["recipe"]] = night, record["artifact"]
+    for _, (night, artifact) in sorted(found.items()):
+        path = present(Path(artifact)) / NIGHT
+        if path.is_file():  # artifacts may be removed; a night less is less evidence, no fault
+            assert pq.read_schema(path).names == ["user_id", "ours", "theirs"], path
+            yield night, path

@@ -36,17 +36,22 @@ def resolve(
         kind="facts",
         make=lambda out, scratch: step.run(card=dataset, events=task.inputs["events"], as_of=as_of or None, facts=out),
     )
+    if shared := store.shared():
+        # Of runs on other machines, too.
+        for record in ("validate", "evaluate"):
+            shared.bring_files(workspace.runs(), f"*/{record}.json")
     task = Task("champion", run_id=run_id, module="components.resolve.champion")
     serving = task.make_always(
         champion.path,
         kind="champion",
         make=lambda out, scratch: champion_step.run(
-            name=dataset.name, rollout_url=workspace.rollout_url(), champion=out
+            name=dataset.name,
+            rollout_url=workspace.rollout_url(),
+            champion=out,
+            as_of=found["as_of"],
+            runs=workspace.runs(),
         ),
     )
-    if shared := store.shared():
-        # Of runs on other machines, too.
-        shared.bring_files(workspace.runs(), "*/validate.json")
     task = Task("reference", run_id=run_id, module="components.resolve.reference", inputs={"facts": facts.path})
     accepted = task.make_always(
         reference.path,
@@ -64,6 +69,7 @@ def resolve(
     told = {
         "as of": found["as_of"],
         "champion": serving["version"] or "none yet",
+        "reference": serving.get("reference") or "none yet",
         "last accepted run as of": accepted["accepted"] or "none",
         "notes": " ".join(accepted["notes"]),
     }

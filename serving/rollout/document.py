@@ -27,6 +27,14 @@ class ModelVersion:
     recipe_digest: str
     """What makes two models the same arm of an experiment: recipe, features and code of the model."""
     registered: datetime
+    data_until: datetime | None = None
+    """The last moment of the data it was trained on: how fresh it is, also after its catalogue was refreshed. Not known
+    of what was released before this was kept."""
+
+    @property
+    def fresh_as_of(self) -> datetime:
+        """The last moment of its data; where that was not kept, when it was released."""
+        return self.data_until or self.registered
 
     def __post_init__(self) -> None:
         assert self.registered.tzinfo is not None, "times are UTC"
@@ -41,6 +49,9 @@ class Rollout:
     challenger: ModelVersion | None = None
     former: ModelVersion | None = None
     """The champion before, kept warm for a while after a promotion: back in one step."""
+    reference: ModelVersion | None = None
+    """What refreshes are held against: the model that last won an experiment, or was since surely better than that.
+    A refresh as such never becomes it, so that many small losses do not add up."""
     weight: float = 0.0
     """Share of shoppers that meet the challenger, 0 to 1."""
     stage: int | None = None
@@ -72,6 +83,11 @@ class Rollout:
         return {role: arm for role, arm in arms.items() if arm is not None}
 
     @property
+    def held_against(self) -> ModelVersion | None:
+        """The reference; of a document written before there was one, the champion."""
+        return self.reference or self.champion
+
+    @property
     def serving(self) -> tuple[ModelVersion, ...]:
         """The versions that have to be loaded: champion first."""
         return tuple(self.roles.values())
@@ -89,8 +105,9 @@ class Rollout:
     @classmethod
     def from_json(cls, raw: dict[str, Any]) -> "Rollout":
         """Inverse of `to_json`."""
-        # Rows written before there was a former champion do not have one.
-        arms = {arm: _version(raw[arm]) if raw.get(arm) else None for arm in get_args(Role)}
+        # Rows written before there was a former champion, or a reference, do not have one.
+        named = (*get_args(Role), "reference")
+        arms = {name: _version(raw[name]) if raw.get(name) else None for name in named}
         since = datetime.fromisoformat(raw["since"]) if raw["since"] else None
         return cls(**{**raw, **arms, "since": since, "queue": tuple(_version(entry) for entry in raw["queue"])})
 
@@ -127,22 +144,25 @@ class Release(NamedTuple):
     why: str
 
 
-def release(rollout: Rollout, model: ModelVersion, *, now: datetime, salt: Callable[[], str]) -> Release:
+def release(
+    rollout: Rollout, model: ModelVersion, *, now: datetime, salt: Callable[[], str], better: bool = False
+) -> Release:
     """What a new model does to what serves.
 
     The first model becomes champion. A model of an arm's own recipe replaces that arm's version and leaves the
     experiment running (a refresh is not a candidate). Any other is a candidate: challenger at the first stage,
-    or queued while an experiment runs or its winner is watched. `salt` makes the salt of a new experiment.
+    or queued while an experiment runs or its winner is watched. `salt` makes the salt of a new experiment. `better`:
+    a refresh of the champion that is surely better than the reference becomes it.
     """
     if any(known.archive_digest == model.archive_digest for known in rollout.known):
         return Release("already released", rollout, f"{model.version} is part of the rollout already")
     if rollout.champion is None:
-        first = replace(rollout, champion=model, since=now)
+        first = replace(rollout, champion=model, reference=model, since=now)
         return Release("champion", first, f"{model.version} is the first model of {rollout.model}")
     for role, arm in rollout.roles.items():
         if arm.recipe_digest == model.recipe_digest:
             why = f"{model.version} refreshes the {role} {arm.version}: same recipe"
-            return Release("refreshed", _with_arm(rollout, role, model), why)
+            return Release("refreshed", _with_arm(rollout, role, model, better), why)
     if rollout.challenger is not None or rollout.former is not None:
         # A refresh of a waiting candidate takes its place; the older data it was trained on will never serve.
         others = tuple(waiting for waiting in rollout.queue if waiting.recipe_digest != model.recipe_digest)
@@ -162,10 +182,10 @@ def opened(rollout: Rollout, challenger: ModelVersion, *, now: datetime, salt: C
     return replace(rollout, challenger=challenger, stage=0, weight=STAGES[0], salt=salt(), since=now, paused=False)
 
 
-def _with_arm(rollout: Rollout, role: Role, model: ModelVersion) -> Rollout:
+def _with_arm(rollout: Rollout, role: Role, model: ModelVersion, better: bool) -> Rollout:
     match role:
         case "champion":
-            return replace(rollout, champion=model)
+            return replace(rollout, champion=model, reference=model if better else rollout.held_against)
         case "challenger":
             return replace(rollout, challenger=model)
         case "former":
@@ -181,4 +201,5 @@ def _plain(value: Any) -> Any:
 
 
 def _version(raw: dict[str, Any]) -> ModelVersion:
-    return ModelVersion(**{**raw, "registered": datetime.fromisoformat(raw["registered"])})
+    times = {name: datetime.fromisoformat(raw[name]) for name in ("registered", "data_until") if raw.get(name)}
+    return ModelVersion(**{**raw, **times})

@@ -2,7 +2,7 @@
 
 import math
 from dataclasses import asdict, dataclass
-from datetime import datetime
+from datetime import datetime, timedelta
 from pathlib import Path
 from typing import Any, Literal, NamedTuple
 
@@ -14,7 +14,7 @@ from serving.rollout.guardrails import Guardrail
 from serving.rollout.log import EventLog, Traffic
 from serving.rollout.moves import Salt
 from serving.rollout.policy import Policy
-from serving.rollout.sequential import UNKNOWN, Difference, difference
+from serving.rollout.sequential import UNKNOWN, Difference, Floats, difference
 
 Action = Literal["hold", "raise", "promote", "roll back", "end watch"]
 WITHHELD = "decision withheld"
@@ -64,6 +64,7 @@ def look(root: Path, rollout: Rollout, policy: Policy, *, opened: datetime, now:
         sums = log.successes()
         full = rollout.former is not None or rollout.weight == 1
         users = len(np.unique(sums.user[sums.treated > 0]))
+        champion, challenger = guardrails.rates(sums, sums.outcomes["success"])
         found = UNKNOWN
         if users >= policy.decision_users:
             found = difference(
@@ -72,10 +73,9 @@ def look(root: Path, rollout: Rollout, policy: Policy, *, opened: datetime, now:
                 treated=sums.treated,
                 exposures=sums.exposures,
                 outcome=sums.outcomes["success"],
-                planned=policy.planned_exposures,
+                planned=planned_exposures(sums.exposures, sums.outcomes["success"], policy),
                 alpha=policy.alpha,
             )
-        champion, challenger = guardrails.rates(sums, sums.outcomes["success"])
         return Evidence(
             at=now,
             traffic=log.traffic(rollout.stage),
@@ -87,6 +87,14 @@ def look(root: Path, rollout: Rollout, policy: Policy, *, opened: datetime, now:
             full=full,
             ratio=ratio.evidence(log.draws()),
         )
+
+
+def planned_exposures(exposures: Floats, successes: Floats, policy: Policy) -> float:
+    """Effective exposures at which the interval is tightest: so many that successes, or failures, are no rarity among
+    them. Of both arms together, and so without a view of their difference."""
+    total = max(float(exposures.sum()), 1.0)
+    rarer = min(float(successes.sum()), total - float(successes.sum()))
+    return max(policy.planned_exposures, policy.planned_successes * total / max(rarer, 1.0))
 
 
 def judge(rollout: Rollout, evidence: Evidence, policy: Policy, *, opened: datetime, salt: Salt) -> Verdict:
@@ -121,18 +129,39 @@ def _judge_experiment(rollout: Rollout, evidence: Evidence, policy: Policy, open
     found = f"{policy.outcome}-through {_points(evidence.outcome)}"
     if high < 0:
         return Verdict("roll back", f"worse: {found}", moves.roll_back(rollout, now=now, salt=salt))
-    better = low > -policy.allowed_loss
+    better = low > -policy.allowed_loss * evidence.champion_rate
     if not better and rollout.weight < 1 and now - opened >= policy.hours("patience"):
-        why = f"undecided after {policy.patience_hours / 24:g} days: {found}"
-        return Verdict("roll back", why, moves.roll_back(rollout, now=now, salt=salt))
+        better, why = _out_of_patience(rollout, evidence, policy)
+        found = f"{why} after {policy.patience_hours / 24:g} days: {found}"
+        if not better:
+            return Verdict("roll back", found, moves.roll_back(rollout, now=now, salt=salt))
     if (early := _too_early(rollout, evidence, policy)) is not None:
         return Verdict("hold", early)
     if rollout.weight == 1:
-        return Verdict("promote", f"better and sound for all shoppers: {found}", moves.promote(rollout, now=now))
+        how = "better" if better else "no worse, fresher"
+        return Verdict("promote", f"{how} and sound for all shoppers: {found}", moves.promote(rollout, now=now))
     weight = next(stage for stage in policy.stages if stage > rollout.weight)
     if weight == 1 and not better:
         return Verdict("hold", f"not decided yet: {found}")
     return Verdict("raise", f"sound at {rollout.weight:.0%}: {found}", moves.raise_weight(rollout, weight, now=now))
+
+
+def _out_of_patience(rollout: Rollout, evidence: Evidence, policy: Policy) -> tuple[bool, str]:
+    """Whether a challenger that is not surely better serves all the same, and why.
+
+    An equal model is never surely better. Without this way a change of the recipe that changes no number would keep
+    the champion of that day for ever, as every night's model is of the new recipe from then on.
+    """
+    assert rollout.champion is not None and rollout.challenger is not None
+    fresher = rollout.challenger.fresh_as_of - rollout.champion.fresh_as_of
+    loss = policy.patience_loss * evidence.champion_rate
+    if fresher > timedelta(0) and evidence.outcome.low > -loss:
+        return True, f"no worse than {policy.patience_loss:.0%} below, and fresher,"
+    days = f"{fresher / timedelta(days=1):.0f} days fresher"
+    known = evidence.outcome.effective > 0
+    if fresher >= policy.hours("fresh") and known and evidence.outcome.estimate > -loss:
+        return True, f"undecided, likelier no worse, and {days},"
+    return False, f"undecided, and {days if fresher > timedelta(0) else 'no fresher'},"
 
 
 def _too_early(rollout: Rollout, evidence: Evidence, policy: Policy) -> str | None:

@@ -55,10 +55,12 @@ def roll_back(rollout: Rollout, *, now: datetime, salt: Salt) -> Rollout:
 
 
 def end_watch(rollout: Rollout, *, now: datetime, salt: Salt) -> Rollout:
-    """Let the former champion go; the candidate that waited longest, if any, opens its experiment."""
+    """Let the former champion go: its successor is now what refreshes are held against. The candidate that waited
+    longest, if any, opens its experiment."""
     if rollout.former is None:
         raise WrongMove(f"{rollout.model}: no former champion is loaded, so no watch runs")
-    return _next(replace(rollout, former=None, salt="", since=now, paused=False), now=now, salt=salt)
+    alone = replace(rollout, former=None, reference=rollout.champion, salt="", since=now, paused=False)
+    return _next(alone, now=now, salt=salt)
 
 
 def pause(rollout: Rollout, paused: bool) -> Rollout:

@@ -33,12 +33,21 @@ class Policy:
     decision_users: int = 100
     """Fewest users of the challenger behind a decision on the outcome: the interval is asymptotic."""
     planned_exposures: float = 5_000.0
-    """Effective exposures (challenger's times champion's over both) at which the interval is tightest."""
+    """Effective exposures (challenger's times champion's over both) at which the interval is tightest, at least."""
+    planned_successes: float = 500.0
+    """Successes among those, at least: where they are rare it takes more exposures. An interval that is tight before
+    there are any is no interval: at a rate of .03 % it was wrong in every fourth canary without a difference."""
     alpha: float = 0.05
     """Chance that the interval of the outcome ever misses the true difference, over the whole life of a canary."""
 
     allowed_loss: float = 0.0
-    """Promote when the challenger's rate is surely above the champion's less this (0: it must be better)."""
+    """Promote when the challenger's rate is surely above the champion's less this share of it (0: it must be
+    better)."""
+    patience_loss: float = 0.05
+    """The same at the end of patience, for a challenger of fresher data: one that is no worse serves then."""
+    fresh_hours: float = 14 * 24.0
+    """Where at the end of patience nothing is sure, the likelier side of that loss decides for a challenger whose data
+    is fresher by this; of two models of like age the champion stays."""
 
     guardrail_alpha: float = 0.01
     """The error budget: chance that any guardrail ever sends back a canary that is within all of its margins."""

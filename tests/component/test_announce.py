@@ -9,7 +9,11 @@ from pathlib import Path
 import pytest
 
 from components.announce import step
+from components.announce.expected import ALWAYS, EXPECTED
 from components.task import Record
+from pipelines import catalogue_run, training
+
+TRAINED = ["features", "materialise", "train", "train-baseline", "evaluate"]
 
 
 class Hook(HTTPServer):
@@ -71,12 +75,73 @@ def test_a_failure_is_posted_with_its_reasons_and_a_link(hook: Hook) -> None:
     assert "The webhook was told." in text
 
 
-@pytest.mark.parametrize("state", ["SUCCEEDED", "COMPLETE"])
-def test_a_run_that_did_not_fail_is_not_posted(hook: Hook, state: str) -> None:
-    for task in ("train", "train-baseline"):
-        Record(task=task, status="done", started="2").write("r1")
-    assert told(state).startswith(f"# heterrec-training: {state.lower()}")
-    assert hook.posted == []
+def ran(*tasks: str, run: str = "r1", **reports: dict) -> None:
+    for task in tasks:
+        Record(task=task, status="done", started="2", report=reports.get(task, {})).write(run)
+
+
+PASSED, BLOCKED = {"passed": True}, {"passed": False}
+GRAPHS = [
+    # What the gates said, and what had to run by it.
+    ("heterrec-training", [*ALWAYS], {"validate": BLOCKED}),
+    ("heterrec-training", [*ALWAYS, *TRAINED], {"validate": PASSED, "evaluate": BLOCKED}),
+    (
+        "heterrec-training",
+        [*ALWAYS, *TRAINED, "package", "infra_validate"],
+        {"validate": PASSED, "evaluate": PASSED, "infra_validate": BLOCKED},
+    ),
+    (
+        "heterrec-training",
+        [*ALWAYS, *TRAINED, "package", "infra_validate", "push"],
+        {"validate": PASSED, "evaluate": PASSED, "infra_validate": PASSED},
+    ),
+    ("heterrec-catalogue", [*ALWAYS], {"validate": BLOCKED}),
+    (
+        "heterrec-catalogue",
+        [*ALWAYS, "features", "materialise", "refresh-champion"],
+        {"validate": PASSED, "refresh-champion": {"changed": False}},
+    ),
+    (
+        "heterrec-catalogue",
+        [*ALWAYS, "features", "materialise", "refresh-champion", "proof-champion", "release-champion"],
+        {"validate": PASSED, "refresh-champion": {"changed": True}, "proof-champion": PASSED},
+    ),
+]
+
+
+@pytest.mark.parametrize("state", ["SUCCEEDED", "RUNNING"])
+@pytest.mark.parametrize(("pipeline", "tasks", "reports"), GRAPHS)
+def test_a_branch_rightly_not_taken_is_no_failure_and_a_pod_that_never_started_is_one(
+    hook: Hook, pipeline: str, tasks: list[str], reports: dict, state: str
+) -> None:
+    """Kubeflow says RUNNING of both, and the local runner SUCCEEDED where it could not evaluate a condition."""
+    ran(*tasks, run="whole", **reports)
+    text = step.run(run_id="whole", pipeline=pipeline, state=state)
+    assert hook.posted == [] and f"{pipeline}: failed" not in text, text
+    for task in tasks:
+        run = f"without-{task}"
+        ran(*(each for each in tasks if each != task), run=run, **reports)
+        text = step.run(run_id=run, pipeline=pipeline, state=state)
+        assert text.startswith(f"# {pipeline}: failed") and f"Never ran: {task}" in text
+    assert len(hook.posted) == len(tasks)
+
+
+def test_a_run_that_could_decide_nothing_need_not_train() -> None:
+    records = {"validate": Record(task="validate", status="done", started="1", report=PASSED)}
+    assert "train" in EXPECTED["heterrec-training"](records)
+    for goes_on in (True, False):
+        features = Record(task="features", status="done", started="1", notes={"goes_on": goes_on})
+        assert ("train" in EXPECTED["heterrec-training"]({**records, "features": features})) == goes_on
+
+
+def test_a_pipeline_without_records_of_its_own_is_told_by_kubeflows_word(hook: Hook) -> None:
+    for state, posted in (("SUCCEEDED", 0), ("RUNNING", 1), ("FAILED", 2)):
+        step.run(run_id="look", pipeline="heterrec-rollout", state=state)
+        assert len(hook.posted) == posted, state
+
+
+def test_the_pipelines_are_called_what_is_expected_of_them() -> None:
+    assert set(EXPECTED) == {training.NAME, catalogue_run.NAME}
 
 
 def test_a_task_that_failed_is_told_whatever_word_kubeflow_has_for_the_run(hook: Hook) -> None:

@@ -302,9 +302,36 @@ def test_infra_validation_serves_replays_and_measures(archive: Path, tmp_path: P
     assert [reason.check for reason in decision.blocking] == ["latency_p99_ms"]  # too strict a limit, all else held
     assert Decision.read(tmp_path) == decision
     found = decision.summary()["found"]
+    assert found["archive"] == archives.digest(archive / "shop.mar")
     assert found["golden_answers_wrong"] == found["malformed_requests_not_refused"] == 0
     assert found["largest_score_difference"] < 1e-4
     assert 0 < found["latency_p50_ms"] <= found["latency_p99_ms"]
+    assert found["latency_ratio"] is None, "nothing serves yet"
+
+
+def test_a_slower_archive_is_told_by_what_serves_and_not_by_the_clock(
+    archive: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The one that serves answers as the new one does, on whatever machine; a planted wait is three times as long."""
+    served = tmp_path / "served"
+    zipfile.ZipFile(archive / "shop.mar").extractall(served)
+    for folder in ("MAR-INF", "serving"):
+        shutil.rmtree(served / folder)
+    archives.build(served, tmp_path / "served.mar", name="shop", version="0.9")
+    told = infra_validate.run(archive=archive, validation=tmp_path / "same", serving=tmp_path / "served.mar")
+    same = next(reason for reason in told.reasons if reason.check == "latency_ratio")
+    assert told.passed and same.level == "block" and same.found > 0, told.blocking
+    assert next(reason for reason in told.reasons if reason.check == "latency_p99_ms").level == "info"
+
+
+@pytest.mark.parametrize("busy", [1.0, 30.0])
+@pytest.mark.parametrize(("slower", "held"), [(1.0, True), (1.6, True), (3.0, False)])
+def test_a_busy_machine_blocks_no_good_archive_and_hides_no_bad_one(busy: float, slower: float, held: bool) -> None:
+    rng = np.random.default_rng(0)
+    theirs, ours = (busy * rng.lognormal(1, 0.5, infra_validate.REQUESTS) for _ in range(2))
+    found = {reason.check: reason for reason in infra_validate._latency(list(slower * ours), list(theirs), None)}
+    assert found["latency_ratio"].held == held
+    assert found["latency_p99_ms"].held, "no bound of its own"
 
 
 def test_infra_validation_blocks_an_archive_that_does_not_load(archive: Path, tmp_path: Path) -> None:

@@ -2,6 +2,7 @@
 
 import json
 from datetime import UTC, datetime
+from inspect import signature
 from pathlib import Path
 from typing import Any
 
@@ -11,14 +12,20 @@ from components import store, workspace
 from components.decision import Decision, Reason
 from components.errors import InputError
 from components.manifest import digest_json
-from components.push import step
+from components.push import refresh, step
+from components.push.registry import Registry, Trial
 from components.push.release import released
+from components.report import ledger
+from components.task import Record
+from heterrec.recipes import TrainConfig
 from serving.releases import Releases
 from serving.rollout.document import Change
 from serving.rollout.table import RolloutTable
 from serving.torchserve import archive as archives
 from tests.s3_server import s3_bucket
 
+ROOT = workspace.ROOT
+FOLDERS = ("archive", "model", "evaluation", "infra_validation", "release")
 NOW = datetime(2026, 1, 5, tzinfo=UTC)
 LINEAGE = {
     "run_id": "run-1",
@@ -42,7 +49,7 @@ class Shop:
         self.store = root / "releases"
 
     def push(self, version: str, recipe: str = "r1", passed: bool = True, **changed: Any) -> dict[str, Any]:
-        folders = {kind: self.root / version / kind for kind in ("archive", "model", "evaluation", "release")}
+        folders = {kind: self.root / version / kind for kind in FOLDERS}
         if not folders["archive"].exists():
             self._write(folders, version, recipe, passed)
         places = {"mlflow_url": self.mlflow_url, "rollout_url": self.rollout_url, "store": self.store}
@@ -60,8 +67,15 @@ class Shop:
         (folders["model"] / "config.json").write_text(json.dumps({"model": {"width": 8}, "seed": 1}))
         reason = Reason(check="better", held=passed, found=1, allowed=0, message="")
         Decision(gate="evaluate", reasons=[reason]).write(folders["evaluation"])
+        self.prove(folders["infra_validation"], digest)
         numbers = {"heterrec": {"ndcg@10": 0.25, "slices": {"rare": float("nan")}}, "names": ["a"], "blessed": True}
         (folders["evaluation"] / "report.json").write_text(json.dumps(numbers))
+
+    def prove(self, folder: Path, digest: str, *, gate: str = "infra_validate", passed: bool = True) -> None:
+        """Write the decision of infra_validate about the archive of this digest."""
+        about = Reason(check="archive", held=True, found=digest, allowed="any", message="", level="info")
+        right = Reason(check="golden_answers_wrong", held=passed, found=3, allowed=0, message="3 goldens differ")
+        Decision(gate=gate, reasons=[about, right]).write(folder)
 
     @property
     def table(self) -> RolloutTable:
@@ -217,9 +231,42 @@ def test_a_blocked_model_and_a_missing_archive_are_refused(shop: Shop) -> None:
         shop.push("v1", passed=False)
     with pytest.raises(InputError, match=r"report\.json: no such file"):
         step.run(
-            archive=shop.root, model=shop.root, evaluation=shop.root, lineage={},
+            archive=shop.root, model=shop.root, evaluation=shop.root, infra_validation=shop.root, lineage={},
             mlflow_url=shop.mlflow_url, rollout_url=shop.rollout_url, store=shop.store,
         )  # fmt: skip
+
+
+@pytest.mark.parametrize(
+    ("said", "message"),
+    [
+        ({"passed": False}, "infra_validate blocked this archive; it is not released. 3 goldens differ"),
+        ({"digest": "of another archive"}, "expected one of infra_validate about"),
+        ({"gate": "evaluate"}, "a decision of evaluate"),
+    ],
+)
+@pytest.mark.parametrize("who", [step, refresh], ids=lambda who: who.__name__)
+def test_whoever_changes_what_serves_reads_the_decision_about_this_archive(
+    who: Any, said: dict[str, Any], message: str, shop: Shop
+) -> None:
+    digest = shop.push("v1")["archive_digest"]
+    folders = {name: shop.root / "v1" / name for name in signature(who.run).parameters if name in FOLDERS}
+    shop.prove(folders["infra_validation"], **{"digest": digest, **said})
+    report = json.loads((folders["archive"] / "report.json").read_text())
+    (folders["archive"] / "report.json").write_text(json.dumps({**report, "refreshes": "v1"}))
+    places = {"mlflow_url": shop.mlflow_url, "rollout_url": shop.rollout_url, "store": shop.store}
+    with pytest.raises(InputError, match=message):
+        who.run(**folders, **places, lineage=LINEAGE)
+    with shop.table as table:
+        assert len(table.history(shop.name)) == 1
+
+
+def test_every_step_that_changes_what_serves_asks_for_the_proof() -> None:
+    """Of the steps' own modules: those that write the rollout table with an archive that they were given."""
+    writers = [path for path in (ROOT / "components").rglob("*.py") if ".propose(" in path.read_text()]
+    assert {str(path.relative_to(ROOT / "components")) for path in writers} == {
+        "push/step.py", "push/refresh.py", "rollout/step.py",
+    }, "a new writer: it reads the decision itself, as push does, or decides itself, as rollout does"  # fmt: skip
+    assert all("require_proven(" in path.read_text() for path in writers if path.parent.name == "push")
 
 
 def test_an_archive_that_is_not_what_its_report_promises_is_refused(
@@ -233,3 +280,67 @@ def test_an_archive_that_is_not_what_its_report_promises_is_refused(
     with shop.table as table:
         assert len(table.history(shop.name)) == 1
     assert [path.name for path in (shop.store / shop.name).glob("v*")] == ["v1"]
+
+
+def test_every_run_that_trained_is_logged_and_a_blocked_one_with_its_reason(
+    mlflow_url: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, request: pytest.FixtureRequest
+) -> None:
+    monkeypatch.setenv("HETERREC_HOME", str(tmp_path))
+    name = f"shop-{digest_json(request.node.name)[:8]}"
+    model, evaluation = tmp_path / "artifacts/model/m", tmp_path / "artifacts/evaluation/e"
+    for folder in (model, evaluation):
+        folder.mkdir(parents=True)
+    (model / "config.json").write_text(TrainConfig(epochs=2, shuffle_targets=True).to_json())
+    points = [{"epoch": 1, "loss": 4.0, "validation_ndcg": None}, {"epoch": 2, "loss": 3.0, "validation_ndcg": 0.1}]
+    (model / "curve.json").write_text(json.dumps(points))
+    numbers = {"models": {"HeterRec": {"ndcg@10": 0.02}, "champion": {"ndcg@10": 0.2}}, "night": {"recipe": "abc"}}
+    (evaluation / "report.json").write_text(json.dumps(numbers))
+    reports = {"validate": {"dataset": name, "as_of": "2026-01-05"}, "evaluate": {"blocked": ["below the reference"]}}
+    for task, artifact in (("validate", ""), ("features", ""), ("train", model), ("evaluate", evaluation)):
+        report = reports.get(task, {})
+        Record(task=task, status="done", started=task, artifact=str(artifact), digest=f"d-{task}", report=report).write(
+            "r"
+        )
+    for _ in range(2):  # a report that is repeated makes no second run
+        assert ledger.run(run_id="r", mlflow_url=mlflow_url, outcome="not pushed: blocked by evaluate")
+    from mlflow import MlflowClient
+
+    client = MlflowClient(mlflow_url, mlflow_url)
+    experiment = client.get_experiment_by_name(name)
+    assert experiment.tags["mlflow.experimentKind"] == "custom_model_development"
+    (run,) = client.search_runs([experiment.experiment_id])
+    assert run.data.params["shuffle_targets"] == "True" and run.data.params["model.width"] == "64"
+    assert run.data.metrics["models.champion.ndcg_at_10"] == 0.2 and run.data.metrics["training.loss"] == 3.0
+    assert [(point.step, point.value) for point in client.get_metric_history(run.info.run_id, "training.loss")] == [
+        (1, 4.0), (2, 3.0),
+    ]  # fmt: skip
+    told = {
+        key: run.data.tags[key] for key in ("outcome", "reason", "model", "dataset", "recipe_digest", "data_digest")
+    }
+    assert told == {
+        "outcome": "not pushed: blocked by evaluate", "reason": "below the reference", "dataset": name,
+        "model": "HeterRec, targets shuffled", "recipe_digest": "abc", "data_digest": "d-features",
+    }  # fmt: skip
+
+
+def test_a_run_that_was_released_is_logged_once(shop: Shop, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("HETERREC_HOME", str(tmp_path))
+    shop.push("v1")
+    trial = Trial(
+        run_id="run-1", settings={"seed": 1}, metrics={"heterrec.ndcg@10": 0.25}, curve=[], tags={"outcome": "x"}
+    )
+    Registry(shop.mlflow_url, shop.name).log(trial)
+    (run,) = shop.runs()
+    assert run.data.tags["outcome"] == "x" and run.data.tags["git_commit"] == "abc123"
+    assert run.data.metrics == {"heterrec.ndcg_at_10": 0.25}
+
+
+def test_mlflow_that_is_away_hides_no_ending(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: Any) -> None:
+    monkeypatch.setenv("HETERREC_HOME", str(tmp_path))
+    for task in ("validate", "train"):
+        report = {"dataset": "x", "as_of": "y"}
+        Record(task=task, status="done", started=task, artifact=str(tmp_path), report=report).write("r")
+    assert not ledger.run(run_id="r", mlflow_url="nosuch://mlflow", outcome="x")
+    assert "mlflow_failed" in capsys.readouterr().out
+    Record(task="train", status="failed", started="1").write("r")
+    assert not ledger.run(run_id="r", mlflow_url="unused", outcome="x"), "nothing was trained"

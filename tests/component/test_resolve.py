@@ -4,7 +4,10 @@ import json
 import shutil
 from dataclasses import replace
 from datetime import UTC, datetime
+from pathlib import Path
 
+import pyarrow as pa
+import pyarrow.parquet as pq
 import pytest
 
 from components.errors import InputError
@@ -67,12 +70,64 @@ def test_the_champion_of_the_moment_is_fetched_with_its_model(tmp_path):
         table.propose(Change(replace(row, champion=serving), "test", "the first"), row.version)
     after = tmp_path / "after"
     after.mkdir()
-    assert champion.run(name="shop", rollout_url=url, champion=after) == {"version": "7"}
+    assert champion.run(name="shop", rollout_url=url, champion=after) == {
+        "version": "7", "recipe_digest": "r", "data_until": None, "reference": "7", "nights": [],
+    }  # fmt: skip
     assert (after / "model" / "config.json").read_text() == "{}"
 
     shutil.rmtree(released)
     with pytest.raises(InputError, match="has no model there"):
         champion.run(name="shop", rollout_url=url, champion=before)
+
+
+def test_the_nights_held_against_the_reference_of_now_are_handed_on(tmp_path):
+    url, runs = f"sqlite:///{tmp_path / 'rollout.db'}", tmp_path / "runs"
+    versions = {}
+    for name, weights in (("old", "1"), ("new", "2"), ("new.1", "2")):
+        folder = tmp_path / "releases" / "shop" / name
+        (folder / "model").mkdir(parents=True)
+        (folder / "model" / "weights.pt").write_text(weights)
+        versions[name] = ModelVersion(
+            version=name, archive=str(folder / "shop.mar"), archive_digest=name, recipe_digest="r",
+            registered=datetime.now(UTC), data_until=datetime(2026, 1, 9, tzinfo=UTC),
+        )  # fmt: skip
+
+    def night(run: str, day: int, started: str = "1", status: str = "done", **changed: str) -> None:
+        artifact = tmp_path / "evaluation" / run
+        artifact.mkdir(parents=True)
+        table = {"user_id": [run], "ours": [1.0], "theirs": [0.5]}
+        pq.write_table(pa.table(table), artifact / "night.parquet")
+        as_of = datetime(2026, 1, day, tzinfo=UTC).isoformat()
+        report = {"night": {"dataset": "shop", "recipe": "r", "reference": "old", "as_of": as_of, **changed}}
+        (runs / run).mkdir(parents=True)
+        record = {"status": status, "started": started, "report": report, "artifact": str(artifact)}
+        (runs / run / "evaluate.json").write_text(json.dumps(record))
+
+    def fetched(name: str, champion_: str, reference: str) -> tuple[Path, dict]:
+        with RolloutTable(url) as table:
+            row = table.read("shop")
+            serving = replace(row, champion=versions[champion_], reference=versions[reference])
+            table.propose(Change(serving, "test", ""), row.version)
+        (tmp_path / name).mkdir()
+        as_of = datetime(2026, 1, 10, tzinfo=UTC).isoformat()
+        return tmp_path / name, champion.run(
+            name="shop", rollout_url=url, champion=tmp_path / name, as_of=as_of, runs=runs
+        )
+
+    night("tonight", 10), night("yesterday", 9), night("again", 9, started="2"), night("later", 11)
+    night("of another shop", 9, dataset="other"), night("against another", 9, reference="older")
+    night("of another recipe", 8, recipe="r2"), night("failed", 7, status="failed")
+    found, report = fetched("apart", "new", "old")
+    assert (found / "reference" / "weights.pt").read_text() == "1" and report["data_until"].startswith("2026-01-09")
+    users = [pq.read_table(found / each["file"])["user_id"][0].as_py() for each in report["nights"]]
+    assert users == ["of another recipe", "again"]
+    found, report = fetched("same weights", "new.1", "new")
+    assert report["reference"] == "new" and not (found / "reference").exists() and report["nights"] == []
+    shutil.rmtree(tmp_path / "evaluation" / "again")
+    assert len(fetched("removed", "new", "old")[1]["nights"]) == 1, "a night less, and no fault"
+    shutil.rmtree(tmp_path / "releases" / "shop" / "old")
+    with pytest.raises(InputError, match=r"version old of 'shop'.*has no model there"):
+        fetched("gone", "new", "old")
 
 
 @pytest.mark.parametrize(

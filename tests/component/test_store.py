@@ -54,6 +54,19 @@ def artifact(text: str = "content", *, name: str = "key") -> Path:
     return path
 
 
+def test_records_of_runs_on_other_machines_are_found(machine) -> None:
+    """By these a run knows what it is held against: one level below, and of no other name."""
+    for name in ("validate", "evaluate"):
+        Record(task=name, status="done", started="2026-01-05").write("nightly-1")
+    machine("second")
+    assert store.shared() is not None
+    store.shared().bring_files(workspace.runs(), "*/validate.json")
+    assert [str(path.relative_to(workspace.runs())) for path in workspace.runs().rglob("*.json")] == [
+        "nightly-1/validate.json"
+    ]
+    assert list(read_records("nightly-1")) == ["evaluate", "validate"]
+
+
 def objects() -> list[str]:
     files = store.shared()._files
     return sorted(name.partition("/thing/")[2] for name in files.find(store.shared()._root) if "/thing/" in name)
@@ -248,6 +261,6 @@ def test_the_champions_model_comes_to_a_machine_that_did_not_release_it(machine,
     workspace.home().rename(tmp_path / "out-of-reach")
     home = machine("second")
     (tmp_path / "champion").mkdir()
-    assert champion.run(name="shop", rollout_url=url, champion=tmp_path / "champion") == {"version": "1.0"}
+    assert champion.run(name="shop", rollout_url=url, champion=tmp_path / "champion")["version"] == "1.0"
     assert (tmp_path / "champion" / "model" / "weights.pt").read_text() == "weights"
     assert (home / "releases" / "shop" / "1.0" / "shop.mar").is_file()

@@ -14,6 +14,7 @@ from pathlib import Path
 import pytest
 
 from components import code_digest, workspace
+from components.code_digest import package_versions
 from components.errors import InputError
 from components.manifest import Manifest
 from components.task import Task, read_records
@@ -25,6 +26,18 @@ MODULE = "components.errors"
 def home(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     monkeypatch.setenv("HETERREC_HOME", str(tmp_path / "home"))
     return tmp_path / "home"
+
+
+@pytest.fixture(autouse=True)
+def unread():
+    """Sources are read once a process: a test that edits them leaves nothing behind."""
+    yield
+    forget()
+
+
+def forget() -> None:
+    code_digest.tree.cache_clear()
+    code_digest._imports.cache_clear()
 
 
 def make(tmp_path: Path, *, run_id: str = "r1", config: object = 1, text: str = "content", inputs=None) -> tuple:
@@ -94,21 +107,29 @@ def test_changed_input_content_is_made_anew(tmp_path):
     assert make(tmp_path, run_id="r2", inputs={"upstream": upstream})[2] == 1
 
 
-def test_code_digest_sees_an_edit_in_an_imported_module(tmp_path, monkeypatch):
-    package = tmp_path / "shop"
-    package.mkdir()
-    (package / "__init__.py").write_text("")
-    (package / "step.py").write_text("from shop import law\n")
-    (package / "law.py").write_text("VALUE = 1\n")
-    (package / "unrelated.py").write_text("VALUE = 1\n")
-    monkeypatch.setattr(code_digest, "ROOT", tmp_path)
-    code_digest._imports.cache_clear()
-    before = code_digest.code_digest("shop.step")
-    (package / "unrelated.py").write_text("VALUE = 2\n")
-    assert code_digest.code_digest("shop.step") == before
-    (package / "law.py").write_text("VALUE = 2\n")
-    assert code_digest.code_digest("shop.step") != before
-    code_digest._imports.cache_clear()
+def test_an_edited_step_is_made_anew(tmp_path, monkeypatch):
+    make(tmp_path)
+    edited = tmp_path / "source.py"
+    edited.write_text(code_digest.source(MODULE).read_text() + "EDITED = 1\n")
+    monkeypatch.setattr(code_digest, "source", lambda module: edited)
+    forget()
+    assert make(tmp_path, run_id="r2")[2] == 1
+    edited.write_text(edited.read_text() + "# only told differently\n")
+    forget()
+    assert make(tmp_path, run_id="r3")[2] == 0
+
+
+def test_an_upgraded_package_is_made_anew(tmp_path, monkeypatch):
+    """Every package that a step's modules import, not a list of some."""
+    installed = package_versions("components.train.step")
+    assert {"torch", "numpy", "pyarrow"} <= set(installed)
+    assert {"duckdb", "feast"} <= set(package_versions("components.features.step"))
+    keys = set()
+    for package in (None, *installed):
+        versions = {**installed, **({package: "99"} if package else {})}
+        monkeypatch.setattr("components.task.package_versions", lambda module, found=versions: found)
+        keys.add(make(tmp_path, run_id=f"r-{package}")[2])
+    assert keys == {1} and len(list((tmp_path / "home" / "artifacts" / "thing").iterdir())) == 1 + len(installed)
 
 
 def test_damaged_artifact_is_made_anew(tmp_path, home):

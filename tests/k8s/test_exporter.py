@@ -6,12 +6,14 @@ from datetime import UTC, datetime, timedelta
 import pytest
 from prometheus_client.parser import text_string_to_metric_families
 
+from components.announce.step import keep_ending
 from components.errors import InputError
 from components.task import Record
 from pipelines import exporter
 from serving.rollout.document import Change, ModelVersion, Rollout, release
 from serving.rollout.table import Decision, RolloutTable
 
+TRAINING, CATALOGUE = "heterrec-training", "heterrec-catalogue"
 NOW = datetime(2026, 1, 5, 3, tzinfo=UTC)
 GATE = {"passed": True, "blocked": [], "warned": ["late"], "dataset": "shop"}
 
@@ -26,6 +28,10 @@ def home(tmp_path, monkeypatch):
 def record(run: str, task: str, *, hours: float = 0, status: str = "done", **report: object) -> None:
     started = (NOW + timedelta(hours=hours)).isoformat()
     Record(task=task, status=status, started=started, seconds=2.5, report=report).write(run)  # type: ignore[arg-type]
+
+
+def ended(run: str, *, failed: bool = False, pipeline: str = TRAINING) -> None:
+    keep_ending(run, pipeline=pipeline, failed=failed)
 
 
 def scraped() -> dict[tuple[str, ...], float]:
@@ -48,23 +54,60 @@ def test_the_latest_run_and_the_latest_good_one_are_told_apart():
     record("r3", "ingest", hours=48, status="reused", rows=120, accepted=119, rejected=1)
     record("r3", "validate", hours=48, **GATE)
     record("r3", "features", hours=48.1, status="failed")
+    for run in ("r1", "r2", "r3"):
+        ended(run, failed=run == "r3")
     found = scraped()
-    assert found["pipeline_last_run_failed", "shop"] == 1
-    assert found["pipeline_last_run_timestamp_seconds", "shop"] == (NOW + timedelta(hours=48)).timestamp()
+    assert found["pipeline_last_run_failed", "shop", TRAINING] == 1
+    assert found["pipeline_last_run_timestamp_seconds", "shop", TRAINING] == (NOW + timedelta(hours=48)).timestamp()
     # A blocked gate is an answer, not a fault.
-    assert found["pipeline_last_success_timestamp_seconds", "shop"] == (NOW + timedelta(hours=24)).timestamp()
-    assert found["pipeline_gate_passed", "shop", "validate"] == 1
-    assert found["pipeline_gate_reasons", "shop", "validate", "warned"] == 1
-    assert found["pipeline_ingest_rows", "shop", "rejected"] == 1
-    assert ("pipeline_task_seconds", "shop", "ingest") not in found, "a reused task took no time that says anything"
+    assert found["pipeline_last_success_timestamp_seconds", "shop", TRAINING] == (NOW + timedelta(hours=24)).timestamp()
+    assert found["pipeline_gate_passed", "shop", "validate", TRAINING] == 1
+    assert found["pipeline_gate_reasons", "shop", "validate", "warned", TRAINING] == 1
+    assert found["pipeline_ingest_rows", "shop", TRAINING, "rejected"] == 1
+    assert ("pipeline_task_seconds", "shop", TRAINING, "ingest") not in found, (
+        "a reused task took no time that says anything"
+    )
+
+
+def test_hours_of_a_catalogue_that_goes_well_hide_no_night_of_failed_training(home):
+    """Five nights of failed training, and 24 good catalogue runs between any two of them."""
+    record("good", "validate", hours=-24, **GATE)
+    record("good", "train", hours=-24)
+    ended("good")
+    for night in range(5):
+        record(f"t{night}", "validate", hours=24 * night, **GATE)
+        record(f"t{night}", "train", hours=24 * night, status="failed")
+        ended(f"t{night}", failed=True)
+        for hour in range(24):
+            record(f"c{night}-{hour}", "validate", hours=24 * night + hour + 0.5, **GATE)
+            record(f"c{night}-{hour}", "refresh-champion", hours=24 * night + hour + 0.5)
+            ended(f"c{night}-{hour}", pipeline=CATALOGUE)
+    found = scraped()
+    assert found["pipeline_last_run_failed", "shop", TRAINING] == 1
+    assert found["pipeline_last_run_failed", "shop", CATALOGUE] == 0
+    last = found["pipeline_last_success_timestamp_seconds", "shop", TRAINING]
+    assert last == (NOW - timedelta(hours=24)).timestamp()
+    assert found["pipeline_last_success_timestamp_seconds", "shop", CATALOGUE] > NOW.timestamp() + 119 * 3600
+
+
+def test_a_training_that_never_went_well_is_late_and_a_task_that_never_ran_is_a_failure():
+    record("t1", "validate", **GATE)
+    ended("t1", failed=True)
+    record("now", "ingest", status="running")
+    found = scraped()
+    assert found["pipeline_last_run_failed", "shop", TRAINING] == 1
+    assert found["pipeline_last_success_timestamp_seconds", "shop", TRAINING] == 0, "long ago, not nothing"
+    running = ("pipeline_last_success_timestamp_seconds", "unknown", "unknown")
+    assert running not in found, "one that has just begun is not late"
 
 
 def test_a_blocked_gate_is_told():
     record("r1", "validate", **{**GATE, "passed": False, "blocked": ["prices in pence", "no shards"]})
+    ended("r1")
     found = scraped()
-    assert found["pipeline_gate_passed", "shop", "validate"] == 0
-    assert found["pipeline_gate_reasons", "shop", "validate", "blocked"] == 2
-    assert found["pipeline_last_run_failed", "shop"] == 0
+    assert found["pipeline_gate_passed", "shop", "validate", TRAINING] == 0
+    assert found["pipeline_gate_reasons", "shop", "validate", "blocked", TRAINING] == 2
+    assert found["pipeline_last_run_failed", "shop", TRAINING] == 0
 
 
 def test_training_and_evaluation_show_their_numbers():
@@ -72,17 +115,17 @@ def test_training_and_evaluation_show_their_numbers():
     record("r1", "train", loss=3.5, validation_ndcg=0.12, epochs=9, device="cpu", seed=0)
     record("r1", "evaluate", **GATE, metrics={"heterrec ndcg@10": 0.14, "ndcg@10 against baseline, low": 0.01})
     found = scraped()
-    assert found["pipeline_training", "shop", "train", "validation_ndcg"] == 0.12
-    assert ("pipeline_training", "shop", "train", "seed") not in found
-    assert found["pipeline_quality", "shop", "heterrec ndcg@10"] == 0.14
-    assert found["pipeline_task_seconds", "shop", "train"] == 2.5
+    assert found["pipeline_training", "shop", TRAINING, "train", "validation_ndcg"] == 0.12
+    assert ("pipeline_training", "shop", TRAINING, "train", "seed") not in found
+    assert found["pipeline_quality", "shop", TRAINING, "heterrec ndcg@10"] == 0.14
+    assert found["pipeline_task_seconds", "shop", TRAINING, "train"] == 2.5
 
 
 def test_a_run_that_failed_before_its_data_was_known_is_told_too(home):
     record("r1", "ingest", status="failed")
     (home / "runs" / "r2").mkdir()
     (home / "runs" / "r2" / "ingest.json").write_text("{half")
-    assert scraped()["pipeline_last_run_failed", "unknown"] == 1
+    assert scraped()["pipeline_last_run_failed", "unknown", "unknown"] == 1
 
 
 def test_a_canary_is_told_with_its_last_look(home):
@@ -110,8 +153,9 @@ def test_a_canary_is_told_with_its_last_look(home):
 def test_a_table_that_is_away_leaves_the_runs_told(monkeypatch):
     monkeypatch.setenv("HETERREC_ROLLOUT_URL", "postgresql+psycopg://nobody@127.0.0.1:1/none")
     record("r1", "validate", **GATE)
+    ended("r1")
     found = scraped()
-    assert found["rollout_table_readable",] == 0 and found["pipeline_gate_passed", "shop", "validate"] == 1
+    assert found["rollout_table_readable",] == 0 and found["pipeline_gate_passed", "shop", "validate", TRAINING] == 1
 
 
 def test_a_port_that_is_taken_is_told_in_one_line():

@@ -3,31 +3,28 @@
 import json
 from dataclasses import replace
 from pathlib import Path
-from unittest.mock import Mock
 
 import numpy as np
 import pyarrow.parquet as pq
 import pytest
-from kfp import local
 
 from components import workspace
+from components.announce.expected import of_catalogue
 from components.decision import Decision, Reason
 from components.package import step as package
 from components.push import step as push
 from components.refresh.step import patch
-from components.task import read_records
+from components.task import Record, read_records
 from feature_repo.card import load_card
 from heterrec import recipes
 from heterrec.export import save_model
 from heterrec.sequences import read_sequences
 from heterrec.training import train
 from pipelines import catalogue
-from pipelines import local as pipelines_local
 from pipelines.__main__ import main
 from pipelines.catalogue_run import build
 from pipelines.data_commands import moment, with_options
 from pipelines.frames import frame
-from serving.rollout.document import Change
 from serving.rollout.table import RolloutTable
 from serving.torchserve import archive as archives
 
@@ -63,7 +60,9 @@ def home(tmp_path_factory) -> Path:
         assert made.sequences is not None, made.decision.blocking
         tiny = replace(recipes.heterrec(), epochs=1)
         tiny = replace(tiny, model=replace(tiny.model, width=16, item_layers=1, max_history=10))
-        folders = {name: home / "made" / name for name in ("model", "archive", "evaluation", "release")}
+        folders = {
+            name: home / "made" / name for name in ("model", "archive", "evaluation", "infra_validation", "release")
+        }
         for folder in folders.values():
             folder.mkdir(parents=True)
         save_model(train(read_sequences(made.sequences), tiny), folders["model"])
@@ -72,6 +71,9 @@ def home(tmp_path_factory) -> Path:
         )
         held = Reason(check="better", held=True, found=1, allowed=0, message="")
         Decision(gate="evaluate", reasons=[held]).write(folders["evaluation"])
+        digest = archives.digest(folders["archive"] / f"{card.name}.mar")
+        about = Reason(check="archive", held=True, found=digest, allowed="any", message="", level="info")
+        Decision(gate="infra_validate", reasons=[about]).write(folders["infra_validation"])
         (folders["evaluation"] / "report.json").write_text("{}")
         urls = {"mlflow_url": workspace.mlflow_url(), "rollout_url": workspace.rollout_url()}
         push.run(**folders, **urls, lineage={}, store=workspace.releases())
@@ -88,7 +90,7 @@ def champion():
         return table.read("marketplace").champion
 
 
-def test_new_items_and_prices_are_served_without_training(capsys, tmp_path):
+def test_new_items_and_prices_are_served_without_training(capsys, home, tmp_path):
     before = champion()
     assert main(["catalogue", *options(DAYS + 3)]) == 0
     told = capsys.readouterr().out
@@ -115,23 +117,23 @@ def test_new_items_and_prices_are_served_without_training(capsys, tmp_path):
     assert main(["catalogue", *options(DAYS + 3)]) == 0
     assert "unchanged" in capsys.readouterr().out
     assert champion().version == after.version
+    first, second = sorted(path.name for path in (home / "runs").glob("marketplace-catalogue-*"))
+    ran = {run: read_records(run) for run in (first, second)}
+    assert {record.status for records in ran.values() for record in records.values()} <= {"done", "reused"}
+    assert [set(ran[first]) - set(ran[second])] == [{"proof-champion", "release-champion"}]
+    assert "reference" in ran[first], "held against the last accepted run, as on a cluster"
+    assert (home / "runs" / first / "page.html").is_file()
 
 
-def test_a_former_champion_that_is_kept_for_the_way_back_is_not_refreshed(monkeypatch):
+def test_a_former_champion_that_is_kept_for_the_way_back_is_not_refreshed():
     with RolloutTable(workspace.rollout_url()) as table:
         row = table.read("marketplace")
-        former = replace(row.champion, version="0.9", archive_digest="0")
-        table.propose(Change(replace(row, former=former), "test", "promoted"), row.version)
-    asked = []
-    for name in ("frame", "_materialise"):
-        monkeypatch.setattr(catalogue, name, Mock())
-    monkeypatch.setattr(catalogue, "_refresh", lambda card, sequences, arm, *_: asked.append(arm))
-    try:
-        _, refreshed = catalogue.refresh(card_of(DAYS + 3), "", run_id="watch")
-        assert list(refreshed) == [None] and asked == ["champion"]
-    finally:
-        with RolloutTable(workspace.rollout_url()) as table:
-            table.propose(Change(row, "test", "as before"), table.read("marketplace").version)
+    watched = replace(row, former=replace(row.champion, version="0.9", archive_digest="0"))
+    done = {"validate": Record(task="validate", status="done", started="", report={"passed": True})}
+    tasks = of_catalogue(done, catalogue.serving(watched))
+    assert [task for task in tasks if "-" in task] == ["refresh-champion"]
+    graph = build().pipeline_spec.components
+    assert not [name for name in graph if "former" in name] and "comp-refresh" in graph
 
 
 def test_a_backfill_gives_each_day_once_and_for_all(capsys):
@@ -179,24 +181,3 @@ def test_a_day_means_its_last_moment():
     assert [patch(version) for version in ("1.0", "1.0.1", "20260105-1f0c9a7e", "20260105-1f0c9a7e.9")] == [
         "1.0.1", "1.0.2", "20260105-1f0c9a7e.1", "20260105-1f0c9a7e.10",
     ]  # fmt: skip
-
-
-def test_kubeflows_recurring_run_refreshes_what_serves_and_then_finds_nothing_new(home, tmp_path):
-    before = champion()
-    pipelines_local.set_environment()
-    local.init(
-        runner=local.SubprocessRunner(use_venv=False),
-        pipeline_root=str(tmp_path / "kfp"),
-        workspace_root=str(tmp_path / "workspace"),
-    )
-    for name, status in (("hourly-1", "refreshed"), ("hourly-2", None)):
-        build()(card=card_of(DAYS + 7).model_dump_json(), run_id=name)
-        records = read_records(name)
-        assert {record.status for record in records.values()} <= {"done", "reused"}
-        assert ("proof-champion" in records) == ("release-champion" in records) == (status is not None)
-        assert records["refresh-champion"].report["changed"] == (status is not None)
-        assert "refresh-challenger" not in records
-        assert (home / "runs" / name / "page.html").is_file()
-    after = champion()
-    assert after.version == patch(before.version)
-    assert after.recipe_digest == before.recipe_digest

@@ -54,3 +54,24 @@ def test_good_probes_do_not_hide_that_every_shopper_is_failed() -> None:
         breaker.failed()
         breaker.succeeded("probe")
     assert breaker.open and not breaker.allows()
+
+
+def test_three_failures_in_a_row_are_out_and_five_seconds_later_one_shopper_tries() -> None:
+    """In numbers, not by the constants' names: what the runbook and the soak promise."""
+    now = [100.0]
+    breaker = Breaker(lambda: now[0])
+    for _ in range(2):
+        breaker.failed()
+    assert breaker.allows() and not breaker.open
+    breaker.failed()
+    assert not breaker.allows()
+    now[0] = 104.99
+    assert not breaker.allows()
+    now[0] = 105.0
+    assert breaker.allows()
+    single = Breaker(lambda: now[0])
+    single.failed()
+    now[0] = 105.99
+    assert single.allows()
+    now[0] = 106.0
+    assert not single.allows(), "a second of silence after a failure"

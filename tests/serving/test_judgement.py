@@ -1,9 +1,11 @@
 """A canary from its release to its end, on logs as a gateway writes them; days pass by an injected clock."""
 
+from collections.abc import Callable
 from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
+import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
@@ -13,9 +15,11 @@ from components.rollout.step import decide, run
 from serving.rollout import moves
 from serving.rollout.document import STAGES, Change, ModelVersion, Rollout, release
 from serving.rollout.guardrails import SHARES
+from serving.rollout.judgement import Verdict, judge, look, planned_exposures
 from serving.rollout.log import EventLog, LogFault
 from serving.rollout.moves import WrongMove
 from serving.rollout.policy import Policy
+from serving.rollout.sequential import Difference
 from serving.rollout.table import Decision, RolloutTable
 from tests.serving.canary_shop import CanaryShop
 
@@ -88,10 +92,71 @@ def test_a_better_challenger_climbs_every_stage_is_promoted_and_its_watch_ends(t
 def test_an_equal_challenger_is_held_at_one_half_and_goes_back_when_patience_ends(tmp_path: Path) -> None:
     life = Life(tmp_path, replace(POLICY, patience_hours=24 * 8.0))
     back = life.until("roll back", "promote")
-    assert back.action == "roll back" and back.why.startswith("undecided after 8 days")
+    assert back.action == "roll back" and back.why.startswith("undecided, and no fresher, after 8 days")
     assert life.looks[-2].why.startswith("not decided yet")
     assert max(entry.rollout.weight for entry in life.table.history("shop")) == 0.5
     assert life.row.serving == (version("a", "r1"),)
+
+
+@pytest.fixture
+def undecided(tmp_path: Path) -> Callable[..., Verdict]:
+    """Judge an experiment at one half, all else sound, by what is found of the outcome."""
+    life = Life(tmp_path)
+    life.shop.serve(life.row, NOW, 1.0)
+    seen = look(tmp_path / "log", life.row, POLICY, opened=NOW, now=NOW + timedelta(hours=1))
+
+    def verdict(
+        low: float, estimate: float, *, rate: float = 0.2, fresher: float = 0.0, days: float = 28.0, **policy: float
+    ) -> Verdict:
+        at = NOW + timedelta(days=days)
+        traffic = replace(seen.traffic, latest=at, stage_exposures=10**6, exposures=10**6, misdrawn=0)
+        outcome = Difference(estimate, low, 2 * estimate - low, 5000.0)
+        evidence = replace(seen, at=at, traffic=traffic, outcome=outcome, champion_rate=rate, guardrails=(), ratio=0.0)
+        until = NOW - timedelta(days=fresher)
+        row = replace(life.row, stage=3, weight=0.5, champion=replace(life.row.champion, data_until=until))
+        row = replace(row, challenger=replace(row.challenger, data_until=NOW))
+        return judge(row, evidence, replace(POLICY, **policy), opened=NOW, salt=lambda: "s")
+
+    return verdict
+
+
+@pytest.mark.parametrize(
+    ("fresher", "low", "estimate", "action", "why"),
+    [
+        (1.0, -0.009, 0.0, "raise", "no worse than 5% below, and fresher, after 28 days"),  # an equal model's way
+        (0.0, -0.009, 0.0, "roll back", "undecided, and no fresher, after 28 days"),
+        (13.9, -0.03, -0.009, "roll back", "undecided, and 14 days fresher, after 28 days"),
+        (14.0, -0.03, -0.009, "raise", "undecided, likelier no worse, and 14 days fresher, after 28 days"),
+        (14.0, -0.03, -0.011, "roll back", "undecided, and 14 days fresher, after 28 days"),
+        (99.0, -0.03, -0.02, "roll back", "worse: "),
+    ],
+)
+def test_at_the_end_of_patience_fresher_data_serves_where_it_is_no_worse(
+    undecided: Callable[..., Verdict], fresher: float, low: float, estimate: float, action: str, why: str
+) -> None:
+    if why == "worse: ":
+        low = -0.039  # and the other end is below 0
+    made = undecided(low, estimate, fresher=fresher)
+    assert made.action == action and why in made.why, made.why
+    if action == "raise":
+        assert made.rollout.weight == 1
+    if why != "worse: ":
+        assert undecided(low, estimate, fresher=fresher, days=27.9).action == "hold"
+
+
+@pytest.mark.parametrize(("rate", "action"), [(0.2, "raise"), (0.02, "hold")])
+def test_a_loss_is_a_share_of_the_champions_rate(undecided: Callable[..., Verdict], rate: float, action: str) -> None:
+    """.05 of a rate of .2 is one point, of a rate of .02 a tenth of that."""
+    assert undecided(-0.004, 0.0, rate=rate, days=9, allowed_loss=0.05).action == action
+    late = undecided(-0.004, 0.0, rate=rate, fresher=1.0).action
+    assert late == ("raise" if action == "raise" else "roll back")
+
+
+@pytest.mark.parametrize(("successes", "planned"), [(500.0, 5000.0), (9500.0, 10_000.0), (2.0, 2.5e6), (0.0, 5e6)])
+def test_the_interval_is_planned_for_as_many_successes_however_rare(successes: float, planned: float) -> None:
+    exposures, outcome = np.full(2, 5000.0), np.array([successes, 0.0])
+    policy = Policy(planned_exposures=5000.0, planned_successes=250.0 if successes == 500 else 500.0)
+    assert planned_exposures(exposures, outcome, policy) == pytest.approx(planned)
 
 
 def test_a_worse_challenger_goes_back_and_the_next_candidate_opens_its_own_experiment(tmp_path: Path) -> None:

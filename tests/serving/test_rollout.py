@@ -8,6 +8,7 @@ from pathlib import Path
 
 import pytest
 
+from serving.rollout import moves
 from serving.rollout.document import STAGES, Change, ModelVersion, Release, Rollout, release
 from serving.rollout.table import RolloutTable, StaleRollout
 
@@ -32,7 +33,8 @@ def after(*models: ModelVersion, rollout: Rollout | None = None) -> Release:
 def test_the_first_model_becomes_champion_without_an_experiment() -> None:
     outcome = after(version("a", "r1"))
     assert outcome.status == "champion"
-    assert outcome.rollout == Rollout(model="shop", champion=version("a", "r1"), since=NOW)
+    first = version("a", "r1")
+    assert outcome.rollout == Rollout(model="shop", champion=first, reference=first, since=NOW)
 
 
 def test_the_same_recipe_refreshes_the_champion_and_opens_no_experiment() -> None:
@@ -40,6 +42,31 @@ def test_the_same_recipe_refreshes_the_champion_and_opens_no_experiment() -> Non
     assert outcome.status == "refreshed"
     assert outcome.rollout.serving == (version("b", "r1"),)
     assert outcome.rollout.weight == 0
+
+
+def test_refreshes_do_not_become_what_refreshes_are_held_against() -> None:
+    """Only the winner of an experiment does, once its watch is over, and a refresh that is surely better."""
+    row = after(*(version(name, "r1") for name in "abcdef")).rollout
+    assert (row.champion, row.reference) == (version("f", "r1"), version("a", "r1"))
+    better = release(row, version("g", "r1"), now=NOW, salt=lambda: "s", better=True).rollout
+    assert better.reference == better.champion == version("g", "r1")
+    won = moves.promote(release(row, version("h", "r2"), now=NOW, salt=lambda: "s").rollout, now=NOW)
+    assert won.reference == version("a", "r1"), "while it is watched it may still go back"
+    assert moves.roll_back(won, now=NOW, salt=lambda: "s").reference == version("a", "r1")
+    assert moves.end_watch(won, now=NOW, salt=lambda: "s").reference == version("h", "r2")
+    challenger = release(
+        release(row, version("h", "r2"), now=NOW, salt=lambda: "s").rollout, version("i", "r2"), now=NOW,
+        salt=lambda: "s", better=True,
+    )  # fmt: skip
+    assert challenger.rollout.reference == version("a", "r1"), "it has not won yet"
+
+
+def test_a_document_of_before_there_was_a_reference_holds_refreshes_against_its_champion_from_then_on() -> None:
+    old = Rollout(model="shop", champion=version("a", "r1"), since=NOW).to_json()
+    del old["reference"], old["champion"]["data_until"]
+    row = Rollout.from_json(old)
+    assert row.held_against == version("a", "r1") and row.champion.fresh_as_of == NOW
+    assert after(version("b", "r1"), version("c", "r1"), rollout=row).rollout.reference == version("a", "r1")
 
 
 def test_a_new_recipe_becomes_challenger_at_the_first_stage() -> None:

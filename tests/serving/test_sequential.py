@@ -9,8 +9,9 @@ from scipy.stats import binom
 from benchmarks.canary_traffic import Canary
 from benchmarks.canary_watch import Findings, watch
 from serving.rollout.log import Draws
+from serving.rollout.policy import Policy
 from serving.rollout.ratio import evidence
-from serving.rollout.sequential import UNKNOWN, difference, half_width, scores
+from serving.rollout.sequential import UNKNOWN, difference, half_width, mixing, scores
 
 SETTINGS = {"alpha": 0.05, "planned": 2000.0, "users": 40, "ratio_alpha": 0.001}
 CANARIES = 300
@@ -146,3 +147,39 @@ def test_weak_mismatches_of_several_stages_add_up_and_opposite_ones_do_not() -> 
     assert all(evidence([draw]) < np.log(1000) for draw in alone)
     assert evidence(alone) > np.log(1000)
     assert evidence([]) == 0.0
+
+
+def wrong_decisions(rate: float, a_day: float, planned_successes: float, *, canaries: int = 400) -> float:
+    """Share of canaries without a difference that are decided at one of 84 looks, successes being rare and single."""
+    rng, policy = np.random.default_rng(0), Policy()
+    closed = np.zeros((4, canaries))  # score, variance, squared residuals, successes
+    seen, decided = 0.0, np.zeros(canaries, dtype=bool)
+    for day, weight in enumerate((0.01, 0.01, 0.05, 0.05, *(0.25,) * 3, *(0.5,) * 14)):
+        counts = np.zeros((2, canaries))
+        for part in (0.25, 0.5, 0.75, 1.0):
+            counts += rng.poisson(a_day * rate / 4 * np.array([[weight], [1 - weight]]), (2, canaries))
+            n = a_day * part * np.array([weight, 1 - weight])
+            total, p = n.sum(), counts.sum(0) / n.sum()
+            spread = [k * (1 - p) ** 2 + (size - k) * p**2 for k, size in zip(counts, n, strict=True)]
+            score = counts[0] - n[0] * p
+            variance = spread[0] * (1 - weight) ** 2 + spread[1] * weight**2
+            score, variance, residual, successes = closed + np.stack(
+                [score, variance, spread[0] + spread[1], counts.sum(0)]
+            )
+            planned = np.maximum(
+                policy.planned_exposures, planned_successes * (seen + total) / np.maximum(successes, 1)
+            )
+            tight = np.maximum(mixing(residual, seen + total, planned, policy.alpha), 1e-300)
+            enough = day > 0 or n[0] >= policy.decision_users
+            decided |= (variance > 0) & enough & (np.abs(score) > half_width(variance, tight, policy.alpha))
+        closed, seen = np.stack([score, variance, residual, successes]), seen + total
+    return float(decided.mean())
+
+
+@pytest.mark.parametrize(
+    ("rate", "a_day"), [(0.1, 2e3), (0.01, 2e4), (0.001, 2e5), (3e-4, 1e5), (3e-4, 1e6), (1e-4, 1e5), (1e-4, 1e6)]
+)
+def test_the_interval_keeps_its_level_however_rare_a_success_is(rate: float, a_day: float) -> None:
+    assert wrong_decisions(rate, a_day, Policy().planned_successes) <= 0.05
+    if rate <= 3e-4:
+        assert wrong_decisions(rate, a_day, 0.0) > 0.2, "planned in exposures alone it decides before there is evidence"

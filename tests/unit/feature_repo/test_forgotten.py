@@ -19,3 +19,11 @@ def test_a_line_that_is_not_whole_counts_for_nothing_and_spoils_no_other(tmp_pat
     assert listed.until() == {digest("u1"): microseconds(NOW)}
     listed.add(["u3"], NOW)
     assert listed.until().keys() == {digest("u1"), digest("u3")}
+
+
+def test_an_event_in_the_very_microsecond_of_the_deletion_is_gone_and_the_next_one_stays(tmp_path):
+    forgotten, at = Forgotten(tmp_path / "forgotten.txt"), datetime(2026, 1, 5, 12, 0, 0, 123456, tzinfo=UTC)
+    forgotten.add(["u1"], at)
+    moment = microseconds(at)
+    assert [forgotten.covers("u1", moment + us) for us in (-1, 0, 1)] == [True, True, False]
+    assert not forgotten.covers("u2", moment)

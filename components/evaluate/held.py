@@ -1,0 +1,153 @@
+"""What tonight's model is held against: the champion and the reference that resolve fetched, and the nights before."""
+
+import json
+from collections.abc import Mapping
+from dataclasses import dataclass
+from datetime import datetime, timedelta
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+from components.decision import Reason
+from components.evaluate.blessing import Blessing, Night, Rule, bless
+from components.evaluate.names import CHAMPION, REFERENCE
+from components.recipe_digest import recipe_digest
+from components.resolve.champion import NIGHT
+from feature_repo.card import DatasetCard
+from heterrec.comparison import Difference
+from heterrec.encoder import FeatureEncoder
+from heterrec.metrics import Ranking
+from heterrec.sequences import Queries, Sequences
+
+K = 10
+
+
+@dataclass(frozen=True, kw_only=True)
+class HeldAgainst:
+    """The champion artifact, read for tonight's model."""
+
+    version: str | None
+    models: dict[str, Path]
+    """`champion` and, where it has other weights, `reference`: those that this data can rank."""
+    incomparable: list[Reason]
+    recipe: str
+    """Identity of tonight's recipe."""
+    refresh: bool
+    """Whether it is the champion's."""
+    facts: dict[str, Any]
+    champion: Path
+    as_of: datetime
+    dataset: str
+    rule: Rule
+
+    @classmethod
+    def read(cls, champion: Path, model: Path, sequences: Path, data: Sequences, card: DatasetCard) -> "HeldAgainst":
+        facts = json.loads((champion / "champion.json").read_text())
+        found = {name: champion / folder for name, folder in ((CHAMPION, "model"), (REFERENCE, "reference"))}
+        found = {name: path for name, path in found.items() if path.is_dir()}
+        missing = {name: _missing(path, data) for name, path in found.items()}
+        settings = next(path for path in (model / "recipe.json", model / "config.json") if path.is_file())
+        recipe = recipe_digest(json.loads(settings.read_text()), data.catalogue.features)
+        return cls(
+            version=facts["version"],
+            models={name: path for name, path in found.items() if not missing[name]},
+            incomparable=[_incomparable(name, features) for name, features in missing.items() if features],
+            recipe=recipe,
+            refresh=facts.get("recipe_digest") == recipe,
+            facts=facts,
+            champion=champion,
+            as_of=datetime.fromisoformat(json.loads((sequences / "features.json").read_text())["as_of"]),
+            dataset=card.name,
+            rule=Rule(**card.release.model_dump(include={"margin", "pool_days", "fresh_days"})),
+        )
+
+    @property
+    def reference(self) -> str | None:
+        """Under which name the reference was ranked; None where none was."""
+        names = [REFERENCE] if (self.champion / "reference").is_dir() else [CHAMPION]
+        return next((name for name in names if name in self.models), None)
+
+    def judge(
+        self, data: Sequences, queries: Queries, rankings: Mapping[str, Ranking], evaluation: Path
+    ) -> Blessing | None:
+        """The blessing of a refresh; writes down what tonight says of any model that has a reference."""
+        if self.reference is None:
+            return None
+        new = next(iter(rankings.values()))
+        ours, theirs = (ranking.per_query("ndcg", K) for ranking in (new, rankings[self.reference]))
+        tonight = Night([data.user_ids[user] for user in queries.user], ours, theirs)
+        columns = dict(zip(("user_id", "ours", "theirs"), tonight, strict=True))
+        pq.write_table(pa.table(columns), evaluation / NIGHT)
+        if not self.refresh:
+            return None
+        return bless(tonight, self._earlier(), age_days=self.age_days, rule=self.rule)
+
+    def _earlier(self) -> list[Night]:
+        since = self.as_of - timedelta(days=self.rule.pool_days)
+        nights = []
+        for night in self.facts["nights"]:
+            if night["recipe"] == self.recipe and datetime.fromisoformat(night["as_of"]) > since:
+                table = pq.read_table(self.champion / night["file"])
+                values = (np.asarray(table[name], dtype=np.float64) for name in ("ours", "theirs"))
+                nights.append(Night(table["user_id"].to_pylist(), *values))
+        return nights
+
+    @property
+    def age_days(self) -> float:
+        """How much older the champion's data is than tonight's; of one that does not say so, very old."""
+        until = self.facts.get("data_until")
+        return (self.as_of - datetime.fromisoformat(until)) / timedelta(days=1) if until else float("inf")
+
+    def to_json(self, blessing: Blessing | None, differences: Mapping[str, Difference]) -> dict[str, Any]:
+        """What the report keeps: by `night` later nights find this one, by `rises` push knows a better reference."""
+        night = {"dataset": self.dataset, "as_of": self.as_of.isoformat(), "recipe": self.recipe}
+        return {
+            "champion": self.version,
+            "reference": self.facts.get("reference"),
+            "blessing": blessing.to_json() if blessing else None,
+            "rises": bool(blessing and blessing.passed and self.reference and differences[self.reference].better),
+            "night": {**night, "reference": self.facts["reference"]} if self.reference else None,
+        }
+
+    def reason(self, blessing: Blessing) -> Reason:
+        """The verdict as the decision says it."""
+        rule, age = self.rule, self.age_days
+        days = f"the champion's data is {age:.0f} days older" if np.isfinite(age) else "the champion's data has no date"
+        because = {
+            "no worse": f"is shown to lose less than {rule.margin:.0%} against",
+            "fresher": f"is not shown to lose less than {rule.margin:.0%} against, and likelier does; as {days}, it "
+            "is released: it is fresher than",
+            "surely below": f"surely loses more than {rule.margin:.0%} against",
+            "below": f"likelier loses more than {rule.margin:.0%} than not against",
+            "undecided": f"is not yet shown to lose less than {rule.margin:.0%} against; nights are pooled, and where "
+            f"they do not show it, the likelier side decides once the champion's data is {rule.fresh_days:g} days "
+            f"older ({days}):",
+        }[blessing.verdict]
+        return Reason(
+            check="no worse than the reference",
+            held=blessing.passed,
+            found=f"tonight {blessing.tonight}, over {blessing.nights} nights {blessing.pooled}",
+            allowed=f"above -{rule.margin:.0%}",
+            message=f"NDCG@{K} {because} the reference (version {self.facts['reference']}): tonight "
+            f"{blessing.tonight}, over {blessing.nights} nights {blessing.pooled}.",
+        )
+
+
+def _missing(model: Path, data: Sequences) -> list[str]:
+    encoder = FeatureEncoder.from_json((model / "encoder.json").read_text())
+    return sorted({field.name for field in encoder.fields} - set(data.catalogue.columns))
+
+
+def _incomparable(name: str, missing: list[str]) -> Reason:
+    needs = ", ".join(missing)
+    return Reason(
+        check=name,
+        held=False,
+        found=f"needs {needs}",
+        allowed="features of this data",
+        level="warn",
+        message=f"The {name} cannot be ranked on this data: it needs {needs}, which the card has no more.",
+    )

@@ -1,0 +1,154 @@
+"""What changes the meaning of code changes its identity, and nothing else does."""
+
+import ast
+import copy
+from pathlib import Path
+
+import pytest
+
+from components import code_digest, recipe_digest
+from components.code_digest import ROOT, canonical
+
+MODULES = sorted(
+    path for room in ("heterrec", "components", "serving", "pipelines") for path in (ROOT / room).rglob("*.py")
+)
+CHOSEN = {"block": "softmax", "tokens": "flatten", "token_causality": "plain"}
+SYNTAX = '''
+"""Told."""
+from typing import TYPE_CHECKING
+if TYPE_CHECKING:
+    import pandas
+class Shop[T]:
+    """Told."""
+    price: float = 1.5
+    """Told."""
+    async def buy(self, *, n=1, **more):
+        """Told."""  # told
+        async with self as (a, b):
+            return f"a{n!r:>{10}}" f"{{b" "c" if n else await more["x"][::2]
+def nothing(x):
+    """Told."""
+match {"a": 1}:
+    case {"a": int() as x, **rest} if x > 0: pass
+    case _: raise ValueError
+try: x = lambda: (yield)
+except* OSError: del x
+'''
+MEANT = (
+    "Module(body=[ImportFrom(module='typing',names=[alias(name='TYPE_CHECKING')],level=0),ClassDef(name='Shop',body=["
+    "AnnAssign(target=Name(id='price'),annotation=Name(id='float'),value=1.5,simple=1),AsyncFunctionDef(name='buy',"
+    "args=arguments(args=[arg(arg='self')],kwonlyargs=[arg(arg='n')],kw_defaults=[1],kwarg=arg(arg='more')),body=["
+)
+
+
+def replaced(tree: ast.AST, told: str) -> str:
+    """The source once more, every docstring another, and a comment at its end."""
+    tree = copy.deepcopy(tree)
+    for node in ast.walk(tree):
+        if isinstance(node, ast.Expr) and isinstance(node.value, ast.Constant) and isinstance(node.value.value, str):
+            node.value.value = told
+    return ast.unparse(tree) + "\n# told differently\n"
+
+
+@pytest.mark.parametrize("path", MODULES, ids=lambda path: str(path.relative_to(ROOT)))
+def test_telling_it_differently_is_the_same_code(path: Path) -> None:
+    """Layout, comments and docstrings of every module that a key or an identity can reach."""
+    tree = ast.parse(path.read_text())
+    assert canonical(ast.parse(replaced(tree, "Otherwise."))) == canonical(tree)
+
+
+@pytest.mark.parametrize("path", [path for path in MODULES if path.parent.name in ("heterrec", "evaluate")], ids=str)
+def test_every_change_of_a_value_a_name_or_an_operator_is_other_code(path: Path) -> None:
+    tree = ast.parse(path.read_text())
+    before = canonical(tree)
+    for node in code_digest.statements(tree):
+        if isinstance(node, ast.Constant):
+            kept, node.value = node.value, "another" if node.value != "another" else "yet another"
+            assert canonical(tree) != before, ast.unparse(node)
+            node.value = kept
+        elif isinstance(node, ast.Compare):
+            kept, node.ops[0] = node.ops[0], ast.Is() if isinstance(node.ops[0], ast.Lt) else ast.Lt()
+            assert canonical(tree) != before, ast.unparse(node)
+            node.ops[0] = kept
+
+
+def test_the_text_is_the_same_on_every_python() -> None:
+    """Pinned, for 3.11 and 3.12 alike: neither fields that one of them has nor its way with f-strings may show."""
+    source = SYNTAX.replace("[T]", "")  # syntax of 3.12
+    assert canonical(ast.parse(source)).startswith(MEANT)
+    for cut in (["a{", "b"], ["a{b"], ["", "a", "{b", ""]):
+        joined = ast.JoinedStr(values=[ast.Constant(value=part) for part in cut])
+        assert canonical(joined) == "JoinedStr(values=['a{b'])"
+    of_312 = ast.parse("def f(): return 1").body[0]
+    told = canonical(of_312)
+    of_312._fields = (*of_312._fields, "type_params")  # type: ignore[attr-defined]
+    of_312.type_params = []  # type: ignore[attr-defined]
+    assert canonical(of_312) == told == "FunctionDef(name='f',args=arguments(),body=[Return(value=1)])"
+
+
+def shop(root: Path, monkeypatch: pytest.MonkeyPatch, **sources: str) -> str:
+    """Digest of shop.step where the modules of the package `shop` are these."""
+    package = root / "shop"
+    package.mkdir(exist_ok=True)
+    for name, text in {"__init__": "", "step": "from shop import law\n", "law": "X = 1\n", **sources}.items():
+        (package / f"{name}.py").write_text(text)
+    monkeypatch.setattr(code_digest, "ROOT", root)
+    code_digest.tree.cache_clear()
+    code_digest._imports.cache_clear()
+    try:
+        return code_digest.code_digest("shop.step")
+    finally:
+        code_digest.tree.cache_clear()
+        code_digest._imports.cache_clear()
+
+
+def test_an_edit_in_an_imported_module_is_seen(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    before = shop(tmp_path, monkeypatch)
+    assert shop(tmp_path, monkeypatch, other="X = 2\n") == before, "nobody imports it"
+    assert shop(tmp_path, monkeypatch, law='"""Told."""\nX = 1  # told\n') == before
+    assert shop(tmp_path, monkeypatch, law="X = 2\n") != before
+    (tmp_path / "shop" / "page.html").write_text("<p>")
+    assert shop(tmp_path, monkeypatch) != before, "a template is what the page is made of"
+
+
+def test_a_recipe_is_what_its_training_can_run() -> None:
+    """Definitions by name: another recipe's block, the tables to compare with and the recipes' names are none of it."""
+    reached = {f"{module}:{name}" for module, name in recipe_digest.reach(CHOSEN)}
+    assert {
+        "heterrec.training:train", "heterrec.lmp:LMP", "heterrec.transformer:CausalBlock", "heterrec.htfl:HTFL",
+        "heterrec.optimiser:Optimiser", "heterrec.metrics:rank", "heterrec.recipes:sized", "heterrec.average:Average",
+        "components.features.splits:ordered_events", "components.ingest.derive:derived_sql", "heterrec.training:ALWAYS",
+    } <= reached  # fmt: skip
+    others = {"heterrec.transformer:HSTUBlock", "heterrec.recipes:hstu", "heterrec.recipes:RECIPES"}
+    assert not others & reached
+    assert not [name for name in reached if name.startswith(("heterrec.baselines", "heterrec.comparison"))]
+    hstu = {f"{module}:{name}" for module, name in recipe_digest.reach({**CHOSEN, "block": "hstu"})}
+    assert hstu - reached == {"heterrec.transformer:HSTUBlock"}
+
+
+@pytest.mark.parametrize(
+    ("module", "old", "new", "same"),
+    [
+        ("heterrec.transformer", "class HSTUBlock", "TOLD = 1\n\n\nclass HSTUBlock", True),
+        ("heterrec.recipes", "patience=8", "patience=9", True),  # of fast(): the settings say what was asked for
+        ("heterrec.lmp", "DAY = ", "DAY = 1 + ", False),
+        ("heterrec.average", "EVERY = ", "EVERY = 1 + ", False),
+        ("components.features.splits", "ORDER = ", "ORDER = () or ", False),
+        ("heterrec.model", 'config.block == "hstu"', 'config.block != "hstu"', False),
+    ],
+)
+def test_an_edit_changes_the_recipes_that_can_run_it(
+    module: str, old: str, new: str, same: bool, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    before, real = recipe_digest.training_code(CHOSEN), code_digest.source
+    text = real(module).read_text()
+    assert old in text
+    (tmp_path / "edited.py").write_text(text.replace(old, new))
+    monkeypatch.setattr(code_digest, "source", lambda name: tmp_path / "edited.py" if name == module else real(name))
+    try:
+        code_digest.tree.cache_clear()
+        recipe_digest._module.cache_clear()
+        assert (recipe_digest.training_code(CHOSEN) == before) == same
+    finally:
+        code_digest.tree.cache_clear()
+        recipe_digest._module.cache_clear()

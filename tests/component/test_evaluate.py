@@ -1,0 +1,256 @@
+"""The model gate as a step: real models ranked on a small shop, and the decision that follows."""
+
+import json
+import shutil
+from dataclasses import replace
+from datetime import datetime, timedelta
+from pathlib import Path
+from typing import Any
+
+import pyarrow.parquet as pq
+import pytest
+import torch
+
+from components.decision import Decision
+from components.evaluate import held, step
+from components.evaluate.names import name_of
+from components.recipe_digest import recipe_digest
+from feature_repo.card import DatasetCard, Release
+from heterrec import recipes
+from heterrec.comparison import Difference
+from heterrec.export import save_model
+from heterrec.sequences import read_sequences
+from heterrec.training import train
+from tests.unit.heterrec.shop import KINDS, VARYING, write_shop
+
+CARD = DatasetCard.model_validate(
+    {
+        "name": "shop",
+        "description": "tiny",
+        "source": {"adapter": "files", "interactions": "x", "items": "y"},
+        "features": [
+            {"name": name, "kind": kind, "varies_in_time": name in VARYING}
+            | ({"dimension": 6} if kind == "embedding" else {})
+            for name, kind in KINDS.items()
+        ],
+        "split": {"by": "time"},
+        "repeats": True,
+    }
+)
+
+
+@pytest.fixture(scope="module")
+def sequences(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return write_shop(tmp_path_factory.mktemp("evaluate") / "sequences", users=120)
+
+
+@pytest.fixture(scope="module")
+def models(sequences: Path, tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
+    """A trained model, one of item IDs, and the trained one without its memory and with its items' tokens confused."""
+    root, made = tmp_path_factory.mktemp("evaluate"), {}
+    for name, recipe in (("good", recipes.heterrec()), ("baseline", recipes.sasrec())):
+        tiny = replace(recipe, epochs=3, least_steps=0)
+        tiny = replace(tiny, model=replace(tiny.model, width=16, item_layers=1, max_history=10))
+        made[name] = root / name
+        save_model(train(read_sequences(sequences), tiny), made[name])
+    made["broken"] = root / "broken"
+    shutil.copytree(made["good"], made["broken"], ignore=shutil.ignore_patterns("memory*"))
+    weights = torch.load(made["good"] / "weights.pt", weights_only=True)
+    torch.save({name: -value for name, value in weights.items()}, made["broken"] / "weights.pt")
+    return made
+
+
+def champion_of(root: Path, sequences: Path, model: Path | None, *, recipe: str = "", **facts: Any) -> Path:
+    """The artifact that resolve would make where `model` serves and is the reference."""
+    root.mkdir()
+    told: dict[str, Any] = {"version": None}
+    if model is not None:
+        settings = json.loads((model / "recipe.json").read_text())
+        digest = recipe or recipe_digest(settings, read_sequences(sequences).catalogue.features)
+        shutil.copytree(model, root / "model")
+        told = {"version": "7", "recipe_digest": digest, "data_until": None, "reference": "6", "nights": [], **facts}
+    (root / "champion.json").write_text(json.dumps(told))
+    return root
+
+
+@pytest.fixture
+def gate(tmp_path: Path, sequences: Path, models: dict[str, Path]):
+    def run(new: str, champion: str | None = None, *, card: DatasetCard = CARD, **facts: Any) -> Decision:
+        against = champion_of(tmp_path / "champion", sequences, models[champion] if champion else None, **facts)
+        (tmp_path / "evaluation").mkdir()
+        step.run(
+            card=card, sequences=sequences, model=models[new], baseline=models["baseline"], champion=against,
+            evaluation=tmp_path / "evaluation",
+        )  # fmt: skip
+        return Decision.read(tmp_path / "evaluation")
+
+    return run
+
+
+def report(tmp_path: Path) -> dict[str, Any]:
+    return json.loads((tmp_path / "evaluation" / "report.json").read_text())
+
+
+def test_the_first_model_needs_to_beat_popularity_alone(gate, tmp_path: Path) -> None:
+    decision = gate("good")
+    assert decision.passed, [reason.message for reason in decision.reasons]
+    assert {reason.check: reason.level for reason in decision.reasons} == {
+        "better than popularity": "block",
+        "no worse than the neighbour tables": "block",
+        "better than item ID only": "warn",
+        "better than neighbour tables": "warn",
+    }
+    assert report(tmp_path)["night"] is None and not (tmp_path / "evaluation" / "night.parquet").exists()
+    assert "HeterRec" in (tmp_path / "evaluation" / "page.html").read_text()
+
+
+def test_a_refresh_surely_below_the_reference_is_blocked(gate, tmp_path: Path) -> None:
+    decision = gate("broken", "good")
+    assert not decision.passed
+    blocked = {reason.check: reason for reason in decision.blocking}
+    assert set(blocked) == {
+        "better than popularity",
+        "no worse than the neighbour tables",
+        "no worse than the reference",
+    }
+    assert "surely loses more than 5%" in blocked["no worse than the reference"].message
+    assert report(tmp_path)["blessing"]["verdict"] == "surely below" and not report(tmp_path)["rises"]
+
+
+def test_a_refresh_that_is_the_champion_once_more_is_blessed_and_is_no_better_reference(gate, tmp_path: Path) -> None:
+    assert gate("good", "good").passed
+    found = report(tmp_path)
+    assert (found["blessing"]["verdict"], found["rises"], found["champion"]) == ("no worse", False, "7")
+    night = pq.read_table(tmp_path / "evaluation" / "night.parquet")
+    assert night["ours"].to_pylist() == night["theirs"].to_pylist() and night.num_rows == found["queries"]
+    assert found["night"]["reference"] == "6" and found["night"]["dataset"] == "shop"
+
+
+def test_a_refresh_surely_better_than_the_reference_becomes_it(gate, tmp_path: Path) -> None:
+    decision = gate("good", "broken")
+    assert decision.passed and report(tmp_path)["rises"]
+
+
+def test_the_reference_decides_and_not_the_champion(gate, tmp_path: Path, models: dict[str, Path]) -> None:
+    """What a ratchet needs: a champion that slid, and a refresh that is as good as it."""
+    original = champion_of
+
+    def slid(root: Path, sequences: Path, model: Path | None, **facts: Any) -> Path:
+        made = original(root, sequences, model, **facts)
+        shutil.copytree(models["good"], made / "reference")
+        return made
+
+    with pytest.MonkeyPatch.context() as patched:
+        patched.setitem(globals(), "champion_of", slid)
+        decision = gate("broken", "broken")
+    held_back = next(reason for reason in decision.reasons if reason.check == "no worse than the reference")
+    assert not held_back.held
+    assert {"champion", "reference"} < set(report(tmp_path)["models"])
+
+
+def test_nights_of_the_same_recipe_within_the_pool_are_taken(
+    tmp_path: Path, sequences: Path, models: dict[str, Path]
+) -> None:
+    now = datetime.fromisoformat(json.loads((sequences / "features.json").read_text())["as_of"])
+    data = read_sequences(sequences)
+    recipe = recipe_digest(json.loads((models["good"] / "recipe.json").read_text()), data.catalogue.features)
+    nights = [
+        {"recipe": recipe, "as_of": (now - timedelta(days=1)).isoformat(), "file": "1.parquet"},
+        {"recipe": recipe, "as_of": (now - timedelta(days=7)).isoformat(), "file": "gone.parquet"},
+        {"recipe": "another", "as_of": (now - timedelta(days=1)).isoformat(), "file": "gone.parquet"},
+    ]
+    champion = champion_of(
+        tmp_path / "champion",
+        sequences,
+        models["good"],
+        nights=nights,
+        data_until=(now - timedelta(days=3)).isoformat(),
+    )
+    table = {"user_id": ["a", "b"], "ours": [1.0, 0.0], "theirs": [0.5, 0.0]}
+    pq.write_table(held.pa.table(table), champion / "1.parquet")
+    card = CARD.model_copy(update={"release": Release(pool_days=7, margin=0.1)})
+    found = held.HeldAgainst.read(champion, models["good"], sequences, data, card)
+    assert found.refresh and found.age_days == 3 and found.rule.margin == 0.1
+    assert [night.users for night in found._earlier()] == [["a", "b"]]
+
+
+def test_a_candidate_of_another_recipe_is_only_held_not_to_be_surely_below_the_champion(gate, tmp_path: Path) -> None:
+    decision = gate("broken", "good", recipe="another")
+    checks = {reason.check: reason for reason in decision.reasons}
+    assert not checks["no worse than the champion"].held and "below that of the champion (version 7)" in (
+        checks["no worse than the champion"].message
+    )
+    assert "no worse than the reference" not in checks and report(tmp_path)["blessing"] is None
+
+
+@pytest.mark.parametrize(("low", "high", "held_"), [(-0.2, -0.01, False), (-0.2, 0.0, True), (0.1, 0.2, True)])
+def test_not_below_means_that_the_interval_reaches_zero(low: float, high: float, held_: bool) -> None:
+    reason = step._not_below("champion", Difference(mean=(low + high) / 2, low=low, high=high, queries=9))
+    assert reason.held == held_ and reason.level == "block"
+
+
+@pytest.mark.parametrize(("low", "held_"), [(-0.01, False), (0.0, False), (0.01, True)])
+def test_above_means_that_the_interval_excludes_zero(low: float, held_: bool) -> None:
+    reason = step._above("popularity", Difference(mean=0.1, low=low, high=0.3, queries=9), level="block")
+    assert reason.held == held_ and ("not above" in reason.message) == (not held_)
+
+
+def test_a_model_of_features_that_the_card_has_no_more_is_told_and_not_ranked(gate, tmp_path: Path) -> None:
+    with pytest.MonkeyPatch.context() as patched:
+        patched.setattr(held, "_missing", lambda path, data: ["colour"] if path.name == "model" else [])
+        decision = gate("good", "good")
+    told = next(reason for reason in decision.reasons if reason.check == "champion")
+    assert decision.passed and told.level == "warn" and "needs colour" in told.message
+    assert "champion" not in report(tmp_path)["models"]
+
+
+def test_every_name_comes_from_what_ran() -> None:
+    names = {name: name_of(recipes.by_name(name)) for name in recipes.RECIPES}
+    assert names == {
+        "heterrec": "HeterRec",
+        "sasrec": "item ID only",
+        "sasrec_features": "features summed in",
+        "hstu": "HSTU block, item ID only",
+        "paper": "HeterRec, all parts of the paper",
+        "neighbours": "neighbour tables",
+    }
+    assert len(set(names.values())) == len(recipes.RECIPES), "two recipes under one name"
+    assert name_of(replace(recipes.sasrec(), memory=())) == "item ID only, no memory"
+    assert name_of(replace(recipes.heterrec(), shuffle_targets=True)) == "HeterRec, targets shuffled"
+
+
+def test_the_tables_alone_are_a_contender_of_every_run_and_can_be_the_model(
+    tmp_path: Path, sequences: Path, models: dict[str, Path]
+) -> None:
+    """Under one name, whether they were given to the model, were fitted for it, or are it."""
+    data, found = read_sequences(sequences), {}
+    for name, recipe in (("beside", recipes.heterrec()), ("alone", recipes.neighbours())):
+        tiny = replace(recipe, epochs=1, least_steps=0)
+        tiny = replace(tiny, model=replace(tiny.model, width=16, item_layers=1, max_history=10))
+        save_model(train(data, tiny), tmp_path / name)
+    for name, model in (("fitted", models["broken"]), ("beside", tmp_path / "beside"), ("alone", tmp_path / "alone")):
+        (tmp_path / f"{name}-evaluation").mkdir()
+        champion = champion_of(tmp_path / f"{name}-champion", sequences, None)
+        step.run(
+            card=CARD, sequences=sequences, model=model, baseline=models["baseline"], champion=champion,
+            evaluation=tmp_path / f"{name}-evaluation",
+        )  # fmt: skip
+        found[name] = json.loads((tmp_path / f"{name}-evaluation" / "report.json").read_text())
+    metrics = [each["models"]["neighbour tables"] for each in found.values()]
+    assert metrics[0] == metrics[1] == metrics[2]
+    assert found["alone"]["new"] == "neighbour tables"
+    assert "neighbour tables" not in found["alone"]["differences"]
+
+
+def test_nobody_to_be_asked_is_a_decision(tmp_path: Path, sequences: Path, models: dict[str, Path]) -> None:
+    empty = tmp_path / "empty"
+    shutil.copytree(sequences, empty)
+    events = pq.read_table(empty / "events.parquet")
+    pq.write_table(events.filter(held.pa.compute.not_equal(events["split"], "test")), empty / "events.parquet")
+    (tmp_path / "evaluation").mkdir()
+    champion = champion_of(tmp_path / "champion", empty, models["good"])
+    kept = step.run(
+        card=CARD, sequences=empty, model=models["good"], baseline=models["baseline"], champion=champion,
+        evaluation=tmp_path / "evaluation",
+    )  # fmt: skip
+    assert not kept["passed"] and "nothing to judge the model by" in kept["blocked"][0]

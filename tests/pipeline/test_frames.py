@@ -1,0 +1,52 @@
+"""The data side in this process is held against what the cluster's is held against."""
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from components.task import read_records
+from feature_repo.card import load_card
+from pipelines.frames import backfill, frame
+
+CARD = """
+name: tiny
+description: A shop of five brands
+source: {adapter: files, interactions: clicks.csv, items: items.csv}
+columns: {user_id: user, item_id: item, item_key: item, event_time: at}
+features: [{name: brand, kind: categorical}]
+title: brand
+split: {by: time, validation_days: 2, test_days: 2}
+repeats: true
+"""
+
+
+@pytest.fixture
+def shop(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    monkeypatch.setenv("HETERREC_HOME", str(tmp_path / "home"))
+    (tmp_path / "tiny.yaml").write_text(CARD)
+    rng = np.random.default_rng(0)
+    rows = [
+        f"u{rng.integers(80)},i{rng.integers(40)},2025-01-{1 + day:02}T{rng.integers(24):02}:{rng.integers(60):02}:00Z"
+        for day in range(20) for _ in range(60)
+    ]  # fmt: skip
+    (tmp_path / "clicks.csv").write_text("user,item,at\n" + "\n".join(rows) + "\n")
+    brands(tmp_path, "brand")
+    return tmp_path
+
+
+def brands(shop: Path, called: str) -> None:
+    (shop / "items.csv").write_text("item,brand\n" + "".join(f"i{n},{called}{n % 5}\n" for n in range(40)))
+
+
+def test_a_shop_whose_every_brand_was_renamed_is_blocked_here_as_on_a_cluster(shop: Path) -> None:
+    card = load_card(str(shop / "tiny.yaml"))
+    before = frame(card, "2025-01-19T23:59:59+00:00", run_id="first")
+    assert before.decision.passed, before.decision.blocking
+    brands(shop, "renamed")
+    after = frame(card, "2025-01-20T23:59:59+00:00", run_id="second")
+    assert not after.decision.passed and after.sequences is None
+    assert "brand" in " ".join(reason.message for reason in after.decision.blocking)
+    assert set(read_records("second")) == {"ingest", "resolve", "champion", "reference", "validate"}
+    days = list(backfill(card, *[np.datetime64("2025-01-20").item()] * 2, run_id="backfill"))
+    assert [day.digest for day in days] == [None], "a backfill of that day is blocked, too"
