@@ -82,8 +82,9 @@ bench-features: setup  ## the feature store: ingest, gate, join against a bare A
 bench-features-pay: setup  ## HeterRec against item-ID-only on the marketplace and its placebo; SEEDS=3
 	@OMP_WAIT_POLICY=PASSIVE $(PYTHON) -m benchmarks.features_pay --seeds $(SEEDS)
 
-bench-quality: setup  ## models on one data set; DATASET=amazon_beauty SEEDS=3 BUDGET=fast|full ROWS=sasrec,heterrec|all
-	@OMP_WAIT_POLICY=PASSIVE $(PYTHON) -m benchmarks.quality --dataset $(DATASET) --seeds $(SEEDS) --budget $(BUDGET) --rows $(ROWS)
+bench-quality: setup  ## models on one data set; DATASET=amazon_beauty SEEDS=3 BUDGET=fast|full ROWS=sasrec,heterrec|all GRID=taste,window=1/3
+	@OMP_WAIT_POLICY=PASSIVE $(PYTHON) -m benchmarks.quality --dataset $(DATASET) --seeds $(SEEDS) --budget $(BUDGET) --rows $(ROWS) \
+		$(if $(GRID),--grid $(GRID))
 
 bench-train: setup  ## a step of training: HeterRec against item ID only, packed against padded, growth
 	@OMP_WAIT_POLICY=PASSIVE $(PYTHON) -m benchmarks.speed

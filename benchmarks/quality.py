@@ -1,8 +1,10 @@
 """Which model ranks best on one data set, and what each part of HeterRec is worth.
 
 All rows have the same data, split, similarity, temperature, loss at item level, optimiser and budget, and rank the
-whole catalogue for every held-out user. A row that is done is kept, so the table may be made in parts.
+whole catalogue for every held-out user. A row that is done is kept, and stays in the results file until it is made
+anew, so the table may be made in parts. Baselines are made at each call.
 `make bench-quality DATASET=amazon_beauty SEEDS=3 BUDGET=full ROWS=sasrec,heterrec`
+`make bench-quality ROWS=heterrec,sasrec GRID=window,steps=1/2` crosses settings: each row with each of them.
 """
 
 import argparse
@@ -13,131 +15,116 @@ import platform
 import sys
 import time
 from collections.abc import Callable
-from dataclasses import asdict, replace
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 from rich.console import Console
-from rich.table import Table
+from rich.table import Table as Shown
 
 from benchmarks.data import sequences_of
+from benchmarks.quality_rows import BASELINES, MAIN, ROWS, Model, crossed, named
+from benchmarks.quality_table import SLICES, K, Run, Table
 from components.code_digest import code_digest
 from components.task import commit
 from components.workspace import home
-from heterrec.baselines import popularity
-from heterrec.comparison import paired_bootstrap, slices
+from heterrec.comparison import slices
 from heterrec.inference import model_scores
-from heterrec.metrics import Floats, Ranking, Scores, rank
-from heterrec.recipes import TrainConfig, by_name
+from heterrec.metrics import Ranking, Scores, rank
+from heterrec.recipes import TrainConfig
 from heterrec.sequences import Sequences
 from heterrec.training import Update, train
 
 RESULTS = Path(__file__).parent / "results"
-K = 10
-Change = Callable[[TrainConfig], TrainConfig]
-
-
-def _model(**fields: Any) -> Change:
-    return lambda config: replace(config, model=replace(config.model, **fields))
-
-
-def _loss(**fields: Any) -> Change:
-    return lambda config: replace(config, loss=replace(config.loss, **fields))
-
-
-def _same(config: TrainConfig) -> TrainConfig:
-    return config
-
-
-def _its_own(config: TrainConfig) -> TrainConfig:
-    """What the search found best for item ID only on Beauty: slower, longer, without taste and windows."""
-    changed = replace(config, learning_rate=config.learning_rate / 2, epochs=config.epochs * 3 // 2)
-    return _loss(window=1)(_model(taste=False)(changed))
-
-
-MAIN: dict[str, tuple[str, str, Change]] = {
-    "sasrec": ("item ID only, same code", "sasrec", _same),
-    "sasrec_plain": ("SASRec, item ID only, no taste", "sasrec", _model(taste=False)),
-    "sasrec_own": ("SASRec, item ID only, tuned for itself", "sasrec", _its_own),
-    "sasrec_features": ("SASRec, features summed in", "sasrec_features", _same),
-    "hstu": ("HSTU block, item ID only", "hstu", _same),
-    "heterrec": ("HeterRec", "heterrec", _same),
-}
-ABLATIONS: dict[str, tuple[str, str, Change]] = {
-    "no_token_level": ("no token level", "heterrec", lambda c: _loss(token_weight=0.0)(_model(token_layers=0)(c))),
-    "no_item_level": ("no item-level blocks", "heterrec", _model(item_layers=0)),
-    "no_token_loss": ("no token-level LMP", "heterrec", _loss(token_weight=0.0)),
-    "one_step": ("K = 1", "heterrec", _model(steps=1)),
-    "no_taste": ("no taste", "heterrec", _model(taste=False)),
-    "no_newborn": ("no days without an ID", "heterrec", _loss(newborn_share=0.0)),
-    "block_causal": ("block-causal tokens", "heterrec", _model(token_causality="block")),
-    **{f"depth_{n}": (f"{n} item-level blocks", "heterrec", _model(item_layers=n)) for n in (1, 4)},
-    **{f"width_{n}": (f"width {n}", "heterrec", _model(width=n)) for n in (32, 128)},
-}
-ROWS = MAIN | ABLATIONS
-PEERS = {"sasrec": "against ID only", "sasrec_own": "ID only, own tuning", "heterrec": "against HeterRec"}
-"""What differences are taken against: item ID only with the same recipe and tuned for itself, and HeterRec."""
+PEERS = [*BASELINES, "sasrec", "sasrec_own", "heterrec"]
+"""What differences are taken against: the baselines, item ID only with the same recipe and tuned for itself, and
+HeterRec; of these, the ones that the table has."""
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__)
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--dataset", default="amazon_beauty")
-    parser.add_argument("--seeds", type=int, default=1)
+    parser.add_argument("--seeds", type=int, default=1, help="of each row, from 0 on")
     parser.add_argument("--budget", choices=("fast", "full"), default="fast")
-    parser.add_argument("--rows", default=",".join(MAIN), help=f"of {', '.join(ROWS)}; or all")
+    parser.add_argument("--rows", default=",".join(MAIN), help=f"of {', '.join(ROWS)}; all; or none")
+    parser.add_argument("--grid", help="axes to cross the rows with, as taste,tokens,lambda=0/.1/1")
     parser.add_argument("--kept", action="store_true", help="train nothing: report the rows that are done")
+    parser.add_argument("--anew", action="store_true", help="leave out the rows of earlier calls")
     options = parser.parse_args()
-    names = list(ROWS) if options.rows == "all" else options.rows.split(",")
-    if unknown := [name for name in names if name not in ROWS]:
-        parser.error(f"--rows: {unknown} are unknown, expected some of {', '.join(ROWS)}")
+    names = {"all": list(ROWS), "none": []}.get(options.rows, options.rows.split(","))
+    try:
+        names = crossed(names, options.grid) if options.grid else names
+        models = {name: named(name) for name in names}
+    except ValueError as error:
+        parser.error(str(error))
     console = Console() if sys.stdout.isatty() else Console(width=140)
-    data = sequences_of(options.dataset)
-    bench = Bench(data, Path(options.dataset).stem, options.budget, console)
+    path = RESULTS / f"quality_{Path(options.dataset).stem}_{options.budget}.json"
+    bench = Bench(sequences_of(options.dataset), Path(options.dataset).stem, options.budget, console)
+    Table(path, bench.digest, anew=options.anew)  # rows of other data are told before hours are spent
+    for name in BASELINES:
+        bench.baseline(name, kept=options.kept)
     for seed in range(options.seeds):
-        for name in names:
-            if seed == 0 or name in MAIN:
-                bench.row(name, seed, kept=options.kept)
-    bench.report()
+        for name, model in models.items():
+            bench.model(name, model, seed, kept=options.kept)
+    bench.report(path, anew=options.anew)
 
 
 class Bench:
-    """The rows of one data set and budget; each is kept in the workspace under its recipe, seed and data."""
+    """The runs of one data set and budget; each is kept in the workspace under its recipe, code, seed and data."""
 
     def __init__(self, data: Sequences, dataset: str, budget: str, console: Console) -> None:
         self.data, self.dataset, self.budget, self.console = data, dataset, budget, console
         self.queries = data.queries("test")
         content = hashlib.sha256()
-        for array in (data.row, data.time, data.basket, data.split):
+        for array in (data.offsets, data.row, data.time, data.basket, data.split):
             content.update(array.tobytes())
-        content.update(repr((data.catalogue, data.varying)).encode())
-        self.folder = home() / "bench" / f"{dataset}-{content.hexdigest()[:12]}"
+        content.update(repr((data.catalogue, data.varying, data.repeats)).encode())
+        self.digest = content.hexdigest()[:12]
+        self.folder = home() / "bench" / f"{dataset}-{self.digest}"
         self.folder.mkdir(parents=True, exist_ok=True)
-        self.made: dict[str, list[dict[str, Any]]] = {}
-        found = self._measured(popularity(data))
-        self.pairs: Ranking = found.pop("ranking")
-        self.made["popularity"] = [{"seed": 0, "ranks": self.pairs.rank, **found}]
+        self.made: list[tuple[str, Run]] = []
 
-    def row(self, name: str, seed: int, *, kept: bool = False) -> None:
-        """Train and rank, or take what was made before by the same recipe; with `kept` only that."""
-        _, recipe, change = ROWS[name]
-        config = change(by_name(recipe if self.budget == "fast" else f"{recipe}_full", seed=seed))
-        key = hashlib.sha256((config.to_json() + code_digest("heterrec.training")).encode()).hexdigest()[:16]
-        place = self.folder / f"{name}-{seed}-{key}"
-        if not (place / "row.json").is_file():
+    def baseline(self, name: str, *, kept: bool = False) -> None:
+        """Fit and rank, or take what was made before by the same code; with `kept` only that."""
+        title, fit, module = BASELINES[name]
+        key = _key(name, module)
+
+        def make(place: Path) -> Run:
+            started = time.process_time()
+            scores = fit(self.data, self.queries)
+            return {"cpu_seconds": round(time.process_time() - started, 1), **self._measured(scores, place)}
+
+        self._run(name, title, None, key, make, kept=kept)
+
+    def model(self, name: str, model: Model, seed: int, *, kept: bool = False) -> None:
+        """Train and rank, or take what was made before by the same recipe and code; with `kept` only that."""
+        key = _key(model.config(self.budget, 0).to_json(), "heterrec.training")
+        config = model.config(self.budget, seed)
+        self._run(name, model.title, seed, key, lambda place: self._trained(name, seed, config, place), kept=kept)
+
+    def _run(
+        self, name: str, title: str, seed: int | None, key: str, make: Callable[[Path], Run], *, kept: bool
+    ) -> None:
+        place = self._place(key, seed)
+        path = place / "row.json"
+        if not path.is_file():
             if kept:
                 return
             place.mkdir(exist_ok=True)
-            self._train(name, seed, config, place)
-        found = json.loads((place / "row.json").read_text())
-        self.made.setdefault(name, []).append({**found, "ranks": np.load(place / "ranks.npy")})
+            partial = place / "row.json.partial"
+            partial.write_text(json.dumps({**make(place), "commit": commit()}, indent=1))
+            partial.replace(path)
+        run = {"row": name, "seed": seed, "key": key, **json.loads(path.read_text())}
+        self.made.append((title, run))
+        validation = f"validation {run['validation']:.4f}  " if run.get("validation") is not None else ""
         self.console.print(
-            f"{name} seed {seed}: HR@{K} {found['masked']['hr@10']:.4f}  NDCG@{K} {found['masked']['ndcg@10']:.4f}  "
-            f"validation {found['validation']:.4f}  {found['cpu_seconds']:.0f} CPU s",
+            f"{name}{'' if seed is None else f' seed {seed}'}: HR@{K} {run['masked']['hr@10']:.4f}  "
+            f"NDCG@{K} {run['masked']['ndcg@10']:.4f}  {validation}{run['cpu_seconds']:.0f} CPU s",
             highlight=False,
         )
 
-    def _train(self, name: str, seed: int, config: TrainConfig, place: Path) -> None:
+    def _trained(self, name: str, seed: int, config: TrainConfig, place: Path) -> Run:
         started, shown = time.process_time(), [time.monotonic()]
 
         def progress(update: Update) -> None:
@@ -153,88 +140,99 @@ class Bench:
         # Of the processor: rows may be made beside other work, and side by side.
         seconds = time.process_time() - started
         scores = model_scores(trained.model, trained.encoder, self.data, self.queries)
-        measured = self._measured(scores)
-        np.save(place / "ranks.npy", measured.pop("ranking").rank)
-        row = {
-            "row": name,
-            "seed": seed,
-            **measured,
-            "validation": max(epoch["validation_ndcg"] for epoch in trained.curve),
+        return {
+            **self._measured(scores, place),
+            "validation": trained.validation_ndcg,
             "best_epoch": trained.best_epoch,
             "epochs": len(trained.curve),
             "parameters": sum(p.numel() for p in trained.model.parameters()),
             "cpu_seconds": round(seconds, 1),
-            "commit": commit(),
             "recipe": json.loads(config.to_json()),
         }
-        partial = place / "row.json.partial"
-        partial.write_text(json.dumps(row, indent=1))
-        partial.replace(place / "row.json")
 
-    def _measured(self, scores: Scores) -> dict[str, Any]:
+    def _measured(self, scores: Scores, place: Path) -> dict[str, Any]:
+        """Figures on test; what each user was ranked goes to `place`."""
         ranking = rank(scores, self.data, self.queries)
-        everything = replace(self.data, repeats=True)
-        unmasked = rank(scores, everything, everything.queries("test"))
+        np.savez_compressed(place / "ranks.npz", query=ranking.query, target=ranking.target, rank=ranking.rank)
+        # The same users, whose scores these are, with nothing masked.
+        unmasked = rank(scores, replace(self.data, repeats=True), self.queries)
         return {
             "masked": ranking.summary((5, K, 20)),
             "unmasked": unmasked.summary((K,)),
             "slices": {n: ranking.mean("ndcg", K, m) for n, m in slices(self.data, self.queries, ranking).items()},
-            "ranking": ranking,
         }
 
-    def report(self) -> None:
-        """Print the table, and write it with its differences to `benchmarks/results`."""
-        shown = Table(
-            "model", f"HR@{K}", f"NDCG@{K}", "±", "parameters", "CPU minutes", "against ID only", "tuned for itself"
-        )
-        rows = [self._summary(name, made) for name, made in self.made.items()]
-        for row in rows:
-            shown.add_row(
-                row["title"],
-                f"{row['hr@10']:.4f}",
-                f"{row['ndcg@10']:.4f}",
-                f"{row['spread']:.4f}" if row["seeds"] > 1 else "",
-                f"{row['parameters']:,}" if row["parameters"] else "",
-                f"{row['cpu_seconds'] / 60:.1f}",
-                *(_interval(row.get(f"against_{peer}")) for peer in PEERS),
-            )
-        self.console.print(shown)
-        RESULTS.mkdir(exist_ok=True)
-        path = RESULTS / f"quality_{self.dataset}_{self.budget}.json"
-        machine = f"{platform.machine()}, {os.cpu_count()} cores"
-        path.write_text(json.dumps({"commit": commit(), "machine": machine, "rows": rows}, indent=1) + "\n")
+    def _place(self, key: str, seed: int | None) -> Path:
+        return self.folder / (key if seed is None else f"{key}-{seed}")
+
+    def _ranking(self, run: Run) -> Ranking | None:
+        path = self._place(run.get("key", ""), run["seed"]) / "ranks.npz"
+        if not path.is_file():
+            return None
+        with np.load(path) as kept:
+            return Ranking(queries=len(self.queries), **kept)
+
+    def report(self, path: Path, *, anew: bool = False) -> Table:
+        """Add what was made to the table at `path`, and print it with its differences."""
+        # Read now and not at the start: another process may have added to it meanwhile.
+        table = Table(path, self.digest, anew=anew)
+        for title, run in self.made:
+            table.add(title, run)
+        ranking = self._any_ranking(table)
+        masks = {} if ranking is None else slices(self.data, self.queries, ranking)
+        table.compare(PEERS, self._ranking, masks)
+        table.write(commit=commit(), machine=f"{platform.machine()}, {os.cpu_count()} cores")
+        show(table, self.console)
         self.console.print(f"written to {path}")
+        return table
 
-    def _summary(self, name: str, made: list[dict[str, Any]]) -> dict[str, Any]:
-        title = ROWS[name][0] if name in ROWS else name
-        ndcg = [one["masked"]["ndcg@10"] for one in made]
-        row = {
-            "row": name,
-            "title": title,
-            "seeds": len(made),
-            "hr@10": float(np.mean([one["masked"]["hr@10"] for one in made])),
-            "ndcg@10": float(np.mean(ndcg)),
-            "spread": float(np.std(ndcg)),
-            "unmasked_ndcg@10": float(np.mean([one["unmasked"]["ndcg@10"] for one in made])),
-            "slices": {key: float(np.mean([one["slices"][key] for one in made])) for key in made[0]["slices"]},
-            "parameters": made[0].get("parameters", 0),
-            "cpu_seconds": float(np.mean([one.get("cpu_seconds", 0.0) for one in made])),
-            "runs": [{key: value for key, value in one.items() if key not in ("ranks", "slices")} for one in made],
-        }
-        for against in PEERS:
-            peer = self.made.get(against)
-            if peer and name not in ("popularity", against):
-                both = min(len(peer), len(made))
-                values = [np.stack([self._per_query(one) for one in part[:both]]) for part in (made, peer)]
-                row[f"against_{against}"] = asdict(paired_bootstrap(*values))
-        return row
-
-    def _per_query(self, one: dict[str, Any]) -> Floats:
-        return replace(self.pairs, rank=one["ranks"]).per_query("ndcg", K)
+    def _any_ranking(self, table: Table) -> Ranking | None:
+        """All rank the same pairs."""
+        found = (self._ranking(run) for row in table.rows.values() for run in row["runs"])
+        return next((ranking for ranking in found if ranking is not None), None)
 
 
-def _interval(found: dict[str, float] | None) -> str:
-    return f"{found['mean']:+.4f} [{found['low']:+.4f}, {found['high']:+.4f}]" if found else ""
+def show(table: Table, console: Console) -> None:
+    """The rows, then their differences from each peer that the table has."""
+    rows = table.rows.values()
+    shown = Shown("model", "seeds", f"HR@{K}", f"NDCG@{K}", "±", "all", *SLICES, "parameters", "CPU minutes")
+    for row in rows:
+        chance = row["runs"][0]["seed"] is not None
+        shown.add_row(
+            row["title"],
+            str(row["seeds"]) if chance else "",
+            f"{row['hr@10']:.4f}",
+            f"{row['ndcg@10']:.4f}",
+            f"{row['spread']:.4f}" if row["seeds"] > 1 else "",
+            *(_interval(row.get("intervals"), name, "") for name in ("all", *SLICES)),
+            f"{row['parameters']:,}" if row["parameters"] else "",
+            f"{row['cpu_seconds'] / 60:.1f}",
+        )
+    console.print(shown)
+    for peer in PEERS:
+        if not any(peer in row["against"] for row in rows):
+            continue
+        shown = Shown("model", "seeds", "all", *SLICES, title=f"NDCG@{K} against {table.rows[peer]['title']}")
+        for row in rows:
+            if found := row["against"].get(peer):
+                seeds = str(found["all"].get("seeds", ""))
+                shown.add_row(row["title"], seeds, *(_interval(found, name, "+") for name in ("all", *SLICES)))
+        console.print(shown)
+
+
+def _key(what: str, module: str) -> str:
+    """Of a recipe, the code that makes it, and the code that says what its figures are."""
+    code = code_digest(module) + code_digest("heterrec.comparison")
+    return hashlib.sha256((what + code).encode()).hexdigest()[:16]
+
+
+def _interval(found: dict[str, dict[str, float]] | None, name: str, sign: str) -> str:
+    """Mean and interval, and below 1,000 on how many users they rest."""
+    if not found or name not in found or not found[name]["queries"]:
+        return ""
+    one = found[name]
+    few = f" ({one['queries']} users)" if one["queries"] < 1000 else ""
+    return f"{one['mean']:{sign}.4f} [{one['low']:{sign}.4f}, {one['high']:{sign}.4f}]{few}"
 
 
 if __name__ == "__main__":
