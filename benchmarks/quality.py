@@ -24,11 +24,13 @@ from rich.console import Console
 from rich.table import Table as Shown
 
 from benchmarks.data import sequences_of
-from benchmarks.quality_rows import BASELINES, MAIN, ROWS, Model, crossed, named
+from benchmarks.law import laws
+from benchmarks.quality_rows import BASELINES, MAIN, ROWS, Baseline, Model, crossed, named
 from benchmarks.quality_table import SLICES, K, Run, Table
 from components.code_digest import code_digest
 from components.task import commit
 from components.workspace import home
+from feature_repo.card import load_card
 from heterrec.comparison import slices
 from heterrec.inference import Answers
 from heterrec.metrics import Ranking, Scores, rank
@@ -37,9 +39,9 @@ from heterrec.sequences import Sequences
 from heterrec.training import Update, train
 
 RESULTS = Path(__file__).parent / "results"
-PEERS = [*BASELINES, "sasrec", "sasrec_own", "heterrec"]
-"""What differences are taken against: the baselines, item ID only with the same recipe and tuned for itself, and
-HeterRec; of these, the ones that the table has."""
+PEERS = [*BASELINES, "law", "sasrec", "sasrec_own", "heterrec"]
+"""What differences are taken against: the baselines, the marketplace's own law, item ID only with the same recipe and
+tuned for itself, and HeterRec; of these, the ones that the table has."""
 
 
 def main() -> None:
@@ -60,10 +62,11 @@ def main() -> None:
         parser.error(str(error))
     console = Console() if sys.stdout.isatty() else Console(width=140)
     path = RESULTS / f"quality_{Path(options.dataset).stem}_{options.budget}.json"
+    baselines = BASELINES | laws(load_card(options.dataset))
     bench = Bench(sequences_of(options.dataset), Path(options.dataset).stem, options.budget, console)
     Table(path, bench.digest, anew=options.anew)  # rows of other data are told before hours are spent
-    for name in BASELINES:
-        bench.baseline(name, kept=options.kept)
+    for name, baseline in baselines.items():
+        bench.baseline(name, baseline, kept=options.kept)
     for seed in range(options.seeds):
         for name, model in models.items():
             bench.model(name, model, seed, kept=options.kept)
@@ -85,9 +88,9 @@ class Bench:
         self.folder.mkdir(parents=True, exist_ok=True)
         self.made: list[tuple[str, Run]] = []
 
-    def baseline(self, name: str, *, kept: bool = False) -> None:
+    def baseline(self, name: str, baseline: Baseline, *, kept: bool = False) -> None:
         """Fit and rank, or take what was made before by the same code; with `kept` only that."""
-        title, fit, module = BASELINES[name]
+        title, fit, module = baseline
         key = _key(name, module)
 
         def make(place: Path) -> Run:

@@ -152,7 +152,7 @@ class Columns(Strict):
 class Source(Strict):
     """Where the data is. `adapter` names a module of components/ingest/sources."""
 
-    adapter: Literal["marketplace", "online_retail", "amazon_beauty", "files"]
+    adapter: Literal["marketplace", "online_retail", "amazon_beauty", "complete_journey", "files"]
     interactions: Path | None = None
     items: Path | None = None
     timezone: str = "UTC"

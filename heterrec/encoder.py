@@ -20,6 +20,7 @@ MISSING, UNKNOWN = 0, 1
 """Index of no value at all, and of a value that the vocabulary does not hold."""
 
 BAGS = ("categorical", "multi_categorical", "text")
+SEVERAL = ("multi_categorical", "text")
 MAX_VALUES = 10_000
 MAX_WORDS = 24
 """Values of one bag (words of a title) that are kept."""
@@ -44,6 +45,10 @@ class Field:
     scale: float = 1.0
     edges: tuple[float, ...] = ()
     """Of a number: boundaries between the buckets, on the standardised scale."""
+    sifted: bool = False
+    """Of a bag of several: the first MAX_WORDS known values count. Models before this counted the first of all."""
+    cut: int = 0
+    """Of a bag of several: known values of the catalogue's items beyond the first MAX_WORDS, which are left out."""
 
     @property
     def size(self) -> int:
@@ -85,7 +90,8 @@ class FeatureEncoder:
         """Learn from the catalogue's `columns` (one sequence of V values a feature) and `counts` (V,).
 
         `features` are the entries of `features.json`; `counts` are the training events of each item. Items with
-        fewer than `min_events` share the null ID; values that fewer than `min_items` items have are unknown.
+        fewer than `min_events` share the null ID; values that fewer than `min_items` items have are unknown, and so
+        are words and values of a bag of several that more than half of the items have.
         Raises `ValueError` for a feature without a column or of an unknown kind.
         """
         fields = []
@@ -153,8 +159,10 @@ class FeatureEncoder:
     def _bags(self, field: Field, column: Sequence[Any]) -> Encoded:
         index = self._index[field.name]
         bags = [[index.get(value, UNKNOWN) for value in _values(field.kind, cell)] for cell in column]
-        if field.kind == "text":  # an unknown word beside known ones says nothing
-            bags = [[word for word in bag if word != UNKNOWN] or bag[:1] for bag in bags]
+        if not field.sifted:
+            bags = [bag[:MAX_WORDS] for bag in bags]
+        if field.sifted or field.kind == "text":  # an unknown value beside known ones says nothing
+            bags = [[value for value in bag if value != UNKNOWN][:MAX_WORDS] or bag[:1] for bag in bags]
         width = 1 if field.kind == "categorical" else max(map(len, bags), default=0) or 1
         out = np.zeros((len(bags), width), dtype=np.int64)
         for row, bag in enumerate(bags):
@@ -166,10 +174,11 @@ def _fit(name: str, kind: str, varies: bool, column: Sequence[Any], min_items: i
     if kind in BAGS:
         items = Counter(value for cell in column for value in set(_values(kind, cell)))
         common = [(-count, value) for value, count in items.items() if count >= min_items]
-        if kind == "text":  # a word of more than half of the titles tells no two items apart
-            common = [(count, word) for count, word in common if -count <= max(len(column) / 2, min_items)]
-        kept = sorted(value for _, value in sorted(common)[:MAX_VALUES])
-        return Field(name=name, kind=kind, varies_in_time=varies, vocabulary=tuple(kept))
+        if kind in SEVERAL:  # a word of more than half of the titles tells no two items apart; a tag likewise
+            common = [(count, value) for count, value in common if -count <= max(len(column) / 2, min_items)]
+        kept = tuple(sorted(value for _, value in sorted(common)[:MAX_VALUES]))
+        cut = _cut(kind, column, set(kept)) if kind in SEVERAL else 0
+        return Field(name=name, kind=kind, varies_in_time=varies, vocabulary=kept, sifted=kind in SEVERAL, cut=cut)
     if kind == "numeric":
         return _fit_number(name, varies, column)
     if kind == "embedding":
@@ -182,6 +191,12 @@ def _fit(name: str, kind: str, varies: bool, column: Sequence[Any], min_items: i
         scale = float(np.sqrt(np.mean((present - centre) ** 2))) or 1.0
         return Field(name=name, kind=kind, varies_in_time=varies, centre=tuple(centre.tolist()), scale=scale)
     raise ValueError(f"feature {name!r}: kind {kind!r} is unknown, expected one of {(*BAGS, 'numeric', 'embedding')}")
+
+
+def _cut(kind: str, column: Sequence[Any], known: set[str]) -> int:
+    """Known values beyond the first MAX_WORDS of their item."""
+    longer = (sum(value in known for value in _values(kind, cell)) - MAX_WORDS for cell in column)
+    return sum(count for count in longer if count > 0)
 
 
 def _fit_number(name: str, varies: bool, column: Sequence[Any]) -> Field:
@@ -223,9 +238,9 @@ def _values(kind: str, cell: Any) -> list[str]:
     if _absent(cell):
         return []
     if kind == "text":
-        return list(dict.fromkeys(re.findall(r"\w+", str(cell).lower())))[:MAX_WORDS]
+        return list(dict.fromkeys(re.findall(r"\w+", str(cell).lower())))
     if kind == "multi_categorical":
-        return [str(value) for value in dict.fromkeys(cell) if not _absent(value)][:MAX_WORDS]
+        return [str(value) for value in dict.fromkeys(cell) if not _absent(value)]
     return [str(cell)]
 
 

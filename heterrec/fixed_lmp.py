@@ -99,16 +99,17 @@ class _Softmax(torch.autograd.Function):
                 part = slice(start, start + max(1, CHUNK_LOGITS // len(item)))
                 query, weight, target = query_ND[part].to(low), step.weight_S[part, None], step.target_S[part, None]
                 time = step.time_S[part, None]
-                logits = (query @ item.T).to(query_ND.dtype) + bias
+                logits = (query @ item.T).to(query_ND.dtype).add_(bias)
                 positive = logits.gather(1, target)
                 absent = since_C > time
                 absent[:, lasting:] |= until_S <= time
-                logits = logits.masked_fill(absent, -torch.inf).scatter(1, step.masked_SJ[part], -torch.inf)
-                logits = logits.scatter(1, target, positive)
+                # In place: each of these would otherwise copy all logits, and memory is what a GPU waits for here.
+                logits.masked_fill_(absent, -torch.inf).scatter_(1, step.masked_SJ[part], -torch.inf)
+                logits.scatter_(1, target, positive)
                 total = logits.logsumexp(1, keepdim=True)
                 loss = loss + (weight * (total - positive)).sum()
-                share = (logits - total).exp() * weight
-                share = share.scatter_add(1, target, -weight.to(share.dtype)).to(low)
+                share = logits.sub_(total).exp_().mul_(weight)
+                share = share.scatter_add_(1, target, -weight.to(share.dtype)).to(low)
                 grads.append((share @ item).to(query_ND.dtype))
                 grad_item = grad_item + (share.T @ query).to(grad_item.dtype)
                 grad_bias = grad_bias + share.sum(0, dtype=grad_bias.dtype)

@@ -53,6 +53,8 @@ class MarketplaceConfig:
     """Items on the first day."""
     new_items_per_day: int = 10
     seed: int = 0
+    order: float = 0.0
+    """Weight of the order of features across purchases (`marketplace.law`); without it the law has no such term."""
     placebo: bool = False
     """Show each item with the features of another one: the same choices, but features tell nothing of them."""
     dirty_rate: float = 0.0
@@ -75,6 +77,8 @@ class MarketplaceConfig:
             )
         if self.new_items_per_day < 0:
             raise ValueError(f"marketplace: new_items_per_day={self.new_items_per_day}, expected 0 or more")
+        if self.order < 0:
+            raise ValueError(f"marketplace: order={self.order}, expected 0 or more")
         if not 0 <= self.dirty_rate <= 1:
             raise ValueError(f"marketplace: dirty_rate={self.dirty_rate}, expected 0 to 1")
         if self.events_per_active_day < 1:

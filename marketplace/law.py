@@ -13,6 +13,17 @@ remembered, each by a logit:
 where share_h, style_h and tier_h are means over the latest purchases, the later the heavier. Each term is a
 product of a context vector of (u, h) and an item vector, or belongs to one of them, so that the utilities of
 many shoppers over a category are one matrix product.
+
+Where the shop has `order`, its shoppers go on with what they began, brand by brand. Each brand leads through the
+categories on a round of its own. Of each brand among the latest purchases the latest one, t, names what comes next:
+category c_t, the one after its own on the brand's round, and of the brand's items there above all those of the other
+price band, dear after cheap and cheap after dear:
+
+    category logit of c  + order·Σ_t w_t·[c = c_t]
+    U of i in c          + order·Σ_t w_t·[c = c_t]·[brand_i = brand_t]·(1 + [band_i ≠ band_t])/2
+
+where w_t = fade^(purchases since t). Which value of one feature stood beside which value of another, and which came
+later, is lost in any mean of the purchases; it is all that this term asks for.
 """
 
 import numpy as np
@@ -31,6 +42,7 @@ class Law:
         self.config, self.tastes, self.catalogue = config, config.tastes, catalogue
         self._draw_shoppers()
         self._draw_links()
+        self._draw_rounds()
         self._profile = self._profile_vectors()
         self._items = np.concatenate([catalogue.identity, self._profile], axis=1)
         self.members = [np.flatnonzero(catalogue.category == c) for c in range(config.categories)]
@@ -55,6 +67,15 @@ class Law:
             self.transition[category, category] += 2.0
         self.rotation = np.linalg.qr(rng.normal(size=(LATENT, LATENT)))[0]
 
+    def _draw_rounds(self) -> None:
+        """(brands, categories) the category that follows each on the brand's round."""
+        config = self.config
+        rng = np.random.default_rng([config.seed, 8])
+        self.following = np.empty((config.brands, config.categories), dtype=np.int64)
+        for brand in range(config.brands):
+            way = rng.permutation(config.categories)
+            self.following[brand, way] = np.roll(way, -1)
+
     def _profile_vectors(self) -> Floats:
         """(N, P) what an item leaves in the profile of who buys it: brand, style, words, tier."""
         catalogue = self.catalogue
@@ -68,7 +89,33 @@ class Law:
         logits = self.tastes.leaning * self.leaning[users]
         known = last != EMPTY
         logits[known] += self.tastes.transition * self.transition[self.catalogue.category[last[known]]]
+        if self.config.order:
+            weight, following, _ = self._begun(history)
+            row = np.broadcast_to(np.arange(len(history))[:, None], weight.shape)
+            np.add.at(logits, (row, following), self.config.order * weight)
         return logits - _logsumexp(logits)
+
+    def _begun(self, history: Integers) -> tuple[Floats, Integers, Integers]:
+        """Of each of the latest purchases (n, M) its weight, the category to follow it, and its row; the weight is 0
+        where a later one is of the same brand."""
+        recent = history[:, -self.tastes.memory :]
+        brand, category = self.catalogue.brand[recent], self.catalogue.category[recent]
+        known = recent != EMPTY
+        count = recent.shape[1]
+        later = np.arange(count)[:, None] < np.arange(count)
+        again = ((brand[:, :, None] == brand[:, None, :]) & known[:, None, :] & later).any(axis=2)
+        weight = self.tastes.fade ** np.arange(count)[::-1] * (known & ~again)
+        return weight, self.following[brand, category], recent
+
+    def _goes_on(self, history: Integers, members: Integers, category: int) -> Floats:
+        """(n, m) what the order of purchases adds to the utilities of these items of `category`."""
+        weight, following, recent = self._begun(history)
+        brand, dear = self.catalogue.brand, self.catalogue.tier > 0
+        same = brand[recent][:, :, None] == brand[members]
+        other = dear[recent][:, :, None] != dear[members]
+        asked = self.config.order * weight * (following == category)
+        added: Floats = np.einsum("nk,nkm->nm", asked, same * (1 + other) / 2)
+        return added
 
     def contexts(self, users: Integers, history: Integers) -> Floats:
         """(n, D) the shoppers' side of the product."""
@@ -118,6 +165,8 @@ class Law:
         own, discount = (values[members] for values in self._of_day(day))
         found = contexts @ self._items[members].T + own
         found -= self.tastes.price * np.outer(self.sensitivity[users], discount)
+        if self.config.order:
+            found += self._goes_on(history, members, category)
         owned = (history != EMPTY) & (catalogue.category[history] == category)
         row, column = np.nonzero(owned)
         allowed = np.ones(found.shape, dtype=bool)

@@ -37,7 +37,7 @@ from components.ingest.judge import (
 )
 from components.ingest.parse import columns_of_interactions, columns_of_items, literal
 from components.ingest.source import Raw, Source
-from components.ingest.sources import amazon_beauty, files, marketplace, online_retail
+from components.ingest.sources import amazon_beauty, complete_journey, files, marketplace, online_retail
 from components.ingest.sources.event_log import WithEventLog
 from components.ingest.write import write_days, write_file
 from components.manifest import digest_json
@@ -48,6 +48,7 @@ SOURCES: dict[str, Source] = {
     "marketplace": marketplace,
     "online_retail": online_retail,
     "amazon_beauty": amazon_beauty,
+    "complete_journey": complete_journey,
     "files": files,
 }
 MEMORY = "2GB"

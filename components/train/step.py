@@ -9,6 +9,7 @@ from components.errors import InputError
 from components.train import nodes, processes
 
 if TYPE_CHECKING:
+    from heterrec.encoder import FeatureEncoder
     from heterrec.recipes import TrainConfig
     from heterrec.training import Progress
 
@@ -101,6 +102,7 @@ def fit(
         "items": len(data.catalogue),
         "items_with_own_id": len(trained.encoder.ids),
         "features": [field.name for field in trained.encoder.fields] if config.model.features else [],
+        "values_left_out": _left_out(trained.encoder),
         "parameters": sum(parameter.numel() for parameter in parameters),
         "trust_in_the_network": None if trained.memory is None else round(trained.memory.beside.trust, 3),
         "decay_of_memory": [] if trained.memory is None else list(trained.memory.decay_C),
@@ -111,3 +113,10 @@ def fit(
         "torch": torch.__version__,
     }
     (model / "report.json").write_text(json.dumps(report, indent=1))
+
+
+def _left_out(encoder: "FeatureEncoder") -> list[str]:
+    """In words, of the features whose items have more values than a bag holds."""
+    from heterrec.encoder import MAX_WORDS
+
+    return [f"{field.name}: {field.cut:,} beyond the first {MAX_WORDS}" for field in encoder.fields if field.cut]

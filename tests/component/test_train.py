@@ -18,6 +18,7 @@ import torch
 from components.errors import InputError
 from components.train import step
 from components.train.processes import PROCESSES, SHARDED
+from heterrec.encoder import MAX_WORDS, FeatureEncoder
 from heterrec.export import load_model
 from heterrec.recipes import LossConfig, ModelConfig, TrainConfig
 from heterrec.training import Update
@@ -171,3 +172,15 @@ def test_a_number_of_processes_that_is_none_is_refused(named: str, monkeypatch: 
     monkeypatch.setenv(PROCESSES, named)
     with pytest.raises(InputError, match=rf"{PROCESSES}='{named}': expected a number from 1 on"):
         run(tmp_path, tmp_path)
+
+
+def test_the_report_names_the_features_whose_items_lose_values():
+    tags = [[f"v{n}" for n in range(MAX_WORDS + 3)]] * 2 + [["other"]] * 2
+    kinds = {"tags": "multi_categorical", "few": "multi_categorical"}
+    encoder = FeatureEncoder.fit(
+        [{"name": name, "kind": kind, "varies_in_time": False} for name, kind in kinds.items()],
+        {"tags": tags, "few": [["a"], ["a"], ["b"], ["b"]]},
+        [f"i{n}" for n in range(4)],
+        np.ones(4, dtype=np.int64),
+    )
+    assert step._left_out(encoder) == [f"tags: 6 beyond the first {MAX_WORDS}"]

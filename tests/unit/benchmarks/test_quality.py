@@ -8,7 +8,7 @@ import pytest
 from rich.console import Console
 
 from benchmarks.quality import Bench
-from benchmarks.quality_rows import Model
+from benchmarks.quality_rows import BASELINES, Model
 from heterrec.recipes import TrainConfig
 from heterrec.sequences import Sequences, read_sequences
 from tests.unit.heterrec.shop import write_shop
@@ -29,7 +29,7 @@ def test_a_table_is_made_in_parts(shop: Sequences, tmp_path: Path, monkeypatch: 
     path = tmp_path / "table.json"
     for rows, kept in ((("sasrec", 0), ("sasrec", 1)), False), ((("heterrec", 0),), False), ((("sasrec", 2),), True):
         bench = Bench(shop, "shop", "fast", Console(quiet=True))
-        bench.baseline("popularity")
+        bench.baseline("popularity", BASELINES["popularity"])
         for name, seed in rows:
             bench.model(name, models[name], seed, kept=kept)
         table = bench.report(path)

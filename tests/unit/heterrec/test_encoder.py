@@ -1,4 +1,5 @@
 import importlib.util
+import json
 import math
 from pathlib import Path
 
@@ -6,7 +7,7 @@ import numpy as np
 import pytest
 
 import heterrec.encoder
-from heterrec.encoder import MISSING, UNKNOWN, FeatureEncoder
+from heterrec.encoder import MAX_WORDS, MISSING, UNKNOWN, FeatureEncoder
 
 FEATURES = [
     {"name": "brand", "kind": "categorical", "varies_in_time": False},
@@ -71,6 +72,49 @@ def test_words_are_known_by_any_case_and_order(small: FeatureEncoder):
     assert set(value[0]) - {0} == set(value[5]) - {0} != {UNKNOWN}
     assert set(value[2]) - {0} == {UNKNOWN}
     assert missing.tolist() == [False, False, False, True, True, False]
+
+
+def tagged(tags: list[list[str]], kind: str = "multi_categorical") -> FeatureEncoder:
+    column = [" ".join(cell) for cell in tags] if kind == "text" else tags
+    features = [{"name": "tags", "kind": kind, "varies_in_time": False}]
+    return FeatureEncoder.fit(features, {"tags": column}, [f"i{n}" for n in range(len(tags))], np.ones(len(tags), int))
+
+
+@pytest.mark.parametrize("kind", ["multi_categorical", "text"])
+def test_what_most_items_have_tells_none_apart(kind):
+    encoder = tagged([["root", "x"], ["root", "x"], ["root", "y"], ["root", "y"], ["root"], ["z", "y"]], kind)
+    (field,) = encoder.fields
+    assert field.vocabulary == ("x", "y")
+    cells = [["root", "x"], ["y", "root", "x"], ["root"], []]
+    value, missing = encoder.encode({"tags": [" ".join(cell) for cell in cells] if kind == "text" else cells})["tags"]
+    assert value.tolist() == [[2, 0], [3, 2], [UNKNOWN, 0], [MISSING, 0]]
+    assert missing.tolist() == [False, False, False, True], "an item of which nothing more is known is not a bare one"
+
+
+@pytest.mark.parametrize("kind", ["multi_categorical", "text"])
+def test_an_item_keeps_its_first_known_values_and_it_is_said_how_many_it_loses(kind):
+    many = [f"v{n:02d}" for n in range(MAX_WORDS + 6)]
+    encoder = tagged([["once", "root", *many], ["root", *many], ["root"], ["root"], ["root"], ["root", "v00"]], kind)
+    (field,) = encoder.fields
+    assert field.cut == 2 * 6, "of those that are known, in the catalogue"
+    cell = ["never", "root", *many]
+    value, _ = encoder.encode({"tags": [" ".join(cell) if kind == "text" else cell]})["tags"]
+    assert [field.vocabulary[index - 2] for index in value[0]] == many[:MAX_WORDS]
+    assert FeatureEncoder.from_json(encoder.to_json()).fields == encoder.fields
+
+
+def test_an_encoder_of_before_encodes_as_it_did():
+    """Models that were trained without the two facts: unknown tags stay, and the first 24 of all count."""
+    many = [f"v{n:02d}" for n in range(40)]
+    encoder = tagged([["root", *many], ["root", *many], ["x"], ["x"], ["y"]])
+    state = json.loads(encoder.to_json())
+    for field in state["fields"]:
+        del field["sifted"], field["cut"]
+    before = FeatureEncoder.from_json(json.dumps(state))
+    value, _ = before.encode({"tags": [["never", *many], ["never", "x"]]})["tags"]
+    known = {name: index for index, name in enumerate(encoder.fields[0].vocabulary, start=2)}
+    assert value[0].tolist() == [UNKNOWN, *(known[name] for name in many[: MAX_WORDS - 1])]
+    assert value[1, :3].tolist() == [UNKNOWN, known["x"], 0]
 
 
 def test_numbers_are_standardised_and_clipped(small: FeatureEncoder):
