@@ -25,8 +25,8 @@ WEIGHTS = (1.0, 10.0, 3.0)
 """Of the channels, where a gate starts: a usual value times its weight is near one."""
 DECAYS = ((0.4, 0.6, 0.8, 0.9), (0.5, 0.7, 0.85), (0.6, 0.8, 0.9, 0.96))
 """Of a channel, by the age of an event: what is tried."""
-_QUERIES, _SCORES = 10_000, 2**28
-"""Queries that a gate is fitted on at most, and scores in one pass over them."""
+_QUERIES, _SCORES, _SCORED = 10_000, 2**28, 2**25
+"""Queries that a gate is fitted on at most, scores in one pass over them, and scores at once."""
 _BATCH, _STEPS, _RATE = 256, 240, 0.1
 TRUSTS, GAINS = (0.5, 0.75, 1.0, 1.3), (0.7, 1.0, 1.5, 2.0)
 """Factors of what was fitted, that are tried."""
@@ -184,8 +184,9 @@ def _batches(
     memory: Memory, sequences: Sequences, queries: Queries, chosen: Ints, model: Scored | None
 ) -> Iterator[_Batch]:
     order = np.random.default_rng(1).permutation(chosen)
-    for begin in range(0, len(order), _BATCH):
-        numbers = order[begin : begin + _BATCH]
+    size = max(1, min(_BATCH, _SCORED // len(sequences.catalogue)))
+    for begin in range(0, len(order), size):
+        numbers = order[begin : begin + size]
         part = queries.take(numbers)
         targets = [sequences.targets(part, number) for number in range(len(part))]
         count = np.array([len(each) for each in targets])

@@ -7,7 +7,7 @@ W words and values.
 import math
 import re
 from collections.abc import Iterator, Sequence
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 import numpy.typing as npt
@@ -29,6 +29,8 @@ _FURTHEST = 1 + math.ceil(math.log(0.02) / math.log(STEP))
 _SUMS, _SORTED, _AT_ONCE = 2**24, 2**25, 2**21
 """Numbers that are summed up by their place at once, pairs that are sorted at once, and pairs that are made at once."""
 _BLOCK = 256
+_ALL_PAIRS, _SHARED = 30_000, 4e8
+"""Items up to which all are compared with all, and pairs that are compared beyond."""
 
 
 def together(sequences: Sequences, *, nearest: int = NEAREST) -> Table:
@@ -131,28 +133,84 @@ def _nearest(item_P: Ints, weight_P: Floats, items: int, nearest: int) -> tuple[
 
 
 def alike(catalogue: Catalogue, *, nearest: int = ALIKE) -> Table:
-    """The items most like one by the cosine of their words and values, weighted by how rare those are (TF-IDF)."""
+    """The items most like one by the cosine of their words and values, weighted by how rare those are (TF-IDF).
+
+    In a catalogue of more than `_ALL_PAIRS` items two are compared by the words alone that few items have: by the
+    commonest that leave `_SHARED` pairs that share one.
+    """
     size = len(catalogue)
-    word_X, first_V, weight_X, words = _words(catalogue)
-    if not words or not nearest:
+    words = _words(catalogue)
+    if not words.columns or not nearest:
         return Table(first_V=np.zeros(size + 1, np.int64), item_N=np.zeros(0, np.int32), weight_N=np.zeros(0, "f4"))
-    index, offsets, weight = torch.from_numpy(word_X), torch.from_numpy(first_V[:-1]), torch.from_numpy(weight_X)
     counts, items, weights = [], [], []
+    for item, weight, count in _alike_of_all(words, nearest) if size <= _ALL_PAIRS else _alike_by_rare(words, nearest):
+        items.append(item.astype(np.int32))
+        weights.append(weight)
+        counts.append(count)
+    first = np.append(0, np.cumsum(np.concatenate(counts)))
+    return Table(first_V=first, item_N=np.concatenate(items), weight_N=_rounded(np.concatenate(weights)))
+
+
+class _Words(NamedTuple):
+    """Words and values of V items as a matrix of rows of length one: column and weight of its X entries, where each
+    row begins (V + 1,), and the number of columns."""
+
+    word_X: Ints
+    weight_X: Floats
+    first_V: Ints
+    columns: int
+
+
+Nearest = tuple[Ints, Floats, Ints]
+"""Of some items, one after the other: their neighbours, the nearest first, the cosines, and how many each has."""
+
+
+def _alike_of_all(words: _Words, nearest: int) -> Iterator[Nearest]:
+    """By a block of items against all others: a bag of the words of each other over the block's columns."""
+    size = len(words.first_V) - 1
+    index, offsets = torch.from_numpy(words.word_X), torch.from_numpy(words.first_V[:-1])
+    weight = torch.from_numpy(words.weight_X)
     for start in range(0, size, _BLOCK):
         stop = min(size, start + _BLOCK)
-        inside = slice(int(first_V[start]), int(first_V[stop]))
-        column = np.repeat(np.arange(stop - start), np.diff(first_V[start : stop + 1]))
-        block = torch.zeros(words, stop - start)
+        inside = slice(int(words.first_V[start]), int(words.first_V[stop]))
+        column = np.repeat(np.arange(stop - start), np.diff(words.first_V[start : stop + 1]))
+        block = torch.zeros(words.columns, stop - start)
         block[index[inside], torch.from_numpy(column)] = weight[inside]
         cosine = F.embedding_bag(index, block, offsets, mode="sum", per_sample_weights=weight).T
         cosine[torch.arange(stop - start), torch.arange(start, stop)] = 0
         best, place = cosine.topk(min(nearest, size), dim=1)
         found = best > LEAST
-        counts.append(found.sum(1).numpy())
-        items.append(place[found].numpy().astype(np.int32))
-        weights.append(best[found].numpy())
-    first = np.append(0, np.cumsum(np.concatenate(counts)))
-    return Table(first_V=first, item_N=np.concatenate(items), weight_N=_rounded(np.concatenate(weights)))
+        yield place[found].numpy(), best[found].numpy(), found.sum(1).numpy()
+
+
+def _alike_by_rare(words: _Words, nearest: int) -> Iterator[Nearest]:
+    """By the lists of items of each word, of those words that few items have."""
+    size = len(words.first_V) - 1
+    item_X = np.repeat(np.arange(size), np.diff(words.first_V))
+    shared_W = np.bincount(words.word_X, minlength=words.columns)
+    allowed = np.searchsorted(np.cumsum(np.sort(shared_W).astype(np.float64) ** 2), _SHARED)
+    rare_X = np.argsort(np.argsort(shared_W, kind="stable"), kind="stable")[words.word_X] < allowed
+    item_X, word_X, weight_X = item_X[rare_X], words.word_X[rare_X], words.weight_X[rare_X]
+    order = np.argsort(word_X, kind="stable")
+    first_W = np.searchsorted(word_X[order], np.arange(words.columns + 1))
+    pairs_X = np.diff(first_W)[word_X]
+    bounds = [0, *np.flatnonzero(np.diff(np.cumsum(pairs_X) // _AT_ONCE)).tolist(), len(item_X)]
+    # A part ends where an item ends.
+    ends = np.unique(np.append(item_X, size)[bounds])
+    ends[0], ends[-1] = 0, size
+    for start, stop in zip(ends[:-1].tolist(), ends[1:].tolist(), strict=True):
+        own = slice(*np.searchsorted(item_X, (start, stop)).tolist())
+        first = first_W[word_X[own]]
+        count = first_W[word_X[own] + 1] - first
+        other = order[np.repeat(first - (np.cumsum(count) - count), count) + np.arange(count.sum())]
+        key = np.repeat(item_X[own], count) * size + item_X[other]
+        key_P, place = np.unique(key, return_inverse=True)
+        product_P = np.bincount(place.reshape(-1), np.repeat(weight_X[own], count) * weight_X[other])
+        item_P, neighbour_P = key_P // size, key_P % size
+        apart = (item_P != neighbour_P) & (product_P > LEAST)
+        item_P, neighbour_P, product_P = item_P[apart] - start, neighbour_P[apart], product_P[apart]
+        kept, each = _nearest(item_P, product_P, stop - start, nearest)
+        yield neighbour_P[kept], product_P[kept].astype(np.float32), each
 
 
 def moved(table: Table, row_V: Ints, size: int) -> Table:
@@ -170,9 +228,7 @@ def _rounded(weight_N: npt.NDArray[Any]) -> Floats:
     return weight_N.astype(np.float16).astype(np.float32)
 
 
-def _words(catalogue: Catalogue) -> tuple[Ints, Ints, Floats, int]:
-    """Words and values of the items as a matrix of V rows of length one: column and weight of its entries, where
-    each row begins (V + 1,), and the number of columns."""
+def _words(catalogue: Catalogue) -> _Words:
     size, number = len(catalogue), dict[tuple[str, str], int]()
     item, word, weight = [], [], []
     for feature in catalogue.features:
@@ -191,9 +247,8 @@ def _words(catalogue: Catalogue) -> tuple[Ints, Ints, Floats, int]:
     order = np.argsort(item_X[said], kind="stable")
     item_X, word_X, weight_X = (each[said][order] for each in (item_X, word_X, weight_X))
     length_V = np.sqrt(np.bincount(item_X, weight_X**2, minlength=size))
-    weight_X = weight_X / length_V[item_X]
     first_V = np.searchsorted(item_X, np.arange(size + 1))
-    return word_X, first_V, weight_X.astype(np.float32), len(number)
+    return _Words(word_X, (weight_X / length_V[item_X]).astype(np.float32), first_V, len(number))
 
 
 def _values(kind: str, cell: Any) -> Sequence[str]:

@@ -25,7 +25,9 @@ HISTORY = 200
 LEAST = 1e-3
 """Weight of an event by its age below which a table is not asked about it."""
 _DENSE = 2**22
-"""Numbers up to which sums are made in one array for all items: quicker than by sorting."""
+"""Numbers in one array of sums for all items of some histories."""
+_FEW, _DENSER = 2**16, 8
+"""Numbers up to which, or as many times as there are values, that array is quicker than sorting."""
 
 Ints = npt.NDArray[np.int64]
 Floats = npt.NDArray[np.float32]
@@ -183,7 +185,7 @@ def buckets(count_V: Ints) -> Ints:
 
 def _sums(keys: list[Ints], values: list[Floats], size: int) -> tuple[Ints, Floats]:
     """The distinct keys, ascending, and the sums of each channel's values by key."""
-    if size <= _DENSE:
+    if size <= max(_FEW, _DENSER * sum(map(len, keys))):
         sums = [np.bincount(key, value, minlength=size) for key, value in zip(keys, values, strict=True)]
         found = np.flatnonzero(np.logical_or.reduce([each > 0 for each in sums]))
         return found, np.stack([each[found] for each in sums], axis=1).astype(np.float32)

@@ -77,7 +77,13 @@ def test_nothing_held_out_is_in_a_table(shop: Sequences):
         np.testing.assert_array_equal(table.weight_N, other.weight_N)
 
 
-def test_alike_is_the_cosine_of_rare_words_and_values(shop: Sequences):
+@pytest.mark.parametrize("pairs", [30_000, 0], ids=["all pairs", "by rare words"])
+@pytest.mark.parametrize("at_once", [2**21, 10])
+def test_alike_is_the_cosine_of_rare_words_and_values(
+    pairs: int, at_once: int, shop: Sequences, monkeypatch: pytest.MonkeyPatch
+):
+    monkeypatch.setattr(neighbour_tables, "_ALL_PAIRS", pairs)
+    monkeypatch.setattr(neighbour_tables, "_AT_ONCE", at_once)
     catalogue = shop.catalogue
     size = len(catalogue)
     bags: list[Counter[tuple[str, str]]] = [Counter() for _ in range(size)]
@@ -101,6 +107,17 @@ def test_alike_is_the_cosine_of_rare_words_and_values(shop: Sequences):
             assert found[a].get(b, 0.0) == pytest.approx(expected, abs=2e-3)
 
 
+def test_a_large_catalogue_is_compared_by_its_rarest_words(shop: Sequences, monkeypatch: pytest.MonkeyPatch):
+    """With room for fewer pairs the commonest words are left out, and what is found is no more than the cosine."""
+    whole = as_dicts(alike(shop.catalogue))
+    monkeypatch.setattr(neighbour_tables, "_ALL_PAIRS", 0)
+    monkeypatch.setattr(neighbour_tables, "_SHARED", 200)
+    part = as_dicts(alike(shop.catalogue))
+    assert 0 < sum(map(len, part)) < sum(map(len, whole))
+    for few, all_ in zip(part, whole, strict=True):
+        assert all(weight <= all_[item] + 2e-3 for item, weight in few.items())
+
+
 def test_a_feature_that_says_nothing_gives_an_empty_table(shop: Sequences):
     columns = {name: [None] * len(shop.catalogue) for name in shop.catalogue.columns}
     assert not len(alike(replace(shop.catalogue, columns=columns)).item_N)
@@ -119,11 +136,14 @@ def by_hand(memory: Memory, rows: list[int], age: list[int]) -> dict[int, list[f
     return found
 
 
-@pytest.mark.parametrize("dense", [2**22, 40, 1], ids=["one array", "a history at once", "sorted"])
+@pytest.mark.parametrize("at_once", [2**22, 40], ids=["all at once", "a history at once"])
+@pytest.mark.parametrize("few", [2**22, 0], ids=["one array", "sorted"])
 def test_a_history_recalls_what_its_items_bring_to_mind(
-    dense: int, memory: Memory, shop: Sequences, monkeypatch: pytest.MonkeyPatch
+    at_once: int, few: int, memory: Memory, shop: Sequences, monkeypatch: pytest.MonkeyPatch
 ):
-    monkeypatch.setattr(neighbours, "_DENSE", dense)
+    monkeypatch.setattr(neighbours, "_DENSE", at_once)
+    monkeypatch.setattr(neighbours, "_FEW", few)
+    monkeypatch.setattr(neighbours, "_DENSER", 0)
     queries = shop.queries("test")
     found = recalled(memory, shop, queries)
     assert (np.diff(found.history_J * len(shop.catalogue) + found.item_J) > 0).all(), "sorted, each pair once"
