@@ -26,7 +26,7 @@ COMMON = 0.5
 LISTED = 0.5
 """Weight of one of several values (of tags, or categories) against a word or a single value."""
 _FURTHEST = 1 + math.ceil(math.log(0.02) / math.log(STEP))
-_SUMS, _SORTED, _AT_ONCE = 2**24, 2**25, 2**21
+_SUMS, _SORTED, _AT_ONCE = 2**24, 2**24, 2**21
 """Numbers that are summed up by their place at once, pairs that are sorted at once, and pairs that are made at once."""
 _BLOCK = 256
 _ALL_PAIRS, _SHARED = 30_000, 4e8
@@ -97,9 +97,14 @@ def _by_item(baskets: _Baskets, size: int) -> Iterator[tuple[int, int, Ints, Int
     pairs = baskets.count()
     dense = pairs > size**2 / 4
     each = 1 + pairs // (2 * _FURTHEST * max(1, len(order)))
-    rows = max(1, _SUMS // size if dense else size * _SORTED // max(pairs, 1))
-    for start in range(0, size, rows):
-        stop = min(size, start + rows)
+    # As many items as have room for all others; or for their pairs, of which an item has as many as it has events.
+    filled = (
+        np.arange(size) // max(1, _SUMS // size)
+        if dense
+        else bounds[:-1] * max(1, each) // (_SORTED // (2 * _FURTHEST))
+    )
+    starts = np.flatnonzero(np.append(True, filled[1:] != filled[:-1])).tolist()
+    for start, stop in zip(starts, [*starts[1:], size], strict=True):
         event = order[bounds[start] : bounds[stop]]
         keys, weights = [np.zeros(0, dtype=np.int64)], [np.zeros(0, dtype=np.float32)]
         sums = np.zeros((stop - start) * size) if dense else np.zeros(0)
