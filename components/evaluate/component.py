@@ -38,5 +38,5 @@ def evaluate(
     report = task.reuse_or_make(evaluation.path, kind="evaluation", config=dict, make=make)
     for name, value in report["metrics"].items():
         metrics.log_metric(name, value)
-    shutil.copyfile(Path(evaluation.path) / "page.html", page.path)
+    shutil.copyfile(task.artifact / "page.html", page.path)
     return report["passed"]
