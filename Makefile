@@ -57,7 +57,7 @@ format: setup  ## rewrite the sources in the one format
 lock:  ## resolve requirements.lock anew from pyproject.toml
 	@test -x .venv/bin/uv || scripts/setup.sh
 	@.venv/bin/uv pip compile --quiet pyproject.toml --group train --group serve --group gateway --group spark --group dev \
-		--python-version 3.11 --no-emit-package torch --output-file requirements.lock
+		--generate-hashes --python-version 3.11 --no-emit-package torch --output-file requirements.lock
 	@# What torch brings for GPUs comes with torch, where it wants it.
 	@awk '/^[a-z]/ { gpu = /^(cuda-|nvidia-|triton)/ } !gpu' requirements.lock > requirements.lock.partial
 	@mv requirements.lock.partial requirements.lock
