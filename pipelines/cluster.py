@@ -66,7 +66,7 @@ GPU = Needs(
     timeout_seconds=12 * 3600,
     retries=5,
 )
-SMALL = Needs(cpu="250m", memory="768Mi", memory_limit="2Gi", timeout_seconds=900)
+SMALL = Needs(cpu="250m", memory="768Mi", memory_limit="2Gi", timeout_seconds=3600)
 """Measured: docs/pipelines.md, "What a run asks for"."""
 
 
