@@ -98,7 +98,7 @@ def test_what_is_scheduled_twice_is_scheduled_once(server, ask):
 def test_a_changed_pipeline_is_a_new_version_and_the_recurring_run_moves_to_it(server, ask, home, monkeypatch):
     ask(server, "schedule", "--apply")
     before = {each["display_name"]: each for each in server.recurring.values()}
-    monkeypatch.setenv("HETERREC_TRAIN_IMAGE", "registry.example/heterrec-train@sha256:" + "a" * 64)
+    monkeypatch.setenv("HETERREC_TRAIN_IMAGE", "registry.example/heterrec-train@sha256:" + "b" * 64)
     told = ask(server, "schedule", "--only", "training")[1]
     assert "move recurring run heterrec-training-marketplace: to the new version of the pipeline" in told
     ask(server, "schedule", "--apply", "--only", "training")
@@ -109,7 +109,7 @@ def test_a_changed_pipeline_is_a_new_version_and_the_recurring_run_moves_to_it(s
         assert moved == (name == "heterrec-training-marketplace")
     reference = after["heterrec-training-marketplace"]["pipeline_version_reference"]
     (spec, _) = server.packages[reference["pipeline_version_id"]]
-    assert spec["deploymentSpec"]["executors"]["exec-train"]["container"]["image"].endswith("a" * 64)
+    assert spec["deploymentSpec"]["executors"]["exec-train"]["container"]["image"].endswith("b" * 64)
     assert len([each for each in server.versions.values() if each["pipeline_id"] == reference["pipeline_id"]]) == 2
 
 
