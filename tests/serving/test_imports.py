@@ -9,7 +9,7 @@ import pytest
 from components.workspace import ROOT
 
 PROCESSES = {
-    "gateway": ("serving.run_gateway", "serving.gateway", "serving.eventlog"),
+    "gateway": ("serving.run_gateway", "serving.gateway", "serving.eventlog", "feature_repo.store"),
     "consumer": ("serving.run_consumer", "serving.consumer", "serving.eventlog"),
     "reconciler": ("serving.run_torchserve", "serving.releases"),
     "features": ("feature_repo.store", "feature_repo.online"),
