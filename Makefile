@@ -7,6 +7,7 @@ CANARIES ?= 2000
 SECONDS ?= 40
 JOBS ?= 3
 BUDGET ?= fast
+OVERLAY ?= production
 ROWS ?= sasrec,sasrec_plain,sasrec_own,sasrec_features,hstu,heterrec
 SIZES ?= 100000,1000000
 PYTHON := .venv/bin/python
@@ -18,7 +19,7 @@ export FEAST_USAGE := False
 # Every step is a process of its own: without cached bytecode each would compile its libraries again.
 unexport PYTHONDONTWRITEBYTECODE
 
-.PHONY: help setup run test serve compile images demo soak check format lock lock-platforms bench-features bench-features-pay bench-quality bench-train bench-gpu bench-gate bench-gate-speed bench-gateway bench-rollout bench-serving bench-retrieval bench-log-days clean
+.PHONY: help setup run test serve compile chart images demo soak check format lock lock-platforms bench-features bench-features-pay bench-quality bench-train bench-gpu bench-gate bench-gate-speed bench-gateway bench-rollout bench-serving bench-retrieval bench-log-days clean
 
 help:  ## list the targets
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | awk -F':.*## ' '{printf "  make %-19s %s\n", $$1, $$2}'
@@ -56,7 +57,7 @@ format: setup  ## rewrite the sources in the one format
 lock:  ## resolve requirements.lock anew from pyproject.toml
 	@test -x .venv/bin/uv || scripts/setup.sh
 	@.venv/bin/uv pip compile --quiet pyproject.toml --group train --group serve --group gateway --group spark --group dev \
-		--python-version 3.11 --no-emit-package torch --output-file requirements.lock
+		--generate-hashes --python-version 3.11 --no-emit-package torch --output-file requirements.lock
 	@# What torch brings for GPUs comes with torch, where it wants it.
 	@awk '/^[a-z]/ { gpu = /^(cuda-|nvidia-|triton)/ } !gpu' requirements.lock > requirements.lock.partial
 	@mv requirements.lock.partial requirements.lock
@@ -72,6 +73,9 @@ lock-platforms: setup  ## resolve the images' groups from the lock for amd64 and
 soak: export HETERREC_HOME := $(CURDIR)/var/soak
 soak: setup  ## ten minutes under load while parts are swapped, killed and restarted (needs redis-server)
 	@$(PYTHON) -m benchmarks.soak
+
+chart: setup  ## a Helm chart in build/chart, from the overlay OVERLAY=production (or profile, local, gpu)
+	@$(PYTHON) -m scripts.chart build/chart $(OVERLAY)
 
 images:  ## the images of k8s/images by docker or buildah; TORCH=cuda REGISTRY=... TAG=... PLATFORM=linux/arm64
 	@scripts/images.sh

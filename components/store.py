@@ -1,8 +1,7 @@
 """The workspace in an object store: what outlives a run is found by the same names where two machines share no disk.
 
-`$HETERREC_STORE` (s3://bucket/prefix, or any address of fsspec; credentials and endpoint as its driver finds them)
-holds the workspace's tree. An artifact is whole once its manifest is there, which is written last; it is verified when
-it is fetched.
+`$HETERREC_STORE` (s3://bucket/prefix, or any address of fsspec) holds the workspace's tree. An artifact is whole once
+its manifest is there, which is written last; it is verified when it is fetched.
 """
 
 import os
@@ -20,11 +19,18 @@ from components.errors import InputError
 from components.manifest import NAME, Manifest
 
 ADDRESS = "HETERREC_STORE"
+ENDPOINT, REGION = "HETERREC_S3_ENDPOINT", "HETERREC_S3_REGION"
+KEY, SECRET = "HETERREC_S3_ACCESS_KEY_ID", "HETERREC_S3_SECRET_ACCESS_KEY"
+"""Of an s3:// store; where one is not set its driver looks as ever (AWS_…, a profile, the node's role). They have names
+of our own because Kubeflow's launcher shares a task's environment, and would take AWS_… for its own store."""
 CHECKPOINTS = "*.pt"
 EVERY = "HETERREC_STORE_SECONDS"
 """Between looks for a new checkpoint (default 5); what a kill loses besides the steps since the last one."""
 
-_AGAIN = f"Check {ADDRESS}, its endpoint and its credentials; run the step again and finished work is reused."
+_AGAIN = (
+    f"Check {ADDRESS}, its endpoint and its credentials ({ENDPOINT}, {KEY}, {SECRET}); run the step again and finished "
+    "work is reused."
+)
 
 
 class StoreFault(RuntimeError):
@@ -48,9 +54,11 @@ def opened(address: str) -> tuple[Any, str]:
 
     if "@" in urlsplit(address).netloc:
         # It would be in every message, and in the rollout table.
-        raise InputError("the object store's address has credentials in it; give them in its driver's own variables.")
+        raise InputError(f"the object store's address has credentials in it; give them in {KEY} and {SECRET}.")
     # What another machine wrote a second ago counts, so that no listing may be remembered.
     options: dict[str, Any] = {"use_listings_cache": False, "skip_instance_cache": True}
+    if address.startswith("s3://"):
+        options |= _credentials()
     try:
         files, name = fsspec.core.url_to_fs(address, **options)
     except (ValueError, ImportError) as error:
@@ -267,6 +275,15 @@ class _Checkpoints:
                 continue
             self._seen[path] = state
             emit("checkpoint_kept", path=str(path))
+
+
+def _credentials() -> dict[str, Any]:
+    """What the environment says of an S3 store, in s3fs' words."""
+    named = {"endpoint_url": ENDPOINT, "key": KEY, "secret": SECRET}
+    found: dict[str, Any] = {option: os.environ[name] for option, name in named.items() if os.environ.get(name)}
+    if region := os.environ.get(REGION):
+        found["client_kwargs"] = {"region_name": region}
+    return found
 
 
 def _seconds() -> float:

@@ -18,12 +18,11 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any, Literal
 
-from components import store, workspace
+from components import reference, store, workspace
 from components.alone import alone
 from components.code_digest import code_digest, package_versions
 from components.console import emit
 from components.errors import InputError
-from components.links import link_or_copy
 from components.manifest import Manifest, digest_json
 from feature_repo.card import CardError
 
@@ -92,7 +91,8 @@ def commit() -> str:
 class Task:
     """One execution of a step in a run.
 
-    `module` is the step's dotted name, whose code becomes part of the key; `inputs` are artifacts, verified first.
+    `module` is the step's dotted name, whose code becomes part of the key; `inputs` are artifacts, or references to
+    them: followed and verified first.
     """
 
     def __init__(self, name: str, *, run_id: str, module: str, inputs: Mapping[str, str | Path] | None = None) -> None:
@@ -105,7 +105,8 @@ class Task:
     def reuse_or_make(
         self, output: str | Path, *, kind: str, config: Callable[[], Report], make: Callable[[Path, Path], Report]
     ) -> Report:
-        """Give `output` the artifact of this very code, packages, config and inputs: the stored one, or made by `make`.
+        """Let `output` refer to the artifact of this very code, packages, config and inputs: the stored one, or made by
+        `make`.
 
         `make(out, scratch)` writes the content into `out` and returns the report; what it leaves in `scratch` is
         there again when a killed attempt is repeated.
@@ -125,7 +126,7 @@ class Task:
             if self._store is not None:
                 # Also what is reused: it may be of a time before the store, or of an attempt killed before its upload.
                 self._store.keep(stored)
-            _link_tree(stored, Path(output))
+            reference.write(Path(output), stored, manifest)
             return self._finish(status, stored, manifest, key)
 
     def make_always(self, output: str | Path, *, kind: str, make: Callable[[Path, Path], Report]) -> Report:
@@ -138,7 +139,7 @@ class Task:
             manifest = self._make(stored, kind=kind, make=make)
             if self._store is not None:
                 self._store.keep(stored)
-            _link_tree(stored, Path(output))
+            reference.write(Path(output), stored, manifest)
             return self._finish("done", stored, manifest, key)
 
     @property
@@ -152,6 +153,7 @@ class Task:
         self._record.write(self.run_id)
 
     def _verify_inputs(self) -> None:
+        self.inputs = {name: reference.follow(path) for name, path in self.inputs.items()}
         self._record.parents = {name: Manifest.verify(path).digest for name, path in self.inputs.items()}
 
     def _key(self, config: Report) -> str:
@@ -234,12 +236,3 @@ def _verified(stored: Path, kind: str) -> Manifest | None:
         emit("artifact_damaged", artifact=str(stored), error=str(error))
         shutil.rmtree(stored)
         return None
-
-
-def _link_tree(source: Path, target: Path) -> None:
-    """Copy a sealed artifact by hard links where the file system allows, by content elsewhere."""
-    if target.is_dir():
-        shutil.rmtree(target)
-    elif target.exists():
-        target.unlink()
-    shutil.copytree(source, target, copy_function=link_or_copy)

@@ -5,6 +5,7 @@ Feast decorates its classes with typeguard's `typechecked`, which rewrites their
 """
 
 import os
+import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
 
@@ -39,7 +40,20 @@ def _without_shared_metrics() -> Iterator[None]:
                 os.environ.pop(name, None)
 
 
-with _without_typeguard(), _without_shared_metrics():
+@contextmanager
+def _without_torch() -> Iterator[None]:
+    """Feast imports torch to offer tensors, which nobody here asks for: 180 MiB in every gateway and consumer."""
+    if "torch" in sys.modules:
+        yield
+        return
+    sys.modules["torch"] = None  # type: ignore[assignment]  # "there is none", which Feast provides for
+    try:
+        yield
+    finally:
+        del sys.modules["torch"]
+
+
+with _without_typeguard(), _without_shared_metrics(), _without_torch():
     from feast import Entity, FeatureService, FeatureStore, FeatureView, Field, FileSource, RepoConfig, ValueType
     from feast.data_format import ParquetFormat
     from feast.infra.key_encoding_utils import deserialize_entity_key, serialize_entity_key

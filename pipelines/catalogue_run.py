@@ -21,7 +21,9 @@ def build(cluster: Cluster | None = None) -> BaseComponent:
     """The pipeline as `cluster` runs it, or this machine."""
     place = Placement(cluster, NAME)
 
-    @dsl.pipeline(name=NAME, description="The weights that serve, over the catalogue of today")
+    @dsl.pipeline(
+        name=NAME, description="The weights that serve, over the catalogue of today", pipeline_config=place.config
+    )
     def catalogue(card: str, run_id: str = "", as_of: str = "") -> None:
         """Refresh the features and what serves.
 
@@ -32,7 +34,7 @@ def build(cluster: Cluster | None = None) -> BaseComponent:
         """
         with dsl.ExitHandler(place.last(report(run_id=run_id, pipeline=NAME)), name="always-report"):
             events = place.light(ingest(run_id=run_id, card=card, as_of=as_of)).outputs["events"]
-            resolved = place.light(resolve(run_id=run_id, card=card, as_of=as_of, new_reference=False, events=events))
+            resolved = place.small(resolve(run_id=run_id, card=card, as_of=as_of, new_reference=False, events=events))
             facts, reference = resolved.outputs["facts"], resolved.outputs["reference"]
             validated = place.light(validate(run_id=run_id, card=card, events=events, facts=facts, reference=reference))
             with dsl.If(validated.outputs["Output"] == True, name="data-accepted"):  # noqa: E712
@@ -50,7 +52,7 @@ def build(cluster: Cluster | None = None) -> BaseComponent:
                         proof = infra_validate(run_id=run_id, card=card, task_name=f"proof-{arm}", archive=archive)
                         proven = place.serving(proof).set_display_name(f"proof-{arm}")
                         with dsl.If(proven.outputs["Output"] == True, name=f"{arm}-serves-right"):  # noqa: E712
-                            place.light(
+                            place.small(
                                 release(
                                     run_id=run_id,
                                     arm=arm,

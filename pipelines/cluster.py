@@ -5,6 +5,7 @@ from `$HETERREC_TRAIN_IMAGE` and `$HETERREC_SERVE_IMAGE` where those are set, so
 """
 
 import os
+from collections.abc import Iterable
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Literal
@@ -12,10 +13,12 @@ from typing import Any, Literal
 import yaml
 from pydantic import ConfigDict, TypeAdapter, ValidationError
 
-from components import image
+from components import image, store
 from components.errors import InputError
 
 FILE = "HETERREC_CLUSTER"
+LAUNCHERS = ("AWS_", "MINIO_", "GOOGLE_APPLICATION_CREDENTIALS", "AZURE_")
+"""What the S3, GCS and Azure clients in Kubeflow's launcher read from the environment that it shares with the task."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -45,10 +48,11 @@ class Needs:
     node_selector: dict[str, str] = field(default_factory=dict)
     tolerations: tuple[Toleration, ...] = ()
     timeout_seconds: int = 2 * 3600
-    """Of one attempt."""
+    """Of one attempt, from the moment when its node has started it: a pod without a node never times out."""
     retries: int = 2
+    """After a failure. Argo retries no pod that was lost, with its node or by deletion (docs/pipelines.md)."""
     backoff: str = "60s"
-    """Before the first retry; twice as long before each one after it, 15 minutes at most."""
+    """Before the first retry; twice as long before each one after it. None begins after the run's deadline."""
 
 
 GPU = Needs(
@@ -62,6 +66,24 @@ GPU = Needs(
     timeout_seconds=12 * 3600,
     retries=5,
 )
+SMALL = Needs(cpu="250m", memory="768Mi", memory_limit="2Gi", timeout_seconds=3600)
+"""Measured: docs/pipelines.md, "What a run asks for"."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Deadlines:
+    """Seconds after which a run is ended, whatever it waits for: of one schedule only one runs at a time, and a pod
+    that finds no node would keep the next ones waiting for good."""
+
+    training: int = 22 * 3600
+    """Before the next night's."""
+    catalogue: int = 4 * 3600
+    rollout: int = 1800
+
+    def __post_init__(self) -> None:
+        for name in ("training", "catalogue", "rollout"):
+            if getattr(self, name) <= 0:
+                raise ValueError(f"deadlines.{name}: found {getattr(self, name)}, expected seconds above 0")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -76,6 +98,7 @@ class Secret:
     def __post_init__(self) -> None:
         if not self.env and not self.mount:
             raise ValueError(f"secret {self.name}: say how it is used, `env` (key: VARIABLE) or `mount` (a folder)")
+        _refuse_launchers(f"secret {self.name}", self.env.values())
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -119,8 +142,11 @@ class Cluster:
     store: str = ""
     """s3://bucket/prefix: where artifacts and checkpoints are kept and found again by their keys."""
     needs: Needs = field(default_factory=Needs)
+    small: Needs = SMALL
+    """Of tasks that handle no events and no model: resolve, push, the look at a canary, the end of a run."""
     training: Needs = GPU
     """Left out, a GPU; a section of its own has a GPU only where it names one."""
+    deadlines: Deadlines = field(default_factory=Deadlines)
     nodes: Nodes = field(default_factory=Nodes)
 
     def __post_init__(self) -> None:
@@ -128,10 +154,28 @@ class Cluster:
             raise ValueError("workspace_claim and store are both empty: the tasks of a run would share nothing")
         if self.nodes.count > 1 and not self.workspace_claim:
             raise ValueError("nodes.count: several nodes share their work on workspace_claim, which is empty")
+        if self.training.timeout_seconds >= self.deadlines.training:
+            raise ValueError(
+                f"deadlines.training: {self.deadlines.training} s end the run before one attempt of training has had "
+                f"its {self.training.timeout_seconds} s (training.timeout_seconds)"
+            )
+        _refuse_launchers("environment", self.environment)
         for name in ("PASSWORD", "SECRET", "TOKEN", "ACCESS_KEY"):
             for variable in self.environment:
                 if name in variable.upper():
                     raise ValueError(f"environment.{variable}: looks like a secret; name a Secret under `secrets`")
+
+    def runnable(self) -> "Cluster":
+        """Itself, for a server to run; raises `InputError` where an image is not named, or is k8s/'s placeholder."""
+        for name in ("train_image", "serve_image"):
+            found = getattr(self, name)
+            if image.UNNAMED in found or found.endswith("@sha256:" + 64 * "0"):
+                raise InputError(
+                    f"{name}: found {found}, which is no image. No task would start, nor the one that tells of it. "
+                    f"Name it in the cluster's file or in $HETERREC_{name.upper()}, by its digest in the registry "
+                    "(`make images` builds them)."
+                )
+        return self
 
     @property
     def variables(self) -> dict[str, str]:
@@ -166,6 +210,16 @@ def read(path: Path | None = None) -> Cluster:
     except ValidationError as error:
         told = "\n".join(f"{_field(each['loc'])}: {each['msg']}, found {each['input']!r}" for each in error.errors())
         raise InputError(f"{named or 'environment'}: {told}") from error
+
+
+def _refuse_launchers(where: str, variables: Iterable[str]) -> None:
+    """Kubeflow's launcher runs in the task's container and its S3 client reads the same environment."""
+    for variable in variables:
+        if variable.startswith(LAUNCHERS):
+            raise ValueError(
+                f"{where}: {variable} would also be read by Kubeflow's launcher, which then looks for its own store "
+                f"where ours is. Name it {store.ENDPOINT}, {store.KEY}, {store.SECRET} or {store.REGION}."
+            )
 
 
 def _field(place: tuple[int | str, ...]) -> str:

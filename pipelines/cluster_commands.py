@@ -1,4 +1,4 @@
-"""The commands of a cluster: `python -m pipelines compile|submit|schedule|unschedule|list`."""
+"""The commands of a cluster: `python -m pipelines compile|submit|schedule|resume|unschedule|list`."""
 
 import argparse
 import os
@@ -42,6 +42,11 @@ def add_to(commands: Any) -> None:
         "schedule", help="let a server train nightly, refresh hourly, judge every 10 minutes"
     )
     schedule.add_argument("--cron", action="append", default=[], metavar="KIND=CRON", help="six fields, UTC")
+    resume = commands.add_parser("resume", help="let a run that failed or was ended go on from where it was")
+    resume.add_argument("run", help="its ID in Kubeflow, which is that of its records")
+    resume.set_defaults(command=_on_server(_resume))
+    _add_access(resume)
+    _add_cluster(resume)
     unschedule = commands.add_parser("unschedule", help="remove the recurring runs; pipelines and past runs stay")
     listed = commands.add_parser("list", help="what a server has of us")
     for parser, command in ((submit, _submit), (schedule, _schedule), (unschedule, _unschedule), (listed, _list)):
@@ -50,7 +55,7 @@ def add_to(commands: Any) -> None:
         parser.add_argument("--dataset", default="marketplace", help=CARD)
         parser.add_argument("--only", choices=tuple(CRONS), action="append", help="this pipeline only; may be repeated")
         parser.set_defaults(command=_on_server(command))
-    for parser in (submit, schedule, unschedule):
+    for parser in (submit, schedule, unschedule, resume):
         parser.add_argument("--apply", action="store_true", help="make the changes (default: show them)")
     for parser in (submit, schedule):
         parser.add_argument("--option", action="append", default=[], metavar="NAME=VALUE", help="of the card's source")
@@ -124,6 +129,8 @@ def _on_server(command: Callable[[argparse.Namespace, "Server"], None]) -> Calla
             ca_certificate=options.ca_certificate,
         )
         apply = getattr(options, "apply", False)
+        if command in (_submit, _schedule) and apply:
+            options.facts.runnable()
         server = None
         try:
             server = Server(connect(access), namespace=namespace, apply=apply)
@@ -161,6 +168,10 @@ def _submit(options: argparse.Namespace, server: "Server") -> None:
                 f"{kind} of {name}", experiment, version, parameters[kind], options.facts.service_account
             )
             server.changes.append(f"start run {run} of {kind}")
+
+
+def _resume(options: argparse.Namespace, server: "Server") -> None:
+    server.resume(options.run)
 
 
 def _schedule(options: argparse.Namespace, server: "Server") -> None:

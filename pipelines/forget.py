@@ -162,7 +162,7 @@ def _leave_log(card: DatasetCard, forgotten: Forgotten) -> bool:
 
 
 def _drop_artifacts(*, keep: Path) -> int:
-    """Remove every artifact that names users, and the pipelines' copies, which are links to the same files."""
+    """Remove every artifact that names users, and what else of past runs does."""
     dropped = 0
     for kind in PERSONAL:
         for path in (workspace.artifacts() / kind).glob("*"):

@@ -9,7 +9,6 @@ from components.train import nodes
 from pipelines.cluster import Cluster, Needs
 
 RUN = "HETERREC_RUN_ID"
-LONGEST_BACKOFF = "900s"
 
 
 class Placement:
@@ -17,9 +16,20 @@ class Placement:
 
     def __init__(self, cluster: Cluster | None, pipeline: str) -> None:
         self._cluster, self._pipeline = cluster, pipeline
+        kind = pipeline.removeprefix("heterrec-")
+        self._deadline: int | None = getattr(cluster.deadlines, kind) if cluster is not None else None
+
+    @property
+    def config(self) -> dsl.PipelineConfig:
+        """Of the whole run: its deadline, by which a run ends that waits for what never comes."""
+        return dsl.PipelineConfig(active_deadline_seconds=self._deadline)
+
+    def small(self, task: dsl.PipelineTask) -> dsl.PipelineTask:
+        """A task that handles no events and no model."""
+        return self._placed(task, lambda cluster: (cluster.train_image, cluster.small))
 
     def light(self, task: dsl.PipelineTask) -> dsl.PipelineTask:
-        """Every task but training, in the image that trains."""
+        """A task on the data, in the image that trains."""
         return self._placed(task, lambda cluster: (cluster.train_image, cluster.needs))
 
     def training(self, task: dsl.PipelineTask) -> dsl.PipelineTask:
@@ -34,8 +44,9 @@ class Placement:
         return self._placed(task, lambda cluster: (cluster.serve_image, cluster.needs))
 
     def last(self, task: dsl.PipelineTask) -> dsl.PipelineTask:
-        """The task of an exit handler, which Kubeflow does not retry."""
-        return self._placed(task, lambda cluster: (cluster.train_image, replace(cluster.needs, retries=0)))
+        """The last task of a run, or its only one: Kubeflow retries no exit handler, and the next look at a canary is
+        the next try."""
+        return self._placed(task, lambda cluster: (cluster.train_image, replace(cluster.small, retries=0)))
 
     def _placed(self, task: dsl.PipelineTask, where: Callable[[Cluster], tuple[str, Needs]]) -> dsl.PipelineTask:
         # Kubeflow's cache keys on arguments, not on content or code: components/task.py reuses by content instead.
@@ -51,7 +62,9 @@ class Placement:
     def _pod(self, task: dsl.PipelineTask, cluster: Cluster, needs: Needs) -> None:
         task.set_cpu_request(needs.cpu).set_memory_request(needs.memory).set_memory_limit(needs.memory_limit)
         if needs.retries:
-            task.set_retry(needs.retries, needs.backoff, 2.0, LONGEST_BACKOFF)
+            # The last of these is no bound on a pause: Argo counts it from the beginning of the first attempt, retries
+            # nothing after it and kills a retry that still runs then. So it is the run's own deadline.
+            task.set_retry(needs.retries, needs.backoff, 2.0, f"{self._deadline}s")
         kubernetes.set_timeout(task, needs.timeout_seconds)
         kubernetes.set_image_pull_policy(task, cluster.image_pull_policy)
         if cluster.image_pull_secrets:

@@ -118,6 +118,10 @@ class Server:
             )
         return str(run.run_id)
 
+    def resume(self, run: str) -> None:
+        """Let a run that failed or was ended go on: Kubeflow does anew what did not succeed, under the same ID."""
+        self._change(f"resume run {run}", lambda: self._client._run_api.run_service_retry_run(run))
+
     def pipeline(self, name: str) -> Any:
         """The pipeline of this name, or None."""
         found = self._all("pipelines", self._client.list_pipelines, name, namespace=self._namespace)

@@ -24,7 +24,9 @@ def build(cluster: Cluster | None = None) -> BaseComponent:
     """The pipeline as `cluster` runs it, or this machine."""
     place = Placement(cluster, NAME)
 
-    @dsl.pipeline(name=NAME, description="From interactions to a served, blessed HeterRec")
+    @dsl.pipeline(
+        name=NAME, description="From interactions to a served, blessed HeterRec", pipeline_config=place.config
+    )
     def training(
         card: str, recipe: str, baseline: str, run_id: str = "", as_of: str = "", new_reference: bool = False
     ) -> None:
@@ -40,7 +42,7 @@ def build(cluster: Cluster | None = None) -> BaseComponent:
         """
         with dsl.ExitHandler(place.last(report(run_id=run_id, pipeline=NAME)), name="always-report"):
             events = place.light(ingest(run_id=run_id, card=card, as_of=as_of)).outputs["events"]
-            resolved = place.light(
+            resolved = place.small(
                 resolve(run_id=run_id, card=card, as_of=as_of, new_reference=new_reference, events=events)
             )
             facts, reference = resolved.outputs["facts"], resolved.outputs["reference"]
@@ -73,7 +75,7 @@ def build(cluster: Cluster | None = None) -> BaseComponent:
                         with dsl.If(packaged.outputs["Output"] == True, name="not-yet-released"):  # noqa: E712
                             proven = place.serving(infra_validate(run_id=run_id, card=card, archive=archive))
                             with dsl.If(proven.outputs["Output"] == True, name="serves-right"):  # noqa: E712
-                                place.light(
+                                place.small(
                                     push(
                                         run_id=run_id,
                                         archive=archive,

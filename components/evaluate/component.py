@@ -42,5 +42,5 @@ def evaluate(
     report = task.reuse_or_make(evaluation.path, kind="evaluation", config=lambda: asked, make=make)
     for name, value in report["metrics"].items():
         metrics.log_metric(name, value)
-    shutil.copyfile(Path(evaluation.path) / "page.html", page.path)
+    shutil.copyfile(task.artifact / "page.html", page.path)
     return report["passed"]

@@ -40,5 +40,5 @@ def infra_validate(
     report = task.make_always(infra_validation.path, kind="infra_validation", make=make)
     for name, value in numbers(report["found"]).items():
         metrics.log_metric(name, value)
-    Path(summary.path).write_text(decision(Decision.read(Path(infra_validation.path))))
+    Path(summary.path).write_text(decision(Decision.read(task.artifact)))
     return report["passed"]

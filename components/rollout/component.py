@@ -9,29 +9,37 @@ from components.image import TRAIN
 def judge_rollout(
     model: str,
     policy: str,
+    run_id: str,
+    pipeline: str,
     decision: dsl.Output[dsl.Artifact],
     metrics: dsl.Output[dsl.Metrics],
     page: dsl.Output[dsl.HTML],
 ) -> str:
-    """Raise, promote, hold or roll back; returns the action."""
+    """Raise, promote, hold or roll back; returns the action. A look that fails is told to the webhook."""
     import shutil
     from pathlib import Path
 
     from components import workspace
+    from components.announce import step as announce_step
     from components.console import emit
     from components.manifest import Manifest
     from components.rollout import step
 
     out = Path(decision.path)
     out.mkdir(parents=True, exist_ok=True)
-    report = step.run(
-        model=model,
-        policy=policy,
-        log=workspace.event_log(model),
-        rollout_url=workspace.rollout_url(),
-        mlflow_url=workspace.mlflow_url(),
-        decision=out,
-    )
+    try:
+        report = step.run(
+            model=model,
+            policy=policy,
+            log=workspace.event_log(model),
+            rollout_url=workspace.rollout_url(),
+            mlflow_url=workspace.mlflow_url(),
+            decision=out,
+        )
+    except Exception as error:
+        told = f"{type(error).__name__}: {error}"
+        announce_step.run(run_id=workspace.run(run_id), pipeline=pipeline, state="FAILED", error=told)
+        raise
     Manifest.seal(out, kind="rollout", facts={"report": report})
     shutil.copyfile(out / "page.html", page.path)
     for name, value in report["metrics"].items():

@@ -46,4 +46,4 @@ def train(
     report = task.reuse_or_make(model.path, kind="model", config=lambda: json.loads(recipe), make=make)
     for name, value in numbers(report).items():
         metrics.log_metric(name, value)
-    Path(page.path).write_text(render(task_name, Path(model.path), report))
+    Path(page.path).write_text(render(task_name, task.artifact, report))

@@ -37,7 +37,7 @@ def validate(
     report = task.reuse_or_make(
         validation.path, kind="validation", config=lambda: {"card": dataset.model_dump(mode="json")}, make=make
     )
-    shutil.copyfile(Path(validation.path) / "page.html", page.path)
+    shutil.copyfile(task.artifact / "page.html", page.path)
     for name in ("blocked", "warned"):
         metrics.log_metric(name, len(report[name]))
     metrics.log_metric("checks", report["checks"])

@@ -7,6 +7,8 @@ from threading import Thread
 
 from prometheus_client import CONTENT_TYPE_LATEST, CollectorRegistry, Counter, Gauge, Histogram, generate_latest
 
+_PARTS = ("log", "histories", "partitions", "erasure", "upkeep")
+_RESULTS = ("added", "known", "forgotten", "refused", "unmatched")
 _DELAYS = (0.05, 0.1, 0.2, 0.3, 0.5, 0.75, 1.0, 2.0, 5.0, 15.0, 60.0, 300.0, 3600.0)
 
 
@@ -30,6 +32,11 @@ class Metrics:
         self.success = Gauge(
             "consumer_last_success_timestamp_seconds", "When the log was last read to its end", registry=registry
         )
+        # A series that appears with its first fault has no rate yet, and nobody is told of that fault.
+        for part in _PARTS:
+            self.failures.labels(part)
+        for result in _RESULTS:
+            self.interactions.labels(result)
 
 
 class MetricsServer:

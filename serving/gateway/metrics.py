@@ -4,9 +4,14 @@ from collections.abc import Collection
 
 from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram
 
+from serving.eventlog.events import TABLES
+
 _SECONDS = (0.001, 0.0025, 0.005, 0.0075, 0.01, 0.015, 0.025, 0.05, 0.075, 0.1, 0.15, 0.25, 0.5, 1.0, 2.5)
 _AGES = (1, 10, 60, 600, 3600, 6 * 3600, 86400, 7 * 86400, 30 * 86400, 365 * 86400)
 _MOST_TYPES = 20
+_PARTS = ("history", "rollout")
+_REFUSED = (401, 403, 413, 429, 500, 503)
+"""What an alert counts (k8s/components/monitoring/alerts.yaml)."""
 
 
 class Metrics:
@@ -39,6 +44,19 @@ class Metrics:
         self.unlogged = counter("gateway_log_failures", "Events that could not be written", "table")
         self._events = counter("gateway_events", "Outcomes accepted", "event_type")
         self._refused = counter("gateway_refused", "Requests answered with 400 and above", "code")
+        self._born_at_zero()
+
+    def _born_at_zero(self) -> None:
+        """A series that appears with its first fault has no rate yet, and nobody is told of that fault."""
+        for table in TABLES:
+            self.unlogged.labels(table)
+        for part in _PARTS:
+            self.failures.labels(part)
+        for code in _REFUSED:
+            self._refused.labels(str(code))
+        for variant in ("champion", "challenger"):
+            for status in ("fallback", "error"):
+                self.served.labels(variant, "popular", status)
 
     def show_out(self, serving: Collection[str], out: Collection[str]) -> None:
         """Which of the versions that serve are out of traffic; those that serve no more are no longer told of."""
@@ -47,6 +65,9 @@ class Metrics:
         self._versions = set(serving)
         for version in serving:
             self._out.labels(version).set(version in out)
+            self.failures.labels(version)
+            for result in ("ok", "failed"):
+                self.probes.labels(version, result)
 
     def probed(self, version: str, answered: bool) -> None:
         self.probes.labels(version, "ok" if answered else "failed").inc()

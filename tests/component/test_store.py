@@ -1,6 +1,7 @@
 """The workspace in an object store, on a real server of its protocol: two machines are two folders and one bucket."""
 
 import json
+import os
 import subprocess
 import sys
 import threading
@@ -12,7 +13,7 @@ from pathlib import Path
 
 import pytest
 
-from components import store, workspace
+from components import reference, store, workspace
 from components.errors import InputError
 from components.manifest import Manifest
 from components.push.release import store_release
@@ -131,7 +132,21 @@ def test_what_was_changed_in_the_store_is_refused_and_made_again(machine, capsys
     machine("third")
     Task("step", run_id="r3", module="components.errors").reuse_or_make(workspace.home() / "out", **work)
     assert len(made) == 2
-    assert (workspace.home() / "out" / "a.txt").read_text() == "made"
+    assert (reference.follow(workspace.home() / "out") / "a.txt").read_text() == "made"
+
+
+def test_an_output_of_one_machine_leads_another_to_the_artifact(machine, tmp_path):
+    """All that Kubeflow carries between two pods that share no disk."""
+    work = {"kind": "thing", "config": dict, "make": make([])}
+    Task("step", run_id="r1", module="components.errors").reuse_or_make(tmp_path / "carried", **work)
+    assert json.loads((tmp_path / "carried" / reference.NAME).read_text())["address"].startswith("s3://models/")
+    home = machine("second")
+    found = reference.follow(tmp_path / "carried")
+    assert found.is_relative_to(home) and (found / "a.txt").read_text() == "made"
+    store.shared().drop(found)
+    machine("third")
+    with pytest.raises(InputError, match="nor in s3://models"):
+        reference.follow(tmp_path / "carried")
 
 
 def test_a_name_that_leads_outside_the_artifact_is_refused(machine, tmp_path):
@@ -233,6 +248,22 @@ def test_a_store_that_is_away_is_told_in_one_message_and_nothing_is_lost(machine
     monkeypatch.setenv("HETERREC_STORE", "ess-three://models")
     with pytest.raises(InputError, match="Expected an address such as s3://bucket/prefix"):
         store.shared()
+
+
+def test_our_store_is_where_our_own_variables_say_whatever_kubeflow_s_client_is_told(machine, monkeypatch):
+    """In a pod of Kubeflow the driver's own variables may be somebody else's."""
+    sealed = artifact()
+    for ours, drivers in {
+        store.ENDPOINT: "AWS_ENDPOINT_URL",
+        store.KEY: "AWS_ACCESS_KEY_ID",
+        store.SECRET: "AWS_SECRET_ACCESS_KEY",
+        store.REGION: "AWS_DEFAULT_REGION",
+    }.items():
+        monkeypatch.setenv(ours, os.environ[drivers])
+        monkeypatch.setenv(drivers, "http://127.0.0.1:9" if drivers.endswith("URL") else "elsewhere")
+    store.shared().keep(sealed)
+    machine("second")
+    assert store.shared().fetch(workspace.artifacts() / sealed.parent.name / sealed.name)
 
 
 def test_a_missing_bucket_is_told(machine, monkeypatch):

@@ -13,7 +13,7 @@ from pathlib import Path
 
 import pytest
 
-from components import code_digest, workspace
+from components import code_digest, reference, workspace
 from components.code_digest import package_versions
 from components.errors import InputError
 from components.manifest import Manifest
@@ -51,7 +51,7 @@ def make(tmp_path: Path, *, run_id: str = "r1", config: object = 1, text: str = 
     task = Task("step", run_id=run_id, module=MODULE, inputs=inputs)
     output = tmp_path / f"out-{run_id}"
     report = task.reuse_or_make(output, kind="thing", config=lambda: {"c": config}, make=work)
-    return output, report, len(calls)
+    return task.artifact, report, len(calls)
 
 
 def test_same_config_code_and_inputs_are_reused(tmp_path):
@@ -192,8 +192,9 @@ def test_killed_task_leaves_no_artifact_and_finds_its_scratch_again(tmp_path, ho
     assert read_records("r1")["step"].status == "running"
     assert not [path for path in (home / "artifacts" / "thing").iterdir() if not path.name.startswith(".")]
     subprocess.run([*command, "r2"], env=environment, check=True, stdout=subprocess.DEVNULL)
-    assert (tmp_path / "out" / "whole.txt").read_text() == "resumed from epoch 3"
-    assert not (tmp_path / "out" / "half.txt").exists()
+    made = reference.follow(tmp_path / "out")
+    assert (made / "whole.txt").read_text() == "resumed from epoch 3"
+    assert not (made / "half.txt").exists()
     assert not list((home / "scratch" / "thing").iterdir())
 
 

@@ -1,6 +1,7 @@
 """The rendered overlays, as a cluster would get them, and how to look things up in them."""
 
 import functools
+import os
 import re
 import shutil
 import subprocess
@@ -14,18 +15,29 @@ import yaml
 from components import workspace
 
 K8S = workspace.ROOT / "k8s"
-OVERLAYS = ("local", "production", "gpu", "kserve")
+OVERLAYS = ("local", "production", "gpu", "kserve", "profile")
+"""Those that serve; `runs` is the pipelines' side alone."""
 MISSING = "neither kustomize 5 nor a kubectl that has it is installed (scripts/kubectl.sh; .ci/run does)"
 Resource = dict[str, Any]
 
 
-@functools.cache
+def namespace(overlay: str) -> str:
+    """Where an overlay is installed."""
+    return {"profile": "shop-recommendations", "runs": "shop-recommendations"}.get(overlay, "heterrec")
+
+
 def rendered(overlay: str) -> list[Resource]:
     """The resources of an overlay; the test is skipped where nothing can render it."""
+    return rendered_at(K8S / "overlays" / overlay)
+
+
+@functools.cache
+def rendered_at(folder: Path) -> list[Resource]:
+    """As `rendered`, of any folder with a kustomization."""
     command = _renderer()
     if command is None:
         pytest.skip(MISSING)
-    made = subprocess.run([*command, str(K8S / "overlays" / overlay)], capture_output=True, text=True)
+    made = subprocess.run([*command, str(folder)], capture_output=True, text=True)
     assert made.returncode == 0, made.stderr
     assert not made.stderr, made.stderr  # kustomize warns of what it is about to drop
     return list(yaml.load_all(made.stdout, yaml.CSafeLoader))
@@ -41,6 +53,13 @@ def _renderer() -> list[str] | None:
             return [kubectl, "kustomize"]
     kustomize = shutil.which("kustomize")
     return [kustomize, "build"] if kustomize else None
+
+
+def composed(folder: Path, text: str) -> list[Resource]:
+    """What an overlay of somebody's own makes: `text` is its kustomization, with {k8s} where this project's is."""
+    folder.mkdir(parents=True)
+    (folder / "kustomization.yaml").write_text(text.replace("{k8s}", os.path.relpath(K8S, folder)))
+    return rendered_at(folder)
 
 
 def of_kind(resources: list[Resource], *kinds: str) -> list[Resource]:

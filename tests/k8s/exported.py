@@ -1,5 +1,6 @@
 """Every metric that something here exports, by its name in Prometheus, from the registries themselves."""
 
+from collections.abc import Iterator
 from importlib.resources import files
 
 import yaml
@@ -16,6 +17,15 @@ KUBELET = {"kubelet_volume_stats_available_bytes", "kubelet_volume_stats_capacit
 
 KUBE_STATE_METRICS = {"kube_pod_status_ready"}
 """kubernetes/kube-state-metrics, docs/metrics/workload/pod-metrics.md (Apache-2.0)."""
+
+
+def samples() -> Iterator[tuple[str, dict[str, str]]]:
+    """Each series, and its labels, that gateway and consumer have before anything happened; a version serves."""
+    gateway = GatewayMetrics()
+    gateway.show_out(["1.0"], [])
+    for registry in (gateway.registry, ConsumerMetrics().registry):
+        for family in registry.collect():
+            yield from ((sample.name, sample.labels) for sample in family.samples)
 
 
 def names() -> set[str]:

@@ -1,5 +1,7 @@
 """For each alert series on which it fires, and series as near as possible on which it does not.
 
+Those without a namespace are of this one.
+
 Values are promtool's: `0+60x30` begins at 0 and grows by 60 thirty times, a minute each.
 """
 
@@ -12,7 +14,7 @@ class Case:
     what: str
     series: dict[str, str]
     labels: dict[str, str] | None
-    """Of the one alert that fires, besides its severity; None where none may."""
+    """Of the one alert that fires, besides its severity and namespace; None where none may."""
     at: str = "30m"
 
     def __str__(self) -> str:
@@ -49,7 +51,7 @@ def _probes(failed: int) -> dict[str, str]:
 
 
 def _ready(**pods: int) -> dict[str, str]:
-    labels = 'namespace="heterrec", condition="true"'
+    labels = 'condition="true"'
     return {
         f'kube_pod_status_ready{{{labels}, pod="{pod.replace("_", "-")}"}}': f"{on}x300" for pod, on in pods.items()
     }
@@ -60,7 +62,7 @@ def _outcomes(unmatched: int) -> dict[str, str]:
 
 
 def _volume(left: int) -> dict[str, str]:
-    labels = 'namespace="heterrec", persistentvolumeclaim="heterrec-workspace"'
+    labels = 'persistentvolumeclaim="heterrec-workspace"'
     return {
         f"kubelet_volume_stats_available_bytes{{{labels}}}": f"{left}x300",
         f"kubelet_volume_stats_capacity_bytes{{{labels}}}": "100x300",
@@ -76,11 +78,18 @@ def _look(age_minutes: int, weight: float) -> dict[str, str]:
 
 
 CASES = [
-    Case("GatewayDown", "none is known", {'up{job="consumer"}': "1x30"}, {}),
+    Case("GatewayDown", "none is known", {'up{job="heterrec-consumer"}': "1x30"}, {}),
     Case(
         "GatewayDown",
         "one of two is up",
-        {'up{job="gateway", pod="a"}': "0x30", 'up{job="gateway", pod="b"}': "1x30"},
+        {'up{job="heterrec-gateway", pod="a"}': "0x30", 'up{job="heterrec-gateway", pod="b"}': "1x30"},
+        None,
+    ),
+    Case("GatewayDown", "somebody else's is up", {'up{job="heterrec-gateway", namespace="elsewhere"}': "1x30"}, {}),
+    Case(
+        "GatewayNotReady",
+        "of somebody who has no installation of ours",
+        {'kube_pod_status_ready{condition="true", namespace="istio-system", pod="gateway-a"}': "0x300"},
         None,
     ),
     Case("GatewayNotReady", "three run and none is ready", _ready(gateway_7d_a=0, gateway_7d_b=0, gateway_7d_c=0), {}),
@@ -92,6 +101,12 @@ CASES = [
         None,
     ),
     Case("GatewayErrors", "two in a hundred", _answers("error", 2), {}),
+    Case(
+        "GatewayErrors",
+        "hidden by another installation's traffic",
+        _answers("error", 2) | {'gateway_recommendations_total{status="ok", namespace="elsewhere"}': "0+100000x300"},
+        {},
+    ),
     Case("GatewayErrors", "one in a hundred", _answers("error", 1), None),
     Case(
         "GatewayErrors",
@@ -141,16 +156,16 @@ CASES = [
     Case(
         "TorchServeDown",
         "one pod",
-        {'up{job="heterrec/torchserve", pod="a"}': "0x300", 'up{job="heterrec/torchserve", pod="b"}': "1x300"},
-        {"job": "heterrec/torchserve", "pod": "a"},
+        {'up{job="heterrec-torchserve", pod="a"}': "0x300", 'up{job="heterrec-torchserve", pod="b"}': "1x300"},
+        {"job": "heterrec-torchserve", "pod": "a"},
     ),
-    Case("TorchServeDown", "none", {'up{job="heterrec/torchserve", pod="a"}': "1x300"}, None),
+    Case("TorchServeDown", "none", {'up{job="heterrec-torchserve", pod="a"}': "1x300"}, None),
     Case(
         "EventsLost", "one a minute", {'gateway_log_failures_total{table="outcomes"}': "0+1x300"}, {"table": "outcomes"}
     ),
     Case("EventsLost", "none", {'gateway_log_failures_total{table="outcomes"}': "7x300"}, None),
-    Case("ConsumerDown", "none is up", {'up{job="consumer"}': "0x300"}, {}),
-    Case("ConsumerDown", "it restarts", {'up{job="consumer"}': "1x25 0x2 1x300"}, None),
+    Case("ConsumerDown", "none is up", {'up{job="heterrec-consumer"}': "0x300"}, {}),
+    Case("ConsumerDown", "it restarts", {'up{job="heterrec-consumer"}': "1x25 0x2 1x300"}, None),
     Case("ConsumerBehind", "ever more", {"consumer_lag_seconds": "0+60x300"}, {}),
     Case("ConsumerBehind", "a flush's time", {"consumer_lag_seconds": "35x300"}, None),
     Case(
@@ -164,8 +179,8 @@ CASES = [
     Case("ConsumerStuck", "every minute", {"consumer_last_success_timestamp_seconds": "0+60x300"}, None),
     Case("OutcomesUnmatched", "one in ten", _outcomes(10), {}, at="180m"),
     Case("OutcomesUnmatched", "one in a hundred", _outcomes(1), None, at="180m"),
-    Case("ExporterDown", "none is up", {'up{job="exporter"}': "0x300"}, {}),
-    Case("ExporterDown", "up", {'up{job="exporter"}': "1x300"}, None),
+    Case("ExporterDown", "none is up", {'up{job="heterrec-exporter"}': "0x300"}, {}),
+    Case("ExporterDown", "up", {'up{job="heterrec-exporter"}': "1x300"}, None),
     Case("RunFailed", "the latest", {'pipeline_last_run_failed{dataset="m"}': "1x300"}, {"dataset": "m"}),
     Case("RunFailed", "none", {'pipeline_last_run_failed{dataset="m"}': "0x300"}, None),
     Case(
@@ -219,7 +234,16 @@ CASES = [
         "VolumeFillsUp",
         "five in a hundred left",
         _volume(5),
-        {"namespace": "heterrec", "persistentvolumeclaim": "heterrec-workspace"},
+        {"persistentvolumeclaim": "heterrec-workspace"},
     ),
     Case("VolumeFillsUp", "half", _volume(50), None),
+    Case(
+        "VolumeFillsUp",
+        "a notebook's, in the same profile",
+        {
+            f'kubelet_volume_stats_{what}_bytes{{persistentvolumeclaim="notebook"}}': value
+            for what, value in (("available", "1x300"), ("capacity", "100x300"))
+        },
+        None,
+    ),
 ]

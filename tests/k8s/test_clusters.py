@@ -2,12 +2,13 @@
 
 import pytest
 
+from components import store
 from pipelines import cluster
-from tests.k8s.cluster import K8S, of_kind, rendered, settings, workloads
+from tests.k8s.cluster import K8S, namespace, of_kind, rendered, settings, workloads
 from tests.k8s.test_network import RUN_LABELS
 from tests.k8s.test_references import SECRETS
 
-FACTS = {overlay: K8S / "overlays" / overlay / "cluster.yaml" for overlay in ("local", "production", "gpu")}
+FACTS = {overlay: K8S / "overlays" / overlay / "cluster.yaml" for overlay in ("local", "production", "gpu", "profile")}
 
 
 @pytest.mark.parametrize("overlay", FACTS)
@@ -16,7 +17,7 @@ def test_runs_find_what_the_overlay_has(overlay, monkeypatch):
         monkeypatch.delenv(name, raising=False)
     facts, resources = cluster.read(FACTS[overlay]), rendered(overlay)
     served = settings(resources)
-    assert facts.namespace == "heterrec"
+    assert facts.namespace == namespace(overlay)
     assert facts.workspace_path == served["HETERREC_HOME"]
     assert facts.workspace_claim in {each["metadata"]["name"] for each in of_kind(resources, "PersistentVolumeClaim")}
     assert facts.service_account in {each["metadata"]["name"] for each in of_kind(resources, "ServiceAccount")}
@@ -46,9 +47,21 @@ def test_where_runs_release_to_is_where_gateways_read(overlay):
         variables = {each["name"] for each in container["env"]}
         assert mount["mountPath"] == facts.workspace_path
         assert mount.get("readOnly", False) == (not facts.store)
-        assert ({"AWS_ENDPOINT_URL", "AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY"} <= variables) == bool(facts.store)
+        assert ({store.ENDPOINT, store.KEY, store.SECRET} <= variables) == bool(facts.store)
     assert ("emptyDir" in workspace) == bool(facts.store) == ("persistentVolumeClaim" not in workspace)
     assert ("heterrec.io/uses-object-store" in labels) == bool(facts.store)
+
+
+@pytest.mark.parametrize("overlay", [*FACTS, "runs"])
+def test_runs_are_in_the_very_images_of_the_servers(overlay, monkeypatch):
+    for name in ("HETERREC_TRAIN_IMAGE", "HETERREC_SERVE_IMAGE"):
+        monkeypatch.delenv(name, raising=False)
+    facts = cluster.read(K8S / "overlays" / overlay / "cluster.yaml")
+    servers = rendered("production" if overlay == "runs" else overlay)
+    images = {
+        each["image"] for _, _, pod in workloads(servers) for each in pod["containers"] if "heterrec-" in each["image"]
+    }
+    assert images == {facts.train_image, facts.serve_image}
 
 
 @pytest.mark.parametrize("overlay", FACTS)

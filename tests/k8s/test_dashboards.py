@@ -44,6 +44,26 @@ def test_every_panel_s_query_parses(tmp_path):
     assert not promtool.check({"groups": [{"name": "panels", "rules": rules}]}, tmp_path)
 
 
+def test_a_table_asks_for_a_table():
+    """Grafana makes one frame a series of what is not asked for as a table, and a table panel shows the first frame."""
+    tables = [target for _, panel in PANELS if panel["type"] == "table" for target in panel["targets"]]
+    assert tables
+    for target in tables:
+        assert target["format"] == "table" and target["instant"], target
+
+
+@pytest.mark.parametrize("name", DASHBOARDS)
+def test_a_dashboard_shows_one_installation(name):
+    """Two in a cluster, in a namespace each, have the same metrics."""
+    variables = {each["name"] for each in DASHBOARDS[name]["templating"]["list"]}
+    assert "namespace" in variables
+    for panel in DASHBOARDS[name]["panels"]:
+        for target in panel.get("targets", []):
+            metric = r"\b(?:(?:gateway|consumer|pipeline|rollout|ts)_\w+|up)\b(?!\s*\()"
+            asked = re.findall(metric, re.sub(r"\b(?:by|on|ignoring)\s*\([^)]*\)", "", target["expr"]))
+            assert asked and len(asked) == target["expr"].count('{namespace="$namespace"'), target["expr"]
+
+
 @pytest.mark.parametrize("name", DASHBOARDS)
 def test_panels_lie_side_by_side(name):
     taken = set()

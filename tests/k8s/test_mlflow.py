@@ -21,7 +21,10 @@ def _arguments(port: int) -> list[str]:
     (pod,) = [pod for found, _, pod in workloads(rendered("production")) if found == "Deployment/mlflow"]
     container = pod["containers"][0]
     assert container["args"][:2] == ["mlflow", "server"]
-    words = [re.sub("localhost:5000", f"localhost:{port}", word) for word in container["args"]]
+    # As Kubernetes expands them, in a namespace whose name stands nowhere in the manifests.
+    assert {"name": "NAMESPACE", "valueFrom": {"fieldRef": {"fieldPath": "metadata.namespace"}}} in container["env"]
+    expanded = [word.replace("$(NAMESPACE)", "elsewhere") for word in container["args"]]
+    words = [re.sub("localhost:5000", f"localhost:{port}", word) for word in expanded]
     words[words.index("--port") + 1], words[words.index("--host") + 1] = str(port), "127.0.0.1"
     words[words.index("--workers") + 1] = "1"
     return [str(workspace.ROOT / ".venv" / "bin" / words[0]), *words[1:]]
@@ -96,7 +99,7 @@ def test_a_release_is_registered_with_its_files(server: int, tmp_path: Path):
     assert (fetched / "shop.mar").read_bytes() == b"archive"
 
 
-@pytest.mark.parametrize("host", ["mlflow:5000", "mlflow.heterrec.svc:5000"])
+@pytest.mark.parametrize("host", ["mlflow:5000", "mlflow.elsewhere.svc:5000"])
 def test_it_answers_by_the_names_that_runs_use(server: int, host: str):
     assert _get(server, "/", host) == 200
 

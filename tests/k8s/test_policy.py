@@ -4,7 +4,7 @@ import re
 
 import pytest
 
-from tests.k8s.cluster import OVERLAYS, Resource, containers, name, of_kind, rendered, workloads
+from tests.k8s.cluster import K8S, OVERLAYS, Resource, containers, name, namespace, of_kind, rendered, schema, workloads
 
 UNPUBLISHED = "sha256:" + 64 * "0"
 
@@ -19,15 +19,21 @@ def resources(overlay) -> list[Resource]:
     return rendered(overlay)
 
 
-def test_the_namespace_refuses_what_is_not_restricted(resources):
-    (namespace,) = of_kind(resources, "Namespace")
-    assert namespace["metadata"]["labels"]["pod-security.kubernetes.io/enforce"] == "restricted"
+def test_our_own_namespace_refuses_what_is_not_restricted():
+    made = schema(K8S / "namespace.yaml")
+    assert made["metadata"]["labels"]["pod-security.kubernetes.io/enforce"] == "restricted"
 
 
-def test_everything_is_in_the_namespace(resources):
-    everywhere = {"Namespace", "ClusterRole", "ClusterRoleBinding"}
+@pytest.mark.parametrize("name_of", [*OVERLAYS, "runs"])
+def test_no_overlay_touches_a_namespace(name_of):
+    """A profile's labels open Kubeflow's network and set its Pod Security; its controller does not put them back."""
+    assert not of_kind(rendered(name_of), "Namespace")
+
+
+def test_everything_is_in_the_namespace(overlay, resources):
+    everywhere = {"ClusterRole", "ClusterRoleBinding"}
     for resource in resources:
-        inside = resource["metadata"].get("namespace") == "heterrec"
+        inside = resource["metadata"].get("namespace") == namespace(overlay)
         assert inside != (resource["kind"] in everywhere), name(resource)
 
 
@@ -86,6 +92,8 @@ def test_a_lost_zone_or_one_of_gpu_nodes_does_not_keep_gateways_from_being_place
         for spread in pod.get("topologySpreadConstraints", []):
             # By default such a zone counts as an empty one, and the others may have one pod each.
             assert spread["nodeTaintsPolicy"] == "Honor", found
+            # Those that a rollout replaces would count, and where no more fit in a zone it would stand for good.
+            assert spread["matchLabelKeys"] == ["pod-template-hash"], found
 
 
 def test_what_must_not_run_beside_its_successor_ends_first(resources):

@@ -183,7 +183,10 @@ def test_every_command_is_one_that_the_project_has(resources):
     seen = set()
     for found, _, pod in workloads(resources):
         for container in containers(pod):
-            args = [re.sub(r"\$\((\w+)\)", lambda match: known[match[1]], word) for word in container.get("args", [])]
+            args = [
+                re.sub(r"\$\((\w+)\)", lambda match: known.get(match[1], match[0]), word)
+                for word in container.get("args", [])
+            ]
             if args[:2] != ["python", "-m"]:
                 continue
             options = vars(parsers[args[2]].parse_args(args[3:]))
@@ -229,6 +232,6 @@ def test_every_command_line_of_operations_is_one_that_the_project_has(capsys):
         words = shlex.split(rest.replace("--apply …", "--apply").replace("--host …", "--host http://x"))
         if words[0] == "rollout" and module == "serving" and words[1] != "status" and "--why" not in words:
             continue  # named in passing
-        if words[0] in ("schedule", "submit", "list", "unschedule") and "--host" not in words:
+        if words[0] in ("schedule", "submit", "list", "unschedule", "resume") and "--host" not in words:
             words += ["--host", "http://x"]
         parsers[module].parse_args(words)

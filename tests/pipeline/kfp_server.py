@@ -56,6 +56,7 @@ class KubeflowServer:
         self.experiments: dict[str, dict[str, Any]] = {}
         self.recurring: dict[str, dict[str, Any]] = {}
         self.runs: dict[str, dict[str, Any]] = {}
+        self.resumed: list[str] = []
         self.packages: dict[str, list[Any]] = {}
         self.requests: list[tuple[str, str]] = []
         self.faults: list[str] = []
@@ -196,6 +197,12 @@ class KubeflowServer:
         version = self.versions[sent["pipeline_version_reference"]["pipeline_version_id"]]
         self._fits(version, sent["runtime_config"]["parameters"])
         return self._keep(self.runs, "run_id", sent)
+
+    def _RunService_RetryRun(self, run_id: str, **_: Any) -> dict[str, Any]:
+        if run_id not in self.runs:
+            raise Refused(404, f"Run {run_id} not found.")
+        self.resumed.append(run_id)
+        return {}
 
     def _fits(self, version: dict[str, Any], parameters: dict[str, Any]) -> None:
         """A run must give the pipeline what it needs, and nothing that it does not know."""

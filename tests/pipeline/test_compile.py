@@ -1,18 +1,22 @@
 """The YAML that a cluster gets comes from the function that a laptop runs, with the cluster's facts on every task."""
 
+import functools
 import subprocess
 import sys
+from collections.abc import Callable
 from typing import Any
 
 import pytest
 import yaml
 from kfp import components as kfp_components
 
+from components import store
 from components.errors import InputError
 from components.workspace import ROOT
 from pipelines import __main__ as command_line
 from pipelines import cluster
 from pipelines.packages import BUILDERS, package, resources
+from tests.pipeline import argo
 from tests.pipeline.published_schema import validate
 
 FACTS = """
@@ -26,7 +30,7 @@ labels: {{app.kubernetes.io/part-of: heterrec, cost-centre: shop}}
 environment: {{HETERREC_FEATURE_STORE: "redis,sql_registry"}}
 secrets:
   - {{name: rollout-database, env: {{url: HETERREC_ROLLOUT_URL}}}}
-  - {{name: object-store, env: {{key: AWS_ACCESS_KEY_ID, secret: AWS_SECRET_ACCESS_KEY}}}}
+  - {{name: object-store, env: {{key: HETERREC_S3_ACCESS_KEY_ID, secret: HETERREC_S3_SECRET_ACCESS_KEY}}}}
   - {{name: failure-webhook, env: {{url: HETERREC_WEBHOOK_URL}}, optional: true}}
   - {{name: mlflow-client, mount: /etc/mlflow}}
 workspace_claim: models
@@ -52,12 +56,23 @@ def here(tmp_path_factory: pytest.TempPathFactory) -> cluster.Cluster:
         return cluster.read(path)
 
 
+@pytest.fixture(scope="module")
+def documents(here) -> Callable[[str], tuple[dict, dict]]:
+    """Of a kind of pipeline its specification, and all that Kubernetes is told."""
+
+    @functools.cache
+    def documents(kind: str) -> tuple[dict, dict]:
+        spec, platform = yaml.safe_load_all(package(kind, here).text)
+        return spec, platform["platforms"]["kubernetes"]
+
+    return documents
+
+
 @pytest.fixture(scope="module", params=tuple(BUILDERS))
-def compiled(request, here) -> tuple[str, dict, dict]:
+def compiled(request, documents) -> tuple[str, dict, dict]:
     """Kind of pipeline, its specification, and of each executor what Kubernetes is told."""
-    text = package(request.param, here).text
-    spec, platform = yaml.safe_load_all(text)
-    return request.param, spec, platform["platforms"]["kubernetes"]["deploymentSpec"]["executors"]
+    spec, platform = documents(request.param)
+    return request.param, spec, platform["deploymentSpec"]["executors"]
 
 
 def containers(spec: dict) -> dict[str, Any]:
@@ -73,6 +88,15 @@ def tasks(spec: dict) -> dict[str, dict]:
         for name, task in dag["tasks"].items()
         if "executorLabel" in spec["components"][task["componentRef"]["name"]]
     }
+
+
+def executor(spec: dict, task: dict) -> str:
+    return spec["components"][task["componentRef"]["name"]]["executorLabel"]
+
+
+def run_deadline(platform: dict) -> int:
+    """`Workflow.spec.activeDeadlineSeconds`, which Kubeflow takes from here (argocompiler/argo.go)."""
+    return int(platform["pipelineConfig"]["activeDeadlineSeconds"])
 
 
 def test_kubeflow_loads_what_was_compiled_and_needs_no_run_id(compiled, here, tmp_path):
@@ -150,8 +174,8 @@ def test_secrets_are_named_and_never_held(compiled):
         }
         assert found == {
             ("rollout-database", "url"): "HETERREC_ROLLOUT_URL",
-            ("object-store", "key"): "AWS_ACCESS_KEY_ID",
-            ("object-store", "secret"): "AWS_SECRET_ACCESS_KEY",
+            ("object-store", "key"): "HETERREC_S3_ACCESS_KEY_ID",
+            ("object-store", "secret"): "HETERREC_S3_SECRET_ACCESS_KEY",
             ("failure-webhook", "url"): "HETERREC_WEBHOOK_URL",
         }
         (mounted,) = there["secretAsVolume"]
@@ -163,24 +187,78 @@ def test_secrets_are_named_and_never_held(compiled):
         assert plain["HETERREC_FEATURE_STORE"] == "redis,sql_registry"
 
 
-def test_every_task_is_tried_again_with_growing_pauses_but_for_the_last(compiled):
+def test_every_task_is_tried_again_but_for_the_last(compiled):
     kind, spec, _ = compiled
-    last = {"announce"} if kind == "rollout" else {"report"}
+    last = {"judge-rollout"} if kind == "rollout" else {"report"}
     for name, task in tasks(spec).items():
-        policy = task.get("retryPolicy")
-        if name in last:
-            assert policy is None
-        else:
-            training = name.startswith("train")
-            assert policy == {
-                "maxRetryCount": 5 if training else 2,
-                "backoffDuration": "60s",
-                "backoffFactor": 2.0,
-                "backoffMaxDuration": "900s",
-            }, name
+        tries = task.get("retryPolicy", {}).get("maxRetryCount", 0)
+        assert tries == (0 if name in last else 5 if name.startswith("train") else 2), name
+
+
+def test_a_task_that_fails_at_the_end_of_its_time_is_tried_again_and_the_retry_has_time_of_its_own(compiled, documents):
+    """By what Argo does with the fields: backoffMaxDuration bounds no pause, but the time of all attempts together."""
+    kind, spec, platform = compiled
+    deadline = run_deadline(documents(kind)[1])
+    for name, task in tasks(spec).items():
+        if "retryPolicy" not in task:
+            continue
+        rules = argo.strategy(task)
+        timeout = int(platform[executor(spec, task)]["activeDeadlineSeconds"])
+        retry = argo.retried(
+            rules, began=0, ended=timeout, phase="Failed", retries=0, timeout=timeout, deadline=deadline
+        )
+        assert retry is not None, name
+        assert retry.begins == timeout + 60
+        assert retry.killed == min(retry.begins + timeout, deadline), (
+            f"{name}: killed before its own time and the run's"
+        )
+
+
+def test_a_bound_on_all_attempts_shorter_than_one_of_them_would_leave_no_retry():
+    """The fault that there was: 900 s. The judge of these tests says so."""
+    rules = argo.Strategy(limit=5, duration=60, factor=2, max_duration=900)
+    hours = {"began": 0, "retries": 0, "timeout": 43200, "deadline": 79200}
+    assert argo.retried(rules, ended=1000, phase="Failed", **hours) is None
+    killed = argo.retried(rules, ended=600, phase="Failed", **hours)
+    assert killed is not None and killed.killed == 900
+
+
+def test_a_lost_pod_is_tried_again_only_where_kubeflow_is_patched(documents):
+    """As docs/pipelines.md says: Kubeflow sets no policy, and Argo's own does not count a lost pod as a failure."""
+    train = tasks(documents("training")[0])["train"]
+    lost = {"began": 0, "ended": 20000, "phase": "Error", "retries": 0, "timeout": 43200, "deadline": 79200}
+    assert argo.retried(argo.strategy(train), **lost) is None
+    patch = argo.spec_patch(ROOT / "k8s" / "kubeflow" / "retry-lost-pods.yaml")
+    defaults = patch["templateDefaults"]["retryStrategy"]
+    assert argo.retried(argo.strategy(train, defaults), **lost) is not None
+    assert defaults["limit"] == "0", "without a limit Argo would retry every other template for ever"
+
+
+def test_a_run_that_waits_for_what_never_comes_is_ended_before_the_next_one_is_due(compiled, documents):
+    """Of one schedule only one run runs at a time, and a pod that finds no node never times out by itself."""
+    kind = compiled[0]
+    deadline = run_deadline(documents(kind)[1])
+    assert deadline == {"training": 79200, "catalogue": 14400, "rollout": 1800}[kind]
+    if kind == "training":
+        assert deadline < 24 * 3600
+
+
+def test_nothing_in_a_task_s_environment_is_kubeflow_s_launcher_s():
+    """It runs in the task's container, and its S3 client would look for Kubeflow's own store where ours is."""
+    facts = cluster.read(ROOT / "k8s" / "overlays" / "gpu" / "cluster.yaml")
+    spec, platform = yaml.safe_load_all(package("training", facts).text)
+    names = {each["name"] for container in containers(spec).values() for each in container["env"]}
+    for executor in platform["platforms"]["kubernetes"]["deploymentSpec"]["executors"].values():
+        names |= {key["envVar"] for each in executor["secretAsEnv"] for key in each["keyToEnv"]}
+        names |= {each["name"] for each in executor["fieldPathAsEnv"]}
+    assert "HETERREC_ROLLOUT_URL" in names and store.ENDPOINT in names
+    assert not {each for each in names if each.startswith(cluster.LAUNCHERS)}
 
 
 def test_an_exit_handler_runs_however_a_run_ends(compiled):
+    if compiled[0] == "rollout":
+        assert list(tasks(compiled[1])) == ["judge-rollout"], "one task, and no pods for another that says how it ended"
+        return
     (last,) = (task for task in compiled[1]["root"]["dag"]["tasks"].values() if "triggerPolicy" in task)
     assert last["triggerPolicy"]["strategy"] == "ALL_UPSTREAM_TASKS_COMPLETED"
     assert "status" in last["inputs"]["parameters"]
@@ -188,8 +266,18 @@ def test_an_exit_handler_runs_however_a_run_ends(compiled):
 
 def test_kubeflow_caching_is_off_for_every_task(compiled):
     found = tasks(compiled[1])
-    assert len(found) == {"training": 12, "catalogue": 12, "rollout": 2}[compiled[0]]
+    assert len(found) == {"training": 12, "catalogue": 12, "rollout": 1}[compiled[0]]
     assert not [name for name, task in found.items() if task.get("cachingOptions", {}).get("enableCache")]
+
+
+def test_a_run_takes_as_many_pods_as_the_docs_say(compiled):
+    """Two for each task, its driver and itself, and a driver for each group of tasks, the whole run included."""
+    kind, spec, _ = compiled
+    groups = 1 + sum("dag" in each for each in spec["components"].values())
+    pods = 2 * len(tasks(spec)) + groups
+    assert pods == {"training": 30, "catalogue": 31, "rollout": 3}[kind]
+    told = (ROOT / "docs" / "pipelines.md").read_text().partition("## What a run asks for")[2].partition("\n## ")[0]
+    assert f"| `heterrec-{kind}` | {pods} |" in told
 
 
 def test_the_same_facts_compile_to_the_same_version_in_another_process(here):
@@ -239,7 +327,12 @@ def test_the_schema_of_the_resources_is_strict(here):
         ("gpus: 4", "gpus: Unexpected keyword argument, found 4"),
         ("training: {gpus: many}", "training.gpus: Input should be a valid integer"),
         ("secrets: [{name: x}]", "say how it is used"),
-        ("environment: {AWS_SECRET_ACCESS_KEY: x}", "looks like a secret"),
+        ("environment: {MY_SECRET_ACCESS_KEY: x}", "looks like a secret"),
+        ("environment: {AWS_ENDPOINT_URL: 'http://s3'}", "would also be read by Kubeflow's launcher"),
+        ("secrets: [{name: s3, env: {key: AWS_ACCESS_KEY_ID}}]", "Name it HETERREC_S3_ENDPOINT"),
+        ("secrets: [{name: s3, env: {key: MINIO_ACCESS_KEY}}]", "would also be read by Kubeflow's launcher"),
+        ("deadlines: {rollout: 0}", "expected seconds above 0"),
+        ("{deadlines: {training: 3600}, training: {timeout_seconds: 7200}}", "before one attempt of training"),
         ("{workspace_claim: '', store: ''}", "would share nothing"),
         ("image_pull_policy: Sometimes", "Input should be 'IfNotPresent', 'Always' or 'Never'"),
         ("- a", "found list, expected a mapping"),

@@ -28,8 +28,10 @@ def server() -> Iterator[KubeflowServer]:
 @pytest.fixture(autouse=True)
 def home(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     """No setting of this machine's user or of another test has a say."""
-    for name in ("HETERREC_CLUSTER", "HETERREC_TRAIN_IMAGE", "HETERREC_SERVE_IMAGE", "HETERREC_KFP_TOKEN"):
+    for name in ("HETERREC_CLUSTER", "HETERREC_KFP_TOKEN"):
         monkeypatch.delenv(name, raising=False)
+    for kind in ("train", "serve"):
+        monkeypatch.setenv(f"HETERREC_{kind.upper()}_IMAGE", f"registry.example/heterrec-{kind}@sha256:{64 * 'a'}")
     monkeypatch.setattr("kfp.Client._LOCAL_KFP_CONTEXT", str(tmp_path / "context.json"))
     return tmp_path
 
@@ -55,6 +57,27 @@ def test_a_dry_run_shows_what_would_be_made_and_makes_nothing(server, ask):
     assert "Pass --apply" in told
 
 
+@pytest.mark.parametrize("command", ["schedule", "submit"])
+@pytest.mark.parametrize("kind", ["train", "serve"])
+@pytest.mark.parametrize("where", ["environment", "production"])
+def test_a_server_is_sent_no_image_that_does_not_exist(server, ask, monkeypatch, command, kind, where):
+    """Every task would fail to start, and the exit handler, which would tell, in the same image."""
+    cluster = () if where == "environment" else ("--cluster", str(ROOT / "k8s/overlays/production/cluster.yaml"))
+    monkeypatch.delenv(f"HETERREC_{kind.upper()}_IMAGE")
+    status, told = ask(server, command, "--apply", *cluster)
+    assert status == 2 and f"{kind}_image: found" in told and "which is no image" in told
+    assert server.requests == []
+
+
+def test_a_run_that_failed_goes_on_under_its_own_id(server, ask):
+    ask(server, "submit", "--apply", "--run")
+    (run,) = server.runs
+    assert f"resume run {run}" in ask(server, "resume", run)[1] and server.resumed == []
+    assert ask(server, "resume", run, "--apply")[0] == 0
+    assert server.resumed == [run]
+    assert ask(server, "resume", "no-such-run", "--apply")[0] == 1
+
+
 def test_what_is_scheduled_twice_is_scheduled_once(server, ask):
     assert ask(server, "schedule", "--apply")[0] == 0
     assert {
@@ -75,7 +98,7 @@ def test_what_is_scheduled_twice_is_scheduled_once(server, ask):
 def test_a_changed_pipeline_is_a_new_version_and_the_recurring_run_moves_to_it(server, ask, home, monkeypatch):
     ask(server, "schedule", "--apply")
     before = {each["display_name"]: each for each in server.recurring.values()}
-    monkeypatch.setenv("HETERREC_TRAIN_IMAGE", "registry.example/heterrec-train@sha256:" + "a" * 64)
+    monkeypatch.setenv("HETERREC_TRAIN_IMAGE", "registry.example/heterrec-train@sha256:" + "b" * 64)
     told = ask(server, "schedule", "--only", "training")[1]
     assert "move recurring run heterrec-training-marketplace: to the new version of the pipeline" in told
     ask(server, "schedule", "--apply", "--only", "training")
@@ -86,7 +109,7 @@ def test_a_changed_pipeline_is_a_new_version_and_the_recurring_run_moves_to_it(s
         assert moved == (name == "heterrec-training-marketplace")
     reference = after["heterrec-training-marketplace"]["pipeline_version_reference"]
     (spec, _) = server.packages[reference["pipeline_version_id"]]
-    assert spec["deploymentSpec"]["executors"]["exec-train"]["container"]["image"].endswith("a" * 64)
+    assert spec["deploymentSpec"]["executors"]["exec-train"]["container"]["image"].endswith("b" * 64)
     assert len([each for each in server.versions.values() if each["pipeline_id"] == reference["pipeline_id"]]) == 2
 
 

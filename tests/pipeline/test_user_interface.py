@@ -29,6 +29,16 @@ def outputs(shown: Path, task: str, name: str) -> dict:
     return artifact
 
 
+def test_kubeflow_s_store_gets_references_pages_and_numbers_and_nothing_of_an_artifact(shown):
+    """Its launcher uploads every file of every output, and nobody deletes them there."""
+    made = [path for path in shown.rglob("*") if path.is_file() and path.name != "executor_output.json"]
+    kinds = {"reference.json": 1_000, "page": 2_000_000, "summary": 20_000, "metrics": 20_000}
+    assert len([path for path in made if path.name == "reference.json"]) >= 12
+    for path in made:
+        assert path.name in kinds, path
+        assert path.stat().st_size < kinds[path.name], path
+
+
 def test_tasks_with_a_picture_show_it_as_a_page_that_needs_no_network(shown):
     for task in PAGES:
         page = Path(outputs(shown, task, "page")["uri"]).read_text()

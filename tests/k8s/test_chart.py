@@ -1,0 +1,103 @@
+"""The Helm chart, rendered by helm itself: with no values of one's own it is the overlay that it was written from."""
+
+import copy
+import json
+import shutil
+import subprocess
+from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml
+
+from components import workspace
+from scripts import chart
+from tests.k8s.cluster import Resource, name, namespace, of_kind, rendered
+from tests.k8s.test_namespaces import mentions
+
+_VENV = workspace.ROOT / ".venv" / "bin" / "helm"
+HELM = shutil.which("helm") or (str(_VENV) if _VENV.is_file() else None)
+pytestmark = pytest.mark.skipif(HELM is None, reason="helm is not installed (scripts/kubectl.sh; .ci/run does)")
+OVERLAYS = ("production", "profile", "local")
+
+
+@pytest.fixture(scope="module", params=OVERLAYS)
+def written(request, tmp_path_factory: pytest.TempPathFactory) -> tuple[str, Path]:
+    """An overlay and the folder of its chart."""
+    folder = tmp_path_factory.mktemp(request.param) / "chart"
+    chart.write(folder, rendered(request.param), request.param)
+    return request.param, folder
+
+
+def helm(folder: Path, where: str, **values: Any) -> subprocess.CompletedProcess[str]:
+    assert HELM is not None
+    command = [HELM, "template", "shop", str(folder), "--namespace", where, "--values", "-"]
+    return subprocess.run(command, capture_output=True, text=True, input=json.dumps(values))
+
+
+def made(folder: Path, where: str, **values: Any) -> list[Resource]:
+    done = helm(folder, where, **values)
+    assert done.returncode == 0, done.stderr
+    return [each for each in yaml.load_all(done.stdout, yaml.CSafeLoader) if each]
+
+
+def without_what_helm_adds(resources: list[Resource]) -> dict[str, Resource]:
+    found = {}
+    for resource in copy.deepcopy(resources):
+        for metadata in (resource["metadata"], resource.get("spec", {}).get("template", {}).get("metadata", {})):
+            for added in ("helm.sh/resource-policy", "heterrec.io/dataset"):
+                metadata.get("annotations", {}).pop(added, None)
+            if metadata.get("annotations") == {}:
+                del metadata["annotations"]
+        found[name(resource)] = resource
+    return found
+
+
+def test_without_values_of_one_s_own_the_chart_is_the_overlay(written):
+    overlay, folder = written
+    by_helm = without_what_helm_adds(made(folder, namespace(overlay)))
+    by_kustomize = without_what_helm_adds(rendered(overlay))
+    assert by_helm.keys() == by_kustomize.keys()
+    for each, resource in by_kustomize.items():
+        assert by_helm[each] == resource, each
+
+
+def test_in_another_namespace_no_name_of_the_overlay_s_stays(written):
+    overlay, folder = written
+    assert not mentions(made(folder, "elsewhere"), namespace(overlay))
+
+
+def test_a_value_arrives_where_it_belongs(written):
+    _, folder = written
+    image = "registry.example/heterrec-serve@sha256:" + 64 * "b"
+    found = made(folder, "shop", dataset="2024", images={"serve": image}, storage={"workspace": "7Gi"})
+    (settings,) = [each for each in of_kind(found, "ConfigMap") if each["metadata"]["name"].startswith("settings-")]
+    assert settings["data"]["HETERREC_DATASET"] == "2024", "a text, as ConfigMaps have them"
+    pods = {name(each): each["spec"]["template"] for each in of_kind(found, "Deployment")}
+    assert pods["Deployment/gateway"]["metadata"]["annotations"]["heterrec.io/dataset"] == "2024", (
+        "or it would not restart"
+    )
+    assert {each["image"] for each in pods["Deployment/gateway"]["spec"]["containers"]} == {image}
+    claims = {each["metadata"]["name"]: each for each in of_kind(found, "PersistentVolumeClaim")}
+    workspace_claim = claims["heterrec-workspace"]
+    assert workspace_claim["spec"]["resources"]["requests"]["storage"] == "7Gi"
+    assert workspace_claim["metadata"]["annotations"]["helm.sh/resource-policy"] == "keep", (
+        "uninstalling leaves the data"
+    )
+
+
+def test_parts_are_left_out(written):
+    overlay, folder = written
+    if overlay == "local":
+        pytest.skip("has neither")
+    found = made(folder, "shop", monitoring={"enabled": False}, featureServer={"enabled": False})
+    kinds = {each["kind"] for each in found}
+    assert not kinds & set(chart.MONITORING)
+    assert not [each for each in found if "feature-server" in name(each) or "dashboards" in name(each)]
+
+
+@pytest.mark.parametrize("values", [{"stroage": {}}, {"storage": {"redis": 5}}, {"monitoring": False}])
+def test_a_misspelt_value_is_refused(written, values):
+    refused = helm(written[1], "shop", **values)
+    assert refused.returncode != 0
+    assert next(iter(values)) in refused.stderr
