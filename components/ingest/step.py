@@ -35,7 +35,7 @@ from components.ingest.judge import (
     require,
     set_aside_known,
 )
-from components.ingest.parse import columns_of_interactions, columns_of_items, literal
+from components.ingest.parse import Given, columns_of_interactions, columns_of_items, literal, value_of
 from components.ingest.source import Raw, Source
 from components.ingest.sources import amazon_beauty, files, marketplace, online_retail
 from components.ingest.sources.event_log import WithEventLog
@@ -86,7 +86,7 @@ def run(
         _set_zone(connection, card)
         tell(f"reading {card.name}")
         raw = source.load(card, connection, plan.read)
-        types = _judge_all(connection, card, raw, f"TIMESTAMPTZ '{latest.isoformat()}'")
+        given = _judge_all(connection, card, raw, f"TIMESTAMPTZ '{latest.isoformat()}'")
         # Times leave DuckDB in its session's zone.
         connection.execute("SET TimeZone = 'UTC'")
         if plan.before is not None:
@@ -94,10 +94,10 @@ def run(
         list_gone(connection, card, forgotten, stored=plan.before is not None)
         if plan.before is not None:
             open_previous(connection, plan)
-            set_aside_known(connection)
+            set_aside_known(connection, event_of(card))
         gone = erase(connection, card)
         tell("writing day partitions")
-        _write(connection, card, raw, types, plan, events)
+        _write(connection, card, raw, given, plan, events)
         counts = counts_by_part(connection, plan)
         report = {**_report(connection, card, raw, counts), **gone}
     plan.increment(report["last_event"], counts).write(events)
@@ -109,6 +109,11 @@ def source_of(card: DatasetCard, log: Path | None) -> Source:
     """The card's source, with the interactions of the event log where the card trains on them."""
     source = SOURCES[card.source.adapter]
     return WithEventLog(source, log) if log is not None and card.event_log.trains else source
+
+
+def event_of(card: DatasetCard) -> tuple[str, ...]:
+    """What makes two rows of the interactions one event: a view and a purchase at one moment are two."""
+    return ("user_id", "item_id", "event_time", *(["event_type"] if card.columns.event_type else []))
 
 
 def fingerprint(card: DatasetCard, log: Path | None = None) -> str:
@@ -128,65 +133,66 @@ def _set_zone(connection: duckdb.DuckDBPyConnection, card: DatasetCard) -> None:
 
 def _judge_all(
     connection: duckdb.DuckDBPyConnection, card: DatasetCard, raw: Raw, latest: str
-) -> dict[str, dict[str, str]]:
-    """Make `judged_interactions` and, where the source has one, `judged_items`; returns the raw columns' types."""
+) -> dict[str, dict[str, Given]]:
+    """Make `judged_interactions` and, where the source has one, `judged_items`; returns the source's columns."""
     names, where = card.columns, f"interactions of card {card.name!r}"
-    types = {"interactions": keep(connection, "interactions", raw.interactions)}
+    given = {"interactions": keep(connection, "interactions", raw.interactions)}
     features = [(f"feature {spec.name}", spec.source_column, spec.table) for spec in card.sourced]
     optional = ("event_time", "created_time", "event_type", "position", "basket", "quantity")
     needed = [("columns.user_id", names.user_id), ("columns.item_id", names.item_id)]
     needed += [(f"columns.{name}", column) for name in optional if (column := getattr(names, name)) is not None]
     needed += [(name, column) for name, column, table in features if raw.items is None or table == "interactions"]
-    require(types["interactions"], needed, where=where)
+    require(given["interactions"], needed, where=where)
     judge(
         connection,
         "interactions",
-        types["interactions"],
-        columns_of_interactions(card, types["interactions"], latest=latest, all_features=raw.items is None),
+        given["interactions"].values(),
+        columns_of_interactions(card, given["interactions"], latest=latest, all_features=raw.items is None),
         extra=raw.reject,
-        event=("user_id", "item_id", "event_time"),
+        event=[value_of(name) for name in event_of(card)],
         duplicate="duplicate_event",
         where=where,
     )
     if raw.items is not None:
         where = f"items of card {card.name!r}"
-        types["items"] = keep(connection, "items", raw.items)
+        given["items"] = keep(connection, "items", raw.items)
         needed = [("columns.item_key", names.item_key)]
         needed += [("columns.item_available_at", names.item_available_at)] if names.item_available_at else []
         needed += [(name, column) for name, column, table in features if table == "items"]
-        require(types["items"], needed, where=where)
+        require(given["items"], needed, where=where)
         judge(
             connection,
             "items",
-            types["items"],
-            columns_of_items(card, types["items"], latest=latest),
+            given["items"].values(),
+            columns_of_items(card, given["items"], latest=latest),
             extra={},
-            event=("item_id", "event_time") if names.item_available_at else ("item_id",),
+            event=[value_of(name) for name in ("item_id", *(["event_time"] if names.item_available_at else []))],
             duplicate="duplicate_item",
             where=where,
         )
-    for table in types:
+    for table in given:
         number_each_part(connection, table)
-    return types
+    return given
 
 
 def _write(
     connection: duckdb.DuckDBPyConnection,
     card: DatasetCard,
     raw: Raw,
-    types: dict[str, dict[str, str]],
+    given: dict[str, dict[str, Given]],
     plan: Plan,
     events: Path,
 ) -> None:
     has_items = raw.items is not None
     assert has_items or not plan.kept, "a source of several parts has an items table"
-    previous = None if rewritten(connection, plan) else plan.previous
+    previous = None if rewritten(connection, plan, event_of(card)) else plan.previous
     late = late_sql(connection, plan) if previous else ""
-    tables.accept(connection, card, has_items=has_items, late=late, kept=bool(plan.kept))
+    static_before = str(previous / "items" / "static.parquet") if previous else ""
+    tables.accept(connection, card, has_items=has_items, late=late, kept=bool(plan.kept), before=static_before)
     only = take_over_days(connection, plan, events)
     interactions = tables.interactions_sql(only=only, card=card), tables.schema_of_interactions(card)
     write_days(connection, *interactions, events / "interactions")
-    before = {"late": late, "before": str(previous / "items" / "static.parquet") if previous else ""}
+    before = {"late": late, "before": static_before}
     static = tables.changes_sql("known_items", card.static, **before), tables.schema_of_items(card.static)
     write_file(connection, *static, events / "items" / "static.parquet")
     if card.varying:
@@ -197,9 +203,13 @@ def _write(
     if card.derived:
         _require_plausible_span(connection, card)
         _write_derived(connection, card, events)
-    rejected = " UNION ALL ".join(rejected_sql(table, types[table]) for table in types)
+    # Once users were deleted nothing is kept that cannot be told to be another's.
+    keep_lines = not connection.execute("FROM forgotten LIMIT 1").fetchall()
+    rejected = " UNION ALL ".join(
+        rejected_sql(table, columns.values(), keep_lines=keep_lines) for table, columns in given.items()
+    )
     if plan.kept:
-        rejected += f" UNION ALL {rejected_before(card, plan)}"
+        rejected += f" UNION ALL {rejected_before(plan, keep_lines=keep_lines)}"
     write_file(connection, f"FROM ({rejected}) ORDER BY 1, 2, 3", tables.REJECTED, events / "rejected.parquet")
 
 

@@ -103,6 +103,9 @@ class Registry:
     def _experiment(self, source: str) -> str:
         found = self._client.get_experiment_by_name(self._name)
         if found is not None:
+            if found.lifecycle_stage == "deleted":
+                # Its name stays taken and nothing can be logged to it: whoever pushes means it to be there.
+                self._client.restore_experiment(found.experiment_id)
             return str(found.experiment_id)
         # Named, because MLflow's default is a folder in whatever directory this process happens to be in. A server
         # has its own.

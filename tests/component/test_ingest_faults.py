@@ -213,14 +213,14 @@ def test_data_folder_can_be_elsewhere(tmp_path, monkeypatch):
 def test_unreadable_file_is_told(tmp_path, content):
     card = make_card(tmp_path, suffix=".parquet")
     card.source.items.write_bytes(content)
-    with pytest.raises(InputError, match=r"items\.parquet: cannot be read"):
+    with pytest.raises(InputError, match=r"items\.parquet: is no whole Parquet file"):
         ingest(card, tmp_path)
 
 
 def test_csv_in_another_encoding_is_told(tmp_path):
     card = make_card(tmp_path)
     card.source.interactions.write_bytes("user_id,item_id,event_time\nJosé,x,2025-01-01\n".encode("latin-1"))
-    with pytest.raises(InputError, match=r"cannot be read.*UTF-8"):
+    with pytest.raises(InputError, match=r"is not UTF-8\. Say what it is written in"):
         ingest(card, tmp_path)
 
 

@@ -233,3 +233,15 @@ def test_an_archive_that_is_not_what_its_report_promises_is_refused(
     with shop.table as table:
         assert len(table.history(shop.name)) == 1
     assert [path.name for path in (shop.store / shop.name).glob("v*")] == ["v1"]
+
+
+def test_an_experiment_that_somebody_deleted_is_there_again(tmp_path: Path, mlflow_url: str) -> None:
+    from mlflow import MlflowClient
+
+    shop, client = Shop(tmp_path, mlflow_url, "swept"), MlflowClient(mlflow_url)
+    assert shop.push("1.0")["status"]
+    experiment = client.get_experiment_by_name("swept")
+    client.delete_experiment(experiment.experiment_id)
+    assert shop.push("2.0", recipe="r2")["status"]
+    assert client.get_experiment_by_name("swept").lifecycle_stage == "active"
+    assert len(client.search_runs([experiment.experiment_id])) == 2
