@@ -204,6 +204,9 @@ class CsvTables(Strict):
     items: Csv = Csv()
 
 
+_ITEM_COLUMNS = ("item_id", None)
+
+
 class Source(Strict):
     """Where the data is. `adapter` names a module of components/ingest/sources."""
 
@@ -307,6 +310,33 @@ class DatasetCard(Strict):
             )
         if self.limits.max_catalogue_age_days is not None and self.columns.item_available_at is None:
             raise ValueError("limits: max_catalogue_age_days needs columns.item_available_at, which dates the items")
+        return self
+
+    @model_validator(mode="after")
+    def _without_effect(self) -> "DatasetCard":
+        """What was written and does nothing is told, and not passed over."""
+        source, idle = self.source, []
+        if source.adapter == "marketplace":
+            idle += [f"source.{name}" for name in ("interactions", "items") if getattr(source, name) is not None]
+        elif source.options:
+            idle.append(f"source.options ({source.adapter} has none)")
+        if (
+            source.adapter == "online_retail"
+            and (self.columns.item_key, self.columns.item_available_at) != _ITEM_COLUMNS
+        ):
+            idle.append("columns.item_key and item_available_at (there is no items table)")
+        if self.split.by == "order" and self.split != Split(by="order"):
+            idle.append("split.validation_days and test_days (each shopper's last two events are held out)")
+        if self.columns.basket is not None and self.ties == "order":
+            idle.append("columns.basket (baskets count where ties: basket)")
+        for feature in self.features:
+            what = f"feature {feature.name!r}: "
+            if feature.separator != "|" and feature.kind not in ("multi_categorical", "embedding"):
+                idle.append(f"{what}separator (of a list or vector alone)")
+            if (feature.min, feature.max) != (None, None) and feature.kind not in ("numeric", "embedding"):
+                idle.append(f"{what}min and max (of numbers alone)")
+        if idle:
+            raise ValueError(f"without effect: {'; '.join(idle)}. Leave it out, or change what makes it idle")
         return self
 
     @property

@@ -286,6 +286,18 @@ def _report(
             f"Times without a zone are those of {card.source.timezone}; one that the clocks skipped is set aside, "
             "of one that came twice the later is taken."
         )
+    if (counting := card.columns.event_types) is not None:
+        types = dict(
+            connection.execute(
+                "SELECT coalesce(event_type, '(none)'), count(*) FROM accepted GROUP BY 1 ORDER BY 2 DESC, 1"
+            ).fetchall()
+        )
+        report["event_types"] = types
+        told = [f"{name} {count:,} ({'counts' if name in counting else 'kept, counts for nothing'})"
+                for name, count in list(types.items())[:20]]  # fmt: skip
+        notes.append(f"Types of events: {', '.join(told) or 'none'}.")
+        if never := [name for name in counting if name not in types]:
+            notes.append(f"columns.event_types names {', '.join(never)}, which no event has. Is it spelled as there?")
     if rows == rejected:
         notes.append("No usable interaction: " + ("every row was set aside." if rows else "the source is empty."))
     return report

@@ -127,7 +127,7 @@ def test_features_that_are_missing_throughout_stay_missing(tmp_path):
 
 
 def test_missing_columns_are_told_at_once_with_those_found(tmp_path):
-    card = make_card(tmp_path, columns={"event_time": "time", "basket": "invoice"})
+    card = make_card(tmp_path, columns={"event_time": "time", "basket": "invoice"}, ties="basket")
     with pytest.raises(InputError) as error:
         ingest(card, tmp_path)
     assert "no column 'time' (columns.event_time), 'invoice' (columns.basket)" in str(error.value)
