@@ -1,4 +1,4 @@
-"""`python -m pipelines check CARD`: ingest and the data gate alone, from scratch, in seconds; nothing else is touched."""
+"""`python -m pipelines check CARD`: ingest and the data gate alone, from scratch; nothing else is touched."""
 
 import shutil
 from dataclasses import dataclass

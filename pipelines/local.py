@@ -60,8 +60,8 @@ class Outcome:
             lines += [f"{gate}: {name}: {message}" for name, message in zip(names, messages, strict=True)]
             if gate == "validate":
                 lines.append(
-                    f"to change it: correct the source, or the field in brackets in the card {dataset}; where the change "
-                    f"is meant: python -m pipelines run --dataset {dataset} --new-reference"
+                    f"to change it: correct the source, or the field in brackets in the card {dataset}; where the "
+                    f"change is meant: python -m pipelines run --dataset {dataset} --new-reference"
                 )
             if (page := Path(record.artifact) / "page.html").is_file():
                 lines.append(f"rows and pictures: {page}")

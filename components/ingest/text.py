@@ -9,6 +9,7 @@ import zlib
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import BinaryIO, cast
 from uuid import uuid4
 
 import duckdb
@@ -92,7 +93,7 @@ def _plain(path: Path, connection: duckdb.DuckDBPyConnection, how: Csv) -> Path:
         magic = file.read(4)
     packed = magic.startswith((GZIP, ZSTD))
     if packed:
-        path = _unpacked(path, connection, zstd=magic.startswith(ZSTD))
+        path = _unpacked(path, connection)
     with path.open("rb") as file:
         head = file.read(_CHUNK)
     encoding = how.encoding or _WIDE.get(head[:2], "utf-8")
@@ -116,12 +117,27 @@ def _plain(path: Path, connection: duckdb.DuckDBPyConnection, how: Csv) -> Path:
     return target
 
 
-def _unpacked(path: Path, connection: duckdb.DuckDBPyConnection, *, zstd: bool) -> Path:
+def is_text(path: Path) -> bool:
+    """Whether the file, unpacked, looks like text."""
+    with path.open("rb") as file:
+        head = file.read(4096)
+    return head.startswith((GZIP, ZSTD, b"\xff\xfe", b"\xfe\xff")) or not (b"\0" in head or head.startswith(b"PAR1"))
+
+
+def opened(path: Path) -> BinaryIO:
+    """The file's bytes without compression."""
+    with path.open("rb") as file:
+        magic = file.read(4)
+    if magic.startswith(ZSTD):
+        return cast("BinaryIO", pa.input_stream(str(path), compression="zstd"))
+    return cast("BinaryIO", gzip.GzipFile(path)) if magic.startswith(GZIP) else path.open("rb")
+
+
+def _unpacked(path: Path, connection: duckdb.DuckDBPyConnection) -> Path:
     """A copy without compression; a file that is cut or damaged raises, which DuckDB passes over."""
     target = scratch(connection) / f"{uuid4().hex}.csv"
     try:
-        opened = pa.input_stream(str(path), compression="zstd") if zstd else gzip.GzipFile(path)
-        with opened as source, target.open("wb") as copy:
+        with opened(path) as source, target.open("wb") as copy:
             while chunk := source.read(_CHUNK):
                 copy.write(chunk)
     except (OSError, EOFError, zlib.error, pa.ArrowException) as error:
