@@ -77,7 +77,7 @@ class Tolerances(Strict):
     """Share of all events that a single shopper has; looked at from 1,000 events on."""
     one_day: Tolerance = _tolerance(0.5, 0.8)
     """Share of all events that a single day has; looked at from 1,000 events on."""
-    restless: Tolerance = _tolerance(1, 5)
+    restless: Tolerance = _tolerance(2, 5)
     """Changes of a static feature, an item: what changes that often varies in time."""
     late: Tolerance = _tolerance(0.02, 0.2)
     """Events that came late into accepted days, as a share of these."""

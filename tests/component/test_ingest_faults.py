@@ -213,7 +213,7 @@ def test_data_folder_can_be_elsewhere(tmp_path, monkeypatch):
 def test_unreadable_file_is_told(tmp_path, content):
     card = make_card(tmp_path, suffix=".parquet")
     card.source.items.write_bytes(content)
-    with pytest.raises(InputError, match=r"items\.parquet: is no whole Parquet file"):
+    with pytest.raises(InputError, match=r"items\.parquet: cannot be read"):
         ingest(card, tmp_path)
 
 
