@@ -17,7 +17,9 @@ if TYPE_CHECKING:
 DATASETS = Path(__file__).parent / "datasets"
 
 Kind = Literal["categorical", "multi_categorical", "numeric", "text", "embedding"]
-RESERVED = frozenset(
+FEASTS = frozenset(("day", "entity_row_id", "event_expire_timestamp", "event_timestamp", "created_timestamp", "rn"))
+"""Columns that Feast's join adds or drops on its way; `day` is the partition's."""
+RESERVED = FEASTS | frozenset(
     (
         "user_id",
         "item_id",
@@ -29,8 +31,11 @@ RESERVED = frozenset(
         "split",
         "event_type",
         "origin",
+        "available_at",
     )
 )
+"""Columns that the files between the steps have beside features (docs/contracts.md); a test holds this against them.
+Nothing else that the program calls its own can be a feature's name: it has a mark that no card can write."""
 
 
 def require_event_types(names: Sequence[str], *, field: str) -> None:
@@ -117,8 +122,11 @@ class Feature(Strict):
 
     @model_validator(mode="after")
     def _consistent(self) -> "Feature":
-        if self.name in RESERVED:
-            raise ValueError(f"feature name {self.name!r} is reserved; choose another name and keep the column")
+        if self.name in RESERVED or self.name.endswith("_y"):
+            raise ValueError(
+                f"feature name {self.name!r} is taken by the files between the steps or by Feast's join (so are "
+                f"{', '.join(sorted(RESERVED))} and names ending in _y); give another name, and this one as `column`"
+            )
         if (self.kind == "embedding") != (self.dimension is not None):
             raise ValueError(f"feature {self.name!r}: an embedding needs `dimension`, other kinds must not have it")
         if self.derive is not None and not (self.kind == "numeric" and self.varies_in_time and self.column is None):

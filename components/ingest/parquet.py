@@ -98,7 +98,8 @@ def _layout(path: Path, folder: Path | None, connection: duckdb.DuckDBPyConnecti
         relation = connection.sql(f"FROM read_parquet({literal(pattern(path))}, hive_partitioning = false)")
     except (OSError, pa.ArrowException, duckdb.Error) as error:
         raise InputError(
-            f"{path}: cannot be read: no whole Parquet file, but cut short, damaged or still being written. Write or copy it again."
+            f"{path}: cannot be read: no whole Parquet file, but cut short, damaged or still being written. Write or "
+            "copy it again."
         ) from error
     schema, names = file.schema, file.schema_arrow.names
     leaves = [schema.column(number) for number in range(len(schema))]

@@ -29,7 +29,9 @@ def read(path: Path, connection: duckdb.DuckDBPyConnection, card: DatasetCard, *
     if head.startswith(MAGIC):
         return read_parquet(path, connection, card, table=table)
     if path.suffix.lower() in (".parquet", ".pq", ".parq"):
-        raise InputError(f"{path}: cannot be read: no whole Parquet file, though its name says so. Write or copy it again.")
+        raise InputError(
+            f"{path}: cannot be read: no whole Parquet file, though its name says so. Write or copy it again."
+        )
     for magic, what in _OTHERS.items():
         if head.startswith(magic):
             raise InputError(f"{path}: is {what}. Expected CSV (also .gz or .zst) or Parquet: save it as one of them.")

@@ -22,8 +22,8 @@ _LATEST_ITEMS = """
     QUALIFY row_number() OVER (PARTITION BY item_id ORDER BY event_time DESC, created_time DESC) = 1
 """
 _TRADED = """
-    SELECT event_id, user_id, item_id, event_time, created_time, since IS NOT NULL AS item_known,
-           coalesce(since <= event_time, true) AS item_known_by_then
+    SELECT event_id, user_id, item_id, event_time, created_time, known.since IS NOT NULL AS item_known,
+           coalesce(known.since <= event_time, true) AS item_known_by_then
     FROM interactions LEFT JOIN (SELECT item_id, min(event_time) AS since FROM items_all GROUP BY item_id) known
     USING (item_id)
 """

@@ -65,7 +65,7 @@ def _revisions(db: "DuckDBPyConnection") -> float:
 def _changes(db: "DuckDBPyConnection", feature: Feature) -> Measure:
     name = f'"{feature.name}"'
     changed = (
-        f"SELECT item_id, event_time, lag({name}) OVER life AS before, {name} AS now FROM items "
+        f'SELECT item_id, event_time, lag({name}) OVER life AS "as it was", {name} AS "as it is" FROM items '
         "WINDOW life AS (PARTITION BY item_id ORDER BY event_time, created_time) "
         f"QUALIFY row_number() OVER life > 1 AND {name} IS DISTINCT FROM lag({name}) OVER life"
     )
