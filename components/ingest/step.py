@@ -258,9 +258,9 @@ def _report(
     reasons: Counter[str] = Counter()
     for part in counts.values():
         reasons.update(part["reasons"])
-    users, items, first, last = connection.execute(
-        "SELECT count(DISTINCT user_id), count(DISTINCT item_id), min(event_time)::VARCHAR, max(event_time)::VARCHAR "
-        "FROM accepted"
+    users, items, first, last, decimal = connection.execute(
+        "SELECT count(DISTINCT user_id), count(DISTINCT item_id), min(event_time)::VARCHAR, max(event_time)::VARCHAR, "
+        "count(*) FILTER (ends_with(user_id, '.0') OR ends_with(item_id, '.0')) FROM accepted"
     ).fetchall()[0]
     synthesised = card.columns.event_time is None
     report = {
@@ -298,6 +298,11 @@ def _report(
         notes.append(f"Types of events: {', '.join(told) or 'none'}.")
         if never := [name for name in counting if name not in types]:
             notes.append(f"columns.event_types names {', '.join(never)}, which no event has. Is it spelled as there?")
+    if decimal:
+        notes.append(
+            f"{decimal:,} events have ids that end in .0, as whole numbers do that a tool wrote as decimals. They are "
+            "kept as they stand, and asked for like that: where it is not meant, write whole numbers (or Parquet)."
+        )
     if rows == rejected:
         notes.append("No usable interaction: " + ("every row was set aside." if rows else "the source is empty."))
     return report

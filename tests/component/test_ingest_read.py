@@ -313,3 +313,10 @@ def test_a_view_and_a_purchase_at_one_moment_are_two_events(tmp_path):
     report, events = ingest(make_card(tmp_path, table, columns=columns), tmp_path)
     assert report["reasons"] == {"duplicate_row": 1}
     assert len({row["event_id"] for row in interactions_of(events)}) == 2
+
+
+def test_numbers_that_a_tool_wrote_as_decimals_are_told(tmp_path):
+    table = {"user_id": ["17.0", "18.5", "19"], "item_id": ["x"] * 3, "event_time": ["2025-01-01"] * 3}
+    report, events = ingest(make_card(tmp_path, table), tmp_path)
+    assert {row["user_id"] for row in interactions_of(events)} == {"17.0", "18.5", "19"}
+    assert [note for note in report["notes"] if "1 events have ids that end in .0" in note]
