@@ -19,7 +19,7 @@ export FEAST_USAGE := False
 # Every step is a process of its own: without cached bytecode each would compile its libraries again.
 unexport PYTHONDONTWRITEBYTECODE
 
-.PHONY: help setup run test serve compile chart images demo soak check format lock lock-platforms bench-features bench-features-pay bench-quality bench-train bench-gpu bench-gate bench-gate-speed bench-gateway bench-rollout bench-serving bench-retrieval bench-log-days clean
+.PHONY: help setup run test serve compile chart images demo soak check format lock lock-platforms bench-features bench-features-pay bench-quality bench-train bench-gpu bench-gate bench-gate-speed bench-gateway bench-rollout bench-serving bench-retrieval bench-log-days fuzz-ingest clean
 
 help:  ## list the targets
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | awk -F':.*## ' '{printf "  make %-19s %s\n", $$1, $$2}'
@@ -117,6 +117,10 @@ bench-retrieval: setup  ## the best of 10,000 to 1,000,000 items: exactly, in ha
 
 bench-log-days: setup  ## a day of the event log as the consumer writes it, 2,880 files a table, against the merged one
 	@$(PYTHON) -m benchmarks.log_days
+
+fuzz-ingest: export FUZZ_SECONDS ?= 600
+fuzz-ingest: setup  ## ten minutes of tables of any dialect, types and order through ingest; FUZZ_SECONDS=600
+	@$(PYTHON) -m pytest tests/component/test_fuzz_ingest.py -q
 
 clean:  ## remove the workspace (runs, artifacts, stores, models); keeps .venv
 	rm -rf var build

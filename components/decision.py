@@ -43,6 +43,7 @@ class Decision:
             "passed": self.passed,
             "checks": len(self.reasons),
             "found": {reason.check: reason.found for reason in self.reasons},
+            "blocking": [reason.check for reason in self.blocking],
             "blocked": [reason.message for reason in self.blocking],
             "warned": [reason.message for reason in self.reasons if reason.level == "warn" and not reason.held],
         }

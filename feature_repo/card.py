@@ -1,11 +1,14 @@
 """The dataset card: the one declaration from which views, validation, tokens and serving contract derive."""
 
+import codecs
+from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal
 
 import yaml
 from pydantic import Field, ValidationError, model_validator
 
+from feature_repo.keys import NOBODY, is_event_type
 from feature_repo.limits import Calendar, Limits, Rate, Strict, Tolerances
 
 if TYPE_CHECKING:
@@ -14,7 +17,9 @@ if TYPE_CHECKING:
 DATASETS = Path(__file__).parent / "datasets"
 
 Kind = Literal["categorical", "multi_categorical", "numeric", "text", "embedding"]
-RESERVED = frozenset(
+FEASTS = frozenset(("day", "entity_row_id", "event_expire_timestamp", "event_timestamp", "created_timestamp", "rn"))
+"""Columns that Feast's join adds or drops on its way; `day` is the partition's."""
+RESERVED = FEASTS | frozenset(
     (
         "user_id",
         "item_id",
@@ -26,8 +31,20 @@ RESERVED = frozenset(
         "split",
         "event_type",
         "origin",
+        "available_at",
     )
 )
+"""Columns that the files between the steps have beside features (docs/contracts.md); a test holds this against them.
+Nothing else that the program calls its own can be a feature's name: it has a mark that no card can write."""
+
+
+def require_event_types(names: Sequence[str], *, field: str) -> None:
+    """Raise `ValueError` for a name that no event can have."""
+    if wrong := [name for name in names if not is_event_type(name)]:
+        raise ValueError(
+            f"{field}: {wrong[0]!r} is no type of an event: up to 40 letters a to z, digits, spaces and _ . : / -, "
+            "a letter or digit first"
+        )
 
 
 class CardError(ValueError):
@@ -57,6 +74,7 @@ class Derive(Strict):
             raise ValueError("derive: `of` names the feature whose change is meant, and goes with `by: change` only")
         if self.events is not None and self.by not in ("count", "repeat_rate"):
             raise ValueError(f"derive: `events` chooses what is counted, which {self.by} does not")
+        require_event_types([self.events] if self.events else [], field="derive: events")
         return self
 
 
@@ -104,8 +122,11 @@ class Feature(Strict):
 
     @model_validator(mode="after")
     def _consistent(self) -> "Feature":
-        if self.name in RESERVED:
-            raise ValueError(f"feature name {self.name!r} is reserved; choose another name and keep the column")
+        if self.name in RESERVED or self.name.endswith("_y"):
+            raise ValueError(
+                f"feature name {self.name!r} is taken by the files between the steps or by Feast's join (so are "
+                f"{', '.join(sorted(RESERVED))} and names ending in _y); give another name, and this one as `column`"
+            )
         if (self.kind == "embedding") != (self.dimension is not None):
             raise ValueError(f"feature {self.name!r}: an embedding needs `dimension`, other kinds must not have it")
         if self.derive is not None and not (self.kind == "numeric" and self.varies_in_time and self.column is None):
@@ -135,9 +156,14 @@ class Columns(Strict):
     created_time: str | None = None
     """When a row was written down, where that may be later than when it happened."""
     event_type: str | None = None
-    """What kind of event it is (view, purchase); derived features may count some kinds only."""
+    """What kind of event it is (view, purchase). Rows of one kind and those of another are never the same event."""
+    event_types: list[str] | None = Field(default=None, min_length=1)
+    """The kinds that are interactions: histories, what is trained on and what is judged by. The others (a view, where
+    purchases count; a dislike) are kept, counted by derived features, and shown by the gate."""
     basket: str | None = None
     quantity: str | None = None
+    nobody: list[str] = Field(default=list(NOBODY))
+    """User ids that stand for no user (null, guest, …), in any case of letters; [] where every id is a user's."""
     item_key: str = "item_id"
     item_available_at: str | None = None
     """Items table: when a row became known. Left out: known before the first interaction."""
@@ -146,7 +172,47 @@ class Columns(Strict):
     def _ordered(self) -> "Columns":
         if self.event_time is None and self.position is None:
             raise ValueError("columns: give event_time, or position where only the order is known")
+        if self.event_time is not None and self.position is not None:
+            raise ValueError("columns: position has no effect beside event_time; leave one of them out")
+        if (self.event_type is None) != (self.event_types is None):
+            raise ValueError(
+                "columns: event_type and event_types go together: name in event_types the kinds that count as "
+                "interactions, e.g. event_types: [purchase]"
+            )
+        require_event_types(self.event_types or [], field="columns: event_types")
         return self
+
+
+class Csv(Strict):
+    """How a CSV file is written; what is left out is seen from the file."""
+
+    delimiter: str | None = Field(default=None, min_length=1, max_length=4)
+    """What separates values; one of , ; | and tab is seen from the header."""
+    encoding: str | None = None
+    """UTF-8 where it is left out (UTF-16 says so itself); latin-1, cp1252 and what else Python knows."""
+    names: list[str] | None = Field(default=None, min_length=1)
+    """The columns of a file without a header."""
+
+    @model_validator(mode="after")
+    def _known(self) -> "Csv":
+        if self.encoding is not None:
+            try:
+                codecs.lookup(self.encoding)
+            except LookupError:
+                raise ValueError(f"encoding {self.encoding!r} is not known; expected latin-1, cp1252, …") from None
+        if self.names and (doubled := sorted({name for name in self.names if self.names.count(name) > 1})):
+            raise ValueError(f"names: {', '.join(doubled)} twice")
+        return self
+
+
+class CsvTables(Strict):
+    """The same for each table that is a CSV file."""
+
+    interactions: Csv = Csv()
+    items: Csv = Csv()
+
+
+_ITEM_COLUMNS = ("item_id", None)
 
 
 class Source(Strict):
@@ -157,6 +223,7 @@ class Source(Strict):
     items: Path | None = None
     timezone: str = "UTC"
     """Zone of source times that carry none."""
+    csv: CsvTables = CsvTables()
     options: dict[str, int | float | str | bool] = Field(default_factory=dict)
     """Settings of the adapter, e.g. days, users, items and seed of the marketplace."""
 
@@ -169,6 +236,11 @@ class EventLog(Strict):
     trains: bool = False
     """Whether they are also a part of the source of the next training run. Leave it off where the source has them
     anyway, as a shop's table of all its purchases does."""
+
+    @model_validator(mode="after")
+    def _known(self) -> "EventLog":
+        require_event_types(self.interactions, field="event_log: interactions")
+        return self
 
 
 class Split(Strict):
@@ -252,8 +324,45 @@ class DatasetCard(Strict):
             raise ValueError("split: by time needs columns.event_time; order-only data splits by order")
         if self.event_log.trains and self.columns.event_time is None:
             raise ValueError("event_log: trains needs columns.event_time; the log knows times and no positions")
+        counting = self.columns.event_types
+        if (
+            self.event_log.trains
+            and counting is not None
+            and (others := sorted(set(self.event_log.interactions) - set(counting)))
+        ):
+            raise ValueError(
+                f"event_log: {others[0]!r} would change histories online and count for nothing in training; name it in "
+                "columns.event_types too, or leave it out of event_log.interactions"
+            )
         if self.limits.max_catalogue_age_days is not None and self.columns.item_available_at is None:
             raise ValueError("limits: max_catalogue_age_days needs columns.item_available_at, which dates the items")
+        return self
+
+    @model_validator(mode="after")
+    def _without_effect(self) -> "DatasetCard":
+        """What was written and does nothing is told, and not passed over."""
+        source, idle = self.source, []
+        if source.adapter == "marketplace":
+            idle += [f"source.{name}" for name in ("interactions", "items") if getattr(source, name) is not None]
+        elif source.options and source.adapter != "complete_journey":
+            idle.append(f"source.options ({source.adapter} has none)")
+        if (
+            source.adapter == "online_retail"
+            and (self.columns.item_key, self.columns.item_available_at) != _ITEM_COLUMNS
+        ):
+            idle.append("columns.item_key and item_available_at (there is no items table)")
+        if self.split.by == "order" and self.split != Split(by="order"):
+            idle.append("split.validation_days and test_days (each shopper's last two events are held out)")
+        if self.columns.basket is not None and self.ties == "order":
+            idle.append("columns.basket (baskets count where ties: basket)")
+        for feature in self.features:
+            what = f"feature {feature.name!r}: "
+            if feature.separator != "|" and feature.kind not in ("multi_categorical", "embedding"):
+                idle.append(f"{what}separator (of a list or vector alone)")
+            if (feature.min, feature.max) != (None, None) and feature.kind not in ("numeric", "embedding"):
+                idle.append(f"{what}min and max (of numbers alone)")
+        if idle:
+            raise ValueError(f"without effect: {'; '.join(idle)}. Leave it out, or change what makes it idle")
         return self
 
     @property

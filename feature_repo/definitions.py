@@ -6,7 +6,7 @@ from datetime import timedelta
 from pathlib import Path
 from typing import Any
 
-from feature_repo.card import CardError, DatasetCard, Feature, Kind
+from feature_repo.card import DatasetCard, Feature, Kind
 from feature_repo.feast_import import (
     Array,
     Bytes,
@@ -35,8 +35,6 @@ DTYPES: dict[Kind, Any] = {
     "text": String,
     "embedding": Array(Float32),
 }
-# Columns that the DuckDB store's join adds or drops on its way; `day` is the partition's.
-_NAMES_OF_FEAST = frozenset({"day", "entity_row_id", "event_expire_timestamp", "event_timestamp", "rn"})
 # A value holds until the next one replaces it: prices do not expire. Feast reads zero as "no expiry".
 NEVER_EXPIRES = timedelta(0)
 
@@ -60,15 +58,7 @@ def definitions(card: DatasetCard, *, events: Path, histories: Path, spark: bool
 
     `events` is the events artifact, `histories` the Parquet file of user histories; Feast keeps both paths.
     `spark` says that the offline store is Spark, which wants sources of its own kind.
-    Raises `CardError` for a feature name that Feast's join could not carry.
     """
-    for feature in card.features:
-        if feature.name.endswith("_y") or feature.name in _NAMES_OF_FEAST:
-            raise CardError(
-                f"card {card.name!r}: feature name {feature.name!r} is taken by Feast's join "
-                f"(so are {', '.join(sorted(_NAMES_OF_FEAST))} and names ending in _y); choose another name "
-                "and give the source's name as its column."
-            )
     item = Entity(name="item", join_keys=["item_id"], value_type=ValueType.STRING)
     user = Entity(name="user", join_keys=["user_id"], value_type=ValueType.STRING)
     # Globs and not folders: DuckDB opens globs, Feast would ask pyarrow about a folder.

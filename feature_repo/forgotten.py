@@ -11,6 +11,8 @@ from collections.abc import Iterable
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
+from feature_repo.keys import spelled
+
 _EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 
 
@@ -60,7 +62,8 @@ def _whole_lines(content: bytes) -> bytes:
 
 
 def digest(user_id: str) -> str:
-    return hashlib.sha256(user_id.encode()).hexdigest()
+    """Of an id in its one spelling, however it was given."""
+    return hashlib.sha256(spelled(user_id).encode()).hexdigest()
 
 
 def microseconds(moment: datetime) -> int:

@@ -73,6 +73,12 @@ class Tolerances(Strict):
     """Share of the accepted events that their days no longer have."""
     rejected: Tolerance = _tolerance(0.1, 0.5)
     """Share of the rows since the last accepted run that were set aside: above `limits.max_rejected_rate`."""
+    one_shopper: Tolerance = _tolerance(0.1, 0.4)
+    """Share of all events that a single shopper has; looked at from 1,000 events on."""
+    one_day: Tolerance = _tolerance(0.5, 0.8)
+    """Share of all events that a single day has; looked at from 1,000 events on."""
+    restless: Tolerance = _tolerance(2, 5)
+    """Changes of a static feature, an item: what changes that often varies in time."""
     late: Tolerance = _tolerance(0.02, 0.2)
     """Events that came late into accepted days, as a share of these."""
     changed: Tolerance = _tolerance(0.1, 0.5)

@@ -64,10 +64,8 @@ def _run(options: argparse.Namespace) -> int:
             containers=options.containers,
         )
     console.print(f"[bold]{outcome.ending}[/] after {time.monotonic() - started:.0f} s")
-    for gate in ("validate", "evaluate", "infra_validate"):
-        if gate in outcome.records:
-            for message in outcome.records[gate].report.get("blocked", []):
-                console.print(f"  {gate}: {_plain(message)}")
+    for line in outcome.blocked(options.dataset):
+        console.print(f"  {_plain(line)}")
     console.print(f"page: {outcome.page}")
     if failed := outcome.failed:
         if not failed.input_fault or options.debug:

@@ -1,4 +1,4 @@
-"""The commands of the data side: `python -m pipelines backfill|catalogue|forget`."""
+"""The commands of the data side: `python -m pipelines card|check|backfill|catalogue|forget`."""
 
 import argparse
 import sys
@@ -6,6 +6,7 @@ import time
 from collections.abc import Iterator
 from contextlib import contextmanager, redirect_stderr, redirect_stdout
 from datetime import UTC, date, datetime
+from pathlib import Path
 from typing import Any
 
 from rich.console import Console
@@ -18,11 +19,25 @@ from feature_repo.card import DatasetCard, load_card
 from pipelines.lock import run_lock
 from pipelines.terminal import Terminal
 
+FEW_JUDGES = 100
+BLOCKED = (
+    "[bold]blocked[/]: correct the source, or change in {card} the field that a line names in brackets; where none is "
+    "named, the page shows the rows that are wrong"
+)
 CARD = "a card in feature_repo/datasets, or a path to one"
 
 
 def add_to(commands: Any) -> None:
     """Add the parsers of these commands."""
+    card = commands.add_parser("card", help="look at tables and write a card for them, each guess with its evidence")
+    card.add_argument(
+        "tables", nargs="+", type=Path, metavar="FILE", help="the interactions and the items, in any order"
+    )
+    card.add_argument("--to", type=Path, help="the card to write (default: NAME.yaml beside the interactions)")
+    card.set_defaults(command=_card)
+    check = commands.add_parser("check", help="ingest and the data gate alone, with the page; trains nothing")
+    check.add_argument("dataset", metavar="CARD", help=CARD)
+    check.set_defaults(command=_check, option=[])
     backfill = commands.add_parser("backfill", help="the training frame of each day, as that day's run saw it")
     backfill.add_argument("first", metavar="FROM", type=_day, help="first day, e.g. 2025-02-01")
     backfill.add_argument("last", metavar="TO", type=_day, help="last day")
@@ -72,6 +87,43 @@ def with_options(card: DatasetCard, settings: list[str]) -> DatasetCard:
             raise InputError(f"--option {setting!r}: expected NAME=VALUE, e.g. --option days=30")
         changed[name] = yaml.safe_load(value)
     return card.model_copy(update={"source": card.source.model_copy(update={"options": changed})})
+
+
+def _card(options: argparse.Namespace) -> int:
+    from pipelines.write_card import write_card
+
+    path = write_card(options.tables, options.to)
+    show = Console(file=sys.stdout, highlight=False, soft_wrap=True).print
+    show(f"card: {escape(str(path))}  (each line says what it was seen by; correct it where it is wrong)")
+    show(f"next: python -m pipelines check {escape(str(path))}")
+    return 0
+
+
+def _check(options: argparse.Namespace) -> int:
+    from pipelines.check import check
+    from pipelines.local import set_environment
+
+    set_environment()
+    card = load_card(options.dataset)
+    found = check(card)
+    report, show = found.report, Console(file=sys.stdout, highlight=False, soft_wrap=True).print
+    reasons = ", ".join(f"{reason} {rows:,}" for reason, rows in report["reasons"].items())
+    show(f"  {report['rows']:,} rows: {report['accepted']:,} accepted, {report['rejected']:,} set aside {reasons}")
+    show(
+        f"  {report['users']:,} shoppers, {report['items']:,} items, {report['first_event']} to {report['last_event']}"
+    )
+    show(f"  {found.judges:,} shoppers would judge a model (an event held out, and one before it)")
+    if found.judges < FEW_JUDGES:
+        show("  [yellow]few[/]: hold out more days (split.test_days), or split by order, where most have two events")
+    for note in report["notes"]:
+        show(f"  {escape(note)}")
+    for reason in found.decision.reasons:
+        if not reason.held:
+            mark = "[red]blocks[/]" if reason.level == "block" else "[yellow]warns[/]"
+            show(f"  {mark} {escape(reason.check)}: {escape(reason.message)}")
+    show("[bold]passed[/]" if found.decision.passed else BLOCKED.format(card=escape(options.dataset)))
+    show(f"page: {found.page}")
+    return 0
 
 
 def _backfill(options: argparse.Namespace) -> int:

@@ -22,6 +22,7 @@ from components.task import Task
 from feature_repo.card import DatasetCard
 from feature_repo.faults import Unavailable
 from feature_repo.forgotten import Forgotten
+from feature_repo.keys import spelled
 from heterrec.neighbours import Memory
 from serving.rollout.table import RolloutTable
 from serving.torchserve import archive as archives
@@ -58,7 +59,7 @@ def forget(card: DatasetCard, users: Sequence[str], *, run_id: str) -> Deleted:
     may run meanwhile; without a consumer this process does its work. May be repeated after a kill. Raises
     `Unavailable` where the online store is away; then nothing but the list has changed.
     """
-    deleted = Deleted()
+    deleted, users = Deleted(), list(dict.fromkeys(map(spelled, users)))
     forgotten = Forgotten(workspace.forgotten(card.name))
     # First the list: whatever writes meanwhile leaves them out already.
     shared = store.shared()

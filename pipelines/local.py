@@ -52,6 +52,24 @@ class Outcome:
         push = self.records["push"].report
         return f"pushed: version {push['version']} ({push['status']})"
 
+    def blocked(self, dataset: str) -> list[str]:
+        """Where a gate stopped the run: each check with its numbers, what would change it, and the gate's own page."""
+        lines = []
+        for gate in ("validate", "evaluate", "infra_validate"):
+            record = self.records.get(gate)
+            if record is None or not (messages := record.report.get("blocked", [])):
+                continue
+            names = record.report.get("blocking") or [gate] * len(messages)
+            lines += [f"{gate}: {name}: {message}" for name, message in zip(names, messages, strict=True)]
+            if gate == "validate":
+                lines.append(
+                    f"to change it: correct the source, or the field in brackets in the card {dataset}; where the "
+                    f"change is meant: python -m pipelines run --dataset {dataset} --new-reference"
+                )
+            if (page := Path(record.artifact) / "page.html").is_file():
+                lines.append(f"rows and pictures: {page}")
+        return lines
+
 
 def run(
     *,

@@ -58,6 +58,7 @@ def consumer_of(card: DatasetCard, metrics: "Metrics", *, flush_seconds: float =
     from feature_repo.feast_import import FeatureStore
     from feature_repo.store import connect
     from serving.consumer.consumer import Consumer
+    from serving.consumer.join import Identity
     from serving.consumer.online import Online
     from serving.eventlog.stream import Stream
 
@@ -83,6 +84,7 @@ def consumer_of(card: DatasetCard, metrics: "Metrics", *, flush_seconds: float =
         workspace.exposures(card.name),
         online,
         kinds=card.event_log.interactions,
+        identity=Identity(typed=card.columns.event_type is not None, nobody=tuple(card.columns.nobody)),
         stream=None if redis is None else lambda known: Stream(redis, card.name, known=known),
         metrics=metrics,
         flush_seconds=flush_seconds,

@@ -23,6 +23,8 @@ if TYPE_CHECKING:
 EVENTS_AT_ONCE = 4_000_000
 """Events whose joined rows are held in memory together."""
 _ROWS_AT_ONCE = 100_000
+_NUMBER = "__number"
+"""Of a row: a name that no feature can have."""
 
 
 def joined_events(
@@ -48,11 +50,11 @@ def _with_features(card: DatasetCard, store: "FeatureStore", events: pa.Table) -
         return events
     number = np.arange(events.num_rows)
     found = historical(
-        store, events.select(["item_id", "event_time"]).append_column("number", pa.array(number)), card.over_time
+        store, events.select(["item_id", "event_time"]).append_column(_NUMBER, pa.array(number)), card.over_time
     )
     assert found.num_rows == events.num_rows, "the join gives one row an event"
     place = np.empty_like(number)
-    place[found["number"].to_numpy()] = number
+    place[found[_NUMBER].to_numpy()] = number
     features = found.select([feature.name for feature in card.over_time]).take(pa.array(place))
     return pa.table([*events.columns, *features.columns], names=[*events.column_names, *features.column_names])
 

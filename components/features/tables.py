@@ -106,7 +106,8 @@ def read_as_of(facts: Path) -> datetime:
 def open_events(card: DatasetCard, events: Path, as_of: datetime) -> Iterator["DuckDBPyConnection"]:
     """A DuckDB connection with views `interactions`, `items`, `varying` and `derived` (where the card has such).
 
-    Only what had happened and was known by `as_of` is visible. Raises `InputError` where columns are missing.
+    Only what had happened and was known by `as_of` is visible, and of the interactions the types that count
+    (`columns.event_types`); `interactions_all` has every row. Raises `InputError` where columns are missing.
     """
     import duckdb
 
@@ -123,9 +124,17 @@ def open_events(card: DatasetCard, events: Path, as_of: datetime) -> Iterator["D
             )
             db.execute(
                 f"CREATE VIEW {table.name} AS SELECT {columns} FROM {table.name}_all "
-                f"WHERE greatest(event_time, created_time) <= TIMESTAMPTZ '{as_of.isoformat()}'"
+                f"WHERE greatest(event_time, created_time) <= TIMESTAMPTZ '{as_of.isoformat()}'{counting(card, table)}"
             )
         yield db
+
+
+def counting(card: DatasetCard, table: Table) -> str:
+    """SQL: of the interactions those whose type counts as one, as the card says."""
+    if table.name != "interactions" or card.columns.event_types is None:
+        return ""
+    types = ", ".join("'" + name.replace("'", "''") + "'" for name in card.columns.event_types)
+    return f" AND event_type IN ({types})"
 
 
 def _columns(features: list[Feature]) -> dict[str, pa.DataType]:

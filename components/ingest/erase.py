@@ -4,6 +4,7 @@ from typing import Any
 
 import duckdb
 
+from components.ingest.parse import value_of
 from feature_repo.card import DatasetCard
 from feature_repo.forgotten import Forgotten
 
@@ -26,7 +27,7 @@ def list_gone(
         connection.execute("CREATE TEMP TABLE cutoff AS SELECT TIMESTAMPTZ '0001-01-01 00:00:00+00' AS moment")
         return
     # By the clock of the data: a shop that closed keeps its last days.
-    times = "SELECT __event_time AS event_time FROM judged_interactions WHERE len(__reasons) = 0"
+    times = 'SELECT "value.event_time" AS event_time FROM judged_interactions WHERE len(reasons) = 0'
     times += " UNION ALL SELECT event_time FROM stored" if stored else ""
     age = f"to_microseconds({round(card.limits.retention_days * 86_400e6)})"
     connection.execute(
@@ -41,11 +42,11 @@ def erase(connection: duckdb.DuckDBPyConnection, card: DatasetCard) -> dict[str,
     if connection.execute("FROM forgotten LIMIT 1").fetchall():
         gone["forgotten"] = _delete(
             connection,
-            "EXISTS (FROM forgotten f WHERE f.digest = sha256(__user_id) "
-            "AND coalesce(epoch_us(__event_time) <= f.until, true))",
+            'EXISTS (FROM forgotten f WHERE f.digest = sha256("value.user_id") '
+            'AND coalesce(epoch_us("value.event_time") <= f.until, true))',
         )
     if card.limits.retention_days is not None:
-        gone["expired"] = _delete(connection, "__event_time < (SELECT moment FROM cutoff)")
+        gone["expired"] = _delete(connection, f"{value_of('event_time')} < (SELECT moment FROM cutoff)")
     return gone
 
 

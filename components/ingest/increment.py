@@ -7,6 +7,7 @@ was rewritten no row is: what was known before says nothing of it.
 
 import json
 import shutil
+from collections.abc import Sequence
 from dataclasses import asdict, dataclass, field
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
@@ -16,13 +17,13 @@ import duckdb
 
 from components.ingest.erase import GONE
 from components.ingest.judge import MALFORMED_LINE
-from components.ingest.parse import literal
+from components.ingest.parse import literal, value_of
 from components.links import link_or_copy
 from components.manifest import digest_json
 from feature_repo.card import DatasetCard
 
 NAME = "increment.json"
-SCHEMA = 1
+SCHEMA = 2
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -139,7 +140,7 @@ def late_sql(connection: duckdb.DuckDBPyConnection, plan: Plan) -> str:
     if plan.before is None:
         return ""
     newest = connection.execute(
-        "SELECT max(__event_time)::VARCHAR FROM judged_interactions WHERE len(__reasons) = 0"
+        'SELECT max("value.event_time")::VARCHAR FROM judged_interactions WHERE len(reasons) = 0'
     ).fetchall()[0][0]
     watermark = datetime.fromisoformat(plan.before.watermark)
     known = plan.known_at(datetime.fromisoformat(newest) if newest else watermark)
@@ -149,7 +150,7 @@ def late_sql(connection: duckdb.DuckDBPyConnection, plan: Plan) -> str:
     )
 
 
-def rewritten(connection: duckdb.DuckDBPyConnection, plan: Plan) -> bool:
+def rewritten(connection: duckdb.DuckDBPyConnection, plan: Plan, event: Sequence[str]) -> bool:
     """Whether most of the events that were known are there no more, of the days that the source has now.
 
     If its rows were late nonetheless, a shop whose ids moved would have no event until the next one, and no derived
@@ -157,13 +158,15 @@ def rewritten(connection: duckdb.DuckDBPyConnection, plan: Plan) -> bool:
     """
     if plan.before is None:
         return False
+    listed = ", ".join(event)
+    judged = ", ".join(f"{value_of(name)} AS {name}" for name in event)
     ((known, still),) = connection.execute(
-        "WITH now AS (SELECT __user_id AS user_id, __item_id AS item_id, __event_time AS event_time "
-        "FROM judged_interactions WHERE len(__reasons) = 0 UNION ALL SELECT user_id, item_id, event_time FROM kept), "
-        "known AS (SELECT user_id, item_id, event_time FROM previous "
+        f"WITH now AS (SELECT {judged} FROM judged_interactions WHERE len(reasons) = 0 "
+        f"UNION ALL SELECT {listed} FROM kept), "
+        f"known AS (SELECT {listed} FROM previous "
         "WHERE event_time BETWEEN (SELECT min(event_time) FROM now) AND (SELECT max(event_time) FROM now)) "
-        "SELECT (SELECT count(*) FROM known), (SELECT count(*) FROM known WHERE (user_id, item_id, event_time) IN "
-        "(SELECT (user_id, item_id, event_time) FROM now))"
+        f"SELECT (SELECT count(*) FROM known), (SELECT count(*) FROM known WHERE ({listed}) IN "
+        f"(SELECT ({listed}) FROM now))"
     ).fetchall()
     return bool(2 * still < known)
 
@@ -175,8 +178,8 @@ def take_over_days(connection: duckdb.DuckDBPyConnection, plan: Plan, events: Pa
     assert plan.previous is not None
     kept = ", ".join(map(literal, plan.kept))
     connection.execute(
-        "CREATE TEMP TABLE touched AS SELECT DISTINCT __event_time::DATE AS day FROM judged_interactions "
-        "WHERE len(__reasons) = 0 UNION SELECT DISTINCT event_time::DATE FROM stored "
+        'CREATE TEMP TABLE touched AS SELECT DISTINCT "value.event_time"::DATE AS day FROM judged_interactions '
+        "WHERE len(reasons) = 0 UNION SELECT DISTINCT event_time::DATE FROM stored "
         f"WHERE coalesce(origin, '') NOT IN ({kept}) OR {GONE}"
     )
     touched = {day.isoformat() for (day,) in connection.execute("FROM touched").fetchall()}
@@ -192,12 +195,11 @@ def counts_by_part(connection: duckdb.DuckDBPyConnection, plan: Plan) -> dict[st
         name: plan.before.counts[name] for name in plan.kept if plan.before and name in plan.before.counts
     }
     for part, rows, rejected in connection.execute(
-        "SELECT coalesce(__origin, ''), count(*), count(*) FILTER (len(__reasons) > 0) "
-        "FROM judged_interactions GROUP BY 1"
+        "SELECT coalesce(origin, ''), count(*), count(*) FILTER (len(reasons) > 0) FROM judged_interactions GROUP BY 1"
     ).fetchall():
         counts[part] = {"rows": rows, "rejected": rejected, "reasons": {}}
     for part, reason, rows in connection.execute(
-        "SELECT part, reason, count(*) FROM (SELECT coalesce(__origin, '') AS part, unnest(__reasons) AS reason "
+        "SELECT part, reason, count(*) FROM (SELECT coalesce(origin, '') AS part, unnest(reasons) AS reason "
         "FROM judged_interactions) GROUP BY ALL"
     ).fetchall():
         counts[part]["reasons"][reason] = rows
@@ -209,15 +211,15 @@ def counts_by_part(connection: duckdb.DuckDBPyConnection, plan: Plan) -> dict[st
     return counts
 
 
-def rejected_before(card: DatasetCard, plan: Plan) -> str:
+def rejected_before(plan: Plan, *, keep_lines: bool) -> str:
     """Query of the rejected interactions of the parts that are taken over; items are all judged anew.
 
     A bad row of a deleted user goes whatever its time, which may be what is bad.
     """
     assert plan.previous is not None
     kept, path = ", ".join(map(literal, plan.kept)), literal(str(plan.previous / "rejected.parquet"))
-    user = f"trim(json_extract_string(record, {literal('$.' + chr(34) + card.columns.user_id + chr(34))}))"
+    lines = "" if keep_lines else f" AND reasons <> [{literal(MALFORMED_LINE)}]"
     return (
-        f"SELECT * FROM read_parquet({path}) WHERE \"table\" = 'interactions' AND coalesce(origin, '') IN ({kept}) "
-        f"AND NOT EXISTS (FROM forgotten f WHERE f.digest = sha256({user}))"
+        f"SELECT * FROM read_parquet({path}) WHERE \"table\" = 'interactions' AND coalesce(origin, '') IN ({kept})"
+        f"{lines} AND NOT EXISTS (FROM forgotten f WHERE f.digest = sha256(user_id))"
     )

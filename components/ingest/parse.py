@@ -4,10 +4,13 @@ A value that cannot be read makes its row bad; a column none of whose values can
 never be, contradicts the card and is an `InputError`.
 """
 
+from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
+from functools import partial
 
 from components.errors import InputError
 from feature_repo.card import DatasetCard, Feature, Kind
+from feature_repo.keys import EVENT_TYPE, MOST_CHARACTERS, inexact_sql, spelled_sql
 
 STRUCTURED = ("STRUCT", "MAP", "UNION", "BLOB", "BIT")
 WHOLE = ("TINYINT", "SMALLINT", "INTEGER", "BIGINT", "HUGEINT", "UTINYINT", "USMALLINT", "UINTEGER", "UBIGINT")
@@ -26,12 +29,26 @@ SQL_TYPE: dict[Kind, str] = {
 }
 
 
-@dataclass(frozen=True, kw_only=True)
-class Column:
-    """A column of the artifact, `value` in SQL over the source's `column`; read once, it is called `__<name>`."""
+@dataclass(frozen=True)
+class Given:
+    """A column of the source: what its file calls it, what it is called in SQL here, and its type."""
 
     name: str
-    column: str
+    sql: str
+    kind: str
+
+
+@dataclass(frozen=True, kw_only=True)
+class Column:
+    """A column of the artifact, `value` in SQL over what the source gives; read once, it is called `slot`.
+
+    Names of the program, of the card's features and of the source's columns are apart by how they are written in SQL
+    (`value.user_id`, `feature.user_id`, `c0`), so that no name of a person can be one of the program's.
+    """
+
+    name: str
+    slot: str
+    given: Given
     value: str
     expected: str
     """In words, for messages."""
@@ -52,44 +69,106 @@ def literal(text: str) -> str:
     return "'" + text.replace("'", "''") + "'"
 
 
-def key(name: str, column: str, kind: str, *, reason: str | None) -> Column:
-    """An identifier as a string; whole numbers lose the `.0` that a missing value elsewhere gave them."""
-    missing = {reason: f"{_read(name)} IS NULL"} if reason else {}
-    value = _scalar(column, kind, f"key {name}")
-    return Column(name=name, column=column, value=value, expected="a key", unacceptable=missing)
+def value_of(name: str) -> str:
+    """SQL: what was read for a column that the card maps (user_id, event_time, …)."""
+    return quoted(f"value.{name}")
 
 
-def time(name: str, column: str, kind: str, *, zone: str, latest: str) -> Column:
+def feature_of(name: str) -> str:
+    """SQL: what was read for a feature of the card."""
+    return quoted(f"feature.{name}")
+
+
+def key(name: str, given: Given, *, reason: str | None) -> Column:
+    """An identifier in its one spelling (feature_repo/keys.py); `reason` is that of a row without it."""
+    value, who = _scalar(given, f"key {name}"), name.removesuffix("_id")
+    slot = value_of(name)
+    inexact = inexact_sql(given.sql, given.kind)
+    bad = {f"long_{who}": f"length({slot}) > {MOST_CHARACTERS}"}
+    if reason:
+        bad[reason] = f"{slot} IS NULL AND NOT coalesce({inexact}, false)"
+    if name == "event_type":
+        bad = {"malformed_event_type": f"NOT regexp_matches({slot}, {literal(EVENT_TYPE)})"}
+    return Column(
+        name=name,
+        slot=slot,
+        given=given,
+        value=value,
+        expected="a key that a floating number can tell from the next",
+        unreadable={} if inexact == "false" else {f"inexact_{who}": inexact},
+        unacceptable=bad,
+        advice="Write these ids as whole numbers (int64) or as text: as floating numbers several of them are one.",
+    )
+
+
+def user(given: Given, nobody: Sequence[str]) -> Column:
+    """Who it was; `nobody` are words that stand for no user."""
+    column = key("user_id", given, reason="missing_user")
+    if not nobody:
+        return column
+    words = ", ".join(literal(word.lower()) for word in nobody)
+    return replace(
+        column, unacceptable={**column.unacceptable, "word_for_no_user": f"lower({column.slot}) IN ({words})"}
+    )
+
+
+def time(name: str, given: Given, *, zone: str, latest: str) -> Column:
     """A moment. Strings (ISO 8601) and naive times are in `zone` unless they say otherwise; numbers are seconds,
     milliseconds or microseconds since 1970, by their size. A year of two digits is none. A local time that the clocks
     skipped is bad; of one that came twice the later is taken. `latest` is SQL: what comes after it is bad."""
-    raw, given, value = quoted(column), _given(column, kind), _read(name)
+    raw, there, value, kind = given.sql, _there(given), value_of(name), given.kind
     local = None
     if kind == "VARCHAR":
-        parsed = f"coalesce(TRY_CAST({given} AS TIMESTAMPTZ), {_epoch(f'TRY_CAST({given} AS DOUBLE)')})"
-        says_zone = f"regexp_matches({given}, '(Z|UTC|[+-][0-9]{{2}}(:?[0-9]{{2}})?)$')"
-        local = f"CASE WHEN NOT {says_zone} THEN TRY_CAST({given} AS TIMESTAMP) END"
+        parsed, local = _moment(there, zone)
     elif kind in NAIVE_TIMES:
-        parsed, local = f"CAST({raw} AS TIMESTAMPTZ)", f"CAST({raw} AS TIMESTAMP)"
+        local = f"CAST({raw} AS TIMESTAMP)"
+        parsed = f"timezone({literal(zone)}, {local})"
     elif kind == "TIMESTAMP WITH TIME ZONE":
         parsed = raw
     elif _is_number(kind):
         parsed = _epoch(f"{raw}::DOUBLE")
     else:
-        raise InputError(f"column {column!r} ({name}) has type {kind}, expected times: timestamps, ISO 8601 or epochs.")
+        raise InputError(
+            f"column {given.name!r} ({name}) has type {kind}, expected times: timestamps, ISO 8601 or epochs."
+        )
     legible = f"isfinite({value}) AND {value} >= {FOUR_DIGITS}"
-    bad = {"missing_time": f"{given} IS NULL", "future_time": f"isfinite({value}) AND {value} > {latest}"}
+    bad = {"missing_time": f"{there} IS NULL", "future_time": f"isfinite({value}) AND {value} > {latest}"}
     if local is not None and zone != "UTC":
         bad["time_in_clock_change"] = f"isfinite({value}) AND timezone({literal(zone)}, {value}) <> {local}"
     return Column(
         name=name,
-        column=column,
+        slot=value,
+        given=given,
         value=parsed,
         expected="a time (ISO 8601 or an epoch)",
-        unreadable={"malformed_time": f"{given} IS NOT NULL AND NOT coalesce({legible}, false)"},
+        unreadable={"malformed_time": f"{there} IS NOT NULL AND NOT coalesce({legible}, false)"},
         unacceptable=bad,
         advice="Name the right column in the card, or write its times as 2025-06-30 18:45:00, the year first.",
     )
+
+
+_OFFSET = r"[0-9]:[0-9]{2}(:[0-9]{2}(\.[0-9]*)?)? ?([zZ]|UTC|GMT|[+-][0-9]{2}(:?[0-9]{2})?)$"
+"""A time of day with its distance from UTC. A date alone ends like one (2025-06-30)."""
+_NAMED = r"[0-9] ([A-Za-z][A-Za-z0-9_+/-]+)$"
+
+
+def _moment(text: str, zone: str) -> tuple[str, str]:
+    """SQL of the moment that a text names, and of its local time where it says no zone.
+
+    No named zone may come to a cast to a time with a zone: DuckDB's keeps it for the rows after.
+    """
+    offset, named = (f"regexp_matches({text}, {literal(pattern)})" for pattern in (_OFFSET, _NAMED))
+    # Without the space that some write before the offset; +00:00 is how every reader knows UTC.
+    instant = f"regexp_replace(regexp_replace({text}, ' ?([zZ]|UTC|GMT)$', '+00:00'), ' ([+-][0-9:]+)$', '\\1')"
+    place = f"regexp_extract({text}, {literal(_NAMED)}, 1)"
+    known = f"{place} IN (SELECT name FROM pg_timezone_names())"
+    there = f"TRY_CAST(regexp_replace({text}, ' [A-Za-z][A-Za-z0-9_+/-]+$', '') AS TIMESTAMP)"
+    naive = f"TRY_CAST({text} AS TIMESTAMP)"
+    moment = f"""CASE
+        WHEN {offset} THEN TRY_CAST(CASE WHEN {offset} THEN {instant} END AS TIMESTAMPTZ)
+        WHEN {named} THEN CASE WHEN {known} THEN timezone({place}, {there}) END
+        ELSE coalesce(timezone({literal(zone)}, {naive}), {_epoch(f"TRY_CAST({text} AS DOUBLE)")}) END"""
+    return moment, f"CASE WHEN NOT {offset} AND NOT {named} THEN {naive} END"
 
 
 def _written_down(column: Column) -> Column:
@@ -100,58 +179,56 @@ def _written_down(column: Column) -> Column:
     return replace(column, unreadable=named[0], unacceptable=named[1])
 
 
-def order(column: str, kind: str) -> Column:
+def order(given: Given) -> Column:
     """A position, turned into a synthesised time: 2000-01-01 plus one day a position."""
-    if kind != "VARCHAR" and not _is_number(kind):
-        raise InputError(f"column {column!r} (position) has type {kind}, expected whole numbers from 0.")
-    given, number = _given(column, kind), f"TRY_CAST({quoted(column)} AS BIGINT)"
+    if given.kind != "VARCHAR" and not _is_number(given.kind):
+        raise InputError(f"column {given.name!r} (position) has type {given.kind}, expected whole numbers from 0.")
+    there, number = _there(given), f"TRY_CAST({given.sql} AS BIGINT)"
     return Column(
         name="event_time",
-        column=column,
+        slot=value_of("event_time"),
+        given=given,
         value=f"CASE WHEN {number} BETWEEN 0 AND {LAST_POSITION} "
         f"THEN timezone('UTC', TIMESTAMP '2000-01-01' + to_days({number}::INTEGER)) END",
         expected=f"a whole number from 0 to {LAST_POSITION}",
-        unreadable={"malformed_position": f"{given} IS NOT NULL AND {_read('event_time')} IS NULL"},
-        unacceptable={"missing_position": f"{given} IS NULL"},
+        unreadable={"malformed_position": f"{there} IS NOT NULL AND {value_of('event_time')} IS NULL"},
+        unacceptable={"missing_position": f"{there} IS NULL"},
     )
 
 
-def quantity(column: str, kind: str) -> Column:
+def quantity(given: Given) -> Column:
     """A number of pieces; a missing one is taken as it comes."""
-    given, value = _given(column, kind), _read("quantity")
+    there, value = _there(given), value_of("quantity")
     return Column(
         name="quantity",
-        column=column,
-        value=_number(column, kind, "quantity"),
+        slot=value,
+        given=given,
+        value=_number(given, "quantity"),
         expected="a number",
-        unreadable={"malformed_quantity": f"{given} IS NOT NULL AND NOT coalesce(isfinite({value}), false)"},
+        unreadable={"malformed_quantity": f"{there} IS NOT NULL AND NOT coalesce(isfinite({value}), false)"},
         unacceptable={"negative_quantity": f"{value} < 0", "zero_quantity": f"{value} = 0"},
     )
 
 
-def feature(spec: Feature, kind: str) -> Column:
+def feature(spec: Feature, given: Given) -> Column:
     """A feature of the card, as its kind's type. Raises `InputError` for a type that can never be of the kind."""
-    column, what = spec.source_column, f"feature {spec.name!r} ({spec.kind})"
-    value = _read(spec.name)
+    what, value = f"feature {spec.name!r} ({spec.kind})", feature_of(spec.name)
+    mine = partial(Column, name=spec.name, slot=value, given=given)
     if spec.kind == "numeric":
-        return Column(
-            name=spec.name,
-            column=column,
-            value=_number(column, kind, what),
+        return mine(
+            value=_number(given, what),
             expected="a number",
             unreadable={
-                f"{spec.name}_not_a_number": f"{_given(column, kind)} IS NOT NULL AND {value} IS NULL",
+                f"{spec.name}_not_a_number": f"{_there(given)} IS NOT NULL AND {value} IS NULL",
                 f"{spec.name}_not_finite": f"NOT isfinite({value})",
             },
             advice="Name another column, declare it as categorical or text, or write its numbers as 1234.50.",
         )
     if spec.kind == "multi_categorical":
-        return Column(name=spec.name, column=column, value=_strings(spec, kind), expected="a list of values")
+        return mine(value=_strings(spec, given), expected="a list of values")
     if spec.kind == "embedding":
-        return Column(
-            name=spec.name,
-            column=column,
-            value=_vector(spec, kind),
+        return mine(
+            value=_vector(spec, given),
             expected=f"{spec.dimension} numbers",
             unreadable={
                 f"{spec.name}_wrong_dimension": f"len({value}) <> {spec.dimension}",
@@ -159,16 +236,12 @@ def feature(spec: Feature, kind: str) -> Column:
             },
             advice=f"Correct its dimension (the card says {spec.dimension}) or separator (now {spec.separator!r}).",
         )
-    return Column(name=spec.name, column=column, value=_scalar(column, kind, what), expected="a single value")
+    return mine(value=_scalar(given, what), expected="a single value")
 
 
-def _read(name: str) -> str:
-    return quoted(f"__{name}")
-
-
-def _given(column: str, kind: str) -> str:
+def _there(given: Given) -> str:
     """The source's value, NULL where a string has nothing in it."""
-    return f"nullif(trim({quoted(column)}), '')" if kind == "VARCHAR" else quoted(column)
+    return f"nullif(trim({given.sql}), '')" if given.kind == "VARCHAR" else given.sql
 
 
 def _is_number(kind: str) -> bool:
@@ -180,47 +253,44 @@ def _is_list(kind: str) -> bool:
     return kind.endswith("]") and kind.count("[") == 1 and not kind.startswith(STRUCTURED)
 
 
-def _scalar(column: str, kind: str, what: str) -> str:
+def _scalar(given: Given, what: str) -> str:
+    kind = given.kind
     if kind.endswith("]") or kind.startswith(STRUCTURED):
-        raise InputError(f"{what}: column {column!r} has type {kind}, expected single values. Correct the card.")
-    raw = quoted(column)
-    if kind in ("FLOAT", "DOUBLE"):
-        whole = f"TRY_CAST({raw} AS BIGINT)"
-        text = f"CASE WHEN {whole} = {raw} THEN {whole}::VARCHAR ELSE {raw}::VARCHAR END"
-        return f"CASE WHEN isfinite({raw}) THEN {text} END"
-    return f"nullif(trim({raw}::VARCHAR), '')"
+        raise InputError(f"{what}: column {given.name!r} has type {kind}, expected single values. Correct the card.")
+    return spelled_sql(given.sql, kind)
 
 
-def _number(column: str, kind: str, what: str) -> str:
+def _number(given: Given, what: str) -> str:
+    kind = given.kind
     if kind != "VARCHAR" and not _is_number(kind):
-        raise InputError(f"{what}: column {column!r} has type {kind}, expected numbers. Correct its kind or column.")
-    return f"TRY_CAST({_given(column, kind)} AS DOUBLE)"
+        raise InputError(
+            f"{what}: column {given.name!r} has type {kind}, expected numbers. Correct its kind or column."
+        )
+    return f"TRY_CAST({_there(given)} AS DOUBLE)"
 
 
-def _strings(spec: Feature, kind: str) -> str:
-    raw = quoted(spec.source_column)
-    if kind == "VARCHAR":
-        parts = f"string_split({raw}, {literal(spec.separator)})"
-    elif _is_list(kind):
-        parts = f"CAST({raw} AS VARCHAR[])"
+def _strings(spec: Feature, given: Given) -> str:
+    if given.kind == "VARCHAR":
+        parts, kind = f"string_split({given.sql}, {literal(spec.separator)})", "VARCHAR"
+    elif _is_list(given.kind):
+        parts, kind = given.sql, given.kind[: given.kind.index("[")]
     else:
         raise InputError(
-            f"feature {spec.name!r} (multi_categorical): column {spec.source_column!r} has type {kind}, expected a "
+            f"feature {spec.name!r} (multi_categorical): column {given.name!r} has type {given.kind}, expected a "
             "list of values, or a string with the card's `separator`. A single value is of kind categorical."
         )
-    trimmed = f"list_filter(list_transform({parts}, x -> trim(x)), x -> x <> '')"
-    return f"CASE WHEN len({trimmed}) > 0 THEN {trimmed} END"
+    named = f"list_filter(list_transform({parts}, x -> {spelled_sql('x', kind)}), x -> x IS NOT NULL)"
+    return f"CASE WHEN len({named}) > 0 THEN {named} END"
 
 
-def _vector(spec: Feature, kind: str) -> str:
-    raw = quoted(spec.source_column)
-    if kind == "VARCHAR":
-        inner = f"nullif(trim({raw}, ' []()'), '')"
+def _vector(spec: Feature, given: Given) -> str:
+    if given.kind == "VARCHAR":
+        inner = f"nullif(trim({given.sql}, ' []()'), '')"
         return f"list_transform(string_split({inner}, {literal(spec.separator)}), x -> TRY_CAST(trim(x) AS FLOAT))"
-    if _is_list(kind) and _is_number(kind[: kind.index("[")]):
-        return f"CAST({raw} AS FLOAT[])"
+    if _is_list(given.kind) and _is_number(given.kind[: given.kind.index("[")]):
+        return f"list_transform({given.sql}, x -> TRY_CAST(x AS FLOAT))"
     raise InputError(
-        f"feature {spec.name!r} (embedding): column {spec.source_column!r} has type {kind}, expected a list of "
+        f"feature {spec.name!r} (embedding): column {given.name!r} has type {given.kind}, expected a list of "
         "numbers, or a string of numbers with the card's `separator`. Correct its kind or column."
     )
 
@@ -232,37 +302,35 @@ def _epoch(number: str) -> str:
 
 
 def columns_of_interactions(
-    card: DatasetCard, types: dict[str, str], *, latest: str, all_features: bool
+    card: DatasetCard, given: dict[str, Given], *, latest: str, all_features: bool
 ) -> list[Column]:
     """What the card reads from the interactions; `all_features` where the source has no items table."""
-    names = card.columns
+    names, zone = card.columns, card.source.timezone
     found = [
-        key("user_id", names.user_id, types[names.user_id], reason="missing_user"),
-        key("item_id", names.item_id, types[names.item_id], reason="missing_item"),
+        user(given[names.user_id], names.nobody),
+        key("item_id", given[names.item_id], reason="missing_item"),
     ]
     if names.event_time is not None:
-        kind = types[names.event_time]
-        found.append(time("event_time", names.event_time, kind, zone=card.source.timezone, latest=latest))
+        found.append(time("event_time", given[names.event_time], zone=zone, latest=latest))
     else:
         assert names.position is not None
-        found.append(order(names.position, types[names.position]))
+        found.append(order(given[names.position]))
     if names.created_time is not None:
-        kind, zone = types[names.created_time], card.source.timezone
-        found.append(_written_down(time("created_time", names.created_time, kind, zone=zone, latest=latest)))
+        found.append(_written_down(time("created_time", given[names.created_time], zone=zone, latest=latest)))
     if names.event_type is not None:
-        found.append(key("event_type", names.event_type, types[names.event_type], reason=None))
+        found.append(key("event_type", given[names.event_type], reason=None))
     if names.basket is not None:
-        found.append(key("basket", names.basket, types[names.basket], reason=None))
+        found.append(key("basket", given[names.basket], reason=None))
     if names.quantity is not None:
-        found.append(quantity(names.quantity, types[names.quantity]))
+        found.append(quantity(given[names.quantity]))
     read = [spec for spec in card.sourced if all_features or spec.table == "interactions"]
-    return found + [feature(spec, types[spec.source_column]) for spec in read]
+    return found + [feature(spec, given[spec.source_column]) for spec in read]
 
 
-def columns_of_items(card: DatasetCard, types: dict[str, str], *, latest: str) -> list[Column]:
+def columns_of_items(card: DatasetCard, given: dict[str, Given], *, latest: str) -> list[Column]:
     """What the card reads from the items table."""
     names = card.columns
-    found = [key("item_id", names.item_key, types[names.item_key], reason="missing_item")]
+    found = [key("item_id", given[names.item_key], reason="missing_item")]
     if (column := names.item_available_at) is not None:
-        found.append(time("event_time", column, types[column], zone=card.source.timezone, latest=latest))
-    return found + [feature(spec, types[spec.source_column]) for spec in card.sourced if spec.table == "items"]
+        found.append(time("event_time", given[column], zone=card.source.timezone, latest=latest))
+    return found + [feature(spec, given[spec.source_column]) for spec in card.sourced if spec.table == "items"]

@@ -1,9 +1,8 @@
 """What an adapter of `components/ingest/sources` gives: raw tables, untouched but for their file format."""
 
-import csv
-import gzip
 import os
-from collections.abc import Collection
+import re
+from collections.abc import Callable, Collection, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Protocol
@@ -11,12 +10,52 @@ from typing import Any, Protocol
 import duckdb
 
 from components.errors import InputError
-from components.ingest.parse import literal
+from components.ingest.parse import quoted
 from feature_repo.card import DatasetCard
 
 # Resolved, as a card's paths are: ../shared may be a link.
 SHARED = (Path(__file__).parents[2].parent / "shared" / "data").resolve()
 DATA_VARIABLE = "HETERREC_DATA"
+
+
+@dataclass(frozen=True, kw_only=True)
+class Table:
+    """A table of a source: `relation` has its columns as c0, c1, …, in source order, and where the source has parts
+    `origin`, the part of each row, after them; `names` are what the source calls the columns.
+
+    So no name of a file can be one of the program's, whatever it is.
+    """
+
+    relation: duckdb.DuckDBPyRelation
+    names: list[str]
+    path: Path | None = None
+    rejects: str | None = None
+    """DuckDB's table of the lines that were no rows; `first_line` is the number of the first row's line."""
+    first_line: int = 1
+    expected: int | None = None
+    """How many rows and lines that are none there must be; where there are not, `carefully` reads them another way."""
+    carefully: "Callable[[], Table] | None" = None
+    bad: Sequence[tuple[int, str]] = ()
+    """Lines that are no rows, each with its place among the rows, from 0."""
+    notes: tuple[str, ...] = ()
+
+    @classmethod
+    def of(cls, relation: duckdb.DuckDBPyRelation, *, origin: str | None = None) -> "Table":
+        """A relation under its own names, of which `origin` is the column that says the part."""
+        names = [name for name in relation.columns if name != origin]
+        listed = [f"{quoted(name)} AS c{number}" for number, name in enumerate(names)]
+        listed += [f"{quoted(origin)} AS origin"] if origin else []
+        return cls(relation=relation.project(", ".join(listed)), names=names)
+
+    def column(self, name: str) -> str:
+        """SQL of one of the source's columns. Raises `InputError` where it has none of that name."""
+        if name not in self.names:
+            raise InputError(f"no column {name!r}. Found: {', '.join(self.names) or 'none'}.")
+        return f"c{self.names.index(name)}"
+
+    @property
+    def has_origin(self) -> bool:
+        return "origin" in self.relation.columns
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -26,11 +65,11 @@ class Raw:
     Columns may be of any type that holds the value: keys as numbers, times as strings, lists as one string.
     """
 
-    interactions: duckdb.DuckDBPyRelation
-    items: duckdb.DuckDBPyRelation | None
+    interactions: Table
+    items: Table | None
     """None where the source has no items table: item features are then read off the accepted interactions."""
     reject: dict[str, str] = field(default_factory=dict)
-    """Reasons of this source alone: reason to the SQL condition on an interaction's raw columns."""
+    """Reasons of this source alone: reason to the SQL condition on an interaction's raw columns (`Table.column`)."""
     notes: tuple[str, ...] = ()
 
 
@@ -40,7 +79,7 @@ class Source(Protocol):
     def load(self, card: DatasetCard, connection: duckdb.DuckDBPyConnection, only: Collection[str] | None) -> Raw:
         """The raw tables; of the interactions only the parts `only`, where they are named and the source has parts.
 
-        A source of several parts names each row's part in a column `__origin`, and has an items table.
+        A source of several parts names each row's part in `origin`, and has an items table.
         Raises `InputError` where they cannot be had.
         """
 
@@ -74,54 +113,18 @@ def locate(path: Path | None, *, field: str, card: DatasetCard, address: str) ->
     return path
 
 
-def read(path: Path, connection: duckdb.DuckDBPyConnection, *, table: str) -> duckdb.DuckDBPyRelation:
-    """A Parquet file, or a CSV file (also .gz) whose values all stay strings, to be judged row by row.
-
-    Lines that are no CSV are left out of the relation; a scan of it collects them as `rejects_<table>`.
-    """
-    try:
-        if path.suffix in (".parquet", ".pq"):
-            return connection.read_parquet(str(path))
-        if any(suffix in (".csv", ".tsv") for suffix in path.suffixes):
-            return _read_csv(path, connection, table)
-    except duckdb.Error as error:
-        raise unreadable(path, error) from error
-    raise InputError(f"{path}: cannot tell the format from its name. Expected .parquet, .csv, .csv.gz or .tsv.")
-
-
 def where(card: DatasetCard) -> Any:
     """The identity of a source of files: what they are called, wherever they lie."""
     return [path.name for path in (card.source.interactions, card.source.items) if path is not None]
 
 
-def unreadable(path: Path | str, error: Exception) -> InputError:
-    first = str(error).splitlines()[0]
-    return InputError(f"{path}: cannot be read: {first} Expected a whole Parquet file, or a UTF-8 CSV with a header.")
+def pattern(path: Path | str) -> str:
+    """The path as DuckDB must be told it, which takes `*`, `?` and `[` for patterns."""
+    return re.sub(r"([*?\[])", r"[\1]", str(path))
 
 
-def _read_csv(path: Path, connection: duckdb.DuckDBPyConnection, table: str) -> duckdb.DuckDBPyRelation:
-    # DuckDB's own sniffer lets a few bad lines talk it into another separator; the header alone decides here.
-    delimiter, names = _header(path)
-    columns = ", ".join(f"{literal(name)}: 'VARCHAR'" for name in names)
-    return connection.sql(
-        f"SELECT * FROM read_csv({literal(str(path))}, columns = {{{columns}}}, delim = {literal(delimiter)}, "
-        "header = true, auto_detect = false, quote = '\"', escape = '\"', ignore_errors = true, store_rejects = true, "
-        f"rejects_table = 'rejects_{table}', rejects_scan = 'scan_of_{table}')"
-    )
-
-
-def _header(path: Path) -> tuple[str, list[str]]:
-    """Separator and column names."""
-    try:
-        # As bytes: a bad one further down is the matter of its own line.
-        with gzip.open(path) if path.suffix == ".gz" else path.open("rb") as file:
-            line = file.readline().decode("utf-8-sig")
-    except (OSError, UnicodeDecodeError) as error:
-        raise unreadable(path, error) from error
-    if not line.strip():
-        raise InputError(f"{path}: is empty. Expected a CSV with a header of column names.")
-    delimiter = max(",;\t|", key=line.count)
-    names = next(csv.reader([line], delimiter=delimiter))
-    if doubled := sorted({name for name in names if names.count(name) > 1}):
-        raise InputError(f"{path}: the header has {', '.join(map(repr, doubled))} twice. Rename one of them.")
-    return delimiter, names
+def scratch(connection: duckdb.DuckDBPyConnection) -> Path:
+    """The folder for copies that live as long as the ingest."""
+    ((folder,),) = connection.execute("SELECT current_setting('temp_directory')").fetchall()
+    Path(folder).mkdir(parents=True, exist_ok=True)
+    return Path(folder)

@@ -35,7 +35,7 @@ from components.ingest.judge import (
     require,
     set_aside_known,
 )
-from components.ingest.parse import columns_of_interactions, columns_of_items, literal
+from components.ingest.parse import Given, columns_of_interactions, columns_of_items, literal, value_of
 from components.ingest.source import Raw, Source
 from components.ingest.sources import amazon_beauty, complete_journey, files, marketplace, online_retail
 from components.ingest.sources.event_log import WithEventLog
@@ -87,7 +87,7 @@ def run(
         _set_zone(connection, card)
         tell(f"reading {card.name}")
         raw = source.load(card, connection, plan.read)
-        types = _judge_all(connection, card, raw, f"TIMESTAMPTZ '{latest.isoformat()}'")
+        given = _judge_all(connection, card, raw, f"TIMESTAMPTZ '{latest.isoformat()}'")
         # Times leave DuckDB in its session's zone.
         connection.execute("SET TimeZone = 'UTC'")
         if plan.before is not None:
@@ -95,10 +95,10 @@ def run(
         list_gone(connection, card, forgotten, stored=plan.before is not None)
         if plan.before is not None:
             open_previous(connection, plan)
-            set_aside_known(connection)
+            set_aside_known(connection, event_of(card))
         gone = erase(connection, card)
         tell("writing day partitions")
-        _write(connection, card, raw, types, plan, events)
+        _write(connection, card, raw, given, plan, events)
         counts = counts_by_part(connection, plan)
         report = {**_report(connection, card, raw, counts), **gone}
     plan.increment(report["last_event"], counts).write(events)
@@ -110,6 +110,11 @@ def source_of(card: DatasetCard, log: Path | None) -> Source:
     """The card's source, with the interactions of the event log where the card trains on them."""
     source = SOURCES[card.source.adapter]
     return WithEventLog(source, log) if log is not None and card.event_log.trains else source
+
+
+def event_of(card: DatasetCard) -> tuple[str, ...]:
+    """What makes two rows of the interactions one event: a view and a purchase at one moment are two."""
+    return ("user_id", "item_id", "event_time", *(["event_type"] if card.columns.event_type else []))
 
 
 def fingerprint(card: DatasetCard, log: Path | None = None) -> str:
@@ -129,65 +134,66 @@ def _set_zone(connection: duckdb.DuckDBPyConnection, card: DatasetCard) -> None:
 
 def _judge_all(
     connection: duckdb.DuckDBPyConnection, card: DatasetCard, raw: Raw, latest: str
-) -> dict[str, dict[str, str]]:
-    """Make `judged_interactions` and, where the source has one, `judged_items`; returns the raw columns' types."""
+) -> dict[str, dict[str, Given]]:
+    """Make `judged_interactions` and, where the source has one, `judged_items`; returns the source's columns."""
     names, where = card.columns, f"interactions of card {card.name!r}"
-    types = {"interactions": keep(connection, "interactions", raw.interactions)}
+    given = {"interactions": keep(connection, "interactions", raw.interactions)}
     features = [(f"feature {spec.name}", spec.source_column, spec.table) for spec in card.sourced]
     optional = ("event_time", "created_time", "event_type", "position", "basket", "quantity")
     needed = [("columns.user_id", names.user_id), ("columns.item_id", names.item_id)]
     needed += [(f"columns.{name}", column) for name in optional if (column := getattr(names, name)) is not None]
     needed += [(name, column) for name, column, table in features if raw.items is None or table == "interactions"]
-    require(types["interactions"], needed, where=where)
+    require(given["interactions"], needed, where=where)
     judge(
         connection,
         "interactions",
-        types["interactions"],
-        columns_of_interactions(card, types["interactions"], latest=latest, all_features=raw.items is None),
+        given["interactions"].values(),
+        columns_of_interactions(card, given["interactions"], latest=latest, all_features=raw.items is None),
         extra=raw.reject,
-        event=("user_id", "item_id", "event_time"),
+        event=[value_of(name) for name in event_of(card)],
         duplicate="duplicate_event",
         where=where,
     )
     if raw.items is not None:
         where = f"items of card {card.name!r}"
-        types["items"] = keep(connection, "items", raw.items)
+        given["items"] = keep(connection, "items", raw.items)
         needed = [("columns.item_key", names.item_key)]
         needed += [("columns.item_available_at", names.item_available_at)] if names.item_available_at else []
         needed += [(name, column) for name, column, table in features if table == "items"]
-        require(types["items"], needed, where=where)
+        require(given["items"], needed, where=where)
         judge(
             connection,
             "items",
-            types["items"],
-            columns_of_items(card, types["items"], latest=latest),
+            given["items"].values(),
+            columns_of_items(card, given["items"], latest=latest),
             extra={},
-            event=("item_id", "event_time") if names.item_available_at else ("item_id",),
+            event=[value_of(name) for name in ("item_id", *(["event_time"] if names.item_available_at else []))],
             duplicate="duplicate_item",
             where=where,
         )
-    for table in types:
+    for table in given:
         number_each_part(connection, table)
-    return types
+    return given
 
 
 def _write(
     connection: duckdb.DuckDBPyConnection,
     card: DatasetCard,
     raw: Raw,
-    types: dict[str, dict[str, str]],
+    given: dict[str, dict[str, Given]],
     plan: Plan,
     events: Path,
 ) -> None:
     has_items = raw.items is not None
     assert has_items or not plan.kept, "a source of several parts has an items table"
-    previous = None if rewritten(connection, plan) else plan.previous
+    previous = None if rewritten(connection, plan, event_of(card)) else plan.previous
     late = late_sql(connection, plan) if previous else ""
-    tables.accept(connection, card, has_items=has_items, late=late, kept=bool(plan.kept))
+    static_before = str(previous / "items" / "static.parquet") if previous else ""
+    tables.accept(connection, card, has_items=has_items, late=late, kept=bool(plan.kept), before=static_before)
     only = take_over_days(connection, plan, events)
     interactions = tables.interactions_sql(only=only, card=card), tables.schema_of_interactions(card)
     write_days(connection, *interactions, events / "interactions")
-    before = {"late": late, "before": str(previous / "items" / "static.parquet") if previous else ""}
+    before = {"late": late, "before": static_before}
     static = tables.changes_sql("known_items", card.static, **before), tables.schema_of_items(card.static)
     write_file(connection, *static, events / "items" / "static.parquet")
     if card.varying:
@@ -198,9 +204,13 @@ def _write(
     if card.derived:
         _require_plausible_span(connection, card)
         _write_derived(connection, card, events)
-    rejected = " UNION ALL ".join(rejected_sql(table, types[table]) for table in types)
+    # Once users were deleted nothing is kept that cannot be told to be another's.
+    keep_lines = not connection.execute("FROM forgotten LIMIT 1").fetchall()
+    rejected = " UNION ALL ".join(
+        rejected_sql(table, columns.values(), keep_lines=keep_lines) for table, columns in given.items()
+    )
     if plan.kept:
-        rejected += f" UNION ALL {rejected_before(card, plan)}"
+        rejected += f" UNION ALL {rejected_before(plan, keep_lines=keep_lines)}"
     write_file(connection, f"FROM ({rejected}) ORDER BY 1, 2, 3", tables.REJECTED, events / "rejected.parquet")
 
 
@@ -249,9 +259,9 @@ def _report(
     reasons: Counter[str] = Counter()
     for part in counts.values():
         reasons.update(part["reasons"])
-    users, items, first, last = connection.execute(
-        "SELECT count(DISTINCT user_id), count(DISTINCT item_id), min(event_time)::VARCHAR, max(event_time)::VARCHAR "
-        "FROM accepted"
+    users, items, first, last, decimal = connection.execute(
+        "SELECT count(DISTINCT user_id), count(DISTINCT item_id), min(event_time)::VARCHAR, max(event_time)::VARCHAR, "
+        "count(*) FILTER (ends_with(user_id, '.0') OR ends_with(item_id, '.0')) FROM accepted"
     ).fetchall()[0]
     synthesised = card.columns.event_time is None
     report = {
@@ -276,6 +286,23 @@ def _report(
         notes.append(
             f"Times without a zone are those of {card.source.timezone}; one that the clocks skipped is set aside, "
             "of one that came twice the later is taken."
+        )
+    if (counting := card.columns.event_types) is not None:
+        types = dict(
+            connection.execute(
+                "SELECT coalesce(event_type, '(none)'), count(*) FROM accepted GROUP BY 1 ORDER BY 2 DESC, 1"
+            ).fetchall()
+        )
+        report["event_types"] = types
+        told = [f"{name} {count:,} ({'counts' if name in counting else 'kept, counts for nothing'})"
+                for name, count in list(types.items())[:20]]  # fmt: skip
+        notes.append(f"Types of events: {', '.join(told) or 'none'}.")
+        if never := [name for name in counting if name not in types]:
+            notes.append(f"columns.event_types names {', '.join(never)}, which no event has. Is it spelled as there?")
+    if decimal:
+        notes.append(
+            f"{decimal:,} events have ids that end in .0, as whole numbers do that a tool wrote as decimals. They are "
+            "kept as they stand, and asked for like that: where it is not meant, write whole numbers (or Parquet)."
         )
     if rows == rejected:
         notes.append("No usable interaction: " + ("every row was set aside." if rows else "the source is empty."))

@@ -4,7 +4,7 @@ import duckdb
 import pyarrow as pa
 
 from components.features.tables import ARROW, TIME
-from components.ingest.parse import SQL_TYPE, literal, quoted
+from components.ingest.parse import SQL_TYPE, feature_of, literal, quoted, value_of
 from feature_repo.card import DatasetCard, Feature
 
 REJECTED = pa.schema(
@@ -12,6 +12,8 @@ REJECTED = pa.schema(
         ("table", pa.string()),
         ("origin", pa.string()),
         ("row", pa.int64()),
+        ("user_id", pa.string()),
+        ("item_id", pa.string()),
         ("reasons", pa.list_(pa.string())),
         ("record", pa.string()),
     ]
@@ -19,25 +21,35 @@ REJECTED = pa.schema(
 
 
 def accept(
-    connection: duckdb.DuckDBPyConnection, card: DatasetCard, *, has_items: bool, late: str = "", kept: bool = False
+    connection: duckdb.DuckDBPyConnection,
+    card: DatasetCard,
+    *,
+    has_items: bool,
+    late: str = "",
+    kept: bool = False,
+    before: str = "",
 ) -> None:
     """Views `accepted` (interactions) and `known_items` (item_id, event_time, position, every feature of the items).
 
     Without an items table each accepted interaction is a sighting of its item; what it leaves blank stays as known.
     `late` is SQL: the moment from which rows count that the view `previous` did not have though their time had passed.
-    With `kept` the rows of the view of that name are taken over.
+    With `kept` the rows of the view of that name are taken over. Items without a date are known from the day before the
+    first interaction on, or from when on they were at the first ingest, whose file of items is `before`: what stays as
+    it is must not look new because the source forgot its oldest days.
     """
     names = card.columns
-    basket = "__basket" if names.basket else "NULL::VARCHAR"
-    event_type = "__event_type" if names.event_type else "NULL::VARCHAR"
-    created = "coalesce(__created_time, __event_time)" if names.created_time else "__event_time"
+    basket = value_of("basket") if names.basket else "NULL::VARCHAR"
+    event_type = value_of("event_type") if names.event_type else "NULL::VARCHAR"
+    user, item, moment = map(value_of, ("user_id", "item_id", "event_time"))
+    created = f"coalesce({value_of('created_time')}, {moment})" if names.created_time else moment
     observed = [spec for spec in card.sourced if not has_items or spec.table == "interactions"]
     # An event's id is a digest of what makes it that event, so that it stays the same when the source grows.
+    told = f"{user}, {item}, epoch_us({moment})" + (f", {event_type}" if names.event_type else "")
     rows = (
-        "SELECT md5(concat_ws(chr(31), __user_id, __item_id, epoch_us(__event_time))) AS event_id, "
-        f"__user_id AS user_id, __item_id AS item_id, __event_time AS event_time, {created} AS created_time, "
-        f"__row AS position, {basket} AS basket, {event_type} AS event_type, __origin AS origin {_read(observed)} "
-        "FROM judged_interactions WHERE len(__reasons) = 0"
+        f"SELECT md5(concat_ws(chr(31), {told})) AS event_id, "
+        f"{user} AS user_id, {item} AS item_id, {moment} AS event_time, {created} AS created_time, "
+        f"row AS position, {basket} AS basket, {event_type} AS event_type, origin {_read(observed)} "
+        "FROM judged_interactions WHERE len(reasons) = 0"
     )
     if late:
         first = f"CASE WHEN p.event_id IS NOT NULL THEN p.created_time {late} ELSE r.created_time END"
@@ -49,14 +61,16 @@ def accept(
     if not has_items:
         known = _filled(card.sourced, by="item_id", order="event_time, position", source="accepted")
     elif names.item_available_at is not None:
-        known = f"SELECT __item_id AS item_id, __event_time AS event_time, __row AS position {_read(listed)}"
+        known = f"SELECT {item} AS item_id, {moment} AS event_time, row AS position {_read(listed)}"
     else:
-        before = (
+        first = (
             "(SELECT coalesce(min(event_time), TIMESTAMPTZ '2000-01-01 00:00:00+00') - INTERVAL 1 DAY FROM accepted)"
         )
-        known = f"SELECT __item_id AS item_id, {before} AS event_time, __row AS position {_read(listed)}"
+        if before:
+            first = f"coalesce((SELECT min(event_time) FROM read_parquet({literal(before)})), {first})"
+        known = f"SELECT {item} AS item_id, {first} AS event_time, row AS position {_read(listed)}"
     if has_items:
-        known += " FROM judged_items WHERE len(__reasons) = 0"
+        known += " FROM judged_items WHERE len(reasons) = 0"
     connection.execute(f"CREATE TEMP VIEW known_items AS {known}")
 
 
@@ -144,7 +158,7 @@ def _nulls(features: list[Feature]) -> str:
 
 
 def _read(features: list[Feature]) -> str:
-    return "".join(f", {quoted(f'__{spec.name}')} AS {quoted(spec.name)}" for spec in features)
+    return "".join(f", {feature_of(spec.name)} AS {quoted(spec.name)}" for spec in features)
 
 
 def _filled(features: list[Feature], *, by: str, order: str, source: str) -> str:

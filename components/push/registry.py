@@ -139,6 +139,9 @@ class Registry:
     def _experiment(self, source: str | None) -> str:
         found = self._client.get_experiment_by_name(self._name)
         if found is not None:
+            if found.lifecycle_stage == "deleted":
+                # Its name stays taken and nothing can be logged to it: whoever pushes means it to be there.
+                self._client.restore_experiment(found.experiment_id)
             if found.tags.get(_KIND) != _CLASSIC:
                 self._client.set_experiment_tag(found.experiment_id, _KIND, _CLASSIC)
             return str(found.experiment_id)

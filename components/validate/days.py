@@ -72,7 +72,8 @@ def _days(card: DatasetCard, db: "DuckDBPyConnection", first_new: date, as_of: d
         CREATE OR REPLACE TEMP VIEW recent AS
         SELECT user_id, item_id, day, clock FROM (
             SELECT user_id, item_id, {local("event_time", card)} AS moment, moment::DATE AS day, moment::TIME AS clock
-            FROM interactions WHERE event_time >= TIMESTAMP '{start}' AT TIME ZONE 'UTC' - INTERVAL 1 DAY
+            FROM (SELECT user_id, item_id, event_time FROM interactions)
+            WHERE event_time >= TIMESTAMP '{start}' AT TIME ZONE 'UTC' - INTERVAL 1 DAY
         ) WHERE day >= DATE '{start}'
     """)
     first_seen = "SELECT {key}, {first}::DATE AS first FROM interactions GROUP BY {key}"

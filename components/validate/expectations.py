@@ -148,6 +148,8 @@ def _complaint(check: Check, measure: Measure, allowed: float | str, evidence: l
         complaint = f"{'; '.join(lines)}. Correct the card or ingest again"
     if check.field:
         complaint += f" ({check.field} of the card)"
+    if why := sorted({e["item_set_aside"] for e in evidence if e.get("item_set_aside")}):
+        complaint += f": the items table has such items, but their own rows were set aside ({', '.join(why)})"
     if reasons := [f"{e['reason']} {e['rows']:,}" for e in evidence if "reason" in e]:
         complaint += f": {', '.join(reasons)}"
     return f"{check.message}: {complaint}."

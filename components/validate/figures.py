@@ -22,19 +22,25 @@ _LATEST_ITEMS = """
     QUALIFY row_number() OVER (PARTITION BY item_id ORDER BY event_time DESC, created_time DESC) = 1
 """
 _TRADED = """
-    SELECT event_id, user_id, item_id, event_time, created_time, since IS NOT NULL AS item_known,
-           coalesce(since <= event_time, true) AS item_known_by_then
+    SELECT event_id, user_id, item_id, event_time, created_time, known.since IS NOT NULL AS item_known,
+           coalesce(known.since <= event_time, true) AS item_known_by_then
     FROM interactions LEFT JOIN (SELECT item_id, min(event_time) AS since FROM items_all GROUP BY item_id) known
     USING (item_id)
 """
 
 
-def prepare(card: DatasetCard, db: "DuckDBPyConnection") -> None:
-    """On top of `open_events`: the table `latest_items` (a row an item, as of `as_of`) and the view `traded`."""
+def prepare(card: DatasetCard, db: "DuckDBPyConnection", events: Path) -> None:
+    """On top of `open_events`: the table `latest_items` (a row an item, as of `as_of`), the view `traded`, and the
+    table `items_set_aside` (item_id, why)."""
     # Every scan asks each day's file for its footer.
     db.execute("SET parquet_metadata_cache = true")
     db.execute(f"CREATE TEMP TABLE latest_items AS {_LATEST_ITEMS}")
     db.execute(f"CREATE TEMP VIEW traded AS {_TRADED}")
+    db.execute("CREATE TEMP TABLE items_set_aside (item_id VARCHAR, why VARCHAR)")
+    if (rejected := events / "rejected.parquet").is_file():
+        rows = db.read_parquet(str(rejected)).filter("\"table\" = 'items' AND item_id IS NOT NULL")
+        why = "item_id, array_to_string(any_value(reasons), ', ')"
+        rows.aggregate(why, "item_id").insert_into("items_set_aside")
 
 
 def columns_measure(card: DatasetCard, events: Path) -> Measure:
@@ -58,6 +64,8 @@ def row_measures(card: DatasetCard, db: "DuckDBPyConnection", checks: Sequence[R
         rows, *offending = _one(db, f"SELECT count(*), {counts} FROM {table}")
         for check, count in zip(asked, offending, strict=True):
             query = f"SELECT {shown[table]} FROM {table} WHERE {check.offending}"
+            if check.name == "item known":
+                query = f"SELECT r.*, why AS item_set_aside FROM ({query}) r LEFT JOIN items_set_aside USING (item_id)"
             found[check.name] = Measure(found=count / rows if rows else 0.0, rows=rows, evidence=rows_later(db, query))
     return found
 

@@ -65,7 +65,7 @@ def render(
         checks_held=sum(reason.held for reason in decision.reasons if reason.level != "info"),
         checks_total=sum(reason.level != "info" for reason in decision.reasons),
         open=open_,
-        held=[_check(reason, units, {}) for reason in ranked if reason.held],
+        held=[_check(reason, units, {}) for reason in ranked if reason.held and reason.level != "info"],
         most_rows=EVIDENCE,
         advice=() if decision.passed else _ADVICE,
         came_in=[(name, _came_in(report[key])) for key, name in _CAME_IN.items()],

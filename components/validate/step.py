@@ -15,6 +15,7 @@ from components.validate.days import day_checks
 from components.validate.expectations import Measure, verdicts
 from components.validate.page import render
 from components.validate.profile import NAME, Profile, profile, read_profile
+from components.validate.sanity import sanity_checks
 from components.validate.suite import Check, columns_check, row_checks, run_checks
 from feature_repo.card import DatasetCard
 
@@ -63,7 +64,7 @@ def run(
     else:
         before = read_profile(reference) if reference is not None and (reference / NAME).exists() else None
         with open_events(card, events, as_of) as db:
-            figures.prepare(card, db)
+            figures.prepare(card, db, events)
             days = figures.events_by_day(card, db, as_of)
             _look(findings, card, db, as_of, report, days, before, reference)
             docs = validation / "data_docs" if data_docs else None
@@ -110,6 +111,8 @@ def _look(
     found = {**figures.run_measures(card, db, as_of, report, days), **figures.row_measures(card, db, row_checks(card))}
     for check in [*run_checks(card), *row_checks(card)]:
         findings.add(check, found[check.name])
+    for entry in sanity_checks(card, db):
+        findings.add(*entry)
     since = since_of(before, as_of)
     for entry in [*day_checks(card, db, as_of, since), *jumps(card, db, since)]:
         findings.add(*entry)

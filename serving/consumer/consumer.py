@@ -19,6 +19,7 @@ from redis.exceptions import RedisError
 from feature_repo.faults import Unavailable
 from serving.consumer.delivery import Delivery
 from serving.consumer.erasure import LATE, Erasure
+from serving.consumer.join import UNTYPED, Identity
 from serving.consumer.metrics import Metrics
 from serving.consumer.online import Online
 from serving.consumer.reader import Reader
@@ -49,6 +50,7 @@ class Consumer:
         log: Root of the log; the consumer's own state lies in it too.
         served: Folder for the feature values that models were asked with (docs/contracts.md, "exposures").
         kinds: Types of outcomes that are interactions.
+        identity: What the card says of who and what an event is.
         stream: Makes the Redis stream that is moved into the segments, told the latest entry that is in them; None
             where gateways write the segments themselves.
         flush_seconds: So often day partitions are written.
@@ -63,13 +65,14 @@ class Consumer:
         online: Online,
         *,
         kinds: Collection[str],
+        identity: Identity = UNTYPED,
         stream: Callable[[StreamId], Stream] | None = None,
         metrics: Metrics | None = None,
         flush_seconds: float = 30.0,
         clock: Callable[[], datetime] = lambda: datetime.now(UTC),
     ) -> None:
         self._log, self._served, self._online, self._kinds = log, served, online, frozenset(kinds)
-        self._make_stream = stream
+        self._identity, self._make_stream = identity, stream
         self._stream: Stream | None = None
         self._sink = SegmentSink(log)
         self._flush_seconds, self._clock = flush_seconds, clock
@@ -95,7 +98,9 @@ class Consumer:
             state.drop_segments([name for name in state.segments() if name not in present])
         self._erasure = erasure = Erasure(self._log, self._served, state, self._online.forgotten)
         told: dict[str, Any] = {"metrics": self.metrics, "clock": self._clock}
-        self._reader = Reader(self._log, state, self._online.values, erasure, kinds=self._kinds, **told)
+        self._reader = Reader(
+            self._log, state, self._online.values, erasure, kinds=self._kinds, identity=self._identity, **told
+        )
         self._delivery = Delivery(self._log, self._served, state, self._online, erasure, **told)
         retention = self._online.retention
         self._upkeep = Upkeep(self._log, self._served, retention=retention, clock=self._clock)

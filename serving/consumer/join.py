@@ -5,6 +5,7 @@ from hashlib import md5
 from typing import Any, NamedTuple
 
 from feature_repo.forgotten import microseconds
+from feature_repo.keys import NOBODY, is_nobody
 from serving.consumer.state import Exposure
 
 ATTRIBUTION = timedelta(days=7)
@@ -34,12 +35,28 @@ class Nothing(NamedTuple):
     reason: str
 
 
-def interaction(outcome: dict[str, Any], exposure: Exposure, position: int) -> Interaction | Nothing:
+class Identity(NamedTuple):
+    """What the card says of who and what an event is."""
+
+    typed: bool = False
+    """Whether the type is part of an event: a view and a purchase at one moment are two."""
+    nobody: tuple[str, ...] = NOBODY
+    """User ids that stand for no user."""
+
+
+UNTYPED = Identity()
+
+
+def interaction(
+    outcome: dict[str, Any], exposure: Exposure, position: int, identity: Identity = UNTYPED
+) -> Interaction | Nothing:
     """The interaction behind an outcome (a row of the log) of `exposure`.
 
     An outcome that names no item means the only one that was shown. One that names an item that was not shown is
     none: the log would otherwise take anything for an item that somebody sends.
     """
+    if is_nobody(exposure.user_id, identity.nobody):
+        return Nothing(f"user_id: {exposure.user_id!r} stands for no user (columns.nobody of the card)")
     item = outcome.get("item_id")
     if item is None and len(exposure.items) == 1:
         item = exposure.items[0]
@@ -51,7 +68,7 @@ def interaction(outcome: dict[str, Any], exposure: Exposure, position: int) -> I
     if time < exposure.time - EARLY or time > exposure.time + ATTRIBUTION:
         return Nothing(f"time: {time.isoformat()} is not within {ATTRIBUTION.days} days after the request")
     return Interaction(
-        event_id=event_id(exposure.user_id, item, time),
+        event_id=event_id(exposure.user_id, item, time, outcome["event_type"] if identity.typed else None),
         user_id=exposure.user_id,
         item_id=item,
         time=time,
@@ -64,6 +81,7 @@ def interaction(outcome: dict[str, Any], exposure: Exposure, position: int) -> I
     )
 
 
-def event_id(user_id: str, item_id: str, time: datetime) -> str:
+def event_id(user_id: str, item_id: str, time: datetime, event_type: str | None = None) -> str:
     """The id that ingest gives the same event, so that its telling and the log's are one."""
-    return md5("\x1f".join((user_id, item_id, str(microseconds(time)))).encode(), usedforsecurity=False).hexdigest()
+    told = (user_id, item_id, str(microseconds(time)), *([] if event_type is None else [event_type]))
+    return md5("\x1f".join(told).encode(), usedforsecurity=False).hexdigest()

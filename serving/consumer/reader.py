@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import Any
 
 from serving.consumer.erasure import Erasure
-from serving.consumer.join import ATTRIBUTION, Interaction, Nothing, interaction
+from serving.consumer.join import ATTRIBUTION, Identity, Interaction, Nothing, interaction
 from serving.consumer.metrics import Metrics
 from serving.consumer.state import Exposure, State, Waiting
 from serving.eventlog.events import SCHEMA, NoEvent, of_line
@@ -34,11 +34,13 @@ class Reader:
         erasure: Erasure,
         *,
         kinds: Collection[str],
+        identity: Identity,
         metrics: Metrics,
         clock: Callable[[], datetime],
     ) -> None:
         self._root, self._state, self._values, self._erasure = root, state, values, erasure
         self._kinds, self._metrics, self._clock = kinds, metrics, clock
+        self._identity = identity
         self._forgot = datetime.min.replace(tzinfo=UTC)
 
     def read(self) -> int:
@@ -51,7 +53,7 @@ class Reader:
         self._metrics.waiting.set(len(waiting))
         if not found and not waiting:
             return 0
-        noting = _Noting(self._state, self._erasure, self._kinds, self._clock())
+        noting = _Noting(self._state, self._erasure, self._kinds, self._identity, self._clock())
         for line in found:
             noting.take(line)
         noting.join(waiting)
@@ -112,8 +114,10 @@ class Reader:
 class _Noting:
     """What follows from some lines: gathered first, so that the online store is asked once, then written."""
 
-    def __init__(self, state: State, erasure: Erasure, kinds: Collection[str], now: datetime) -> None:
-        self._state, self._erasure, self._kinds, self._now = state, erasure, kinds, now
+    def __init__(
+        self, state: State, erasure: Erasure, kinds: Collection[str], identity: Identity, now: datetime
+    ) -> None:
+        self._state, self._erasure, self._kinds, self._identity, self._now = state, erasure, kinds, identity, now
         self._exposures: dict[str, Exposure] = {}
         self._outcomes: list[tuple[Waiting, dict[str, Any]]] = []
         self._set_aside: list[tuple[int, str, bytes]] = []
@@ -160,7 +164,7 @@ class _Noting:
                 self.unmatched += 1
                 what: Interaction | Nothing = Nothing("request_id: no exposure was logged with it")
             else:
-                what = interaction(row, exposure, entry.position)
+                what = interaction(row, exposure, entry.position, self._identity)
             if entry.number:
                 self._done.append(entry)
             if isinstance(what, Nothing):

@@ -2,10 +2,23 @@
 
 from typing import Annotated, Literal
 
-from pydantic import AwareDatetime, BaseModel, ConfigDict, Field, StringConstraints, model_validator
+from pydantic import AfterValidator, AwareDatetime, BaseModel, ConfigDict, Field, StringConstraints, model_validator
+
+from feature_repo.keys import EVENT_TYPE, MOST_CHARACTERS, spelled
 
 MAX_K = 50
 Id = Annotated[str, StringConstraints(min_length=1, max_length=200)]
+
+
+def _key(written: str) -> str:
+    key = spelled(written)
+    if not 1 <= len(key) <= MOST_CHARACTERS:
+        raise ValueError(f"expected 1 to {MOST_CHARACTERS} characters that can be seen")
+    return key
+
+
+Key = Annotated[str, Field(json_schema_extra={"minLength": 1, "maxLength": MOST_CHARACTERS}), AfterValidator(_key)]
+"""An id of the shop's, in the one spelling that ingest gives it too."""
 Number = Annotated[float, Field(allow_inf_nan=False)]
 Word = Annotated[str, StringConstraints(max_length=1000)]
 
@@ -35,10 +48,10 @@ Context = Annotated[dict[Id, Word | bool | Number | None], Field(max_length=50)]
 
 
 class RecommendationRequest(_Strict):
-    user_id: Id
+    user_id: Key
     k: int = Field(default=10, ge=1, le=MAX_K)
     exclude_seen: bool | None = Field(default=None, description="hide items seen; the data set's rule if absent")
-    exclude: list[Id] = Field(default=[], max_length=200, description="items that must not be shown")
+    exclude: list[Key] = Field(default=[], max_length=200, description="items that must not be shown")
     filters: Filters = Field(
         default={}, description="what an item must be: allowed values of a category, bounds of a number"
     )
@@ -63,8 +76,8 @@ class Recommendations(BaseModel):
 
 class Event(_Strict):
     request_id: Id
-    event_type: Annotated[str, StringConstraints(pattern=r"^[a-z_]{1,40}$")]
-    item_id: Id | None = Field(default=None, description="one of the items shown")
+    event_type: Annotated[str, StringConstraints(pattern=EVENT_TYPE)]
+    item_id: Key | None = Field(default=None, description="one of the items shown")
     time: AwareDatetime | None = Field(
         default=None, description="now if absent; one that is sent makes sending the same event again harmless"
     )

@@ -20,7 +20,7 @@ CARD = DatasetCard.model_validate(
         "name": "tiny",
         "description": "A shop",
         "source": {"adapter": "files", "interactions": "a.csv", "items": "b.csv"},
-        "columns": {"event_time": "event_time", "event_type": "kind"},
+        "columns": {"event_time": "event_time", "event_type": "kind", "event_types": ["view"]},
         "features": [
             {"name": "price", "kind": "numeric", "varies_in_time": True},
             *(

@@ -127,7 +127,7 @@ def test_features_that_are_missing_throughout_stay_missing(tmp_path):
 
 
 def test_missing_columns_are_told_at_once_with_those_found(tmp_path):
-    card = make_card(tmp_path, columns={"event_time": "time", "basket": "invoice"})
+    card = make_card(tmp_path, columns={"event_time": "time", "basket": "invoice"}, ties="basket")
     with pytest.raises(InputError) as error:
         ingest(card, tmp_path)
     assert "no column 'time' (columns.event_time), 'invoice' (columns.basket)" in str(error.value)
@@ -220,7 +220,7 @@ def test_unreadable_file_is_told(tmp_path, content):
 def test_csv_in_another_encoding_is_told(tmp_path):
     card = make_card(tmp_path)
     card.source.interactions.write_bytes("user_id,item_id,event_time\nJosé,x,2025-01-01\n".encode("latin-1"))
-    with pytest.raises(InputError, match=r"cannot be read.*UTF-8"):
+    with pytest.raises(InputError, match=r"is not UTF-8\. Say what it is written in"):
         ingest(card, tmp_path)
 
 

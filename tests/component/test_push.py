@@ -319,7 +319,8 @@ def test_every_run_that_trained_is_logged_and_a_blocked_one_with_its_reason(
     }
     assert told == {
         "outcome": "not pushed: blocked by evaluate", "reason": "below the reference", "dataset": name,
-        "model": "HeterRec, targets shuffled", "recipe_digest": "abc", "data_digest": "d-features",
+        "model": "HeterRec, all parts of the paper, targets shuffled", "recipe_digest": "abc",
+        "data_digest": "d-features",
     }  # fmt: skip
 
 
@@ -344,3 +345,15 @@ def test_mlflow_that_is_away_hides_no_ending(tmp_path: Path, monkeypatch: pytest
     assert "mlflow_failed" in capsys.readouterr().out
     Record(task="train", status="failed", started="1").write("r")
     assert not ledger.run(run_id="r", mlflow_url="unused", outcome="x"), "nothing was trained"
+
+
+def test_an_experiment_that_somebody_deleted_is_there_again(tmp_path: Path, mlflow_url: str) -> None:
+    from mlflow import MlflowClient
+
+    shop, client = Shop(tmp_path, mlflow_url, "swept"), MlflowClient(mlflow_url)
+    assert shop.push("1.0")["status"]
+    experiment = client.get_experiment_by_name("swept")
+    client.delete_experiment(experiment.experiment_id)
+    assert shop.push("2.0", recipe="r2")["status"]
+    assert client.get_experiment_by_name("swept").lifecycle_stage == "active"
+    assert len(client.search_runs([experiment.experiment_id])) == 2

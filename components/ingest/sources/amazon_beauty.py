@@ -1,12 +1,14 @@
 """Amazon Beauty 5-core (McAuley et al., 2015) in the order of S3-Rec (Zhou et al., CIKM 2020): order, no times."""
 
 from collections.abc import Collection
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import duckdb
 
-from components.ingest.source import Raw, locate, read, where
+from components.ingest.read import read
+from components.ingest.source import Raw, locate, where
 from components.manifest import digest_file
 from feature_repo.card import DatasetCard
 
@@ -14,16 +16,17 @@ ADDRESS = "Amazon Beauty 5-core is for measuring only and not redistributed; the
 
 # The source writes a category path as quoted strings: 'Beauty', 'Fragrance', "Women's". A regular expression
 # reads them; they are never evaluated.
-QUOTED = "regexp_extract_all(categories, '''[^'']*''|\"[^\"]*\"')"
+QUOTED = "regexp_extract_all({column}, '''[^'']*''|\"[^\"]*\"')"
 
 
 def load(card: DatasetCard, connection: duckdb.DuckDBPyConnection, only: Collection[str] | None = None) -> Raw:
-    interactions, items = _paths(card)
+    interactions, path = _paths(card)
+    items = read(path, connection, card, table="items")
+    column = items.column("categories")
+    named = f"* REPLACE (list_transform({QUOTED.format(column=column)}, q -> q[2:-2]) AS {column})"
     return Raw(
-        interactions=read(interactions, connection, table="interactions"),
-        items=read(items, connection, table="items").project(
-            f"* REPLACE (list_transform({QUOTED}, q -> q[2:-2]) AS categories)"
-        ),
+        interactions=read(interactions, connection, card, table="interactions"),
+        items=replace(items, relation=items.relation.project(named)),
     )
 
 

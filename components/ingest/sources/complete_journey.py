@@ -12,7 +12,9 @@ from typing import Any
 import duckdb
 
 from components.errors import InputError
-from components.ingest.source import Raw, locate, read, where
+from components.ingest.parse import quoted
+from components.ingest.read import read
+from components.ingest.source import Raw, Table, locate, where
 from components.manifest import digest_file
 from feature_repo.card import DatasetCard
 
@@ -31,7 +33,9 @@ FIRST_WEEK = "TIMESTAMP '2016-12-26 00:00:00'"
 def load(card: DatasetCard, connection: duckdb.DuckDBPyConnection, only: Collection[str] | None = None) -> Raw:
     least = _options(card)["least_bought"]
     for name, path in _paths(card).items():
-        connection.register(f"journey_{name}", read(path, connection, table=name))
+        table = read(path, connection, card, table=name)
+        named = ", ".join(f"c{number} AS {quoted(column)}" for number, column in enumerate(table.names))
+        table.relation.project(named).create_view(f"journey_{name}")
     lines = f"""
         SELECT t.*, product_category, department,
             count(*) FILTER (NOT {BAD}) OVER (PARTITION BY product_id) AS bought,
@@ -39,14 +43,16 @@ def load(card: DatasetCard, connection: duckdb.DuckDBPyConnection, only: Collect
             retail_disc / nullif(sales_value + coupon_match_disc + retail_disc, 0) AS discount
         FROM journey_interactions t LEFT JOIN journey_items USING (product_id)
         ORDER BY transaction_timestamp, basket_id, product_id"""
+    purchases = Table.of(
+        connection.sql(f"""
+            SELECT * EXCLUDE (bought), {NO_PRODUCT} AS not_a_product, sales_value <= 0 AS price_not_positive,
+                NOT ({BAD}) AND bought < {least} AS rarely_bought
+            FROM ({lines})""")
+    )
     return Raw(
-        interactions=connection.sql(lines),
-        items=connection.sql(_items(least)),
-        reject={
-            "not_a_product": NO_PRODUCT,
-            "price_not_positive": "sales_value <= 0",
-            "rarely_bought": f"NOT ({BAD}) AND bought < {least}",
-        },
+        interactions=purchases,
+        items=Table.of(connection.sql(_items(least))),
+        reject={name: purchases.column(name) for name in ("not_a_product", "price_not_positive", "rarely_bought")},
         notes=(
             "A price is that of the shelf for members of the loyalty programme (all households here are), before "
             "coupons; the discount is what membership took off.",

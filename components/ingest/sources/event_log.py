@@ -8,8 +8,8 @@ from typing import Any
 import duckdb
 
 from components.errors import InputError
-from components.ingest.parse import NAIVE_TIMES, SQL_TYPE, literal, quoted
-from components.ingest.source import Raw, Source, unreadable
+from components.ingest.parse import NAIVE_TIMES, SQL_TYPE, literal
+from components.ingest.source import Raw, Source, Table, pattern
 from feature_repo.card import DatasetCard
 from serving.eventlog.partitions import digest, files
 
@@ -35,17 +35,14 @@ class WithEventLog:
             )
         shop = raw.interactions
         if whole:
-            shop = shop.project(f"*, {literal(SHOP)} AS __origin")
+            shop = replace(shop, relation=shop.relation.project(f"*, {literal(SHOP)} AS origin"))
             if own is not None and SHOP not in own:
-                shop = shop.filter("false")
+                shop = replace(shop, relation=shop.relation.filter("false"), expected=None, rejects=None, bad=())
         read = [path for name, paths in self._days().items() if only is None or name in only for path in paths]
         notes = (*raw.notes, f"Of the event log: {len(read)} files of interactions were read.")
         if not read:
             return replace(raw, interactions=shop, notes=notes)
-        served = _served(card, connection, read, dict(zip(shop.columns, map(str, shop.types), strict=True)))
-        assert served is not None and shop is not None  # DuckDB finds both by their names
-        both = connection.sql("FROM shop UNION ALL BY NAME FROM served")
-        return replace(raw, interactions=both, notes=notes)
+        return replace(raw, interactions=_with(shop, card, connection, read), notes=notes)
 
     def content(self, card: DatasetCard) -> dict[str, Any]:
         own = self._source.content(card)
@@ -61,8 +58,26 @@ class WithEventLog:
         return {_SERVED + folder.name.removeprefix("day="): paths for folder in folders if (paths := files(folder))}
 
 
+def _with(shop: Table, card: DatasetCard, connection: duckdb.DuckDBPyConnection, files: list[Path]) -> Table:
+    """The shop's own rows, and then the log's interactions in the same columns."""
+    relation = _served(
+        card, connection, files, dict(zip(shop.names, map(str, shop.relation.types), strict=False)), shop
+    )
+    careful = shop.carefully
+    return replace(
+        shop,
+        relation=shop.relation.union(relation),
+        expected=None if shop.expected is None else shop.expected + len(relation),
+        carefully=None if careful is None else lambda: _with(_as_shop(careful()), card, connection, files),
+    )
+
+
+def _as_shop(table: Table) -> Table:
+    return replace(table, relation=table.relation.project(f"*, {literal(SHOP)} AS origin"))
+
+
 def _served(
-    card: DatasetCard, connection: duckdb.DuckDBPyConnection, read: list[Path], types: dict[str, str]
+    card: DatasetCard, connection: duckdb.DuckDBPyConnection, read: list[Path], types: dict[str, str], shop: Table
 ) -> duckdb.DuckDBPyRelation:
     """The log's interactions in the columns of the source, which have `types`."""
     names = card.columns
@@ -83,15 +98,20 @@ def _served(
             value = f"json_extract_string(features, {literal('$.' + chr(34) + feature.name + chr(34))})"
             value = f"TRY_CAST({value} AS {SQL_TYPE[feature.kind]})"
             columns[feature.source_column] = _as(value, types[feature.source_column])
-    listed = ", ".join(f"{value} AS {quoted(name)}" for name, value in columns.items())
-    paths = ", ".join(literal(str(path)) for path in read)
+    listed = ", ".join(
+        f"{columns.get(name, 'NULL::' + types[name])} AS c{number}" for number, name in enumerate(shop.names)
+    )
+    paths = ", ".join(literal(pattern(path)) for path in read)
     try:
         return connection.sql(
-            f"SELECT {listed}, {literal(_SERVED)} || strftime(timezone('UTC', time), '%Y-%m-%d') AS __origin "
+            f"SELECT {listed}, {literal(_SERVED)} || strftime(timezone('UTC', time), '%Y-%m-%d') AS origin "
             f"FROM read_parquet([{paths}], union_by_name = true, hive_partitioning = false) ORDER BY time, position"
         )
     except duckdb.Error as error:
-        raise unreadable(read[0].parents[1], error) from error
+        raise InputError(
+            f"{read[0].parents[1]}: the event log's interactions cannot be read: a file is cut, damaged or of another "
+            "make. Restore it, or remove it."
+        ) from error
 
 
 def _as(value: str, kind: str) -> str:

@@ -11,7 +11,7 @@ import pyarrow as pa
 
 from components.code_digest import code_digest
 from components.errors import InputError
-from components.ingest.source import Raw
+from components.ingest.source import Raw, Table
 from feature_repo.card import DatasetCard
 from marketplace.config import MarketplaceConfig
 from marketplace.dirt import soil
@@ -30,9 +30,10 @@ def load(card: DatasetCard, connection: duckdb.DuckDBPyConnection, only: Collect
     ]
     if config.placebo:
         notes.append("Placebo: each item is shown with another one's features, so they tell nothing of the choices.")
-    schema = (TIMES_AS_TEXT if config.dirty_rate else INTERACTIONS).append(pa.field("__origin", pa.string()))
+    schema = (TIMES_AS_TEXT if config.dirty_rate else INTERACTIONS).append(pa.field("origin", pa.string()))
     reader = pa.RecordBatchReader.from_batches(schema, _batches(shop, only))
-    return Raw(interactions=connection.from_arrow(reader), items=connection.from_arrow(items), notes=tuple(notes))
+    interactions = Table.of(connection.from_arrow(reader), origin="origin")
+    return Raw(interactions=interactions, items=Table.of(connection.from_arrow(items)), notes=tuple(notes))
 
 
 def content(card: DatasetCard) -> dict[str, Any]:
@@ -68,7 +69,7 @@ def _batches(shop: Marketplace, only: Collection[str] | None) -> Iterator[pa.Rec
         table = day.interactions
         if config.dirty_rate:
             table = soil(table, config.dirty_rate, np.random.default_rng([config.seed, 7, number]))
-        yield from table.append_column("__origin", pa.array([name] * len(table), pa.string())).to_batches()
+        yield from table.append_column("origin", pa.array([name] * len(table), pa.string())).to_batches()
 
 
 def _code() -> str:

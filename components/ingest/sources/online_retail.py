@@ -9,7 +9,8 @@ from typing import Any
 
 import duckdb
 
-from components.ingest.source import Raw, locate, read, where
+from components.ingest.read import read
+from components.ingest.source import Raw, locate, where
 from components.manifest import digest_file
 from feature_repo.card import DatasetCard
 
@@ -17,14 +18,16 @@ ADDRESS = "Online Retail II is at https://archive.ics.uci.edu/dataset/502 (both 
 
 
 def load(card: DatasetCard, connection: duckdb.DuckDBPyConnection, only: Collection[str] | None = None) -> Raw:
+    lines = read(_path(card), connection, card, table="interactions")
+    invoice, price, code = map(lines.column, ("InvoiceNo", "UnitPrice", "StockCode"))
     return Raw(
-        interactions=read(_path(card), connection, table="interactions"),
+        interactions=lines,
         items=None,
         reject={
             # Cast, so that a column of another type is judged row by row like any other fault.
-            "cancellation": "starts_with(\"InvoiceNo\"::VARCHAR, 'C')",
-            "price_not_positive": 'TRY_CAST("UnitPrice" AS DOUBLE) <= 0',
-            "not_a_product": "NOT coalesce(regexp_full_match(\"StockCode\"::VARCHAR, '[0-9]{5}[A-Za-z]{0,2}'), false)",
+            "cancellation": f"starts_with({invoice}::VARCHAR, 'C')",
+            "price_not_positive": f"TRY_CAST({price} AS DOUBLE) <= 0",
+            "not_a_product": f"NOT coalesce(regexp_full_match({code}::VARCHAR, '[0-9]{{5}}[A-Za-z]{{0,2}}'), false)",
         },
         notes=(
             "Titles and prices are read off the accepted invoice lines: each counts from the first line that has it.",

@@ -1,0 +1,75 @@
+"""What can be told of data without any that was accepted before: that it is of many shoppers, days and values."""
+
+from collections.abc import Iterator
+from typing import TYPE_CHECKING
+
+from components.validate.columns import missing, source_of
+from components.validate.expectations import Measure
+from components.validate.figures import local, rows_later
+from components.validate.suite import Check, at_most, within
+from feature_repo.card import DatasetCard, Feature
+
+if TYPE_CHECKING:
+    from duckdb import DuckDBPyConnection
+
+ENOUGH_EVENTS = 1_000
+"""Of fewer it says little that one shopper, or one day, has many."""
+
+
+def sanity_checks(card: DatasetCard, db: "DuckDBPyConnection") -> Iterator[tuple[Check, Measure]]:
+    """Each with what was found."""
+    limits = card.tolerances
+    message = "No single shopper has most of the events"
+    yield within("one shopper", message, limits.one_shopper, field="tolerances.one_shopper"), _largest(db, "user_id")
+    if card.columns.event_time is not None:
+        message, day = "No single day has most of the events", f"{local('event_time', card)}::DATE"
+        yield within("one day", message, limits.one_day, field="tolerances.one_day"), _largest(db, day, "day")
+    for feature in card.features:
+        if feature.token and not feature.varies_in_time:
+            message = f"{feature.name} is not the same for all items: then it tells nothing"
+            yield at_most(f"{feature.name} constant", message, warn=0), _constant(db, feature)
+    if _revisions(db) > 1:
+        for feature in card.static:
+            message = f"{feature.name} lasts (how often it changed, an item); what does not is varies_in_time: true"
+            check = within(
+                f"{feature.name} restless", message, limits.restless, field="tolerances.restless", unit="times"
+            )
+            yield check, _changes(db, feature)
+
+
+def _largest(db: "DuckDBPyConnection", by: str, name: str = "") -> Measure:
+    """The share of the events that the most frequent value of `by` has."""
+    name = name or by
+    counted = f"SELECT {by} AS {name}, count(*) AS events FROM interactions GROUP BY 1"
+    total, most = db.execute(f"SELECT coalesce(sum(events), 0), coalesce(max(events), 0) FROM ({counted})").fetchall()[
+        0
+    ]
+    query = f"SELECT {name}, events FROM ({counted}) ORDER BY events DESC, {name} LIMIT 3"
+    return Measure(found=float(most / total) if total >= ENOUGH_EVENTS else 0.0, evidence=rows_later(db, query))
+
+
+def _constant(db: "DuckDBPyConnection", feature: Feature) -> Measure:
+    table, name = source_of(feature), f'"{feature.name}"'
+    rows, low, high = db.execute(
+        f"SELECT count(*), min({name})::VARCHAR, max({name})::VARCHAR FROM {table} WHERE NOT {missing(feature)}"
+    ).fetchall()[0]
+    return Measure(found=int(rows > 1 and low == high), evidence=lambda: [{feature.name: low, "items": rows}])
+
+
+def _revisions(db: "DuckDBPyConnection") -> float:
+    """Rows about an item, of the items that have any."""
+    rows, items = db.execute("SELECT (SELECT count(*) FROM items), (SELECT count(*) FROM latest_items)").fetchall()[0]
+    return float(rows / max(1, items))
+
+
+def _changes(db: "DuckDBPyConnection", feature: Feature) -> Measure:
+    name = f'"{feature.name}"'
+    changed = (
+        f'SELECT item_id, event_time, lag({name}) OVER life AS "as it was", {name} AS "as it is" FROM items '
+        "WINDOW life AS (PARTITION BY item_id ORDER BY event_time, created_time) "
+        f"QUALIFY row_number() OVER life > 1 AND {name} IS DISTINCT FROM lag({name}) OVER life"
+    )
+    ((changes, items),) = db.execute(
+        f"SELECT (SELECT count(*) FROM ({changed})), (SELECT count(*) FROM latest_items)"
+    ).fetchall()
+    return Measure(found=float(changes / max(1, items)), evidence=rows_later(db, changed))

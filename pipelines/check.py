@@ -1,0 +1,58 @@
+"""`python -m pipelines check CARD`: ingest and the data gate alone, from scratch; nothing else is touched."""
+
+import shutil
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from components import workspace
+from components.decision import Decision
+from components.features.splits import ordered_events
+from components.features.tables import open_events, read_as_of
+from components.ingest import step as ingest
+from components.manifest import Manifest
+from components.resolve import step as resolve
+from components.validate import step as validate
+from feature_repo.card import DatasetCard
+
+
+@dataclass(frozen=True, kw_only=True)
+class Checked:
+    """What ingest reported, what the gate decided, where its page is, and who would judge a model."""
+
+    report: dict[str, Any]
+    decision: Decision
+    page: Path
+    judges: int
+    """Shoppers with an event among those held out for the test, and one before them."""
+
+
+def check(card: DatasetCard) -> Checked:
+    """Read the card's source and hold it against the card, not against earlier runs.
+
+    Writes `check/<name>/` in the workspace: `events/` (with rejected.parquet) and `validation/` (with page.html).
+    Raises `InputError` where the source is missing, contradicts the card or has no usable row.
+    """
+    folder = workspace.home() / "check" / card.name
+    shutil.rmtree(folder, ignore_errors=True)
+    (events := folder / "events").mkdir(parents=True)
+    report = ingest.run(card=card, events=events)
+    Manifest.seal(events, kind="events")
+    resolve.run(card=card, events=events, as_of=None, facts=folder / "facts")
+    validation = folder / "validation"
+    decision = validate.run(
+        card=card, events=events, facts=folder / "facts", reference=None, validation=validation, data_docs=False
+    )
+    judges = _judges(card, events, folder / "facts")
+    return Checked(report=report, decision=decision, page=validation / "page.html", judges=judges)
+
+
+def _judges(card: DatasetCard, events: Path, facts: Path) -> int:
+    as_of = read_as_of(facts)
+    with open_events(card, events, as_of) as db:
+        ((count,),) = db.execute(
+            "SELECT count(*) FROM (SELECT user_id FROM "
+            f"({ordered_events(card, as_of)}) GROUP BY user_id HAVING bool_or(split = 'test') "
+            "AND min(basket) FILTER (split = 'test') > 0)"
+        ).fetchall()
+    return int(count)

@@ -1,0 +1,141 @@
+"""`card` looks at tables of five makes: the columns are named right, and the gate takes what the card reads."""
+
+from collections.abc import Callable
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+import pytest
+
+from components.errors import InputError
+from feature_repo.card import load_card
+from pipelines.check import check
+from pipelines.write_card import write_card
+
+START = datetime(2025, 1, 6, 8, tzinfo=UTC)
+WORDS = ["red", "blue", "green", "small", "large", "old", "new", "round", "tall", "warm"]
+RANDOM = np.random.default_rng(0)
+
+
+def shop(rows: int = 1500, users: int = 150, items: int = 60) -> tuple[pd.DataFrame, pd.DataFrame]:
+    """Interactions (u, i, n: minutes from the start) and items (i, brand, tags, title, price)."""
+    interactions = pd.DataFrame(
+        {
+            "u": RANDOM.integers(0, users, rows) ** 2 // users + 1000,
+            "i": RANDOM.integers(0, items, rows) ** 2 // items + 1,
+            "n": np.sort(RANDOM.integers(0, 60 * 24 * 40, rows)),
+        }
+    ).drop_duplicates(["u", "i", "n"])
+    catalogue = pd.DataFrame({"i": np.arange(1, items + 1)})
+    catalogue["brand"] = [f"maker {n % 7}" for n in catalogue.i]
+    catalogue["tags"] = [f"{WORDS[n % 5]}|{WORDS[5 + n % 4]}" for n in catalogue.i]
+    catalogue["title"] = [f"{WORDS[n % 10].title()} thing of number {n} é" for n in catalogue.i]
+    catalogue["price"] = [round(3 + n * 1.37, 2) for n in catalogue.i]
+    return interactions, catalogue
+
+
+def at(minutes: int) -> datetime:
+    return START + timedelta(minutes=int(minutes))
+
+
+def own_export(folder: Path) -> None:
+    """A shop's own export: semicolons, local names, ISO times."""
+    clicks, items = shop()
+    clicks["when"] = [at(n).strftime("%Y-%m-%d %H:%M:%S") for n in clicks.n]
+    clicks.rename(columns={"u": "customerId", "i": "sku"})[["customerId", "sku", "when"]].to_csv(
+        folder / "a.csv", sep=";", index=False)  # fmt: skip
+    items.rename(columns={"i": "sku"}).to_csv(folder / "b.csv", sep=";", index=False)
+
+
+def film_ratings(folder: Path) -> None:
+    """Tabs without a header and seconds since 1970; pipes, no header and latin-1."""
+    clicks, items = shop()
+    clicks["rating"], clicks["t"] = RANDOM.integers(1, 6, len(clicks)), [int(at(n).timestamp()) for n in clicks.n]
+    clicks[["u", "i", "rating", "t"]].to_csv(folder / "a.data", sep="\t", index=False, header=False)
+    items["year"] = [1990 + n % 20 for n in items.i]
+    items[["i", "title", "year", "price"]].to_csv(
+        folder / "b.item", sep="|", index=False, header=False, encoding="latin-1")  # fmt: skip
+
+
+def event_log(folder: Path) -> None:
+    """Parquet with kinds of events; an event's own id; links and another id beside the items."""
+    clicks, items = shop(3000)
+    clicks["event_id"] = [f"e{n:06d}" for n in range(len(clicks))]
+    clicks["action"] = RANDOM.choice(["view", "purchase", "remove_from_cart"], len(clicks), p=[0.4, 0.5, 0.1])
+    clicks["ts"] = pd.to_datetime([at(n) for n in clicks.n])
+    clicks["visitor"] = [f"v-{u}" for u in clicks.u]
+    clicks["product"] = [f"p{i:04d}" for i in clicks.i]
+    clicks[["event_id", "visitor", "ts", "action", "product"]].to_parquet(folder / "a.pq", index=False)
+    items["product"], items["image"] = [f"p{i:04d}" for i in items.i], [f"https://x.example/{i}.jpg" for i in items.i]
+    items["vector"] = [[float(n % 3), 0.5, 1.0, float(n % 5)] for n in items.i]
+    items[["product", "title", "image", "vector", "brand"]].to_parquet(folder / "b.PARQUET", index=False)
+
+
+def notebook(folder: Path) -> None:
+    """pandas with its index, packed, with words for no user."""
+    clicks, items = shop()
+    clicks["user"] = ["NULL" if n % 20 == 0 else f"u{u}" for n, u in enumerate(clicks.u)]
+    clicks["timestamp"] = [at(n).isoformat() for n in clicks.n]
+    clicks["item"] = clicks.i
+    clicks.reset_index(drop=True)[["item", "user", "timestamp"]].to_csv(folder / "a.csv.gz")
+    items.rename(columns={"i": "item"})[["item", "brand", "price"]].to_csv(folder / "b.csv.gz")
+
+
+def grocery(folder: Path) -> None:
+    """Baskets, quantities and repeats; dates with times; two tables that look alike."""
+    clicks, items = shop()
+    clicks["basket_id"] = [10**9 + u * 1000 + n // 1440 for u, n in zip(clicks.u, clicks.n, strict=True)]
+    clicks["quantity"], clicks["store"] = RANDOM.integers(1, 4, len(clicks)), RANDOM.integers(1, 9, len(clicks))
+    clicks["transaction_timestamp"] = [at(n).strftime("%Y-%m-%d %H:%M") for n in clicks.n]
+    names = {"u": "household_id", "i": "product_id"}
+    clicks.rename(columns=names).drop(columns="n").to_csv(folder / "a.txt", sep="\t", index=False)
+    items.rename(columns=names).drop(columns="title").to_csv(folder / "b.txt", sep="\t", index=False)
+
+
+@pytest.mark.parametrize(
+    ("make", "columns", "features"),
+    [
+        (own_export, ("customerId", "sku", "when"),
+         {"brand": "categorical", "tags": "multi_categorical", "title": "text", "price": "numeric"}),
+        (film_ratings, ("column_0", "column_1", "column_3"),
+         {"column_1": "text", "column_2": "numeric", "column_3": "numeric"}),
+        (event_log, ("visitor", "product", "ts"), {"title": "text", "vector": "embedding", "brand": "categorical"}),
+        (notebook, ("user", "item", "timestamp"), {"brand": "categorical", "price": "numeric"}),
+        (grocery, ("household_id", "product_id", "transaction_timestamp"),
+         {"brand": "categorical", "tags": "multi_categorical", "price": "numeric"}),
+    ],
+)  # fmt: skip
+def test_the_columns_of_a_shop_are_seen_and_the_gate_takes_them(
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    make: Callable[[Path], None],
+    columns: tuple[str, str, str],
+    features: dict[str, str],
+) -> None:
+    monkeypatch.setenv("HETERREC_HOME", str(tmp_path / "home"))
+    (folder := tmp_path / "My shop").mkdir()
+    make(folder)
+    files = sorted(folder.iterdir(), reverse=make is grocery)  # in any order
+    path = write_card(files, None)
+    card = load_card(str(path))
+    assert path == folder / "my_shop.yaml"
+    assert (card.columns.user_id, card.columns.item_id, card.columns.event_time) == columns
+    assert {feature.name: feature.kind for feature in card.features} == features
+    if make is event_log:
+        assert (card.columns.event_type, card.columns.event_types) == ("action", ["purchase"])
+    if make is grocery:
+        assert (card.columns.basket, card.columns.quantity, card.ties) == ("basket_id", "quantity", "basket")
+    found = check(card)
+    assert found.decision.passed, [reason.message for reason in found.decision.blocking]
+    assert found.report["users"] > 100 and found.judges > 50
+    with pytest.raises(InputError, match="is there already"):
+        write_card(files, None)
+
+
+def test_one_table_alone_is_refused_in_a_sentence(tmp_path: Path) -> None:
+    own_export(tmp_path)
+    with pytest.raises(InputError, match="one table alone"):
+        write_card([tmp_path / "a.csv"], None)
+    with pytest.raises(InputError, match="no table names the rows of another one"):
+        write_card([tmp_path / "b.csv", tmp_path / "b.csv"], None)
