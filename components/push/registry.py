@@ -81,10 +81,10 @@ class Registry:
         found = self._client.search_runs([experiment], f"tags.run_id = '{trial.run_id}'")
         made = found[0] if found else self._client.create_run(experiment, run_name=trial.run_id)
         run_id, logged = str(made.info.run_id), made.data.metrics
-        for key, value in {"run_id": trial.run_id, **trial.tags}.items():
-            self._client.set_tag(run_id, key, value[:_MAX_TAG])
-        for key, value in trial.settings.items():
-            self._client.log_param(run_id, _key(key), str(value)[:_MAX_PARAM])
+        for key, told in {"run_id": trial.run_id, **trial.tags}.items():
+            self._client.set_tag(run_id, key, told[:_MAX_TAG])
+        for key, setting in trial.settings.items():
+            self._client.log_param(run_id, _key(key), str(setting)[:_MAX_PARAM])
         for key, value in trial.metrics.items():
             if _key(key) not in logged:
                 self._client.log_metric(run_id, _key(key), value)
