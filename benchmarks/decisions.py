@@ -281,7 +281,10 @@ def main() -> None:
                 "ends_with_new_recipe": float(found["ends_with_new_recipe"].mean()),
             }
             row = of_world[way]
-            recipe = f"{row['new_recipe_days']:.0f} ({row['ends_with_new_recipe']:.0%})" if world.candidate else ""
+            days = row["new_recipe_days"]
+            row["new_recipe_days"] = days if np.isfinite(days) else None  # never, or there was none
+            told_days = "never" if row["new_recipe_days"] is None else f"{days:.0f}"
+            recipe = f"{told_days} ({row['ends_with_new_recipe']:.0%})" if world.candidate else ""
             table.add_row(
                 name, way, f"{row['worst'][1]:+.1%} [{row['worst'][0]:+.1%}]", f"{row['mean_against_best']:+.1%}",
                 f"{row['releases']:.0f}", f"{row['oldest_days']:.0f}", recipe,
