@@ -4,6 +4,7 @@ SEEDS ?= 3
 NIGHTS ?= 60
 EVENTS ?= 5
 CANARIES ?= 2000
+YEARS ?= 10
 SECONDS ?= 40
 JOBS ?= 3
 BUDGET ?= fast
@@ -19,7 +20,7 @@ export FEAST_USAGE := False
 # Every step is a process of its own: without cached bytecode each would compile its libraries again.
 unexport PYTHONDONTWRITEBYTECODE
 
-.PHONY: help setup run test serve compile chart images demo soak check format lock lock-platforms bench-features bench-features-pay bench-quality bench-train bench-gpu bench-gate bench-gate-speed bench-gateway bench-rollout bench-serving bench-retrieval bench-log-days fuzz-ingest clean
+.PHONY: help setup run test serve compile chart images demo soak check format lock lock-platforms bench-features bench-features-pay bench-quality bench-train bench-gpu bench-gate bench-gate-speed bench-gateway bench-rollout bench-decisions bench-serving bench-retrieval bench-log-days fuzz-ingest clean
 
 help:  ## list the targets
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | awk -F':.*## ' '{printf "  make %-19s %s\n", $$1, $$2}'
@@ -108,6 +109,9 @@ bench-gateway: setup  ## what the gateway adds to calling TorchServe directly, a
 
 bench-rollout: setup  ## is the canary's judge right? simulated A/A and A/B canaries beside the naive tests; CANARIES=2000
 	@$(PYTHON) -m benchmarks.rollout --canaries $(CANARIES)
+
+bench-decisions: setup  ## do blessing, release and canary keep their promises? simulated years beside two naive peers; YEARS=10
+	@$(PYTHON) -m benchmarks.decisions --years $(YEARS)
 
 bench-serving: setup  ## the scorer against the eager model, TorchServe against an echo handler: requests a second, p99
 	@OMP_NUM_THREADS=1 $(PYTHON) -m benchmarks.serving

@@ -32,7 +32,7 @@ MODEL = "marketplace"
 SHOP = {"users": 1200, "days": 40, "items": 600}
 POLICY = {
     "stages": [0.05, 0.25, 0.5, 1.0], "stage_hours": 12, "stage_exposures": 60, "novelty_hours": 3,
-    "planned_exposures": 2000, "watch_hours": 12, "patience_hours": 240,
+    "planned_exposures": 2000, "planned_successes": 200, "watch_hours": 12, "patience_hours": 240,
     "p50_factor": 2.0, "p99_factor": 3.0,
 }  # fmt: skip
 """A small shop in a hurry: it looks after half a day where the default policy takes a day. HeterRec may be slower than

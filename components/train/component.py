@@ -25,17 +25,22 @@ def train(
     from components.train.page import render
 
     inputs = {"sequences": sequences.path}
-    if json.loads(recipe)["warm_start"]:  # else another champion is no reason to train again
+    if json.loads(recipe).get("warm_start"):  # else another champion is no reason to train again
         inputs["champion"] = champion.path
     task = Task(task_name, run_id=run_id, module="components.train.step", inputs=inputs)
 
     def make(out: Path, scratch: Path) -> dict:
+        from components.errors import InputError
         from components.train import step
         from components.train.progress import EventProgress
         from heterrec.recipes import TrainConfig
 
+        try:
+            config = TrainConfig.from_json(recipe)
+        except ValueError as error:  # a run's parameter, edited by hand
+            raise InputError(str(error)) from error
         return step.run(
-            config=TrainConfig.from_json(recipe),
+            config=config,
             sequences=task.inputs["sequences"],
             model=out,
             scratch=scratch,

@@ -4,6 +4,7 @@ from dataclasses import replace
 
 import numpy as np
 import pytest
+from scipy.stats import t
 
 from components.evaluate.blessing import Change, Night, Rule, bless, change
 
@@ -114,3 +115,21 @@ def test_a_change_is_the_ratio_of_what_both_find_and_its_bounds_are_one_sided() 
     assert wider.low < found.low
     strict = replace(RULE, margin=0.01)
     assert bless(night(-0.02, users=70_000), [], age_days=99, rule=strict).verdict in ("below", "surely below")
+
+
+def test_tonights_own_estimate_counts_though_the_nights_before_were_good() -> None:
+    found = np.zeros(200)
+    found[:40] = 1.0
+    lost = np.zeros(200)
+    lost[24:60] = 1.0  # 36 of other shoppers: -10 %, and one night's window cannot be sure of it
+    before = [Night([f"{number}-{n}" for n in range(2000)], np.ones(2000), np.ones(2000)) for number in range(6)]
+    made = bless(Night([f"t{n}" for n in range(200)], lost, found), before, age_days=99, rule=RULE)
+    assert made.pooled.low > -RULE.margin and made.tonight.high > -RULE.margin
+    assert made.tonight.estimate == pytest.approx(-0.1) and made.verdict == "below"
+
+
+def test_against_a_reference_that_is_the_same_for_all_the_bounds_are_those_of_a_mean() -> None:
+    ours = np.random.default_rng(0).normal(0.8, 0.3, 50)
+    found = change([Night([f"u{n}" for n in range(50)], ours, np.ones(50))], alpha=0.05)
+    half = t.ppf(0.95, 49) * ours.std(ddof=1) / np.sqrt(50)
+    assert found.low == pytest.approx(ours.mean() - 1 - half) and found.high == pytest.approx(ours.mean() - 1 + half)

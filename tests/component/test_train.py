@@ -16,12 +16,16 @@ import pytest
 import torch
 
 from components.errors import InputError
+from components.manifest import Manifest
+from components.task import read_records
 from components.train import step
+from components.train.component import train as train_component
 from components.train.processes import PROCESSES, SHARDED
 from heterrec.encoder import MAX_WORDS, FeatureEncoder
 from heterrec.export import load_model
 from heterrec.recipes import LossConfig, ModelConfig, TrainConfig
 from heterrec.training import Update
+from pipelines.frames import _Place, here
 from tests.unit.heterrec.shop import write, write_shop
 
 ROOT = Path(__file__).parents[2]
@@ -184,3 +188,24 @@ def test_the_report_names_the_features_whose_items_lose_values():
         np.ones(4, dtype=np.int64),
     )
     assert step._left_out(encoder) == [f"tags: 6 beyond the first {MAX_WORDS}"]
+
+
+@pytest.mark.parametrize(
+    ("recipe", "told"),
+    [
+        ('{"shuffle_targets": "false"}', "config.shuffle_targets: found 'false', expected bool"),
+        ('{"learning_rate": NaN}', "config.learning_rate: found nan, expected float"),
+    ],
+)
+def test_a_recipe_edited_by_hand_is_a_fault_of_the_input(
+    recipe: str, told: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """It is a run's parameter in Kubeflow's UI: "false" in quotes trained towards shuffled targets."""
+    monkeypatch.setenv("HETERREC_HOME", str(tmp_path / "home"))
+    sequences = write_shop(tmp_path / "sequences")
+    Manifest.seal(sequences, kind="sequences")
+    given = {"sequences": _Place(str(sequences)), "champion": _Place(str(tmp_path))}
+    with pytest.raises(SystemExit) as ended:
+        here(train_component, str(tmp_path), run_id="r", task_name="train", recipe=recipe, **given)
+    record = read_records("r")["train"]
+    assert ended.value.code == 2 and record.input_fault and record.error.startswith(told)
