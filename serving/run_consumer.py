@@ -4,6 +4,7 @@ import argparse
 import logging
 import os
 import signal
+import sqlite3
 import threading
 from datetime import timedelta
 from typing import TYPE_CHECKING, Any
@@ -25,6 +26,7 @@ def run(options: argparse.Namespace) -> int:
     """Follow the log until Ctrl-C or SIGTERM; beside another consumer of the same log, wait to take its place."""
     from serving.consumer.consumer import Busy
     from serving.consumer.metrics import Metrics, MetricsServer
+    from serving.consumer.state import StateDamaged
 
     logging.basicConfig(format="%(asctime)s %(levelname)s %(message)s", level=logging.WARNING)
     card = load_card(options.dataset)
@@ -43,6 +45,9 @@ def run(options: argparse.Namespace) -> int:
                 with consumer:
                     print(f"following {workspace.event_log(card.name)} (Ctrl-C ends it)", flush=True)
                     consumer.run(stop.is_set)
+            except (StateDamaged, sqlite3.DatabaseError) as error:
+                print(f"{error}; looked at again", flush=True)
+                stop.wait(_RETRY_SECONDS)
             except Busy as error:
                 if not told:
                     print(f"{error}; waiting to take its place", flush=True)

@@ -29,8 +29,9 @@ class Interaction(NamedTuple):
 
 
 class Nothing(NamedTuple):
-    """No interaction follows from the outcome, and why."""
+    """No interaction follows from the outcome: the kind of reason, for its counter, and the reason."""
 
+    kind: str
     reason: str
 
 
@@ -44,12 +45,12 @@ def interaction(outcome: dict[str, Any], exposure: Exposure, position: int) -> I
     if item is None and len(exposure.items) == 1:
         item = exposure.items[0]
     if item is None:
-        return Nothing(f"item_id is missing, and {len(exposure.items)} items were shown")
+        return Nothing("no_item", f"item_id is missing, and {len(exposure.items)} items were shown")
     if item not in exposure.items:
-        return Nothing(f"item_id: {item!r} was not shown to this request")
+        return Nothing("not_shown", f"item_id: {item!r} was not shown to this request")
     time = outcome["time"].astimezone(UTC)
     if time < exposure.time - EARLY or time > exposure.time + ATTRIBUTION:
-        return Nothing(f"time: {time.isoformat()} is not within {ATTRIBUTION.days} days after the request")
+        return Nothing("time", f"time: {time.isoformat()} is not within {ATTRIBUTION.days} days after the request")
     return Interaction(
         event_id=event_id(exposure.user_id, item, time),
         user_id=exposure.user_id,

@@ -1,21 +1,25 @@
 """Reads what is new in the log's segments, and notes what follows from it together with how far was read."""
 
-from collections.abc import Callable, Collection, Iterable
+import logging
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
 
+from feature_repo.forgotten import microseconds
 from serving.consumer.erasure import Erasure
 from serving.consumer.join import ATTRIBUTION, Interaction, Nothing, interaction
 from serving.consumer.metrics import Metrics
+from serving.consumer.rebuild import RECENT, interactions_of_days, lines_of_days
 from serving.consumer.state import Exposure, State, Waiting
-from serving.eventlog.events import SCHEMA, NoEvent, of_line
-from serving.eventlog.segments import Line, lines, segments
+from serving.eventlog.events import SCHEMA, DamagedEvent, Event, NoEvent, events, of_line
+from serving.eventlog.segments import Line, abandoned, lines, segments, tail
 from serving.eventlog.stream import StreamId, split_id
 
 WAIT = timedelta(seconds=60)
 """So long an outcome waits for its exposure, which another gateway may have written into another segment."""
 BYTES_AT_ONCE = 4_000_000
+_logger = logging.getLogger(__name__)
 _FORGET_EVERY = timedelta(minutes=10)
 _ERASED_LONGER = timedelta(days=1)
 """So much longer than its outcomes may come it is remembered that a request was of a deleted user."""
@@ -51,7 +55,36 @@ class Reader:
         self._metrics.waiting.set(len(waiting))
         if not found and not waiting:
             return 0
-        noting = _Noting(self._state, self._erasure, self._kinds, self._clock())
+        self._note(found, waiting, ends, latest)
+        return len(found)
+
+    def rebuild(self) -> None:
+        """Note again what follows from the days of the log whose segments are gone: the state was lost.
+
+        Raises `Unavailable` where the online store cannot be asked; it may be done again.
+        """
+        now = self._clock()
+        known = interactions_of_days(self._root, now)
+        for content in lines_of_days(self._root, now):
+            found = [Line(_position(line), 0, line) for line in content if self._is_open(line, now)]
+            self._note(found, [], {}, None, known=known)
+
+    def _is_open(self, line: bytes, now: datetime) -> bool:
+        """Whether something may follow from it again: an outcome without its exposure was set aside long ago."""
+        table, row = of_line(line)
+        late = (row.get("received") or row["time"]) < now - RECENT
+        return table == "exposures" or not late or self._state.exposure(row["request_id"]) is not None
+
+    def _note(
+        self,
+        found: Iterable[Line],
+        waiting: Iterable[Waiting],
+        ends: Mapping[str, int],
+        latest: StreamId | None,
+        *,
+        known: Collection[str] = (),
+    ) -> None:
+        noting = _Noting(self._state, self._erasure, self._kinds, self._clock(), known)
         for line in found:
             noting.take(line)
         noting.join(waiting)
@@ -67,7 +100,9 @@ class Reader:
             self._metrics.events.labels(table).inc(number)
         self._metrics.interactions.labels("unmatched").inc(noting.unmatched)
         self._metrics.interactions.labels("forgotten").inc(noting.forgotten)
-        return len(found)
+        for why, number in noting.reasons.items():
+            self._metrics.set_aside.labels(why).inc(number)
+        self._tell_damaged(noting.damaged)
 
     def unread(self) -> tuple[int, datetime | None]:
         """Bytes that were not read yet, and when the first of their events happened."""
@@ -84,6 +119,13 @@ class Reader:
                 oldest = moment if oldest is None else min(oldest, moment)
         return size, oldest
 
+    def _torn(self, path: Path, start: int) -> Line | None:
+        """What an ended writer left behind the last line break."""
+        if path.stat().st_size <= start:
+            return None
+        with abandoned(path) as free:
+            return tail(path, start) if free else None
+
     def _new_lines(self) -> tuple[list[Line], dict[str, int], StreamId | None]:
         """The lines without their stream ids, where each segment was read to, and the latest stream id."""
         found: list[Line] = []
@@ -98,8 +140,18 @@ class Reader:
                 latest = latest if ident is None else max(ident, latest or ident)
                 found.append(line._replace(content=content))
                 ends[path.name] = line.end
-                left -= len(content)
+                left -= len(line.content)
+            if (rest := self._torn(path, ends.get(path.name, start))) is not None:
+                found.append(rest)
+                ends[path.name] = rest.end
         return found, ends, latest
+
+    def _tell_damaged(self, damaged: Iterable[tuple[int, str]]) -> None:
+        for position, reason in damaged:
+            for path in reversed(segments(self._root)):
+                if (start := int(path.name.partition("-")[0])) <= position:
+                    _logger.error("%s, offset %d: set aside: %s", path, position - start, reason)
+                    break
 
     def _forget(self) -> None:
         now = self._clock()
@@ -112,8 +164,10 @@ class Reader:
 class _Noting:
     """What follows from some lines: gathered first, so that the online store is asked once, then written."""
 
-    def __init__(self, state: State, erasure: Erasure, kinds: Collection[str], now: datetime) -> None:
-        self._state, self._erasure, self._kinds, self._now = state, erasure, kinds, now
+    def __init__(
+        self, state: State, erasure: Erasure, kinds: Collection[str], now: datetime, known: Collection[str]
+    ) -> None:
+        self._state, self._erasure, self._kinds, self._now, self._known = state, erasure, kinds, now, known
         self._exposures: dict[str, Exposure] = {}
         self._outcomes: list[tuple[Waiting, dict[str, Any]]] = []
         self._set_aside: list[tuple[int, str, bytes]] = []
@@ -122,15 +176,28 @@ class _Noting:
         self.interactions: list[Interaction] = []
         self._erased: set[str] = set()
         self.counts: dict[str, int] = {}
+        self.reasons: dict[str, int] = {}
+        """Kinds of what is set aside, and how often each."""
+        self.damaged: list[tuple[int, str]] = []
+        """Positions of damaged lines, and what is wrong with them."""
         self.unmatched = self.forgotten = 0
 
     def take(self, line: Line) -> None:
-        try:
-            table, row = of_line(line.content)
-        except NoEvent as error:
-            if not self._erasure.covers_line(line.content, line.position):
-                self._set_aside.append((line.position, f"no event: {error}", line.content))
-            return
+        for content, found in events(line.content):
+            if isinstance(found, Event):
+                self._take(line._replace(content=content), *found)
+                continue
+            if isinstance(found, DamagedEvent):
+                self.damaged.append((line.position, str(found)))
+            self._put_aside("damaged" if isinstance(found, DamagedEvent) else "no_event", line, f"no event: {found}")
+
+    def _put_aside(self, kind: str, line: Line | Waiting, reason: str) -> None:
+        self.reasons[kind] = self.reasons.get(kind, 0) + 1
+        content = line.content if isinstance(line, Line) else line.line
+        if not isinstance(line, Line) or not self._erasure.covers_line(content, line.position):
+            self._set_aside.append((line.position, reason, content))
+
+    def _take(self, line: Line, table: str, row: dict[str, Any]) -> None:
         self.counts[table] = self.counts.get(table, 0) + 1
         if table == "exposures" and self._erasure.covers_exposure(row):
             self._erased.add(row["request_id"])
@@ -147,7 +214,7 @@ class _Noting:
 
     def join(self, waiting: Iterable[Waiting]) -> None:
         """Find the interactions among the outcomes taken, and among those that wait."""
-        for entry, row in [*((each, of_line(each.line).row) for each in waiting), *self._outcomes]:
+        for entry, row in [*self._readable(waiting), *self._outcomes]:
             exposure = self._exposures.get(row["request_id"]) or self._state.exposure(row["request_id"])
             if self._is_erased(row, exposure):
                 self.forgotten += 1
@@ -158,15 +225,23 @@ class _Noting:
                     self._keep += [entry] if not entry.number else []
                     continue
                 self.unmatched += 1
-                what: Interaction | Nothing = Nothing("request_id: no exposure was logged with it")
+                what: Interaction | Nothing = Nothing("unmatched", "request_id: no exposure was logged with it")
             else:
                 what = interaction(row, exposure, entry.position)
             if entry.number:
                 self._done.append(entry)
             if isinstance(what, Nothing):
-                self._set_aside.append((entry.position, what.reason, entry.line))
+                self._put_aside(what.kind, entry, what.reason)
             else:
                 self.interactions.append(what)
+
+    def _readable(self, waiting: Iterable[Waiting]) -> Iterator[tuple[Waiting, dict[str, Any]]]:
+        for entry in waiting:
+            try:
+                yield entry, of_line(entry.line).row
+            except NoEvent as fault:  # of a later version, which this one took the place of
+                self._done.append(entry)
+                self._put_aside("no_event", entry, f"no event: {fault}")
 
     def _is_erased(self, outcome: dict[str, Any], exposure: Exposure | None) -> bool:
         """Whether the outcome is of a deleted user: it goes with its exposure, and by its own time."""
@@ -192,10 +267,17 @@ class _Noting:
                 "features": values[each.item_id],
             }
             self._state.note_history(each.user_id, row)
-            if not each.override:  # what people who test do is no shopper's behaviour to learn from
+            # What people who test do is no shopper's behaviour to learn from.
+            if not each.override and each.event_id not in self._known:
                 self._state.note_row("interactions", row)
         for position, reason, line in self._set_aside:
             set_aside(self._state, position, reason, line.decode(errors="replace"), self._now)
+
+
+def _position(line: bytes) -> int:
+    """A place in the log for what was read from a partition: about where it was."""
+    row = of_line(line).row
+    return 1000 * microseconds(row.get("received") or row["time"])
 
 
 def set_aside(state: State, position: int, reason: str, line: str, now: datetime) -> None:

@@ -119,7 +119,7 @@ class SegmentSink:
 
 def segments(root: Path) -> list[Path]:
     """The segments below `root`, oldest first."""
-    return sorted((root / "segments").glob(f"*{_SUFFIX}"))
+    return sorted((root / "segments").glob(f"[0-9]*-*{_SUFFIX}"))
 
 
 def lines(segment: Path, start: int = 0, *, most: int | None = None) -> Iterator[Line]:
@@ -138,6 +138,17 @@ def lines(segment: Path, start: int = 0, *, most: int | None = None) -> Iterator
         # No segment grows by more than a byte a nanosecond: no two lines of one writer share a position.
         yield Line(began + at, at + len(part) + 1, part)
         at += len(part) + 1
+
+
+def tail(segment: Path, start: int) -> Line | None:
+    """What follows the last line break, at `start`: a record that was torn when its writer ended, or one whose line
+    break was lost. Only of an `abandoned` segment; None where nothing follows, or whole lines do."""
+    with segment.open("rb") as file:
+        file.seek(start)
+        content = file.read()
+    if not content or b"\n" in content:
+        return None
+    return Line(int(segment.name.partition("-")[0]) + start, start + len(content), content)
 
 
 @contextmanager
