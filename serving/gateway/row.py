@@ -38,7 +38,7 @@ class Row:
             rollout = succeeding(self._read(), self.rollout)
             try:
                 self._recommender.prepare(rollout)
-            except (OSError, ValueError, KeyError) as error:
+            except (OSError, ValueError) as error:
                 raise Waits(f"row {rollout.version} waits for its champion's archive: {error}") from error
             return rollout
 
