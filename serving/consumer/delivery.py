@@ -66,6 +66,7 @@ class Delivery:
             written = self._online.writer.append(Event(user, _record(row)) for _, user, row in noted)
             with self._state.transaction():
                 self._state.histories_written(number for number, _, _ in noted)
+                self._metrics.set_aside.labels("refused").inc(len(written.refused))
                 for event, reason in written.refused:
                     line = json.dumps({"user_id": event.user_id, **event.record._asdict()}, default=str)
                     set_aside(self._state, event.record.position, reason, line, self._clock())

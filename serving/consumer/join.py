@@ -5,12 +5,11 @@ from hashlib import md5
 from typing import Any, NamedTuple
 
 from feature_repo.forgotten import microseconds
+from serving.clocks import TOLERANCE
 from serving.consumer.state import Exposure
 
 ATTRIBUTION = timedelta(days=7)
 """So long after its exposure an outcome is understood; older exposures are forgotten here."""
-EARLY = timedelta(minutes=5)
-"""So much earlier than its exposure an outcome may be by the clock of the shop that reports it."""
 
 
 class Interaction(NamedTuple):
@@ -26,6 +25,11 @@ class Interaction(NamedTuple):
     model_version: str | None
     position: int
     override: bool
+
+    def identity(self, key: str | None) -> str:
+        """What makes another telling of it the same: its request, item, type and, where the shop gave one, its key."""
+        told = (self.request_id, self.item_id, self.event_type, key or "")
+        return md5("\x1f".join(told).encode(), usedforsecurity=False).hexdigest()
 
 
 class Nothing(NamedTuple):
@@ -49,8 +53,9 @@ def interaction(outcome: dict[str, Any], exposure: Exposure, position: int) -> I
     if item not in exposure.items:
         return Nothing("not_shown", f"item_id: {item!r} was not shown to this request")
     time = outcome["time"].astimezone(UTC)
-    if time < exposure.time - EARLY or time > exposure.time + ATTRIBUTION:
-        return Nothing("time", f"time: {time.isoformat()} is not within {ATTRIBUTION.days} days after the request")
+    if time < exposure.time - TOLERANCE or time > exposure.time + ATTRIBUTION:
+        why = f"within {ATTRIBUTION.days} days after the request, by clocks that differ by {TOLERANCE} at most"
+        return Nothing("time", f"time: {time.isoformat()} is not {why}")
     return Interaction(
         event_id=event_id(exposure.user_id, item, time),
         user_id=exposure.user_id,

@@ -18,6 +18,10 @@ from serving.eventlog.stream import StreamId, split_id
 
 WAIT = timedelta(seconds=60)
 """So long an outcome waits for its exposure, which another gateway may have written into another segment."""
+MOST_AN_HOUR = 200
+"""Interactions of one shopper: as many events as a history holds."""
+REFUSED = ("no_item", "not_shown", "time", "too_many")
+"""Kinds of outcomes that have an exposure, and that nothing follows from."""
 BYTES_AT_ONCE = 4_000_000
 _logger = logging.getLogger(__name__)
 _FORGET_EVERY = timedelta(minutes=10)
@@ -100,6 +104,11 @@ class Reader:
             self._metrics.events.labels(table).inc(number)
         self._metrics.interactions.labels("unmatched").inc(noting.unmatched)
         self._metrics.interactions.labels("forgotten").inc(noting.forgotten)
+        self._metrics.interactions.labels("repeated").inc(noting.repeated)
+        self._metrics.interactions.labels("refused").inc(
+            sum(number for why, number in noting.reasons.items() if why in REFUSED)
+        )
+        self._metrics.clocks.inc(noting.early)
         for why, number in noting.reasons.items():
             self._metrics.set_aside.labels(why).inc(number)
         self._tell_damaged(noting.damaged)
@@ -157,6 +166,7 @@ class Reader:
         now = self._clock()
         if now - self._forgot > _FORGET_EVERY:
             self._state.forget_exposures(now - ATTRIBUTION)
+            self._state.forget_taken(now - ATTRIBUTION)
             self._state.forget_erased(now - ATTRIBUTION - _ERASED_LONGER)
             self._forgot = now
 
@@ -180,7 +190,11 @@ class _Noting:
         """Kinds of what is set aside, and how often each."""
         self.damaged: list[tuple[int, str]] = []
         """Positions of damaged lines, and what is wrong with them."""
-        self.unmatched = self.forgotten = 0
+        self._identities: dict[str, Interaction] = {}
+        """The interactions accepted, by what makes another telling the same."""
+        self._of: dict[str, list[datetime]] = {}
+        """When those of each user were received."""
+        self.unmatched = self.forgotten = self.repeated = self.early = 0
 
     def take(self, line: Line) -> None:
         for content, found in events(line.content):
@@ -233,7 +247,23 @@ class _Noting:
             if isinstance(what, Nothing):
                 self._put_aside(what.kind, entry, what.reason)
             else:
-                self.interactions.append(what)
+                self._accept(what, row, exposure, entry)
+
+    def _accept(self, found: Interaction, row: dict[str, Any], exposure: Exposure | None, entry: Waiting) -> None:
+        """Once for all tellings of it, and so many of one shopper as a person can do."""
+        identity = found.identity(row.get("key"))
+        if identity in self._identities or self._state.is_taken(identity):
+            self.repeated += 1
+            return
+        since = found.received - timedelta(hours=1)
+        mine = self._of.setdefault(found.user_id, [])
+        if self._state.taken_of(found.user_id, since) + sum(at > since for at in mine) >= MOST_AN_HOUR:
+            self._put_aside("too_many", entry, f"user_id: more than {MOST_AN_HOUR} interactions within an hour")
+            return
+        mine.append(found.received)
+        self._identities[identity] = found
+        self.early += exposure is not None and found.time < exposure.time
+        self.interactions.append(found)
 
     def _readable(self, waiting: Iterable[Waiting]) -> Iterator[tuple[Waiting, dict[str, Any]]]:
         for entry in waiting:
@@ -258,6 +288,8 @@ class _Noting:
             self._state.keep_waiting(entry)
         for entry in self._done:
             self._state.no_longer_waiting(entry)
+        for identity, found in self._identities.items():
+            self._state.take(identity, found.user_id, found.received)
         for each in self.interactions:
             row = {
                 **each._asdict(),

@@ -47,6 +47,11 @@ CREATE INDEX IF NOT EXISTS partition_batch ON partition_row (batch);
 CREATE TABLE IF NOT EXISTS erased (
     request_id TEXT PRIMARY KEY, at INTEGER NOT NULL, crc INTEGER NOT NULL
 ) WITHOUT ROWID;
+CREATE TABLE IF NOT EXISTS taken (
+    identity TEXT PRIMARY KEY, user_id TEXT NOT NULL, at INTEGER NOT NULL, crc INTEGER NOT NULL
+) WITHOUT ROWID;
+CREATE INDEX IF NOT EXISTS taken_user ON taken (user_id, at);
+CREATE INDEX IF NOT EXISTS taken_time ON taken (at);
 CREATE TABLE IF NOT EXISTS identity (
     only_row INTEGER PRIMARY KEY CHECK (only_row = 0), name TEXT NOT NULL, crc INTEGER NOT NULL
 );
@@ -54,7 +59,8 @@ CREATE TABLE IF NOT EXISTS identity (
 _CHECKED = {
     "segment": "name, offset", "stream": "ms, seq",
     "exposure": "request_id, user_id, items, time, model_version, override", "waiting": "position, since, line",
-    "history": "user_id, row", "partition_row": "name, row", "erased": "request_id, at", "identity": "name",
+    "history": "user_id, row", "partition_row": "name, row", "erased": "request_id, at",
+    "taken": "identity, user_id, at", "identity": "name",
 }  # fmt: skip
 """Columns of each table that the checksum of a row is of, in its order."""
 _OF_THE_DISK = (sqlite3.SQLITE_BUSY, sqlite3.SQLITE_LOCKED, sqlite3.SQLITE_NOMEM, sqlite3.SQLITE_IOERR,
@@ -110,6 +116,8 @@ class State:
     def _open(self) -> None:
         self._sql.execute("PRAGMA journal_mode = WAL")
         self._sql.execute("PRAGMA synchronous = FULL")
+        # A burst must not leave a file behind that takes the room of what comes later.
+        self._sql.execute("PRAGMA journal_size_limit = 4000000")
         # What is struck off is overwritten: nothing of a deleted user stays in the file.
         self._sql.execute("PRAGMA secure_delete = ON")
         (version,) = self._sql.execute("PRAGMA user_version").fetchone()
@@ -208,6 +216,23 @@ class State:
     def no_longer_waiting(self, entry: Waiting) -> None:
         self._sql.execute("DELETE FROM waiting WHERE number = ?", (entry.number,))
 
+    def is_taken(self, identity: str) -> bool:
+        """Whether an interaction of this identity was noted."""
+        return self._sql.execute("SELECT 1 FROM taken WHERE identity = ?", (identity,)).fetchone() is not None
+
+    def taken_of(self, user_id: str, since: datetime) -> int:
+        """How many interactions of the user were noted since that moment."""
+        counted = "SELECT count(*) FROM taken WHERE user_id = ? AND at > ?"
+        return int(self._sql.execute(counted, (user_id, microseconds(since))).fetchone()[0])
+
+    def take(self, identity: str, user_id: str, at: datetime) -> None:
+        """Remember that an interaction was noted."""
+        told = (identity, user_id, microseconds(at))
+        self._sql.execute("INSERT OR IGNORE INTO taken VALUES (?1, ?2, ?3, crc(?1, ?2, ?3))", told)
+
+    def forget_taken(self, before: datetime) -> None:
+        self._sql.execute("DELETE FROM taken WHERE at < ?", (microseconds(before),))
+
     def note_history(self, user_id: str, row: dict[str, Any]) -> None:
         """An interaction for the history of `user_id`; JSON values only."""
         told = (user_id, json.dumps(row))
@@ -280,6 +305,7 @@ class State:
             self._sql.execute(
                 "DELETE FROM exposure WHERE covers(user_id, time) OR request_id IN (SELECT request_id FROM erased)"
             )
+            self._sql.execute("DELETE FROM taken WHERE covers(user_id, at)")
             for entry in self.waiting():
                 if line(entry.line, entry.position):
                     self.no_longer_waiting(entry)

@@ -9,8 +9,8 @@ import pyarrow as pa
 
 from serving.checksum import Damaged, seal, unseal, whole_in
 
-SCHEMA = 2
-"""Version 1 had neither `override` nor `received`, which are null in its rows."""
+SCHEMA = 3
+"""Version 1 had neither `override` nor `received`, version 2 neither `cause` nor `key`: null in their rows."""
 _TIME = pa.timestamp("us", tz="UTC")
 _TEXT, _REAL, _COUNT, _WHOLE, _BOOL = pa.string(), pa.float64(), pa.int32(), pa.int64(), pa.bool_()
 TABLES = {
@@ -19,13 +19,13 @@ TABLES = {
             "schema": _COUNT, "request_id": _TEXT, "user_id": _TEXT, "variant": _TEXT, "model_version": _TEXT,
             "stage": _COUNT, "weight": _REAL, "salt": _TEXT, "time": _TIME, "latency_ms": _REAL, "status": _TEXT,
             "n_items": _COUNT, "items": pa.list_(_TEXT), "scores": pa.list_(_REAL), "request": _TEXT, "context": _TEXT,
-            "override": _BOOL,
+            "override": _BOOL, "cause": _TEXT,
         }
     ),
     "outcomes": pa.schema(
         {
             "schema": _COUNT, "request_id": _TEXT, "event_type": _TEXT, "item_id": _TEXT, "time": _TIME,
-            "received": _TIME,
+            "received": _TIME, "key": _TEXT,
         }
     ),
 }  # fmt: skip

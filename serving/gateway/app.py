@@ -17,6 +17,7 @@ from fastapi import FastAPI, Header, HTTPException, Response
 from fastapi.exceptions import RequestValidationError
 from prometheus_client import CONTENT_TYPE_LATEST, generate_latest
 
+from serving.clocks import TOLERANCE
 from serving.eventlog.writer import EventLog, LogUnavailable
 from serving.gateway.access import Access
 from serving.gateway.api import Accepted, Event, Problem, RecommendationRequest, Recommendations
@@ -30,11 +31,10 @@ from serving.gateway.overload import RETRY_SECONDS, Bound
 from serving.gateway.probes import probe_all
 from serving.gateway.recommender import Deadlines, History, Recommended, Recommender, Wish
 from serving.gateway.row import Row
+from serving.rollout.assignment import drawn
 from serving.rollout.document import ModelVersion, Rollout
 
 _logger = logging.getLogger(__name__)
-AHEAD = timedelta(hours=1)
-"""How far the clock of a shop may run ahead."""
 OLDEST = timedelta(days=30)
 """Age of an event that is still taken."""
 NOTHING_RELEASED = "no model was released yet"
@@ -82,15 +82,15 @@ class _Service:
             raise HTTPException(503, NOTHING_RELEASED)
         return rollout
 
-    async def append(self, table: str, event: dict[str, Any], seconds: float, *, synced: bool = True) -> bool:
-        """Whether the event is durable; see `EventLog.append`."""
+    async def append(self, table: str, event: dict[str, Any], seconds: float, *, synced: bool = True) -> bool | None:
+        """Whether the event is durable, None where that is not known in time; see `EventLog.append`."""
         began = time.perf_counter()
         try:
-            await asyncio.wait_for(self.log.append(table, event, synced=synced), seconds)
-        except (LogUnavailable, TimeoutError) as error:
+            await self.log.append(table, event, synced=synced, seconds=seconds)
+        except LogUnavailable as error:
             self.metrics.unlogged.labels(table).inc()
-            self.tell("event log", str(error) or f"not within {seconds} s")
-            return False
+            self.tell("event log", str(error))
+            return False if error.certain else None
         self.metrics.append.labels(table).observe(time.perf_counter() - began)
         return True
 
@@ -313,7 +313,7 @@ def _exposure(
         "variant": found.variant,
         "model_version": found.version,
         "stage": rollout.stage,
-        "weight": rollout.weight,
+        "weight": drawn(rollout, asked.user_id).weight,
         "salt": rollout.salt,
         "time": time.isoformat(),
         "latency_ms": latency_ms,
@@ -330,7 +330,7 @@ def _exposure(
 
 def _plausible(time: datetime, now: datetime) -> datetime:
     """A moment of UTC; one that lies where no event can be told of is refused."""
-    if not now - OLDEST <= time <= now + AHEAD:
-        why = f"is not within {OLDEST.days} days before now and {AHEAD.seconds // 3600} hour after"
+    if not now - OLDEST <= time <= now + TOLERANCE:
+        why = f"is not within {OLDEST.days} days before now and {TOLERANCE.seconds // 3600} hour after"
         raise RequestValidationError([{"loc": ("body", "time"), "msg": why, "type": "time"}])
     return time.astimezone(UTC)

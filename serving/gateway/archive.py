@@ -73,7 +73,7 @@ class Contents:
 
 
 def read_contents(path: Path, digest: str) -> Contents:
-    """Raises `OSError` where there is no archive, `ValueError` where its SHA-256 is not `digest` or it is none of ours."""
+    """Raises `OSError` where there is no archive, `ValueError` where it is none of ours or its SHA-256 not `digest`."""
     with path.open("rb") as file:
         if (found := hashlib.file_digest(file, "sha256").hexdigest()) != digest:
             raise ValueError(f"{path}: digest {found[:12]}, expected {digest[:12]}; restore the released archive")

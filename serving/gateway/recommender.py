@@ -13,7 +13,7 @@ import orjson
 
 from serving.gateway.archive import Contents, Filters, read_contents
 from serving.gateway.models import Items, ModelFailed, Models
-from serving.rollout.assignment import Variant, variant
+from serving.rollout.assignment import Variant, drawn
 from serving.rollout.document import ModelVersion, Rollout
 
 _logger = logging.getLogger(__name__)
@@ -102,10 +102,12 @@ class Recommender:
         assert rollout.champion is not None
         contents = self.contents(rollout.champion)  # now: the row may be another one before the models have answered
         failures: list[tuple[str, str]] = []
-        drawn = wish.arm or _drawn(rollout, wish.user_id)
+        arm = wish.arm or drawn(rollout, wish.user_id).variant
         line = [(rollout.champion, self.deadlines.champion)]
-        if drawn == "challenger" and rollout.challenger is not None:
+        if arm == "challenger" and rollout.challenger is not None:
             line.insert(0, (rollout.challenger, self.deadlines.challenger))
+        elif arm == "former" and rollout.former is not None:
+            line.insert(0, (rollout.former, self.deadlines.challenger))
         began = time.perf_counter()
         history: list[dict[str, Any]] = []
         try:
@@ -128,7 +130,7 @@ class Recommender:
         else:
             cause = "model" if line else "history"
         return Recommended(
-            variant=drawn,
+            variant=arm,
             version=version,
             status=status,
             items=items,
@@ -144,7 +146,7 @@ class Recommender:
         assert rollout.champion is not None
         items = self._memory(self.contents(rollout.champion), (), wish)
         return Recommended(
-            variant=wish.arm or _drawn(rollout, wish.user_id),
+            variant=wish.arm or drawn(rollout, wish.user_id).variant,
             version=POPULAR,
             status="fallback" if items else "error",
             items=items,
@@ -205,12 +207,6 @@ class Recommender:
         if mar is None:
             raise Fetching(f"{arm.archive}: is being fetched")
         return read_contents(mar, arm.archive_digest)
-
-
-def _drawn(rollout: Rollout, user_id: str) -> Variant:
-    if rollout.challenger is None:
-        return "champion"
-    return variant(rollout.salt, user_id, rollout.weight)
 
 
 def popular(contents: Contents, history: Sequence[Mapping[str, Any]], wish: Wish) -> Items:

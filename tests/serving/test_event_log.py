@@ -155,6 +155,23 @@ def test_an_event_of_the_first_schema_is_read() -> None:
     assert of_line(old).row["request_id"] == "r1"
 
 
+def test_a_redis_that_may_evict_a_stream_is_refused(durable_redis: RedisServer) -> None:
+    client, url = connect(f"redis://{durable_redis.address}/0"), f"redis://{durable_redis.address}/0"
+    before = {**client.config_get("maxmemory"), **client.config_get("maxmemory-policy")}
+    try:
+        client.config_set("maxmemory", "100mb")
+        for policy in ("allkeys-lru", "allkeys-random"):
+            client.config_set("maxmemory-policy", policy)
+            with pytest.raises(LogUnavailable, match="may evict acknowledged events") as told:
+                append(StreamSink(url, "shop"), "r1")
+            assert told.value.certain
+        client.config_set("maxmemory-policy", "volatile-lru")
+        append(StreamSink(url, "shop"), "r1")
+    finally:
+        for name, value in before.items():
+            client.config_set(name, value)
+
+
 def append(sink: StreamSink, *names: str) -> EventLog:
     async def write() -> None:
         with log:
