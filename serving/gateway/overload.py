@@ -17,8 +17,11 @@ BEGIN = 32.0
 """A batch of TorchServe's."""
 FALL = 0.8
 MEMORY_SHARE = 0.25
-"""Answers from memory for each of a model: so cheap are they beside one that these few cost it next to nothing."""
-MEMORY_BURST = 20.0
+"""So much more than models answered at their best may be answered in all: an answer from memory is cheap beside one of
+a model, so that these cost it next to nothing, and where no model answers there is room for everybody."""
+FADES = 0.01
+"""Of that best, each second: a machine that has become slower has room for less."""
+LEAST_A_SECOND, BURST = 20.0, 20.0
 RETRY_SECONDS = 1
 ACTIVE_SECONDS = 1.0
 """A shop that asked within this time has its share."""
@@ -36,7 +39,10 @@ class Bound:
         self._in_time, self._clock = in_time, clock
         self.limit, self.in_flight = BEGIN, 0
         self._fell = -in_time
-        self._memory = MEMORY_BURST
+        self._memory = BURST
+        """Answers that memory may give now."""
+        self._best, self._refilled = LEAST_A_SECOND, clock()
+        self._window, self._answered = clock(), 0
         self._of: dict[bytes, int] = {}
         """Requests in flight of each shop, by its token."""
         self._asked: dict[bytes, float] = {}
@@ -49,6 +55,7 @@ class Bound:
         """
         if self.in_flight < self.limit or self._of.get(shop, 0) < self.limit / self._active(shop):
             return "model"
+        self._refill()
         return "memory" if self._memory >= 1 else "refused"
 
     def enter(self, shop: bytes) -> Verdict:
@@ -67,13 +74,23 @@ class Bound:
         full = self.in_flight >= self.limit / 2
         self.in_flight -= 1
         self._of[shop] -= 1
-        self._memory = min(MEMORY_BURST, self._memory + MEMORY_SHARE)
+        self._answered += 1
+        self._refill()
+        self._memory = max(-BURST, self._memory - 1)
         if seconds <= self._in_time:
             # What is not filled says nothing about a higher bound.
             self.limit = min(MOST, self.limit + 1 / self.limit) if full else self.limit
         elif (now := self._clock()) - self._fell >= self._in_time:
             # Once for all that are in flight: they were let in together.
             self._fell, self.limit = now, max(LEAST, self.limit * FALL)
+
+    def _refill(self) -> None:
+        now = self._clock()
+        if (past := now - self._window) >= 1:
+            self._best = max(LEAST_A_SECOND, self._best * (1 - FADES) ** past, self._answered / past)
+            self._window, self._answered = now, 0
+        self._memory = min(BURST, self._memory + (now - self._refilled) * self._best * (1 + MEMORY_SHARE))
+        self._refilled = now
 
     def _active(self, shop: bytes) -> int:
         """How many shops share the bound; forgets those that are gone."""

@@ -40,7 +40,7 @@ def consumed(transport: Transport) -> dict[str, float]:
 
 
 def test_an_event_told_again_is_one_and_its_key_tells_two_apart(transport: Transport) -> None:
-    began = datetime.now(UTC)
+    began = datetime.now(UTC) + timedelta(seconds=1)
     write(transport, ("exposures", exposure("r1", "u1", ["i3", "i4"])))
     retries = [outcome("r1", "i3", time=(began + timedelta(seconds=n)).isoformat()) for n in range(30)]
     twice = [outcome("r1", "i4", key=key) for key in ("first", "second", "first")]
