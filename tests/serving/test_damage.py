@@ -9,6 +9,7 @@ from typing import Any
 
 import pytest
 
+from feature_repo.forgotten import Forgotten
 from serving.checksum import Damaged, of_file, to_file
 from serving.consumer.erasure import NAME, erased
 from serving.consumer.state import Exposure, State, StateDamaged, Waiting
@@ -88,6 +89,26 @@ def test_deletions_are_carried_out_again_where_the_word_of_them_is_damaged(tmp_p
         found = erased(tmp_path)
         # Where the name of the checksum's key was hit the rest is as it was, and that name is no user's.
         assert {user: at for user, at in found.items() if len(user) == 64} in (told, {})
+
+
+def test_a_damaged_line_of_deletions_is_told_and_the_others_hold(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    path, users = tmp_path / "forgotten.txt", [f"u{number}" for number in range(4)]
+    Forgotten(path).add(users, NOW)
+    content = path.read_bytes()
+    right = Forgotten(path).until()
+    for damaged in damages(content, 300):
+        caplog.clear()
+        path.write_bytes(damaged)
+        found = Forgotten(path).until()
+        assert found.items() <= right.items()
+        if len(damaged) == len(content):
+            # A lost line break takes two lines, and behind the last one it looks like a line that is being written.
+            assert len(found) >= 2 and (len(found) == 4 or caplog.messages or damaged[-1:] != b"\n")
+    old = b"".join(line.rpartition(b" ")[0] + b"\n" for line in content.splitlines())
+    path.write_bytes(old)
+    assert Forgotten(path).until() == right, "a list of before there were checksums"
 
 
 def test_a_damaged_line_of_tokens_shuts_out_its_shop_only(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
