@@ -84,14 +84,14 @@ def main() -> None:
 def model_server(name: str, mar: Path, home: Path) -> Iterator[str]:
     """The address of TorchServe or of the plain server, on the servers' core."""
     if name == "torchserve":
-        with TorchServe(home / "logs") as server:
+        with TorchServe(home / "logs", start_seconds=600) as server:
             _on_core(server._process.pid)  # type: ignore[union-attr]
             server.register(mar)
             yield server.address
         return
     command = [sys.executable, "-m", "serving", "plain", "--dataset", CARD.name, "--port", "8099"]
     with _process(command, r"(http://127.0.0.1:\d+)") as ((address,), _):
-        end = time.monotonic() + 120
+        end = time.monotonic() + 600
         while True:
             with suppress(OSError):
                 _opened(f"{address}/ping")

@@ -39,6 +39,8 @@ OLDEST = timedelta(days=30)
 """Age of an event that is still taken."""
 NOTHING_RELEASED = "no model was released yet"
 TELL_SECONDS = 10.0
+IN_TIME = 0.4
+"""Share of the champion's deadline from which too much is in flight: well before deadlines pass and breakers open."""
 EVENT_SECONDS = 5.0
 """Most time until an event is durable."""
 _PROBLEMS: dict[int | str, dict[str, Any]] = {
@@ -147,7 +149,7 @@ def make_app(
         row=row,
         log=log,
         metrics=metrics,
-        door=Door(access or Access(), Bound(recommender.deadlines.champion / 2)),
+        door=Door(access or Access(), Bound(IN_TIME * recommender.deadlines.champion)),
         clock=clock,
     )
 
