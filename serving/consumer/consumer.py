@@ -89,7 +89,11 @@ class Consumer:
         except BlockingIOError:
             self._lock.close()
             raise Busy(f"{self._log}: another consumer works on this log") from None
-        self._state = state = self._opened()
+        try:
+            self._state = state = self._opened()
+        except BaseException:
+            self._lock.close()
+            raise
         present = {path.name for path in segments(self._log)}
         with state.transaction():
             state.drop_segments([name for name in state.segments() if name not in present])
