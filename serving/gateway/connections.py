@@ -87,6 +87,8 @@ def protocol(limits: Limits) -> type[HttpToolsProtocol]:
         def data_received(self, data: bytes) -> None:
             if self._in_headers:
                 self._header_bytes += len(data)
+                if self._timer is None:  # also of what begins no request, such as line breaks
+                    self._wait(limits.header_seconds)
             super().data_received(data)
             if self._in_headers and self._header_bytes > limits.header_bytes and not self.transport.is_closing():
                 self._refuse((431, f"the headers are longer than {limits.header_bytes} bytes"), close=True)

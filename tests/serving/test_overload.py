@@ -181,12 +181,14 @@ def test_slow_headers_bodies_and_silent_connections_hold_nothing() -> None:
         time.sleep(0.5)
         good.sendall(request(b"123"))
         assert reply(good).endswith(b"03"), "a connection that is kept open may rest longer"
+        good.sendall(b"\r\n")
+        assert reply(good).startswith(b"HTTP/1.1 408"), "line breaks are no request"
         for connection in (silent, slow, late, good):
             connection.close()
         deadline = time.monotonic() + 20
         while limits.open and time.monotonic() < deadline:
             time.sleep(0.01)
-        assert not limits.open and sorted(statuses) == [408, 408]
+        assert not limits.open and sorted(statuses) == [408, 408, 408]
 
 
 def test_connections_are_limited_in_all_and_of_an_address_that_is_no_proxys() -> None:
