@@ -18,6 +18,7 @@ from serving.eventlog.segments import SegmentSink
 from serving.eventlog.writer import EventLog
 from serving.gateway.access import Access, Tokens
 from serving.gateway.app import make_app, pages
+from serving.gateway.archive import read_contents
 from serving.gateway.online import _Opened
 from serving.gateway.operation import OperationServer
 from serving.gateway.recommender import Deadlines
@@ -26,20 +27,20 @@ from serving.torchserve import archive
 from tests.serving.open_gateway import HISTORY, NOW, rows
 
 TOKEN = "token-of-the-shop-backend"
-ITEMS = {"items": [{"item_id": "i1", "score": 2.0}, {"item_id": "i2", "score": 1.0}]}
 
 
 @contextmanager
-def model(seconds: float = 0.0) -> Iterator[str]:
-    """A server that answers as TorchServe does, after so many seconds, and keeps the headers of its requests."""
+def model(mar: Path) -> Iterator[str]:
+    """A server that answers as TorchServe does, always with the items of the archive's probe."""
+    items = read_contents(mar, archive.digest(mar)).probe.items
+    answer = {"items": [{"item_id": item, "score": 1.0} for item in sorted(items)]}
 
     class Handler(BaseHTTPRequestHandler):
         protocol_version = "HTTP/1.1"
 
         def do_POST(self) -> None:
             self.rfile.read(int(self.headers["Content-Length"]))
-            time.sleep(seconds)
-            body = json.dumps(ITEMS).encode()
+            body = json.dumps(answer).encode()
             self.send_response(200)
             self.send_header("Content-Length", str(len(body)))
             self.end_headers()
@@ -81,23 +82,23 @@ def gateway(rollout: Rollout, tmp_path: Path, address: str, **more: Any) -> Iter
         yield client
 
 
-def test_a_damaged_challenger_keeps_no_gateway_from_starting(rollout: Rollout, tmp_path: Path) -> None:
-    with model() as address, gateway(rollout, tmp_path, address) as client:
+def test_a_damaged_challenger_keeps_no_gateway_from_starting(rollout: Rollout, mar: Path, tmp_path: Path) -> None:
+    with model(mar) as address, gateway(rollout, tmp_path, address) as client:
         assert client.get("/ready").status_code == 200
         for number in range(8):
             reply = client.post("/v1/recommendations", json={"user_id": f"u{number}"})
             assert (reply.status_code, reply.json()["status"]) == (200, "ok")
     cut = replace(rollout, champion=replace(rollout.challenger, version="1.0"), challenger=None, stage=None, weight=0.0)
-    with model() as address, gateway(cut, tmp_path, address) as client:
+    with model(mar) as address, gateway(cut, tmp_path, address) as client:
         reply = client.get("/ready")  # it lives, waits for the right archive, and says so
         assert reply.status_code == 503 and "digest" in reply.json()["detail"]
         assert client.get("/health").status_code == 200
 
 
 def test_beyond_the_bound_popular_items_answer_and_then_nobody_and_the_log_says_why(
-    rollout: Rollout, tmp_path: Path
+    rollout: Rollout, mar: Path, tmp_path: Path
 ) -> None:
-    with model() as address, gateway(rollout, tmp_path, address) as client:
+    with model(mar) as address, gateway(rollout, tmp_path, address) as client:
         bound = client.app.state.service.door.bound  # type: ignore[attr-defined]
         bound.in_flight = 10**6  # as many as wait for a model
         bound._of[b""] = 10**6
@@ -118,10 +119,10 @@ def test_beyond_the_bound_popular_items_answer_and_then_nobody_and_the_log_says_
 
 
 def test_operation_is_answered_beside_the_service_and_without_its_tokens(
-    rollout: Rollout, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    rollout: Rollout, mar: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("T", TOKEN)
-    with model() as address, gateway(rollout, tmp_path, address, access=Access(Tokens.configured("T"))) as client:
+    with model(mar) as address, gateway(rollout, tmp_path, address, access=Access(Tokens.configured("T"))) as client:
         for path in ("/metrics", "/openapi.json", "/v1/recommendations", "/v1/nothing"):
             assert client.get(path).status_code == 401, path
         assert client.get("/metrics", headers={"Authorization": f"Bearer {TOKEN}"}).status_code == 200
