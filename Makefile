@@ -6,6 +6,7 @@ EVENTS ?= 5
 CANARIES ?= 2000
 YEARS ?= 10
 SECONDS ?= 40
+FAULTS ?= 200
 JOBS ?= 3
 BUDGET ?= fast
 OVERLAY ?= production
@@ -20,7 +21,7 @@ export FEAST_USAGE := False
 # Every step is a process of its own: without cached bytecode each would compile its libraries again.
 unexport PYTHONDONTWRITEBYTECODE
 
-.PHONY: help setup run test serve compile chart images demo soak check format lock lock-platforms bench-features bench-features-pay bench-quality bench-train bench-gpu bench-gate bench-gate-speed bench-gateway bench-rollout bench-decisions bench-serving bench-retrieval bench-log-days fuzz-ingest clean
+.PHONY: help setup run test serve compile chart images demo soak check format lock lock-platforms bench-features bench-features-pay bench-quality bench-train bench-gpu bench-gate bench-gate-speed bench-gateway bench-rollout bench-decisions bench-serving bench-retrieval bench-log-days fuzz-ingest chaos audit bench-overload clean
 
 help:  ## list the targets
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | awk -F':.*## ' '{printf "  make %-19s %s\n", $$1, $$2}'
@@ -106,6 +107,17 @@ bench-gate-speed: setup  ## seconds and memory of ingest and the data gate; EVEN
 
 bench-gateway: setup  ## what the gateway adds to calling TorchServe directly, at half load; SECONDS=40
 	@OMP_WAIT_POLICY=PASSIVE $(PYTHON) -m benchmarks.gateway --seconds $(SECONDS)
+
+bench-overload: setup  ## 2, 5 and 20 times what gateway and either server can answer, load and servers on a core each; SECONDS=40
+	@OMP_NUM_THREADS=1 $(PYTHON) -m benchmarks.overload --seconds $(SECONDS)
+
+chaos: export HETERREC_HOME := $(CURDIR)/var/chaos
+chaos: setup  ## 200 overlapping faults drawn by seed, two gateways, under load (needs redis-server); FAULTS=200
+	@$(PYTHON) -m benchmarks.chaos --faults $(FAULTS)
+
+audit: setup  ## published advisories for every package of the lock and torch; fails where one is skipped or has one
+	@mkdir -p build && { grep -oE 'torch==[0-9.]+' pyproject.toml | head -1; cat requirements.lock; } > build/audited.txt
+	@.venv/bin/uv tool run pip-audit --strict --no-deps --disable-pip --progress-spinner off --requirement build/audited.txt
 
 bench-rollout: setup  ## is the canary's judge right? simulated A/A and A/B canaries beside the naive tests; CANARIES=2000
 	@$(PYTHON) -m benchmarks.rollout --canaries $(CANARIES)

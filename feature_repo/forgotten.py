@@ -1,18 +1,21 @@
 """Who asked to be deleted: the list that keeps a deleted user from coming back with the next ingest or a replayed log.
 
-A line a user: the SHA-256 of the user's id and the moment of the deletion. What the user does after that moment is
-a new acquaintance and counts again.
+A line a user: the SHA-256 of the user's id, the moment of the deletion, and the CRC-32 of both. What the user does
+after that moment is a new acquaintance and counts again.
 """
 
 import fcntl
 import hashlib
+import logging
 import os
 from collections.abc import Iterable
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
+from zlib import crc32
 
 from feature_repo.keys import spelled
 
+_logger = logging.getLogger(__name__)
 _EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 
 
@@ -32,21 +35,29 @@ class Forgotten:
             file.seek(0)
             file.truncate(len(_whole_lines(file.read())))  # a writer that was killed had promised nothing yet
             moment = at.astimezone(UTC).isoformat()
-            file.writelines(f"{digest(user)} {moment}\n".encode() for user in user_ids)
+            file.writelines(_line(f"{digest(user)} {moment}") for user in user_ids)
             file.flush()
             os.fsync(file.fileno())
 
     def until(self) -> dict[str, int]:
-        """The moment (microseconds since 1970) up to which a user's events are gone, by the digest of the id."""
+        """The moment (microseconds since 1970) up to which a user's events are gone, by the digest of the id.
+
+        A damaged line is told of and passed over: whose it was is not known any more, so that its deletion has to be
+        asked for again. The others hold.
+        """
         try:
             state = self.path.stat()
         except FileNotFoundError:
             return {}
         if self._seen != (state.st_mtime_ns, state.st_size):
             until: dict[str, int] = {}
-            for line in _whole_lines(self.path.read_bytes()).decode().splitlines():
-                user, moment = line.split(" ")
-                until[user] = max(until.get(user, 0), microseconds(datetime.fromisoformat(moment)))
+            for number, line in enumerate(_whole_lines(self.path.read_bytes()).split(b"\n")[:-1], start=1):
+                try:
+                    user, moment = _deletion(line)
+                except ValueError as error:
+                    _logger.error("%s, line %d: is damaged, delete that user again: %s", self.path, number, error)
+                    continue
+                until[user] = max(until.get(user, 0), moment)
             self._until, self._seen = until, (state.st_mtime_ns, state.st_size)
         return self._until
 
@@ -59,6 +70,20 @@ class Forgotten:
 def _whole_lines(content: bytes) -> bytes:
     """Without the last line where it is still being written, or never was to its end."""
     return content[: content.rfind(b"\n") + 1]
+
+
+def _line(told: str) -> bytes:
+    return f"{told} {crc32(told.encode()):08x}\n".encode()
+
+
+def _deletion(line: bytes) -> tuple[str, int]:
+    """Digest and moment of a line; one of before there were checksums has two words. Raises `ValueError`."""
+    user, moment, *rest = line.decode().split(" ")
+    if rest and line + b"\n" != _line(f"{user} {moment}"):
+        raise ValueError("its checksum does not hold")
+    if len(user) != 64:
+        raise ValueError("it does not begin with a SHA-256")
+    return user, microseconds(datetime.fromisoformat(moment))
 
 
 def digest(user_id: str) -> str:

@@ -4,6 +4,7 @@ import argparse
 import logging
 import os
 import signal
+import sqlite3
 import threading
 from datetime import timedelta
 from typing import TYPE_CHECKING, Any
@@ -25,6 +26,7 @@ def run(options: argparse.Namespace) -> int:
     """Follow the log until Ctrl-C or SIGTERM; beside another consumer of the same log, wait to take its place."""
     from serving.consumer.consumer import Busy
     from serving.consumer.metrics import Metrics, MetricsServer
+    from serving.consumer.state import StateDamaged
 
     logging.basicConfig(format="%(asctime)s %(levelname)s %(message)s", level=logging.WARNING)
     card = load_card(options.dataset)
@@ -37,20 +39,27 @@ def run(options: argparse.Namespace) -> int:
     )
     try:
         print(f"metrics of the consumer of {card.name} at http://{options.host}:{server.port}/metrics", flush=True)
-        told = False
+        told = ""
         while not stop.is_set():
             try:
                 with consumer:
                     print(f"following {workspace.event_log(card.name)} (Ctrl-C ends it)", flush=True)
                     consumer.run(stop.is_set)
+            except (StateDamaged, sqlite3.DatabaseError) as error:
+                told = _tell(f"{error}; the state is opened again", told)
+                stop.wait(_RETRY_SECONDS)
             except Busy as error:
-                if not told:
-                    print(f"{error}; waiting to take its place", flush=True)
-                told = True
+                told = _tell(f"{error}; waiting to take its place", told)
                 stop.wait(_RETRY_SECONDS)
     finally:
         server.close()
     return 0
+
+
+def _tell(what: str, before: str) -> str:
+    if what != before:
+        print(what, flush=True)
+    return what
 
 
 def consumer_of(card: DatasetCard, metrics: "Metrics", *, flush_seconds: float = 30.0) -> "Consumer":

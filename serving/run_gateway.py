@@ -19,6 +19,8 @@ from serving.rollout.table import RolloutTable
 KEEP_ALIVE = 75
 """Seconds that an idle connection stays open: longer than clients and proxies keep theirs, so that no request meets one
 that is just being closed here."""
+PROXIES = "HETERREC_TRUSTED_PROXIES"
+"""Addresses or networks of proxies, by commas, whose connections are not counted by address."""
 SHOPS, TESTERS, KEYS = "HETERREC_API_TOKENS", "HETERREC_TESTER_TOKENS", "HETERREC_TORCHSERVE_KEYS"
 
 
@@ -30,9 +32,11 @@ def run(options: argparse.Namespace) -> int:
     from serving.eventlog.stream import StreamSink
     from serving.eventlog.writer import EventLog, LogUnavailable
     from serving.gateway.access import Access, Tokens
-    from serving.gateway.app import make_app
+    from serving.gateway.app import make_app, pages
+    from serving.gateway.connections import Limits, protocol
     from serving.gateway.models import KeyFile
     from serving.gateway.online import feast_history
+    from serving.gateway.operation import OperationServer
 
     # Threads wait for the disk and the store: what they bring must not wait for a long turn of another.
     sys.setswitchinterval(0.0005)
@@ -55,14 +59,35 @@ def run(options: argparse.Namespace) -> int:
             )
             address = f"http://{options.host}:{listening.getsockname()[1]}"
             print(f"{name} is recommended at {address}/v1/recommendations (Ctrl-C ends it)", flush=True)
-            config = uvicorn.Config(
-                app, log_level="warning", access_log=False, server_header=False, timeout_keep_alive=KEEP_ALIVE
+            service = app.state.service
+            limits = Limits.behind(
+                os.environ.get(PROXIES, "").split(","),
+                connections=options.connections,
+                of_address=options.connections_of_address,
+                refuses=service.door.refuses,
+                refused=service.refused,
             )
+            config = uvicorn.Config(
+                app, log_level="warning", access_log=False, server_header=False, timeout_keep_alive=KEEP_ALIVE,
+                http=protocol(limits),
+            )  # fmt: skip
             server = uvicorn.Server(config)
+            port = options.operation_port
+            if port is None:
+                port = options.port + 1 if options.port else 0
+            try:
+                operation = OperationServer(pages(service), options.host, port)
+            except OSError as error:
+                where = f"{options.host}:{port}"
+                raise InputError(f"{where}: {error.strerror}. Choose another --operation-port.") from error
+            print(f"health and metrics at http://{options.host}:{operation.port}", flush=True)
             for number in (signal.SIGINT, signal.SIGTERM):  # uvicorn raises them anew once it has ended in order
                 signal.signal(number, lambda *_: setattr(server, "should_exit", True))
             gc.freeze()  # what is loaded by now stays: no collection walks through it while a shopper waits
-            server.run(sockets=[listening])
+            try:
+                server.run(sockets=[listening])
+            finally:
+                operation.close()
     except (ValueError, LogUnavailable) as error:
         raise InputError(str(error)) from error
     return 0 if server.started else 1
@@ -83,4 +108,11 @@ def add_to(commands: "argparse._SubParsersAction[Any]") -> None:
     gateway.add_argument("--torchserve", required=True, metavar="URL", help="its inference address, as `up` prints it")
     gateway.add_argument("--host", default="127.0.0.1", help="address to listen on (default: %(default)s)")
     gateway.add_argument("--port", type=int, default=8000, help="0 for a free one (default: %(default)s)")
+    gateway.add_argument(
+        "--operation-port", type=int, help="of /health, /ready and /metrics (default: the next after --port)"
+    )
+    gateway.add_argument("--connections", type=int, default=1_000, help="most at once (default: %(default)s)")
+    gateway.add_argument(
+        "--connections-of-address", type=int, default=200, help="most of one address (default: %(default)s)"
+    )
     gateway.set_defaults(command=run)

@@ -51,6 +51,7 @@ def up(options: argparse.Namespace) -> int:
         print(f"\nlogs: {server.logs}\nCtrl-C ends it", flush=True)
 
         def revive() -> None:
+            server.cut_console()
             if not server.alive:
                 logging.getLogger(__name__).error("TorchServe is gone: starting it again")
                 server.restart()

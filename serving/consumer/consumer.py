@@ -23,7 +23,7 @@ from serving.consumer.join import UNTYPED, Identity
 from serving.consumer.metrics import Metrics
 from serving.consumer.online import Online
 from serving.consumer.reader import Reader
-from serving.consumer.state import State
+from serving.consumer.state import State, StateDamaged
 from serving.consumer.upkeep import Upkeep
 from serving.eventlog.segments import SegmentSink, lines, segments
 from serving.eventlog.stream import Stream, StreamId, split_id
@@ -92,7 +92,11 @@ class Consumer:
         except BlockingIOError:
             self._lock.close()
             raise Busy(f"{self._log}: another consumer works on this log") from None
-        self._state = state = State(self._log / "consumer.db")
+        try:
+            self._state = state = self._opened()
+        except BaseException:
+            self._lock.close()
+            raise
         present = {path.name for path in segments(self._log)}
         with state.transaction():
             state.drop_segments([name for name in state.segments() if name not in present])
@@ -107,6 +111,18 @@ class Consumer:
         if self._make_stream is not None:
             self._stream = self._make_stream(max(state.stream_id(), _latest_in(self._log)))
         return self
+
+    def _opened(self) -> State:
+        """The state; where its file is damaged, or of another version, an empty one, which the log then fills."""
+        path = self._log / "consumer.db"
+        try:
+            return State(path)
+        except StateDamaged as fault:
+            _logger.error("%s. It is made anew from the log", fault)
+            self.metrics.failures.labels("state").inc()
+            for name in ("", "-wal", "-shm"):
+                path.with_name(path.name + name).unlink(missing_ok=True)
+            return State(path)
 
     def __exit__(self, *exception: object) -> None:
         if self._stream is not None:
@@ -180,6 +196,9 @@ class Consumer:
 
     def _follow(self) -> int:
         self._online.refresh()
+        if self._state.new:
+            self._reader.rebuild()
+            self._state.filled()
         read = self._reader.read()
         self._delivery.histories()
         return read

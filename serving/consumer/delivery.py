@@ -21,9 +21,10 @@ from serving.consumer.reader import set_aside
 from serving.consumer.served import schema as served_schema
 from serving.consumer.served import served
 from serving.consumer.state import State
-from serving.eventlog.events import TABLES, NoEvent, of_line
+from serving.eventlog.events import TABLES, events
+from serving.eventlog.events import Event as Logged
 from serving.eventlog.partitions import write_days
-from serving.eventlog.segments import abandoned, lines, segments
+from serving.eventlog.segments import abandoned, lines, segments, tail
 from serving.eventlog.stream import split_id
 
 AT_ONCE = 2_000
@@ -65,6 +66,7 @@ class Delivery:
             written = self._online.writer.append(Event(user, _record(row)) for _, user, row in noted)
             with self._state.transaction():
                 self._state.histories_written(number for number, _, _ in noted)
+                self._metrics.set_aside.labels("refused").inc(len(written.refused))
                 for event, reason in written.refused:
                     line = json.dumps({"user_id": event.user_id, **event.record._asdict()}, default=str)
                     set_aside(self._state, event.record.position, reason, line, self._clock())
@@ -94,7 +96,7 @@ class Delivery:
         """Turn segments that were read to their end, and that nobody writes any more, into partitions."""
         for path in segments(self._log):
             with abandoned(path) as free:
-                if not free or next(lines(path, self._state.offset(path.name), most=1), None) is not None:
+                if not free or path.stat().st_size > self._state.offset(path.name):
                     continue
                 self._retire(path)
                 path.unlink()
@@ -103,12 +105,12 @@ class Delivery:
 
     def _retire(self, path: Path) -> None:
         found: dict[str, list[dict[str, Any]]] = {}
-        for line in lines(path):
-            try:
-                table, row = of_line(split_id(line.content)[1])
-            except NoEvent:
-                continue  # the reader has set it aside
-            found.setdefault(table, []).append(row)
+        whole = list(lines(path))
+        rest = tail(path, max((line.end for line in whole), default=0))
+        for line in [*whole, *([rest] if rest is not None else [])]:
+            for _, each in events(split_id(line.content)[1]):
+                if isinstance(each, Logged):  # the reader has set aside what is none
+                    found.setdefault(each.table, []).append(each.row)
         self._leave_out(found)
         for table, rows in found.items():
             self._write(self._log / table, path.stem, table, TABLES[table], ((row["time"], row) for row in rows))

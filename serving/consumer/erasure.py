@@ -18,6 +18,7 @@ import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
 from feature_repo.forgotten import Forgotten, digest, microseconds
+from serving import checksum
 from serving.consumer.state import State, moment
 from serving.eventlog.durable import appearing
 from serving.eventlog.partitions import DIGEST, write
@@ -99,7 +100,7 @@ class Erasure:
             with _telling(path):
                 self._rewrite(path, requests)
         with appearing(self._log / NAME) as file:
-            file.write(json.dumps(until).encode())
+            file.write(checksum.to_file(until))
         newly = sum(self._done.get(user, -1) < at for user, at in until.items())
         _logger.warning("%s: nothing is left of %d deleted users", self._log, newly)
         self._done = until
@@ -163,12 +164,15 @@ class Erasure:
 
 
 def erased(log: Path) -> dict[str, int]:
-    """Who has left the log below `log`: digest of the user's id, and up to when nothing is left of it."""
+    """Who has left the log below `log`: digest of the user's id, and up to when nothing is left of it.
+
+    A damaged file says nothing: all deletions are then carried out again, and it is written anew.
+    """
     try:
-        found: dict[str, int] = json.loads((log / NAME).read_text())
-    except FileNotFoundError:
+        return checksum.of_file(log / NAME) or {}
+    except checksum.Damaged as fault:
+        _logger.error("%s; the deletions are carried out again", fault)
         return {}
-    return found
 
 
 def _owned(folder: Path) -> Iterable[Path]:

@@ -28,12 +28,11 @@ from feature_repo.feast_import import (
 )
 from feature_repo.forgotten import Forgotten, microseconds
 from feature_repo.history import LATEST, Record, decode, encode
+from serving.clocks import TOLERANCE
 from serving.consumer.backend import backend_of
 
 PARTITIONS = 16
 """Users are spread over as many locks; every writer of a store must agree on it."""
-AHEAD = timedelta(hours=1)
-"""How far a producer's clock may run ahead; what lies later is refused: it would stay the latest for ever."""
 USERS_AT_ONCE = 2_000
 
 T = TypeVar("T")
@@ -226,8 +225,8 @@ class HistoryWriter:
         for name, number in (("event_time", record.event_time), ("position", record.position)):
             if type(number) is not int or not -(2**63) <= number < 2**63:
                 return f"{name}: found {number!r}, expected a whole number of 64 bits"
-        if record.event_time > microseconds(self._clock() + AHEAD):
-            return f"event_time: {record.event_time} lies more than {AHEAD} ahead of the clock"
+        if record.event_time > microseconds(self._clock() + TOLERANCE):
+            return f"event_time: {record.event_time} lies more than {TOLERANCE} ahead of the clock"
         for name, value in record.values.items():
             kinds = self._kinds.get(name, (object,))
             if value is not None and (not isinstance(value, kinds) or (isinstance(value, str) and not _is_utf8(value))):

@@ -6,12 +6,11 @@ from typing import Any, NamedTuple
 
 from feature_repo.forgotten import microseconds
 from feature_repo.keys import NOBODY, is_nobody
+from serving.clocks import TOLERANCE
 from serving.consumer.state import Exposure
 
 ATTRIBUTION = timedelta(days=7)
 """So long after its exposure an outcome is understood; older exposures are forgotten here."""
-EARLY = timedelta(minutes=5)
-"""So much earlier than its exposure an outcome may be by the clock of the shop that reports it."""
 
 
 class Interaction(NamedTuple):
@@ -28,10 +27,16 @@ class Interaction(NamedTuple):
     position: int
     override: bool
 
+    def identity(self, key: str | None) -> str:
+        """What makes another telling of it the same: its request, item, type and, where the shop gave one, its key."""
+        told = (self.request_id, self.item_id, self.event_type, key or "")
+        return md5("\x1f".join(told).encode(), usedforsecurity=False).hexdigest()
+
 
 class Nothing(NamedTuple):
-    """No interaction follows from the outcome, and why."""
+    """No interaction follows from the outcome: the kind of reason, for its counter, and the reason."""
 
+    kind: str
     reason: str
 
 
@@ -56,17 +61,18 @@ def interaction(
     none: the log would otherwise take anything for an item that somebody sends.
     """
     if is_nobody(exposure.user_id, identity.nobody):
-        return Nothing(f"user_id: {exposure.user_id!r} stands for no user (columns.nobody of the card)")
+        return Nothing("nobody", f"user_id: {exposure.user_id!r} stands for no user (columns.nobody of the card)")
     item = outcome.get("item_id")
     if item is None and len(exposure.items) == 1:
         item = exposure.items[0]
     if item is None:
-        return Nothing(f"item_id is missing, and {len(exposure.items)} items were shown")
+        return Nothing("no_item", f"item_id is missing, and {len(exposure.items)} items were shown")
     if item not in exposure.items:
-        return Nothing(f"item_id: {item!r} was not shown to this request")
+        return Nothing("not_shown", f"item_id: {item!r} was not shown to this request")
     time = outcome["time"].astimezone(UTC)
-    if time < exposure.time - EARLY or time > exposure.time + ATTRIBUTION:
-        return Nothing(f"time: {time.isoformat()} is not within {ATTRIBUTION.days} days after the request")
+    if time < exposure.time - TOLERANCE or time > exposure.time + ATTRIBUTION:
+        why = f"within {ATTRIBUTION.days} days after the request, by clocks that differ by {TOLERANCE} at most"
+        return Nothing("time", f"time: {time.isoformat()} is not {why}")
     return Interaction(
         event_id=event_id(exposure.user_id, item, time, outcome["event_type"] if identity.typed else None),
         user_id=exposure.user_id,

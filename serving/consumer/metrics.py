@@ -26,6 +26,14 @@ class Metrics:
         self.interactions = Counter(
             "consumer_interactions", "Outcomes that are interactions", ("result",), registry=registry
         )
+        self.set_aside = Counter(
+            "consumer_set_aside", "Lines and outcomes that nothing follows from", ("why",), registry=registry
+        )
+        self.clocks = Counter(
+            "consumer_outcomes_before_exposure",
+            "Interactions of before their exposure, by clocks that differ",
+            registry=registry,
+        )
         self.waiting = Gauge("consumer_waiting_outcomes", "Outcomes whose exposure was not seen yet", registry=registry)
         self.failures = Counter("consumer_failures", "Attempts that failed", ("part",), registry=registry)
         self.rows = Counter("consumer_partition_rows", "Rows written to day partitions", ("table",), registry=registry)

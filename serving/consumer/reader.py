@@ -1,21 +1,29 @@
 """Reads what is new in the log's segments, and notes what follows from it together with how far was read."""
 
-from collections.abc import Callable, Collection, Iterable
+import logging
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
 
+from feature_repo.forgotten import microseconds
 from serving.consumer.erasure import Erasure
 from serving.consumer.join import ATTRIBUTION, Identity, Interaction, Nothing, interaction
 from serving.consumer.metrics import Metrics
+from serving.consumer.rebuild import RECENT, interactions_of_days, lines_of_days
 from serving.consumer.state import Exposure, State, Waiting
-from serving.eventlog.events import SCHEMA, NoEvent, of_line
-from serving.eventlog.segments import Line, lines, segments
+from serving.eventlog.events import SCHEMA, DamagedEvent, Event, NoEvent, events, of_line
+from serving.eventlog.segments import Line, abandoned, lines, segments, tail
 from serving.eventlog.stream import StreamId, split_id
 
 WAIT = timedelta(seconds=60)
 """So long an outcome waits for its exposure, which another gateway may have written into another segment."""
+MOST_AN_HOUR = 200
+"""Interactions of one shopper: as many events as a history holds."""
+REFUSED = ("nobody", "no_item", "not_shown", "time", "too_many")
+"""Kinds of outcomes that have an exposure, and that nothing follows from."""
 BYTES_AT_ONCE = 4_000_000
+_logger = logging.getLogger(__name__)
 _FORGET_EVERY = timedelta(minutes=10)
 _ERASED_LONGER = timedelta(days=1)
 """So much longer than its outcomes may come it is remembered that a request was of a deleted user."""
@@ -53,7 +61,36 @@ class Reader:
         self._metrics.waiting.set(len(waiting))
         if not found and not waiting:
             return 0
-        noting = _Noting(self._state, self._erasure, self._kinds, self._identity, self._clock())
+        self._note(found, waiting, ends, latest)
+        return len(found)
+
+    def rebuild(self) -> None:
+        """Note again what follows from the days of the log whose segments are gone: the state was lost.
+
+        Raises `Unavailable` where the online store cannot be asked; it may be done again.
+        """
+        now = self._clock()
+        known = interactions_of_days(self._root, now)
+        for content in lines_of_days(self._root, now):
+            found = [Line(_position(line), 0, line) for line in content if self._is_open(line, now)]
+            self._note(found, [], {}, None, known=known)
+
+    def _is_open(self, line: bytes, now: datetime) -> bool:
+        """Whether something may follow from it again: an outcome without its exposure was set aside long ago."""
+        table, row = of_line(line)
+        late = (row.get("received") or row["time"]) < now - RECENT
+        return table == "exposures" or not late or self._state.exposure(row["request_id"]) is not None
+
+    def _note(
+        self,
+        found: Iterable[Line],
+        waiting: Iterable[Waiting],
+        ends: Mapping[str, int],
+        latest: StreamId | None,
+        *,
+        known: Collection[str] = (),
+    ) -> None:
+        noting = _Noting(self._state, self._erasure, self._kinds, self._identity, self._clock(), known)
         for line in found:
             noting.take(line)
         noting.join(waiting)
@@ -69,7 +106,14 @@ class Reader:
             self._metrics.events.labels(table).inc(number)
         self._metrics.interactions.labels("unmatched").inc(noting.unmatched)
         self._metrics.interactions.labels("forgotten").inc(noting.forgotten)
-        return len(found)
+        self._metrics.interactions.labels("repeated").inc(noting.repeated)
+        self._metrics.interactions.labels("refused").inc(
+            sum(number for why, number in noting.reasons.items() if why in REFUSED)
+        )
+        self._metrics.clocks.inc(noting.early)
+        for why, number in noting.reasons.items():
+            self._metrics.set_aside.labels(why).inc(number)
+        self._tell_damaged(noting.damaged)
 
     def unread(self) -> tuple[int, datetime | None]:
         """Bytes that were not read yet, and when the first of their events happened."""
@@ -86,6 +130,13 @@ class Reader:
                 oldest = moment if oldest is None else min(oldest, moment)
         return size, oldest
 
+    def _torn(self, path: Path, start: int) -> Line | None:
+        """What an ended writer left behind the last line break."""
+        if path.stat().st_size <= start:
+            return None
+        with abandoned(path) as free:
+            return tail(path, start) if free else None
+
     def _new_lines(self) -> tuple[list[Line], dict[str, int], StreamId | None]:
         """The lines without their stream ids, where each segment was read to, and the latest stream id."""
         found: list[Line] = []
@@ -100,13 +151,24 @@ class Reader:
                 latest = latest if ident is None else max(ident, latest or ident)
                 found.append(line._replace(content=content))
                 ends[path.name] = line.end
-                left -= len(content)
+                left -= len(line.content)
+            if (rest := self._torn(path, ends.get(path.name, start))) is not None:
+                found.append(rest)
+                ends[path.name] = rest.end
         return found, ends, latest
+
+    def _tell_damaged(self, damaged: Iterable[tuple[int, str]]) -> None:
+        for position, reason in damaged:
+            for path in reversed(segments(self._root)):
+                if (start := int(path.name.partition("-")[0])) <= position:
+                    _logger.error("%s, offset %d: set aside: %s", path, position - start, reason)
+                    break
 
     def _forget(self) -> None:
         now = self._clock()
         if now - self._forgot > _FORGET_EVERY:
             self._state.forget_exposures(now - ATTRIBUTION)
+            self._state.forget_taken(now - ATTRIBUTION)
             self._state.forget_erased(now - ATTRIBUTION - _ERASED_LONGER)
             self._forgot = now
 
@@ -115,9 +177,16 @@ class _Noting:
     """What follows from some lines: gathered first, so that the online store is asked once, then written."""
 
     def __init__(
-        self, state: State, erasure: Erasure, kinds: Collection[str], identity: Identity, now: datetime
+        self,
+        state: State,
+        erasure: Erasure,
+        kinds: Collection[str],
+        identity: Identity,
+        now: datetime,
+        known: Collection[str],
     ) -> None:
-        self._state, self._erasure, self._kinds, self._identity, self._now = state, erasure, kinds, identity, now
+        self._state, self._erasure, self._kinds, self._identity = state, erasure, kinds, identity
+        self._now, self._known = now, known
         self._exposures: dict[str, Exposure] = {}
         self._outcomes: list[tuple[Waiting, dict[str, Any]]] = []
         self._set_aside: list[tuple[int, str, bytes]] = []
@@ -126,15 +195,32 @@ class _Noting:
         self.interactions: list[Interaction] = []
         self._erased: set[str] = set()
         self.counts: dict[str, int] = {}
-        self.unmatched = self.forgotten = 0
+        self.reasons: dict[str, int] = {}
+        """Kinds of what is set aside, and how often each."""
+        self.damaged: list[tuple[int, str]] = []
+        """Positions of damaged lines, and what is wrong with them."""
+        self._identities: dict[str, Interaction] = {}
+        """The interactions accepted, by what makes another telling the same."""
+        self._of: dict[str, list[datetime]] = {}
+        """When those of each user were received."""
+        self.unmatched = self.forgotten = self.repeated = self.early = 0
 
     def take(self, line: Line) -> None:
-        try:
-            table, row = of_line(line.content)
-        except NoEvent as error:
-            if not self._erasure.covers_line(line.content, line.position):
-                self._set_aside.append((line.position, f"no event: {error}", line.content))
-            return
+        for content, found in events(line.content):
+            if isinstance(found, Event):
+                self._take(line._replace(content=content), *found)
+                continue
+            if isinstance(found, DamagedEvent):
+                self.damaged.append((line.position, str(found)))
+            self._put_aside("damaged" if isinstance(found, DamagedEvent) else "no_event", line, f"no event: {found}")
+
+    def _put_aside(self, kind: str, line: Line | Waiting, reason: str) -> None:
+        self.reasons[kind] = self.reasons.get(kind, 0) + 1
+        content = line.content if isinstance(line, Line) else line.line
+        if not isinstance(line, Line) or not self._erasure.covers_line(content, line.position):
+            self._set_aside.append((line.position, reason, content))
+
+    def _take(self, line: Line, table: str, row: dict[str, Any]) -> None:
         self.counts[table] = self.counts.get(table, 0) + 1
         if table == "exposures" and self._erasure.covers_exposure(row):
             self._erased.add(row["request_id"])
@@ -151,7 +237,7 @@ class _Noting:
 
     def join(self, waiting: Iterable[Waiting]) -> None:
         """Find the interactions among the outcomes taken, and among those that wait."""
-        for entry, row in [*((each, of_line(each.line).row) for each in waiting), *self._outcomes]:
+        for entry, row in [*self._readable(waiting), *self._outcomes]:
             exposure = self._exposures.get(row["request_id"]) or self._state.exposure(row["request_id"])
             if self._is_erased(row, exposure):
                 self.forgotten += 1
@@ -162,15 +248,39 @@ class _Noting:
                     self._keep += [entry] if not entry.number else []
                     continue
                 self.unmatched += 1
-                what: Interaction | Nothing = Nothing("request_id: no exposure was logged with it")
+                what: Interaction | Nothing = Nothing("unmatched", "request_id: no exposure was logged with it")
             else:
                 what = interaction(row, exposure, entry.position, self._identity)
             if entry.number:
                 self._done.append(entry)
             if isinstance(what, Nothing):
-                self._set_aside.append((entry.position, what.reason, entry.line))
+                self._put_aside(what.kind, entry, what.reason)
             else:
-                self.interactions.append(what)
+                self._accept(what, row, exposure, entry)
+
+    def _accept(self, found: Interaction, row: dict[str, Any], exposure: Exposure | None, entry: Waiting) -> None:
+        """Once for all tellings of it, and so many of one shopper as a person can do."""
+        identity = found.identity(row.get("key"))
+        if identity in self._identities or self._state.is_taken(identity):
+            self.repeated += 1
+            return
+        since = found.received - timedelta(hours=1)
+        mine = self._of.setdefault(found.user_id, [])
+        if self._state.taken_of(found.user_id, since) + sum(at > since for at in mine) >= MOST_AN_HOUR:
+            self._put_aside("too_many", entry, f"user_id: more than {MOST_AN_HOUR} interactions within an hour")
+            return
+        mine.append(found.received)
+        self._identities[identity] = found
+        self.early += exposure is not None and found.time < exposure.time
+        self.interactions.append(found)
+
+    def _readable(self, waiting: Iterable[Waiting]) -> Iterator[tuple[Waiting, dict[str, Any]]]:
+        for entry in waiting:
+            try:
+                yield entry, of_line(entry.line).row
+            except NoEvent as fault:  # of a later version, which this one took the place of
+                self._done.append(entry)
+                self._put_aside("no_event", entry, f"no event: {fault}")
 
     def _is_erased(self, outcome: dict[str, Any], exposure: Exposure | None) -> bool:
         """Whether the outcome is of a deleted user: it goes with its exposure, and by its own time."""
@@ -187,6 +297,8 @@ class _Noting:
             self._state.keep_waiting(entry)
         for entry in self._done:
             self._state.no_longer_waiting(entry)
+        for identity, found in self._identities.items():
+            self._state.take(identity, found.user_id, found.received)
         for each in self.interactions:
             row = {
                 **each._asdict(),
@@ -196,10 +308,17 @@ class _Noting:
                 "features": values[each.item_id],
             }
             self._state.note_history(each.user_id, row)
-            if not each.override:  # what people who test do is no shopper's behaviour to learn from
+            # What people who test do is no shopper's behaviour to learn from.
+            if not each.override and each.event_id not in self._known:
                 self._state.note_row("interactions", row)
         for position, reason, line in self._set_aside:
             set_aside(self._state, position, reason, line.decode(errors="replace"), self._now)
+
+
+def _position(line: bytes) -> int:
+    """A place in the log for what was read from a partition: about where it was."""
+    row = of_line(line).row
+    return 1000 * microseconds(row.get("received") or row["time"])
 
 
 def set_aside(state: State, position: int, reason: str, line: str, now: datetime) -> None:

@@ -1,14 +1,16 @@
-"""What an event is: a line of JSON with its table and the version of its schema, and its row in Parquet."""
+"""What an event is: a sealed line of JSON with its table and the version of its schema, and its row in Parquet."""
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from datetime import datetime
 from typing import Any, NamedTuple
 
 import orjson
 import pyarrow as pa
 
-SCHEMA = 2
-"""Version 1 had neither `override` nor `received`, which are null in its rows."""
+from serving.checksum import Damaged, seal, unseal, whole_in
+
+SCHEMA = 3
+"""Version 1 had neither `override` nor `received`, version 2 neither `cause` nor `key`: null in their rows."""
 _TIME = pa.timestamp("us", tz="UTC")
 _TEXT, _REAL, _COUNT, _WHOLE, _BOOL = pa.string(), pa.float64(), pa.int32(), pa.int64(), pa.bool_()
 TABLES = {
@@ -17,13 +19,13 @@ TABLES = {
             "schema": _COUNT, "request_id": _TEXT, "user_id": _TEXT, "variant": _TEXT, "model_version": _TEXT,
             "stage": _COUNT, "weight": _REAL, "salt": _TEXT, "time": _TIME, "latency_ms": _REAL, "status": _TEXT,
             "n_items": _COUNT, "items": pa.list_(_TEXT), "scores": pa.list_(_REAL), "request": _TEXT, "context": _TEXT,
-            "override": _BOOL,
+            "override": _BOOL, "cause": _TEXT,
         }
     ),
     "outcomes": pa.schema(
         {
             "schema": _COUNT, "request_id": _TEXT, "event_type": _TEXT, "item_id": _TEXT, "time": _TIME,
-            "received": _TIME,
+            "received": _TIME, "key": _TEXT,
         }
     ),
 }  # fmt: skip
@@ -46,15 +48,48 @@ class NoEvent(ValueError):
     """A line that is no event; the message says why."""
 
 
+class DamagedEvent(NoEvent):
+    """A line that is not what was written."""
+
+
 def to_line(table: str, event: Mapping[str, Any]) -> bytes:
     """The line of an event, its line break included. Times are ISO 8601 strings with their zone."""
-    return orjson.dumps({"table": table, "schema": SCHEMA, **event}, option=orjson.OPT_APPEND_NEWLINE)
+    return seal(orjson.dumps({"table": table, "schema": SCHEMA, **event})) + b"\n"
+
+
+def events(content: bytes) -> Iterator[tuple[bytes, Event | NoEvent]]:
+    """What is in a line: its event, or why it is none and then the events that are whole in what was damaged; each
+    with the line that it would be by itself."""
+    try:
+        yield content, of_line(content)
+    except DamagedEvent as fault:
+        yield content, fault
+        yield from _whole_events(content)
+    except NoEvent as fault:
+        yield content, fault
+
+
+def _whole_events(damaged: bytes) -> Iterator[tuple[bytes, Event | NoEvent]]:
+    for record in whole_in(damaged):
+        content = unseal(record)
+        if not content.startswith(b"{"):  # an event with its place in a stream
+            yield from _whole_events(content)
+            continue
+        try:
+            yield record, of_line(record)
+        except NoEvent as fault:
+            yield record, fault
 
 
 def of_line(line: bytes) -> Event:
-    """The event of a line. Raises `NoEvent` for a damaged one, and for one of a later schema than this code knows."""
+    """The event of a line. Raises `DamagedEvent` for a damaged one, and `NoEvent` for one of a later schema than this
+    code knows. Lines of before there were checksums are JSON alone."""
+    sealed = not line.startswith(b"{")
     try:
-        row = orjson.loads(line)
+        row = orjson.loads(unseal(line) if sealed else line)
+    except (Damaged, orjson.JSONDecodeError) as error:
+        raise DamagedEvent(f"{type(error).__name__}: {error}") from error
+    try:
         table, schema = row.pop("table"), row["schema"]
         if schema > SCHEMA:
             raise NoEvent(f"schema {schema}, expected at most {SCHEMA}: update what reads the log")
@@ -70,6 +105,9 @@ def of_line(line: bytes) -> Event:
         for name, kind in _NEEDED[table].items():
             if not isinstance(row.get(name), kind):
                 raise NoEvent(f"{name} is no {kind.__name__}")
+        if table == "exposures" and not sealed:
+            for event in orjson.loads(row["request"]).get("history", []):
+                datetime.fromisoformat(event["event_time"])
     except (KeyError, TypeError, AttributeError, ValueError) as error:
         if isinstance(error, NoEvent):
             raise

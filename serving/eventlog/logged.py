@@ -7,7 +7,7 @@ from typing import Any
 import pyarrow.compute as pc
 import pyarrow.dataset as ds
 
-from serving.eventlog.events import TABLES, NoEvent, of_line
+from serving.eventlog.events import TABLES, Event, events
 from serving.eventlog.segments import lines, segments
 from serving.eventlog.stream import split_id
 
@@ -43,9 +43,6 @@ def _days(root: Path) -> list[Path]:
 def _in_segments(root: Path) -> Iterator[Exposure]:
     for path in segments(root):
         for line in lines(path):
-            try:
-                table, row = of_line(split_id(line.content)[1])
-            except NoEvent:
-                continue  # the consumer sets it aside
-            if table == "exposures":
-                yield row
+            for _, found in events(split_id(line.content)[1]):  # what is none the consumer sets aside
+                if isinstance(found, Event) and found.table == "exposures":
+                    yield found.row

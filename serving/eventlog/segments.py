@@ -7,6 +7,7 @@ a segment for abandoned that is about to be written.
 import fcntl
 import os
 import secrets
+import shutil
 import threading
 import time
 from collections.abc import Iterator, Sequence
@@ -21,6 +22,8 @@ ROLL_SECONDS = 30.0
 """So long a segment is written before the next one is begun."""
 ROLL_BYTES = 32_000_000
 """A segment is no longer than this, and one batch of lines."""
+ROOM = 1_000_000
+"""Free bytes from which a full disk counts as one that has room again."""
 _SUFFIX = ".jsonl"
 
 
@@ -48,19 +51,25 @@ class SegmentSink:
         try:
             self._folder.mkdir(parents=True, exist_ok=True)
         except OSError as error:
-            raise LogUnavailable(f"{self._folder}: {error}") from error
+            raise LogUnavailable(f"{self._folder}: {error}", certain=True) from error
 
     def write(self, lines: Sequence[bytes]) -> None:
+        written = 0
         try:
             segment = self._segment or self._begin()
             content = b"".join(lines)
-            self._written += len(content)
             while content:  # a full disk may take a part of it without an error
-                content = content[segment.write(content) :]
+                written = segment.write(content)
+                self._written += written
+                content = content[written:]
         except OSError as error:
+            if not written and self._segment is not None:
+                # Nothing of it is there: the segment goes on, once there is room. A new one for each failure would
+                # fill the folder with empty ones.
+                raise LogUnavailable(f"{self._folder}: {error}", certain=True) from error
             # A torn line may be at the end of this segment: nothing may be written behind it.
             self._abandon()
-            raise LogUnavailable(f"{self._folder}: {error}") from error
+            raise LogUnavailable(f"{self._folder}: {error}", certain=not written) from error
 
     def sync(self) -> None:
         with self._lock:
@@ -82,6 +91,14 @@ class SegmentSink:
         if time.monotonic() - self._began > self._roll_seconds or self._written > ROLL_BYTES:
             self.close()
 
+    def check(self) -> None:
+        try:
+            free = shutil.disk_usage(self._folder).free
+        except OSError as error:
+            raise LogUnavailable(f"{self._folder}: {error}", certain=True) from error
+        if free < ROOM:
+            raise LogUnavailable(f"{self._folder}: {free} bytes are free", certain=True)
+
     def close(self) -> None:
         if (error := self._abandon()) is not None:
             raise LogUnavailable(f"{self._folder}: {error}") from error
@@ -102,6 +119,7 @@ class SegmentSink:
         return None
 
     def _begin(self) -> BinaryIO:
+        self._folder.mkdir(parents=True, exist_ok=True)
         path = self._folder / f"{time.time_ns()}-{secrets.token_hex(4)}{_SUFFIX}"
         hidden = path.with_suffix(".new")
         segment = hidden.open("wb", buffering=0)
@@ -119,7 +137,7 @@ class SegmentSink:
 
 def segments(root: Path) -> list[Path]:
     """The segments below `root`, oldest first."""
-    return sorted((root / "segments").glob(f"*{_SUFFIX}"))
+    return sorted((root / "segments").glob(f"[0-9]*-*{_SUFFIX}"))
 
 
 def lines(segment: Path, start: int = 0, *, most: int | None = None) -> Iterator[Line]:
@@ -138,6 +156,17 @@ def lines(segment: Path, start: int = 0, *, most: int | None = None) -> Iterator
         # No segment grows by more than a byte a nanosecond: no two lines of one writer share a position.
         yield Line(began + at, at + len(part) + 1, part)
         at += len(part) + 1
+
+
+def tail(segment: Path, start: int) -> Line | None:
+    """What follows the last line break, at `start`: a record that was torn when its writer ended, or one whose line
+    break was lost. Only of an `abandoned` segment; None where nothing follows, or whole lines do."""
+    with segment.open("rb") as file:
+        file.seek(start)
+        content = file.read()
+    if not content or b"\n" in content:
+        return None
+    return Line(int(segment.name.partition("-")[0]) + start, start + len(content), content)
 
 
 @contextmanager

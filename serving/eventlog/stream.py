@@ -11,6 +11,7 @@ from typing import Any
 import redis
 from redis.exceptions import RedisError, ResponseError
 
+from serving.checksum import Damaged, seal, unseal
 from serving.eventlog.writer import LogUnavailable, Sink
 
 FIELD = b"event"
@@ -19,6 +20,8 @@ STREAM = "events:{model}"
 SECONDS = 2.0
 """Most time for one answer of Redis."""
 MOST_AT_ONCE = 1_000
+KEEPS = ("noeviction", "volatile-lru", "volatile-lfu", "volatile-random", "volatile-ttl")
+"""Policies under which Redis evicts no stream, which has no expiry."""
 StreamId = tuple[int, int]
 _MOVED = re.compile(rb"(\d+)-(\d+) ")
 
@@ -49,7 +52,7 @@ class StreamSink(Sink):
     def write(self, lines: Sequence[bytes]) -> None:
         try:
             if self._wait is None:
-                self._wait = _must_wait(self._client)
+                self._wait = self._look()
             pipeline = self._client.pipeline(transaction=False)
             for line in lines:
                 pipeline.xadd(self._stream, {FIELD: line.rstrip(b"\n")})
@@ -62,11 +65,20 @@ class StreamSink(Sink):
             self._wait = None  # after a restart it may be configured in another way
             raise LogUnavailable(f"Redis: {type(error).__name__}: {error}") from error
 
+    def _look(self) -> bool:
+        try:
+            return _must_wait(self._client)
+        except RedisError as error:
+            raise LogUnavailable(f"Redis: {type(error).__name__}: {error}", certain=True) from error
+
     def sync(self) -> None:
         """What was written is on the disk of Redis already."""
 
     def idle(self) -> None:
         """Nothing to do."""
+
+    def check(self) -> None:
+        self._wait = self._look()
 
     def close(self) -> None:
         self._client.close()
@@ -152,23 +164,38 @@ def stream_id(text: bytes) -> StreamId:
 
 
 def split_id(line: bytes) -> tuple[StreamId | None, bytes]:
-    """The stream id that `Stream.move` put before a line, and the line; None before a line of a local gateway."""
-    if (found := _MOVED.match(line)) is not None:
-        return (int(found[1]), int(found[2])), line[found.end() :]
+    """The stream id that `Stream.move` put before a line, and the line; None before a line of a local gateway.
+
+    A damaged line is returned as it is: an id that nobody vouches for would let go of events that were never moved.
+    """
+    content = line
+    if _MOVED.match(line) is None:  # as it was before there were checksums
+        try:
+            content = unseal(line)
+        except Damaged:
+            return None, line
+    if (found := _MOVED.match(content)) is not None:
+        return (int(found[1]), int(found[2])), content[found.end() :]
     return None, line
 
 
 def _with_id(ident: bytes, fields: dict[bytes, bytes]) -> bytes:
-    return ident + b" " + fields[FIELD].replace(b"\n", b" ") + b"\n"
+    return seal(ident + b" " + fields.get(FIELD, b"").replace(b"\n", b" ")) + b"\n"
 
 
 def _must_wait(client: Any) -> bool:
     """Whether each write has to wait for the append-only file. Raises `LogUnavailable` where that would not do."""
     version = tuple(int(part) for part in str(client.info("server")["redis_version"]).split(".")[:2])
     try:
-        found = client.config_get("append*")
+        found = {**client.config_get("append*"), **client.config_get("maxmemory*")}
     except ResponseError:  # a managed server that hides its configuration
         found = {}
+    if found.get("maxmemory-policy", "noeviction") not in KEEPS and found.get("maxmemory", "0") != "0":
+        raise LogUnavailable(
+            f"Redis with maxmemory-policy {found['maxmemory-policy']} may evict acknowledged events. Set "
+            "`maxmemory-policy noeviction`.",
+            certain=True,
+        )
     if found.get("appendonly") == "yes" and found.get("appendfsync") == "always":
         return False
     if version >= (7, 2) and found.get("appendonly", "yes") == "yes":
@@ -176,5 +203,6 @@ def _must_wait(client: Any) -> bool:
     raise LogUnavailable(
         f"Redis {version[0]}.{version[1]} with appendonly {found.get('appendonly', 'unknown')}, appendfsync "
         f"{found.get('appendfsync', 'unknown')} may lose acknowledged events. Set `appendonly yes` and, below Redis "
-        "7.2, `appendfsync always`."
+        "7.2, `appendfsync always`.",
+        certain=True,
     )

@@ -7,6 +7,7 @@ sink, another brings to disk what was written, for those who wait for that and a
 import asyncio
 import queue
 import threading
+import time
 from collections.abc import Callable, Sequence
 from concurrent.futures import Future
 from typing import Any, NamedTuple, Protocol
@@ -14,12 +15,19 @@ from typing import Any, NamedTuple, Protocol
 from serving.eventlog.events import to_line
 
 MOST_AT_ONCE = 1_000
+MOST_WAITING = 20_000
+"""A disk that hangs must not fill the memory."""
+CHECK_SECONDS = 5.0
 SYNC_SECONDS = 0.1
 """So long what nobody waits for may be with the operating system alone: lost if the machine itself fails."""
 
 
 class LogUnavailable(RuntimeError):
-    """The event could not be made durable; it counts as not written."""
+    """The event could not be made durable. `certain`: it is not in the log; else nobody knows."""
+
+    def __init__(self, why: str, *, certain: bool = False) -> None:
+        super().__init__(why)
+        self.certain = certain
 
 
 class Sink(Protocol):
@@ -36,6 +44,9 @@ class Sink(Protocol):
 
     def idle(self) -> None:
         """Called at least once a second."""
+
+    def check(self) -> None:
+        """Raises `LogUnavailable` while nothing could be written; asked where the last write failed and none came."""
 
     def close(self) -> None:
         """Nothing more comes."""
@@ -55,6 +66,7 @@ class EventLog:
         self._sink = sink
         self._queue: queue.SimpleQueue[_Entry | None] = queue.SimpleQueue()
         self._unsynced: queue.SimpleQueue[Future[None]] = queue.SimpleQueue()
+        self._wrote = 0.0
         self._problems: dict[str, LogUnavailable | None] = {}
         self._waited_for, self._written, self._closed = threading.Event(), False, False
         self._writer = threading.Thread(target=self._write_all, name="event-log-writer")
@@ -66,7 +78,7 @@ class EventLog:
         return next((str(fault) for fault in list(self._problems.values()) if fault is not None), None)
 
     def __enter__(self) -> "EventLog":
-        self._sink.open()
+        self._try("write", self._sink.open)  # shoppers are answered without a log too; the first write tries again
         self._writer.start()
         self._syncer.start()
         return self
@@ -79,14 +91,23 @@ class EventLog:
         self._syncer.join()
         self._try("sync", self._sink.close)
 
-    async def append(self, table: str, event: dict[str, Any], *, synced: bool = True) -> None:
+    async def append(
+        self, table: str, event: dict[str, Any], *, synced: bool = True, seconds: float | None = None
+    ) -> None:
         """Return once the event survives the end of this process; where `synced`, also that of the machine.
 
-        Raises `LogUnavailable` where it is not kept.
+        Raises `LogUnavailable` where it is not kept, or not within `seconds`: what was not begun by then never is.
         """
+        if self._queue.qsize() >= MOST_WAITING:
+            raise LogUnavailable(f"{MOST_WAITING} events wait to be written", certain=True)
         written: Future[None] = Future()
         self._queue.put(_Entry(to_line(table, event), written, synced))
-        await asyncio.wrap_future(written)
+        waiting = asyncio.wrap_future(written)
+        waiting.add_done_callback(_heard)
+        await asyncio.wait({waiting}, timeout=seconds)
+        if not waiting.done():
+            raise LogUnavailable(f"not within {seconds} s", certain=written.cancel())
+        waiting.result()
 
     def _write_all(self) -> None:
         open_ = True
@@ -95,9 +116,8 @@ class EventLog:
             try:
                 entry = self._queue.get(timeout=1.0)
                 while entry is not None:
-                    # Written all the same: from here on it cannot be cancelled.
-                    entry.written.set_running_or_notify_cancel()
-                    batch.append(entry)
+                    if entry.written.set_running_or_notify_cancel():  # from here on it is written, whoever waits
+                        batch.append(entry)
                     if len(batch) == MOST_AT_ONCE:
                         break
                     entry = self._queue.get_nowait()
@@ -107,9 +127,14 @@ class EventLog:
                 pass
             if batch:
                 self._write(batch)
+            elif self._problems.get("write") is not None and time.monotonic() - self._wrote > CHECK_SECONDS:
+                # A fault that has gone must not be told of until somebody comes again.
+                self._wrote = time.monotonic()
+                self._try("write", self._sink.check)
             self._try("sync", self._sink.idle)
 
     def _write(self, batch: Sequence[_Entry]) -> None:
+        self._wrote = time.monotonic()
         fault = self._try("write", lambda: self._sink.write([entry.line for entry in batch]))
         self._written = True
         for entry in batch:
@@ -146,9 +171,13 @@ class EventLog:
         return fault
 
 
+def _heard(written: "asyncio.Future[None]") -> None:
+    """Whoever waited may be gone by now."""
+    if not written.cancelled():
+        written.exception()
+
+
 def _tell(written: "Future[None]", fault: Exception | None) -> None:
-    if written.cancelled():
-        return
     if fault is None:
         written.set_result(None)
     else:

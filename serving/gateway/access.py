@@ -20,16 +20,30 @@ class Denied(Exception):
         self.status = status
 
 
+class BadTokens(ValueError):
+    """Some lines hold no token that could keep anybody out; `good` are those of the others."""
+
+    def __init__(self, why: str, good: frozenset[bytes]) -> None:
+        super().__init__(why)
+        self.good = good
+
+
 class Tokens:
     """The tokens that `read` gives at the moment; several are valid at once, so that they can be rotated.
 
-    Where it raises `ValueError`, those before hold: a slip in a rotation must not shut out every shop.
+    Where it raises `ValueError`, those before hold: a slip in a rotation must not shut out every shop. At the start
+    there are none before: then the good lines of a damaged file count, and it raises only where there are none.
     """
 
     def __init__(self, read: Callable[[], frozenset[bytes]]) -> None:
         self._read = read
-        self._last = read()
         self._problem: str | None = None
+        try:
+            self._last = read()
+        except BadTokens as error:
+            if not error.good:
+                raise
+            self._last = error.good
 
     @classmethod
     def configured(cls, variable: str) -> "Tokens | None":
@@ -40,7 +54,7 @@ class Tokens:
         if path := os.environ.get(f"{variable}_FILE"):
             return cls(_File(Path(path)))
         if given := os.environ.get(variable):
-            fixed = _digests(given.split(","), f"${variable}")
+            fixed = _digests(given.encode().split(b","), f"${variable}")
             return cls(lambda: fixed)
         return None
 
@@ -79,19 +93,21 @@ class _File:
             state = self._path.stat()
             seen = (state.st_mtime_ns, state.st_size, state.st_ino)
             if seen != self._seen:
-                self._tokens = _digests(self._path.read_text().splitlines(), str(self._path))
+                self._tokens = _digests(self._path.read_bytes().splitlines(), str(self._path))
                 self._seen = seen
         except OSError as error:
             raise ValueError(f"{self._path}: the tokens cannot be read ({error})") from error
         return self._tokens
 
 
-def _digests(words: list[str], where: str) -> frozenset[bytes]:
-    tokens = [word.strip() for word in words if word.strip() and not word.lstrip().startswith("#")]
-    if not tokens or min(map(len, tokens)) < SHORTEST:
-        raise ValueError(f"{where}: expected tokens of {SHORTEST} characters or more, one a line; make one with "
-                         "`python -c 'import secrets; print(secrets.token_urlsafe())'`")  # fmt: skip
-    return frozenset(sha256(token.encode()).digest() for token in tokens)
+def _digests(words: list[bytes], where: str) -> frozenset[bytes]:
+    tokens = [word.strip() for word in words if word.strip() and not word.lstrip().startswith(b"#")]
+    good = [token for token in tokens if len(token) >= SHORTEST and token.isascii()]
+    digests = frozenset(sha256(token).digest() for token in good)
+    if not tokens or len(good) < len(tokens):
+        raise BadTokens(f"{where}: expected tokens of {SHORTEST} characters or more, ASCII, one a line; make one with "
+                        "`python -c 'import secrets; print(secrets.token_urlsafe())'`", digests)  # fmt: skip
+    return digests
 
 
 class Access:
@@ -105,6 +121,11 @@ class Access:
         """What is wrong with the tokens."""
         found = [tokens.problem for tokens in (self._shops, self._testers) if tokens is not None]
         return [problem for problem in found if problem is not None]
+
+    @property
+    def asks(self) -> bool:
+        """Whether shops need a token."""
+        return self._shops is not None
 
     def check(self, authorization: str | None, *, chooses: bool) -> None:
         """Raises `Denied` where the bearer of this header may not ask, or not choose an arm."""

@@ -66,11 +66,14 @@ class Item(BaseModel):
 
 class Recommendations(BaseModel):
     request_id: str
-    variant: Literal["champion", "challenger"]
+    variant: Literal["champion", "challenger", "former"]
     model: str
     version: str = Field(description="who answered; popular where no model did")
     status: Literal["ok", "fallback", "error"]
-    logged: bool = Field(description="false where the exposure could not be written: it then counts for nothing")
+    logged: bool | None = Field(
+        description="false where the exposure was not written: it counts for nothing; null where that was not known in "
+        "time: it may count"
+    )
     items: list[Item]
 
 
@@ -78,8 +81,10 @@ class Event(_Strict):
     request_id: Id
     event_type: Annotated[str, StringConstraints(pattern=EVENT_TYPE)]
     item_id: Key | None = Field(default=None, description="one of the items shown")
-    time: AwareDatetime | None = Field(
-        default=None, description="now if absent; one that is sent makes sending the same event again harmless"
+    time: AwareDatetime | None = Field(default=None, description="now if absent")
+    key: Key | None = Field(
+        default=None,
+        description="what tells two events of one type and item of a request apart; told again they are one event",
     )
 
 

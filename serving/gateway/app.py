@@ -5,7 +5,7 @@ import logging
 import math
 import secrets
 import time
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
@@ -17,24 +17,30 @@ from fastapi import FastAPI, Header, HTTPException, Response
 from fastapi.exceptions import RequestValidationError
 from prometheus_client import CONTENT_TYPE_LATEST, generate_latest
 
+from serving.clocks import TOLERANCE
 from serving.eventlog.writer import EventLog, LogUnavailable
 from serving.gateway.access import Access
 from serving.gateway.api import Accepted, Event, Problem, RecommendationRequest, Recommendations
 from serving.gateway.archive import BadFilter
+from serving.gateway.door import FULL, Door
 from serving.gateway.limits import guard
 from serving.gateway.metrics import Metrics
 from serving.gateway.models import KeyFile, Models
+from serving.gateway.operation import Page
+from serving.gateway.overload import RETRY_SECONDS, Bound
 from serving.gateway.probes import probe_all
 from serving.gateway.recommender import Deadlines, History, Recommended, Recommender, Wish
 from serving.gateway.row import Row
+from serving.rollout.assignment import drawn
 from serving.rollout.document import ModelVersion, Rollout
 
 _logger = logging.getLogger(__name__)
-AHEAD = timedelta(hours=1)
-"""How far the clock of a shop may run ahead."""
 OLDEST = timedelta(days=30)
 """Age of an event that is still taken."""
+NOTHING_RELEASED = "no model was released yet"
 TELL_SECONDS = 10.0
+IN_TIME = 0.4
+"""Share of the champion's deadline from which too much is in flight: well before deadlines pass and breakers open."""
 EVENT_SECONDS = 5.0
 """Most time until an event is durable."""
 _PROBLEMS: dict[int | str, dict[str, Any]] = {
@@ -55,7 +61,7 @@ class _Service:
     row: Row
     log: EventLog
     metrics: Metrics
-    access: Access
+    door: Door
     clock: Callable[[], datetime]
     told: dict[str, float] = field(default_factory=dict)
     """Part that failed, and when the console last heard of it."""
@@ -75,20 +81,41 @@ class _Service:
     def released(self) -> Rollout:
         rollout = self.row.rollout
         if rollout is None or rollout.champion is None:
-            raise HTTPException(503, "no model was released yet")
+            raise HTTPException(503, NOTHING_RELEASED)
         return rollout
 
-    async def append(self, table: str, event: dict[str, Any], seconds: float, *, synced: bool = True) -> bool:
-        """Whether the event is durable; see `EventLog.append`."""
+    async def append(self, table: str, event: dict[str, Any], seconds: float, *, synced: bool = True) -> bool | None:
+        """Whether the event is durable, None where that is not known in time; see `EventLog.append`."""
         began = time.perf_counter()
         try:
-            await asyncio.wait_for(self.log.append(table, event, synced=synced), seconds)
-        except (LogUnavailable, TimeoutError) as error:
+            await self.log.append(table, event, synced=synced, seconds=seconds)
+        except LogUnavailable as error:
             self.metrics.unlogged.labels(table).inc()
-            self.tell("event log", str(error) or f"not within {seconds} s")
-            return False
+            self.tell("event log", str(error))
+            return False if error.certain else None
         self.metrics.append.labels(table).observe(time.perf_counter() - began)
         return True
+
+    async def recommend(self, rollout: Rollout, wish: Wish, authorization: str | None) -> Recommended:
+        """Raises 503 where the bound is full and the memory has answered enough."""
+        bound, shop = self.door.bound, self.door.shop(authorization)
+        verdict = bound.enter(shop)
+        if verdict == "model":
+            began = time.perf_counter()
+            try:
+                return await self.recommender.recommend(rollout, wish)
+            finally:
+                bound.leave(shop, time.perf_counter() - began)
+        self.metrics.shed.labels(verdict).inc()
+        if verdict == "refused":
+            raise HTTPException(503, FULL, {"Retry-After": str(RETRY_SECONDS)})
+        return self.recommender.from_memory(rollout, wish)
+
+    def refused(self, status: int) -> None:
+        """What the HTTP protocol has refused."""
+        self.metrics.refused(status)
+        if status == 503:
+            self.metrics.shed.labels("refused").inc()
 
     def out_of_traffic(self) -> list[str]:
         rollout = self.row.rollout
@@ -122,7 +149,7 @@ def make_app(
         row=row,
         log=log,
         metrics=metrics,
-        access=access or Access(),
+        door=Door(access or Access(), Bound(IN_TIME * recommender.deadlines.champion)),
         clock=clock,
     )
 
@@ -147,9 +174,10 @@ def make_app(
         docs_url=None,
         redoc_url=None,
     )
-    guard(app, metrics.refused)
+    guard(app, service.door, metrics.refused)
     _add_service(app, service)
     _add_operation(app, service)
+    app.state.service = service
     return app
 
 
@@ -162,13 +190,12 @@ def _add_service(app: FastAPI, service: _Service) -> None:
         asked: RecommendationRequest, authorization: _Authorization = None, x_variant: _Variant = None
     ) -> Response:
         began = time.perf_counter()
-        service.access.check(authorization, chooses=x_variant is not None)
         rollout = service.released()
         if x_variant == "challenger" and rollout.challenger is None:
             raise HTTPException(409, "no challenger serves")
         wish = _wish(asked, x_variant)
         _check_filters(service, rollout, wish)
-        found = await service.recommender.recommend(rollout, wish)
+        found = await service.recommend(rollout, wish, authorization)
         for part, reason in found.failures:
             service.failed(part, reason)
         latency = 1000 * (time.perf_counter() - began)
@@ -198,7 +225,6 @@ def _add_service(app: FastAPI, service: _Service) -> None:
 
     @app.post("/v1/events", status_code=202, responses=_PROBLEMS)
     async def events(event: Event, authorization: _Authorization = None) -> Accepted:
-        service.access.check(authorization, chooses=False)
         now = service.clock()
         outcome = {
             **event.model_dump(exclude={"time"}),
@@ -212,37 +238,49 @@ def _add_service(app: FastAPI, service: _Service) -> None:
 
 
 def _add_operation(app: FastAPI, service: _Service) -> None:
-    """What those call who keep the service running."""
+    """What those call who keep the service running; on the service's own port as on that of `OperationServer`."""
+    for path, make in pages(service).items():
+        app.get(path, response_class=Response, responses={503: {"model": Problem}})(_endpoint(make))
+
+
+def _endpoint(make: Callable[[], Page]) -> Callable[[], Awaitable[Response]]:
+    async def page() -> Response:
+        found = make()
+        return Response(found.body, found.status, media_type=found.kind)
+
+    return page
+
+
+def pages(service: "_Service") -> dict[str, Callable[[], Page]]:
+    """Health, readiness and metrics, by path; may be made in any thread."""
     metrics, row = service.metrics, service.row
 
-    @app.get("/health")
-    async def health() -> dict[str, str]:
-        return {"status": "alive"}
+    def told(status: int, plain: dict[str, Any]) -> Page:
+        return Page(status, "application/json", orjson.dumps(plain))
 
-    @app.get("/ready", responses={503: {"model": Problem}})
-    async def ready() -> dict[str, Any]:
+    def ready() -> Page:
         """Ready is who can answer, be it with popular items: what else is wrong is told, and is for the alerts."""
-        if row.rollout is None and row.problem:
-            raise HTTPException(503, row.problem)
-        service.released()
+        if row.rollout is None or row.rollout.champion is None:
+            metrics.refused(503)
+            return told(503, {"detail": row.problem or NOTHING_RELEASED, "errors": []})
         out = service.out_of_traffic()
-        others = [*filter(None, [row.problem, service.log.problem]), *service.access.problems]
+        others = [*filter(None, [row.problem, service.log.problem]), *service.door.access.problems]
         problems = [*(f"{version} is out of traffic" for version in out), *others]
-        return {
-            "status": "degraded" if problems else "ready",
-            "problems": problems,
-            "out_of_traffic": out,
-            "rollout_age_seconds": round(row.age, 1),
-        }
+        status = "degraded" if problems else "ready"
+        age = round(row.age, 1)
+        return told(200, {"status": status, "problems": problems, "out_of_traffic": out, "rollout_age_seconds": age})
 
-    @app.get("/metrics", response_class=Response)
-    async def metrics_page() -> Response:
+    def metrics_page() -> Page:
         rollout = row.rollout
         versions = [arm.version for arm in rollout.serving] if rollout is not None else []
         metrics.show_out(versions, service.out_of_traffic())
         metrics.weight.set(rollout.weight if rollout is not None else 0)
         metrics.row_age.set(row.age)
-        return Response(generate_latest(metrics.registry), media_type=CONTENT_TYPE_LATEST)
+        metrics.in_flight.set(service.door.bound.in_flight)
+        metrics.bound.set(service.door.bound.limit)
+        return Page(200, CONTENT_TYPE_LATEST, generate_latest(metrics.registry))
+
+    return {"/health": lambda: told(200, {"status": "alive"}), "/ready": ready, "/metrics": metrics_page}
 
 
 def _wish(asked: RecommendationRequest, arm: Literal["champion", "challenger"] | None) -> Wish:
@@ -277,7 +315,7 @@ def _exposure(
         "variant": found.variant,
         "model_version": found.version,
         "stage": rollout.stage,
-        "weight": rollout.weight,
+        "weight": drawn(rollout, asked.user_id).weight,
         "salt": rollout.salt,
         "time": time.isoformat(),
         "latency_ms": latency_ms,
@@ -288,12 +326,13 @@ def _exposure(
         "request": found.request,
         "context": orjson.dumps(asked.context).decode(),
         "override": False,
+        "cause": found.cause,
     }
 
 
 def _plausible(time: datetime, now: datetime) -> datetime:
     """A moment of UTC; one that lies where no event can be told of is refused."""
-    if not now - OLDEST <= time <= now + AHEAD:
-        why = f"is not within {OLDEST.days} days before now and {AHEAD.seconds // 3600} hour after"
+    if not now - OLDEST <= time <= now + TOLERANCE:
+        why = f"is not within {OLDEST.days} days before now and {TOLERANCE.seconds // 3600} hour after"
         raise RequestValidationError([{"loc": ("body", "time"), "msg": why, "type": "time"}])
     return time.astimezone(UTC)

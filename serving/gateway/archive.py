@@ -1,5 +1,6 @@
 """What the gateway takes from a version's archive: popular items for when no model answers, filters, a probe."""
 
+import hashlib
 import json
 import zipfile
 from collections.abc import Callable, Collection, Mapping, Sequence
@@ -71,8 +72,20 @@ class Contents:
         return list(found.values())
 
 
-def read_contents(path: Path) -> Contents:
-    """Raises `OSError` where there is no archive, `ValueError` or `KeyError` where it is none of ours."""
+def read_contents(path: Path, digest: str) -> Contents:
+    """Raises `OSError` where there is no archive, `ValueError` where it is none of ours or its SHA-256 not `digest`."""
+    with path.open("rb") as file:
+        if (found := hashlib.file_digest(file, "sha256").hexdigest()) != digest:
+            raise ValueError(f"{path}: digest {found[:12]}, expected {digest[:12]}; restore the released archive")
+    try:
+        return _contents(path)
+    except OSError:
+        raise
+    except Exception as error:  # whatever somebody released under that digest
+        raise ValueError(f"{path}: is no archive of ours ({type(error).__name__}: {error})") from error
+
+
+def _contents(path: Path) -> Contents:
     with zipfile.ZipFile(path) as mar:  # not through serving.torchserve, which imports torch
         contract, popular, items = (
             json.loads(mar.read(name)) for name in ("serving.json", "popular.json", "items.json")

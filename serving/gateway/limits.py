@@ -12,6 +12,8 @@ from starlette.responses import JSONResponse
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from serving.gateway.access import Denied
+from serving.gateway.door import Door, Doorkeeper
+from serving.gateway.overload import RETRY_SECONDS
 
 MAX_BODY = 64 * 1024
 """Bytes of a request."""
@@ -19,7 +21,7 @@ _MOST_FAULTS = 20
 _logger = logging.getLogger(__name__)
 
 
-def guard(app: FastAPI, refused: Callable[[int], None]) -> None:
+def guard(app: FastAPI, door: Door, refused: Callable[[int], None]) -> None:
     """Let `app` refuse with a `Problem` only; `refused` is told each status of 400 and above that is answered."""
 
     def problem(status: int, detail: str, errors: Any = (), headers: Any = None) -> JSONResponse:
@@ -41,9 +43,7 @@ def guard(app: FastAPI, refused: Callable[[int], None]) -> None:
 
     @app.exception_handler(Denied)
     async def denied(request: Request, error: Denied) -> JSONResponse:
-        return problem(
-            error.status, str(error), headers={"WWW-Authenticate": "Bearer"} if error.status == 401 else None
-        )
+        return turned_away(error.status, str(error))
 
     @app.exception_handler(Exception)
     async def failed(request: Request, error: Exception) -> JSONResponse:
@@ -52,6 +52,12 @@ def guard(app: FastAPI, refused: Callable[[int], None]) -> None:
 
     too_long = f"the body is longer than {MAX_BODY} bytes"
     app.add_middleware(_BodyLimit, answer=lambda: problem(413, too_long))
+
+    def turned_away(status: int, why: str) -> JSONResponse:
+        more = {401: {"WWW-Authenticate": "Bearer"}, 503: {"Retry-After": str(RETRY_SECONDS)}}
+        return problem(status, why, headers=more.get(status))
+
+    app.add_middleware(Doorkeeper, door=door, refused=turned_away)  # the last that is added is asked first
 
 
 class _BodyLimit:

@@ -1,6 +1,7 @@
 """The gateway's metrics (docs/contracts.md), in a registry of their own."""
 
 from collections.abc import Collection
+from threading import Lock
 
 from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram
 
@@ -21,6 +22,7 @@ class Metrics:
         self.registry = registry = CollectorRegistry()
         self._types: set[str] = set()
         self._versions: set[str] = set()
+        self._showing = Lock()
 
         def seconds(name: str, what: str, *labels: str, buckets: tuple[float, ...] = _SECONDS) -> Histogram:
             return Histogram(name, what, labels, buckets=buckets, registry=registry)
@@ -43,6 +45,9 @@ class Metrics:
         self.append = seconds("gateway_log_append_seconds", "Seconds until an event was durable", "table")
         self.unlogged = counter("gateway_log_failures", "Events that could not be written", "table")
         self._events = counter("gateway_events", "Outcomes accepted", "event_type")
+        self.in_flight = Gauge("gateway_in_flight", "Requests that wait for a model", registry=registry)
+        self.bound = Gauge("gateway_in_flight_bound", "How many may, as things are", registry=registry)
+        self.shed = counter("gateway_shed", "Requests for which no model had room", "answer")
         self._refused = counter("gateway_refused", "Requests answered with 400 and above", "code")
         self._born_at_zero()
 
@@ -60,14 +65,15 @@ class Metrics:
 
     def show_out(self, serving: Collection[str], out: Collection[str]) -> None:
         """Which of the versions that serve are out of traffic; those that serve no more are no longer told of."""
-        for version in self._versions - set(serving):
-            self._out.remove(version)
-        self._versions = set(serving)
-        for version in serving:
-            self._out.labels(version).set(version in out)
-            self.failures.labels(version)
-            for result in ("ok", "failed"):
-                self.probes.labels(version, result)
+        with self._showing:  # two scrapes at once, in threads of their own
+            for version in self._versions - set(serving):
+                self._out.remove(version)
+            self._versions = set(serving)
+            for version in serving:
+                self._out.labels(version).set(version in out)
+                self.failures.labels(version)
+                for result in ("ok", "failed"):
+                    self.probes.labels(version, result)
 
     def probed(self, version: str, answered: bool) -> None:
         self.probes.labels(version, "ok" if answered else "failed").inc()

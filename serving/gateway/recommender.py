@@ -7,19 +7,21 @@ from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, Literal, Protocol
 
 import orjson
 
 from serving.gateway.archive import Contents, Filters, read_contents
 from serving.gateway.models import Items, ModelFailed, Models
-from serving.rollout.assignment import Variant, variant
+from serving.rollout.assignment import Variant, drawn
 from serving.rollout.document import ModelVersion, Rollout
 
 _logger = logging.getLogger(__name__)
 History = Callable[[str], list[dict[str, Any]]]
 """The events of a user as docs/contracts.md sends them to TorchServe, oldest first. Blocks; called in a thread."""
 Status = Literal["ok", "fallback", "error"]
+Cause = Literal["model", "history", "overload"]
+"""Why another than the drawn arm answered: a model's own call failed, the history did, or too much was in flight."""
 POPULAR = "popular"
 """The version that is named where the popular items answered."""
 _READERS = 16
@@ -38,6 +40,13 @@ class Deadlines:
     challenger: float = 0.3
     champion: float = 0.5
     log: float = 0.3
+
+
+class Memory(Protocol):
+    """What answers a shopper without a model server, from what lies in this process."""
+
+    def __call__(self, contents: Contents, history: Sequence[Mapping[str, Any]], wish: "Wish") -> Items:
+        """The items; fewer than wished for where there are no more. Must not wait for anything."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -65,6 +74,8 @@ class Recommended:
     failures: list[tuple[str, str]]
     """(version or "history", what went wrong), in their order."""
     history_seconds: float
+    cause: Cause | None = None
+    """Where the status is not `ok`."""
 
 
 class Recommender:
@@ -76,8 +87,10 @@ class Recommender:
         history: History,
         deadlines: Deadlines | None = None,
         archive_of: Callable[[ModelVersion], Path | None] = lambda arm: Path(arm.archive),
+        memory: Memory | None = None,
     ) -> None:
         self._models, self._history, self._archive_of = models, history, archive_of
+        self._memory = memory or popular
         self.deadlines = deadlines or Deadlines()
         self._contents: dict[str, Contents] = {}
         self._told: dict[str, str] = {}
@@ -89,10 +102,12 @@ class Recommender:
         assert rollout.champion is not None
         contents = self.contents(rollout.champion)  # now: the row may be another one before the models have answered
         failures: list[tuple[str, str]] = []
-        drawn = wish.arm or _drawn(rollout, wish.user_id)
+        arm = wish.arm or drawn(rollout, wish.user_id).variant
         line = [(rollout.champion, self.deadlines.champion)]
-        if drawn == "challenger" and rollout.challenger is not None:
+        if arm == "challenger" and rollout.challenger is not None:
             line.insert(0, (rollout.challenger, self.deadlines.challenger))
+        elif arm == "former" and rollout.former is not None:
+            line.insert(0, (rollout.former, self.deadlines.challenger))
         began = time.perf_counter()
         history: list[dict[str, Any]] = []
         try:
@@ -106,12 +121,16 @@ class Recommender:
         request = orjson.dumps(_request(wish, history))
         version, items = await self._first(rollout.model, line, request, failures)
         if items is None:
-            items = _popular(contents, history, wish)
+            items = self._memory(contents, history, wish)
             status: Status = "fallback" if items else "error"
         else:
             status = "ok" if version == line[0][0].version else "fallback"
+        if status == "ok":
+            cause: Cause | None = None
+        else:
+            cause = "model" if line else "history"
         return Recommended(
-            variant=drawn,
+            variant=arm,
             version=version,
             status=status,
             items=items,
@@ -119,6 +138,23 @@ class Recommender:
             history=history,
             failures=failures,
             history_seconds=seconds,
+            cause=cause,
+        )
+
+    def from_memory(self, rollout: Rollout, wish: Wish) -> Recommended:
+        """An answer without store and model, for when these have no room."""
+        assert rollout.champion is not None
+        items = self._memory(self.contents(rollout.champion), (), wish)
+        return Recommended(
+            variant=wish.arm or drawn(rollout, wish.user_id).variant,
+            version=POPULAR,
+            status="fallback" if items else "error",
+            items=items,
+            request=orjson.dumps(_request(wish, [])).decode(),
+            history=(),
+            failures=[],
+            history_seconds=0.0,
+            cause="overload",
         )
 
     async def _first(
@@ -142,8 +178,8 @@ class Recommender:
     def prepare(self, rollout: Rollout) -> None:
         """Read what is needed of the archives, before it is needed, beside what the row in use needs (see `let_go`).
 
-        Blocks, and waits for no store. Raises `OSError` where the champion's is not there; another version without an
-        archive only misses its probes.
+        Blocks, and waits for no store. Raises `OSError` where the champion's is not there and `ValueError` where it is
+        damaged; another version without an archive only misses its probes.
         """
         known = self._contents
         read: dict[str, Contents] = {}
@@ -151,7 +187,7 @@ class Recommender:
         for arm in rollout.serving:
             try:
                 read[arm.archive_digest] = known.get(arm.archive_digest) or self._read(arm)
-            except (OSError, ValueError, KeyError) as error:
+            except (OSError, ValueError) as error:
                 if arm == rollout.champion:
                     raise
                 told[arm.archive_digest] = why = str(error)
@@ -170,16 +206,11 @@ class Recommender:
         mar = self._archive_of(arm)
         if mar is None:
             raise Fetching(f"{arm.archive}: is being fetched")
-        return read_contents(mar)
+        return read_contents(mar, arm.archive_digest)
 
 
-def _drawn(rollout: Rollout, user_id: str) -> Variant:
-    if rollout.challenger is None:
-        return "champion"
-    return variant(rollout.salt, user_id, rollout.weight)
-
-
-def _popular(contents: Contents, history: Sequence[Mapping[str, Any]], wish: Wish) -> Items:
+def popular(contents: Contents, history: Sequence[Mapping[str, Any]], wish: Wish) -> Items:
+    """The most popular items of the segment of the latest item, then of all."""
     hidden = set(wish.exclude)
     if contents.exclude_seen if wish.exclude_seen is None else wish.exclude_seen:
         hidden.update(event["item_id"] for event in history)

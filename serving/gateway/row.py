@@ -38,7 +38,7 @@ class Row:
             rollout = succeeding(self._read(), self.rollout)
             try:
                 self._recommender.prepare(rollout)
-            except (OSError, ValueError, KeyError) as error:
+            except (OSError, ValueError) as error:
                 raise Waits(f"row {rollout.version} waits for its champion's archive: {error}") from error
             return rollout
 
@@ -48,11 +48,13 @@ class Row:
         self.problem = None
 
     async def begin(self) -> None:
-        """The first reading: an archive that is not here yet is waited for by `follow`, and not ready until then."""
+        """The first reading: what is not here yet, archive or table, is waited for by `follow`, and not ready until
+        then. To end instead would only have the process started again, and again."""
         try:
             await self.refresh()
-        except Waits as wait:
-            self._tell(str(wait))
+        except Exception as error:  # whatever the table raises
+            waits = isinstance(error, Waits)
+            self._tell(str(error) if waits else f"rollout table cannot be read, and no row is known: {error}")
 
     async def follow(self) -> None:
         """For ever."""

@@ -3,6 +3,7 @@
 One process, one archive, no batching: for a laptop, a test, or a server that is none of ours.
 """
 
+import time
 import zipfile
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
@@ -15,6 +16,7 @@ from starlette.concurrency import run_in_threadpool
 from serving.scoring import wire
 from serving.scoring.scorer import Scorer
 from serving.torchserve import archive
+from serving.torchserve.handler import DEADLINE, late
 
 MAX_REQUEST_BYTES = 1 << 20
 
@@ -44,6 +46,8 @@ def make_app(mar: Path, *, digest: str | None = None) -> FastAPI:
     @app.post(f"/predictions/{model}")
     @app.post(f"/predictions/{model}/{version}")
     async def predict(request: Request) -> Response:
+        if late(request.headers.get(DEADLINE), time.time()):
+            return Response(status_code=408)
         body = await _body(request)
         if body is None:
             return Response(status_code=413)

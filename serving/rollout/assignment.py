@@ -5,9 +5,14 @@ champion to the challenger and never back; a new salt draws everybody anew.
 """
 
 import hashlib
-from typing import Literal
+from typing import Literal, NamedTuple
 
-Variant = Literal["champion", "challenger"]
+from serving.rollout.document import Rollout
+
+Variant = Literal["champion", "challenger", "former"]
+HOLDOUT = 0.02
+"""Share of shoppers that keep the champion of before while all others meet its successor, through full traffic and the
+watch: what happens to everybody then happens to them too, and is no fault of the new model."""
 BITS = 52
 """Bits of the hash that are used: as many as a double holds exactly."""
 
@@ -21,6 +26,22 @@ def place(salt: str, user_id: str) -> float:
 def variant(salt: str, user_id: str, weight: float) -> Variant:
     """The arm of the user while the challenger has `weight` (0 to 1) of the shoppers."""
     return "challenger" if place(salt, user_id) < weight else "champion"
+
+
+class Drawn(NamedTuple):
+    """The arm of a shopper, and the share of shoppers that meet the challenger."""
+
+    variant: Variant
+    weight: float
+
+
+def drawn(rollout: Rollout, user_id: str) -> Drawn:
+    """What a shopper meets by this row."""
+    if rollout.challenger is not None:
+        weight = min(rollout.weight, 1 - HOLDOUT)
+        return Drawn(variant(rollout.salt, user_id, weight), weight)
+    held = rollout.former is not None and rollout.salt and place(rollout.salt, user_id) >= 1 - HOLDOUT
+    return Drawn("former" if held else "champion", 0.0)
 
 
 PLACE_SQL = f"('0x' || substr(sha256(salt || ':' || user_id), 1, {BITS // 4}))::BIGINT / {2**BITS}.0"

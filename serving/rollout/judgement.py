@@ -18,6 +18,8 @@ from serving.rollout.sequential import UNKNOWN, Difference, Floats, difference
 
 Action = Literal["hold", "raise", "promote", "roll back", "end watch"]
 WITHHELD = "decision withheld"
+BUSIEST = 0.1
+"""Share of the exposures of one user from which they say more about that user than about the arms."""
 MISDRAWN = 0.001
 """Share of exposures in the wrong arm from which the log counts as broken."""
 
@@ -35,7 +37,7 @@ class Evidence:
     """The challenger's users behind `outcome`."""
     guardrails: tuple[Guardrail, ...]
     full: bool
-    """Whether the guardrails compare with the champion's latest days, because all shoppers meet the new model."""
+    """Whether all shoppers but the holdout meet the new model: the guardrails compare with the holdout."""
     ratio: float
     """Log of the e-value against a right division of the users."""
 
@@ -188,6 +190,9 @@ def _broken(evidence: Evidence, policy: Policy) -> str | None:
     misdrawn, exposures = evidence.traffic.misdrawn, evidence.traffic.exposures
     if misdrawn > MISDRAWN * exposures:
         return f"{misdrawn} of {exposures} exposures are in another arm than their salt draws"
+    if evidence.traffic.busiest > BUSIEST:
+        share = f"one user has {evidence.traffic.busiest:.0%} of the exposures"
+        return f"{share}: is that a shopper, or everybody without an id?"
     if evidence.ratio > -math.log(policy.ratio_alpha):
         return (
             "sample-ratio mismatch, the users do not divide as the weights say "

@@ -13,17 +13,24 @@ from typing import Any, NamedTuple
 
 import duckdb
 
-from serving.rollout.assignment import PLACE_SQL
+from serving.clocks import TOLERANCE
+from serving.rollout.assignment import HOLDOUT, PLACE_SQL
 from serving.rollout.policy import Policy
 from serving.rollout.sequential import Floats, Integers
 
 EXPOSURE = {
     "request_id": "VARCHAR", "user_id": "VARCHAR", "variant": "VARCHAR", "model_version": "VARCHAR",
     "stage": "INTEGER", "weight": "DOUBLE", "salt": "VARCHAR", "time": "TIMESTAMPTZ", "latency_ms": "DOUBLE",
-    "status": "VARCHAR", "n_items": "INTEGER", "items": "VARCHAR[]",
+    "status": "VARCHAR", "n_items": "INTEGER", "items": "VARCHAR[]", "cause": "VARCHAR",
 }  # fmt: skip
+LATER = ("cause",)
+"""Columns that older files lack: null in them."""
 _UNREADABLE = (duckdb.IOException, duckdb.InvalidInputException, duckdb.ConversionException)
 OUTCOME = {"request_id": "VARCHAR", "event_type": "VARCHAR", "time": "TIMESTAMPTZ"}
+
+
+MOST_OF_USER = 50
+"""Exposures of one user that count in a stratum, its first: nobody is more than a shopper."""
 
 
 class LogFault(ValueError):
@@ -57,6 +64,8 @@ class Traffic:
     misdrawn: int
     """Exposures in another arm than their salt draws."""
     latest: datetime | None
+    busiest: float = 0.0
+    """Largest share that one user has of the exposures that count (see `MOST_OF_USER`)."""
 
 
 class EventLog:
@@ -75,7 +84,8 @@ class EventLog:
         try:
             self._sql.execute(_DRAWN, {"salt": salt, "now": now})
             self._sql.execute(_SHOPPER)
-            counted = {"now": now, "outcome": policy.outcome, "attribution": policy.hours("attribution")}
+            counted = {"now": now, "outcome": policy.outcome, "attribution": policy.hours("attribution"),
+                       "tolerance": TOLERANCE}  # fmt: skip
             self._sql.execute(_EXPOSURE, counted)
         except _UNREADABLE as error:
             raise LogFault(f"{root}: the event log cannot be read ({error}). Restore the file it names.") from error
@@ -102,12 +112,14 @@ class EventLog:
             found = {row[0] for row in self._sql.execute(f"DESCRIBE SELECT * FROM {relation}").fetchall()}
         except _UNREADABLE as error:
             raise LogFault(f"{root / name}: a file is no Parquet ({error}). Restore or remove the file.") from error
-        if missing := sorted(set(columns) - found):
+        if missing := sorted(set(columns) - found - set(LATER)):
             raise LogFault(
                 f"{root / name}: no column {', '.join(missing)}; expected {', '.join(columns)} (docs/contracts.md). "
                 "Was it written by another version of the gateway?"
             )
-        chosen = ", ".join(f"{column}::{kind} AS {column}" for column, kind in columns.items())
+        chosen = ", ".join(
+            f"{column if column in found else 'NULL'}::{kind} AS {column}" for column, kind in columns.items()
+        )
         self._sql.execute(f"CREATE VIEW {name} AS SELECT {chosen} FROM {relation}")
 
     def traffic(self, stage: int | None) -> Traffic:
@@ -124,6 +136,7 @@ class EventLog:
             stage_exposures=here,
             misdrawn=misdrawn,
             latest=latest,
+            busiest=self._row(_BUSIEST)[0] or 0.0,
         )
 
     def draws(self) -> list[Draws]:
@@ -143,13 +156,18 @@ class EventLog:
     def technical(self, *, full: bool) -> Sums:
         """What the guardrails watch, as sums of bad exposures: "errors", "empties", "slow_p50", "slow_p99", "overlap".
 
-        Side by side by stage and day; or (`full`) the time when all shoppers meet the new model, against the
-        champion's exposures of the last stage that had both. Slow means slower than the champion's own quantile of the
-        stratum, for the challenger by the policy's factor more. Overlap is the mean share of an answer's items that an
-        answer of the same arm to another user shows too; its inverse measures how many different items the arm shows.
+        Side by side by stage and day; or (`full`) through full traffic and the watch too, against the holdout that
+        kept the champion of before. A log of before there was one compares with the last stage that had both. Slow
+        means slower than the champion's own quantile of the stratum, for the challenger by the policy's factor more.
+        Overlap is the mean share of an answer's items that an answer of the same arm to another user shows too; its
+        inverse measures how many different items the arm shows.
         """
         factors = {"p50": self._policy.p50_factor, "p99": self._policy.p99_factor}
-        return self._sums(_TECHNICAL.format(compared=_FULL if full else _CONCURRENT), factors)
+        compared = _CONCURRENT
+        if full:
+            (held,) = self._row(f"SELECT count(*) FROM exposure WHERE variant = 'former' OR weight = {1 - HOLDOUT}")
+            compared = _HELD if held else _FULL
+        return self._sums(_TECHNICAL.format(compared=compared, most=MOST_OF_USER), factors)
 
     def _sums(self, query: str, parameters: dict[str, Any]) -> Sums:
         found = self._sql.execute(query, parameters).fetchnumpy()
@@ -185,7 +203,7 @@ CREATE TEMP TABLE exposure AS
     FROM drawn JOIN shopper USING (user_id) LEFT JOIN (
         SELECT DISTINCT request_id FROM outcomes JOIN drawn USING (request_id)
         WHERE event_type = $outcome AND outcomes.time <= $now
-            AND outcomes.time BETWEEN drawn.time AND drawn.time + $attribution
+            AND outcomes.time BETWEEN drawn.time - $tolerance AND drawn.time + $attribution
     ) AS success USING (request_id)
 """
 
@@ -195,6 +213,10 @@ _CONCURRENT = """
     FROM exposure WHERE stage IS NOT NULL AND weight < 1
 """
 
+_CAPPED = f"""
+    QUALIFY row_number() OVER (PARTITION BY stage, time::DATE, "user" ORDER BY time, request_id) <= {MOST_OF_USER}
+"""
+
 _FULL = """
     SELECT *, 0 AS stratum, (stage IS NULL OR weight = 1)::INTEGER AS treated
     FROM exposure WHERE stage IS NULL OR weight = 1 OR (
@@ -202,15 +224,29 @@ _FULL = """
     )
 """
 
+_HELD = """
+    SELECT *, dense_rank() OVER (ORDER BY coalesce(stage, 2147483647), time::DATE) - 1 AS stratum,
+        (CASE WHEN stage IS NULL THEN variant != 'former' ELSE variant = 'challenger' END)::INTEGER AS treated
+    FROM exposure WHERE stage IS NULL OR weight < 1
+"""
+
+_BUSIEST = f"""
+    SELECT max(mine) / sum(mine) FROM (SELECT count(*) AS mine FROM ({_CONCURRENT}{_CAPPED}) GROUP BY "user")
+"""
+
 _SUCCESSES = f"""
 SELECT "user", stratum, treated, count(*) AS exposures, count(*) FILTER (success) AS success
-FROM ({_CONCURRENT})
+FROM ({_CONCURRENT}{_CAPPED})
 WHERE time >= stage_began + $novelty AND time <= $until
 GROUP BY ALL ORDER BY stratum, treated, "user"
 """
 
 _TECHNICAL = """
-WITH compared AS ({compared}),
+WITH compared AS (
+    -- Of the model's own calls: what the store or the load kept from it is no fault of either model.
+    SELECT * FROM ({compared}) WHERE coalesce(cause, 'model') = 'model'
+    QUALIFY row_number() OVER (PARTITION BY stratum, "user" ORDER BY time, request_id) <= {most}
+),
 bound AS (
     SELECT stratum, quantile_cont(latency_ms, 0.5) AS p50, quantile_cont(latency_ms, 0.99) AS p99
     FROM compared WHERE treated = 0 GROUP BY stratum

@@ -55,13 +55,20 @@ def digest(mar: Path) -> str:
         return hashlib.file_digest(file, "sha256").hexdigest()
 
 
+def check(mar: Path, expected: str, *, called: Path | None = None) -> None:
+    """Raises `ValueError` where the SHA-256 of `mar` is another: an archive is code, and of a damaged zip file a reader
+    may say anything. The message names `called`, where `mar` is a copy."""
+    if (found := digest(mar)) != expected:
+        raise ValueError(f"{called or mar}: digest {found[:12]}, expected {expected[:12]}; refused, an archive is code")
+
+
 def identity(mar: Path) -> tuple[str, str]:
     """Model name and version that the archive's manifest declares; `ValueError` where it is no archive."""
     try:
         with zipfile.ZipFile(mar) as archive:
             model = json.loads(archive.read(_MANIFEST))["model"]
             return model["modelName"], model["modelVersion"]
-    except (OSError, zipfile.BadZipFile, KeyError, json.JSONDecodeError) as error:
+    except Exception as error:  # of a damaged file zipfile raises whatever its bytes seem to say
         raise ValueError(f"{mar}: is no TorchServe archive ({error!r}); package the model again") from error
 
 

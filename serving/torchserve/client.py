@@ -3,6 +3,7 @@
 import http.client
 import json
 import os
+import secrets
 import shutil
 from collections.abc import Mapping
 from pathlib import Path
@@ -78,14 +79,16 @@ class Client:
         Raises `ValueError` where the file is no archive or its SHA-256 is not `digest` (an archive is code: give
         the digest of what was approved), and `ServerFault` where its worker does not come up.
         """
-        model, version = archive.identity(mar)
-        copy = self.copy_of(model, version)
-        partial = copy.with_suffix(".partial")
-        shutil.copyfile(mar, partial)
-        if digest is not None and (found := archive.digest(partial)) != digest:
-            partial.unlink()
-            raise ValueError(f"{mar}: digest {found[:12]}, expected {digest[:12]}; refused, an archive is code")
-        os.replace(partial, copy)
+        partial = self.folder / STORE / f"{secrets.token_hex(4)}.partial"
+        try:
+            shutil.copyfile(mar, partial)
+            if digest is not None:
+                archive.check(partial, digest, called=mar)
+            model, version = archive.identity(mar)
+            copy = self.copy_of(model, version)
+            os.replace(partial, copy)
+        finally:
+            partial.unlink(missing_ok=True)
         path = f"/models?{urlencode({'url': copy.name, **self._options})}"
         try:
             reply = self.call("management", "POST", path, timeout=self._start_seconds)

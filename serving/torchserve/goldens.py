@@ -5,7 +5,21 @@ from typing import Any
 from serving.torchserve.client import Reply
 
 TOLERANCE = 1e-4
+_RAISED = ("Prediction failed", "Invalid model predict output", "number of batch response mismatched")
+"""What TorchServe answers, with status 503, for a handler that raised or returned what is no answer."""
+_REFUSED = (401, 403, 404, 408, 429)
 Golden = dict[str, Any]
+
+
+def is_answer(reply: Reply) -> bool:
+    """Whether the version itself answered, rightly or wrongly.
+
+    A full queue, a worker that starts anew and a server that gives up say nothing about it. A handler that raised does.
+    """
+    body = reply.body if isinstance(reply.body, dict) else {}
+    if body.get("message") in _RAISED:
+        return True
+    return reply.status < 500 and reply.status not in _REFUSED and body.get("type") != "InvalidKeyException"
 
 
 def differences(golden: Golden, reply: Reply) -> list[str]:

@@ -4,8 +4,13 @@ Derives from none of TorchServe's base handlers, which load with a plain `torch.
 """
 
 import sys
+import time
 from pathlib import Path
 from typing import Any
+
+DEADLINE = "x-deadline"
+"""Header: until when (seconds since 1970) somebody waits for the answer."""
+OTHER_CLOCK = 60.0
 
 
 class RecommendationHandler:
@@ -21,10 +26,31 @@ class RecommendationHandler:
         self._scorer, self._replies = Scorer.load(Path(root)), wire.replies
 
     def handle(self, data: list[dict[str, Any]], context: Any) -> list[bytes]:
-        """Answer a batch; a bad request is answered with status 400 and fails none of its batch-mates."""
-        replies = self._replies(self._scorer, [row.get("body", row.get("data")) for row in data])
-        for index, reply in enumerate(replies):
+        """Answer a batch; a bad request is answered with status 400 and fails none of its batch-mates.
+
+        Who asked with a deadline that has passed waits no more: such a request is not scored, so that a queue that has
+        grown long is gone at once.
+        """
+        now = time.time()
+        alive = [index for index in range(len(data)) if not late(context.get_request_header(index, DEADLINE), now)]
+        bodies = [data[index].get("body", data[index].get("data")) for index in alive]
+        replies = dict(zip(alive, self._replies(self._scorer, bodies), strict=True)) if alive else {}
+        answers = []
+        for index in range(len(data)):
             context.set_response_content_type(index, "application/json")
-            if reply.status != 200:
+            reply = replies.get(index)
+            if reply is None:
+                context.set_response_status(408, "Request Timeout", idx=index)
+            elif reply.status != 200:
                 context.set_response_status(reply.status, "Bad Request", idx=index)
-        return [reply.body for reply in replies]
+            answers.append(reply.body if reply is not None else b'{"error": "its deadline has passed"}')
+        return answers
+
+
+def late(deadline: Any, now: float) -> bool:
+    """Whether the moment (seconds since 1970) is over. One that lies far back is of another clock, and says nothing."""
+    try:
+        over = now - float(deadline)
+    except (TypeError, ValueError):
+        return False
+    return 0 < over < OTHER_CLOCK

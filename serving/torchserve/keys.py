@@ -52,7 +52,7 @@ class Keys:
     def publish(self) -> bool:
         """Write the inference key where the gateway reads it, in one piece; whether it was another one before."""
         path, key = self._folder / INFERENCE_KEY, self.read()["inference"].key
-        if path.is_file() and path.read_text() == key:
+        if path.is_file() and path.read_bytes() == key.encode():
             return False
         partial = path.with_suffix(".partial")
         partial.unlink(missing_ok=True)

@@ -13,10 +13,11 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any, Literal
 
+from serving import checksum
 from serving.rollout.document import ModelVersion, Rollout, succeeding
 from serving.torchserve import archive
-from serving.torchserve.client import Client, ServerFault
-from serving.torchserve.goldens import differences
+from serving.torchserve.client import Client, Reply, ServerFault
+from serving.torchserve.goldens import differences, is_answer
 
 STATUS = "status.json"
 """File in TorchServe's folder: what is ready (docs/contracts.md)."""
@@ -41,10 +42,20 @@ class Status:
     versions: Mapping[str, State]
     why: Mapping[str, str] = field(default_factory=dict)
     """Version, or `torchserve`, `rollout`, `keys`: what is wrong with it."""
+    proven: Mapping[str, str] = field(default_factory=dict)
+    """Digest of the archive of each version whose answers were compared: a reconciler started anew takes its word."""
 
     def to_json(self) -> dict[str, Any]:
         return {"model": self.model, "row": self.row, "ready": self.ready, "champion": self.champion,
-                "versions": dict(self.versions), "why": dict(self.why)}  # fmt: skip
+                "versions": dict(self.versions), "why": dict(self.why), "proven": dict(self.proven)}  # fmt: skip
+
+
+class _Wrong(ServerFault):
+    """Golden requests are answered otherwise."""
+
+
+class _NoAnswer(RuntimeError):
+    """Golden requests were not answered: that proves nothing, neither way."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -81,6 +92,12 @@ class Reconciler:
         self._archive_of = archive_of
         self._proven: dict[str, str] = {}
         """Digest of the archive of each loaded version whose answers were compared."""
+        self._believed: dict[str, str] | None = None
+        """The same of a process before this one, until this one has compared; None before it was read."""
+        self._unconfirmed: set[str] = set()
+        """Versions that count as proven on the word of that process."""
+        self._answered: dict[str, set[int]] = {}
+        """Digest of an archive to those of its goldens that were answered rightly so far."""
         self._refused: dict[str, _Refusal] = {}
         self._unnamed_since: dict[str, float] = {}
         self._row: Rollout | None = None
@@ -111,12 +128,13 @@ class Reconciler:
         """One look: load what is named and missing, prove it, retire what is named no longer, write the status."""
         self._why = {}
         row, loaded = self._document(), {}
+        if self._believed is None:
+            self._believed = self._proven_before()
         try:
             self._renew_keys()
             if row is not None:
                 loaded = self._match(row)
         except (ConnectionError, TimeoutError) as fault:
-            self._proven = {}
             self._tell("torchserve", f"TorchServe does not answer: {fault}")
         except ServerFault as fault:
             self._tell("torchserve", str(fault))
@@ -128,9 +146,11 @@ class Reconciler:
     def _match(self, row: Rollout) -> dict[str, bool]:
         """Load, prove and retire; returns what is loaded then, and whether a worker of it is ready."""
         loaded = self._client.versions(row.model)
+        # A TorchServe that was started anew has nothing loaded, and nothing is proven of it.
         self._proven = {version: digest for version, digest in self._proven.items() if version in loaded}
         for arm in row.serving:
             self._load(row.model, arm, loaded)
+        self._answered = {arm.archive_digest: self._answered.get(arm.archive_digest, set()) for arm in row.serving}
         if row.champion is not None and row.champion.version in self._proven:
             self._client.set_default(row.model, row.champion.version)
         loaded = self._client.versions(row.model)
@@ -155,10 +175,20 @@ class Reconciler:
         """What a process before this one kept of the table."""
         kept = self._client.folder / _LAST_ROW
         try:
-            return Rollout.from_json(json.loads(kept.read_text())) if kept.is_file() else None
-        except (ValueError, KeyError, TypeError) as fault:
+            plain = checksum.of_file(kept)
+            return Rollout.from_json(plain) if plain is not None else None
+        except (OSError, ValueError, KeyError, TypeError, AttributeError, AssertionError) as fault:
             self._tell("copy", f"{kept}: is damaged and not used: {fault!r}")
             return None
+
+    def _proven_before(self) -> dict[str, str]:
+        """What a process before this one had compared; nothing where it left no word, or a damaged one."""
+        try:
+            found = (checksum.of_file(self._client.folder / STATUS) or {}).get("proven", {})
+            return {str(version): str(digest) for version, digest in found.items()}
+        except (OSError, ValueError, AttributeError) as fault:
+            self._tell("status", f"{STATUS}: is not used: {fault}")
+            return {}
 
     def _renew_keys(self) -> None:
         keys = self._client.keys
@@ -171,7 +201,7 @@ class Reconciler:
 
     def _load(self, model: str, arm: ModelVersion, loaded: Mapping[str, bool]) -> None:
         """Bring one version to where its answers were compared; what cannot be is refused and rests."""
-        if self._proven.get(arm.version) == arm.archive_digest:
+        if self._proven.get(arm.version) == arm.archive_digest and arm.version not in self._unconfirmed:
             return
         before, stamp = self._refused.get(arm.version), _stamp(Path(arm.archive))
         if before is not None and before.stamp == (arm.archive_digest, stamp) and self._clock() < before.until:
@@ -186,28 +216,49 @@ class Reconciler:
             return
         if mar is None:
             return
+        touched = False
         try:
             if not held:
+                archive.check(mar, arm.archive_digest)
+                touched = True
+                self._unconfirmed.discard(arm.version)
                 if arm.version in loaded:
                     self._client.unregister(model, arm.version)
                 _logger.info("loading %s %s", model, arm.version)
                 self._client.register(mar, digest=arm.archive_digest)
+                self._answered.pop(arm.archive_digest, None)
             self._prove(model, arm)
         except (ConnectionError, TimeoutError):
             raise  # of TorchServe, and says nothing about the archive
-        except (ValueError, ServerFault, OSError) as fault:
-            with contextlib.suppress(ServerFault):  # what did not come up may be half loaded, or not at all
-                self._client.unregister(model, arm.version)
-            rest = min(4 * before.rest, LONGEST_REST) if before is not None else FIRST_REST
-            why = f"{arm.version} is refused: {fault}"
-            self._refused[arm.version] = _Refusal(
-                why=why, stamp=(arm.archive_digest, stamp), until=self._clock() + rest, rest=rest
-            )
-            self._tell(arm.version, why)
+        except _NoAnswer as silence:
+            assert self._believed is not None
+            served = held and self._believed.get(arm.version) == arm.archive_digest
+            if served:  # what serves is not taken out for want of proof
+                self._proven[arm.version] = arm.archive_digest
+                self._unconfirmed.add(arm.version)
+            then = "it goes on as it was proven before" if served else "it is not ready before"
+            self._tell(f"goldens of {arm.version}", f"{arm.version}: {silence}; {then}, and they are asked again")
+            return
+        except Exception as fault:  # whatever is in an archive: it costs that version only
+            self._refuse(model, arm, stamp, fault, unload=touched or isinstance(fault, _Wrong))
             return
         self._refused.pop(arm.version, None)
+        self._unconfirmed.discard(arm.version)
         self._proven[arm.version] = arm.archive_digest
         _logger.info("%s %s is ready", model, arm.version)
+
+    def _refuse(self, model: str, arm: ModelVersion, stamp: object, fault: Exception, *, unload: bool) -> None:
+        if unload:
+            self._proven.pop(arm.version, None)
+            with contextlib.suppress(ServerFault):  # what did not come up may be half loaded, or not at all
+                self._client.unregister(model, arm.version)
+        before = self._refused.get(arm.version)
+        rest = min(4 * before.rest, LONGEST_REST) if before is not None else FIRST_REST
+        why = f"{arm.version} is refused: {fault if isinstance(fault, ServerFault | ValueError) else repr(fault)}"
+        self._refused[arm.version] = _Refusal(
+            why=why, stamp=(arm.archive_digest, stamp), until=self._clock() + rest, rest=rest
+        )
+        self._tell(arm.version, why)
 
     def _holds(self, model: str, arm: ModelVersion) -> bool:
         """Whether what a TorchServe has loaded, from before this process began, is the archive of `arm`."""
@@ -215,21 +266,29 @@ class Reconciler:
         return copy.is_file() and archive.digest(copy) == arm.archive_digest
 
     def _prove(self, model: str, arm: ModelVersion) -> None:
-        """Compare the answers to the archive's goldens: one by one, then as batches; `ServerFault` where they differ.
+        """Compare the answers to the archive's goldens: one by one, then as batches.
 
-        That also warms it up: the first requests of a worker are its slowest.
+        That also warms it up: the first requests of a worker are its slowest. Raises `_Wrong` where one differs, and
+        `_NoAnswer` while one was not answered yet, as under load, where the queue is full.
         """
         copy = self._client.copy_of(model, arm.version)
         goldens = [json.loads(line) for line in archive.read(copy, "goldens.jsonl").splitlines()]
+        answered = self._answered.setdefault(arm.archive_digest, set())
 
-        def wrong(golden: dict[str, Any]) -> list[str]:
-            return differences(golden, self._client.predict(model, arm.version, golden["request"]))
+        def reply(number: int) -> tuple[int, Reply]:
+            return number, self._client.predict(model, arm.version, goldens[number]["request"])
 
+        numbers = range(len(goldens))
         with ThreadPoolExecutor(8) as pool:
-            found = [*map(wrong, goldens), *pool.map(wrong, goldens * 2)]
-        if faults := [fault for each in found for fault in each]:
-            bad = sum(map(bool, found))
-            raise ServerFault(f"{bad} of {len(found)} golden requests are answered otherwise, such as {faults[0]}")
+            replies = [*map(reply, numbers), *pool.map(reply, [*numbers] * 2)]
+        silent = [found for _, found in replies if not is_answer(found)]
+        compared = [(number, differences(goldens[number], found)) for number, found in replies if is_answer(found)]
+        if wrong := [faults for _, faults in compared if faults]:
+            told = f"{len(wrong)} of {len(replies)} golden requests are answered otherwise, such as {wrong[0][0]}"
+            raise _Wrong(told)
+        answered.update(number for number, _ in compared)
+        if len(answered) < len(goldens):
+            raise _NoAnswer(f"some golden requests got no answer (such as status {silent[0].status})")
 
     def _retire(self, row: Rollout, loaded: Mapping[str, bool]) -> None:
         """Unload what is named no longer, once everything named is ready and no gateway can still be asking for it."""
@@ -263,7 +322,7 @@ class Reconciler:
         }
         return Status(
             model=row.model, row=row.version, ready=versions[row.champion.version] == "ready",
-            champion=row.champion.version, versions=versions, why=self._why,
+            champion=row.champion.version, versions=versions, why=self._why, proven=dict(self._proven),
         )  # fmt: skip
 
     def _tell(self, what: str, why: str) -> None:
@@ -278,7 +337,7 @@ class Reconciler:
         path = self._client.folder / name
         partial = path.with_suffix(".partial")
         try:
-            partial.write_text(json.dumps(content))
+            partial.write_bytes(checksum.to_file(content))
             os.replace(partial, path)
         except OSError as fault:
             self._tell(name, f"{path}: cannot be written: {fault.strerror}")

@@ -23,6 +23,9 @@ MAX_REQUEST_BYTES = 1 << 20
 KEY_MINUTES = 60
 _PORTS = ("inference", "management", "metrics", "grpc_inference", "grpc_management")
 _END_SECONDS = 5.0
+MOST_CONSOLE = 10_000_000
+"""Bytes of what the processes write to their own output."""
+CUT_SECONDS = 5.0
 _ATTEMPTS = 3
 _STARTED = "Model server started."
 
@@ -90,6 +93,10 @@ class TorchServe(Client):
         return self._process is not None and self._process.poll() is None
 
     @property
+    def _console(self) -> Path:
+        return self.logs / "console.log"
+
+    @property
     def key_file(self) -> Path | None:
         """Where a reconciler publishes the key that callers need; None where they need none."""
         return self.folder / INFERENCE_KEY if self._tokens else None
@@ -97,8 +104,21 @@ class TorchServe(Client):
     def wait(self) -> int:
         """Wait until the server ends by itself, and return 1, because it should not."""
         assert self._process is not None
-        self._process.wait()
-        return 1
+        while True:
+            try:
+                self._process.wait(CUT_SECONDS)
+                return 1
+            except subprocess.TimeoutExpired:
+                self.cut_console()
+
+    def cut_console(self) -> None:
+        """Keep the end of a console that has grown long: nothing rotates what a process writes to its own output."""
+        if self._console.is_file() and self._console.stat().st_size > MOST_CONSOLE:
+            with self._console.open("rb+") as console:
+                console.seek(-MOST_CONSOLE // 10, os.SEEK_END)
+                end = console.read()
+                console.truncate(0)
+            self._console.with_suffix(".1.log").write_bytes(end)
 
     def restart(self) -> None:
         """Start it anew on the same ports, with nothing loaded. Raises `ServerFault`."""
@@ -174,7 +194,9 @@ class TorchServe(Client):
         command = [sys.executable, "-m", "ts.model_server", "--start", "--foreground", "--no-config-snapshots"]
         command += ["--ts-config", str(config), "--model-store", str(self.folder / STORE), "--enable-model-api"]
         command += [] if self._tokens else ["--disable-token-auth"]
-        with (self.logs / "console.log").open("wb") as console:
+        command += ["--log-config", str(Path(__file__).with_name("log4j2.xml"))]
+        self._console.unlink(missing_ok=True)
+        with self._console.open("ab") as console:  # to append, so that it may be cut meanwhile
             # A session of its own: Ctrl-C reaches this process alone, which then stops the whole group.
             self._process = subprocess.Popen(
                 command,
@@ -213,7 +235,7 @@ class TorchServe(Client):
 
     def _wait_until_healthy(self) -> None:
         assert self._process is not None
-        console = self.logs / "console.log"
+        console = self._console
         deadline = time.monotonic() + self._start_seconds
         while time.monotonic() < deadline:
             if (status := self._process.poll()) is not None:

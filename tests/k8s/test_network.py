@@ -62,7 +62,7 @@ OTHERS = [
 ]
 TO_DATABASE = {"gateway", "consumer", "mlflow", "exporter", "runs"}
 TO_REDIS = {"gateway", "consumer", "runs"}
-SCRAPED = {("gateway", 8000), ("gateway", 8082), ("consumer", 9200), ("exporter", 9300)}
+SCRAPED = {("gateway", 8001), ("gateway", 8082), ("consumer", 9200), ("exporter", 9300)}
 
 
 def _pods(resources: list[Resource], where: str) -> list[Pod]:

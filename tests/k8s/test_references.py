@@ -191,7 +191,8 @@ def test_every_command_is_one_that_the_project_has(resources):
                 continue
             options = vars(parsers[args[2]].parse_args(args[3:]))
             seen.add(f"{args[2]} {args[3]}")
-            listening = {options[key] for key in ("port", "metrics_port", "status_port") if options.get(key)}
+            named = ("port", "metrics_port", "status_port", "operation_port")
+            listening = {options[key] for key in named if options.get(key)}
             assert listening == {port["containerPort"] for port in container["ports"]}, f"{found}, {container['name']}"
     assert seen == {
         "serving gateway",

@@ -14,7 +14,7 @@ import pytest
 import redis
 
 from feature_repo.forgotten import Forgotten
-from serving.consumer.erasure import NAME
+from serving.consumer.erasure import NAME, erased
 from serving.eventlog import stream
 from serving.eventlog.events import to_line
 from serving.eventlog.segments import SegmentSink, segments
@@ -114,7 +114,7 @@ NURSERY = """
 import os, signal, sys
 from pathlib import Path
 from feature_repo.forgotten import Forgotten
-from serving.consumer.erasure import NAME
+from serving.consumer.erasure import NAME, erased
 from serving.consumer import consumer as consumers
 from serving.consumer.state import State
 from tests.serving.killed import after
@@ -153,7 +153,7 @@ def test_killed_at_every_step_the_user_leaves_and_nobody_else_does(shop: Shop) -
     online = ("feast/", "b'")  # whose histories are deleted by forget, which is not under test here
     assert [where for where in shop.found() if not where.startswith(online) or "events:" in where] == []
     assert shop.others() == expected
-    assert json.loads((shop.log / NAME).read_text()).keys() == Forgotten(shop.home / "forgotten.txt").until().keys()
+    assert erased(shop.log).keys() == Forgotten(shop.home / "forgotten.txt").until().keys()
 
 
 async def before_again(shop: Shop) -> None:

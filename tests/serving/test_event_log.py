@@ -132,7 +132,7 @@ def test_a_long_segment_is_followed_by_the_next(tmp_path: Path, monkeypatch: pyt
     ("line", "why"),
     [
         (b"{", "JSONDecodeError"),
-        (b"[]", "TypeError|AttributeError"),
+        (b"[]", "does not begin with a checksum"),
         (b'{"table":"outcomes","schema":99,"request_id":"r","time":"2026-01-05T10:00:00+00:00"}', "update what reads"),
         (b'{"table":"drop","schema":1,"request_id":"r","time":"2026-01-05T10:00:00+00:00"}', "expected exposures"),
         (b'{"table":"outcomes","schema":1,"request_id":"r","time":"yesterday"}', "Invalid isoformat"),
@@ -153,6 +153,23 @@ def test_what_is_no_event_is_told_with_the_reason(line: bytes, why: str) -> None
 def test_an_event_of_the_first_schema_is_read() -> None:
     old = b'{"table":"outcomes","schema":1,"request_id":"r1","event_type":"click","time":"2026-01-05T10:00:00+00:00"}'
     assert of_line(old).row["request_id"] == "r1"
+
+
+def test_a_redis_that_may_evict_a_stream_is_refused(durable_redis: RedisServer) -> None:
+    client, url = connect(f"redis://{durable_redis.address}/0"), f"redis://{durable_redis.address}/0"
+    before = {**client.config_get("maxmemory"), **client.config_get("maxmemory-policy")}
+    try:
+        client.config_set("maxmemory", "100mb")
+        for policy in ("allkeys-lru", "allkeys-random"):
+            client.config_set("maxmemory-policy", policy)
+            with pytest.raises(LogUnavailable, match="may evict acknowledged events") as told:
+                append(StreamSink(url, "shop"), "r1")
+            assert told.value.certain
+        client.config_set("maxmemory-policy", "volatile-lru")
+        append(StreamSink(url, "shop"), "r1")
+    finally:
+        for name, value in before.items():
+            client.config_set(name, value)
 
 
 def append(sink: StreamSink, *names: str) -> EventLog:

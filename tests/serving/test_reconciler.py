@@ -328,3 +328,66 @@ def test_probes_are_told_over_http(guarded: TorchServe, arms: dict[str, ModelVer
         assert get("/ready")[0] == 503 and get("/health")[0] == 200 and get("/else")[0] == 404
         reconciler.look()
         assert get("/ready") == (200, reconciler.status.to_json())
+
+
+class Overloaded(Client):
+    """The server behind it, whose queue is full for all askings but one in `let_through`."""
+
+    let_through, asked = 10**9, 0
+
+    def predict(self, model: str, version: str, request: object, *, timeout: float = 30.0) -> Reply:
+        self.asked += 1
+        if self.asked % self.let_through:
+            return Reply(503, {"code": 503, "type": "ServiceUnavailableException", "message": "no worker"})
+        return super().predict(model, version, request, timeout=timeout)
+
+
+def test_without_an_answer_nothing_is_proven_and_nothing_is_taken_out(
+    guarded: TorchServe, arms: dict[str, ModelVersion]
+) -> None:
+    says = [row(arms["1.0"])]
+    assert Reconciler(guarded, read=lambda: says[0], linger=0).look().ready
+    management = guarded._addresses["management"]
+    full = Overloaded(inference=guarded.address, management=management, folder=guarded.folder, tokens=True)
+    started_meanwhile = Reconciler(full, read=lambda: says[0], linger=0)
+    for _ in range(3):
+        assert started_meanwhile.look().ready, "proven before, still loaded"
+        assert guarded.versions("shop") == {"1.0": True}
+        assert "no answer (such as status 503)" in started_meanwhile.status.why["goldens of 1.0"]
+    # What was never proven is not ready before it is, however long that takes, and is not unloaded meanwhile.
+    says[0] = row(arms["1.0"], arms["2.0"], version=2)
+    assert started_meanwhile.look().versions == {"1.0": "ready", "2.0": "loading"}
+    assert guarded.versions("shop") == {"1.0": True, "2.0": True}
+    full.let_through = 7
+    deadline = time.monotonic() + 60
+    while (status := started_meanwhile.look()).versions != {"1.0": "ready", "2.0": "ready"} or status.why:
+        assert time.monotonic() < deadline, status
+
+
+def test_the_word_of_a_process_before_is_not_taken_once_an_answer_is_wrong(
+    guarded: TorchServe, arms: dict[str, ModelVersion], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    says = row(arms["1.0"])
+    assert Reconciler(guarded, read=lambda: says, linger=0).look().ready
+    other = Reconciler(guarded, read=lambda: says, linger=0)
+    raised = Reply(503, {"code": 503, "type": "InternalServerException", "message": "Prediction failed"})
+    monkeypatch.setattr(guarded, "predict", lambda *_, **__: raised)
+    status = other.look()
+    assert not status.ready and status.versions == {"1.0": "refused"}, "a handler that raises has answered"
+    assert "1.0" not in guarded.versions("shop")
+
+
+def test_what_serves_is_not_unloaded_for_a_damaged_copy_or_archive(
+    guarded: TorchServe, arms: dict[str, ModelVersion], tmp_path: Path
+) -> None:
+    mine = tmp_path / "1.0.mar"
+    shutil.copy(arms["1.0"].archive, mine)
+    says = row(replace(arms["1.0"], archive=str(mine)))
+    assert Reconciler(guarded, read=lambda: says, linger=0).look().ready
+    for path in (mine, guarded.copy_of("shop", "1.0")):
+        path.write_bytes(path.read_bytes()[:-100])
+    status = Reconciler(guarded, read=lambda: says, linger=0).look()
+    assert "refused, an archive is code" in status.why["1.0"]
+    assert guarded.versions("shop") == {"1.0": True} and guarded.predict("shop", "1.0", GOOD).status == 200
+    shutil.copy(arms["1.0"].archive, mine)
+    assert Reconciler(guarded, read=lambda: says, linger=0).look().ready

@@ -1,0 +1,323 @@
+"""Overlapping faults, drawn by seed, on the whole shop under load: nothing lost, nothing doubled, everybody answered.
+
+Two gateways, TorchServe with its reconciler, consumer and Redis as processes of their own; a supervisor starts again
+what was killed, as Kubernetes does. The client remembers every acknowledgement and tries the other gateway where one
+does not answer. What a flipped byte takes has to be set aside and counted: it may be missing, and no more than that.
+`make chaos FAULTS=200`
+"""
+
+import argparse
+import asyncio
+import json
+import os
+import platform
+import random
+import signal
+import socket
+import sys
+import threading
+import time
+from collections import Counter
+from collections.abc import Callable
+from contextlib import ExitStack, suppress
+from pathlib import Path
+from typing import Any
+
+import aiohttp
+import duckdb
+import psutil
+from rich.console import Console
+from rich.table import Table
+
+from benchmarks.shop_processes import ShopProcesses, _free_port
+from benchmarks.soak import MODEL, SHOP
+from components import workspace
+from components.task import commit
+
+RESULTS = Path(__file__).parent / "results" / "chaos.json"
+GATEWAYS = ("gateway0", "gateway1")
+ANSWER_SECONDS = 10.0
+"""Within which a shopper has an answer, of one gateway or the other."""
+EACH_SECONDS = 4.0
+"""What the client gives each gateway."""
+RATE = 20.0
+EVENT_SHARE = 0.5
+MOST_BYTES = 64_000_000
+"""Of any one file that grows while the shop is served."""
+
+
+class Shop(ShopProcesses):
+    """The shop of the soak with two gateways, whose parts can be killed, frozen and damaged; each is started again."""
+
+    def _start(self, undo: ExitStack) -> None:
+        self.bursts: list[float] = []
+        """Seconds for which ten times as many shoppers are to come."""
+        super()._start(undo)
+        self._stop("gateway")
+        self.addresses = []
+        self._commands: dict[str, tuple[str, ...]] = {
+            "consumer": ("consumer", "--metrics-port", "0", "--flush-seconds", "5")
+        }
+        for name in GATEWAYS:
+            port = str(_free_port())
+            self._commands[name] = ("gateway", "--torchserve", self.torchserve, "--port", port, "--operation-port", "0")
+            self.addresses.append(self._serve(name, *self._commands[name]))
+        self._over = threading.Event()
+        self._supervisor = threading.Thread(target=self._supervise)
+        self._supervisor.start()
+        undo.callback(self._end)
+
+    def _end(self) -> None:
+        self._over.set()
+        self._supervisor.join()
+        for name in GATEWAYS:
+            self._stop(name)
+
+    def _supervise(self) -> None:
+        while not self._over.wait(0.2):
+            for name in self._commands:
+                if name in self._running and self._running[name].poll() is not None:
+                    with suppress(RuntimeError):  # it ended again: the next look starts it again
+                        self._serve(name, *self._commands[name])
+            if self._running["redis"].poll() is not None:
+                self.start_redis()
+
+    def dead(self) -> list[str]:
+        return [name for name, process in self._running.items() if process.poll() is not None]
+
+    def settle(self) -> None:
+        """The supervisor rests, and the consumer writes down what there is."""
+        self._over.set()
+        self._supervisor.join()
+
+    def processes(self, name: str) -> list[psutil.Process]:
+        """Of a part, or of the `worker` or `server` of TorchServe."""
+        if name in self._running:
+            return [psutil.Process(self._running[name].pid)]
+        children = psutil.Process(self._running["torchserve"].pid).children(recursive=True)
+        java = [each for each in children if "java" in each.name()]
+        return java if name == "server" else [each for each in children if each not in java and each.name() != "sh"]
+
+    def kill(self, name: str) -> None:
+        for process in self.processes(name):
+            process.kill()
+
+    def freeze(self, name: str, seconds: float) -> None:
+        frozen = self.processes(name)
+        for process in frozen:
+            process.suspend()
+        threading.Timer(seconds, lambda: [_resume(process) for process in frozen]).start()
+
+    def flip(self, path: Path, draw: random.Random) -> None:
+        """One bit of a file; of a database while nobody has it open."""
+        with suppress(OSError), path.open("r+b") as file:
+            size = file.seek(0, os.SEEK_END)
+            file.seek(at := draw.randrange(max(size, 1)))
+            if byte := file.read(1):
+                file.seek(at)
+                file.write(bytes([byte[0] ^ (1 << draw.randrange(8))]))
+
+
+def _resume(process: psutil.Process) -> None:
+    with suppress(psutil.NoSuchProcess):
+        process.resume()
+
+
+def drawn(shop: Shop, draw: random.Random) -> tuple[str, Callable[[], None]]:
+    """A fault: what it is called, and what does it."""
+    log, torchserve = workspace.event_log(MODEL), workspace.home() / "torchserve" / "soak"
+    part = draw.choice([*GATEWAYS, "consumer", "redis", "worker", "server"])
+    seconds = draw.uniform(0.5, 6)
+    match draw.choice(["kill", "freeze", "segment", "state", "file", "connections", "burst"]):
+        case "kill":
+            return f"{part} killed", lambda: shop.kill(part)
+        case "freeze":
+            return f"{part} frozen", lambda: shop.freeze(part, seconds)
+        case "segment":
+            found = sorted((log / "segments").glob("*.jsonl"))
+            return "bit flipped in a segment", lambda: [shop.flip(path, draw) for path in found[:1]] and None
+        case "state":
+
+            def damage() -> None:
+                shop.kill("consumer")
+                shop.flip(log / "consumer.db", draw)
+
+            return "bit flipped in consumer.db", damage
+        case "file":
+            name = draw.choice(["rollout.json", "status.json", "inference.key"])
+            return f"bit flipped in {name}", lambda: shop.flip(torchserve / name, draw)
+        case "connections":
+            address = draw.choice(shop.addresses)
+            return "150 slow connections", lambda: _hold(address, seconds)
+        case _:
+            return "a burst", lambda: shop.bursts.append(seconds)
+    raise AssertionError
+
+
+def _hold(address: str, seconds: float) -> None:
+    """Connections that send half a request and then nothing."""
+    host, port = address.removeprefix("http://").split(":")
+    held = []
+    for _ in range(150):
+        with suppress(OSError):
+            held.append(socket.create_connection((host, int(port)), timeout=1))
+            held[-1].sendall(b"POST /v1/recommendations HTTP/1.1\r\nHost")
+    threading.Timer(seconds, lambda: [each.close() for each in held]).start()
+
+
+class Client:
+    """Shoppers, and what they were told."""
+
+    def __init__(self, shop: Shop, session: aiohttp.ClientSession, seed: int) -> None:
+        self._shop, self._session, self._random = shop, session, random.Random(seed)
+        self._users = shop.users()
+        self.logged: set[str] = set()
+        self.not_logged: set[str] = set()
+        self.acknowledged: set[tuple[str, str]] = set()
+        self.answers: Counter[str] = Counter()
+        self.seconds: list[float] = []
+        self.unanswered: list[str] = []
+
+    async def shopper(self) -> None:
+        began, wish = time.perf_counter(), {"user_id": self._random.choice(self._users), "k": 10}
+        answer = await self._either("/v1/recommendations", wish, 200)
+        spent = time.perf_counter() - began
+        self.seconds.append(spent)
+        if answer is None or spent > ANSWER_SECONDS:
+            self.unanswered.append(f"{spent:.1f} s")
+            return
+        self.answers[answer["status"]] += 1
+        {True: self.logged, False: self.not_logged}.get(answer["logged"], set()).add(answer["request_id"])
+        if self._random.random() < EVENT_SHARE and answer["items"]:
+            item = answer["items"][0]["item_id"]
+            event = {"request_id": answer["request_id"], "event_type": "click", "item_id": item}
+            if await self._either("/v1/events", event, 202) is not None:
+                self.acknowledged.add((answer["request_id"], item))
+
+    async def _either(self, path: str, body: dict[str, Any], good: int) -> dict[str, Any] | None:
+        """The answer of one gateway or the other; None where both have none in time."""
+        first = self._random.randrange(2)
+        end = time.perf_counter() + ANSWER_SECONDS
+        for number in range(100):
+            address = self._shop.addresses[(first + number) % 2]
+            with suppress(aiohttp.ClientError, TimeoutError, OSError):
+                async with asyncio.timeout(min(EACH_SECONDS, max(0.1, end - time.perf_counter()))):
+                    async with self._session.post(address + path, json=body) as reply:
+                        if reply.status == good:
+                            found: dict[str, Any] = await reply.json()
+                            return found
+            if time.perf_counter() > end:
+                return None
+            await asyncio.sleep(0.1)
+        return None
+
+
+async def load(client: Client, shop: Shop, over: asyncio.Event) -> None:
+    """`RATE` shoppers a second; ten times as many while there is a burst."""
+    waiting: set[asyncio.Task[None]] = set()
+    bursts_until = 0.0
+    while not over.is_set():
+        now = time.monotonic()
+        while shop.bursts:
+            bursts_until = max(bursts_until, now) + shop.bursts.pop()
+        task = asyncio.create_task(client.shopper())
+        waiting.add(task)
+        task.add_done_callback(waiting.discard)
+        await asyncio.sleep(1 / (RATE * (10 if now < bursts_until else 1)))
+    await asyncio.gather(*waiting)
+
+
+async def chaos(faults: int, seed: int, pause: float, console: Console) -> int:
+    draw = random.Random(seed)
+    with Shop(MODEL, SHOP, console) as shop:
+        async with aiohttp.ClientSession(connector=aiohttp.TCPConnector(limit=0)) as session:
+            client, over = Client(shop, session, seed), asyncio.Event()
+            loading = asyncio.create_task(load(client, shop, over))
+            done: Counter[str] = Counter()
+            for number in range(faults):
+                what, do = drawn(shop, draw)
+                with suppress(psutil.NoSuchProcess, KeyError):
+                    await asyncio.to_thread(do)
+                    done[what] += 1
+                if number % 10 == 0:
+                    console.print(f"  {number}/{faults} {what}; {dict(client.answers)}")
+                await asyncio.sleep(draw.expovariate(1 / pause))
+            await asyncio.sleep(15)  # until all that was frozen goes on and all that was killed is back
+            over.set()
+            await loading
+            await asyncio.sleep(15)
+        shop.settle()
+        dead = shop.dead()
+        shop.flush()
+    found = judged(client, done, dead)
+    found |= {"seed": seed, "faults": dict(done)}
+    RESULTS.write_text(json.dumps(found, indent=1) + "\n")
+    show(found, console)
+    return 0 if found["sound"] else 1
+
+
+def judged(client: Client, done: Counter[str], dead: list[str]) -> dict[str, Any]:
+    log = workspace.event_log(MODEL)
+
+    def rows(table: str, columns: str) -> list[tuple[Any, ...]]:
+        files = f"{log}/{table}/*/*.parquet"
+        if not list((log / table).glob("*/*.parquet")):
+            return []
+        return duckdb.sql(f"select {columns} from read_parquet('{files}', union_by_name = true)").fetchall()
+
+    exposures = Counter(row[0] for row in rows("exposures", "request_id"))
+    outcomes = set(rows("outcomes", "request_id, item_id"))
+    interactions = Counter(row[0] for row in rows("interactions", "event_id"))
+    damaged = sum("damaged" in row[0] for row in rows("set_aside", "reason"))
+    lost = len(client.logged - exposures.keys()) + len(client.acknowledged - outcomes)
+    untrue = len(client.not_logged & exposures.keys())
+    large = [str(path) for path in workspace.home().rglob("*.log") if path.stat().st_size > MOST_BYTES]
+    seconds = sorted(client.seconds) or [0.0]
+    found = {
+        "commit": commit(),
+        "machine": f"{platform.machine()}, {os.cpu_count()} cores, load {os.getloadavg()[0]:.1f}",
+        "shoppers": len(client.seconds),
+        "answers": dict(client.answers),
+        "unanswered": len(client.unanswered),
+        "p50_s": seconds[len(seconds) // 2],
+        "p99_s": seconds[int(0.99 * len(seconds))],
+        "slowest_s": seconds[-1],
+        "acknowledged_exposures": len(client.logged),
+        "acknowledged_events": len(client.acknowledged),
+        "missing": lost,
+        "set_aside_as_damaged": damaged,
+        "logged_against_its_word": untrue,
+        "doubled_interactions": sum(count - 1 for count in interactions.values()),
+        "dead": dead,
+        "files_without_bound": large,
+    }
+    sound = not (client.unanswered or untrue or dead or large or found["doubled_interactions"])
+    return {**found, "sound": sound and lost <= damaged}
+
+
+def show(found: dict[str, Any], console: Console) -> None:
+    table = Table("what", "found", "bar", box=None)
+    table.add_row("faults", f"{sum(found['faults'].values())} of {len(found['faults'])} kinds", "")
+    table.add_row("shoppers without an answer", f"{found['unanswered']} of {found['shoppers']:,}", "0")
+    table.add_row("answers", ", ".join(f"{kind} {count:,}" for kind, count in found["answers"].items()), "")
+    table.add_row("slowest answer", f"{found['slowest_s']:.1f} s", f"< {ANSWER_SECONDS:.0f} s")
+    table.add_row("acknowledged and missing", str(found["missing"]), f"<= {found['set_aside_as_damaged']} set aside")
+    table.add_row("interactions doubled", str(found["doubled_interactions"]), "0")
+    table.add_row("logged, though said not to be", str(found["logged_against_its_word"]), "0")
+    table.add_row("processes dead at the end", ", ".join(found["dead"]) or "none", "none")
+    table.add_row("files without bound", ", ".join(found["files_without_bound"]) or "none", "none")
+    console.print(table)
+
+
+def main() -> int:
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--faults", type=int, default=200)
+    parser.add_argument("--seed", type=int, default=0)
+    parser.add_argument("--pause", type=float, default=5.0, help="mean seconds from one fault to the next")
+    options = parser.parse_args()
+    return asyncio.run(chaos(options.faults, options.seed, options.pause, Console(highlight=False, soft_wrap=True)))
+
+
+if __name__ == "__main__":
+    signal.signal(signal.SIGTERM, signal.default_int_handler)
+    sys.exit(main())

@@ -1,0 +1,96 @@
+"""Damage met by processes as they start: the consumer goes on or makes its state anew, an archive is never opened."""
+
+import logging
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from serving.eventlog import segments
+from serving.eventlog.events import to_line
+from serving.eventlog.segments import SegmentSink
+from serving.gateway.archive import read_contents
+from serving.torchserve import archive
+from tests.serving.live_shop import Transport, exposure, fill, outcome
+from tests.serving.test_damage import damages
+
+
+def test_a_damaged_archive_is_never_opened(mar: Path, tmp_path: Path) -> None:
+    right, path = archive.digest(mar), tmp_path / "m.mar"
+    content = mar.read_bytes()
+    for damaged in damages(content, 60):
+        path.write_bytes(damaged)
+        for reader in (lambda: read_contents(path, right), lambda: archive.check(path, right)):
+            with pytest.raises(ValueError, match="digest"):
+                reader()
+    # One that was released as it is, and is no archive of ours: whatever zipfile makes of it.
+    for damaged in damages(content[-4000:], 60):
+        path.write_bytes(content[:-4000] + damaged)
+        for known in (lambda: read_contents(path, archive.digest(path)), lambda: archive.identity(path)):
+            try:
+                known()
+            except ValueError:
+                continue
+
+
+def test_the_state_is_made_anew_from_the_log_and_nothing_is_lost_or_doubled(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    fill(tmp_path)
+    transport = Transport(tmp_path)
+
+    def write(*events: tuple[str, dict[str, Any]]) -> None:
+        sink = SegmentSink(transport.log)
+        sink.open()
+        sink.write([to_line(*line) for line in events])
+        sink.close()
+
+    write(
+        ("exposures", exposure("r1", "u1", ["i3", "i4"])),
+        ("exposures", exposure("r2", "u2", ["i5"])),
+        ("outcomes", outcome("r1", "i4")),
+    )
+    with transport.consumer() as consumer:
+        transport.settle(consumer)
+    assert not segments.segments(transport.log), "it is in partitions by now"
+    # In no partition yet: noted, and not written to the history, as while the store is away.
+    write(("outcomes", outcome("r2", None)))
+    database = transport.log / "consumer.db"
+    database.write_bytes(database.read_bytes()[:-5000])
+    caplog.set_level(logging.ERROR)
+    with transport.consumer() as consumer:
+        transport.settle(consumer)
+        assert consumer.metrics.registry.get_sample_value("consumer_failures_total", {"part": "state"}) == 1
+    assert "made anew from the log" in caplog.text
+    assert sorted(row["item_id"] for row in transport.rows("interactions")) == ["i4", "i5"]
+    assert transport.history("u1")[-1].item_id == "i4" and transport.history("u2")[-1].item_id == "i5"
+    with transport.consumer() as consumer:
+        assert not consumer._state.new and consumer._state.exposure("r1") is not None
+
+
+def test_a_damaged_record_is_set_aside_with_its_place_and_reading_goes_on(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    fill(tmp_path)
+    transport = Transport(tmp_path)
+    sink = SegmentSink(transport.log)
+    sink.open()
+    written = [to_line("exposures", exposure(f"r{n}", "u1", ["i3"])) for n in range(4)]
+    sink.write([*written, to_line("outcomes", outcome("r3", "i3"))])
+    sink.close()
+    (path,) = segments.segments(transport.log)
+    content = bytearray(path.read_bytes())
+    content[len(written[0]) + 40] ^= 4  # in the second record
+    content[sum(map(len, written[:3])) - 1] ^= 1  # the line break behind the third
+    content[-1] ^= 1  # the last one: acknowledged, and without an end now
+    path.write_bytes(bytes(content))
+    caplog.set_level(logging.ERROR)
+    with transport.consumer() as consumer:
+        transport.settle(consumer)
+        count = consumer.metrics.registry.get_sample_value
+        assert count("consumer_set_aside_total", {"why": "damaged"}) == 3
+        assert count("consumer_interactions_total", {"result": "added"}) == 1
+    assert f"{path}, offset {len(written[0])}: set aside" in caplog.text
+    assert {row["request_id"] for row in transport.rows("exposures")} == {"r0", "r2", "r3"}
+    assert len(transport.rows("outcomes")) == 1 and len(transport.rows("set_aside")) == 3
+    assert not segments.segments(transport.log)
