@@ -25,7 +25,7 @@ from feature_repo.keys import MOST_CHARACTERS, is_nobody, spelled
 from tests.component.ingest_cards import ingest, interactions_of, make_card, rows
 
 SECONDS = float(os.environ.get("FUZZ_SECONDS", "0"))
-EXAMPLES = 8
+EXAMPLES = 6
 ZONE = timezone(timedelta(hours=1))
 """Of the card, Africa/Lagos, whose clocks never change."""
 COLUMNS = {"user_id": "who", "item_id": "what", "event_time": "when"}
