@@ -48,7 +48,8 @@ def _run(options: argparse.Namespace) -> int:
     if options.warm_start:
         recipe = warm(recipe)
     if options.shuffle_targets:
-        recipe = replace(recipe, shuffle_targets=True)
+        # Without a memory, which would answer in its place.
+        recipe = replace(recipe, shuffle_targets=True, memory=())
     as_of = moment(options.as_of)
     run_id = new_run_id(card.name)
     started = time.monotonic()

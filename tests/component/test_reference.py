@@ -58,7 +58,7 @@ def test_the_first_run_has_no_reference_and_says_so(tmp_path):
 
 
 def test_the_last_accepted_run_on_this_source_is_taken(tmp_path):
-    other = make_card(source={**CARD.source.model_dump(), "options": {"days": 3}})
+    other = make_card(source={**CARD.source.model_dump(), "interactions": "others.csv"})
     accepted(tmp_path, "old", 3)
     accepted(tmp_path, "newest", 6)
     accepted(tmp_path, "blocked", 7, passed=False)

@@ -8,7 +8,7 @@ from typing import Any
 import duckdb
 
 from components.ingest.read import read
-from components.ingest.source import Raw, locate, where
+from components.ingest.source import Raw, Table, locate, where
 from components.manifest import digest_file
 from feature_repo.card import DatasetCard
 
@@ -21,12 +21,21 @@ QUOTED = "regexp_extract_all({column}, '''[^'']*''|\"[^\"]*\"')"
 
 def load(card: DatasetCard, connection: duckdb.DuckDBPyConnection, only: Collection[str] | None = None) -> Raw:
     interactions, path = _paths(card)
-    items = read(path, connection, card, table="items")
-    column = items.column("categories")
-    named = f"* REPLACE (list_transform({QUOTED.format(column=column)}, q -> q[2:-2]) AS {column})"
     return Raw(
         interactions=read(interactions, connection, card, table="interactions"),
-        items=replace(items, relation=items.relation.project(named)),
+        items=_listed(read(path, connection, card, table="items")),
+    )
+
+
+def _listed(items: Table) -> Table:
+    """Categories as lists, also where the file has to be read another way."""
+    column = items.column("categories")
+    named = f"* REPLACE (list_transform({QUOTED.format(column=column)}, q -> q[2:-2]) AS {column})"
+    again = items.carefully
+    return replace(
+        items,
+        relation=items.relation.project(named),
+        carefully=None if again is None else lambda: _listed(again()),
     )
 
 
