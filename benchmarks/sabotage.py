@@ -3,12 +3,14 @@
 import json
 import shutil
 import zipfile
+from dataclasses import replace
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Literal
 
 import numpy as np
 
+from heterrec.neighbours import Memory
 from serving.scoring.scorer import Scorer
 from serving.torchserve import archive
 
@@ -16,7 +18,7 @@ Fault = Literal["errors", "slow", "wrong catalogue"]
 FAULTS: dict[Fault, str] = {
     "errors": 'raise RuntimeError("sabotage")',
     "slow": "import time; time.sleep(2.0)",
-    "wrong catalogue": "replies = [r._replace(body=r.body.replace(b'_id\":\"', b'_id\":\"x')) for r in replies]",
+    "wrong catalogue": "answers = [body.replace(b'_id\":\"', b'_id\":\"x') for body in answers]",
 }
 """What the handler does with its answers once the trigger is there."""
 
@@ -35,6 +37,8 @@ def worse(mar: Path, out: Path, *, share: float = 0.5, seed: int = 0) -> str:
         moved = rng.permutation(len(matrix))[: int(share * len(matrix))]
         matrix[moved] = matrix[np.roll(moved, 1)]
         np.save(content / "item_matrix.npy", matrix)
+        if (content / "memory.npz").is_file():
+            _forgetful(content / "memory.npz", moved)
         _seal(content, version)
         lines = [json.loads(line) for line in (content / "goldens.jsonl").read_text().splitlines()]
         answers = Scorer.load(content).score([line["request"] for line in lines])
@@ -46,6 +50,15 @@ def worse(mar: Path, out: Path, *, share: float = 0.5, seed: int = 0) -> str:
     return version
 
 
+def _forgetful(path: Path, moved: np.ndarray) -> None:
+    """The memory too takes the moved items for one another."""
+    memory = Memory.load(path)
+    place = np.arange(len(memory.count_V), dtype=np.int32)
+    place[moved] = place[np.roll(moved, 1)]
+    memory.tables = tuple(replace(table, item_N=place[table.item_N]) for table in memory.tables)
+    memory.save(path)
+
+
 def faulty(mar: Path, out: Path, fault: Fault, trigger: Path) -> str:
     """A copy that is sound until the file `trigger` is there, and then has the fault. Returns the new version."""
     name, version = archive.identity(mar)
@@ -54,7 +67,7 @@ def faulty(mar: Path, out: Path, fault: Fault, trigger: Path) -> str:
         content = _content(mar, Path(folder))
         _seal(content, version)
         archive.build(content, out, name=name, version=version)
-    ending = "        return [reply.body for reply in replies]\n"
+    ending = "        return answers\n"
     with zipfile.ZipFile(out) as built:
         entries = {entry: built.read(entry) for entry in built.namelist()}
     handler = entries[archive.HANDLER].decode()

@@ -19,6 +19,7 @@ import pyarrow.parquet as pq
 
 from feature_repo.forgotten import Forgotten, digest, microseconds
 from serving import checksum
+from serving.checksum import Damaged, unseal
 from serving.consumer.state import State, moment
 from serving.eventlog.durable import appearing
 from serving.eventlog.partitions import DIGEST, write
@@ -70,10 +71,11 @@ class Erasure:
         if not until:
             return False
         written = position // 1000
+        content = line.encode() if isinstance(line, str) else line
         try:
-            row = json.loads(line)
+            row = json.loads(content if content.startswith(b"{") else unseal(content))
             user, request = row.get("user_id"), row.get("request_id")
-        except (ValueError, AttributeError):
+        except (ValueError, AttributeError, Damaged):
             return written <= max(until.values()) + LATE // timedelta(microseconds=1)
         if isinstance(request, str) and self._state.is_erased(request):
             return True

@@ -11,6 +11,8 @@ Id = Annotated[str, StringConstraints(min_length=1, max_length=200)]
 
 
 def _key(written: str) -> str:
+    if not written.isascii() and any("\ud800" <= each <= "\udfff" for each in written):
+        raise ValueError("expected text, found half of a character (a surrogate by itself)")
     key = spelled(written)
     if not 1 <= len(key) <= MOST_CHARACTERS:
         raise ValueError(f"expected 1 to {MOST_CHARACTERS} characters that can be seen")

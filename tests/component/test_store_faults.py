@@ -9,6 +9,7 @@ from pathlib import Path
 import pytest
 
 from components import workspace
+from components.errors import InputError
 from components.features import step as features
 from components.ingest.latest import ingest
 from components.materialise import step as materialise
@@ -92,12 +93,19 @@ def test_a_registry_in_a_database_serves_readers_and_says_when_it_is_gone(shop, 
 
 def test_a_key_that_is_no_utf8_is_told_with_its_file(tmp_path):
     card = csv_card(tmp_path)
-    card.source.interactions.write_bytes(b"user_id,item_id,event_time\ncaf\xe9,x,2025-03-01\nu,x,2025-03-01\n")
-    (tmp_path / "events").mkdir()
+    head, stray = b"user_id,item_id,event_time\n", b"caf\xe9,x,2025-03-01\n"
+    whole = b"u,x,2025-03-01\nv,x,2025-03-01\n"
     from components.ingest import step
 
-    report = step.run(card=card, events=tmp_path / "events")
-    assert report["reasons"] == {"malformed_line": 1} and report["accepted"] == 1
+    for number, (lines, refused) in enumerate((((head + whole + stray), False), ((head + stray + whole), True))):
+        card.source.interactions.write_bytes(lines)
+        (tmp_path / f"events-{number}").mkdir()
+        if refused:  # from its first lines on it is written in something else
+            with pytest.raises(InputError, match=r"interactions.csv: is not UTF-8. .*`encoding: latin-1`"):
+                step.run(card=card, events=tmp_path / f"events-{number}")
+        else:
+            report = step.run(card=card, events=tmp_path / f"events-{number}")
+            assert report["reasons"] == {"malformed_line": 1} and report["accepted"] == 2
 
 
 def test_a_full_disk_leaves_no_artifact_and_the_next_ingest_is_whole(tmp_path, monkeypatch):

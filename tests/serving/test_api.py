@@ -142,7 +142,7 @@ BAD = [
     ({"user_id": "u", "filters": {"price": {}}}, "filters.price", "give min, max or both"),
     ({"user_id": "u", "exclude": "i1"}, "exclude", "valid list"),
     ({"user_id": "u", "k": 51}, "k", "less than or equal to 50"),
-    ({"user_id": ""}, "user_id", "at least 1 character"),
+    ({"user_id": ""}, "user_id", "expected 1 to 200 characters"),
     ({"user_id": "u", "context": {"a": [1]}}, "context.a", ""),
 ]
 

@@ -154,7 +154,7 @@ def test_calls_bear_the_key_of_the_file_and_the_next_one_when_it_is_changed(
         answer = ask(client)
         assert (answer["version"], answer["status"]) == ("1.0", "ok") and time.monotonic() - began > 0.2
         published.join()
-        assert 'gateway_failures_total{part="1.0"}' not in client.get("/metrics").text
+        assert 'gateway_failures_total{part="1.0"} 0.0' in client.get("/metrics").text
 
 
 def test_a_key_file_of_another_kind_is_told(tmp_path: Path) -> None:
