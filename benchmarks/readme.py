@@ -8,14 +8,12 @@ import re
 from pathlib import Path
 from typing import Any
 
-from benchmarks.quality_rows import BASELINES
-
 ROOT = Path(__file__).parents[1]
 RESULTS = ROOT / "benchmarks" / "results" / "quality_amazon_beauty_full.json"
 README = ROOT / "README.md"
 BEGIN, END = "<!-- quality: made by benchmarks/readme.py -->", "<!-- end of quality -->"
 HEAD = ("model", "HR@10", "NDCG@10", "rare items", "new items", "short histories", "parameters", "CPU minutes")
-MAIN = (*BASELINES, "sasrec_own", "sasrec_plain", "sasrec", "hstu", "sasrec_features", "heterrec")
+MAIN = ("popularity", "sasrec_plain", "sasrec_own", "hstu", "sasrec_features", "neighbours", "sasrec", "heterrec")
 
 
 def table(results: dict[str, Any]) -> str:

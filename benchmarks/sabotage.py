@@ -17,7 +17,7 @@ from serving.torchserve import archive
 Fault = Literal["errors", "slow", "wrong catalogue"]
 FAULTS: dict[Fault, str] = {
     "errors": 'raise RuntimeError("sabotage")',
-    "slow": "import time; time.sleep(2.0)",
+    "slow": "time.sleep(2.0)",
     "wrong catalogue": "answers = [body.replace(b'_id\":\"', b'_id\":\"x') for body in answers]",
 }
 """What the handler does with its answers once the trigger is there."""
