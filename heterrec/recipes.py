@@ -198,9 +198,8 @@ def sized(config: TrainConfig, *, items: int, events: int, catalogue: int | None
 def heterrec(*, seed: int = 0) -> TrainConfig:
     """HeterRec beside a memory.
 
-    Off are those parts of the paper that paid on no data set when they were taken out one at a time: the token-level
-    blocks and their loss, steps after the first, and lists of more than one position (benchmarks/NOTES.md; `paper` has
-    them all).
+    Off are those parts of the paper that showed no gain where they were tried: the token-level blocks and their loss,
+    steps after the first, and lists of more than one position (benchmarks/NOTES.md; `paper` has them all).
     """
     model = ModelConfig(token_layers=0, steps=1)
     return TrainConfig(

@@ -118,3 +118,27 @@ def test_the_size_of_the_catalogue_decides_unless_the_card_does(tmp_path: Path) 
     large = np.zeros((EXACT_UP_TO + 1, 2), dtype=np.float32)
     assert make_index(tmp_path, large, small, Serving(retrieval="exact"))[0]["by"] == "exact"
     assert not [*tmp_path.iterdir()]
+
+
+def test_what_memory_alone_brings_up_is_found_by_every_way_of_looking(tmp_path: Path) -> None:
+    """An item that the vectors rank last, and a bonus that puts it first, also behind filters."""
+    rng = np.random.default_rng(5)
+    items, user = rng.normal(size=(3000, 8)).astype(np.float32), rng.normal(size=(1, 8)).astype(np.float32)
+    last = int((items @ user[0]).argmin())
+    bonus = (np.array([last]), np.array([100.0], np.float32))
+    _, index = make_index(tmp_path, items, user, Serving(retrieval="approximate"))
+    assert index is not None
+    some, few = np.zeros(len(items), bool), np.ones(len(items), bool)
+    some[:100], few[:20] = True, False
+    some[last] = few[last] = False
+    users, matrix = torch.from_numpy(user), torch.from_numpy(items)
+    score = float(items[last] @ user[0]) + 100
+    for way in (Exact(matrix), Exact(matrix, scan=torch.bfloat16), index):
+        for forbidden in (None, some, few):
+            (best,) = way.best(users, [Asked(5, [], forbidden, bonus)])
+            assert best[0][0] == last and abs(best[0][1] - score) < 1e-3
+    (without,) = index.best(users, [Asked(5, [last], None, bonus)])
+    assert last not in dict(without), "what is hidden stays hidden"
+    some[last] = True
+    (behind,) = index.best(users, [Asked(5, [], some, bonus)])
+    assert last not in dict(behind), "and what a filter forbids"

@@ -3,6 +3,7 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
+from heterrec import gates
 from heterrec.gates import Scored, fit, recalled, remember
 from heterrec.metrics import rank
 from heterrec.neighbours import BUCKETS, Gate, Memory
@@ -110,3 +111,27 @@ def test_what_a_user_has_is_no_candidate_where_repeats_are_not_wanted(large: Seq
     own, masked = (np.array(fit(memory, data, None).weight_CK)[2].mean() for data in (large, once))
     assert masked == pytest.approx(3.0, rel=0.01), "nothing was learned of the channel `own`"
     assert abs(own - 3.0) > 0.1
+
+
+@pytest.mark.parametrize(("right", "trust"), [(True, 50.0), (False, 1.0)])
+def test_a_factor_is_taken_where_it_surely_ranks_better_and_else_not(
+    right: bool, trust: float, large: Sequences, memory: Memory, monkeypatch: pytest.MonkeyPatch
+):
+    """Of a gate that was not fitted, beside a model that whispers: what it knows, or nothing."""
+    monkeypatch.setattr(gates, "_RATE", 0.0)
+    monkeypatch.setattr(gates, "TRUSTS", (1.0, 50.0))
+    monkeypatch.setattr(gates, "GAINS", (1.0,))
+    model = knowing(large, "validation", right=right)
+    found = fit(memory, large, replace(model, users=model.users / 50))
+    assert found.trust == pytest.approx(trust)
+
+
+def test_a_small_window_moves_a_gate_less_than_a_large_one(large: Sequences, memory: Memory):
+    """The prior holds it where it starts: of five shoppers' choices no item is moved far."""
+    few = replace(large, split=np.where(large.row >= 0, large.split, 0))
+    last = large.offsets[5]
+    split = few.split.copy()
+    split[last:][split[last:] > 0] = 2  # nobody after the fifth is in the validation window
+    small, whole = (fit(memory, data, None) for data in (replace(few, split=split), large))
+    assert np.abs(small.bias_K).max() < 1.0
+    assert np.linalg.norm(small.bias_K) < np.linalg.norm(whole.bias_K)
