@@ -194,7 +194,9 @@ class Store:
                 found = self._files.find(root) if below else self._files.ls(root, detail=False)
             except FileNotFoundError:
                 return []
-        return [folder / name.rstrip("/").split(f"{root.lstrip('/')}/", 1)[1] for name in found]
+        # The driver asks several times: it names the folder itself where its first file appears meanwhile.
+        paths = (name.rstrip("/").partition(f"{root.lstrip('/')}/")[2] for name in found)
+        return [folder / path for path in paths if path]
 
     @contextmanager
     def keeping(self, scratch: Path, *, every: float | None = None) -> Iterator[None]:

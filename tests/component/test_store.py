@@ -68,6 +68,15 @@ def test_records_of_runs_on_other_machines_are_found(machine) -> None:
     assert list(read_records("nightly-1")) == ["evaluate", "validate"]
 
 
+def test_a_listing_that_names_the_folder_itself_has_no_file(machine, monkeypatch):
+    """The driver answers so where the folder's first file appears between two of its questions."""
+    files, folder = store.shared()._files, workspace.scratch() / "model" / "key"
+    own = f"models/{os.environ['HETERREC_STORE'].rsplit('/', 1)[1]}/scratch/model/key"
+    for answer in ([own], [f"{own}/"], [own, f"{own}/checkpoint.pt"]):
+        monkeypatch.setattr(files, "find", lambda root, answer=answer: answer)
+        assert store.shared().names(folder, below=True) == [folder / "checkpoint.pt"] * (len(answer) - 1)
+
+
 def objects() -> list[str]:
     files = store.shared()._files
     return sorted(name.partition("/thing/")[2] for name in files.find(store.shared()._root) if "/thing/" in name)
