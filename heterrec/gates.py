@@ -33,6 +33,8 @@ TRUSTS, GAINS = (0.5, 0.75, 1.0, 1.3), (0.7, 1.0, 1.5, 2.0)
 LOOSE = 3.0
 SURE = 2.0
 """Standard errors by which others than 1 must be better."""
+BOOSTS = (0.0, 0.25, 0.5, 0.75, 1.0, 1.5, 2.0)
+"""What is tried to be added to the scores of items that were never sold."""
 _SEARCHED = 20
 """Batches that they are tried on."""
 _GAIN = 0.7
@@ -141,23 +143,40 @@ def _sharpened(gate: "_Gate", batches: Sequence["_Batch"]) -> Gate:
 
     Cross-entropy wants every target to be likely, also those that no list will show; where a basket has many of them,
     the best list trusts memory more. Where every query has one target, the fit is as good as any of the factors.
+
+    Items that were never sold get the benefit of the doubt: of the boosts that rank better than none the greatest. The
+    optimum is flat there: what new items gain and old ones lose is nearly the same over a wide range.
     """
     tried = list(product((1.0,) if gate.alone else TRUSTS, GAINS))
     quality: list[list[Tensor]] = [[] for _ in tried]
-    bias_V = gate.bias_K[gate.bucket_V]
     for batch in batches:
-        base, bonus_J, place = gate.parts(batch)
+        parts = gate.parts(batch)
         for (trust, gain), each in zip(tried, quality, strict=True):
-            each.append(
-                batch.ndcg((bias_V + trust * (base - bias_V)).index_put(place, gain * bonus_J, accumulate=True))
-            )
+            each.append(batch.ndcg(gate.mixed(parts, trust, gain)))
     quality_FQ = torch.stack([torch.cat(each) for each in quality])
     better_FQ = quality_FQ - quality_FQ[tried.index((1.0, 1.0))]
     best = int(better_FQ.mean(1).argmax())
     surely = better_FQ[best].mean() > SURE * better_FQ[best].std() / math.sqrt(better_FQ.shape[1])
     trust, gain = tried[best] if surely else (1.0, 1.0)
+    boost = _boost(gate, batches, trust, gain)
     found = gate.frozen()
-    return replace(found, trust=trust * found.trust, gain_K=[gain * each for each in found.gain_K])
+    return replace(
+        found,
+        trust=trust * found.trust,
+        gain_K=[gain * each for each in found.gain_K],
+        bias_K=[found.bias_K[0] + boost, *found.bias_K[1:]],
+    )
+
+
+def _boost(gate: "_Gate", batches: Sequence["_Batch"], trust: float, gain: float) -> float:
+    """The greatest of `BOOSTS` that ranks better than none, else none. Without a target that was never sold no boost
+    can rank better."""
+    never_V = (gate.bucket_V == 0).float()
+    quality = torch.zeros(len(BOOSTS))
+    for batch in batches:
+        score = gate.mixed(gate.parts(batch), trust, gain)
+        quality += torch.stack([batch.ndcg(score + boost * never_V).sum() for boost in BOOSTS])
+    return max((boost for boost, found in zip(BOOSTS, quality, strict=True) if found > quality[0]), default=0.0)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -250,6 +269,12 @@ class _Gate(nn.Module):
         mixed_J = (self.weights().T[bucket_J] * torch.from_numpy(found.value_JC)).sum(1)
         bonus_J = self.gains()[bucket_J] * torch.log1p(mixed_J)
         return base, bonus_J, (torch.from_numpy(found.history_J), item_J)
+
+    def mixed(self, parts: tuple[Tensor, Tensor, tuple[Tensor, Tensor]], trust: float, gain: float) -> Tensor:
+        """(B, V) scores of what `parts` gave, with factors of the trust in the model and of the gain."""
+        base, bonus_J, place = parts
+        bias_V = self.bias_K[self.bucket_V]
+        return (bias_V + trust * (base - bias_V)).index_put(place, gain * bonus_J, accumulate=True)
 
     def forward(self, batch: _Batch) -> Tensor:
         """Mean over the queries of the mean cross-entropy of their targets."""

@@ -135,3 +135,41 @@ def test_a_small_window_moves_a_gate_less_than_a_large_one(large: Sequences, mem
     small, whole = (fit(memory, data, None) for data in (replace(few, split=split), large))
     assert np.abs(small.bias_K).max() < 1.0
     assert np.linalg.norm(small.bias_K) < np.linalg.norm(whole.bias_K)
+
+
+def unsold(sequences: Sequences, share: float) -> Sequences:
+    """The same shop, had the `share` of its items that come last been sold in the held-out windows alone, and every
+    other item before."""
+    first = round((1 - share) * len(sequences.catalogue))
+    history = (sequences.row >= first) & (sequences.split == 0)
+    shop = replace(sequences, row=np.where(history, sequences.row % first, sequences.row))
+    never = (shop.training_counts == 0) & (np.arange(len(shop.catalogue)) < first)
+    return replace(shop, row=np.where(never[shop.row], 0, shop.row))
+
+
+@pytest.mark.parametrize("share", [0.0, 0.25])
+def test_items_never_sold_are_raised_as_far_as_the_whole_ranking_bears(
+    share: float, large: Sequences, monkeypatch: pytest.MonkeyPatch
+):
+    """Beside a model that knows what is asked for but holds all new items down; where none is asked for none is."""
+    shop = unsold(large, share)
+    never = shop.training_counts == 0
+    model = knowing(shop, "validation", right=True)
+    model = replace(model, users=model.users - 2.0 * never.astype(np.float32))
+    monkeypatch.setattr(gates, "_RATE", 0.0)
+    monkeypatch.setattr(gates, "_STEPS", 2)
+    memory = remember(shop)
+    boosted = fit(memory, shop, model)
+    monkeypatch.setattr(gates, "BOOSTS", (0.0,))
+    plain = fit(memory, shop, model)
+    boost = boosted.bias_K[0] - plain.bias_K[0]
+    assert replace(boosted, bias_K=plain.bias_K) == plain, "nothing else is changed"
+    queries = shop.queries("validation")
+    if not share:
+        assert boost == 0 and boosted == plain
+        return
+    assert boost > 0
+    base = ndcg(memory, plain, shop, queries, model)
+    assert ndcg(memory, boosted, shop, queries, model) > base
+    further = replace(plain, bias_K=[plain.bias_K[0] + boost + 3.0, *plain.bias_K[1:]])
+    assert ndcg(memory, further, shop, queries, model) < base
