@@ -116,7 +116,8 @@ chaos: setup  ## 200 overlapping faults drawn by seed, two gateways, under load 
 	@$(PYTHON) -m benchmarks.chaos --faults $(FAULTS)
 
 audit: setup  ## published advisories for every package of the lock and torch; fails where one is skipped or has one
-	@mkdir -p build && { grep -oE 'torch==[0-9.]+' pyproject.toml | head -1; cat requirements.lock; } > build/audited.txt
+	@# Names and versions alone: where one line has hashes the tool asks for those of every line, and torch has none here.
+	@mkdir -p build && grep -ohE '^( *"torch==[0-9.]+|[a-zA-Z0-9][^ ;]*==[^ ;]+)' pyproject.toml requirements.lock | tr -d '" ' > build/audited.txt
 	@.venv/bin/uv tool run pip-audit --strict --no-deps --disable-pip --progress-spinner off --requirement build/audited.txt
 
 bench-rollout: setup  ## is the canary's judge right? simulated A/A and A/B canaries beside the naive tests; CANARIES=2000
