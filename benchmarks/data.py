@@ -57,7 +57,7 @@ def synthetic(*, items: int, history: int, features: int, events: int = 100_000,
     catalogue = Catalogue(
         item_ids=[f"i{number}" for number in range(items)],
         available_at=np.zeros(items, dtype=np.int64),
-        columns={name: [f"v{value}" for value in rng.integers(0, 1000, items)] for name in names},
+        fixed={name: [f"v{value}" for value in rng.integers(0, 1000, items)] for name in names},
         features=[{"name": name, "kind": "categorical", "varies_in_time": False, "dimension": None} for name in names],
     )
     return Sequences(

@@ -21,7 +21,7 @@ from rich.table import Table
 from benchmarks.data import sequences_of
 from components.task import commit
 from heterrec.comparison import Difference, paired_bootstrap
-from heterrec.inference import Answers
+from heterrec.inference import judged
 from heterrec.metrics import Ranking, rank
 from heterrec.recipes import by_name
 from heterrec.training import train
@@ -73,7 +73,7 @@ def compare(name: str, seeds: int, size: str, console: Console) -> dict[str, Any
         for recipe, found in rankings.items():
             trained = train(data, by_name(recipe, seed=seed))
             queries = data.queries("test")
-            found.append(rank(Answers(trained.loaded, data.catalogue).scores(data, queries), data, queries))
+            found.append(rank(judged(trained.loaded, data, queries), data, queries))
             ndcg = found[-1].mean("ndcg", K)
             console.print(f"{name} {recipe} seed {seed}: NDCG@{K} {ndcg:.4f} after {time.monotonic() - started:.0f} s")
     new = data.training_counts[rankings["sasrec"][0].target] == 0

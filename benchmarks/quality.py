@@ -32,7 +32,7 @@ from components.task import commit
 from components.workspace import home
 from feature_repo.card import load_card
 from heterrec.comparison import slices
-from heterrec.inference import Answers
+from heterrec.inference import judged
 from heterrec.metrics import Ranking, Scores, rank
 from heterrec.recipes import TrainConfig
 from heterrec.sequences import Sequences
@@ -142,7 +142,7 @@ class Bench:
         trained = train(self.data, config, scratch=place, progress=progress)
         # Of the processor: rows may be made beside other work, and side by side.
         seconds = time.process_time() - started
-        scores = Answers(trained.loaded, self.data.catalogue).scores(self.data, self.queries)
+        scores = judged(trained.loaded, self.data, self.queries)
         return {
             **self._measured(scores, place),
             "validation": trained.validation_ndcg,

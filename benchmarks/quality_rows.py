@@ -10,7 +10,7 @@ from itertools import product
 from typing import Any, NamedTuple
 
 from heterrec.baselines import popularity
-from heterrec.inference import Answers
+from heterrec.inference import judged
 from heterrec.metrics import Scores
 from heterrec.recipes import TrainConfig, by_name
 from heterrec.sequences import Queries, Sequences
@@ -58,7 +58,7 @@ def _its_own(config: TrainConfig) -> TrainConfig:
 
 
 def _tables(data: Sequences, queries: Queries) -> Scores:
-    return Answers(train(data, by_name("neighbours")).loaded, data.catalogue).scores(data, queries)
+    return judged(train(data, by_name("neighbours")).loaded, data, queries)
 
 
 def _alone(config: TrainConfig) -> TrainConfig:

@@ -29,7 +29,7 @@ from benchmarks.serving_shop import HISTORY, packaged, requests
 from heterrec.export import load_model
 from heterrec.htfl import encode_catalogue
 from heterrec.model import Histories
-from heterrec.sequences import read_catalogue
+from heterrec.sequences import NOW, read_catalogue
 from heterrec.transformer import Layout
 from serving.scoring import program
 from serving.scoring.retrieval import Exact
@@ -115,7 +115,7 @@ def _matrix(scorer: Scorer) -> Tensor:
 def _eager(shop: Path) -> Callable[..., Tensor]:
     """The trained model's own code, as evaluation runs it: only the items in the histories are looked up."""
     model, encoder = load_model(shop / "model")[:2]
-    columns = encode_catalogue(encoder, read_catalogue(shop / "sequences"))
+    columns = encode_catalogue(encoder, read_catalogue(shop / "sequences"), NOW)
 
     @torch.inference_mode()
     def answer(item: Tensor, when: Tensor, value: Tensor, missing: Tensor, length: Tensor) -> Tensor:

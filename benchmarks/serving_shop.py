@@ -19,7 +19,7 @@ from heterrec import recipes
 from heterrec.encoder import FeatureEncoder
 from heterrec.export import save_model
 from heterrec.model import HeterRec
-from heterrec.sequences import read_sequences
+from heterrec.sequences import NOW, SINCE, read_sequences
 from heterrec.training import Trained
 
 START = datetime(2026, 1, 1, tzinfo=UTC)
@@ -92,6 +92,8 @@ def _write_sequences(root: Path, items: int, users: int, rng: np.random.Generato
         "stock": pa.array(rng.integers(0, 5, items).astype(float)),
     }
     pq.write_table(pa.table(catalogue), root / "catalogue.parquet")
+    slices = {SINCE: catalogue["available_at"], "item_id": catalogue["item_id"], "price": catalogue["price"]}
+    pq.write_table(pa.table(slices), root / "slices.parquet")
     place = np.tile(np.arange(HISTORY), users)
     table = {
         "user_id": pa.array(np.repeat([f"u{number}" for number in range(users)], HISTORY)),
@@ -109,7 +111,7 @@ def _write_sequences(root: Path, items: int, users: int, rng: np.random.Generato
         "others": [feature for feature in described if not feature.get("token", True)],
         "repeats": False,
         "title": "title",
-        "as_of": START.isoformat(),
+        "as_of": (START + timedelta(hours=HISTORY)).isoformat(),
         "dataset": "bench",
     }
     (root / "features.json").write_text(json.dumps(about))
@@ -121,7 +123,7 @@ def _write_model(sequences: Path, root: Path, seed: int) -> None:
     catalogue = data.catalogue
     config = replace(recipes.heterrec(seed=seed), sized=False)
     encoder = FeatureEncoder.fit(
-        catalogue.features, catalogue.columns, catalogue.item_ids, data.training_counts, min_events=0
+        catalogue.features, catalogue.columns(NOW), catalogue.item_ids, data.training_counts, min_events=0
     )
     model = HeterRec(config.model, encoder).eval()
     with torch.no_grad():  # layers that begin at zero would make all shoppers alike

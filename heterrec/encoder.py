@@ -87,7 +87,7 @@ class FeatureEncoder:
         min_events: int = 2,
         min_items: int = 2,
     ) -> "FeatureEncoder":
-        """Learn from the catalogue's `columns` (one sequence of V values a feature) and `counts` (V,).
+        """Learn from `columns` (`Catalogue.known_by`: a sequence of values a feature) and `counts` (V,).
 
         `features` are the entries of `features.json`; `counts` are the training events of each item. Items with
         fewer than `min_events` share the null ID; values that fewer than `min_items` items have are unknown, and so

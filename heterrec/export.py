@@ -21,15 +21,20 @@ from heterrec.transformer import Layout
 
 
 class UserProgram(nn.Module):
-    """The sequence side with the catalogue's tokens frozen in; see docs/contracts.md, "archive"."""
+    """The sequence side with the tokens of a catalogue, as of a slice, frozen in; see docs/contracts.md, "archive"."""
 
     def __init__(
-        self, model: HeterRec, encoder: FeatureEncoder, catalogue: Catalogue, trust: float | None = None
+        self,
+        model: HeterRec,
+        encoder: FeatureEncoder,
+        catalogue: Catalogue,
+        number: int,
+        trust: float | None = None,
     ) -> None:
         super().__init__()
         self.model, self.trust, self.static = copy.deepcopy(model).eval(), trust, model.static
         with torch.no_grad():
-            items = model.items(encode_catalogue(encoder, catalogue))
+            items = model.items(encode_catalogue(encoder, catalogue, number))
             self.register_buffer("channel", items.channel_RD.clone())
             if (
                 self.static
@@ -120,7 +125,7 @@ def export_program(answers: Answers) -> ExportedProgram | None:
     over_both = {0: batch, 1: length}
     trust = None if answers.gate is None else answers.gate.trust
     return torch.export.export(
-        UserProgram(loaded.model, loaded.encoder, answers.catalogue, trust),
+        UserProgram(loaded.model, loaded.encoder, answers.catalogue, answers.number, trust),
         example_input(loaded.encoder, batch=2, length=3),
         dynamic_shapes=(over_both, over_both, over_both, over_both, {0: batch}),
         strict=False,

@@ -1,7 +1,8 @@
 """LMP over all states of a rectangle: as many states, candidates and masked items at each step of training.
 
 The same loss as `lmp.LMP` over the whole catalogue. Where that picks what counts, this weighs what does not with
-nothing, so that no shape depends on a value. Letters as there, and J items that may be masked of a state.
+nothing, so that no shape depends on a value. Letters as there, and J items that may be masked of a state, M blocks of
+states whose targets are in one slice of the catalogue.
 """
 
 import math
@@ -20,6 +21,8 @@ from heterrec.rectangles import FixedStep
 
 CHUNK_LOGITS = 2**28
 """Logits that are held at once: 1 GB."""
+_BLOCKS = 4
+"""Of states, a slice, were they spread evenly: each slice fills up its last one with states that weigh nothing."""
 
 
 class FixedLMP(LMP):
@@ -77,7 +80,11 @@ class FixedLMP(LMP):
         since_C = torch.cat([drawn.until_R, drawn.since_R[drawn.newborn_S]])
         until_S = drawn.until_R[drawn.newborn_S]
         step = step._replace(target_S=target, masked_SJ=masked)
-        total: Tensor = _Softmax.apply(query, items.items_RD, items.bias_R, step, since_C, until_S)  # type: ignore[no-untyped-call]
+        item, bias, slice_M = items.items_RD, items.bias_R, None
+        if items.slices is not None:
+            item, bias = (torch.stack(part) for part in zip(*items.by_slice(), strict=True))
+            query, step, slice_M = _blocks(query, step, items.slices.of(step.time_S), len(item))
+        total: Tensor = _Softmax.apply(query, item, bias, step, since_C, until_S, slice_M)  # type: ignore[no-untyped-call]
         return total
 
 
@@ -86,41 +93,85 @@ class _Softmax(torch.autograd.Function):
 
     @staticmethod
     def forward(
-        ctx: Any, query_ND: Tensor, item_CD: Tensor, bias_C: Tensor, step: FixedStep, since_C: Tensor, until_S: Tensor
+        ctx: Any,
+        query: Tensor,
+        item: Tensor,
+        bias: Tensor,
+        step: FixedStep,
+        since_C: Tensor,
+        until_S: Tensor,
+        slice_M: Tensor | None,
     ) -> Tensor:
-        kind = query_ND.device.type
-        low = torch.get_autocast_dtype(kind) if torch.is_autocast_enabled(kind) else query_ND.dtype
-        item, lasting = item_CD.to(low), len(since_C) - len(until_S)
-        bias = bias_C.to(query_ND.dtype)
-        loss, grads = query_ND.new_zeros(()), []
-        grad_item, grad_bias = torch.zeros_like(item_CD, dtype=query_ND.dtype), torch.zeros_like(bias)
+        """Of states (N, D) and candidates (C, D); or of blocks of states (M, N, D) and slices of candidates (K, C, D),
+        each block against its slice."""
+        kind, dtype = query.device.type, query.dtype
+        low = torch.get_autocast_dtype(kind) if torch.is_autocast_enabled(kind) else dtype
+        lasting, each = len(since_C) - len(until_S), len(since_C) * (1 if slice_M is None else query.shape[1])
+        whole, biases = item.to(low), bias.to(dtype)
+        loss, grads = query.new_zeros(()), []
+        grad_item, grad_bias = torch.zeros_like(item, dtype=dtype), torch.zeros_like(biases)
         with torch.autocast(kind, enabled=False):
-            for start in range(0, len(query_ND), max(1, CHUNK_LOGITS // len(item))):
-                part = slice(start, start + max(1, CHUNK_LOGITS // len(item)))
-                query, weight, target = query_ND[part].to(low), step.weight_S[part, None], step.target_S[part, None]
-                time = step.time_S[part, None]
-                logits = (query @ item.T).to(query_ND.dtype).add_(bias)
-                positive = logits.gather(1, target)
+            for start in range(0, len(query), max(1, CHUNK_LOGITS // each)):
+                part = slice(start, start + max(1, CHUNK_LOGITS // each))
+                own = None if slice_M is None else slice_M[part]
+                there, bias_there = (whole, biases) if own is None else (whole[own], biases[own, None])
+                asked, weight, target = (
+                    query[part].to(low),
+                    step.weight_S[part, ..., None],
+                    step.target_S[part, ..., None],
+                )
+                time = step.time_S[part, ..., None]
+                logits = (asked @ there.mT).to(dtype).add_(bias_there)
+                positive = logits.gather(-1, target)
                 absent = since_C > time
-                absent[:, lasting:] |= until_S <= time
+                absent[..., lasting:] |= until_S <= time
                 # In place: each of these would otherwise copy all logits, and memory is what a GPU waits for here.
-                logits.masked_fill_(absent, -torch.inf).scatter_(1, step.masked_SJ[part], -torch.inf)
-                logits.scatter_(1, target, positive)
-                total = logits.logsumexp(1, keepdim=True)
+                logits.masked_fill_(absent, -torch.inf).scatter_(-1, step.masked_SJ[part], -torch.inf)
+                logits.scatter_(-1, target, positive)
+                total = logits.logsumexp(-1, keepdim=True)
                 loss = loss + (weight * (total - positive)).sum()
                 share = logits.sub_(total).exp_().mul_(weight)
-                share = share.scatter_add_(1, target, -weight.to(share.dtype)).to(low)
-                grads.append((share @ item).to(query_ND.dtype))
-                grad_item = grad_item + (share.T @ query).to(grad_item.dtype)
-                grad_bias = grad_bias + share.sum(0, dtype=grad_bias.dtype)
+                share = share.scatter_add_(-1, target, -weight.to(share.dtype)).to(low)
+                grads.append((share @ there).to(dtype))
+                to_item, to_bias = (share.mT @ asked).to(dtype), share.sum(-2, dtype=dtype)
+                grad_item = grad_item + to_item if own is None else grad_item.index_add(0, own, to_item)
+                grad_bias = grad_bias + to_bias if own is None else grad_bias.index_add(0, own, to_bias)
         ctx.save_for_backward(torch.cat(grads), grad_item, grad_bias)
-        ctx.kinds = query_ND.dtype, item_CD.dtype, bias_C.dtype
+        ctx.kinds = dtype, item.dtype, bias.dtype
         return loss
 
     @staticmethod
     def backward(ctx: Any, *grads: Tensor) -> tuple[Tensor | None, ...]:
         found = (grads[0] * grad for grad in ctx.saved_tensors)
-        return *(each.to(kind) for each, kind in zip(found, ctx.kinds, strict=True)), None, None, None
+        return *(each.to(kind) for each, kind in zip(found, ctx.kinds, strict=True)), None, None, None, None
+
+
+def _blocks(query_ND: Tensor, step: FixedStep, slice_N: Tensor, slices: int) -> tuple[Tensor, FixedStep, Tensor]:
+    """The states in M blocks of one size, each of states of one slice; and the slice of each block.
+
+    As many blocks as may be needed however the states are spread: a slice's last one, and those left over, are filled
+    up with states that weigh nothing.
+    """
+    states = len(slice_N)
+    size = max(1, math.ceil(states / (_BLOCKS * slices)))
+    blocks = math.ceil(states / size) + slices
+    count_K = torch.zeros(slices, dtype=torch.int64, device=slice_N.device).index_add(
+        0, slice_N, torch.ones_like(slice_N)
+    )
+    filled_K = (count_K + size - 1) // size
+    until_K = filled_K.cumsum(0)
+    # The place of a state: in its slice's blocks, after those of its slice that come before it.
+    sorted_N, order_N = slice_N.sort(stable=True)
+    inside_N = torch.arange(states, device=slice_N.device) - (count_K.cumsum(0) - count_K)[sorted_N]
+    place_N = (until_K - filled_K)[sorted_N] * size + inside_N
+    state_P = torch.full((blocks * size,), states, device=slice_N.device).scatter(0, place_N, order_N)
+
+    def laid_out(part: Tensor) -> Tensor:
+        filled = torch.cat([part, torch.zeros_like(part[:1])])
+        return filled[state_P].view(blocks, size, *part.shape[1:])
+
+    slice_M = torch.searchsorted(until_K, torch.arange(blocks, device=slice_N.device), right=True)
+    return laid_out(query_ND), FixedStep(*(laid_out(part) for part in step)), slice_M.clamp(max=slices - 1)
 
 
 def _share(step: FixedStep, share: float) -> tuple[FixedStep, Tensor]:

@@ -65,7 +65,8 @@ class FixedObjective(nn.Module):
             steps = self.rectangles.targets(batch, event_S, inside_S, histories.layout.position_S)
             drawn = self.loss.drawn()
             items = self.model.items(self.columns, drawn.newborn_S)
-            states = self.model.states(items.tokens, items.channel_RD, histories)
+            place_S = items.at(histories.item_S, histories.time_S)
+            states = self.model.states(items.tokens, items.channel_RD, histories, place_S)
             return self.loss.total(self.model, items, states, drawn, steps)
 
     def _prepared(self) -> Any:

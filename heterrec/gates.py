@@ -17,6 +17,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from heterrec.metrics import Scores
 from heterrec.neighbour_tables import ALIKE, NEAREST, alike, moved, together
 from heterrec.neighbours import BUCKETS, CHANNELS, HISTORY, Gate, Ints, Memory, Recalled, ages
 from heterrec.sequences import Catalogue, Queries, Sequences
@@ -39,14 +40,6 @@ _SEARCHED = 20
 """Batches that they are tried on."""
 _GAIN = 0.7
 """Where a gate starts, and what it falls back to where the validation window says little."""
-
-
-@dataclass(frozen=True, kw_only=True)
-class Scored:
-    """A model's answer to queries as two matrices: `users @ items.T` (Q, D), (V, D)."""
-
-    users: np.ndarray
-    items: np.ndarray
 
 
 def remember(sequences: Sequences, channels: Sequence[str] = CHANNELS) -> Memory:
@@ -111,8 +104,8 @@ def recalled(memory: Memory, sequences: Sequences, queries: Queries) -> Recalled
     return memory.recall(sequences.row[event_S], age_S, history_S, len(queries))
 
 
-def fit(memory: Memory, sequences: Sequences, model: Scored | None, channels: Sequence[str] = CHANNELS) -> Gate:
-    """The gate beside `model` (answers to all validation queries), or that of the tables alone.
+def fit(memory: Memory, sequences: Sequences, model: Scores | None, channels: Sequence[str] = CHANNELS) -> Gate:
+    """The gate beside `model` (the scores of all validation queries), or that of the tables alone.
 
     Cross-entropy over the whole catalogue, candidates as in ranking, with a normal prior around the gate's start: what
     a small window cannot tell stays as it was.
@@ -200,7 +193,7 @@ class _Batch:
 
 
 def _batches(
-    memory: Memory, sequences: Sequences, queries: Queries, chosen: Ints, model: Scored | None
+    memory: Memory, sequences: Sequences, queries: Queries, chosen: Ints, model: Scores | None
 ) -> Iterator[_Batch]:
     order = np.random.default_rng(1).permutation(chosen)
     size = max(1, min(_BATCH, _SCORED // len(sequences.catalogue)))
@@ -215,7 +208,7 @@ def _batches(
             for number in range(len(part)):
                 banned_BV[number, sequences.row[part.start[number] : part.stop[number]]] = True
         banned_BV[query_P, target_P] = True
-        base = None if model is None else torch.from_numpy(model.users[numbers] @ model.items.T)
+        base = None if model is None else torch.from_numpy(model(numbers))
         yield _Batch(
             base_BV=base,
             banned_BV=torch.from_numpy(banned_BV),

@@ -7,11 +7,11 @@ where nothing is known. The item ID has a table of its own, which grows with the
 
 Tokens stand in this order: static features, varying features, item ID. Under plain causal attention the ID, which
 comes last, so sees all features of its item. Letters: R catalogue rows (row 0 is no item), S events, D width,
-F features, G = F - 1 features beside the ID, N varying features, J entries of all bags.
+F features, G = F - 1 features beside the ID, N varying features, K slices, J entries of all bags.
 """
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from itertools import accumulate
 from typing import Any, NamedTuple
 
@@ -42,9 +42,37 @@ class Bags(NamedTuple):
     count_T: Tensor
 
 
+class Slices(NamedTuple):
+    """The varying features of R catalogue rows as of K moments, encoded as those of events are."""
+
+    since_K: Tensor
+    """Microseconds: each slice is of targets after it, up to the next."""
+    value_KRN: Tensor
+    missing_KRN: Tensor
+
+    def of(self, time: Tensor) -> Tensor:
+        """The number of the slice that began last before each time; the first, before all of them."""
+        return (torch.searchsorted(self.since_K, time) - 1).clamp(min=0)
+
+
+class Looked(NamedTuple):
+    """Tokens of one varying feature, not looked up yet: a linear map of them is a look-up of the mapped table."""
+
+    table_WD: Tensor
+    row: Tensor
+    value: Tensor | None
+    """Of a number, what its slope counts times."""
+
+    def through(self, map_DX: Tensor | None = None) -> Tensor:
+        """The tokens (..., D), or what a linear map makes of them (..., X)."""
+        table = self.table_WD if map_DX is None else self.table_WD @ map_DX
+        found = F.embedding(self.row, table)
+        return found if self.value is None else found + self.value[..., None] * table[SLOPE]
+
+
 @dataclass(frozen=True, kw_only=True)
 class Columns:
-    """The encoded catalogue: R rows, of which row 0 stands for no item and has null tokens only."""
+    """The catalogue encoded as of one slice: R rows, of which row 0 stands for no item and has null tokens only."""
 
     bags: Bags
     vectors: dict[int, Tensor]
@@ -57,6 +85,8 @@ class Columns:
     missing_RF: Tensor
     back: Back | None = None
     """The look-up of the table's gradient, where it has been prepared."""
+    slices: Slices | None = None
+    """For training: what varies as of several moments. The rest of the columns is as of the last of them."""
 
     def __len__(self) -> int:
         return len(self.id_R)
@@ -69,6 +99,7 @@ class Columns:
             label_RF=self.label_RF.to(device),
             missing_RF=self.missing_RF.to(device),
             back=self.back and Back(*(part.to(device) for part in self.back)),
+            slices=self.slices and Slices(*(part.to(device) for part in self.slices)),
         )
 
     def take(self, rows_R: Tensor) -> "Columns":
@@ -83,6 +114,10 @@ class Columns:
             id_R=self.id_R[rows_R],
             label_RF=self.label_RF[rows_R],
             missing_RF=self.missing_RF[rows_R],
+            slices=self.slices
+            and self.slices._replace(
+                value_KRN=self.slices.value_KRN[:, rows_R], missing_KRN=self.slices.missing_KRN[:, rows_R]
+            ),
         )
 
 
@@ -91,12 +126,26 @@ class Tokens(NamedTuple):
 
     feature_RGD: Tensor
     id_RD: Tensor
+    looked: tuple[Looked, ...] = ()
+    """Of columns with slices: each varying feature (K, R) as of all of them."""
 
 
-def encode_catalogue(encoder: FeatureEncoder, catalogue: Catalogue) -> Columns:
-    """The V items of a catalogue as `Columns` of V + 1 rows."""
+def encode_slices(encoder: FeatureEncoder, catalogue: Catalogue, count: int) -> Columns:
+    """The V items as of the first `count` slices of a catalogue."""
+    columns = encode_catalogue(encoder, catalogue, count - 1)
+    if count == 1 or not encoder.varying:
+        return columns
+    since = torch.tensor([each.since for each in catalogue.slices[:count]])
+    found = [encoder.encode_varying(catalogue.columns(number), len(catalogue)) for number in range(count)]
+    value, missing = (torch.from_numpy(np.stack(part)) for part in zip(*found, strict=True))
+    nobody = F.pad(value, (0, 0, 1, 0)), F.pad(missing, (0, 0, 1, 0), value=True)
+    return replace(columns, slices=Slices(since, *nobody))
+
+
+def encode_catalogue(encoder: FeatureEncoder, catalogue: Catalogue, number: int) -> Columns:
+    """The V items of a catalogue as of the slice `number`, as `Columns` of V + 1 rows."""
     fields = in_order(encoder)
-    encoded = encoder.encode(catalogue.columns)
+    encoded = encoder.encode(catalogue.columns(number))
     ids = np.append(0, encoder.encode_ids(catalogue.item_ids))
     rows, begins = len(ids), starts(fields)
     labels, missing, vectors = [], [], {}
@@ -195,7 +244,7 @@ class HTFL(nn.Module):
         return (*(field.name for field in self.fields), ID)
 
     def rows(self, columns: Columns, id_rate: float = 0.0, feature_rate: float = 0.0) -> Tokens:
-        """Tokens of catalogue rows, with the varying features as the catalogue has them.
+        """Tokens of catalogue rows, with the varying features as the columns have them, and as of each of their slices.
 
         A share of `id_rate` of the ID tokens and of `feature_rate` of the others is null.
         """
@@ -220,7 +269,12 @@ class HTFL(nn.Module):
         feature_RGD = summed.view(rows, features, self.width)
         for g, vector_RE in columns.vectors.items():
             feature_RGD[:, g] += self.maps[str(g)](vector_RE.to(table.dtype)) * present_RG[:, g, None]
-        return Tokens(feature_RGD, id_RD)
+        if columns.slices is None:
+            return Tokens(feature_RGD, id_RD)
+        dropped_RG = ~kept_RG if feature_rate else torch.zeros_like(present_RG)
+        return Tokens(
+            feature_RGD, id_RD, tuple(self._looked(columns.slices, g, n, dropped_RG) for g, n in self.varying)
+        )
 
     def events(self, tokens: Tokens, item_S: Tensor, value_SN: Tensor, missing_SN: Tensor) -> Tensor:
         """Tokens of events (S, F, D), with the varying features as they were at each event."""
@@ -246,12 +300,36 @@ class HTFL(nn.Module):
         first = self.starts[g] + (SLOPE + 1 if self.fields[g].kind == "numeric" else 0)
         return self.values.weight[first : self.starts[g + 1]]
 
+    def about(self, columns: Columns, f: int, row: Tensor, time: Tensor) -> tuple[Tensor, Tensor]:
+        """Label and missing of the feature `f` of catalogue rows, as they were in the slices of these times."""
+        position = dict(self.varying).get(f)
+        if columns.slices is None or position is None:
+            return columns.label_RF[row, f], columns.missing_RF[row, f]
+        number = columns.slices.of(time)
+        value = columns.slices.value_KRN[number, row, position]
+        missing = columns.slices.missing_KRN[number, row, position]
+        return self._bucket(f, value), missing
+
+    def _looked(self, slices: Slices, g: int, n: int, dropped_RG: Tensor) -> Looked:
+        missing_KR = slices.missing_KRN[..., n] | dropped_RG[:, g]
+        value_KR = slices.value_KRN[..., n]
+        table = self.values.weight[self.starts[g] : self.starts[g + 1]]
+        if self.fields[g].kind != "numeric":
+            return Looked(table, value_KR.long().masked_fill(missing_KR, NULL), None)
+        row_KR = (self._bucket(g, value_KR) + SLOPE + 1).masked_fill(missing_KR, NULL)
+        return Looked(table, row_KR, value_KR.to(table.dtype).masked_fill(missing_KR, 0.0))
+
+    def _bucket(self, g: int, value: Tensor) -> Tensor:
+        """The label of a varying value: a number's bucket, a category's index."""
+        if self.fields[g].kind != "numeric":
+            return value.long()
+        return torch.bucketize(value.float().contiguous(), self.get_buffer(f"edges_{g}"))
+
     def _event(self, g: int, value_S: Tensor, missing_S: Tensor) -> Tensor:
         table, start = self.values.weight, self.starts[g]
         if self.fields[g].kind != "numeric":
             return F.embedding(start + value_S.long().masked_fill(missing_S, NULL), table)
-        bucket = torch.bucketize(value_S.float().contiguous(), self.get_buffer(f"edges_{g}"))
-        row = (bucket + SLOPE + 1).masked_fill(missing_S, NULL)
+        row = (self._bucket(g, value_S) + SLOPE + 1).masked_fill(missing_S, NULL)
         slope = value_S.to(table.dtype).masked_fill(missing_S, 0.0)[:, None] * table[start + SLOPE]
         return F.embedding(start + row, table) + slope
 

@@ -3,7 +3,9 @@
 `scores = users @ item_matrix.T`, and on the pairs that memory recalls its bonus. Letters: Q queries, V items, D width.
 """
 
-from functools import cached_property
+from collections.abc import Callable
+from copy import copy
+from functools import cache, cached_property
 from typing import NamedTuple
 
 import numpy as np
@@ -18,7 +20,7 @@ from heterrec.metrics import Scores
 from heterrec.model import HeterRec
 from heterrec.neighbours import Gate, Memory
 from heterrec.recipes import TrainConfig
-from heterrec.sequences import Catalogue, Ints, Queries, Sequences
+from heterrec.sequences import NOW, Catalogue, Ints, Queries, Sequences
 
 Matrix = npt.NDArray[np.float32]
 BATCH_EVENTS, BATCH_ITEMS = 16_384, 65_536
@@ -37,16 +39,16 @@ class Loaded(NamedTuple):
 
 
 class Answers:
-    """A trained model over any catalogue with the features that it was trained on."""
+    """A trained model over any catalogue with the features that it was trained on, as of one of its slices."""
 
-    def __init__(self, loaded: Loaded, catalogue: Catalogue) -> None:
-        self.loaded, self.catalogue = loaded, catalogue
+    def __init__(self, loaded: Loaded, catalogue: Catalogue, number: int) -> None:
+        self.loaded, self.catalogue, self.number = loaded, catalogue, number
         self.memory = None if loaded.memory is None else over(loaded.memory, loaded.item_ids, catalogue)
 
     @classmethod
     def to_serve(cls, loaded: Loaded, sequences: Sequences) -> "Answers":
-        """Over the catalogue of `sequences`, with a memory of all its events."""
-        answers = cls(loaded, sequences.catalogue)
+        """Over the catalogue of `sequences` as it is now, with a memory of all its events."""
+        answers = cls(loaded, sequences.catalogue, NOW)
         if answers.memory is not None:
             answers.memory = renewed(answers.memory, sequences)
         return answers
@@ -62,7 +64,7 @@ class Answers:
         """(V, D); with a memory its bias is the last number."""
         matrix = np.zeros((len(self.catalogue), 0), dtype=np.float32)
         if self.loaded.model is not None:
-            matrix = item_matrix(self.loaded.model, self.loaded.encoder, self.catalogue)
+            matrix = item_matrix(self.loaded.model, self.loaded.encoder, self.catalogue, self.number)
         if self.memory is None or self.gate is None:
             return matrix
         return np.concatenate([matrix, self.memory.bias(self.gate)[:, None]], axis=1)
@@ -71,7 +73,7 @@ class Answers:
         """(Q, D); with a memory the trust in the model is in it, and a 1 for the bias is the last number."""
         vectors = np.zeros((len(queries), 0), dtype=np.float32)
         if self.loaded.model is not None:
-            vectors = user_vectors(self.loaded.model, self.loaded.encoder, sequences, queries)
+            vectors = user_vectors(self.loaded.model, self.loaded.encoder, sequences, queries, self.number)
         if self.gate is None:
             return vectors
         trusted = np.float32(self.gate.trust) * vectors
@@ -100,12 +102,63 @@ class Answers:
         return scores
 
 
-def item_matrix(model: HeterRec, encoder: FeatureEncoder, catalogue: Catalogue) -> Matrix:
-    """Item embeddings (V, D) of any catalogue with the features the model was trained on.
+def judged(loaded: Loaded, sequences: Sequences, queries: Queries) -> Scores:
+    """What a trained model would have answered when it was asked: each query over the catalogue as of its slice."""
+    first = Answers(loaded, sequences.catalogue, 0)
+
+    def at(number: int, part: Queries) -> Scores:
+        answers = copy(first)
+        answers.number = number
+        return answers.scores(sequences, part)
+
+    return by_slice(sequences, queries, at)
+
+
+def by_slice(sequences: Sequences, queries: Queries, at: Callable[[int, Queries], Scores]) -> Scores:
+    """The scores of all queries, of which `at` gives those of one slice."""
+    slice_Q = sequences.slices(queries)
+    if len(present := np.unique(slice_Q)) == 1:
+        return at(int(present[0]), queries)
+    place_Q, parts = np.zeros_like(slice_Q), {}
+    for number in present.tolist():
+        own = np.flatnonzero(slice_Q == number)
+        place_Q[own] = np.arange(len(own))
+        parts[number] = at(number, queries.take(own))
+
+    def scores(numbers: Ints) -> Matrix:
+        out = np.zeros((len(numbers), len(sequences.catalogue)), dtype=np.float32)
+        for number, part in parts.items():
+            mine = np.flatnonzero(slice_Q[numbers] == number)
+            if len(mine):
+                out[mine] = part(place_Q[numbers[mine]])
+        return out
+
+    return scores
+
+
+class Network:
+    """A network in training, its data encoded once: what it would have answered when it was asked, without a memory."""
+
+    def __init__(self, encoder: FeatureEncoder, sequences: Sequences, events: Events, device: str) -> None:
+        self.sequences, self.events = sequences, events
+        self._of = cache(lambda number: encode_catalogue(encoder, sequences.catalogue, number).to(device))
+
+    def scores(self, model: HeterRec, queries: Queries) -> Scores:
+        """Each query over the catalogue as of its slice."""
+
+        def at(number: int, part: Queries) -> Scores:
+            users = vectors(model, self._of(number), self.events, part)
+            return product(users, embeddings(model, self._of(number)))
+
+        return by_slice(self.sequences, queries, at)
+
+
+def item_matrix(model: HeterRec, encoder: FeatureEncoder, catalogue: Catalogue, number: int) -> Matrix:
+    """Item embeddings (V, D) of any catalogue with the features the model was trained on, as of one of its slices.
 
     Items that the encoder does not know have the null ID token, and are told apart by their features alone.
     """
-    return embeddings(model, encode_catalogue(encoder, catalogue).to(device_of(model)))
+    return embeddings(model, encode_catalogue(encoder, catalogue, number).to(device_of(model)))
 
 
 @torch.inference_mode()
@@ -117,10 +170,13 @@ def embeddings(model: HeterRec, columns: Columns) -> Matrix:
     return np.concatenate(parts)
 
 
-def user_vectors(model: HeterRec, encoder: FeatureEncoder, sequences: Sequences, queries: Queries) -> Matrix:
-    """User vectors (Q, D), the temperature folded in; D is `HeterRec.dimension`."""
+def user_vectors(
+    model: HeterRec, encoder: FeatureEncoder, sequences: Sequences, queries: Queries, number: int
+) -> Matrix:
+    """User vectors (Q, D), the temperature folded in; D is `HeterRec.dimension`. The items of the histories are as of
+    the slice `number` but for what was known of them at each event."""
     device = device_of(model)
-    columns = encode_catalogue(encoder, sequences.catalogue).to(device)
+    columns = encode_catalogue(encoder, sequences.catalogue, number).to(device)
     return vectors(model, columns, encode_events(sequences, encoder, device), queries)
 
 

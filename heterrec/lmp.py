@@ -252,13 +252,25 @@ class LMP:
         return loss + self.config.token_weight * torch.stack(level).mean()
 
     def _item(self, model: HeterRec, items: Items, drawn: Drawn, states_SD: Tensor, k: int, step: Step) -> Tensor:
+        """Each state against the candidates as they were in the slice of its target."""
         query = model.towards(states_SD[step.state_N], k)
+        if items.slices is None:
+            return self._against(items.items_RD, items.bias_R, drawn, query, step)
+        number_N = items.slices.of(step.time_N)
+        parts = []
+        for number, (item_CD, bias_C) in enumerate(items.by_slice()):
+            kept = torch.nonzero(number_N == number)[:, 0]
+            if len(kept):
+                parts.append(self._against(item_CD, bias_C, drawn, query[kept], _part(step, kept)))
+        return torch.stack(parts).sum()
+
+    def _against(self, item_RD: Tensor, bias_R: Tensor, drawn: Drawn, query: Tensor, step: Step) -> Tensor:
         target = drawn.at(step.target_N, step.time_N)
         masked = drawn.at(step.mask_item, step.time_N[step.mask_row])
         if drawn.rows_R is None:
             step = step._replace(target_N=target, mask_item=masked)
             since_C = torch.cat([drawn.until_R, drawn.since_R[drawn.newborn_S]])
-            return full_infonce(query, items.items_RD, items.bias_R, step, since_C, drawn.until_R[drawn.newborn_S])
+            return full_infonce(query, item_RD, bias_R, step, since_C, drawn.until_R[drawn.newborn_S])
         # A newborn candidate stands twice, at most once of it at any time.
         twins = torch.nonzero(drawn.twin_R[drawn.item_C])[:, 0]
         candidate = torch.cat([drawn.item_C, drawn.twin_R[drawn.item_C[twins]]])
@@ -272,9 +284,9 @@ class LMP:
         first, last = torch.searchsorted(candidate, masked), torch.searchsorted(candidate, masked, right=True)
         pair = torch.repeat_interleave(last - first)
         banned[step.mask_row[pair], ranges(first, last - first)] = True
-        positive, negative = F.embedding(target, items.items_RD), F.embedding(candidate, items.items_RD)
-        positive_N = (query * positive).sum(-1) + items.bias_R[target]
-        negative_NC = torch.addmm(items.bias_R[candidate] - expected, query, negative.T)
+        positive, negative = F.embedding(target, item_RD), F.embedding(candidate, item_RD)
+        positive_N = (query * positive).sum(-1) + bias_R[target]
+        negative_NC = torch.addmm(bias_R[candidate] - expected, query, negative.T)
         return sampled_infonce(positive_N, negative_NC, banned, step.weight_N)
 
     def token_level(
@@ -290,17 +302,17 @@ class LMP:
         for f in range(len(model.htfl.names)):
             query = model.token_heads[f][k](states_SFD[step.state_N, f])  # type: ignore[index]
             query = F.normalize(query, dim=-1) / self.config.token_temperature
-            weight = step.weight_N * ~columns.missing_RF[target, f]
-            label = columns.label_RF[:, f]
+            label_N, missing_N = model.htfl.about(columns, f, target, step.time_N)
+            weight = step.weight_N * ~missing_N
             if self._of_few_values(model, f):
                 classes = model.item_side.tower(model.htfl.classes(f), f)  # type: ignore[union-attr]
                 logits = query @ F.normalize(classes, dim=-1).T
-                each = F.cross_entropy(logits, label[target], reduction="none")
+                each = F.cross_entropy(logits, label_N, reduction="none")
                 total = (weight * each).sum()
             else:
                 tower = F.normalize(model.item_side.tower(known[:, f], f), dim=-1)  # type: ignore[union-attr]
                 positive, negative = tower[: len(target)], tower[len(target) :]
-                banned = label[target][:, None] == label[token]
+                banned = label_N[:, None] == columns.label_RF[token, f]
                 logits = query @ negative.T - log_expected
                 total = sampled_infonce((query * positive).sum(-1), logits, banned, weight)
             losses.append(total / distributed.mean(weight.sum()).clamp(min=1e-6))
@@ -318,9 +330,13 @@ def _share(step: Step, share: float) -> Step:
     if share >= 1:
         return step
     total = len(step.state_N)
-    kept = torch.randperm(total, device=step.state_N.device)[: max(1, int(share * total))].sort().values
-    number = torch.full((total,), -1, device=step.state_N.device)
-    number[kept] = torch.arange(len(kept), device=number.device)
+    return _part(step, torch.randperm(total, device=step.state_N.device)[: max(1, int(share * total))].sort().values)
+
+
+def _part(step: Step, kept: Tensor) -> Step:
+    """These targets alone, by their numbers, ascending."""
+    number = torch.full((len(step.state_N),), -1, device=kept.device)
+    number[kept] = torch.arange(len(kept), device=kept.device)
     row = number[step.mask_row]
     return Step(
         step.state_N[kept],

@@ -2,7 +2,7 @@
 
 Deng et al., "HeterRec", arXiv 2503.01469 (2025). Marks: [A] the abstract, [F] the architecture figure,
 [I] inferred. Letters: R catalogue rows (row 0 is no item), B batch, S events of all its histories, F features,
-G features beside the ID, D width, K steps, N varying features.
+G features beside the ID, D width, K steps (of the item side: slices), N varying features.
 """
 
 from typing import NamedTuple
@@ -13,7 +13,7 @@ from torch.nn import functional as F
 
 from heterrec.dropout import dropout
 from heterrec.encoder import FeatureEncoder
-from heterrec.htfl import EMBEDDING_STD, HTFL, Columns, Tokens
+from heterrec.htfl import EMBEDDING_STD, HTFL, Columns, Slices, Tokens
 from heterrec.recipes import ModelConfig
 from heterrec.towers import Fuse, ItemSide, Residual
 from heterrec.transformer import CausalBlock, HSTUBlock, Layout, Taste, TemporalEncoder, block_causal_mask
@@ -41,6 +41,20 @@ class Items(NamedTuple):
     bias_R: Tensor
     channel_RD: Tensor
     """The last channel of `items_RD`, which the taste is made of."""
+    slices: Slices | None = None
+    """Where there are K of them: all rows stand once as of the first, then as of the second, and so on."""
+
+    def at(self, row: Tensor, time: Tensor) -> Tensor:
+        """Where these rows stand as of the slices of these times."""
+        if self.slices is None:
+            return row
+        return row + self.slices.of(time) * (len(self.items_RD) // len(self.slices.since_K))
+
+    def by_slice(self) -> list[tuple[Tensor, Tensor]]:
+        """Item embeddings and biases as of each slice."""
+        count = 1 if self.slices is None else len(self.slices.since_K)
+        parts = self.items_RD.view(count, -1, self.items_RD.shape[1]).unbind(), self.bias_R.view(count, -1).unbind()
+        return list(zip(*parts, strict=True))
 
 
 class States(NamedTuple):
@@ -98,6 +112,8 @@ class HeterRec(nn.Module):
             null_SD = tokens.id_RD[:1].expand(len(newborn_S), -1)  # row 0 is no item, and has the null ID
             features = torch.cat([tokens.feature_RGD, tokens.feature_RGD[newborn_S]])
             seen = Tokens(features, torch.cat([tokens.id_RD, null_SD]))
+        if columns.slices is not None and tokens.looked:
+            return self._sliced(tokens, seen.id_RD, newborn_S, columns.slices)
         if self.item_side is None:
             own = seen.feature_RGD.sum(1) + seen.id_RD
             items = F.normalize(own, dim=-1)
@@ -109,13 +125,38 @@ class HeterRec(nn.Module):
         bias = self.bias(own)[:, 0] * self.sharpness
         return Items(tokens, items, bias, items[:, -c.width :])
 
-    def states(self, tokens: Tokens, channel_RD: Tensor, histories: Histories) -> States:
-        """The sequence side: HTFL, token-level blocks over all tokens, item-level blocks over the events [A][F]."""
+    def _sliced(self, tokens: Tokens, id_CD: Tensor, newborn_S: Tensor | None, slices: Slices) -> Items:
+        """`items` as of each slice; the C rows are all rows, and then the newborn ones."""
+        if self.item_side is None:
+            lasting = self.features - 1 - len(tokens.looked)
+            varying = torch.stack([looked.through() for looked in tokens.looked]).sum(0)
+            features_KRD = tokens.feature_RGD[:, :lasting].sum(1) + varying
+        else:
+            features_KRD = self.item_side.sliced(tokens)
+        features_KCD = features_KRD
+        if newborn_S is not None and len(newborn_S):
+            features_KCD = torch.cat([features_KRD, features_KRD[:, newborn_S]], dim=1)
+        if self.item_side is None:
+            own = (features_KCD + id_CD).flatten(0, 1)
+            items = F.normalize(own, dim=-1)
+            bias = self.bias(own)[:, 0] * self.sharpness
+        else:
+            ids_KCD = self.item_side.ids(id_CD).expand(len(features_KCD), -1, -1)
+            items = torch.cat([ids_KCD, features_KCD], dim=-1).flatten(0, 1)
+            bias = (self.bias(id_CD)[:, 0] * self.sharpness).repeat(len(features_KCD))
+        return Items(tokens, items, bias, items[:, -self.config.width :], slices)
+
+    def states(self, tokens: Tokens, channel_RD: Tensor, histories: Histories, place_S: Tensor | None = None) -> States:
+        """The sequence side: HTFL, token-level blocks over all tokens, item-level blocks over the events [A][F].
+
+        `place_S` says where in `channel_RD` the events' items stand (`Items.at`), where that is not by their rows.
+        """
         x, level = self._fused(tokens, histories)
         for block in self.item_blocks:
             x = block(x, histories.layout)
         if self.taste is not None:
-            x = torch.cat([x, self.taste(F.embedding(histories.item_S, channel_RD), histories.layout)], dim=-1)
+            place_S = histories.item_S if place_S is None else place_S
+            x = torch.cat([x, self.taste(F.embedding(place_S, channel_RD), histories.layout)], dim=-1)
         return States(x, level)
 
     @property

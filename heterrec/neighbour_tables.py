@@ -140,6 +140,8 @@ def _nearest(item_P: Ints, weight_P: Floats, items: int, nearest: int) -> tuple[
 def alike(catalogue: Catalogue, *, nearest: int = ALIKE) -> Table:
     """The items most like one by the cosine of their words and values, weighted by how rare those are (TF-IDF).
 
+    By what does not vary in time alone: so no table, of whatever moment, holds what came to be known later.
+
     In a catalogue of more than `_ALL_PAIRS` items two are compared by the words alone that few items have: by the
     commonest that leave `_SHARED` pairs that share one.
     """
@@ -237,9 +239,9 @@ def _words(catalogue: Catalogue) -> _Words:
     size, number = len(catalogue), dict[tuple[str, str], int]()
     item, word, weight = [], [], []
     for feature in catalogue.features:
-        if feature["kind"] in ("categorical", "multi_categorical", "text"):
+        if feature["kind"] in ("categorical", "multi_categorical", "text") and feature["name"] in catalogue.fixed:
             own = LISTED if feature["kind"] == "multi_categorical" else 1.0
-            for row, cell in enumerate(catalogue.columns[feature["name"]]):
+            for row, cell in enumerate(catalogue.fixed[feature["name"]]):
                 for value in dict.fromkeys(_values(feature["kind"], cell)):
                     item.append(row)
                     word.append(number.setdefault((feature["name"], value), len(number)))

@@ -27,6 +27,8 @@ class Objective(nn.Module):
         if distributed.world() > 1:
             # The item side is the same for all processes, so that their gradients belong to one model.
             torch.manual_seed(seed + distributed.rank())
-        states = self.model.states(items.tokens, items.channel_RD, histories._replace(item_S=item_S))
+        histories = histories._replace(item_S=item_S)
+        place_S = items.at(item_S, histories.time_S)
+        states = self.model.states(items.tokens, items.channel_RD, histories, place_S)
         loss: Tensor = self.loss(self.model, items, states, drawn, steps)
         return loss

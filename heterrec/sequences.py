@@ -1,9 +1,15 @@
-"""The `sequences` artifact (docs/contracts.md) as arrays. Letters: E events, U users, V items, N varying features."""
+"""The `sequences` artifact (docs/contracts.md) as arrays. Letters: E events, U users, V items, N varying features.
+
+What an item is like is always asked as of a moment: of the features that vary, a catalogue holds a few slices, each as
+of when it begins. Who is asked at some time sees the slice that began last before it, so never what came after.
+"""
 
 import json
+from collections.abc import Iterator
 from dataclasses import dataclass
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 import numpy.typing as npt
@@ -13,22 +19,60 @@ import pyarrow.parquet as pq
 
 Ints = npt.NDArray[np.int64]
 SPLITS = ("train", "validation", "test")
+SINCE = "__since"
+"""Column of slices.parquet: when the slice begins; no feature can have this name."""
+NOW = -1
+"""The slice that serves: the values as of the run, which no target may see."""
+EVER = np.iinfo(np.int64).min
+
+
+class Slice(NamedTuple):
+    """The varying features of all items as they were at one moment; of an item that came later, when it came."""
+
+    since: int
+    """Microseconds since 1970: of targets after it."""
+    columns: dict[str, list[Any]]
 
 
 @dataclass(frozen=True, kw_only=True)
 class Catalogue:
-    """The V items, each with its features as known at `as_of`."""
+    """The V items, and what they are like as of each slice."""
 
     item_ids: list[str]
     available_at: Ints
     """(V,) microseconds since 1970."""
-    columns: dict[str, list[Any]]
+    fixed: dict[str, list[Any]]
+    """The features that do not vary."""
+    slices: tuple[Slice, ...] = (Slice(EVER, {}),)
+    """In order; the last is `NOW`. One where nothing varies."""
     features: list[dict[str, Any]]
     """Entries of features.json."""
     title: str | None = None
 
     def __len__(self) -> int:
         return len(self.item_ids)
+
+    def columns(self, number: int) -> dict[str, list[Any]]:
+        """Every feature of the V items as of a slice: that of a target (`slices_of`), or `NOW` for what serves."""
+        return {**self.fixed, **self.slices[number].columns}
+
+    def slices_of(self, time: npt.ArrayLike) -> Ints:
+        """The slice that began last before each time; of what came before all of them, the first."""
+        since = [each.since for each in self.slices]
+        found: Ints = np.maximum(np.searchsorted(since, time, side="left") - 1, 0)
+        return found
+
+    def known_by(self, time: int) -> dict[str, list[Any]]:
+        """Of each feature the values that vocabularies and scales may be learned from: of the items that were there
+        by `time`, and of a varying feature each value that an item had in the slices up to then, once."""
+        there = np.flatnonzero(self.available_at <= time).tolist()
+        slices = self.slices[: 1 + int(self.slices_of(time))]
+        fixed = {name: [column[row] for row in there] for name, column in self.fixed.items()}
+        varying = {
+            name: [cell for row in there for cell in dict.fromkeys(each.columns[name][row] for each in slices)]
+            for name in slices[0].columns
+        }
+        return {**fixed, **varying}
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -74,6 +118,15 @@ class Sequences:
         counts: Ints = np.bincount(self.row[self.split == 0], minlength=len(self.catalogue))
         return counts
 
+    @property
+    def training_end(self) -> int:
+        """Time of the last training event, in microseconds; what came to be known later, training knows nothing of."""
+        return int(self.time[self.split == 0].max())
+
+    def slices(self, queries: Queries) -> Ints:
+        """(Q,) the slice of the catalogue that each query is asked in: that of its first target."""
+        return self.catalogue.slices_of(self.time[queries.stop])
+
     def queries(self, split: str) -> Queries:
         """Each user's first basket in `split` as targets, all earlier baskets as history (never empty).
 
@@ -108,19 +161,38 @@ class Sequences:
 
 
 def read_catalogue(root: Path) -> Catalogue:
-    """Read `catalogue.parquet` and `features.json`; `ValueError` names a missing file or column."""
+    """Read `catalogue.parquet`, `slices.parquet` and `features.json`; `ValueError` names a missing file or column."""
     described = json.loads(_present(root / "features.json").read_text())
     names = [feature["name"] for feature in described["features"]]
+    varying = [feature["name"] for feature in described["features"] if feature["varies_in_time"]]
     table = _table(root / "catalogue.parquet", ["item_id", "available_at", *names])
     if not table.num_rows:
         raise ValueError(f"{root / 'catalogue.parquet'}: has no items; check what ingest accepted")
+    columns = {name: table[name].to_pylist() for name in names}
+    now = Slice(_since(described["as_of"]) if varying else EVER, {})
+    now.columns.update({name: columns.pop(name) for name in varying})
     return Catalogue(
         item_ids=table["item_id"].to_pylist(),
         available_at=_microseconds(table["available_at"]),
-        columns={name: table[name].to_pylist() for name in names},
+        fixed=columns,
+        slices=(*(_slices(root / "slices.parquet", table["item_id"], varying) if varying else ()), now),
         features=described["features"],
         title=described.get("title"),
     )
+
+
+def _since(moment: str) -> int:
+    return (datetime.fromisoformat(moment) - datetime(1970, 1, 1, tzinfo=UTC)) // timedelta(microseconds=1)
+
+
+def _slices(path: Path, items: pa.ChunkedArray, varying: list[str]) -> Iterator[Slice]:
+    table = _table(path, [SINCE, "item_id", *varying])
+    since = _microseconds(table[SINCE])
+    for moment in np.unique(since).tolist():
+        part = table.filter(pa.array(since == moment)).sort_by("item_id")
+        if not part["item_id"].equals(items.cast(part["item_id"].type)):
+            raise ValueError(f"{path}: not the items of catalogue.parquet; run the features step again")
+        yield Slice(moment, {name: part[name].to_pylist() for name in varying})
 
 
 def read_sequences(root: Path) -> Sequences:

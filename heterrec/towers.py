@@ -1,6 +1,7 @@
 """The item side [F]: a tower for each feature, side by side, then the item cross tower.
 
-Letters: R catalogue rows, F features (ID last), G = F - 1 features beside the ID, D width.
+Letters: R catalogue rows, F features (ID last), G = F - 1 features beside the ID, D width,
+K slices, X = 2 D.
 """
 
 import torch
@@ -74,16 +75,36 @@ class ItemSide(nn.Module):
 
     def forward(self, tokens: Tokens) -> Tensor:
         """Item embeddings (R, 2 D), each channel normalised."""
-        width = tokens.id_RD.shape[1]
+        first = product(tokens.feature_RGD.flatten(1), self._first())
+        return torch.cat([self.ids(tokens.id_RD), self._features(first)], dim=-1)
+
+    def sliced(self, tokens: Tokens) -> Tensor:
+        """The features' channel (K, R, D) as of each slice: what does not vary enters it once."""
+        width, beside = tokens.id_RD.shape[1], len(self.gate_G)
+        lasting = (beside - len(tokens.looked)) * width
+        first = self._first()
+        summed_KRX = product(tokens.feature_RGD.flatten(1)[:, :lasting], first[:lasting])[None]
+        for looked, own in zip(tokens.looked, first[lasting:].split(width), strict=True):
+            summed_KRX = summed_KRX + looked.through(own)
+        return self._features(summed_KRX.flatten(0, 1)).view(*summed_KRX.shape[:2], width)
+
+    def ids(self, id_RD: Tensor) -> Tensor:
+        """The item ID's channel (R, D)."""
+        return F.normalize(product(id_RD, self.tower_FDD[-1]), dim=-1)
+
+    def _first(self) -> Tensor:
+        """What the tokens side by side are multiplied with (G D, 2 D): into the cross tower, and into their own sum."""
+        width = self.tower_FDD.shape[-1]
         crossing = torch.bmm(self.tower_FDD[:-1], self.cross_GDD).flatten(0, 1) / EMBEDDING_STD
         gates = torch.kron(self.gate_G[:, None], torch.eye(width, device=crossing.device, dtype=crossing.dtype))
-        side_by_side = tokens.feature_RGD.flatten(1)
-        crossed, own = product(side_by_side, torch.cat([crossing, gates], dim=1)).chunk(2, dim=1)
+        return torch.cat([crossing, gates], dim=1)
+
+    def _features(self, first_RX: Tensor) -> Tensor:
+        crossed, own = first_RX.chunk(2, dim=1)
         crossed = product(F.gelu(crossed + self.cross_bias), self.project.weight.T)
         # Not `torch.add` with alpha: torch.compile (2.13) makes one product of both, and forgets alpha there.
         features = own + EMBEDDING_STD * crossed
-        ids = product(tokens.id_RD, self.tower_FDD[-1])
-        return torch.cat([F.normalize(ids, dim=-1), self.scale * F.normalize(features, dim=-1)], dim=-1)
+        return self.scale * F.normalize(features, dim=-1)
 
     def tower(self, tokens_D: Tensor, f: int) -> Tensor:
         """Output of the tower of feature `f`, for its tokens (…, D)."""

@@ -20,9 +20,9 @@ from heterrec.batches import Events, TrainingBatch, TrainingBatches, encode_even
 from heterrec.encoder import FeatureEncoder
 from heterrec.fixed_lmp import FixedLMP
 from heterrec.fixed_step import FixedObjective, Graphs
-from heterrec.gates import Scored, fit, remember
-from heterrec.htfl import Columns, encode_catalogue
-from heterrec.inference import Loaded, embeddings, product, vectors
+from heterrec.gates import fit, remember
+from heterrec.htfl import Columns, encode_slices
+from heterrec.inference import Loaded, Network
 from heterrec.lmp import LMP, NEVER
 from heterrec.metrics import rank
 from heterrec.model import HeterRec
@@ -165,8 +165,9 @@ class Training:
         self.epochs = config.epochs
         if config.least_steps:
             self.epochs = max(config.epochs, math.ceil(config.least_steps / len(self.batches.epoch(0))))
-        self.columns: Columns = encode_catalogue(self.encoder, catalogue).to(device)
+        self.columns: Columns = encode_slices(self.encoder, catalogue, training_slices(sequences)).to(device)
         self.events: Events = encode_events(sequences, self.encoder, device)
+        self.asked = Network(self.encoder, sequences, self.events, device)
         self.validation = _sample(sequences.queries("validation"), config.validation_queries, config.seed)
         self.model = HeterRec(config.model, self.encoder)
         if graphs is None and torch.device(device).type == "cuda" and config.loss.candidates is None:
@@ -243,9 +244,7 @@ class Training:
         """The neighbour tables, and how far they and the model are to be trusted."""
         memory = remember(self.sequences, self.config.memory)
         queries = self.sequences.queries("validation")
-        users = vectors(self.model, self.columns, self.events, queries)
-        answers = Scored(users=users, items=embeddings(self.model, self.columns))
-        memory.beside = fit(memory, self.sequences, answers, self.config.memory)
+        memory.beside = fit(memory, self.sequences, self.asked.scores(self.model, queries), self.config.memory)
         return memory
 
     def _save(self, done: checkpoint.Progressed) -> None:
@@ -312,9 +311,7 @@ class Training:
         found = None
         # To look up what lies on several processes all must ask.
         if len(self.validation) and (distributed.rank() == 0 or self.table is not None):
-            model = self.average.weights
-            users = vectors(model, self.columns, self.events, self.validation)
-            scores = product(users, embeddings(model, self.columns))
+            scores = self.asked.scores(self.average.weights, self.validation)
             found = rank(scores, self.sequences, self.validation).mean("ndcg", 10)
         return distributed.told(found, self.device)
 
@@ -365,14 +362,20 @@ def _tables_alone(sequences: Sequences, config: TrainConfig) -> Trained:
 
 
 def _encoder(sequences: Sequences, config: TrainConfig) -> FeatureEncoder:
+    """Vocabularies and scales of what was known while the training split lasted."""
     catalogue = sequences.catalogue
     return FeatureEncoder.fit(
         catalogue.features,
-        catalogue.columns,
+        catalogue.known_by(sequences.training_end),
         catalogue.item_ids,
         sequences.training_counts,
         min_events=config.model.min_events,
     )
+
+
+def training_slices(sequences: Sequences) -> int:
+    """How many slices of the catalogue, from the first on, training targets are asked in."""
+    return 1 + int(sequences.catalogue.slices_of(sequences.training_end))
 
 
 def _values(losses: list[Tensor], epoch: int) -> list[float]:

@@ -138,7 +138,7 @@ class HeldAgainst:
 
 def _missing(model: Path, data: Sequences) -> list[str]:
     encoder = FeatureEncoder.from_json((model / "encoder.json").read_text())
-    return sorted({field.name for field in encoder.fields} - set(data.catalogue.columns))
+    return sorted({field.name for field in encoder.fields} - {each["name"] for each in data.catalogue.features})
 
 
 def _incomparable(name: str, missing: list[str]) -> Reason:

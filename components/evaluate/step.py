@@ -19,7 +19,7 @@ from heterrec.baselines import popularity
 from heterrec.comparison import Difference, compare, slices
 from heterrec.export import load_model
 from heterrec.gates import remember
-from heterrec.inference import Answers, Loaded
+from heterrec.inference import Loaded, judged
 from heterrec.metrics import Ranking, Scores, rank
 from heterrec.sequences import Queries, Sequences, read_sequences
 
@@ -52,9 +52,9 @@ def run(
     new = names.model_name(model)
     models = {new: model, **held.models, names.baseline_name(baseline, new): baseline}
     loaded = {name: load_model(path) for name, path in models.items()}
-    contenders: dict[str, Scores] = {name: _scores(each, data, queries) for name, each in loaded.items()}
+    contenders: dict[str, Scores] = {name: judged(each, data, queries) for name, each in loaded.items()}
     if new != NEIGHBOURS:
-        contenders.setdefault(NEIGHBOURS, _scores(_tables_of(loaded[new], data), data, queries))
+        contenders.setdefault(NEIGHBOURS, judged(_tables_of(loaded[new], data), data, queries))
     contenders[POPULARITY] = popularity(data)
 
     rankings = {name: rank(scores, data, queries) for name, scores in contenders.items()}
@@ -75,10 +75,6 @@ def _tables_of(loaded: Loaded, data: Sequences) -> Loaded:
     if memory is None:
         memory, items = remember(data), data.catalogue.item_ids
     return Loaded(None, loaded.encoder, loaded.config, memory, items)
-
-
-def _scores(loaded: Loaded, data: Sequences, queries: Queries) -> Scores:
-    return Answers(loaded, data.catalogue).scores(data, queries)
 
 
 def _reasons(

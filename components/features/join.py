@@ -15,6 +15,7 @@ from components.features import spark
 from components.features.splits import ORDER
 from components.features.tables import ARROW, TIME
 from feature_repo.card import DatasetCard, Feature
+from heterrec.sequences import SINCE
 
 if TYPE_CHECKING:
     from duckdb import DuckDBPyConnection
@@ -69,14 +70,34 @@ def catalogue(card: DatasetCard, store: "FeatureStore", db: "DuckDBPyConnection"
         FROM (SELECT item_id, event_time FROM items UNION ALL SELECT item_id, event_time FROM events)
         GROUP BY item_id ORDER BY item_id
     """).to_arrow_table()
-    found = historical(store, items.select(["item_id", "event_time"]), card.features)
-    found = found.sort_by("item_id")
+    found = historical(store, items.select(["item_id", "event_time"]), card.features).sort_by("item_id")
     assert found["item_id"].equals(items["item_id"]), "Feast gives one row an item"
     schema = pa.schema(
         [("item_id", pa.string()), ("available_at", TIME), *((f.name, ARROW[f.kind]) for f in card.features)]
     )
     columns = [items["item_id"], items["available_at"], *(found[feature.name] for feature in card.features)]
     return pa.table(columns, names=schema.names).cast(schema)
+
+
+def slices(
+    card: DatasetCard, store: "FeatureStore", db: "DuckDBPyConnection", starts: Sequence[int]
+) -> Iterator[pa.Table]:
+    """The varying tokens of every item of the table `catalogue` as they were when each slice began; of an item that
+    came later, when it came. `__since` is when the slice begins.
+
+    So no target is ever asked with what came to be known after it: its slice began before it, and an item is a
+    candidate from `available_at` on.
+    """
+    features = [feature for feature in card.over_time if feature.token]
+    schema = pa.schema([(SINCE, TIME), ("item_id", pa.string()), *((f.name, ARROW[f.kind]) for f in features)])
+    asked = db.execute(f"""
+        SELECT item_id, {SINCE}, greatest({SINCE}, available_at) AS event_time
+        FROM catalogue, (SELECT make_timestamptz(unnest({list(starts)}::BIGINT[])) AS {SINCE}) ORDER BY {SINCE}, item_id
+    """)
+    for batch in asked.to_arrow_reader(EVENTS_AT_ONCE):
+        found = historical(store, pa.table(batch), features)
+        assert found.num_rows == batch.num_rows, "Feast gives one row an item and moment"
+        yield found.select(schema.names).sort_by([(SINCE, "ascending"), ("item_id", "ascending")]).cast(schema)
 
 
 def historical(store: "FeatureStore", asked: pa.Table, features: Sequence[Feature]) -> pa.Table:

@@ -1,8 +1,17 @@
-"""Baskets and splits of the events, in SQL: which events have an order, and which are held out."""
+"""Baskets and splits of the events, in SQL: which events have an order, which are held out, and as of when the items
+are looked at that they may be offered."""
 
 from datetime import datetime
+from typing import TYPE_CHECKING
 
 from feature_repo.card import DatasetCard
+
+if TYPE_CHECKING:
+    from duckdb import DuckDBPyConnection
+
+SLICES = 6
+"""Moments of the training split as of which training sees the items; more are fresher, and each costs a step some time
+(benchmarks/NOTES.md)."""
 
 ORDER = "event_time, position, event_id"
 """Order of a user's events; the event id makes it the same on every run."""
@@ -57,10 +66,28 @@ def _baskets() -> str:
     """
 
 
-def _by_time(card: DatasetCard, as_of: datetime) -> str:
+def slice_starts(card: DatasetCard, db: "DuckDBPyConnection", as_of: datetime) -> list[int]:
+    """When each slice of the catalogue begins, in microseconds, in order: where the training events (table `events`)
+    fall into `SLICES` parts of one size, and where the held-out windows open. By order, where there are no windows, all
+    events are cut so."""
+    shares = [n / SLICES for n in range(SLICES)]
+    among, windows = ("split = 'train'", _windows(card, as_of)) if card.split.by == "time" else ("true", ())
+    cuts = f"SELECT unnest(quantile_disc(event_time, {shares})) AS moment FROM events WHERE {among}"
+    moments = " UNION ".join([cuts, *(f"SELECT {window}" for window in windows)])
+    return [
+        start for (start,) in db.execute(f"SELECT epoch_us(moment) AS start FROM ({moments}) ORDER BY 1").fetchall()
+    ]
+
+
+def _windows(card: DatasetCard, as_of: datetime) -> tuple[str, str]:
+    """Where the windows of validation and test open."""
     now = f"TIMESTAMPTZ '{as_of.isoformat()}'"
-    test = f"{now} - INTERVAL {card.split.test_days} DAY"
-    validation = f"{now} - INTERVAL {card.split.test_days + card.split.validation_days} DAY"
+    test, validation = card.split.test_days, card.split.test_days + card.split.validation_days
+    return f"{now} - INTERVAL {validation} DAY", f"{now} - INTERVAL {test} DAY"
+
+
+def _by_time(card: DatasetCard, as_of: datetime) -> str:
+    validation, test = _windows(card, as_of)
     return f"CASE WHEN opened > {test} THEN 'test' WHEN opened > {validation} THEN 'validation' ELSE 'train' END"
 
 

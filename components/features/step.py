@@ -2,6 +2,7 @@
 
 import json
 import time
+from datetime import datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -9,8 +10,8 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from components.errors import InputError
-from components.features.join import catalogue, joined_events
-from components.features.splits import ORDER, ordered_events
+from components.features.join import catalogue, joined_events, slices
+from components.features.splits import ORDER, ordered_events, slice_starts
 from components.features.tables import ARROW, TIME, open_events, read_as_of
 from feature_repo.card import DatasetCard
 
@@ -43,6 +44,10 @@ def run(*, card: DatasetCard, events: Path, facts: Path, feast_root: Path, seque
         items = catalogue(card, store, db, as_of)
         clock.lap("catalogue")
         pq.write_table(items, sequences / "catalogue.parquet", compression="zstd")
+        if any(feature.token for feature in card.over_time):
+            db.register("catalogue", items)
+            _write_slices(card, store, db, as_of, sequences / "slices.parquet")
+            clock.lap("slices")
         report = _report(db, items.num_rows)
         clock.lap("writing")
     (sequences / "features.json").write_text(json.dumps(_description(card, as_of.isoformat()), indent=1))
@@ -66,6 +71,17 @@ def _write_events(card: DatasetCard, store: "FeatureStore", db: "DuckDBPyConnect
     with pq.ParquetWriter(path, schema, compression="zstd") as writer:
         for batch in joined_events(card, store, db, schema):
             writer.write_batch(batch)
+
+
+def _write_slices(
+    card: DatasetCard, store: "FeatureStore", db: "DuckDBPyConnection", as_of: datetime, path: Path
+) -> None:
+    writer = None
+    for part in slices(card, store, db, slice_starts(card, db, as_of)):
+        writer = writer or pq.ParquetWriter(path, part.schema, compression="zstd")
+        writer.write_table(part)
+    assert writer is not None, "events name items, and slices have starts"
+    writer.close()
 
 
 def _description(card: DatasetCard, as_of: str) -> dict[str, Any]:

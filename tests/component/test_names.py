@@ -12,7 +12,7 @@ from components.manifest import Manifest
 from components.resolve import step as resolve
 from components.validate import step as validate
 from feature_repo.card import RESERVED, Feature
-from heterrec.sequences import read_sequences
+from heterrec.sequences import NOW, read_sequences
 from tests.component.ingest_cards import ingest, make_card
 
 ROOT = Path(__file__).parents[2]
@@ -53,7 +53,7 @@ def test_no_feature_s_name_is_taken_for_one_of_the_program_s(tmp_path, turn):
     features.run(**places, feast_root=tmp_path / "feast", sequences=tmp_path / "sequences")
     read = read_sequences(tmp_path / "sequences")
     assert {name: read.varying[name] for name in observed} == {name: [values[name]] * 5 for name in observed}
-    assert {name: read.catalogue.columns[name] for name in listed} == {name: [values[name], 0] for name in listed}
+    assert {name: read.catalogue.columns(NOW)[name] for name in listed} == {name: [values[name], 0] for name in listed}
 
 
 def test_the_names_that_are_taken_are_those_of_the_files(tmp_path):

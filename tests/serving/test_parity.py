@@ -15,7 +15,7 @@ from feature_repo.online import as_request, online, user_history
 from feature_repo.store import connect
 from heterrec.batches import encode_events, histories_of
 from heterrec.encoder import FeatureEncoder
-from heterrec.sequences import Queries, Sequences, read_sequences
+from heterrec.sequences import NOW, Queries, Sequences, read_sequences
 from serving.consumer.histories import Event, HistoryWriter
 from serving.scoring.scorer import Scorer
 from tests.component.make_events import at, change, event, item, make_card, write_events, write_facts
@@ -91,7 +91,7 @@ def test_tokens_of_the_online_store_equal_those_of_training_at_any_moment(tmp_pa
     features.run(**inputs, facts=write_facts(tmp_path / "facts", at(14)), sequences=whole)
     data = read_sequences(whole)
     catalogue = data.catalogue
-    encoder = FeatureEncoder.fit(catalogue.features, catalogue.columns, catalogue.item_ids, data.training_counts)
+    encoder = FeatureEncoder.fit(catalogue.features, catalogue.columns(NOW), catalogue.item_ids, data.training_counts)
     assert [field.name for field in encoder.varying] == ["price", "label"], "a feature that is no token is not encoded"
 
     # The night's batch knows the first days; the log tells the rest, in pieces, late and more than once.

@@ -31,6 +31,12 @@ def baskets(baskets_root: Path) -> Sequences:
 
 
 @pytest.fixture(scope="session")
+def changing(tmp_path_factory: pytest.TempPathFactory) -> Sequences:
+    """Its prices and stock are others as of each slice."""
+    return read_sequences(write_shop(tmp_path_factory.mktemp("changing"), changing=True))
+
+
+@pytest.fixture(scope="session")
 def encoder(shop: Sequences) -> FeatureEncoder:
     return encoder_of(shop)
 

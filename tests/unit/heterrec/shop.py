@@ -10,6 +10,8 @@ import pyarrow.parquet as pq
 
 START = datetime(2026, 1, 1, tzinfo=UTC)
 DAYS = 40
+SLICES = (0, 8, 16, 24, DAYS - 10, DAYS - 5)
+"""Days on which a slice of a changing shop begins: four of the training split, and where validation and test open."""
 KINDS = {
     "brand": "categorical",
     "tags": "multi_categorical",
@@ -30,9 +32,18 @@ TYPES = {
 
 
 def write_shop(
-    root: Path, *, users: int = 40, items: int = 30, seed: int = 0, basket: int = 1, features: bool = True
+    root: Path,
+    *,
+    users: int = 40,
+    items: int = 30,
+    seed: int = 0,
+    basket: int = 1,
+    features: bool = True,
+    changing: bool = False,
 ) -> Path:
-    """Write events.parquet, catalogue.parquet and features.json to `root`.
+    """Write events.parquet, catalogue.parquet, slices.parquet and features.json to `root`.
+
+    With `changing`, prices and stock are others as of each of `SLICES`; else as they always were.
 
     Shoppers keep to a brand and a style of picture; about a fifth of the items arrives during the last days.
     """
@@ -51,11 +62,31 @@ def write_shop(
     }
     events = [event for user in range(users) for event in _visits(user, rng, brand, image, price, arrives, basket)]
     names = [*KINDS] if features else []
-    return write(root, columns={name: columns[name] for name in names}, arrives=arrives, events=events)
+    slices = {day: _moved(columns, rng) for day in SLICES} if changing else None
+    columns = _moved(columns, rng) if changing else columns
+    chosen = {name: columns[name] for name in names}
+    return write(root, columns=chosen, arrives=arrives, events=events, slices=slices)
 
 
-def write(root: Path, *, columns: dict, arrives: np.ndarray, events: list[dict], repeats: bool = True) -> Path:
-    """Write an artifact of these events (dicts with user, item, day, basket, split, price, stock)."""
+def _moved(columns: dict, rng: np.random.Generator) -> dict:
+    prices = [None if rng.random() < 0.1 else float(price * rng.lognormal(0, 0.5)) for price in columns["price"]]
+    stock = [None if price is None else "high" if price > 10 else "low" for price in prices]
+    return {**columns, "price": prices, "stock": stock}
+
+
+def write(
+    root: Path,
+    *,
+    columns: dict,
+    arrives: np.ndarray,
+    events: list[dict],
+    repeats: bool = True,
+    slices: dict[float, dict] | None = None,
+) -> Path:
+    """Write an artifact of these events (dicts with user, item, day, basket, split, price, stock).
+
+    `slices` are the varying columns by the day on which they begin to hold; by default `columns`, from the start on.
+    """
     root.mkdir(parents=True, exist_ok=True)
     names = list(columns)
     varying = [name for name in names if name in VARYING]
@@ -64,6 +95,16 @@ def write(root: Path, *, columns: dict, arrives: np.ndarray, events: list[dict],
         "available_at": pa.array([START + timedelta(days=float(day)) for day in arrives], TIME),
     } | {name: pa.array(columns[name], TYPES[KINDS[name]]) for name in names}
     pq.write_table(pa.table(catalogue), root / "catalogue.parquet")
+    if varying:
+        parts = [
+            pa.table(
+                {"__since": pa.array([START + timedelta(days=float(day))] * len(arrives), TIME)}
+                | {"item_id": catalogue["item_id"]}
+                | {name: pa.array(values[name], TYPES[KINDS[name]]) for name in varying}
+            )
+            for day, values in (slices or {0: columns}).items()
+        ]
+        pq.write_table(pa.concat_tables(parts), root / "slices.parquet")
     table = {
         "user_id": pa.array([f"u{event['user']:04d}" for event in events], pa.string()),
         "item_id": pa.array([f"i{event['item']:03d}" for event in events], pa.string()),
@@ -82,7 +123,8 @@ def write(root: Path, *, columns: dict, arrives: np.ndarray, events: list[dict],
         }
         for name in names
     ]
-    about = {"features": described, "repeats": repeats, "title": None, "as_of": START.isoformat(), "dataset": "shop"}
+    as_of = (START + timedelta(days=DAYS)).isoformat()
+    about = {"features": described, "repeats": repeats, "title": None, "as_of": as_of, "dataset": "shop"}
     (root / "features.json").write_text(json.dumps(about))
     return root
 

@@ -11,8 +11,8 @@ from heterrec.export import export_program, load_model
 from heterrec.inference import Answers, item_matrix
 from heterrec.model import Histories
 from heterrec.recipes import TrainConfig
-from heterrec.sequences import Catalogue, Queries, Sequences
-from tests.unit.heterrec.small import SMALL
+from heterrec.sequences import NOW, Queries, Sequences
+from tests.unit.heterrec.small import SMALL, changed
 
 CONFIG = TrainConfig(model=replace(SMALL, max_history=8), epochs=2, batch_events=64)
 
@@ -48,7 +48,7 @@ def padded(histories: Histories, longest: int) -> tuple[torch.Tensor, ...]:
 
 def test_the_program_equals_the_model_for_any_batch_and_time(trained: Path, shop: Sequences):
     loaded = load_model(trained)
-    answers = Answers(loaded, shop.catalogue)
+    answers = Answers(loaded, shop.catalogue, NOW)
     program = export_program(answers).module()
     events = encode_events(shop, loaded.encoder)
     for users, longest in ((1, 1), (1, 8), (5, 3), (30, 8)):
@@ -66,13 +66,15 @@ def test_a_newer_catalogue_is_ranked_with_the_same_weights(trained: Path, shop: 
     """A new item has the null ID; two new items with other features are told apart."""
     model, encoder = load_model(trained)[:2]
     old = shop.catalogue
-    columns = {name: [*values, values[0], values[5]] for name, values in old.columns.items()}
     ids = [*old.item_ids, "new0", "new5"]
-    newer = Catalogue(
-        item_ids=ids, available_at=np.zeros(len(ids), dtype=np.int64), columns=columns, features=old.features
+    newer = changed(
+        old,
+        lambda values: [*values, values[0], values[5]],
+        item_ids=ids,
+        available_at=np.zeros(len(ids), dtype=np.int64),
     )
-    matrix = item_matrix(model, encoder, newer)
-    np.testing.assert_allclose(matrix[:-2], item_matrix(model, encoder, old), atol=1e-6)
+    matrix = item_matrix(model, encoder, newer, NOW)
+    np.testing.assert_allclose(matrix[:-2], item_matrix(model, encoder, old, NOW), atol=1e-6)
     assert not np.allclose(matrix[-1], matrix[-2]) and not np.allclose(matrix[-2], matrix[0])
 
 

@@ -60,6 +60,8 @@ def assert_same(first, second, **tolerance) -> None:
         ("baskets", True, {"token_causality": "block"}),
         ("baskets", False, {"block": "hstu"}),
         ("shop", False, {"features": False, "token_layers": 0}),
+        ("changing", True, {}),
+        ("changing", False, {"tokens": "sum", "token_layers": 0}),
     ],
 )
 def test_a_fixed_step_has_the_loss_and_gradients_of_the_packed_one(kind, repeats, model, request):

@@ -4,8 +4,8 @@ import numpy as np
 import pytest
 
 from heterrec import gates
-from heterrec.gates import Scored, fit, recalled, remember
-from heterrec.metrics import rank
+from heterrec.gates import fit, recalled, remember
+from heterrec.metrics import Scores, rank
 from heterrec.neighbours import BUCKETS, Gate, Memory
 from heterrec.sequences import Queries, Sequences
 from tests.unit.heterrec.shop import write_shop
@@ -24,22 +24,22 @@ def memory(large: Sequences) -> Memory:
     return remember(large)
 
 
-def knowing(sequences: Sequences, split: str, *, right: bool, seed: int = 0) -> Scored:
+def knowing(sequences: Sequences, split: str, *, right: bool, seed: int = 0) -> Scores:
     """A model that gives each validation shopper's own targets three more than chance, or one that knows nothing."""
     queries = sequences.queries(split)
     score = np.random.default_rng(seed).normal(size=(len(queries), len(sequences.catalogue)))
     if right:
         for number in range(len(queries)):
             score[number, sequences.targets(queries, number)] += 3
-    return Scored(users=score.astype(np.float32), items=np.eye(len(sequences.catalogue), dtype=np.float32))
+    return lambda numbers: score[numbers].astype(np.float32)
 
 
-def ndcg(memory: Memory, gate: Gate, sequences: Sequences, queries: Queries, model: Scored | None = None) -> float:
+def ndcg(memory: Memory, gate: Gate, sequences: Sequences, queries: Queries, model: Scores | None = None) -> float:
     def scores(numbers: np.ndarray) -> np.ndarray:
         found = recalled(memory, sequences, queries.take(numbers))
         out = np.repeat(memory.bias(gate)[None], len(numbers), axis=0)
         if model is not None:
-            out = out + gate.trust * (model.users[numbers] @ model.items.T)
+            out = out + gate.trust * model(numbers)
         out[found.history_J, found.item_J] += memory.bonus(gate, found)
         return out
 

@@ -19,7 +19,7 @@ from heterrec.model import HeterRec, Items
 from heterrec.objective import Objective
 from heterrec.recipes import LossConfig, TrainConfig
 from heterrec.rectangles import FixedStep
-from heterrec.sequences import Sequences
+from heterrec.sequences import NOW, Sequences
 from heterrec.training import Champion, Training
 from heterrec.warm_start import _suggested
 from tests.unit.heterrec.small import SMALL, encoder_of, lively
@@ -29,7 +29,7 @@ CONFIG = TrainConfig(model=replace(SMALL, max_history=8), loss=LossConfig(token_
 
 @pytest.fixture
 def columns(shop: Sequences, encoder) -> Columns:
-    return encode_catalogue(encoder, shop.catalogue)
+    return encode_catalogue(encoder, shop.catalogue, NOW)
 
 
 # The model

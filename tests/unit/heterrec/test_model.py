@@ -12,9 +12,9 @@ from heterrec.htfl import Columns, encode_catalogue
 from heterrec.lmp import LMP
 from heterrec.model import HeterRec, Histories, Items, States
 from heterrec.recipes import LossConfig
-from heterrec.sequences import Sequences
+from heterrec.sequences import NOW, Sequences
 from heterrec.transformer import Layout
-from tests.unit.heterrec.small import SMALL, lively
+from tests.unit.heterrec.small import SMALL, changed, lively
 
 SHAPES = [
     {},
@@ -49,7 +49,7 @@ def users_of(model: HeterRec, known: Items, histories: Histories) -> torch.Tenso
 
 
 def items_of(model: HeterRec, encoder: FeatureEncoder, shop: Sequences) -> Items:
-    return model.items(encode_catalogue(encoder, shop.catalogue))
+    return model.items(encode_catalogue(encoder, shop.catalogue, NOW))
 
 
 @pytest.mark.parametrize("shape", SHAPES)
@@ -125,12 +125,12 @@ def test_varying_features_are_read_at_the_event(encoder, shop, histories: Histor
 
 
 def test_all_features_missing_still_ranks(shop: Sequences):
-    catalogue = replace(shop.catalogue, columns={name: [None] * len(shop.catalogue) for name in shop.catalogue.columns})
+    catalogue = changed(shop.catalogue, lambda values: [None] * len(values))
     encoder = FeatureEncoder.fit(
-        catalogue.features, catalogue.columns, catalogue.item_ids, shop.training_counts, min_events=1
+        catalogue.features, catalogue.columns(NOW), catalogue.item_ids, shop.training_counts, min_events=1
     )
     model = built(encoder)
-    assert torch.isfinite(model.items(encode_catalogue(encoder, catalogue)).items_RD).all()
+    assert torch.isfinite(model.items(encode_catalogue(encoder, catalogue, NOW)).items_RD).all()
 
 
 class PlainSASRec(nn.Module):
@@ -169,7 +169,7 @@ def test_one_token_one_step_and_no_token_level_is_sasrec_with_cross_entropy(shop
         shop, encoder, steps=1, window=1, max_history=12, batch_events=10**6, epoch_events=None, seed=0
     )
     (batch,) = batches.epoch(0)
-    columns = encode_catalogue(encoder, shop.catalogue)
+    columns = encode_catalogue(encoder, shop.catalogue, NOW)
     rows = len(shop.catalogue) + 1
     always = torch.full((rows,), -(2**62))
     lmp = LMP(LossConfig(window=1, token_weight=0.0), columns, always, torch.ones(rows))
@@ -195,7 +195,7 @@ def test_the_whole_loss_reaches_every_parameter(candidates, baskets: Sequences):
     batches = TrainingBatches(
         baskets, encoder, steps=2, window=3, max_history=12, batch_events=10**6, epoch_events=None, seed=0
     )
-    columns, rows = encode_catalogue(encoder, baskets.catalogue), len(baskets.catalogue) + 1
+    columns, rows = encode_catalogue(encoder, baskets.catalogue, NOW), len(baskets.catalogue) + 1
     config = LossConfig(token_steps=2, candidates=candidates, token_candidates=10)
     lmp = LMP(config, columns, torch.full((rows,), -(2**62)), torch.ones(rows))
     (batch,) = batches.epoch(0)
@@ -219,7 +219,7 @@ def tiny(encoder: FeatureEncoder, shop: Sequences, **loss):
     model = built(encoder, width=8).double()
     model.config = replace(model.config, dropout=0.0)
     rows = len(shop.catalogue) + 1
-    columns = encode_catalogue(encoder, shop.catalogue)
+    columns = encode_catalogue(encoder, shop.catalogue, NOW)
     settings = {"later_share": 1.0, "token_share": 1.0, "window": 3, **loss}
     lmp = LMP(LossConfig(**settings), columns, torch.full((rows,), -(2**62)), torch.ones(rows))
     batches = TrainingBatches(

@@ -17,7 +17,7 @@ from heterrec.recipes import LossConfig, TrainConfig, by_name, sized
 from heterrec.sequences import Sequences, read_sequences
 from heterrec.training import Trained, Training, Update, train
 from tests.unit.heterrec.shop import write
-from tests.unit.heterrec.small import SMALL
+from tests.unit.heterrec.small import SMALL, changed
 
 CONFIG = TrainConfig(
     model=replace(SMALL, max_history=8), loss=LossConfig(token_candidates=10), epochs=3, batch_events=64, patience=3
@@ -185,11 +185,11 @@ def test_items_that_were_never_sold_change_no_size(shop: Sequences):
     """Sizes follow what can be learned from; only the number of candidates knows the whole catalogue."""
     config = replace(CONFIG, sized=True)
     catalogue = shop.catalogue
-    unsold = replace(
+    unsold = changed(
         catalogue,
+        lambda values: [*values, *([None] * 3000)],
         item_ids=[*catalogue.item_ids, *(f"unsold{n:04d}" for n in range(3000))],
         available_at=np.append(catalogue.available_at, np.zeros(3000, dtype=np.int64)),
-        columns={name: [*values, *([None] * 3000)] for name, values in catalogue.columns.items()},
     )
     assert Training(replace(shop, catalogue=unsold), config).config == Training(shop, config).config
     assert sized(config, items=30, events=400, catalogue=10**9).loss.candidates == 4096

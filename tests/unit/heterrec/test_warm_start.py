@@ -9,10 +9,10 @@ from heterrec.htfl import encode_catalogue
 from heterrec.inference import item_matrix, user_vectors
 from heterrec.model import HeterRec
 from heterrec.recipes import LossConfig, TrainConfig, warm
-from heterrec.sequences import Catalogue, Sequences
+from heterrec.sequences import NOW, Catalogue, Sequences
 from heterrec.training import Champion, train
 from heterrec.warm_start import _rows, begin_from
-from tests.unit.heterrec.small import SMALL, encoder_of, lively
+from tests.unit.heterrec.small import SMALL, changed, encoder_of, lively
 
 CONFIG = TrainConfig(
     model=replace(SMALL, max_history=8), loss=LossConfig(token_candidates=10), epochs=4, batch_events=64, patience=4
@@ -21,16 +21,16 @@ CONFIG = TrainConfig(
 
 def fitted(catalogue: Catalogue, **settings) -> FeatureEncoder:
     counts = np.full(len(catalogue), 5)
-    return FeatureEncoder.fit(catalogue.features, catalogue.columns, catalogue.item_ids, counts, **settings)
+    return FeatureEncoder.fit(catalogue.features, catalogue.columns(NOW), catalogue.item_ids, counts, **settings)
 
 
 def grown(old: Catalogue) -> Catalogue:
     """Other order of items and values, one new item like the fifth, and a brand that nobody had."""
     order = [*range(len(old) - 1, -1, -1), 4]
-    columns = {name: [values[n] for n in order] for name, values in old.columns.items()}
-    columns["brand"][:2] = ["a new brand", "a new brand"]
     ids = [*(old.item_ids[n] for n in order[:-1]), "new"]
-    return Catalogue(item_ids=ids, available_at=np.zeros(len(ids)), columns=columns, features=old.features)
+    found = changed(old, lambda values: [values[n] for n in order], item_ids=ids, available_at=np.zeros(len(ids)))
+    found.fixed["brand"][:2] = ["a new brand", "a new brand"]
+    return found
 
 
 def test_on_the_same_data_the_model_is_the_champion(shop: Sequences):
@@ -38,12 +38,12 @@ def test_on_the_same_data_the_model_is_the_champion(shop: Sequences):
     torch.manual_seed(1)
     before = lively(HeterRec(SMALL, encoder)).eval()
     after = HeterRec(SMALL, encoder)
-    assert begin_from(after, encoder, encode_catalogue(encoder, shop.catalogue), before, encoder) == 0
+    assert begin_from(after, encoder, encode_catalogue(encoder, shop.catalogue, NOW), before, encoder) == 0
     np.testing.assert_array_equal(
-        *(item_matrix(model, encoder, shop.catalogue) for model in (before, after)),
+        *(item_matrix(model, encoder, shop.catalogue, NOW) for model in (before, after)),
     )
     queries = shop.queries("test")
-    np.testing.assert_array_equal(*(user_vectors(model, encoder, shop, queries) for model in (before, after)))
+    np.testing.assert_array_equal(*(user_vectors(model, encoder, shop, queries, NOW) for model in (before, after)))
 
 
 def test_rows_are_found_by_name_and_fresh_ones_from_what_is_known(shop: Sequences):
@@ -51,13 +51,13 @@ def test_rows_are_found_by_name_and_fresh_ones_from_what_is_known(shop: Sequence
     encoder_before, encoder = fitted(shop.catalogue), fitted(newer)
     torch.manual_seed(1)
     before = lively(HeterRec(SMALL, encoder_before)).eval()
-    columns_before = encode_catalogue(encoder_before, shop.catalogue)
+    columns_before = encode_catalogue(encoder_before, shop.catalogue, NOW)
     with torch.no_grad():  # IDs that are what the features say, so that it is known what a fresh one should be
         channel = before.items(columns_before).channel_RD
         law = torch.randn(channel.shape[1], SMALL.width)
         before.htfl.ids.weight[columns_before.id_R[1:]] = channel[1:] @ law
     model = HeterRec(SMALL, encoder)
-    columns = encode_catalogue(encoder, newer)
+    columns = encode_catalogue(encoder, newer, NOW)
     assert begin_from(model, encoder, columns, before, encoder_before) == 1
     ids, ids_before = (m.htfl.ids.weight.detach() for m in (model, before))
     for item in shop.catalogue.item_ids:
@@ -84,7 +84,7 @@ def test_a_champion_with_other_features_is_refused(shop: Sequences):
     encoder = encoder_of(shop)
     before = HeterRec(replace(SMALL, features=False, token_layers=0), encoder)
     with pytest.raises(ValueError, match=r"champion has the features \['item_id'\].*train without warm_start"):
-        begin_from(HeterRec(SMALL, encoder), encoder, encode_catalogue(encoder, shop.catalogue), before, encoder)
+        begin_from(HeterRec(SMALL, encoder), encoder, encode_catalogue(encoder, shop.catalogue, NOW), before, encoder)
 
 
 def test_training_from_the_champion_is_never_worse_on_validation(shop: Sequences):
