@@ -228,7 +228,7 @@ class _Gate(nn.Module):
             [at if name in channels else 0.0 for name, at in zip(CHANNELS, WEIGHTS, strict=True)]
         )
         self.bucket_V, self.alone = bucket_V, alone
-        self.trust = nn.Parameter(torch.zeros(()))
+        self.trust, self.trust_new = nn.Parameter(torch.zeros(())), nn.Parameter(torch.zeros(()))
         self.bias_K = nn.Parameter(torch.zeros(BUCKETS))
         self.gain, self.gain_K = nn.Parameter(torch.zeros(())), nn.Parameter(torch.zeros(BUCKETS))
         self.weight_C, self.weight_CK = (
@@ -237,9 +237,9 @@ class _Gate(nn.Module):
         )
 
     def prior(self) -> Tensor:
-        """Normal, of deviation `LOOSE` for what holds for all items and one for what a bucket adds to it."""
+        """Normal, of deviation `LOOSE` for what holds for all items and one for what some of them add to it."""
         parts = [
-            (each**2).sum() / (1 if name.endswith("_K") or name.endswith("CK") else LOOSE**2)
+            (each**2).sum() / (1 if name.endswith(("_K", "CK", "_new")) else LOOSE**2)
             for name, each in self.named_parameters()
         ]
         return torch.stack(parts).sum() / 2
@@ -256,7 +256,8 @@ class _Gate(nn.Module):
         bias_V = self.bias_K[self.bucket_V]
         base = bias_V.expand(batch.banned_BV.shape)
         if batch.base_BV is not None:
-            base = batch.base_BV * self.trust.exp() + bias_V
+            share_V = torch.where(self.bucket_V == 0, self.trust_new.exp(), 1.0)
+            base = batch.base_BV * (self.trust.exp() * share_V) + bias_V
         item_J = torch.from_numpy(found.item_J)
         bucket_J = self.bucket_V[item_J]
         mixed_J = (self.weights().T[bucket_J] * torch.from_numpy(found.value_JC)).sum(1)
@@ -282,6 +283,7 @@ class _Gate(nn.Module):
     def frozen(self) -> Gate:
         return Gate(
             trust=0.0 if self.alone else float(self.trust.exp()),
+            trust_new=float(self.trust_new.exp()),
             bias_K=self.bias_K.tolist(),
             gain_K=self.gains().tolist(),
             weight_CK=self.weights().tolist(),

@@ -61,12 +61,13 @@ class Answers:
 
     @cached_property
     def items(self) -> Matrix:
-        """(V, D); with a memory its bias is the last number."""
+        """(V, D); with a memory the share of its trust in the model is in it, and its bias is the last number."""
         matrix = np.zeros((len(self.catalogue), 0), dtype=np.float32)
         if self.loaded.model is not None:
             matrix = item_matrix(self.loaded.model, self.loaded.encoder, self.catalogue, self.number)
         if self.memory is None or self.gate is None:
             return matrix
+        matrix = matrix * self.memory.share(self.gate)[:, None]
         return np.concatenate([matrix, self.memory.bias(self.gate)[:, None]], axis=1)
 
     def users(self, sequences: Sequences, queries: Queries) -> Matrix:

@@ -49,6 +49,7 @@ class Gate:
 
     The score of an item is `trust * model + bias[bucket] + gain[bucket] * log(1 + sum over channels of
     weight[channel, bucket] * value[channel])`: the channels are a mixture, and that is an expert beside the model.
+    Of an item that was never sold the model's score has the factor `trust_new` as well.
     """
 
     trust: float
@@ -56,6 +57,7 @@ class Gate:
     bias_K: list[float]
     gain_K: list[float]
     weight_CK: list[list[float]]
+    trust_new: float = 1.0
 
 
 class Recalled(NamedTuple):
@@ -106,6 +108,11 @@ class Memory:
         weight_JC = np.asarray(gate.weight_CK, dtype=np.float32).T[bucket_J]
         gain_J = np.asarray(gate.gain_K, dtype=np.float32)[bucket_J]
         out: Floats = gain_J * np.log1p((weight_JC * recalled.value_JC).sum(1))
+        return out
+
+    def share(self, gate: Gate) -> Floats:
+        """(V,) by which the model's score of every item is multiplied beside `trust`."""
+        out: Floats = np.where(self.bucket_V == 0, np.float32(gate.trust_new), np.float32(1))
         return out
 
     def bias(self, gate: Gate) -> Floats:

@@ -122,7 +122,7 @@ def test_a_factor_is_taken_where_it_surely_ranks_better_and_else_not(
     monkeypatch.setattr(gates, "TRUSTS", (1.0, 50.0))
     monkeypatch.setattr(gates, "GAINS", (1.0,))
     model = knowing(large, "validation", right=right)
-    found = fit(memory, large, replace(model, users=model.users / 50))
+    found = fit(memory, large, lambda numbers: model(numbers) / 50)
     assert found.trust == pytest.approx(trust)
 
 
@@ -154,8 +154,11 @@ def test_items_never_sold_are_raised_as_far_as_the_whole_ranking_bears(
     """Beside a model that knows what is asked for but holds all new items down; where none is asked for none is."""
     shop = unsold(large, share)
     never = shop.training_counts == 0
-    model = knowing(shop, "validation", right=True)
-    model = replace(model, users=model.users - 2.0 * never.astype(np.float32))
+    knows = knowing(shop, "validation", right=True)
+
+    def model(numbers: np.ndarray) -> np.ndarray:
+        return knows(numbers) - 2 * never.astype(np.float32)
+
     monkeypatch.setattr(gates, "_RATE", 0.0)
     monkeypatch.setattr(gates, "_STEPS", 2)
     memory = remember(shop)
@@ -173,3 +176,19 @@ def test_items_never_sold_are_raised_as_far_as_the_whole_ranking_bears(
     assert ndcg(memory, boosted, shop, queries, model) > base
     further = replace(plain, bias_K=[plain.bias_K[0] + boost + 3.0, *plain.bias_K[1:]])
     assert ndcg(memory, further, shop, queries, model) < base
+
+
+@pytest.mark.parametrize("about_new", [False, True])
+def test_who_knows_nothing_of_new_items_is_trusted_less_about_them(about_new: bool, large: Sequences):
+    """A model that knows what is asked for of the items sold before; of the others it guesses, or knows as well."""
+    shop = unsold(large, 0.25)
+    never = shop.training_counts == 0
+    knows, guesses = (knowing(shop, "validation", right=right, seed=7) for right in (True, False))
+
+    def model(numbers: np.ndarray) -> np.ndarray:
+        return np.where(never & (not about_new), 3 * guesses(numbers), knows(numbers))
+
+    memory = remember(shop)
+    gate = fit(memory, shop, model)
+    assert (gate.trust_new < 0.5) is not about_new
+    assert memory.share(gate)[never] == pytest.approx(gate.trust_new) and (memory.share(gate)[~never] == 1).all()
