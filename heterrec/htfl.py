@@ -56,18 +56,24 @@ class Slices(NamedTuple):
 
 
 class Looked(NamedTuple):
-    """Tokens of one varying feature, not looked up yet: a linear map of them is a look-up of the mapped table."""
+    """Tokens of one varying feature as of K slices, not looked up yet: a linear map of them is a look-up of the mapped
+    table."""
 
     table_WD: Tensor
-    row: Tensor
-    value: Tensor | None
+    row_KR: Tensor
+    value_KR: Tensor | None
     """Of a number, what its slope counts times."""
 
-    def through(self, map_DX: Tensor | None = None) -> Tensor:
-        """The tokens (..., D), or what a linear map makes of them (..., X)."""
-        table = self.table_WD if map_DX is None else self.table_WD @ map_DX
-        found = F.embedding(self.row, table)
-        return found if self.value is None else found + self.value[..., None] * table[SLOPE]
+    def through(self, map_DX: Tensor) -> "Looked":
+        """What a linear map makes of the tokens."""
+        return self._replace(table_WD=self.table_WD @ map_DX)
+
+    def tokens(self, number: int) -> Tensor:
+        """(R, D) as of one slice."""
+        found = F.embedding(self.row_KR[number], self.table_WD)
+        if self.value_KR is None:
+            return found
+        return torch.addmm(found, self.value_KR[number, :, None], self.table_WD[SLOPE, None])
 
 
 @dataclass(frozen=True, kw_only=True)
