@@ -13,8 +13,9 @@ from torch.nn import functional as F
 
 from heterrec.dropout import dropout
 from heterrec.encoder import FeatureEncoder
-from heterrec.htfl import EMBEDDING_STD, HTFL, Columns, Slices, Tokens
+from heterrec.htfl import EMBEDDING_STD, HTFL, Columns, Tokens
 from heterrec.recipes import ModelConfig
+from heterrec.slices import Slices
 from heterrec.towers import Fuse, ItemSide, Residual
 from heterrec.transformer import CausalBlock, HSTUBlock, Layout, Taste, TemporalEncoder, block_causal_mask
 

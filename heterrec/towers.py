@@ -84,7 +84,9 @@ class ItemSide(nn.Module):
         lasting = (beside - len(tokens.looked)) * width
         first = self._first()
         summed_RX = product(tokens.feature_RGD.flatten(1)[:, :lasting], first[:lasting])
-        mapped = [each.through(own) for each, own in zip(tokens.looked, first[lasting:].split(width), strict=True)]
+        mapped = [
+            each.through(own) for each, own in zip(tokens.looked, torch.split(first[lasting:], width), strict=True)
+        ]
         # One after the other, as the numbers of one slice stay in the cache.
         return [self._features(sum((each.tokens(n) for each in mapped), summed_RX)) for n in range(slices)]
 
