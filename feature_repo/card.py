@@ -132,10 +132,11 @@ class Feature(Strict):
         if self.derive is not None and not (self.kind == "numeric" and self.varies_in_time and self.column is None):
             raise ValueError(f"feature {self.name!r}: a derived feature is numeric, varies in time and has no column")
         if self.token and self.derive is not None and self.derive.by in ("count", "repeat_rate"):
-            # Of an item that may be recommended the model sees the value at `as_of`, after the days that are held out.
+            # Candidates are as of a slice of the catalogue (docs/contracts.md, sequences): in training its counts are
+            # days old, where it serves they are fresh. That they pay all the same has not been measured.
             raise ValueError(
-                f"feature {self.name!r} counts events: as a token it would tell evaluation what was bought in the "
-                "held-out days. Add `token: false`"
+                f"feature {self.name!r} counts events: as a token the model would learn it from counts that are days "
+                "old, and serve with fresh ones; that it pays was not shown. Add `token: false`"
             )
         if self.varies_in_time and self.kind not in ("numeric", "categorical"):
             raise ValueError(f"feature {self.name!r}: only numeric and categorical features may vary in time")

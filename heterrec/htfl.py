@@ -24,12 +24,11 @@ from heterrec.encoder import BAGS, FeatureEncoder, Field
 from heterrec.look_up import Back, summed_back
 from heterrec.ranges import ranges
 from heterrec.sequences import Catalogue
+from heterrec.slices import NULL, SLOPE, Looked, Slices
 
 ID = "item_id"
 EMBEDDING_STD = 0.02
 """Of every embedding at the start of training."""
-NULL, SLOPE = 0, 1
-"""Rows of a feature's part of the table: no value at all; a number's slope, before its buckets."""
 
 
 class Bags(NamedTuple):
@@ -40,34 +39,6 @@ class Bags(NamedTuple):
     first_T: Tensor
     """Where each of the T = R * G tokens begins among the J entries."""
     count_T: Tensor
-
-
-class Slices(NamedTuple):
-    """The varying features of R catalogue rows as of K moments, encoded as those of events are."""
-
-    since_K: Tensor
-    """Microseconds: each slice is of targets after it, up to the next."""
-    value_KRN: Tensor
-    missing_KRN: Tensor
-
-    def of(self, time: Tensor) -> Tensor:
-        """The number of the slice that began last before each time; the first, before all of them."""
-        return (torch.searchsorted(self.since_K, time) - 1).clamp(min=0)
-
-
-class Looked(NamedTuple):
-    """Tokens of one varying feature, not looked up yet: a linear map of them is a look-up of the mapped table."""
-
-    table_WD: Tensor
-    row: Tensor
-    value: Tensor | None
-    """Of a number, what its slope counts times."""
-
-    def through(self, map_DX: Tensor | None = None) -> Tensor:
-        """The tokens (..., D), or what a linear map makes of them (..., X)."""
-        table = self.table_WD if map_DX is None else self.table_WD @ map_DX
-        found = F.embedding(self.row, table)
-        return found if self.value is None else found + self.value[..., None] * table[SLOPE]
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -13,8 +13,9 @@ from torch.nn import functional as F
 
 from heterrec.dropout import dropout
 from heterrec.encoder import FeatureEncoder
-from heterrec.htfl import EMBEDDING_STD, HTFL, Columns, Slices, Tokens
+from heterrec.htfl import EMBEDDING_STD, HTFL, Columns, Tokens
 from heterrec.recipes import ModelConfig
+from heterrec.slices import Slices
 from heterrec.towers import Fuse, ItemSide, Residual
 from heterrec.transformer import CausalBlock, HSTUBlock, Layout, Taste, TemporalEncoder, block_causal_mask
 
@@ -42,19 +43,19 @@ class Items(NamedTuple):
     channel_RD: Tensor
     """The last channel of `items_RD`, which the taste is made of."""
     slices: Slices | None = None
-    """Where there are K of them: all rows stand once as of the first, then as of the second, and so on."""
+    """Where there are K of them: `parts` are embeddings and biases as of each, `items_RD` and `bias_R` the last, and
+    in `channel_RD` all rows stand as of the first, then as of the second, and so on."""
+    parts: tuple[tuple[Tensor, Tensor], ...] = ()
+
+    def by_slice(self) -> tuple[tuple[Tensor, Tensor], ...]:
+        """Item embeddings and biases as of each slice."""
+        return self.parts or ((self.items_RD, self.bias_R),)
 
     def at(self, row: Tensor, time: Tensor) -> Tensor:
-        """Where these rows stand as of the slices of these times."""
+        """Where these rows stand in `channel_RD`, as of the slices of these times."""
         if self.slices is None:
             return row
-        return row + self.slices.of(time) * (len(self.items_RD) // len(self.slices.since_K))
-
-    def by_slice(self) -> list[tuple[Tensor, Tensor]]:
-        """Item embeddings and biases as of each slice."""
-        count = 1 if self.slices is None else len(self.slices.since_K)
-        parts = self.items_RD.view(count, -1, self.items_RD.shape[1]).unbind(), self.bias_R.view(count, -1).unbind()
-        return list(zip(*parts, strict=True))
+        return row + self.slices.of(time) * (len(self.channel_RD) // len(self.parts))
 
 
 class States(NamedTuple):
@@ -127,24 +128,23 @@ class HeterRec(nn.Module):
 
     def _sliced(self, tokens: Tokens, id_CD: Tensor, newborn_S: Tensor | None, slices: Slices) -> Items:
         """`items` as of each slice; the C rows are all rows, and then the newborn ones."""
-        if self.item_side is None:
-            lasting = self.features - 1 - len(tokens.looked)
-            varying = torch.stack([looked.through() for looked in tokens.looked]).sum(0)
-            features_KRD = tokens.feature_RGD[:, :lasting].sum(1) + varying
+        count, side, parts = len(slices.since_K), self.item_side, []
+        if side is None:
+            lasting = tokens.feature_RGD[:, : self.features - 1 - len(tokens.looked)].sum(1)
+            features = [sum((looked.tokens(n) for looked in tokens.looked), lasting) for n in range(count)]
         else:
-            features_KRD = self.item_side.sliced(tokens)
-        features_KCD = features_KRD
-        if newborn_S is not None and len(newborn_S):
-            features_KCD = torch.cat([features_KRD, features_KRD[:, newborn_S]], dim=1)
-        if self.item_side is None:
-            own = (features_KCD + id_CD).flatten(0, 1)
-            items = F.normalize(own, dim=-1)
-            bias = self.bias(own)[:, 0] * self.sharpness
-        else:
-            ids_KCD = self.item_side.ids(id_CD).expand(len(features_KCD), -1, -1)
-            items = torch.cat([ids_KCD, features_KCD], dim=-1).flatten(0, 1)
-            bias = (self.bias(id_CD)[:, 0] * self.sharpness).repeat(len(features_KCD))
-        return Items(tokens, items, bias, items[:, -self.config.width :], slices)
+            features = side.sliced(tokens, count)
+            ids_CD, bias_C = side.ids(id_CD), self.bias(id_CD)[:, 0] * self.sharpness
+        for each in features:
+            part = each if newborn_S is None or not len(newborn_S) else torch.cat([each, each[newborn_S]])
+            if side is None:
+                own = part + id_CD
+                parts.append((F.normalize(own, dim=-1), self.bias(own)[:, 0] * self.sharpness))
+            else:
+                parts.append((torch.cat([ids_CD, part], dim=-1), bias_C))
+        if side is None:
+            features = [item_CD[: len(tokens.id_RD)] for item_CD, _ in parts]
+        return Items(tokens, *parts[-1], torch.cat(features), slices, tuple(parts))
 
     def states(self, tokens: Tokens, channel_RD: Tensor, histories: Histories, place_S: Tensor | None = None) -> States:
         """The sequence side: HTFL, token-level blocks over all tokens, item-level blocks over the events [A][F].

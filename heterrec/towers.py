@@ -1,7 +1,7 @@
 """The item side [F]: a tower for each feature, side by side, then the item cross tower.
 
 Letters: R catalogue rows, F features (ID last), G = F - 1 features beside the ID, D width,
-K slices, X = 2 D.
+X = 2 D.
 """
 
 import torch
@@ -78,15 +78,17 @@ class ItemSide(nn.Module):
         first = product(tokens.feature_RGD.flatten(1), self._first())
         return torch.cat([self.ids(tokens.id_RD), self._features(first)], dim=-1)
 
-    def sliced(self, tokens: Tokens) -> Tensor:
-        """The features' channel (K, R, D) as of each slice: what does not vary enters it once."""
+    def sliced(self, tokens: Tokens, slices: int) -> list[Tensor]:
+        """The features' channel (R, D) as of each slice: what does not vary enters it once."""
         width, beside = tokens.id_RD.shape[1], len(self.gate_G)
         lasting = (beside - len(tokens.looked)) * width
         first = self._first()
-        summed_KRX = product(tokens.feature_RGD.flatten(1)[:, :lasting], first[:lasting])[None]
-        for looked, own in zip(tokens.looked, first[lasting:].split(width), strict=True):
-            summed_KRX = summed_KRX + looked.through(own)
-        return self._features(summed_KRX.flatten(0, 1)).view(*summed_KRX.shape[:2], width)
+        summed_RX = product(tokens.feature_RGD.flatten(1)[:, :lasting], first[:lasting])
+        mapped = [
+            each.through(own) for each, own in zip(tokens.looked, torch.split(first[lasting:], width), strict=True)
+        ]
+        # One after the other, as the numbers of one slice stay in the cache.
+        return [self._features(sum((each.tokens(n) for each in mapped), summed_RX)) for n in range(slices)]
 
     def ids(self, id_RD: Tensor) -> Tensor:
         """The item ID's channel (R, D)."""

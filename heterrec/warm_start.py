@@ -4,13 +4,16 @@ Rows of the tables are found by name. What the champion never saw begins where i
 the ID that its features suggest, a value of a feature where the champion put all values it did not know.
 """
 
+from dataclasses import replace
+
 import torch
 from torch import Tensor
 
 from heterrec.encoder import UNKNOWN, FeatureEncoder, Field
-from heterrec.htfl import SLOPE, Columns
+from heterrec.htfl import Columns
 from heterrec.model import HeterRec
 from heterrec.optimiser import ID_TABLE
+from heterrec.slices import SLOPE
 
 VALUE_TABLE = "htfl.values.weight"
 RIDGE = 0.1
@@ -23,7 +26,8 @@ def begin_from(
 ) -> int:
     """Give `model` the weights of `before`; the number of items whose ID was told from their features.
 
-    `columns` are the catalogue as `encoder` has it. Raises `ValueError` where the two have other features or sizes.
+    `columns` are the catalogue as `encoder` has it, of whose slices the last counts. Raises `ValueError` where the two
+    have other features or sizes.
     """
     old, new = before.state_dict(), model.state_dict()
     tables = {VALUE_TABLE, ID_TABLE}
@@ -58,7 +62,7 @@ def _suggested(model: HeterRec, columns: Columns, fresh: Tensor) -> Tensor:
         return ids[:1].expand(int(fresh.sum()), -1)
     model.eval()
     channel = torch.zeros_like(ids)
-    channel[columns.id_R] = model.items(columns).channel_RD
+    channel[columns.id_R] = model.items(replace(columns, slices=None)).channel_RD
     known = ~fresh
     known[0] = False
     x, y = channel[known].double(), ids[known].double()

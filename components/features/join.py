@@ -90,9 +90,10 @@ def slices(
     """
     features = [feature for feature in card.over_time if feature.token]
     schema = pa.schema([(SINCE, TIME), ("item_id", pa.string()), *((f.name, ARROW[f.kind]) for f in features)])
+    # A number and no time on its way through Feast, which would ask for the zone of a time that it only carries along.
     asked = db.execute(f"""
-        SELECT item_id, {SINCE}, greatest({SINCE}, available_at) AS event_time
-        FROM catalogue, (SELECT make_timestamptz(unnest({list(starts)}::BIGINT[])) AS {SINCE}) ORDER BY {SINCE}, item_id
+        SELECT item_id, {SINCE}, greatest(make_timestamptz({SINCE}), available_at) AS event_time
+        FROM catalogue, (SELECT unnest({list(starts)}::BIGINT[]) AS {SINCE}) ORDER BY {SINCE}, item_id
     """)
     for batch in asked.to_arrow_reader(EVENTS_AT_ONCE):
         found = historical(store, pa.table(batch), features)

@@ -9,7 +9,7 @@ from feature_repo.card import DatasetCard
 if TYPE_CHECKING:
     from duckdb import DuckDBPyConnection
 
-SLICES = 6
+SLICES = 4
 """Moments of the training split as of which training sees the items; more are fresher, and each costs a step some time
 (benchmarks/NOTES.md)."""
 

@@ -27,8 +27,8 @@ from tests.component.make_events import at, change, event, item, make_card, writ
 from tests.component.test_features import latest
 
 ROOT = Path(__file__).parents[2]
-DAYS, USERS, ITEMS = 12, 30, 12
-VALIDATION, TEST = 8, 10
+DAYS, USERS, ITEMS = 12, 20, 12
+TEST = 10
 FEEDS = {"reviews": "numeric", "stock": "categorical", "rank": "numeric", "age": "numeric"}
 CONFIG = TrainConfig(
     model=ModelConfig(width=8, item_layers=1, max_history=6, min_events=1),
@@ -93,10 +93,6 @@ def test_feeds_that_know_the_held_out_days_change_nothing_that_came_before_them(
     )
     served = [Answers.to_serve(trained.loaded, data).items for data in (whole, cut)]
     assert not np.allclose(*served), "what serves follows the newest values"
-
-    training_only = train(shop_with_feeds(tmp_path / "validation", until=VALIDATION), CONFIG)
-    assert [p["loss"] for p in training_only.curve] == [p["loss"] for p in trained.curve]
-    assert training_only.encoder.to_json() == trained.encoder.to_json()
 
 
 @pytest.mark.parametrize("by", ["time", "order"])

@@ -130,22 +130,19 @@ def test_the_token_level_asks_for_the_price_and_the_stock_of_that_time(changing:
             assert torch.equal(label[mine], whole[n].label_RF[row[mine], f])
 
 
-@pytest.mark.parametrize("tokens", ["flatten", "sum"])
-def test_what_came_to_be_known_after_a_moment_changes_nothing_before_it(changing: Sequences, tokens: str):
+def test_what_came_to_be_known_after_a_moment_changes_nothing_before_it(changing: Sequences):
     """Other prices and stock from the validation window on leave the weights, from the test window on also the chosen
     epoch and the gate, and as of now all that is judged; what serves follows the newest."""
-    model = replace(MODEL, tokens=tokens, token_layers=1 if tokens == "flatten" else 0)
-    config = replace(CONFIG, model=model)
     queries = changing.queries("test")
-    first = train(changing, config)
+    first = train(changing, CONFIG)
     numbers = np.arange(len(queries))
     scores = judged(first.loaded, changing, queries)(numbers)
 
-    after_training = train(with_slices(changing, 4, 1e6, "gone"), config)
+    after_training = train(with_slices(changing, 4, 1e6, "gone"), CONFIG)
     assert first.encoder.to_json() == after_training.encoder.to_json()
     assert [point["loss"] for point in first.curve] == [point["loss"] for point in after_training.curve]
 
-    after_validation = train(with_slices(changing, 5, 1e6, "gone"), config)
+    after_validation = train(with_slices(changing, 5, 1e6, "gone"), CONFIG)
     assert (after_validation.best_epoch, after_validation.validation_ndcg) == (first.best_epoch, first.validation_ndcg)
     assert after_validation.memory.beside == first.memory.beside
     for name, weight in first.model.state_dict().items():
@@ -156,7 +153,8 @@ def test_what_came_to_be_known_after_a_moment_changes_nothing_before_it(changing
     assert (judged(first.loaded, with_slices(changing, 5, 1e6, "gone"), queries)(numbers) != scores).any()
     now, then = (Answers.to_serve(first.loaded, data).items for data in (later, changing))
     assert not np.allclose(now, then)
-    np.testing.assert_array_equal(now, Answers(first.loaded, later.catalogue, NOW).items)
+    newest = Answers(first.loaded, later.catalogue, NOW).items
+    np.testing.assert_array_equal(now[:, :-1], newest[:, :-1])  # but for the bias of the memory, which is renewed
 
 
 def test_vocabularies_and_scales_are_of_what_was_known_in_training(changing: Sequences):

@@ -5,7 +5,7 @@ import pytest
 import torch
 
 from heterrec.encoder import FeatureEncoder
-from heterrec.htfl import encode_catalogue
+from heterrec.htfl import encode_catalogue, encode_slices
 from heterrec.inference import item_matrix, user_vectors
 from heterrec.model import HeterRec
 from heterrec.recipes import LossConfig, TrainConfig, warm
@@ -78,6 +78,17 @@ def test_rows_are_found_by_name_and_fresh_ones_from_what_is_known(shop: Sequence
     torch.testing.assert_close(rows["after"][value["a new brand"]], rows["before"][1])
     for name in value.keys() & value_before.keys():
         torch.testing.assert_close(rows["after"][value[name]], rows["before"][value_before[name]])
+
+
+def test_of_several_slices_the_latest_of_training_tells_what_a_fresh_item_is_like(changing: Sequences):
+    encoder = encoder_of(changing)
+    few = FeatureEncoder(encoder.fields, encoder.ids[2:])
+    torch.manual_seed(1)
+    before = lively(HeterRec(SMALL, few)).eval()
+    sliced, latest = HeterRec(SMALL, encoder), HeterRec(SMALL, encoder)
+    assert begin_from(sliced, encoder, encode_slices(encoder, changing.catalogue, 4), before, few) == 2
+    begin_from(latest, encoder, encode_catalogue(encoder, changing.catalogue, 3), before, few)
+    torch.testing.assert_close(sliced.htfl.ids.weight, latest.htfl.ids.weight)
 
 
 def test_a_champion_with_other_features_is_refused(shop: Sequences):
