@@ -11,6 +11,7 @@ from components.evaluate.page import body as comparison_body
 from components.evaluate.page import read_json
 from components.evaluate.pictures import training_curves
 from components.page import render
+from components.report.ending import ending, why
 from components.store import present
 from components.task import Record, commit, read_records
 
@@ -20,19 +21,19 @@ TEMPLATE = Path(__file__).parent / "template.html"
 def run(*, run_id: str, state: str) -> Path:
     """Write `runs/<run>/page.html` and return its path; `state` is Kubeflow's word for how the run ended."""
     records = read_records(run_id)
-    ending, ending_class = _ending(records, state)
+    told, style = ending(records, state)
     facts = _artifact(records, "resolve")
     evaluated = _artifact(records, "evaluate")
     html = render(
         TEMPLATE.read_text(),
-        title=f"{run_id}: {ending}",
+        title=f"{run_id}: {told}",
         dataset=run_id.rpartition("-")[0] or run_id,
         run_id=run_id,
         commit=commit(),
         as_of=read_json(facts / "facts.json")["as_of"] if facts else None,
-        ending=ending,
-        ending_class=ending_class,
-        why=_why(records),
+        ending=told,
+        ending_class=style,
+        why=why(records),
         records=list(records.values()),
         ingest=records["ingest"].report if _artifact(records, "ingest") else None,
         validation=_decision(records, "validate"),
@@ -46,35 +47,6 @@ def run(*, run_id: str, state: str) -> Path:
     partial.write_text(html)
     os.replace(partial, page)
     return page
-
-
-def ending(run_id: str, state: str) -> str:
-    """How the run ended, as its page says."""
-    return _ending(read_records(run_id), state)[0]
-
-
-def _ending(records: dict[str, Record], state: str) -> tuple[str, str]:
-    for record in records.values():
-        if record.status in ("failed", "running"):
-            return f"failed in {record.task}", "bad"
-    for gate in ("validate", "evaluate", "infra_validate"):
-        if gate in records and not records[gate].report["passed"]:
-            return f"not pushed: blocked by {gate}", "warn"
-    if "features" in records and records["features"].notes.get("goes_on") is False:
-        return "not trained: the held-out shoppers could decide nothing", "warn"
-    if "push" in records:
-        report = records["push"].report
-        return f"pushed as version {report['version']} ({report['status']})", "good"
-    if "package" in records and (version := records["package"].notes.get("released_as")):
-        return f"already released as version {version}", "good"
-    return state.lower(), "quiet"
-
-
-def _why(records: dict[str, Record]) -> list[str]:
-    faults = [record.error for record in records.values() if record.status == "failed"]
-    blocked = [message for record in records.values() for message in record.report.get("blocked", [])]
-    power = records["features"].notes.get("power") if "features" in records else None
-    return faults + blocked + ([power["sentence"]] if power and not power["enough"] else [])
 
 
 def _artifact(records: dict[str, Record], task: str) -> Path | None:

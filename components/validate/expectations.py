@@ -133,6 +133,7 @@ def _reason(check: Check, measure: Measure, held: Mapping[tuple[str, Level], boo
         found=found,
         allowed=allowed,
         message=_complaint(check, measure, allowed, evidence) if failed else check.message,
+        remedy=check.remedy,
         level=weight,
         evidence=evidence,
     )
@@ -145,9 +146,7 @@ def _complaint(check: Check, measure: Measure, allowed: float | str, evidence: l
         complaint = f"not so in {measure.found:.2%} of {measure.rows:,} rows, allowed {allowed:.2%}"
     if check.name == "columns":
         lines = [f"{e['table']}.{e['column']} is {e['found']}, expected {e['expected']}" for e in evidence]
-        complaint = f"{'; '.join(lines)}. Correct the card or ingest again"
-    if check.field:
-        complaint += f" ({check.field} of the card)"
+        complaint = "; ".join(lines)
     if why := sorted({e["item_set_aside"] for e in evidence if e.get("item_set_aside")}):
         complaint += f": the items table has such items, but their own rows were set aside ({', '.join(why)})"
     if reasons := [f"{e['reason']} {e['rows']:,}" for e in evidence if "reason" in e]:

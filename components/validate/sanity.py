@@ -27,13 +27,13 @@ def sanity_checks(card: DatasetCard, db: "DuckDBPyConnection") -> Iterator[tuple
     for feature in card.features:
         if feature.token and not feature.varies_in_time:
             message = f"{feature.name} is not the same for all items: then it tells nothing"
-            yield at_most(f"{feature.name} constant", message, warn=0), _constant(db, feature)
+            remedy = f"take {feature.name} out of the card's features, or add token: false to it, or correct its column"
+            yield at_most(f"{feature.name} constant", message, warn=0, remedy=remedy), _constant(db, feature)
     if _revisions(db) > 1:
         for feature in card.static:
             message = f"{feature.name} lasts (how often it changed, an item); what does not is varies_in_time: true"
-            check = within(
-                f"{feature.name} restless", message, limits.restless, field="tolerances.restless", unit="times"
-            )
+            field = f"varies_in_time of feature {feature.name} to true, or tolerances.restless,"
+            check = within(f"{feature.name} restless", message, limits.restless, field=field, unit="times")
             yield check, _changes(db, feature)
 
 
