@@ -29,7 +29,7 @@ td.n, th.n { text-align: right }
 .badge.quiet { background: #6b7686 }
 code { font: 13px ui-monospace, monospace; background: #f1f3f6; padding: 1px 4px; border-radius: 4px;
   overflow-wrap: anywhere }
-svg { max-width: 100%; height: auto }
+svg { max-width: 100%; height: auto } a { color: #2457a6 }
 </style></head><body><main>
 {% block body %}{% endblock %}
 </main></body></html>

@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from components.decision import Level, Reason
+from components.validate.data_docs import make_offline
 from components.validate.suite import Check, told
 
 if TYPE_CHECKING:
@@ -50,7 +51,7 @@ def verdicts(
         held[meta["check"], meta["level"]] = bool(result.success)
     if data_docs is not None:
         context.build_data_docs()
-        _slim(data_docs)
+        make_offline(data_docs, name=name)
     return [_reason(check, measures[check.name], held) for check in checks]
 
 
@@ -111,13 +112,6 @@ def _context(data_docs: Path | None) -> "EphemeralDataContext":
         }
         context.add_data_docs_site("data_docs", site)
     return context
-
-
-def _slim(data_docs: Path) -> None:
-    """Drop the animations of Great Expectations' tutorial and its fonts: 4 MB that no page about data needs."""
-    for pattern in ("static/images/*.gif", "static/fonts/*/*"):
-        for path in data_docs.glob(pattern):
-            path.unlink()
 
 
 def _reason(check: Check, measure: Measure, held: Mapping[tuple[str, Level], bool]) -> Reason:
