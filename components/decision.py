@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import Any, Literal
 
 NAME = "decision.json"
+EARLIER = "an earlier version of the program decided this, and did not say"
 Level = Literal["block", "warn", "info"]
 
 
@@ -82,5 +83,6 @@ class Decision:
 
     @classmethod
     def read(cls, root: Path) -> "Decision":
+        """Read `write`'s file, also one of a version before, which had no remedies."""
         raw = json.loads((root / NAME).read_text())
-        return cls(gate=raw["gate"], reasons=[Reason(**reason) for reason in raw["reasons"]])
+        return cls(gate=raw["gate"], reasons=[Reason(**{"remedy": EARLIER, **reason}) for reason in raw["reasons"]])

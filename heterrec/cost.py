@@ -14,6 +14,8 @@ ROW = 1.8e-6
 """Seconds for each feature of an item that is encoded."""
 SCORE = 4.4e-9
 """Seconds for each score of a state against a candidate, forward and back."""
+STEP = 8e-3
+"""Seconds of a step however small it is."""
 USUAL_FEATURES = 8
 FIXED_MIB, EVENT_MIB, ITEM_MIB = 650, 4e-4, 8e-3
 """Memory of the libraries; of an event with its features; of an item with its row in weights, moments and averages."""
@@ -39,10 +41,10 @@ def of_catalogue(*, learned: int, batch: int, catalogue: int) -> float:
 def estimate(*, learned: int, batch: int, catalogue: int, candidates: int | None, features: int, events: int) -> Cost:
     """Of a run over `learned` events (those of all its epochs) in batches of `batch`; `candidates` are drawn at a step,
     or all of the `catalogue`; `features` with the item ID; `events` are held in memory."""
-    steps = max(1, math.ceil(learned / batch))
+    steps = math.ceil(learned / batch)
     scored = catalogue if candidates is None else candidates
     encoded = catalogue if candidates is None else min(catalogue, candidates + batch)
-    seconds = learned * (POSITION + scored * SCORE) + steps * encoded * features * ROW
+    seconds = steps * STEP + learned * (POSITION + scored * SCORE) + steps * encoded * features * ROW
     # Scores are held by chunks, twice, and the gradients of what is encoded.
     working = 2e-6 * (4 * 1024 * scored + 4 * 64 * 4 * encoded * features)
     memory = FIXED_MIB + events * EVENT_MIB + catalogue * ITEM_MIB + working

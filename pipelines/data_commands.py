@@ -19,7 +19,6 @@ from feature_repo.card import DatasetCard, load_card
 from pipelines.lock import run_lock
 from pipelines.terminal import Terminal
 
-FEW_JUDGES = 100
 CARD = "a card in feature_repo/datasets, or a path to one"
 
 
@@ -96,6 +95,7 @@ def _card(options: argparse.Namespace) -> int:
 
 
 def _check(options: argparse.Namespace) -> int:
+    from components.features.power import power
     from pipelines.check import check
     from pipelines.local import set_environment
 
@@ -108,9 +108,10 @@ def _check(options: argparse.Namespace) -> int:
     show(
         f"  {report['users']:,} shoppers, {report['items']:,} items, {report['first_event']} to {report['last_event']}"
     )
-    show(f"  {found.judges:,} shoppers would judge a model (an event held out, and one before it)")
-    if found.judges < FEW_JUDGES:
-        show("  [yellow]few[/]: hold out more days (split.test_days), or split by order, where most have two events")
+    told = power(found.judges, card.split.by)
+    show(f"  {'' if told.enough else '[yellow]few[/]: '}{escape(told.sentence)}")
+    for ahead in found.plans:
+        show(f"  {escape(ahead.model)} would train {escape(ahead.sentence)}")
     for note in report["notes"]:
         show(f"  {escape(note)}")
     for reason in found.decision.reasons:

@@ -9,10 +9,7 @@ from components.task import Record
 
 GATES = ("validate", "evaluate", "infra_validate")
 AGAIN = "run the same command again: what was finished is reused, and a training goes on from its checkpoint"
-KILLED = (
-    "the task's process ended without a word, which mostly is the system taking its memory back: see what the machine "
-    "has free, and how much the task held in log.txt"
-)
+KILLED = "the task's process ended without a word, which mostly is the system taking its memory back"
 Style = Literal["good", "warn", "bad", "quiet"]
 Records = Mapping[str, Record]
 
@@ -65,7 +62,8 @@ def why(records: Records) -> list[Why]:
 def _faults(records: Records) -> Iterator[Why]:
     for record in records.values():
         if record.status == "running":
-            yield Why(task=record.task, check="killed", message=KILLED, remedy=AGAIN)
+            needs = f" (it was said to need {plan['memory_mib']:,} MiB)" if (plan := record.notes.get("plan")) else ""
+            yield Why(task=record.task, check="killed", message=KILLED + needs, remedy=f"free memory, and {AGAIN}")
         elif record.status == "failed" and record.input_fault:
             remedy = f"correct what the message names, and {AGAIN}"
             yield Why(task=record.task, check="its input", message=record.error, remedy=remedy)

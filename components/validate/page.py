@@ -38,11 +38,12 @@ def render(
     units: Mapping[str, Unit],
     card: DatasetCard,
     as_of: datetime,
+    data_docs: bool,
 ) -> str:
     """The whole page, self-contained; all data is escaped.
 
     `report` is ingest's, `profile` may be empty; `distributions` has by feature the accepted one and that of now;
-    `units` are those of the checks, by name.
+    `units` are those of the checks, by name; `data_docs` says whether there are such beside it.
     """
     now = profile.get("features", {})
     pictures = {name: feature_picture(name, found, distributions.get(name)) for name, found in now.items()}
@@ -57,6 +58,7 @@ def render(
         open=[_check(reason, units, pictures) for reason in decision.open],
         held=[_check(reason, units, {}) for reason in decision.held],
         most_rows=EVIDENCE,
+        data_docs=data_docs,
         came_in=[(name, _came_in(report[key])) for key, name in _CAME_IN.items()],
         set_aside=sorted(report["reasons"].items(), key=lambda entry: -entry[1]),
         notes=[*report["notes"], *reference["notes"], reference["served"]],

@@ -83,6 +83,7 @@ def run(
         units={check.name: check.unit for check in findings.checks},
         card=card,
         as_of=as_of,
+        data_docs=(validation / "data_docs" / "index.html").is_file(),
     )
     (validation / "page.html").write_text(page)
     return decision

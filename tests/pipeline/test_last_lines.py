@@ -94,7 +94,7 @@ ENDINGS: dict[str, Ending] = {
     "training killed": (
         "killed in train",
         lambda: killed("train"),
-        ["train: killed: the task's process ended without a word", "to change it: run the same command again"],
+        ["train: killed: the task's process ended without a word", "to change it: free memory, and run"],
     ),
     "source stopped": (
         "failed in ingest",
