@@ -91,9 +91,19 @@ def at_most(
     return Check(name=name, message=message, bounds=bounds, unit=unit, field=field, remedy=remedy)
 
 
-def within(name: str, message: str, limit: Tolerance, *, field: str, slack: float = 0.0, unit: Unit = "share") -> Check:
+def within(
+    name: str,
+    message: str,
+    limit: Tolerance,
+    *,
+    field: str,
+    slack: float = 0.0,
+    unit: Unit = "share",
+    remedy: str = "",
+) -> Check:
     """At most what `limit` says, and `slack` more for chance."""
-    return at_most(name, message, warn=limit.warn + slack, block=limit.block + slack, unit=unit, field=field)
+    warn, block = limit.warn + slack, limit.block + slack
+    return at_most(name, message, warn=warn, block=block, unit=unit, field=field, remedy=remedy)
 
 
 def factor(name: str, message: str, warn: float, block: float, *, field: str) -> Check:
