@@ -21,7 +21,7 @@ section { background: #fff; border: 1px solid #e3e6eb; border-radius: 8px; paddi
 table { border-collapse: collapse; width: 100%; font-variant-numeric: tabular-nums }
 th { text-align: left; color: #6b7686; font-weight: 600; font-size: 13px; border-bottom: 1px solid #d5dae1 }
 td, th { padding: 5px 12px 5px 0; vertical-align: top } td { border-bottom: 1px solid #eef0f3 }
-td.n, th.n { text-align: right }
+td.n, th.n { text-align: right } td.n { white-space: nowrap }
 .good { color: #177a4b } .bad { color: #b3261e } .warn { color: #a15c00 } .quiet { color: #6b7686 }
 .badge { display: inline-block; border-radius: 999px; padding: 1px 10px; font-weight: 600; font-size: 13px;
   color: #fff }
@@ -29,7 +29,7 @@ td.n, th.n { text-align: right }
 .badge.quiet { background: #6b7686 }
 code { font: 13px ui-monospace, monospace; background: #f1f3f6; padding: 1px 4px; border-radius: 4px;
   overflow-wrap: anywhere }
-svg { max-width: 100%; height: auto }
+svg { max-width: 100%; height: auto } a { color: #2457a6 }
 </style></head><body><main>
 {% block body %}{% endblock %}
 </main></body></html>
@@ -38,7 +38,7 @@ svg { max-width: 100%; height: auto }
 _environment = jinja2.Environment(
     autoescape=True, undefined=jinja2.StrictUndefined, trim_blocks=True, lstrip_blocks=True
 )
-_environment.filters["count"] = lambda value: f"{value:,}".replace(",", " ")
+_environment.filters["count"] = lambda value: f"{value:,}"
 _environment.filters["number"] = lambda value: "–" if value is None else f"{value:.4f}"  # noqa: RUF001
 _environment.filters["moment"] = lambda value: str(value)[:16].replace("T", " ") + " UTC" if value else "–"  # noqa: RUF001
 _environment.filters["found"] = lambda value: f"{value:.4g}" if isinstance(value, float) else str(value)

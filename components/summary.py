@@ -33,7 +33,11 @@ def table(title: str, rows: Mapping[str, Any]) -> str:
 def decision(made: Decision) -> str:
     """A gate's answer: the outcome, what did not hold, and every check with what was found and allowed."""
     lines = [f"# {made.gate}: {'passed' if made.passed else 'blocked'}", ""]
-    lines += [f"- **{reason.level}** {_plain(reason.message)}" for reason in made.reasons if not reason.held]
+    lines += [
+        f"- **{reason.level}** {_plain(reason.message)} {_plain(reason.remedy)}"
+        for reason in made.reasons
+        if not reason.held
+    ]
     lines += ["", "| check | held | found | allowed |", "|---|---|---|---|"]
     for reason in made.reasons:
         held = "yes" if reason.held else "**no**"

@@ -6,6 +6,7 @@ leaves nothing a reader could take for whole.
 
 import json
 import os
+import resource
 import shutil
 import subprocess
 import sys
@@ -38,6 +39,10 @@ class Record:
     status: Status
     started: str
     seconds: float = 0.0
+    cpu_seconds: float = 0.0
+    """Of the task's process and of those it waited for, between start and end."""
+    peak_mib: int = 0
+    """The most memory that one process of the task held."""
     key: str = ""
     artifact: str = ""
     digest: str = ""
@@ -100,7 +105,7 @@ class Task:
         self.inputs = {key: Path(path) for key, path in (inputs or {}).items()}
         self._store = store.shared()
         self._record = Record(task=name, status="running", started=datetime.now(UTC).isoformat())
-        self._clock = time.monotonic()
+        self._clock, self._cpu = time.monotonic(), _cpu_seconds()
 
     def reuse_or_make(
         self, output: str | Path, *, kind: str, config: Callable[[], Report], make: Callable[[Path, Path], Report]
@@ -212,7 +217,8 @@ class Task:
             yield
         except BaseException as error:
             record = self._record
-            record.status, record.seconds = "failed", time.monotonic() - self._clock
+            record.status = "failed"
+            self._measure()
             record.input_fault = isinstance(error, InputError | CardError)
             record.error = str(error) if record.input_fault else f"{type(error).__name__}: {error}"
             record.write(self.run_id)
@@ -221,9 +227,23 @@ class Task:
                 traceback.print_exc()
                 sys.exit(2)
             raise
-        self._record.seconds = time.monotonic() - self._clock
+        self._measure()
         self._record.write(self.run_id)
         emit("task_ended", task=self.name, status=self._record.status, seconds=round(self._record.seconds, 2))
+
+    def _measure(self) -> None:
+        """What the task took until now, into its record."""
+        record = self._record
+        record.seconds, record.cpu_seconds = time.monotonic() - self._clock, round(_cpu_seconds() - self._cpu, 2)
+        record.peak_mib = max(usage.ru_maxrss for usage in _usages()) // 1024
+
+
+def _usages() -> list[resource.struct_rusage]:
+    return [resource.getrusage(who) for who in (resource.RUSAGE_SELF, resource.RUSAGE_CHILDREN)]
+
+
+def _cpu_seconds() -> float:
+    return sum(usage.ru_utime + usage.ru_stime for usage in _usages())
 
 
 def _verified(stored: Path, kind: str) -> Manifest | None:

@@ -9,6 +9,7 @@ import math
 from dataclasses import asdict, dataclass, field, is_dataclass, replace
 from typing import Any, Literal, get_args, get_origin, get_type_hints
 
+from heterrec import cost
 from heterrec.neighbours import CHANNELS
 
 Tokens = Literal["flatten", "sum"]
@@ -16,9 +17,9 @@ Block = Literal["softmax", "hstu"]
 Causality = Literal["plain", "block"]
 FEATURE_SHARE = 0.6
 """Feature tokens that are null in training, against dropout."""
-MOST_SCORES, SAMPLED = 1e11, 4096
-"""Scores of a run up to which all items are candidates at each step of training (about half an hour on two cores), and
-how many are drawn beyond."""
+MOST_SECONDS, SAMPLED = 900.0, 4096
+"""What it may cost, in processor time, that all items are candidates at each step of a run, and how many are drawn
+where that would cost more."""
 LEAST_STEPS = 1500
 """Steps below which a model is not done learning, whatever its batches."""
 
@@ -175,8 +176,8 @@ def sized(config: TrainConfig, *, items: int, events: int, catalogue: int | None
     Dropout: much where an item is seldom seen, as what is learned of it is then mostly chance (.5 at 11 events an
     item, .1 at 300). Temperature: likewise, as what is seldom seen should not be told apart too surely (.1 up to 13
     events an item, .05 from 52 on). A batch: as the item side is computed once a step, the more items, the more
-    events share it, but there are `LEAST_STEPS` in any budget. Candidates: the whole catalogue as long as a run's
-    scores are no more than `MOST_SCORES`, then so many that the cost of a step no longer grows.
+    events share it, but there are `LEAST_STEPS` in any budget. Candidates: the whole catalogue as long as that costs
+    no more than `MOST_SECONDS`, then so many that the cost of a step no longer grows.
     """
     if not config.sized:
         return config
@@ -189,10 +190,10 @@ def sized(config: TrainConfig, *, items: int, events: int, catalogue: int | None
         temperature=round(min(0.1, max(0.05, 0.36 * rarity)), 3),
     )
     learned = config.epochs * min(events, config.epoch_events or events)
-    batch = min(4096, max(512, items / 12), max(256, learned / LEAST_STEPS))
-    many = learned * (catalogue or items) > MOST_SCORES
-    loss = replace(config.loss, candidates=config.loss.candidates or (SAMPLED if many else None))
-    return replace(config, sized=False, model=model, loss=loss, batch_events=2 ** round(math.log2(batch)))
+    batch = 2 ** round(math.log2(min(4096, max(512, items / 12), max(256, learned / LEAST_STEPS))))
+    dear = cost.of_catalogue(learned=learned, batch=batch, catalogue=catalogue or items) > MOST_SECONDS
+    loss = replace(config.loss, candidates=config.loss.candidates or (SAMPLED if dear else None))
+    return replace(config, sized=False, model=model, loss=loss, batch_events=batch)
 
 
 def heterrec(*, seed: int = 0) -> TrainConfig:

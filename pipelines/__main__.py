@@ -65,14 +65,10 @@ def _run(options: argparse.Namespace) -> int:
             containers=options.containers,
         )
     console.print(f"[bold]{outcome.ending}[/] after {time.monotonic() - started:.0f} s")
-    for line in outcome.blocked(options.dataset):
+    for line in outcome.last_lines(options.dataset):
         console.print(f"  {_plain(line)}")
-    console.print(f"page: {outcome.page}")
     if failed := outcome.failed:
-        if not failed.input_fault or options.debug:
-            console.print(f"log:  {outcome.page.parent / 'log.txt'}")
-        raise_or_tell(failed.error, input_fault=failed.input_fault)
-        return 1
+        return 2 if failed.input_fault else 1
     return 0
 
 
@@ -105,13 +101,6 @@ def _rollout(options: argparse.Namespace) -> int:
     )
     console.print(f"[bold]{report['action']}[/]: {_plain(report['why'])}\npage: {folder / 'page.html'}")
     return 0
-
-
-def raise_or_tell(error: str, *, input_fault: bool) -> None:
-    """Raise `InputError` for a fault of the input; print a fault of the system."""
-    if input_fault:
-        raise InputError(error)
-    console.print(f"[red]fault[/] {_plain(error)}\nRun the same command again: finished steps are reused.")
 
 
 def _status(options: argparse.Namespace) -> int:

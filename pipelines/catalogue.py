@@ -2,11 +2,13 @@
 
 from collections.abc import Iterator
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 from components import workspace
 from components.announce.expected import of_catalogue
 from components.errors import InputError
+from components.report.ending import why
 from components.task import Record
 from feature_repo.card import DatasetCard
 from pipelines import local
@@ -43,8 +45,9 @@ def refresh(card: DatasetCard, as_of: str, *, run_id: str) -> tuple[dict[str, Re
             raise (InputError if record.input_fault else RuntimeError)(record.error)
     local.assert_tasks(records, of_catalogue(records, serving(row)))
     if not records["validate"].report["passed"]:
-        reasons = " ".join(records["validate"].report["blocked"])
-        raise InputError(f"{card.name}: the data gate blocked, what serves stays as it is. {reasons}")
+        reasons = "\n".join(line for reason in why(records) for line in reason.lines)
+        page = Path(records["validate"].artifact) / "page.html"
+        raise InputError(f"{card.name}: the data gate blocked, what serves stays as it is.\n{reasons}\npage: {page}")
     return records, list(_arms(records, row))
 
 

@@ -12,8 +12,10 @@ from components.features.tables import open_events, read_as_of
 from components.ingest import step as ingest
 from components.manifest import Manifest
 from components.resolve import step as resolve
+from components.train.plan import Learned, Plan, plan
 from components.validate import step as validate
 from feature_repo.card import DatasetCard
+from heterrec.recipes import by_name
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -25,6 +27,8 @@ class Checked:
     page: Path
     judges: int
     """Shoppers with an event among those held out for the test, and one before them."""
+    plans: list[Plan]
+    """What the default run would train, the model and its baseline."""
 
 
 def check(card: DatasetCard) -> Checked:
@@ -43,16 +47,25 @@ def check(card: DatasetCard) -> Checked:
     decision = validate.run(
         card=card, events=events, facts=folder / "facts", reference=None, validation=validation, data_docs=False
     )
-    judges = _judges(card, events, folder / "facts")
-    return Checked(report=report, decision=decision, page=validation / "page.html", judges=judges)
+    judges, learned = _ahead(card, events, folder / "facts")
+    plans = [plan(by_name(recipe), learned) for recipe in ("heterrec", "sasrec")]
+    return Checked(report=report, decision=decision, page=validation / "page.html", judges=judges, plans=plans)
 
 
-def _judges(card: DatasetCard, events: Path, facts: Path) -> int:
+def _ahead(card: DatasetCard, events: Path, facts: Path) -> tuple[int, Learned]:
+    """Who would judge, and what would be learned from."""
     as_of = read_as_of(facts)
     with open_events(card, events, as_of) as db:
-        ((count,),) = db.execute(
-            "SELECT count(*) FROM (SELECT user_id FROM "
-            f"({ordered_events(card, as_of)}) GROUP BY user_id HAVING bool_or(split = 'test') "
+        db.execute(
+            f"CREATE TEMP TABLE ordered AS SELECT user_id, item_id, split, basket FROM ({ordered_events(card, as_of)})"
+        )
+        ((judges,),) = db.execute(
+            "SELECT count(*) FROM (SELECT user_id FROM ordered GROUP BY user_id HAVING bool_or(split = 'test') "
             "AND min(basket) FILTER (split = 'test') > 0)"
         ).fetchall()
-    return int(count)
+        ((trained, sold),) = db.execute(
+            "SELECT count(*), count(DISTINCT item_id) FROM ordered WHERE split = 'train'"
+        ).fetchall()
+        ((catalogue,),) = db.execute("SELECT count(DISTINCT item_id) FROM items").fetchall()
+    tokens = sum(feature.token for feature in card.features)
+    return int(judges), Learned(events=trained, sold=sold, catalogue=max(catalogue, sold), features=tokens)

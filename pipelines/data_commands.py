@@ -19,11 +19,6 @@ from feature_repo.card import DatasetCard, load_card
 from pipelines.lock import run_lock
 from pipelines.terminal import Terminal
 
-FEW_JUDGES = 100
-BLOCKED = (
-    "[bold]blocked[/]: correct the source, or change in {card} the field that a line names in brackets; where none is "
-    "named, the page shows the rows that are wrong"
-)
 CARD = "a card in feature_repo/datasets, or a path to one"
 
 
@@ -100,6 +95,7 @@ def _card(options: argparse.Namespace) -> int:
 
 
 def _check(options: argparse.Namespace) -> int:
+    from components.features.power import power
     from pipelines.check import check
     from pipelines.local import set_environment
 
@@ -112,16 +108,18 @@ def _check(options: argparse.Namespace) -> int:
     show(
         f"  {report['users']:,} shoppers, {report['items']:,} items, {report['first_event']} to {report['last_event']}"
     )
-    show(f"  {found.judges:,} shoppers would judge a model (an event held out, and one before it)")
-    if found.judges < FEW_JUDGES:
-        show("  [yellow]few[/]: hold out more days (split.test_days), or split by order, where most have two events")
+    told = power(found.judges, card.split.by)
+    show(f"  {'' if told.enough else '[yellow]few[/]: '}{escape(told.sentence)}")
+    for ahead in found.plans:
+        show(f"  {escape(ahead.model)} would train {escape(ahead.sentence)}")
     for note in report["notes"]:
         show(f"  {escape(note)}")
     for reason in found.decision.reasons:
         if not reason.held:
             mark = "[red]blocks[/]" if reason.level == "block" else "[yellow]warns[/]"
             show(f"  {mark} {escape(reason.check)}: {escape(reason.message)}")
-    show("[bold]passed[/]" if found.decision.passed else BLOCKED.format(card=escape(options.dataset)))
+            show(f"      to change it: {escape(reason.remedy)}")
+    show("[bold]passed[/]" if found.decision.passed else f"[bold]blocked[/]  card: {escape(options.dataset)}")
     show(f"page: {found.page}")
     return 0
 
@@ -136,7 +134,8 @@ def _backfill(options: argparse.Namespace) -> int:
     with _running(run_id) as show:
         for day in backfill(card, options.first, options.last, run_id=run_id):
             if day.digest is None:
-                show(f"  {day.day}  [yellow]blocked[/]  {escape(day.frame.decision.blocking[0].message)}")
+                why = day.frame.decision.blocking[0]
+                show(f"  {day.day}  [yellow]blocked[/]  {escape(f'{why.check}: {why.message} {why.remedy}')}")
                 continue
             known = {None: "new", day.digest: "as before"}.get(day.before, f"[yellow]was {str(day.before)[:12]}[/]")
             show(f"  {day.day}  {day.digest[:12]}  {day.frame.report['events']:>10,} events  {known}")

@@ -11,6 +11,7 @@ from typing import Any
 
 from components import workspace
 from components.announce.expected import of_training
+from components.report.ending import broken, ending, why
 from components.task import Record, read_records
 from feature_repo.card import DatasetCard
 from pipelines.terminal import Terminal
@@ -35,40 +36,24 @@ class Outcome:
 
     @property
     def failed(self) -> Record | None:
-        return next((record for record in self.records.values() if record.status == "failed"), None)
+        """The task that failed, or was killed."""
+        return broken(self.records)
 
     @property
     def ending(self) -> str:
         """One sentence: what became of the model."""
-        if self.failed:
-            return f"failed in {self.failed.task}"
-        for gate in ("validate", "evaluate", "infra_validate"):
-            if gate in self.records and not self.records[gate].report["passed"]:
-                return f"not pushed: blocked by {gate}"
-        if "evaluate" not in self.records:
-            return "not trained: the held-out shoppers could decide nothing"
-        if version := self.records["package"].notes.get("released_as"):
-            return f"already released as version {version}: nothing to push"
-        push = self.records["push"].report
-        return f"pushed: version {push['version']} ({push['status']})"
+        return ending(self.records)[0]
 
-    def blocked(self, dataset: str) -> list[str]:
-        """Where a gate stopped the run: each check with its numbers, what would change it, and the gate's own page."""
-        lines = []
-        for gate in ("validate", "evaluate", "infra_validate"):
-            record = self.records.get(gate)
-            if record is None or not (messages := record.report.get("blocked", [])):
-                continue
-            names = record.report.get("blocking") or [gate] * len(messages)
-            lines += [f"{gate}: {name}: {message}" for name, message in zip(names, messages, strict=True)]
-            if gate == "validate":
-                lines.append(
-                    f"to change it: correct the source, or the field in brackets in the card {dataset}; where the "
-                    f"change is meant: python -m pipelines run --dataset {dataset} --new-reference"
-                )
-            if (page := Path(record.artifact) / "page.html").is_file():
-                lines.append(f"rows and pictures: {page}")
-        return lines
+    def last_lines(self, dataset: str) -> list[str]:
+        """Why the run ended before its release, what would change that, and where all of it can be looked at."""
+        reasons = why(self.records)
+        lines = [line for reason in reasons for line in reason.lines]
+        lines += [f"rows and pictures: {page}" for page in dict.fromkeys(each.page for each in reasons) if page]
+        if reasons:
+            lines.append(f"card: {dataset}")
+        if self.failed:
+            lines.append(f"log:  {self.page.parent / 'log.txt'}")
+        return [*lines, f"page: {self.page}"]
 
 
 def run(

@@ -50,6 +50,10 @@ class Terminal(io.TextIOBase):
         elif event["event"] == "task_failed":
             self._end_bar()
             self._line(MARKS["failed"], event["task"], "failed")
+        elif event["event"] == "plan":
+            self._line(" ", event["task"], escape(event["sentence"]))
+        elif event["event"] == "pace":
+            self._line(" ", event["task"], pace(event))
         elif event["event"] == "power" and not event["enough"]:
             self._line("[yellow]![/]", "power", escape(event["sentence"]))
         elif event["event"] == "artifact_damaged":
@@ -83,6 +87,14 @@ class Terminal(io.TextIOBase):
         if self._bar is not None:
             self._bar.stop()
             self._bar = None
+
+
+def pace(event: dict[str, Any]) -> str:
+    """How long training will take on this machine as it is now, and what that is said by."""
+    return (
+        f"{event['steps']:,} steps, {clock(event['seconds_left'])} left at the pace of the last {event['measured']} "
+        f"({event['each']:.2f} s each)"
+    )
 
 
 def clock(seconds: float) -> str:

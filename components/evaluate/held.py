@@ -133,6 +133,8 @@ class HeldAgainst:
             allowed=f"above -{rule.margin:.0%}",
             message=f"NDCG@{K} {because} the reference (version {self.facts['reference']}): tonight "
             f"{blessing.tonight}, over {blessing.nights} nights {blessing.pooled}.",
+            remedy="what serves goes on serving, and the next night is one more to judge by; a refresh may lose "
+            "release.margin in the card, after how many days the likelier side decides release.fresh_days",
         )
 
 
@@ -150,4 +152,5 @@ def _incomparable(name: str, missing: list[str]) -> Reason:
         allowed="features of this data",
         level="warn",
         message=f"The {name} cannot be ranked on this data: it needs {needs}, which the card has no more.",
+        remedy="nothing, where the features were taken out of the card on purpose; otherwise put them back",
     )

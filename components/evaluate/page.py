@@ -33,5 +33,9 @@ def body(evaluation: Path) -> Markup:
 
 def page(evaluation: Path) -> str:
     """The fragment as a self-contained page."""
-    template = '{% extends "base" %}{% block body %}<h1>{{ title }}</h1><section>{{ content }}</section>{% endblock %}'
-    return render(template, title="Is the new model better?", content=body(evaluation))
+    template = (
+        '{% extends "base" %}{% block body %}<h1>{{ title }} <span class="badge {{ style }}">{{ word }}</span></h1>'
+        "<section>{{ content }}</section>{% endblock %}"
+    )
+    word, style = ("blessed", "good") if Decision.read(evaluation).passed else ("not blessed", "bad")
+    return render(template, title="Is the new model better?", word=word, style=style, content=body(evaluation))

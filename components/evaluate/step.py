@@ -24,6 +24,13 @@ from heterrec.metrics import Ranking, Scores, rank
 from heterrec.sequences import Queries, Sequences, read_sequences
 
 K = 10
+LONGER = "hold out more shoppers (split.test_days in the card): the difference may be there, and is not sure yet"
+TRAIN = (
+    "train longer (--budget full), or see in the page's slices for whom it is worse; what serves goes on serving, and "
+    "--recipe neighbours releases the tables alone"
+)
+TABLES = "nothing was trained that could be trained longer: give the card features, or the source more days or users"
+OLD = "what serves goes on serving; train longer (--budget full) or begin from it (--warm-start)"
 SLICES = {
     "short_history": "short histories (under 20 events)",
     "long_history": "long histories",
@@ -82,8 +89,10 @@ def _reasons(
 ) -> list[Reason]:
     if report["queries"] == 0:
         message = "No held-out shopper has a history: there is nothing to judge the model by. Take more days or users."
-        return [Reason(check="queries", held=False, found=0, allowed="at least 1", message=message)]
-    reasons = [_above(POPULARITY, differences[POPULARITY], level="block")]
+        remedy = "hold out more in the card (split.test_days, or split.by: order), or take more days or users"
+        return [Reason(check="queries", held=False, found=0, allowed="at least 1", message=message, remedy=remedy)]
+    train = TABLES if report["new"] == NEIGHBOURS else TRAIN
+    reasons = [_above(POPULARITY, differences[POPULARITY], level="block", train=train)]
     if NEIGHBOURS in differences:
         reasons.append(_not_below(NEIGHBOURS, differences[NEIGHBOURS], check="no worse than the neighbour tables"))
     if blessing is not None:
@@ -91,11 +100,15 @@ def _reasons(
     elif CHAMPION in differences:
         reasons.append(_not_below(f"champion (version {held.version})", differences[CHAMPION]))
     apart = (CHAMPION, REFERENCE, POPULARITY)
-    reasons += [_above(name, difference, level="warn") for name, difference in differences.items() if name not in apart]
+    reasons += [
+        _above(name, difference, level="warn", train=train)
+        for name, difference in differences.items()
+        if name not in apart
+    ]
     return [*reasons, *held.incomparable]
 
 
-def _above(name: str, difference: Difference, *, level: Any) -> Reason:
+def _above(name: str, difference: Difference, *, level: Any, train: str) -> Reason:
     verdict = "above" if difference.low > 0 else "not above"
     return Reason(
         check=f"better than {name}",
@@ -104,6 +117,7 @@ def _above(name: str, difference: Difference, *, level: Any) -> Reason:
         allowed="interval above 0",
         level=level,
         message=f"NDCG@{K} is {verdict} that of {name}: difference {_interval(difference)}.",
+        remedy=LONGER if difference.mean > 0 else train,
     )
 
 
@@ -115,6 +129,7 @@ def _not_below(name: str, difference: Difference, *, check: str = "no worse than
         found=_interval(difference),
         allowed="interval not below 0",
         message=f"NDCG@{K} is {verdict} that of the {name}: difference {_interval(difference)}.",
+        remedy=TRAIN if name == NEIGHBOURS else OLD,
     )
 
 

@@ -44,7 +44,7 @@ def features(
     )
     for name, value in numbers(report).items():
         metrics.log_metric(name, value)
-    found = power.of(task.artifact)
+    found = power.of(task.artifact, dataset)
     going = power.goes_on(found, dataset)
     task.annotate(power=found.to_json(), goes_on=going)
     emit("power", enough=found.enough, going=going, sentence=found.sentence)

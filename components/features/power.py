@@ -2,7 +2,7 @@
 
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 from scipy.stats import norm
 
@@ -30,25 +30,40 @@ class Power:
     needed: int
     """Shoppers with which that chance would be `ENOUGH`."""
 
+    by: Literal["time", "order"] = "time"
+    """How the card's split holds out."""
+
     @property
     def enough(self) -> bool:
         return self.power >= ENOUGH
 
     @property
-    def sentence(self) -> str:
-        """What was found, and what to change where it is too little."""
-        found = (
+    def found(self) -> str:
+        """Who judges, and what that can tell."""
+        return (
             f"{self.queries:,} held-out shoppers have a history: a difference of {self.detectable:.3f} in NDCG@10 is "
             f"found four times in five; a model ahead of popularity by {GAIN:g} would be blessed in {self.power:.0%}"
         )
-        advice = f"; about {self.needed:,} would do: raise split.test_days, or take more users or days"
-        return f"{found}{'' if self.enough else advice}."
+
+    @property
+    def advice(self) -> str:
+        """What to change where that is too little."""
+        more = {
+            "time": "raise split.test_days in the card, or take more users or days",
+            "order": "take more users: each has one basket held out already (split.by: order)",
+        }[self.by]
+        return f"about {self.needed:,} would do: {more}"
+
+    @property
+    def sentence(self) -> str:
+        return f"{self.found}{'' if self.enough else f'; {self.advice}'}."
 
     def to_json(self) -> dict[str, Any]:
-        return {**asdict(self), "enough": self.enough, "sentence": self.sentence}
+        told = {"found": self.found, "advice": f"{self.advice}; or train all the same (release.power: say in the card)"}
+        return {**asdict(self), "enough": self.enough, "sentence": self.sentence, **told}
 
 
-def power(queries: int) -> Power:
+def power(queries: int, by: Literal["time", "order"] = "time") -> Power:
     """Of a two-sided paired comparison at `LEVEL` over `queries` shoppers."""
     z, aim = norm.ppf(1 - LEVEL / 2), norm.ppf(ENOUGH)
     error = SPREAD / max(queries, 1) ** 0.5
@@ -57,12 +72,13 @@ def power(queries: int) -> Power:
         detectable=float((z + aim) * error),
         power=float(norm.cdf(GAIN / error - z)) if queries else 0.0,
         needed=round(((z + aim) * SPREAD / GAIN) ** 2),
+        by=by,
     )
 
 
-def of(sequences: Path) -> Power:
+def of(sequences: Path, card: DatasetCard) -> Power:
     """The power of the comparison on a `sequences` artifact."""
-    return power(len(read_sequences(sequences).queries("test")))
+    return power(len(read_sequences(sequences).queries("test")), card.split.by)
 
 
 def goes_on(found: Power, card: DatasetCard) -> bool:

@@ -16,6 +16,8 @@ from serving.torchserve.server import TorchServe
 
 GATE, ARCHIVE = "infra_validate", "archive"
 WARM_UP, REQUESTS = 10, 120
+LOGS = "what TorchServe said is in logs/ of this check's artifact"
+SKEWED = f"training and serving compute differently here, which no setting brings about: {LOGS}; please report it"
 RATIO = 2.0
 """How many times as long as what serves the new archive may take, at the median and at the 90th percentile alike: one
 of the two alone also jumps where somebody else had the machine."""
@@ -85,6 +87,7 @@ def same_answers(goldens: list[Golden], replies: list[Reply], model: str, versio
             allowed=0,
             message=f"{len(goldens) - len(wrong)} of {len(goldens)} golden requests are answered as the trained model "
             f"answers them (scores within {TOLERANCE})",
+            remedy=SKEWED,
             evidence=evidence,
         ),
         Reason(
@@ -101,13 +104,14 @@ def same_answers(goldens: list[Golden], replies: list[Reply], model: str, versio
             found=len(strange),
             allowed=0,
             message=f"{len(strange)} answers name another model than {model} {version}",
+            remedy=SKEWED,
         ),
     ]
 
 
 def _loads(error: str | None) -> Reason:
     message = "TorchServe loads the archive" if error is None else f"TorchServe cannot load the archive: {error}"
-    return Reason(check="loads", held=error is None, found=error is None, allowed=True, message=message)
+    return Reason(check="loads", held=error is None, found=error is None, allowed=True, message=message, remedy=LOGS)
 
 
 def _refuses(replies: list[Reply]) -> Reason:
@@ -118,6 +122,7 @@ def _refuses(replies: list[Reply]) -> Reason:
         found=len(accepted),
         allowed=0,
         message=f"{len(replies) - len(accepted)} of {len(replies)} malformed requests are refused with status 4xx",
+        remedy=f"serving/scoring/requests.py is what refuses them; {LOGS}",
         evidence=[{"status": reply.status, "body": reply.body} for reply in accepted],
     )
 
@@ -171,7 +176,15 @@ def _latency(ours: list[float], theirs: list[float], max_p99_ms: float | None) -
     held, level = max_p99_ms is None or p99 <= max_p99_ms, "info" if max_p99_ms is None else "block"
     allowed = "any" if max_p99_ms is None else max_p99_ms
     reasons.append(
-        Reason(check="latency_p99_ms", held=held, found=p99, allowed=allowed, message=message, level=cast(Level, level))
+        Reason(
+            check="latency_p99_ms",
+            held=held,
+            found=p99,
+            allowed=allowed,
+            message=message,
+            remedy="raise serving.max_p99_ms in the card, or run again where the machine was busy",
+            level=cast(Level, level),
+        )
     )
     if len(theirs) < REQUESTS // 2:
         message = "nothing serves yet that could be asked in turn with it: no ratio of latencies"
@@ -186,5 +199,12 @@ def _latency(ours: list[float], theirs: list[float], max_p99_ms: float | None) -
     )
     return [
         *reasons,
-        Reason(check="latency_ratio", held=min(ratios) <= RATIO, found=max(ratios), allowed=RATIO, message=message),
+        Reason(
+            check="latency_ratio",
+            held=min(ratios) <= RATIO,
+            found=max(ratios),
+            allowed=RATIO,
+            message=message,
+            remedy="run again where the machine was busy; a smaller recipe or catalogue serves faster",
+        ),
     ]

@@ -75,10 +75,12 @@ class Plan:
     def make(
         cls, card: DatasetCard, identity: Any, parts: dict[str, str], previous: Path | None, as_of: datetime | None
     ) -> "Plan":
-        """`previous` is left aside where it was made for another card or source, or without the parts of this one."""
+        """`previous` is left aside where it was made for another card or source, without the parts of this one, or of
+        nothing: a shop may have been empty at first."""
         basis = basis_of(card, identity)
         before = Increment.read(previous) if previous is not None else None
-        if before is not None and before.basis != basis:
+        empty = previous is None or not any(previous.glob("interactions/*/*.parquet"))
+        if before is not None and (before.basis != basis or empty):
             before = None
         return cls(basis=basis, parts=parts, previous=previous if before else None, before=before, as_of=as_of)
 

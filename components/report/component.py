@@ -14,16 +14,19 @@ def report(
     summary: dsl.Output[dsl.Markdown],
 ):
     """Write one self-contained page about the run from the records of its tasks; a failure is told to the webhook."""
-    import shutil
     from pathlib import Path
 
     from components import workspace
     from components.announce import step as announce_step
     from components.report import ledger, step
+    from components.report.ending import ending
+    from components.task import read_records
 
     run = workspace.run(run_id)
     # First, because the page needs more to be whole than the message does.
     text = announce_step.run(run_id=run, pipeline=pipeline, state=status.state, error=status.error_message or "")
     Path(summary.path).write_text(text)
-    shutil.copyfile(step.run(run_id=run, state=status.state), page.path)
-    ledger.run(run_id=run, mlflow_url=workspace.mlflow_url(), outcome=step.ending(run, status.state))
+    step.run(run_id=run, state=status.state)
+    # Kubeflow shows its own copy, from where no link could be followed.
+    Path(page.path).write_text(step.page(run_id=run, state=status.state, beside=None))
+    ledger.run(run_id=run, mlflow_url=workspace.mlflow_url(), outcome=ending(read_records(run), status.state)[0])

@@ -11,70 +11,82 @@ from components.evaluate.page import body as comparison_body
 from components.evaluate.page import read_json
 from components.evaluate.pictures import training_curves
 from components.page import render
+from components.report.ending import ending, why
 from components.store import present
 from components.task import Record, commit, read_records
+from components.train.page import render as train_page
 
 TEMPLATE = Path(__file__).parent / "template.html"
+TRAININGS = ("train", "train-baseline")
+PAGES = {
+    "validate": {"page.html": "rows and pictures", "data_docs/index.html": "Data Docs"},
+    "evaluate": {"page.html": "the comparison alone"},
+}
+"""Of each step's artifact, the pages for people."""
 
 
 def run(*, run_id: str, state: str) -> Path:
-    """Write `runs/<run>/page.html` and return its path; `state` is Kubeflow's word for how the run ended."""
+    """Write `runs/<run>/page.html` and beside it a page for each model trained; returns the path of the first.
+
+    `state` is Kubeflow's word for how the run ended.
+    """
     records = read_records(run_id)
-    ending, ending_class = _ending(records, state)
+    folder = workspace.runs() / run_id
+    for task in TRAININGS:
+        if model := _artifact(records, task):
+            _write(folder / f"{task}.html", train_page(task, model, records[task].report))
+    _write(folder / "page.html", page(run_id=run_id, state=state, beside=folder))
+    return folder / "page.html"
+
+
+def page(*, run_id: str, state: str, beside: Path | None) -> str:
+    """The run's page; with links to the pages of its steps where it lies in the folder `beside`, as nothing that is
+    shown elsewhere could follow them."""
+    records = read_records(run_id)
+    told, style = ending(records, state)
     facts = _artifact(records, "resolve")
     evaluated = _artifact(records, "evaluate")
-    html = render(
+    return render(
         TEMPLATE.read_text(),
-        title=f"{run_id}: {ending}",
+        title=f"{run_id}: {told}",
         dataset=run_id.rpartition("-")[0] or run_id,
         run_id=run_id,
         commit=commit(),
         as_of=read_json(facts / "facts.json")["as_of"] if facts else None,
-        ending=ending,
-        ending_class=ending_class,
-        why=_why(records),
+        ending=told,
+        ending_class=style,
+        why=why(records),
         records=list(records.values()),
+        power=records["features"].notes.get("power") if "features" in records else None,
         ingest=records["ingest"].report if _artifact(records, "ingest") else None,
         validation=_decision(records, "validate"),
         curves=_curves(records),
         evaluation=_decision(records, "evaluate"),
         comparison=comparison_body(evaluated) if evaluated else None,
         serving=_decision(records, "infra_validate"),
+        links=_links(records, beside) if beside else {},
     )
-    page = workspace.runs() / run_id / "page.html"
-    partial = page.with_suffix(".partial")
+
+
+def _links(records: dict[str, Record], beside: Path) -> dict[str, list[tuple[str, str]]]:
+    """By task the pages about it, as (address relative to the folder `beside`, what it is)."""
+    found: dict[str, list[tuple[str, str]]] = {}
+    for task, pages in PAGES.items():
+        root = _artifact(records, task)
+        for name, what in pages.items() if root else ():
+            assert root is not None
+            if (root / name).is_file():
+                found.setdefault(task, []).append((os.path.relpath(root / name, beside), what))
+    for task in TRAININGS:
+        if (beside / f"{task}.html").is_file():
+            found[task] = [(f"{task}.html", "its curve, numbers and recipe")]
+    return found
+
+
+def _write(path: Path, html: str) -> None:
+    partial = path.with_suffix(".partial")
     partial.write_text(html)
-    os.replace(partial, page)
-    return page
-
-
-def ending(run_id: str, state: str) -> str:
-    """How the run ended, as its page says."""
-    return _ending(read_records(run_id), state)[0]
-
-
-def _ending(records: dict[str, Record], state: str) -> tuple[str, str]:
-    for record in records.values():
-        if record.status in ("failed", "running"):
-            return f"failed in {record.task}", "bad"
-    for gate in ("validate", "evaluate", "infra_validate"):
-        if gate in records and not records[gate].report["passed"]:
-            return f"not pushed: blocked by {gate}", "warn"
-    if "features" in records and records["features"].notes.get("goes_on") is False:
-        return "not trained: the held-out shoppers could decide nothing", "warn"
-    if "push" in records:
-        report = records["push"].report
-        return f"pushed as version {report['version']} ({report['status']})", "good"
-    if "package" in records and (version := records["package"].notes.get("released_as")):
-        return f"already released as version {version}", "good"
-    return state.lower(), "quiet"
-
-
-def _why(records: dict[str, Record]) -> list[str]:
-    faults = [record.error for record in records.values() if record.status == "failed"]
-    blocked = [message for record in records.values() for message in record.report.get("blocked", [])]
-    power = records["features"].notes.get("power") if "features" in records else None
-    return faults + blocked + ([power["sentence"]] if power and not power["enough"] else [])
+    os.replace(partial, path)
 
 
 def _artifact(records: dict[str, Record], task: str) -> Path | None:
@@ -88,7 +100,7 @@ def _decision(records: dict[str, Record], task: str) -> Decision | None:
 
 
 def _curves(records: dict[str, Record]) -> Any:
-    models = [root for task in ("train", "train-baseline") if (root := _artifact(records, task))]
+    models = [root for task in TRAININGS if (root := _artifact(records, task))]
     labels = (
         [model_name(models[0]), *(baseline_name(root, model_name(models[0])) for root in models[1:])] if models else []
     )

@@ -27,9 +27,10 @@ def run(
     report = json.loads((events / "report.json").read_text())
     if report["last_event"] is None:
         reasons = ", ".join(f"{reason} {rows}" for reason, rows in report["reasons"].items()) or "the source is empty"
+        source = card.source.interactions or f"source {card.source.adapter}"
         raise InputError(
-            f"{events}: dataset {card.name!r} has no accepted interaction ({report['rejected']} of {report['rows']} "
-            f"rows were set aside, see rejected.parquet: {reasons}). Correct the source or the card."
+            f"{source}: it has no accepted interaction ({report['rejected']} of {report['rows']} rows were set aside, "
+            f"each is in {events}/rejected.parquet: {reasons}). Correct it, or the columns in card {card.name!r}."
         )
     first, last = (_moment(report[key], f"{events}/report.json: {key}") for key in ("first_event", "last_event"))
     moment = last if as_of is None else _moment(as_of, "as_of")

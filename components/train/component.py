@@ -30,8 +30,10 @@ def train(
     task = Task(task_name, run_id=run_id, module="components.train.step", inputs=inputs)
 
     def make(out: Path, scratch: Path) -> dict:
+        from components.console import emit
         from components.errors import InputError
         from components.train import step
+        from components.train.plan import Learned, plan
         from components.train.progress import EventProgress
         from heterrec.recipes import TrainConfig
 
@@ -39,6 +41,9 @@ def train(
             config = TrainConfig.from_json(recipe)
         except ValueError as error:  # a run's parameter, edited by hand
             raise InputError(str(error)) from error
+        ahead = plan(config, Learned.of(task.inputs["sequences"]))
+        task.annotate(plan=ahead.to_json())
+        emit("plan", task=task_name, sentence=ahead.sentence)
         return step.run(
             config=config,
             sequences=task.inputs["sequences"],

@@ -158,7 +158,14 @@ def _by_day(before: dict[date, int], now: dict[date, int], sign: int) -> Any:
 def _drift(name: str, message: str, feature: Feature, before: Distribution, now: Distribution) -> Found:
     slack = chance(before, now)
     warn, block = feature.max_drift + slack, feature.block_drift + slack
-    check = at_most(name, message, warn=warn, block=block, unit="index", field="its max_drift and block_drift")
+    check = at_most(
+        name,
+        message,
+        warn=warn,
+        block=block,
+        unit="index",
+        field=f"max_drift and block_drift of feature {feature.name}",
+    )
     return check, Measure(found=stability_index(before, now), evidence=lambda: moved(before, now))
 
 

@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from components.decision import Level, Reason
+from components.validate.data_docs import make_offline
 from components.validate.suite import Check, told
 
 if TYPE_CHECKING:
@@ -50,7 +51,7 @@ def verdicts(
         held[meta["check"], meta["level"]] = bool(result.success)
     if data_docs is not None:
         context.build_data_docs()
-        _slim(data_docs)
+        make_offline(data_docs, name=name)
     return [_reason(check, measures[check.name], held) for check in checks]
 
 
@@ -113,13 +114,6 @@ def _context(data_docs: Path | None) -> "EphemeralDataContext":
     return context
 
 
-def _slim(data_docs: Path) -> None:
-    """Drop the animations of Great Expectations' tutorial and its fonts: 4 MB that no page about data needs."""
-    for pattern in ("static/images/*.gif", "static/fonts/*/*"):
-        for path in data_docs.glob(pattern):
-            path.unlink()
-
-
 def _reason(check: Check, measure: Measure, held: Mapping[tuple[str, Level], bool]) -> Reason:
     failed: Level | None = next((level for level in LEVELS if not held.get((check.name, level), True)), None)
     weight: Level = failed or ("block" if "block" in check.bounds else "warn")
@@ -133,6 +127,7 @@ def _reason(check: Check, measure: Measure, held: Mapping[tuple[str, Level], boo
         found=found,
         allowed=allowed,
         message=_complaint(check, measure, allowed, evidence) if failed else check.message,
+        remedy=check.remedy,
         level=weight,
         evidence=evidence,
     )
@@ -145,9 +140,7 @@ def _complaint(check: Check, measure: Measure, allowed: float | str, evidence: l
         complaint = f"not so in {measure.found:.2%} of {measure.rows:,} rows, allowed {allowed:.2%}"
     if check.name == "columns":
         lines = [f"{e['table']}.{e['column']} is {e['found']}, expected {e['expected']}" for e in evidence]
-        complaint = f"{'; '.join(lines)}. Correct the card or ingest again"
-    if check.field:
-        complaint += f" ({check.field} of the card)"
+        complaint = "; ".join(lines)
     if why := sorted({e["item_set_aside"] for e in evidence if e.get("item_set_aside")}):
         complaint += f": the items table has such items, but their own rows were set aside ({', '.join(why)})"
     if reasons := [f"{e['reason']} {e['rows']:,}" for e in evidence if "reason" in e]:

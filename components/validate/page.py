@@ -26,12 +26,6 @@ _CAME_IN = {
     "first_event": "First event",
     "last_event": "Last event",
 }
-_ADVICE = (
-    "Look at the rows above. If the data is wrong, correct the source and run again: what is unchanged is reused.",
-    "If the change is meant, run once with --new-reference: the run is then held against the card only, and becomes "
-    "what later runs are held against.",
-    "If the card asks for too much, change its limits, tolerances or the feature's own bounds.",
-)
 
 
 def render(
@@ -44,17 +38,15 @@ def render(
     units: Mapping[str, Unit],
     card: DatasetCard,
     as_of: datetime,
+    data_docs: bool,
 ) -> str:
     """The whole page, self-contained; all data is escaped.
 
     `report` is ingest's, `profile` may be empty; `distributions` has by feature the accepted one and that of now;
-    `units` are those of the checks, by name.
+    `units` are those of the checks, by name; `data_docs` says whether there are such beside it.
     """
     now = profile.get("features", {})
     pictures = {name: feature_picture(name, found, distributions.get(name)) for name, found in now.items()}
-    # What blocks comes first, then what warns, then what held.
-    ranked = sorted(decision.reasons, key=lambda reason: (reason.held, reason.level != "block"))
-    open_ = [_check(reason, units, pictures) for reason in ranked if not reason.held]
     return render_page(
         TEMPLATE.read_text(),
         title=f"Validation of {card.name}",
@@ -62,12 +54,11 @@ def render(
         as_of=_moment(as_of.isoformat()),
         against=_moment(reference["accepted"]) if reference["accepted"] else None,
         verdict=_verdict(decision),
-        checks_held=sum(reason.held for reason in decision.reasons if reason.level != "info"),
-        checks_total=sum(reason.level != "info" for reason in decision.reasons),
-        open=open_,
-        held=[_check(reason, units, {}) for reason in ranked if reason.held and reason.level != "info"],
+        count=decision.count,
+        open=[_check(reason, units, pictures) for reason in decision.open],
+        held=[_check(reason, units, {}) for reason in decision.held],
         most_rows=EVIDENCE,
-        advice=() if decision.passed else _ADVICE,
+        data_docs=data_docs,
         came_in=[(name, _came_in(report[key])) for key, name in _CAME_IN.items()],
         set_aside=sorted(report["reasons"].items(), key=lambda entry: -entry[1]),
         notes=[*report["notes"], *reference["notes"], reference["served"]],

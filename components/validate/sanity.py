@@ -20,21 +20,30 @@ def sanity_checks(card: DatasetCard, db: "DuckDBPyConnection") -> Iterator[tuple
     """Each with what was found."""
     limits = card.tolerances
     message = "No single shopper has most of the events"
-    yield within("one shopper", message, limits.one_shopper, field="tolerances.one_shopper"), _largest(db, "user_id")
+    field = "tolerances.one_shopper"
+    remedy = f"see whose id that is: one of nobody or of a bot belongs in columns.nobody; or change {field} in the card"
+    yield within("one shopper", message, limits.one_shopper, field=field, remedy=remedy), _largest(db, "user_id")
     if card.columns.event_time is not None:
         message, day = "No single day has most of the events", f"{local('event_time', card)}::DATE"
-        yield within("one day", message, limits.one_day, field="tolerances.one_day"), _largest(db, day, "day")
+        field = "tolerances.one_day"
+        remedy = (
+            f"see whether columns.event_time is when it happened or when it was copied; or change {field} in the card"
+        )
+        yield within("one day", message, limits.one_day, field=field, remedy=remedy), _largest(db, day, "day")
     for feature in card.features:
         if feature.token and not feature.varies_in_time:
             message = f"{feature.name} is not the same for all items: then it tells nothing"
-            yield at_most(f"{feature.name} constant", message, warn=0), _constant(db, feature)
+            remedy = f"take {feature.name} out of the card's features, or add token: false to it, or correct its column"
+            yield at_most(f"{feature.name} constant", message, warn=0, remedy=remedy), _constant(db, feature)
     if _revisions(db) > 1:
         for feature in card.static:
             message = f"{feature.name} lasts (how often it changed, an item); what does not is varies_in_time: true"
-            check = within(
-                f"{feature.name} restless", message, limits.restless, field="tolerances.restless", unit="times"
+            name, field = f"{feature.name} restless", "tolerances.restless"
+            remedy = f"give feature {feature.name} varies_in_time: true in the card, or change {field} there"
+            yield (
+                within(name, message, limits.restless, field=field, unit="times", remedy=remedy),
+                _changes(db, feature),
             )
-            yield check, _changes(db, feature)
 
 
 def _largest(db: "DuckDBPyConnection", by: str, name: str = "") -> Measure:

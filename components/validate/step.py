@@ -83,6 +83,7 @@ def run(
         units={check.name: check.unit for check in findings.checks},
         card=card,
         as_of=as_of,
+        data_docs=(validation / "data_docs" / "index.html").is_file(),
     )
     (validation / "page.html").write_text(page)
     return decision
@@ -118,8 +119,8 @@ def _look(
         findings.add(*entry)
     if before is not None:
         findings.comparison = compare(card, db, days, report, before)
-        for entry in findings.comparison.found:
-            findings.add(*entry)
+        for check, measure in findings.comparison.found:
+            findings.add(check.against_reference, measure)
     if reference is not None and (reference / skew.NAME).exists():
         for entry in skew.skew_checks(card, db, reference / skew.NAME):
             findings.add(*entry)
@@ -149,6 +150,7 @@ def _about_the_reference(known: dict[str, Any]) -> list[Reason]:
             found=known["exposures"],
             allowed="any",
             message=known["served"],
+            remedy="make the event log that the message names readable: until then skew of serving is not judged",
             level="warn" if known["served_fault"] else "info",
         ),
     ]

@@ -21,6 +21,7 @@ from heterrec.comparison import Difference
 from heterrec.export import save_model
 from heterrec.sequences import read_sequences
 from heterrec.training import train
+from tests.reasons import assert_told
 from tests.unit.heterrec.shop import KINDS, VARYING, write_shop
 
 CARD = DatasetCard.model_validate(
@@ -82,7 +83,9 @@ def gate(tmp_path: Path, sequences: Path, models: dict[str, Path]):
             card=card, sequences=sequences, model=models[new], baseline=models["baseline"], champion=against,
             evaluation=tmp_path / "evaluation",
         )  # fmt: skip
-        return Decision.read(tmp_path / "evaluation")
+        decision = Decision.read(tmp_path / "evaluation")
+        assert_told(decision)
+        return decision
 
     return run
 

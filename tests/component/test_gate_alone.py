@@ -48,21 +48,26 @@ def found(decision: Decision) -> dict[str, str]:
     ],
 )
 def test_many_events_of_one_shopper_or_day_are_told_at_the_first_run(tmp_path, table, expected):
-    decision, _ = judged(tmp_path, make_card(tmp_path, table))
+    decision, page = judged(tmp_path, make_card(tmp_path, table))
     assert {name: level for name, level in found(decision).items() if name.startswith("one ")} == expected
+    assert ("belongs in columns.nobody" in page) == ("one shopper" in expected)
+    assert ("columns.event_time is when it happened" in page) == ("one day" in expected)
 
 
 def test_a_feature_that_is_the_same_for_all_items_is_said(tmp_path):
-    decision, _ = judged(tmp_path, make_card(tmp_path, items={**ITEMS, "title": ["A mug", "A mug"]}))
+    decision, page = judged(tmp_path, make_card(tmp_path, items={**ITEMS, "title": ["A mug", "A mug"]}))
     assert found(decision)["title constant"] == "warn" and "price constant" not in found(decision)
+    assert "take title out of the card&#39;s features, or add token: false" in page
+    assert "--new-reference" not in page, "nothing was held against an earlier run"
 
 
 def test_a_static_feature_that_changes_every_day_blocks(tmp_path):
     days = [f"2025-01-{day:02d}" for day in range(1, 9)]
     items = {"item_id": ["x"] * 8, "title": [f"mood {day}" for day in days], "price": ["3"] * 8, "since": days}
     columns = {"event_time": "event_time", "item_available_at": "since"}
-    decision, _ = judged(tmp_path, make_card(tmp_path, items=items, columns=columns, features=[MOOD, PRICE]))
+    decision, page = judged(tmp_path, make_card(tmp_path, items=items, columns=columns, features=[MOOD, PRICE]))
     assert found(decision)["mood restless"] == "block" and "price restless" not in found(decision)
+    assert "give feature mood varies_in_time: true in the card" in page
 
 
 def test_interactions_whose_item_was_set_aside_say_why(tmp_path):

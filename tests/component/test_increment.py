@@ -286,3 +286,14 @@ def test_another_card_or_an_older_artifact_is_not_taken_over(tmp_path):
     (events / "increment.json").write_text(json.dumps({**state, "schema": 0}))
     after, _ = shop.ingest()
     assert set(inodes(after).values()).isdisjoint(inodes(events).values())
+
+
+def test_a_shop_without_a_usable_row_is_no_base_that_the_next_ingest_stumbles_over(tmp_path: Path):
+    shop = Shop(tmp_path / "shop")
+    times = pa.array([None], pa.timestamp("us", "UTC"))
+    pq.write_table(pa.table({"user_id": ["a"], "item_id": ["x"], "event_time": times}), shop.clicks / "p1.parquet")
+    _, report = shop.ingest()
+    assert report["accepted"] == 0
+    part(shop.clicks, "p2", ("a", "x", 0.5))
+    events, report = shop.ingest()
+    assert [row["item_id"] for row in interactions_of(events)] == ["x"] and report["accepted"] == 1

@@ -8,6 +8,7 @@ import pytest
 from benchmarks import trading_days
 from components.errors import InputError
 from tests.component.planted_faults import FAULTS, PAGE, page
+from tests.reasons import assert_told
 
 SHOPS = {"marketplace": trading_days.marketplace, "online_retail": trading_days.online_retail}
 
@@ -52,6 +53,7 @@ def test_a_planted_fault_is_caught_where_the_list_says(accepted, fault, tmp_path
             judge(accepted, tmp_path / "run", planted, cut=cut)
         return
     found = judge(accepted, tmp_path / "run", planted)
+    assert_told(found.decision)
     level = {"blocks": "block", "warns": "warn"}[planted.outcome]
     assert found.unheld().get(planted.by) == level, found.unheld()
     assert found.decision.passed == (planted.outcome == "warns"), found.unheld()

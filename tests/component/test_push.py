@@ -65,7 +65,7 @@ class Shop:
         report = {"model": self.name, "version": version, "archive_digest": digest, "recipe_digest": recipe}
         (folders["archive"] / "report.json").write_text(json.dumps(report))
         (folders["model"] / "config.json").write_text(json.dumps({"model": {"width": 8}, "seed": 1}))
-        reason = Reason(check="better", held=passed, found=1, allowed=0, message="")
+        reason = Reason(check="better", held=passed, found=1, allowed=0, message="", remedy="none")
         Decision(gate="evaluate", reasons=[reason]).write(folders["evaluation"])
         self.prove(folders["infra_validation"], digest)
         numbers = {"heterrec": {"ndcg@10": 0.25, "slices": {"rare": float("nan")}}, "names": ["a"], "blessed": True}
@@ -74,7 +74,9 @@ class Shop:
     def prove(self, folder: Path, digest: str, *, gate: str = "infra_validate", passed: bool = True) -> None:
         """Write the decision of infra_validate about the archive of this digest."""
         about = Reason(check="archive", held=True, found=digest, allowed="any", message="", level="info")
-        right = Reason(check="golden_answers_wrong", held=passed, found=3, allowed=0, message="3 goldens differ")
+        right = Reason(
+            check="golden_answers_wrong", held=passed, found=3, allowed=0, message="3 goldens differ", remedy="none"
+        )
         Decision(gate=gate, reasons=[about, right]).write(folder)
 
     @property

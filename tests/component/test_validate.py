@@ -12,6 +12,7 @@ from components.decision import Decision
 from components.validate import step
 from components.validate.drift import chance, stability_index
 from tests.component.make_events import at, change, event, item, make_card, write_events, write_facts
+from tests.reasons import assert_told
 
 DAYS = range(6)
 SHOPPING = [event(f"u{day % 3}", f"i{n}", at(day + n / 10)) for day in DAYS for n in range(4)]
@@ -25,7 +26,9 @@ def validate(tmp_path: Path, *, shopping=SHOPPING, items=ITEMS, prices=PRICES, c
     card = card or make_card()
     events = write_events(tmp_path / f"events-{out}", written_for or card, shopping, items, prices, report)
     facts = write_facts(tmp_path / f"facts-{out}", as_of)
-    return step.run(card=card, events=events, facts=facts, reference=reference, validation=tmp_path / out)
+    decision = step.run(card=card, events=events, facts=facts, reference=reference, validation=tmp_path / out)
+    assert_told(decision)
+    return decision
 
 
 def reason(decision: Decision, check: str):
@@ -132,7 +135,7 @@ def test_rejected_rate_counts_what_ingest_set_aside(tmp_path):
     found = reason(validate(tmp_path, report=report), "rejected_rate")
     assert (found.found, found.allowed, found.held) == (0.2, 0.05, False)
     assert {"reason": "bad_time", "rows": 4} in found.evidence
-    told = "found 20.0%, allowed 5.00% (limits.max_rejected_rate of the card): bad_time 4, duplicate 3."
+    told = "found 20.0%, allowed 5.00%: bad_time 4, duplicate 3."
     assert found.message == f"Few of the source's rows were set aside: {told}"
 
 

@@ -84,7 +84,7 @@ def home(tmp_path_factory) -> Path:
         package.run(
             card=card, sequences=made.sequences, model=folders["model"], archive=folders["archive"], name=card.name
         )
-        held = Reason(check="better", held=True, found=1, allowed=0, message="")
+        held = Reason(check="better", held=True, found=1, allowed=0, message="", remedy="none")
         Decision(gate="evaluate", reasons=[held]).write(folders["evaluation"])
         digest = archives.digest(folders["archive"] / f"{card.name}.mar")
         about = Reason(check="archive", held=True, found=digest, allowed="any", message="", level="info")

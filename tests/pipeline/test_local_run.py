@@ -11,11 +11,13 @@ from pathlib import Path
 
 import pytest
 
+from components.decision import Decision
 from components.task import read_records
 from components.workspace import ROOT
 from pipelines.lock import run_lock
 from serving.eventlog.events import to_line
 from serving.eventlog.segments import SegmentSink
+from tests.pages import assert_offline, pages
 
 SMALL = ["--option", "users=800", "--option", "days=40", "--option", "items=400"]
 TINY = ["--option", "users=200", "--option", "days=20", "--option", "items=200"]
@@ -35,6 +37,16 @@ def command(home: Path, *arguments: str) -> subprocess.CompletedProcess[str]:
 
 def newest_run(home: Path) -> str:
     return max((home / "runs").iterdir(), key=lambda path: path.stat().st_mtime).name
+
+
+def assert_told(output: str, ending: str, reason: str) -> None:
+    """Its last lines name the check with its numbers, what would change it, and pages that are there."""
+    last = output[output.index(ending) :]
+    line = next(line for line in last.splitlines() if reason in line)
+    assert re.search(r"\d", line) and "to change it: " in last, last
+    for page in re.findall(r"(?:page|pictures): (.*)", last):
+        assert Path(page).is_file()
+    assert last.count("pictures: ") == last.count("\n  page: ") == 1, last
 
 
 @pytest.fixture(scope="module")
@@ -58,8 +70,13 @@ def test_first_run_does_every_task_and_makes_a_page_that_needs_no_network(home):
     page = (home / "runs" / run_id / "page.html").read_text()
     assert "(champion)" in page
     assert "<svg" in page
-    for link in re.findall(r"""(?:src|href)\s*=\s*["']([^"']*)""", page):
-        assert link.startswith("#"), link
+    for step in ("validation", "data_docs/index.html", "evaluation", "train.html", "train-baseline.html"):
+        assert re.search(f'href="[^"]*{step}', page), step
+    decision = Decision.read(Path(records["validate"].artifact))
+    gate = Path(records["validate"].artifact) / "page.html"
+    assert decision.count in page and decision.count in gate.read_text(), "the two pages count the same checks"
+    for each in pages(home / "runs" / run_id) + pages(home / "artifacts"):
+        assert_offline(each)
 
 
 def test_same_run_again_reuses_everything_and_releases_nothing(home):
@@ -113,8 +130,9 @@ def test_lineage_walks_from_a_served_request_to_the_days_of_its_data(home):
 def test_model_trained_on_shuffled_targets_is_blocked_and_the_run_ends_green(home):
     result = command(home, "run", *SMALL, "--shuffle-targets")
     assert result.returncode == 0, result.stdout + result.stderr
-    assert "not pushed: blocked by evaluate" in result.stdout
-    assert "popularity" in result.stdout
+    assert_told(
+        result.stdout, "not pushed: blocked by evaluate", "evaluate: better than popularity: NDCG@10 is not above"
+    )
     records = read_records(newest_run(home))
     assert "package" not in records
     assert len(list((home / "releases" / "marketplace").iterdir())) == 1
@@ -124,7 +142,8 @@ def test_model_trained_on_shuffled_targets_is_blocked_and_the_run_ends_green(hom
 def test_data_beyond_the_cards_limits_is_blocked_before_training(home):
     result = command(home, "run", *SMALL, "--option", "dirty_rate=0.2")
     assert result.returncode == 0, result.stdout + result.stderr
-    assert "not pushed: blocked by validate" in result.stdout
+    assert_told(result.stdout, "not pushed: blocked by validate", "validate: rejected_rate: Few of the source's rows")
+    assert "change limits.max_rejected_rate in the card" in result.stdout
     assert list(read_records(newest_run(home))) == ["ingest", "resolve", "champion", "reference", "validate"]
 
 

@@ -18,10 +18,12 @@ def test_data_is_never_markup_and_never_leaves_its_cell():
 
 
 def test_a_decision_tells_what_did_not_hold_first():
-    held = Reason(check="fast", held=True, found=0.123456, allowed=1, message="")
-    broken = Reason(check="golden", held=False, found="2 differ", allowed="none", message="2 of 9 answers differ")
+    held = Reason(check="fast", held=True, found=0.123456, allowed=1, message="", remedy="none")
+    broken = Reason(
+        check="golden", held=False, found="2 differ", allowed="none", message="2 of 9 answers differ", remedy="none"
+    )
     lines = decision(Decision(gate="infra_validate", reasons=[held, broken])).split("\n")
     assert lines[0] == "# infra_validate: blocked"
-    assert lines[2] == "- **block** 2 of 9 answers differ"
+    assert lines[2] == "- **block** 2 of 9 answers differ none"
     assert "| fast | yes | 0.1235 | 1 |" in lines
     assert "| golden | **no** | 2 differ | none |" in lines

@@ -168,6 +168,7 @@ def test_recipes_round_trip_and_refuse_what_is_wrong():
         (3_706, 1_000_000, 0.10, 0.05, 512, None),  # dense
         (100, 120, 0.5, 0.1, 256, None),
         (18_357, 207_000, 0.5, 0.1, 1024, None),  # Amazon Sports: not so large that few steps are left
+        (27_955, 1_267_759, 0.25, 0.053, 1024, 4096),  # a grocery: what was measured is in heterrec/cost.py
         (100_000, 1_000_000, 0.5, 0.1, 1024, 4096),
         (1_000_000, 10**8, 0.17, 0.05, 1024, 4096),
     ],

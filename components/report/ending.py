@@ -1,0 +1,92 @@
+"""How a run ended, in one sentence, and why: each check with its numbers, what would change it, and its own page."""
+
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Literal
+
+from components.task import Record
+
+GATES = ("validate", "evaluate", "infra_validate")
+AGAIN = "run the same command again: what was finished is reused, and a training goes on from its checkpoint"
+KILLED = "the task's process ended without a word, which mostly is the system taking its memory back"
+Style = Literal["good", "warn", "bad", "quiet"]
+Records = Mapping[str, Record]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Why:
+    """One thing that ended the run before its release."""
+
+    task: str
+    check: str
+    message: str
+    """What was found, with its numbers."""
+    remedy: str
+    page: Path | None = None
+    """The gate's own, with the rows and pictures."""
+
+    @property
+    def lines(self) -> list[str]:
+        """As a terminal shows it."""
+        return [f"{self.task}: {self.check}: {self.message}", f"    to change it: {self.remedy}"]
+
+
+def broken(records: Records) -> Record | None:
+    """The task that failed, or was killed."""
+    return next((record for record in records.values() if record.status in ("failed", "running")), None)
+
+
+def ending(records: Records, state: str = "") -> tuple[str, Style]:
+    """One sentence: what became of the model; `state` is Kubeflow's word, for a run that tells nothing itself."""
+    if record := broken(records):
+        return f"{'failed' if record.status == 'failed' else 'killed'} in {record.task}", "bad"
+    for gate in GATES:
+        if gate in records and not records[gate].report["passed"]:
+            return f"not pushed: blocked by {gate}", "warn"
+    if "features" in records and records["features"].notes.get("goes_on") is False:
+        return "not trained: the held-out shoppers could decide nothing", "warn"
+    if "push" in records:
+        report = records["push"].report
+        return f"pushed: version {report['version']} ({report['status']})", "good"
+    if "package" in records and (version := records["package"].notes.get("released_as")):
+        return f"already released as version {version}: nothing to push", "good"
+    return state.lower() or "ended", "quiet"
+
+
+def why(records: Records) -> list[Why]:
+    """Everything that kept the run from a release, in the order of its tasks; nothing of one that came to it."""
+    return [*_faults(records), *_blocked(records), *_undecided(records)]
+
+
+def _faults(records: Records) -> Iterator[Why]:
+    for record in records.values():
+        if record.status == "running":
+            needs = f" (it was said to need {plan['memory_mib']:,} MiB)" if (plan := record.notes.get("plan")) else ""
+            yield Why(task=record.task, check="killed", message=KILLED + needs, remedy=f"free memory, and {AGAIN}")
+        elif record.status == "failed" and record.input_fault:
+            remedy = f"correct what the message names, and {AGAIN}"
+            yield Why(task=record.task, check="its input", message=record.error, remedy=remedy)
+        elif record.status == "failed":
+            remedy = f"log.txt beside the run's page has the whole of it; {AGAIN}"
+            yield Why(task=record.task, check="a fault", message=record.error, remedy=remedy)
+
+
+def _blocked(records: Records) -> Iterator[Why]:
+    for record in records.values():
+        if not record.report.get("blocked"):
+            continue
+        page = Path(record.artifact) / "page.html"
+        told = (record.report[name] for name in ("blocking", "blocked", "remedies"))
+        for check, message, remedy in zip(*told, strict=True):
+            shown = page if page.is_file() else None
+            yield Why(task=record.task, check=check, message=message, remedy=remedy, page=shown)
+
+
+def _undecided(records: Records) -> Iterator[Why]:
+    if "features" not in records:
+        return
+    notes = records["features"].notes
+    if notes.get("goes_on") is False:
+        power = notes["power"]
+        yield Why(task="features", check="power", message=power["found"], remedy=power["advice"])

@@ -1,0 +1,64 @@
+"""What is said of a training before and at its start is what it then takes."""
+
+import time
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+
+from components.console import parse
+from components.train.plan import Learned, plan, told
+from components.train.progress import EventProgress
+from heterrec.recipes import TrainConfig, by_name
+from heterrec.sequences import read_sequences
+from heterrec.training import Training
+from tests.unit.heterrec.shop import write_shop
+
+
+@pytest.fixture(scope="module")
+def sequences(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return write_shop(tmp_path_factory.mktemp("plan") / "sequences", users=250)
+
+
+def test_what_is_learned_from_is_what_training_reads(sequences: Path):
+    learned, data = Learned.of(sequences), read_sequences(sequences)
+    assert (learned.events, learned.sold) == (data.training_counts.sum(), (data.training_counts > 0).sum())
+    assert (learned.catalogue, learned.features) == (len(data.catalogue), len(data.catalogue.features))
+
+
+@pytest.mark.parametrize("recipe", ["heterrec", "sasrec"])
+def test_a_small_run_takes_the_steps_and_at_most_twice_or_half_the_time_that_were_said(recipe, sequences, capsys):
+    config = replace(by_name(recipe), epochs=16, patience=16)
+    ahead = plan(config, Learned.of(sequences))
+    training = Training(read_sequences(sequences), config)
+    steps = sum(len(training.batches.epoch(epoch)) for epoch in range(training.epochs))
+    assert ahead.cost.steps == pytest.approx(steps, rel=0.15)
+    assert (ahead.batch, ahead.candidates) == (training.config.batch_events, training.config.loss.candidates)
+    # By processor time, which does not depend on who else has the machine.
+    started, moments = time.process_time(), {}
+    progress = EventProgress("train", clock=time.process_time)
+
+    def follow(update):
+        progress(update)
+        moments[(update.epoch - 1) * update.steps + update.step] = time.process_time()
+
+    training.run(None, follow, 1e9)
+    (pace,) = [
+        event for line in capsys.readouterr().out.splitlines() if (event := parse(line) or {}).get("event") == "pace"
+    ]
+    said_at = pace["measured"] + 1
+    took = moments[max(moments)] - moments[said_at]
+    assert took / 2 < pace["seconds_left"] < took * 2
+    # The constants are of another machine, which may be twice as quick or as slow.
+    whole = moments[max(moments)] - started
+    assert whole / 4 < ahead.cost.cpu_seconds < whole * 4, (whole, ahead.cost)
+
+
+def test_the_whole_catalogue_gives_way_by_cost_and_alike_for_a_model_and_its_baseline():
+    for catalogue in (1000, 28_003, 10**6):
+        learned = Learned(events=1_267_759, sold=min(catalogue, 27_955), catalogue=catalogue, features=10)
+        model, baseline = (plan(by_name(name), learned) for name in ("heterrec", "sasrec"))
+        assert model.candidates == baseline.candidates
+        assert model.cost.cpu_seconds < 1800, "a default run is a matter of minutes, whatever the catalogue"
+    assert (told(40), told(420), told(9000)) == ("40 seconds", "7 minutes", "2.5 hours")
+    assert plan(TrainConfig(network=False), learned).sentence.startswith("nothing is trained")
