@@ -1,4 +1,4 @@
-"""Years of nights with the real functions that decide (blessing, release, canary, its judge, its moves) and a known truth.
+"""Years of nights with the real functions that decide (blessing, release, canary, judge, moves) and a known truth.
 
 Each night a model of a model is "trained": its quality is drawn, and what it finds for every held-out shopper, in
 windows of seven days of which the next night's shares six. Two peers stand beside ours on the same nights: "always
@@ -86,7 +86,8 @@ def told(shop: Shop, served: list[int], happened: Told) -> dict[str, float]:
 
 def years(world: World, way: str, options: argparse.Namespace) -> Iterator[dict[str, float]]:
     """Of the peers a quarter of them: what they miss, they miss by far."""
-    for year in range(options.years if way == "ours" else -(-options.years // 4)):
+    count = options.years if way == "ours" else -(-options.years // 4)
+    for year in range(count):
         shop, happened = Shop(world, options.nights, options.seed + year), Told()
         yield told(shop, list(WAYS[way](shop, options.nights, happened)), happened)
 

@@ -1,11 +1,12 @@
 """How alike do the models of two nights answer? Fits the noise of `benchmarks.decisions` to the nights of real runs.
 
-`python -m benchmarks.pair_noise HOME`, a workspace (HETERREC_HOME) in which one data set was run on several nights: each
-run but the first leaves a `night.parquet`, what its model and the reference found for every held-out shopper.
+`python -m benchmarks.pair_noise HOME`, a workspace (HETERREC_HOME) in which one data set was run on several nights:
+each run but the first leaves a `night.parquet`, what its model and the reference found for every held-out shopper.
 """
 
 import argparse
 import json
+from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
@@ -49,7 +50,7 @@ def between(nights: list[Any]) -> float:
     """Correlation of two nights' differences from one reference, over the shoppers of both: of models that are no
     more alike than each is to the reference, one half."""
     found = []
-    for one, other in zip(nights, nights[1:], strict=False):
+    for one, other in pairwise(nights):
         place = {user: number for number, user in enumerate(one["user_id"].to_pylist())}
         pairs = [(place[user], n) for n, user in enumerate(other["user_id"].to_pylist()) if user in place]
         first, second = (night["ours"].to_numpy() - night["theirs"].to_numpy() for night in (one, other))

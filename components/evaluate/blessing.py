@@ -46,7 +46,7 @@ class Rule:
 
 
 class Night(NamedTuple):
-    """What one night's window says of a model and of the reference, a value for each held-out shopper."""
+    """What one night's window says of a model and of the reference, one value for each held-out shopper."""
 
     users: Sequence[str] | npt.NDArray[Any]
     ours: Floats
@@ -120,8 +120,7 @@ def change(nights: Sequence[Night], alpha: float) -> Change:
     several nights are one observation. Unknown, and as wide as can be, with fewer than two shoppers or a reference
     that finds nothing.
     """
-    _, user = np.unique(np.concatenate([np.asarray(night.users) for night in nights]), return_inverse=True)
-    ours, theirs = (np.bincount(user, np.concatenate([night[n] for night in nights])) for n in (1, 2))
+    ours, theirs = _by_shopper(nights)
     total = float(theirs.sum())
     if len(ours) < 2 or total <= 0:
         return Change(0.0, -np.inf, np.inf, len(ours))
@@ -131,6 +130,15 @@ def change(nights: Sequence[Night], alpha: float) -> Change:
     error = float(np.sqrt((residual**2).sum() * len(ours) / (len(ours) - 1))) / total
     half = _quantile(alpha, len(ours) - 1) * error
     return Change(estimate, estimate - half, estimate + half, len(ours))
+
+
+def _by_shopper(nights: Sequence[Night]) -> tuple[Floats, Floats]:
+    """What both find for each shopper, over all nights."""
+    if len(nights) == 1:
+        return nights[0].ours, nights[0].theirs
+    _, user = np.unique(np.concatenate([np.asarray(night.users) for night in nights]), return_inverse=True)
+    ours, theirs = (np.concatenate([getattr(night, name) for night in nights]) for name in ("ours", "theirs"))
+    return np.bincount(user, ours), np.bincount(user, theirs)
 
 
 @lru_cache(maxsize=1024)
