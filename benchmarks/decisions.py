@@ -126,6 +126,9 @@ def main() -> None:
     parser.add_argument("--nights", type=int, default=365)
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--only", default="", help="worlds whose name holds this; nothing is written")
+    parser.add_argument(
+        "--begin", type=int, default=0, help="number of the world to begin with; earlier ones stay as they are"
+    )
     parser.add_argument("--ways", default=",".join(WAYS), help="some of them; nothing is written")
     options = parser.parse_args()
     check()
@@ -134,21 +137,23 @@ def main() -> None:
     result: dict[str, Any] = {"commit": commit(), "machine": machine, "years": options.years, "nights": options.nights,
                               "seed": options.seed, "rule": asdict(RULE), "noise": NOISE, "worlds": {}}  # fmt: skip
     table = Table("world", "way", *COLUMNS)
+    if options.begin:
+        result["worlds"] = json.loads(RESULTS.read_text())["worlds"]
+    whole = not options.only and options.ways == ",".join(WAYS)
     for name, world in WORLDS.items():
-        if options.only not in name:
+        if options.only not in name or list(WORLDS).index(name) < options.begin:
             continue
         of_world = result["worlds"][name] = {}
         for way in options.ways.split(","):
             each = list(years(world, way, options))
             row = summary({key: np.array([year[key] for year in each]) for key in each[0]})
-            of_world[way] = row
+            of_world[way] = {"years": len(each), **row}
             table.add_row(name, way, *cells(world, row))
             console.print(f"{name}, {way}: {' | '.join(cells(world, row))} ({time.monotonic() - started:.0f} s)")
+        result["seconds"] = time.monotonic() - started
+        if whole:
+            RESULTS.write_text(json.dumps(result, indent=1) + "\n")
     console.print(table)
-    result["seconds"] = time.monotonic() - started
-    if len(result["worlds"]) == len(WORLDS) and options.ways == ",".join(WAYS):
-        RESULTS.write_text(json.dumps(result, indent=1) + "\n")
-        console.print(f"written to {RESULTS} after {result['seconds']:.0f} s")
 
 
 if __name__ == "__main__":

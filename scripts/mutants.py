@@ -28,7 +28,10 @@ from typing import Any, NamedTuple
 
 ROOT = Path(__file__).parents[1]
 KEPT = ROOT / "tests" / "mutants.toml"
-LIBRARIES = ("numpy", "scipy.stats", "pandas", "pyarrow.parquet", "duckdb", "hypothesis", "pytest", "sqlalchemy")
+LIBRARIES = ("numpy", "scipy.stats", "pandas", "pyarrow.parquet", "duckdb", "hypothesis", "pytest", "sqlalchemy",
+             "torch", "feast", "mlflow", "fastapi.testclient")  # fmt: skip
+MANY = 5
+"""Mutants from which it pays to load the libraries first."""
 LIMIT = 300
 """Seconds a mutant may take; what runs longer has changed the behaviour so that it hangs, and is dead, too."""
 _SWAPS: dict[type[ast.AST], type[ast.AST]] = {
@@ -47,13 +50,13 @@ class Mutant(NamedTuple):
     tests: Sequence[str]
 
 
-def kept() -> Iterator[Mutant]:
+def kept(path: Path) -> Iterator[Mutant]:
     """The list. Raises `ValueError` where a line of it is no longer in its file, once."""
-    for entry in tomllib.loads(KEPT.read_text())["mutant"]:
+    for entry in tomllib.loads(path.read_text())["mutant"]:
         source = (ROOT / entry["file"]).read_text()
         if (found := source.count(entry["was"])) != 1:
             raise ValueError(
-                f"{KEPT.name}: {entry['was']!r} is {found} times in {entry['file']}, expected once. "
+                f"{path.name}: {entry['was']!r} is {found} times in {entry['file']}, expected once. "
                 "The code has changed: write the breakage down as it would be made now."
             )
         changed = source.replace(entry["was"], entry["becomes"])
@@ -155,15 +158,18 @@ def main() -> int:
     parser.add_argument("--tests", default="", help="the tests that belong to it, and what else pytest is to be told")
     parser.add_argument("--most", type=int, default=40)
     parser.add_argument("--seed", type=int, default=0)
+    parser.add_argument("--kept", type=Path, default=KEPT, help="the list")
     parser.add_argument("--only", default="", help="of the kept list the files whose name holds this")
     options = parser.parse_args()
     os.chdir(ROOT)
-    for library in LIBRARIES:
-        importlib.import_module(library)
     mutants = (
-        list(kept()) if not options.find else made(options.find, shlex.split(options.tests), options.most, options.seed)
+        list(kept(options.kept))
+        if not options.find
+        else made(options.find, shlex.split(options.tests), options.most, options.seed)
     )
     mutants = [mutant for mutant in mutants if options.only in mutant.file]
+    for library in LIBRARIES if len(mutants) >= MANY else ():
+        importlib.import_module(library)
     for each in sorted({(mutant.file, tuple(mutant.tests)) for mutant in mutants}):
         whole = Mutant(each[0], "unchanged", (ROOT / each[0]).read_text(), each[1])
         if dies(whole):
