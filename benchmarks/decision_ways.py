@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 
 from benchmarks.decision_shop import Shop
-from components.evaluate.blessing import Rule, bless, change
+from components.evaluate.blessing import Rule, bless
 from serving.rollout import moves
 from serving.rollout.document import ModelVersion, Rollout, release
 from serving.rollout.judgement import WITHHELD, Evidence, Verdict, judge, planned_exposures
@@ -55,12 +55,12 @@ def ours(shop: Shop, nights: int, told: Told) -> Iterator[int]:
                 for at, against, seen in history[-int(RULE.month_days) :] if against == reference
             ]  # fmt: skip
             age = (now - row.champion.fresh_as_of) / timedelta(days=1)
-            passed = bless(tonight, earlier, age_days=age, rule=RULE).passed
-            better = change([tonight], alpha=0.025).low > 0
+            made = bless(tonight, earlier, age_days=age, rule=RULE)
+            passed, better = made.passed, made.rises
             history.append((night, reference, tonight))
         if passed:
-            made = release(row, model, now=now, salt=lambda at=night: f"s{at}", better=better)
-            row, told.canaries = made.rollout, told.canaries + (made.status == "challenger")
+            became = release(row, model, now=now, salt=lambda at=night: f"s{at}", better=better)
+            row, told.canaries = became.rollout, told.canaries + (became.status == "challenger")
         row = log.day(row, now)
         if shop.world.catalogue and row.champion is not None:
             version = f"{row.champion.version}.{night}"

@@ -7,7 +7,7 @@ one before; and it must be *shown* not to lose more than a margin.
 One night's window seldom shows that, so nights are pooled; but pooled nights lag behind what they are pooled for: a
 recipe that loses .5 % a night has lost 1.5 % since the middle of its week. So a refresh has to pass three looks at
 once: tonight's window, which is late for nothing, the week's and the month's, which see what is small. As it is asked
-every night, and a year has many, each look is one-sided at 2 %, and the likelier value keeps to half of the margin.
+every night, and a year has many, each look is one-sided at 1 %, and the likelier value keeps to half of the margin.
 Where the looks do not show it, freshness decides after a stated number of days, if the month speaks for the refresh:
 else a small shop would serve its first model for ever. What this keeps, and what it costs: docs/results.md, "Do
 releases keep what was won?".
@@ -35,7 +35,7 @@ class Rule:
     """Share of the reference's NDCG that a refresh may lose."""
     likely: float = 0.5
     """Share of the margin that no look's estimate may lose."""
-    alpha: float = 0.02
+    alpha: float = 0.01
     """Chance that one look takes one that loses more for one that does not, or the other way round; one-sided."""
     pool_days: float = 7.0
     """The nights of so many days are the second look."""
@@ -81,6 +81,12 @@ class Blessing:
     @property
     def passed(self) -> bool:
         return self.verdict in BLESSED
+
+    @property
+    def rises(self) -> bool:
+        """Whether it becomes the reference: surely better by every look. By tonight's alone the luckiest of many
+        nights would, and the next were held against less: a slower ratchet."""
+        return self.passed and min(look.low for look in self.looks) > 0
 
     @property
     def looks(self) -> tuple[Change, Change, Change]:

@@ -17,7 +17,6 @@ from components.evaluate.names import CHAMPION, REFERENCE
 from components.recipe_digest import recipe_digest
 from components.resolve.champion import NIGHT
 from feature_repo.card import DatasetCard
-from heterrec.comparison import Difference
 from heterrec.encoder import FeatureEncoder
 from heterrec.metrics import Ranking
 from heterrec.sequences import Queries, Sequences
@@ -101,14 +100,14 @@ class HeldAgainst:
         until = self.facts.get("data_until")
         return (self.as_of - datetime.fromisoformat(until)) / timedelta(days=1) if until else float("inf")
 
-    def to_json(self, blessing: Blessing | None, differences: Mapping[str, Difference]) -> dict[str, Any]:
+    def to_json(self, blessing: Blessing | None) -> dict[str, Any]:
         """What the report keeps: by `night` later nights find this one, by `rises` push knows a better reference."""
         night = {"dataset": self.dataset, "as_of": self.as_of.isoformat(), "recipe": self.recipe}
         return {
             "champion": self.version,
             "reference": self.facts.get("reference"),
             "blessing": blessing.to_json() if blessing else None,
-            "rises": bool(blessing and blessing.passed and self.reference and differences[self.reference].better),
+            "rises": bool(blessing and blessing.rises),
             "night": {**night, "reference": self.facts["reference"]} if self.reference else None,
         }
 
