@@ -4,7 +4,7 @@ SEEDS ?= 3
 NIGHTS ?= 60
 EVENTS ?= 5
 CANARIES ?= 2000
-YEARS ?= 10
+YEARS ?= 24
 SECONDS ?= 40
 FAULTS ?= 200
 JOBS ?= 3
@@ -21,7 +21,7 @@ export FEAST_USAGE := False
 # Every step is a process of its own: without cached bytecode each would compile its libraries again.
 unexport PYTHONDONTWRITEBYTECODE
 
-.PHONY: help setup run test serve compile chart images demo soak check format lock lock-platforms bench-features bench-features-pay bench-quality bench-train bench-gpu bench-gate bench-gate-speed bench-gateway bench-rollout bench-decisions bench-serving bench-retrieval bench-log-days fuzz-ingest chaos audit bench-overload clean
+.PHONY: help setup run test serve compile chart images demo soak check format lock lock-platforms bench-features bench-features-pay bench-quality bench-train bench-gpu bench-gate bench-gate-speed bench-gateway bench-rollout bench-decisions bench-serving bench-retrieval bench-log-days fuzz-ingest chaos audit bench-overload mutants clean
 
 help:  ## list the targets
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | awk -F':.*## ' '{printf "  make %-19s %s\n", $$1, $$2}'
@@ -122,8 +122,9 @@ audit: setup  ## published advisories for every package of the lock and torch; f
 
 bench-rollout: setup  ## is the canary's judge right? simulated A/A and A/B canaries beside the naive tests; CANARIES=2000
 	@$(PYTHON) -m benchmarks.rollout --canaries $(CANARIES)
+	@$(PYTHON) -m benchmarks.canary_worlds --canaries $(CANARIES)
 
-bench-decisions: setup  ## do blessing, release and canary keep their promises? simulated years beside two naive peers; YEARS=10
+bench-decisions: setup  ## do blessing, release and canary keep their promises? simulated years beside two naive peers; YEARS=24
 	@$(PYTHON) -m benchmarks.decisions --years $(YEARS)
 
 bench-serving: setup  ## the scorer against the eager model, TorchServe against an echo handler: requests a second, p99
@@ -138,6 +139,9 @@ bench-log-days: setup  ## a day of the event log as the consumer writes it, 2,88
 fuzz-ingest: export FUZZ_SECONDS ?= 600
 fuzz-ingest: setup  ## ten minutes of tables of any dialect, types and order through ingest; FUZZ_SECONDS=600
 	@$(PYTHON) -m pytest tests/component/test_fuzz_ingest.py -q
+
+mutants: setup  ## breakages of what decides that were once not noticed: do the tests still notice each?
+	@$(PYTHON) -m scripts.mutants
 
 clean:  ## remove the workspace (runs, artifacts, stores, models); keeps .venv
 	rm -rf var build

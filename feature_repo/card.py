@@ -270,9 +270,9 @@ class Release(Strict):
     margin: float = Field(default=0.05, gt=0, lt=1)
     """Share of the reference's NDCG@10 that it may lose."""
     pool_days: float = Field(default=7.0, ge=0)
-    """Nights as long ago as this are evidence beside tonight's."""
-    fresh_days: float = Field(default=7.0, ge=0)
-    """Where the nights cannot tell, the likelier side decides once the champion's data is older by this."""
+    """Tonight's window is one look, the nights of so many days the second; the third is a month's."""
+    fresh_days: float = Field(default=28.0, ge=0)
+    """Where they cannot tell, a refresh that the month speaks for serves once the champion's data is older by this."""
     power: Literal["say", "require"] = "say"
     """What becomes of a run whose held-out shoppers are too few to tell a model from popularity: said before training,
     or blocked before it."""

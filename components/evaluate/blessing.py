@@ -2,13 +2,20 @@
 
 Held against the champion, each night may lose a little and none of them much: ten nights of -5 % pass one by one. So a
 refresh is held against the reference, the model that last won an A/B test, or has since been surely better than the
-one before; and it must be *shown* not to lose more than a margin. One night's window seldom shows that, so the nights
-of the same recipe against the same reference are pooled. Where they do not show it either, freshness decides after a
-stated number of days: else a small shop would serve its first model for ever.
+one before; and it must be *shown* not to lose more than a margin.
+
+One night's window seldom shows that, so nights are pooled; but pooled nights lag behind what they are pooled for: a
+recipe that loses .5 % a night has lost 1.5 % since the middle of its week. So a refresh has to pass three looks at
+once: tonight's window, which is late for nothing, the week's and the month's, which see what is small. As it is asked
+every night, and a year has many, each look is one-sided at 1 %, and the likelier value keeps to half of the margin.
+Where the looks do not show it, freshness decides after a stated number of days, if the month speaks for the refresh:
+else a small shop would serve its first model for ever. What this keeps, and what it costs: docs/results.md, "Do
+releases keep what was won?".
 """
 
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
+from functools import lru_cache
 from typing import Any, Literal, NamedTuple
 
 import numpy as np
@@ -26,20 +33,26 @@ class Rule:
 
     margin: float = 0.05
     """Share of the reference's NDCG that a refresh may lose."""
-    alpha: float = 0.05
-    """Chance that one that loses more is taken for one that does not, or the other way round; each one-sided."""
+    likely: float = 0.5
+    """Share of the margin that no look's estimate may lose."""
+    alpha: float = 0.01
+    """Chance that one look takes one that loses more for one that does not, or the other way round; one-sided."""
     pool_days: float = 7.0
-    """Nights as long ago as this are evidence, too."""
-    fresh_days: float = 7.0
-    """When the champion's data is older by this than tonight's, the likelier side decides where nothing is sure."""
+    """The nights of so many days are the second look."""
+    month_days: float = 31.0
+    """The nights of so many days are the third look: as many as resolve hands on."""
+    fresh_days: float = 28.0
+    """When the champion's data is older by this than tonight's, a refresh serves that the month's nights speak for."""
 
 
 class Night(NamedTuple):
-    """What one night's window says of a model and of the reference, a value for each held-out shopper."""
+    """What one night's window says of a model and of the reference, one value for each held-out shopper."""
 
-    users: Sequence[str]
+    users: Sequence[str] | npt.NDArray[Any]
     ours: Floats
     theirs: Floats
+    days_ago: float = 0.0
+    """How long before tonight."""
 
 
 class Change(NamedTuple):
@@ -56,44 +69,56 @@ class Change(NamedTuple):
 
 @dataclass(frozen=True, kw_only=True)
 class Blessing:
-    """The verdict with its numbers: tonight's window alone, and pooled over `nights` nights with it."""
+    """The verdict with its numbers: tonight's window alone, and pooled over the week's and the month's nights."""
 
     verdict: Verdict
     tonight: Change
-    pooled: Change
+    week: Change
+    month: Change
     nights: int
+    """Of the month, tonight among them."""
 
     @property
     def passed(self) -> bool:
         return self.verdict in BLESSED
 
+    @property
+    def rises(self) -> bool:
+        """Whether it becomes the reference: surely better by every look. By tonight's alone the luckiest of many
+        nights would, and the next were held against less: a slower ratchet."""
+        return self.passed and min(look.low for look in self.looks) > 0
+
+    @property
+    def looks(self) -> tuple[Change, Change, Change]:
+        return self.tonight, self.week, self.month
+
     def to_json(self) -> dict[str, Any]:
-        return {**asdict(self), "tonight": self.tonight._asdict(), "pooled": self.pooled._asdict()}
+        return {**asdict(self), **{name: getattr(self, name)._asdict() for name in ("tonight", "week", "month")}}
 
 
 def bless(tonight: Night, earlier: Sequence[Night], *, age_days: float, rule: Rule) -> Blessing:
     """Judge tonight's refresh. `earlier` are the windows of other nights of its recipe against the same reference,
     `age_days` how much older the champion's data is than tonight's.
 
-    Tonight's own estimate must be within the margin in any case, so that no broken night hides behind good ones; and
-    an earlier night that was surely below is no evidence for the line.
+    An earlier night that was surely below is no evidence for the line: one broken night blocks none but itself.
     """
     alone = change([tonight], rule.alpha)
-    sound = [night for night in earlier if change([night], rule.alpha).high >= -rule.margin]
-    pooled = change([*sound, tonight], rule.alpha)
-    return Blessing(
-        verdict=_verdict(alone, pooled, age_days, rule), tonight=alone, pooled=pooled, nights=1 + len(sound)
-    )
+    month = [night for night in earlier if night.days_ago < rule.month_days]
+    sound = [night for night in month if change([night], rule.alpha).high >= -rule.margin]
+    week = [night for night in sound if night.days_ago < rule.pool_days]
+    looks = alone, change([*week, tonight], rule.alpha), change([*sound, tonight], rule.alpha)
+    verdict = _verdict(looks, age_days, rule)
+    return Blessing(verdict=verdict, tonight=alone, week=looks[1], month=looks[2], nights=1 + len(sound))
 
 
-def _verdict(alone: Change, pooled: Change, age_days: float, rule: Rule) -> Verdict:
-    if alone.high < -rule.margin:
+def _verdict(looks: tuple[Change, Change, Change], age_days: float, rule: Rule) -> Verdict:
+    if looks[0].high < -rule.margin:
         return "surely below"
-    if min(alone.estimate, pooled.estimate) < -rule.margin:
+    if min(look.estimate for look in looks) < -rule.likely * rule.margin:
         return "below"
-    if pooled.low > -rule.margin:
+    if min(look.low for look in looks) > -rule.margin:
         return "no worse"
-    return "fresher" if age_days >= rule.fresh_days else "undecided"
+    return "fresher" if age_days >= rule.fresh_days and looks[-1].estimate >= 0 else "undecided"
 
 
 def change(nights: Sequence[Night], alpha: float) -> Change:
@@ -101,8 +126,7 @@ def change(nights: Sequence[Night], alpha: float) -> Change:
     several nights are one observation. Unknown, and as wide as can be, with fewer than two shoppers or a reference
     that finds nothing.
     """
-    _, user = np.unique(np.concatenate([np.asarray(night.users, dtype=str) for night in nights]), return_inverse=True)
-    ours, theirs = (np.bincount(user, np.concatenate([night[n] for night in nights])) for n in (1, 2))
+    ours, theirs = _by_shopper(nights)
     total = float(theirs.sum())
     if len(ours) < 2 or total <= 0:
         return Change(0.0, -np.inf, np.inf, len(ours))
@@ -110,5 +134,19 @@ def change(nights: Sequence[Night], alpha: float) -> Change:
     # Of a ratio of sums over shoppers, by the delta method.
     residual = ours - (1 + estimate) * theirs
     error = float(np.sqrt((residual**2).sum() * len(ours) / (len(ours) - 1))) / total
-    half = float(t.ppf(1 - alpha, len(ours) - 1)) * error
+    half = _quantile(alpha, len(ours) - 1) * error
     return Change(estimate, estimate - half, estimate + half, len(ours))
+
+
+def _by_shopper(nights: Sequence[Night]) -> tuple[Floats, Floats]:
+    """What both find for each shopper, over all nights."""
+    if len(nights) == 1:
+        return nights[0].ours, nights[0].theirs
+    _, user = np.unique(np.concatenate([np.asarray(night.users) for night in nights]), return_inverse=True)
+    ours, theirs = (np.concatenate([getattr(night, name) for night in nights]) for name in ("ours", "theirs"))
+    return np.bincount(user, ours), np.bincount(user, theirs)
+
+
+@lru_cache(maxsize=1024)
+def _quantile(alpha: float, degrees: int) -> float:
+    return float(t.ppf(1 - alpha, degrees))

@@ -17,7 +17,6 @@ from components.evaluate.names import CHAMPION, REFERENCE
 from components.recipe_digest import recipe_digest
 from components.resolve.champion import NIGHT
 from feature_repo.card import DatasetCard
-from heterrec.comparison import Difference
 from heterrec.encoder import FeatureEncoder
 from heterrec.metrics import Ranking
 from heterrec.sequences import Queries, Sequences
@@ -79,20 +78,20 @@ class HeldAgainst:
         new = next(iter(rankings.values()))
         ours, theirs = (ranking.per_query("ndcg", K) for ranking in (new, rankings[self.reference]))
         tonight = Night([data.user_ids[user] for user in queries.user], ours, theirs)
-        columns = dict(zip(("user_id", "ours", "theirs"), tonight, strict=True))
+        columns = {"user_id": tonight.users, "ours": tonight.ours, "theirs": tonight.theirs}
         pq.write_table(pa.table(columns), evaluation / NIGHT)
         if not self.refresh:
             return None
         return bless(tonight, self._earlier(), age_days=self.age_days, rule=self.rule)
 
     def _earlier(self) -> list[Night]:
-        since = self.as_of - timedelta(days=self.rule.pool_days)
         nights = []
         for night in self.facts["nights"]:
-            if night["recipe"] == self.recipe and datetime.fromisoformat(night["as_of"]) > since:
+            days_ago = (self.as_of - datetime.fromisoformat(night["as_of"])) / timedelta(days=1)
+            if night["recipe"] == self.recipe and days_ago < self.rule.month_days:
                 table = pq.read_table(self.champion / night["file"])
                 values = (np.asarray(table[name], dtype=np.float64) for name in ("ours", "theirs"))
-                nights.append(Night(table["user_id"].to_pylist(), *values))
+                nights.append(Night(table["user_id"].to_pylist(), *values, days_ago=days_ago))
         return nights
 
     @property
@@ -101,14 +100,14 @@ class HeldAgainst:
         until = self.facts.get("data_until")
         return (self.as_of - datetime.fromisoformat(until)) / timedelta(days=1) if until else float("inf")
 
-    def to_json(self, blessing: Blessing | None, differences: Mapping[str, Difference]) -> dict[str, Any]:
+    def to_json(self, blessing: Blessing | None) -> dict[str, Any]:
         """What the report keeps: by `night` later nights find this one, by `rises` push knows a better reference."""
         night = {"dataset": self.dataset, "as_of": self.as_of.isoformat(), "recipe": self.recipe}
         return {
             "champion": self.version,
             "reference": self.facts.get("reference"),
             "blessing": blessing.to_json() if blessing else None,
-            "rises": bool(blessing and blessing.passed and self.reference and differences[self.reference].better),
+            "rises": bool(blessing and blessing.rises),
             "night": {**night, "reference": self.facts["reference"]} if self.reference else None,
         }
 
@@ -116,23 +115,25 @@ class HeldAgainst:
         """The verdict as the decision says it."""
         rule, age = self.rule, self.age_days
         days = f"the champion's data is {age:.0f} days older" if np.isfinite(age) else "the champion's data has no date"
+        tonight, week, month = blessing.looks
+        looks = f"tonight {tonight}, over the week {week}, over {blessing.nights} nights {month}"
         because = {
             "no worse": f"is shown to lose less than {rule.margin:.0%} against",
-            "fresher": f"is not shown to lose less than {rule.margin:.0%} against, and likelier does; as {days}, it "
-            "is released: it is fresher than",
+            "fresher": f"is not shown to lose less than {rule.margin:.0%} against; as {days} and the month speaks for "
+            "it, it is released: it is fresher than",
             "surely below": f"surely loses more than {rule.margin:.0%} against",
-            "below": f"likelier loses more than {rule.margin:.0%} than not against",
+            "below": f"by one of the looks loses more than {rule.likely * rule.margin:.1%}, which is too near to "
+            f"{rule.margin:.0%}, against",
             "undecided": f"is not yet shown to lose less than {rule.margin:.0%} against; nights are pooled, and where "
-            f"they do not show it, the likelier side decides once the champion's data is {rule.fresh_days:g} days "
-            f"older ({days}):",
+            f"they do not show it, a refresh that the month speaks for serves once the champion's data is "
+            f"{rule.fresh_days:g} days older ({days}):",
         }[blessing.verdict]
         return Reason(
             check="no worse than the reference",
             held=blessing.passed,
-            found=f"tonight {blessing.tonight}, over {blessing.nights} nights {blessing.pooled}",
+            found=looks,
             allowed=f"above -{rule.margin:.0%}",
-            message=f"NDCG@{K} {because} the reference (version {self.facts['reference']}): tonight "
-            f"{blessing.tonight}, over {blessing.nights} nights {blessing.pooled}.",
+            message=f"NDCG@{K} {because} the reference (version {self.facts['reference']}): {looks}.",
             remedy="what serves goes on serving, and the next night is one more to judge by; a refresh may lose "
             "release.margin in the card, after how many days the likelier side decides release.fresh_days",
         )

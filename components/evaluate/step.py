@@ -67,7 +67,7 @@ def run(
     rankings = {name: rank(scores, data, queries) for name, scores in contenders.items()}
     differences = {name: compare(rankings[new], rankings[name], K) for name in rankings if name != new}
     blessing = held.judge(data, queries, rankings, evaluation) if rankings[new].queries else None
-    report = _report(data, queries, rankings, differences) | {"new": new, **held.to_json(blessing, differences)}
+    report = _report(data, queries, rankings, differences) | {"new": new, **held.to_json(blessing)}
     decision = Decision(gate="evaluate", reasons=_reasons(report, differences, held, blessing))
     (evaluation / "report.json").write_text(json.dumps(report, indent=1))
     pq.write_table(_table(data, queries, rankings), evaluation / "queries.parquet")

@@ -159,7 +159,8 @@ def test_nights_of_the_same_recipe_within_the_pool_are_taken(
     recipe = recipe_digest(json.loads((models["good"] / "recipe.json").read_text()), data.catalogue.features)
     nights = [
         {"recipe": recipe, "as_of": (now - timedelta(days=1)).isoformat(), "file": "1.parquet"},
-        {"recipe": recipe, "as_of": (now - timedelta(days=7)).isoformat(), "file": "gone.parquet"},
+        {"recipe": recipe, "as_of": (now - timedelta(days=30.5)).isoformat(), "file": "1.parquet"},
+        {"recipe": recipe, "as_of": (now - timedelta(days=31)).isoformat(), "file": "gone.parquet"},
         {"recipe": "another", "as_of": (now - timedelta(days=1)).isoformat(), "file": "gone.parquet"},
     ]
     champion = champion_of(
@@ -171,10 +172,10 @@ def test_nights_of_the_same_recipe_within_the_pool_are_taken(
     )
     table = {"user_id": ["a", "b"], "ours": [1.0, 0.0], "theirs": [0.5, 0.0]}
     pq.write_table(held.pa.table(table), champion / "1.parquet")
-    card = CARD.model_copy(update={"release": Release(pool_days=7, margin=0.1)})
+    card = CARD.model_copy(update={"release": Release(pool_days=5, margin=0.1)})
     found = held.HeldAgainst.read(champion, models["good"], sequences, data, card)
-    assert found.refresh and found.age_days == 3 and found.rule.margin == 0.1
-    assert [night.users for night in found._earlier()] == [["a", "b"]]
+    assert found.refresh and found.age_days == 3 and (found.rule.margin, found.rule.pool_days) == (0.1, 5)
+    assert [(night.users, night.days_ago) for night in found._earlier()] == [(["a", "b"], 1), (["a", "b"], 30.5)]
 
 
 def test_a_candidate_of_another_recipe_is_only_held_not_to_be_surely_below_the_champion(gate, tmp_path: Path) -> None:

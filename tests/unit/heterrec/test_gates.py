@@ -2,11 +2,12 @@ from dataclasses import replace
 
 import numpy as np
 import pytest
+import torch
 
 from heterrec import gates
 from heterrec.gates import fit, recalled, remember
 from heterrec.metrics import Scores, rank
-from heterrec.neighbours import BUCKETS, Gate, Memory
+from heterrec.neighbours import BUCKETS, CHANNELS, Gate, Memory, Recalled
 from heterrec.sequences import Queries, Sequences
 from tests.unit.heterrec.shop import write_shop
 
@@ -124,6 +125,43 @@ def test_a_factor_is_taken_where_it_surely_ranks_better_and_else_not(
     model = knowing(large, "validation", right=right)
     found = fit(memory, large, lambda numbers: model(numbers) / 50)
     assert found.trust == pytest.approx(trust)
+
+
+def won_and_lost(won: int, lost: int, queries: int = 100) -> gates._Batch:
+    """Queries about two items, the first of them wanted: memory brings up the wanted one beside a model that prefers
+    the other a little (`won`: first where memory counts 1.5 times, else second), or the other way round (`lost`);
+    of the rest no factor changes anything."""
+    base = torch.tensor([[0.0, 1.2]] * won + [[1.2, 0.0]] * lost + [[9.0, 0.0]] * (queries - won - lost))
+    number = np.arange(won + lost)
+    value = np.zeros((won + lost, len(CHANNELS)), dtype=np.float32)
+    value[:, 0] = np.expm1(1 / gates._GAIN)  # so that a gate as it starts adds 1
+    wanted = torch.zeros(queries, dtype=torch.long)
+    return gates._Batch(
+        base_BV=base,
+        banned_BV=torch.nn.functional.one_hot(wanted, 2).bool(),
+        recalled=Recalled(history_J=number, item_J=(number >= won).astype(np.int64), value_JC=value),
+        query_P=torch.arange(queries),
+        target_P=wanted,
+        weight_P=torch.ones(queries),
+    )
+
+
+@pytest.mark.parametrize(
+    ("won", "lost", "factor"), [(11, 4, 1.0), (13, 4, 1.5), (4, 13, 1.0), (3, 0, 1.0), (6, 0, 1.5)]
+)
+def test_a_factor_has_to_be_better_by_two_standard_errors(
+    won: int, lost: int, factor: float, monkeypatch: pytest.MonkeyPatch
+):
+    """Of a hundred queries 11 better and 4 worse are 1.8 standard errors, 13 and 4 are 2.2: the best of several
+    factors is the luckiest, too. Held over several batches, as they are tried on."""
+    monkeypatch.setattr(gates, "TRUSTS", (1.0,))
+    monkeypatch.setattr(gates, "GAINS", (1.0, 1.5))
+    better = np.array([1.0] * won + [-1.0] * lost + [0.0] * (100 - won - lost))
+    errors = better.mean() / (better.std(ddof=1) / 10)
+    assert (errors > 2) == (factor > 1)
+    gate = gates._Gate(torch.zeros(2, dtype=torch.long), alone=False)
+    found = gates._sharpened(gate, [won_and_lost(won, 0, 50), won_and_lost(0, lost, 50)])
+    assert np.array(found.gain_K) == pytest.approx(factor * gates._GAIN) and found.trust == 1
 
 
 def test_a_small_window_moves_a_gate_less_than_a_large_one(large: Sequences, memory: Memory):
