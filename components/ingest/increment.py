@@ -203,9 +203,10 @@ def counts_by_part(connection: duckdb.DuckDBPyConnection, plan: Plan) -> dict[st
         "FROM judged_interactions) GROUP BY ALL"
     ).fetchall():
         counts[part]["reasons"][reason] = rows
-    (lines,) = connection.execute("SELECT count(*) FROM lines_interactions").fetchall()[0]
-    if lines:
-        part = counts.setdefault("", {"rows": 0, "rejected": 0, "reasons": {}})
+    for name, lines in connection.execute(
+        "SELECT coalesce(origin, ''), count(*) FROM lines_interactions GROUP BY 1"
+    ).fetchall():
+        part = counts.setdefault(name, {"rows": 0, "rejected": 0, "reasons": {}})
         part["rows"], part["rejected"] = part["rows"] + lines, part["rejected"] + lines
         part["reasons"][MALFORMED_LINE] = lines
     return counts
