@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Literal
 import yaml
 from pydantic import Field, ValidationError, model_validator
 
-from feature_repo.card_source import Csv, Source
+from feature_repo.card_source import Csv, CsvTables, Source
 from feature_repo.keys import NOBODY, is_event_type
 from feature_repo.limits import Calendar, Limits, Rate, Strict, Tolerances
 
@@ -304,12 +304,16 @@ class DatasetCard(Strict):
         source, idle = self.source, []
         if source.adapter == "marketplace":
             idle += [f"source.{name}" for name in ("interactions", "items") if getattr(source, name) is not None]
+            idle += ["source.csv (it reads no file)"] if source.csv != CsvTables() else []
         elif source.options and source.adapter != "complete_journey":
             idle.append(f"source.options ({source.adapter} has none)")
         if not source.has_items and (self.columns.item_key, self.columns.item_available_at) != _ITEM_COLUMNS:
             idle.append("columns.item_key and item_available_at (there is no items table)")
         if not source.has_items and source.csv.items != Csv():
             idle.append("source.csv.items (there is no items table)")
+        names = self.columns
+        if source.time_format is not None and {names.event_time, names.created_time, names.item_available_at} == {None}:
+            idle.append("source.time_format (the card names no column of times)")
         if self.split.by == "order" and self.split != Split(by="order"):
             idle.append("split.validation_days and test_days (each shopper's last two events are held out)")
         if self.columns.basket is not None and self.ties == "order":

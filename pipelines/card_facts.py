@@ -11,6 +11,8 @@ from feature_repo.keys import NOBODY
 from pipelines.roles import Roles
 
 ENOUGH_JUDGES = 100
+MOST_REPEATED = 0.2
+"""Share of an undated items table's rows that may name an item again."""
 WEEKDAYS = ("monday", "tuesday", "wednesday", "thursday", "friday", "saturday", "sunday")
 
 
@@ -27,7 +29,8 @@ def facts_of(connection: duckdb.DuckDBPyConnection, roles: Roles) -> Facts:
     rows, usable, nobody = _tell(connection, roles)
     events, pairs, first, last, known, whole_days, shared = connection.execute(
         "SELECT count(*), count(DISTINCT (u, i)), min(t)::DATE, max(t)::DATE, "
-        f"avg((i IN (SELECT {roles.item_key.key} FROM {roles.items.name} WHERE {roles.item_key.key} IS NOT NULL))::INT), "
+        f"avg((i IN (SELECT k FROM (SELECT {roles.item_key.key} AS k FROM {roles.items.name}) "
+        "WHERE k IS NOT NULL))::INT), "
         "avg((t = date_trunc('day', t))::INT), 1 - count(DISTINCT (u, t)) / count(*) FROM told"
     ).fetchall()[0]
     if not events:
@@ -44,6 +47,12 @@ def facts_of(connection: duckdb.DuckDBPyConnection, roles: Roles) -> Facts:
     repeated = 0.0
     if roles.available is None and not roles.alone:
         repeated = 1 - roles.item_key.distinct / max(1, roles.items.rows)
+    if repeated > MOST_REPEATED:
+        raise InputError(
+            f"{roles.items.path}: has {roles.items.rows / roles.item_key.distinct:.1f} rows for an item "
+            f"({roles.item_key.name!r}) and no date from which each holds. Expected a row an item: of a table with a "
+            "row for each property, make one with a column for each (DuckDB: PIVOT t ON property USING max(value))."
+        )
     bad = max(1 - usable / max(1, rows), repeated)
     orphans = 0.0 if known >= 1 else min(1.0, round(1.2 * (1 - known) + 0.0005, 4))
     rejected = max(0.05, min(1.0, round(1.5 * bad + 0.02, 3)))
@@ -62,12 +71,13 @@ def _tell(connection: duckdb.DuckDBPyConnection, roles: Roles) -> tuple[int, int
         column = next(each for each in roles.interactions.columns if each.name == roles.event_type.entry["column"])
         kind = column.key
         counts = f"kind IN ({', '.join(map(literal, roles.event_type.entry['types']))})"
+    latest = "TIMESTAMPTZ '2260-01-01'" if roles.positional else "now()"
     pieces = f"TRY_CAST({roles.quantity.key} AS DOUBLE)" if roles.quantity is not None else "1"
     connection.execute(
         f"CREATE TEMP TABLE usable AS SELECT DISTINCT u, i, t, kind FROM (SELECT {roles.user.key} AS u, "
-        f"{roles.item.key} AS i, {roles.moment} AS t, {kind} AS kind, {pieces} AS pieces FROM {roles.interactions.name}) "
-        f"WHERE u IS NOT NULL AND lower(u) NOT IN ({words}) AND i IS NOT NULL AND coalesce(pieces, 1) > 0 "
-        "AND t BETWEEN TIMESTAMPTZ '1971-01-01' AND greatest(now(), TIMESTAMPTZ '2250-01-01')"
+        f"{roles.item.key} AS i, {roles.moment} AS t, {kind} AS kind, {pieces} AS pieces "
+        f"FROM {roles.interactions.name}) WHERE u IS NOT NULL AND lower(u) NOT IN ({words}) AND i IS NOT NULL "
+        f"AND coalesce(pieces, 1) > 0 AND t BETWEEN TIMESTAMPTZ '1971-01-01' AND {latest}"
     )
     connection.execute(f"CREATE TEMP TABLE told AS SELECT u, i, t FROM usable WHERE {counts}")
     ((usable,),) = connection.execute("SELECT count(*) FROM usable").fetchall()

@@ -19,7 +19,10 @@ _SEPARATORS = ("|", ";", ">", ",")
 _LINK = r"^(https?://|www\.)|\.(jpe?g|png|gif)$"
 _MARKUP = r"</?[a-zA-Z][^>]*>"
 _COMMA = r"^ *[-+]?([0-9]{1,3}([.][0-9]{3})+|[0-9]+)(,[0-9]+)? *$"
-_CODE = "id|code|key|no|nr|num|number|nummer|index|type|category|class|group|zip|ean|gtin|upc|isbn|barcode|supplier|store|manufacturer|maker|vendor|publisher|department"
+_CODE = (
+    "id|code|key|no|nr|num|number|nummer|index|type|category|class|group|zip|ean|gtin|upc|isbn|barcode|supplier|store|"
+    "manufacturer|maker|vendor|publisher|department"
+)
 _NUMBERS = r"^[\[( ]*-?[0-9.]+(e-?[0-9]+)?([;, |]+-?[0-9.]+(e-?[0-9]+)?){3,}[\]) ]*$"
 
 

@@ -26,8 +26,8 @@ _DATA = re.compile(r"[-+]?[0-9][-+.,0-9: TZ/]*|https?://.*")
 _DOTTED = "^ *[-+]?[0-9]+[.]0+ *$"
 _FORMATS = tuple(
     f"{day}{hour}"
-    for day in ("%d.%m.%Y", "%m/%d/%Y", "%d/%m/%Y", "%d-%m-%Y", "%m-%d-%Y", "%d-%b-%Y", "%d %b %Y", "%b %d, %Y", "%Y/%m/%d",
-                "%Y%m%d", "%m/%d/%y", "%d.%m.%y")
+    for day in ("%d.%m.%Y", "%m/%d/%Y", "%d/%m/%Y", "%d-%m-%Y", "%m-%d-%Y", "%d-%b-%Y", "%d %b %Y", "%b %d, %Y",
+                "%Y/%m/%d", "%Y%m%d", "%m/%d/%y", "%d.%m.%y")
     for hour in ("", " %H:%M", " %H:%M:%S", " %I:%M %p", " %I:%M:%S %p")
 )  # fmt: skip
 """Ways to write a time that ingest reads where the card says so."""
@@ -232,10 +232,10 @@ def _format(connection: duckdb.DuckDBPyConnection, table: str, given: Given) -> 
     found: list[tuple[timedelta, str]] = []
     for way in _FORMATS:
         try:
-            moments = [datetime.strptime(text, way) for (text,) in rows]  # noqa: DTZ007 - to compare them alone
+            moments = [datetime.strptime(text, way) for (text,) in rows]
         except ValueError:
             continue
-        if moments and min(moments).year >= 1971 and max(moments) < datetime.now() + timedelta(days=1):  # noqa: DTZ005
+        if moments and min(moments).year >= 1971 and max(moments) < datetime.now() + timedelta(days=1):
             found.append((max(moments) - min(moments), way))
     return min(found)[1] if found else None
 
@@ -252,8 +252,8 @@ def moment(column: Seen) -> str:
 def overlap(connection: duckdb.DuckDBPyConnection, one: Looked, a: Seen, other: Looked, b: Seen) -> float:
     """Share of the rows of `one` whose value of `a` is a value of `b`."""
     ((share,),) = connection.execute(
-        f"SELECT avg((k IN (SELECT {b.key} FROM {other.name} WHERE {b.key} IS NOT NULL))::INT) FROM (SELECT {a.key} AS k FROM {one.name} "
-        f"LIMIT {LOOKED_AT}) WHERE k IS NOT NULL"
+        f"SELECT avg((k IN (SELECT o FROM (SELECT {b.key} AS o FROM {other.name}) WHERE o IS NOT NULL))::INT) "
+        f"FROM (SELECT {a.key} AS k FROM {one.name} LIMIT {LOOKED_AT}) WHERE k IS NOT NULL"
     ).fetchall()
     return float(share or 0.0)
 

@@ -72,7 +72,7 @@ class _Shoppers:
         if not (column.says(_IN_ORDER) and column.numbers > 0.99 and column.whole > 0.99 and column.distinct > 2):
             return False
         ((first, last),) = self._connection.execute(
-            f"SELECT min(TRY_CAST({column.key} AS DOUBLE)), max(TRY_CAST({column.key} AS DOUBLE)) FROM {self.table.name}"
+            f"SELECT min(n), max(n) FROM (SELECT TRY_CAST({column.key} AS DOUBLE) AS n FROM {self.table.name})"
         ).fetchall()
         return bool(first >= 0 and last <= LAST_POSITION)
 

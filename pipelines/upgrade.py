@@ -102,8 +102,8 @@ def of_workspace(card: DatasetCard, named: str) -> list[str]:
                 f"FROM read_parquet({files}, hive_partitioning = false)"
             ).fetchall()
     return [
-        f"{events}: was read before keys had one spelling (17.0 and 17 were two); {other:,} of {users:,} shoppers may be "
-        "spelled otherwise now. The next run reads the source anew and takes nothing over:",
+        f"{events}: was read before keys had one spelling (17.0 and 17 were two); {other:,} of {users:,} shoppers may "
+        "be spelled otherwise now. The next run reads the source anew and takes nothing over:",
         f"  python -m pipelines run --dataset {named} --new-reference",
         "What the online store holds under an old spelling stays there until it is deleted:",
         f"  python -m pipelines forget --dataset {named} USER",

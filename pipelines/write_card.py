@@ -109,12 +109,16 @@ def _columns(roles: Roles) -> list[str]:
     per = roles.interactions.rows / max(1, roles.user.distinct)
     lines = [
         f"  user_id: {_plain(roles.user.name)}  # {roles.user.distinct:,} of them, {per:.1f} rows each",
-        f"  item_id: {_plain(roles.item.name)}  # {roles.coverage:.1%} of its values are in the items table",
+        f"  item_id: {_plain(roles.item.name)}  # "
+        + (
+            "others say one thing of each"
+            if roles.alone
+            else f"{roles.coverage:.1%} of its values are in the items table"
+        ),
     ]
     if roles.positional:
-        lines.append(
-            f"  position: {_plain(roles.time.name)}  # no times; whole numbers up to {LAST_POSITION:,} that say the order"
-        )
+        seen_by = f"no times; whole numbers up to {LAST_POSITION:,} that say the order"
+        lines.append(f"  position: {_plain(roles.time.name)}  # {seen_by}")
     else:
         seen_by = f"{roles.time.times:.1%} are times, such as {roles.time.example}"
         lines.append(f"  event_time: {_plain(roles.time.name)}  # {seen_by}")

@@ -21,6 +21,7 @@ from components.ingest.parse import literal, value_of
 from components.links import link_or_copy
 from components.manifest import digest_json
 from feature_repo.card import DatasetCard
+from feature_repo.card_source import CsvTables
 
 NAME = "increment.json"
 SCHEMA = 2
@@ -58,6 +59,10 @@ class Increment:
 def basis_of(card: DatasetCard, identity: Any) -> str:
     asked = card.model_dump(mode="json", include={"name", "columns", "features", "limits"})
     asked["limits"] = {"retention_days": card.limits.retention_days}
+    # How a file is written changes what is read of it; said where it is not seen, so that nights of before stay.
+    if card.source.csv != CsvTables() or card.source.time_format is not None:
+        said = card.source.identity()
+        asked["written"] = [said["csv"], card.source.time_format]
     return digest_json({"card": asked, "adapter": card.source.adapter, "zone": card.source.timezone, "of": identity})
 
 

@@ -55,8 +55,8 @@ def _copy(connection: duckdb.DuckDBPyConnection, table: str, source: Table) -> b
     if source.rejects and connection.execute(f"FROM duckdb_tables() WHERE table_name = '{source.rejects}'").fetchall():
         # A line may have several errors.
         connection.execute(
-            f"INSERT INTO lines_{table} SELECT line - {source.first_line}, any_value(csv_line), NULL FROM {source.rejects} "
-            "GROUP BY line"
+            f"INSERT INTO lines_{table} SELECT line - {source.first_line}, any_value(csv_line), NULL "
+            f"FROM {source.rejects} GROUP BY line"
         )
     if source.bad:
         places, lines, parts = zip(*source.bad, strict=True)

@@ -227,8 +227,8 @@ def feature(spec: Feature, given: Given, decimal: str) -> Column:
                 f"{spec.name}_not_a_number": f"{_there(given)} IS NOT NULL AND {value} IS NULL",
                 f"{spec.name}_not_finite": f"NOT isfinite({value})",
             },
-            advice="Name another column, declare it as categorical or text, or write its numbers as 1234.50 (with a comma: "
-            '`decimal: ","` in source.csv).',
+            advice="Name another column, declare it as categorical or text, or write its numbers as 1234.50 "
+            '(with a comma: `decimal: ","` in source.csv).',
         )
     if spec.kind == "multi_categorical":
         return mine(value=_strings(spec, given), expected="a list of values")

@@ -133,7 +133,8 @@ def _run(database: "Connection", query: str, card: DatasetCard, field: str) -> "
 
 def _refused(card: DatasetCard, field: str, error: Exception) -> InputError:
     return InputError(
-        f"source.sql.{field} of card {card.name!r}: the database refuses it: {_first_line(error, None)}. Correct the query."
+        f"source.sql.{field} of card {card.name!r}: the database refuses it: {_first_line(error, None)}. Correct the "
+        "query."
     )
 
 
