@@ -14,7 +14,7 @@ from feature_repo.limits import Calendar, Limits, Rate, Strict, Tolerances
 if TYPE_CHECKING:
     from pydantic_core import ErrorDetails
 
-VERSION = 2
+VERSION: Literal[2] = 2
 """Of the card's language: 2 says which types of events count (columns.event_types)."""
 DATASETS = Path(__file__).parent / "datasets"
 

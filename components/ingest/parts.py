@@ -45,7 +45,10 @@ def as_parquet(
         connection.execute(
             f"COPY (SELECT {columns} FROM raw_{TABLE} ORDER BY row) TO {literal(str(copy))} (FORMAT parquet)"
         )
-        bad += [(name, row, line) for row, line in connection.execute(f"FROM lines_{TABLE} ORDER BY row").fetchall()]
+        bad += [
+            (name, row, line)
+            for row, line in connection.execute(f"SELECT row, line FROM lines_{TABLE} ORDER BY row").fetchall()
+        ]
     connection.execute(f"DROP TABLE IF EXISTS raw_{TABLE}; DROP TABLE IF EXISTS lines_{TABLE}")
     return target, bad
 

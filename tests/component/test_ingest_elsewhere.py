@@ -191,4 +191,4 @@ def test_a_folder_of_parts_is_one_table_whatever_the_order_of_its_columns(tmp_pa
         assert (report["rows"], report["reasons"]["malformed_line"]) == (13, 1), name
     pq.write_table(pa.table(INTERACTIONS), folder / "c.parquet")
     with pytest.raises(InputError, match="is no Parquet file by its name, and others are"):
-        ingest(card, tmp_path)
+        files.content(card)

@@ -65,7 +65,8 @@ def content(card: DatasetCard) -> dict[str, Any]:
             "by",
         )
         parts = {
-            WITHOUT if part is None else str(part): [asked.interactions, *map(str, facts)] for part, *facts in days
+            WITHOUT if row[0] is None else str(row[0]): [asked.interactions, *(str(fact) for fact in row[1:])]
+            for row in days
         }
     # Without a table of items all interactions must be read to know them: no part is taken over.
     return {"": others, **parts} if others else {"": parts}
