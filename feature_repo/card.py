@@ -1,6 +1,5 @@
 """The dataset card: the one declaration from which views, validation, tokens and serving contract derive."""
 
-import codecs
 from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal
@@ -8,12 +7,15 @@ from typing import TYPE_CHECKING, Literal
 import yaml
 from pydantic import Field, ValidationError, model_validator
 
+from feature_repo.card_source import Csv, CsvTables, Source
 from feature_repo.keys import NOBODY, is_event_type
 from feature_repo.limits import Calendar, Limits, Rate, Strict, Tolerances
 
 if TYPE_CHECKING:
     from pydantic_core import ErrorDetails
 
+VERSION: Literal[2] = 2
+"""Of the card's language: 2 says which types of events count (columns.event_types)."""
 DATASETS = Path(__file__).parent / "datasets"
 
 Kind = Literal["categorical", "multi_categorical", "numeric", "text", "embedding"]
@@ -178,55 +180,13 @@ class Columns(Strict):
         if (self.event_type is None) != (self.event_types is None):
             raise ValueError(
                 "columns: event_type and event_types go together: name in event_types the kinds that count as "
-                "interactions, e.g. event_types: [purchase]"
+                "interactions, e.g. event_types: [purchase] (`python -m pipelines upgrade CARD` writes all there are)"
             )
         require_event_types(self.event_types or [], field="columns: event_types")
         return self
 
 
-class Csv(Strict):
-    """How a CSV file is written; what is left out is seen from the file."""
-
-    delimiter: str | None = Field(default=None, min_length=1, max_length=4)
-    """What separates values; one of , ; | and tab is seen from the header."""
-    encoding: str | None = None
-    """UTF-8 where it is left out (UTF-16 says so itself); latin-1, cp1252 and what else Python knows."""
-    names: list[str] | None = Field(default=None, min_length=1)
-    """The columns of a file without a header."""
-
-    @model_validator(mode="after")
-    def _known(self) -> "Csv":
-        if self.encoding is not None:
-            try:
-                codecs.lookup(self.encoding)
-            except LookupError:
-                raise ValueError(f"encoding {self.encoding!r} is not known; expected latin-1, cp1252, …") from None
-        if self.names and (doubled := sorted({name for name in self.names if self.names.count(name) > 1})):
-            raise ValueError(f"names: {', '.join(doubled)} twice")
-        return self
-
-
-class CsvTables(Strict):
-    """The same for each table that is a CSV file."""
-
-    interactions: Csv = Csv()
-    items: Csv = Csv()
-
-
 _ITEM_COLUMNS = ("item_id", None)
-
-
-class Source(Strict):
-    """Where the data is. `adapter` names a module of components/ingest/sources."""
-
-    adapter: Literal["marketplace", "online_retail", "amazon_beauty", "complete_journey", "files"]
-    interactions: Path | None = None
-    items: Path | None = None
-    timezone: str = "UTC"
-    """Zone of source times that carry none."""
-    csv: CsvTables = CsvTables()
-    options: dict[str, int | float | str | bool] = Field(default_factory=dict)
-    """Settings of the adapter, e.g. days, users, items and seed of the marketplace."""
 
 
 class EventLog(Strict):
@@ -281,6 +241,8 @@ class Release(Strict):
 class DatasetCard(Strict):
     """See docs/contracts.md, "The card". Read with `load_card`."""
 
+    version: Literal[2] = VERSION
+    """`python -m pipelines upgrade CARD` brings a card of before to this version."""
     name: str = Field(pattern=r"^[a-z][a-z0-9_]*$")
     description: str
     source: Source
@@ -311,8 +273,6 @@ class DatasetCard(Strict):
             raise ValueError(f"title: {self.title!r} is none of the features {names}")
         if self.segment is not None and self.segment not in (kept := self._lasting_categories):
             raise ValueError(f"segment: {self.segment!r} is none of the categorical features that do not vary {kept}")
-        if self.source.adapter == "files" and (self.source.interactions is None or self.source.items is None):
-            raise ValueError("source: the files adapter needs `interactions` and `items`")
         changing = {feature.name for feature in self.varying if feature.kind == "numeric"}
         for feature in self.derived:
             derive = feature.derive
@@ -345,13 +305,16 @@ class DatasetCard(Strict):
         source, idle = self.source, []
         if source.adapter == "marketplace":
             idle += [f"source.{name}" for name in ("interactions", "items") if getattr(source, name) is not None]
+            idle += ["source.csv (it reads no file)"] if source.csv != CsvTables() else []
         elif source.options and source.adapter != "complete_journey":
             idle.append(f"source.options ({source.adapter} has none)")
-        if (
-            source.adapter == "online_retail"
-            and (self.columns.item_key, self.columns.item_available_at) != _ITEM_COLUMNS
-        ):
+        if not source.has_items and (self.columns.item_key, self.columns.item_available_at) != _ITEM_COLUMNS:
             idle.append("columns.item_key and item_available_at (there is no items table)")
+        if not source.has_items and source.csv.items != Csv():
+            idle.append("source.csv.items (there is no items table)")
+        names = self.columns
+        if source.time_format is not None and {names.event_time, names.created_time, names.item_available_at} == {None}:
+            idle.append("source.time_format (the card names no column of times)")
         if self.split.by == "order" and self.split != Split(by="order"):
             idle.append("split.validation_days and test_days (each shopper's last two events are held out)")
         if self.columns.basket is not None and self.ties == "order":
@@ -410,18 +373,28 @@ def load_card(name_or_path: str) -> DatasetCard:
     if not path.is_file():
         known = ", ".join(sorted(card.stem for card in DATASETS.glob("*.yaml")))
         raise CardError(f"dataset {name_or_path!r}: no card at {path}. Known: {known}; or give a path to a .yaml file.")
+    return parse_card(path)
+
+
+def parse_card(path: Path, *, folder: Path | None = None) -> DatasetCard:
+    """Read the card in a file; its relative paths are taken from `folder`, the file's own where none is given."""
     try:
-        raw = yaml.safe_load(path.read_text())
+        raw = yaml.safe_load(path.read_text(encoding="utf-8"))
     except yaml.YAMLError as error:
         raise CardError(f"{path}: is not valid YAML: {error}") from error
+    version = raw.get("version", VERSION) if isinstance(raw, dict) else VERSION
+    if isinstance(version, int) and version > VERSION:
+        raise CardError(f"{path}: is of version {version}; this program reads {VERSION}. Update the program.")
+    if isinstance(version, int) and version < VERSION:
+        raise CardError(f"{path}: is of version {version}. Run `python -m pipelines upgrade {path}`.")
     try:
         card = DatasetCard.model_validate(raw)
     except ValidationError as error:
         raise CardError("\n".join(f"{path}: {_told(fault)}" for fault in error.errors())) from error
     located = {
-        key: (path.parent / value).resolve()
+        key: ((folder or path.parent) / value).resolve()
         for key in ("interactions", "items")
-        if (value := getattr(card.source, key)) is not None
+        if isinstance(value := getattr(card.source, key), Path)
     }
     return card.model_copy(update={"source": card.source.model_copy(update=located)})
 

@@ -33,6 +33,11 @@ def add_to(commands: Any) -> None:
     check = commands.add_parser("check", help="ingest and the data gate alone, with the page; trains nothing")
     check.add_argument("dataset", metavar="CARD", help=CARD)
     check.set_defaults(command=_check, option=[])
+    upgrade = commands.add_parser(
+        "upgrade", help="a card of before in the present version, and what its workspace needs"
+    )
+    upgrade.add_argument("card", type=Path, metavar="CARD", help="the path of its .yaml file")
+    upgrade.set_defaults(command=_upgrade)
     backfill = commands.add_parser("backfill", help="the training frame of each day, as that day's run saw it")
     backfill.add_argument("first", metavar="FROM", type=_day, help="first day, e.g. 2025-02-01")
     backfill.add_argument("last", metavar="TO", type=_day, help="last day")
@@ -121,6 +126,14 @@ def _check(options: argparse.Namespace) -> int:
             show(f"      to change it: {escape(reason.remedy)}")
     show("[bold]passed[/]" if found.decision.passed else f"[bold]blocked[/]  card: {escape(options.dataset)}")
     show(f"page: {found.page}")
+    return 0
+
+
+def _upgrade(options: argparse.Namespace) -> int:
+    from pipelines.upgrade import upgrade
+
+    for line in upgrade(options.card):
+        Console(file=sys.stdout, highlight=False, soft_wrap=True).print(escape(line))
     return 0
 
 

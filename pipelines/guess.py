@@ -17,6 +17,12 @@ _SEEN = re.compile(
 _AGAINST = re.compile(r"dislike|remove|return|refund|cancel|hide|skip|unlike|block|report", re.I)
 _SEPARATORS = ("|", ";", ">", ",")
 _LINK = r"^(https?://|www\.)|\.(jpe?g|png|gif)$"
+_MARKUP = r"</?[a-zA-Z][^>]*>"
+_COMMA = r"^ *[-+]?([0-9]{1,3}([.][0-9]{3})+|[0-9]+)(,[0-9]+)? *$"
+_CODE = (
+    "id|code|key|no|nr|num|number|nummer|index|type|category|class|group|zip|ean|gtin|upc|isbn|barcode|supplier|store|"
+    "manufacturer|maker|vendor|publisher|department"
+)
 _NUMBERS = r"^[\[( ]*-?[0-9.]+(e-?[0-9]+)?([;, |]+-?[0-9.]+(e-?[0-9]+)?){3,}[\]) ]*$"
 
 
@@ -26,6 +32,8 @@ class Guess:
 
     entry: dict[str, Any]
     evidence: str
+    comma: bool = False
+    """Whether its numbers have a comma before the fraction."""
 
 
 def is_user(column: Seen) -> float:
@@ -36,17 +44,30 @@ def is_user(column: Seen) -> float:
         return 0.0
     if column.times > 0.9 and (column.numbers < 0.5 or column.says("time|date|ts|timestamp|at")):
         return 0.0
-    hint = "user|customer|visitor|client|member|shopper|account|reviewer|buyer|household|cust|person|patron|viewer|uid"
+    hint = (
+        "user|customer|visitor|client|member|shopper|account|reviewer|buyer|household|cust|person|patron|viewer|uid|"
+        "email|e ?mail|kunde|kunden|kund|nutzer|benutzer|cliente|klient|usuario|utente|acheteur|player|subscriber|"
+        "listener|reader|guest|login|profile|learner|student"
+    )
     named = 2.0 * column.says(hint) + 0.5 * column.says("session|id")
     return named + min(1.0, column.distinct / max(1, column.filled) * 4) - 1.5 * (column.distinct <= 30)
 
 
 def is_quantity(column: Seen) -> bool:
-    return column.says("qty|quantity|pieces|units|count|amount") and column.numbers > 0.95 and column.whole > 0.95
+    return (
+        column.says("qty|quantity|pieces|units|count|amount|menge|stueck|anzahl|cantidad|quantite")
+        and column.numbers > 0.95
+        and column.whole > 0.95
+    )
 
 
 def is_basket(column: Seen) -> bool:
-    return column.says("order|invoice|basket|transaction|receipt|cart|ticket") and column.distinct > 1
+    return (
+        column.says(
+            "order|invoice|basket|transaction|receipt|cart|ticket|bestell|bestellung|rechnung|beleg|bon|pedido|factura|name"
+        )
+        and column.distinct > 1
+    )
 
 
 def strongest_types(column: Seen, counts: dict[str, int]) -> Guess | None:
@@ -70,6 +91,8 @@ def feature_of(connection: duckdb.DuckDBPyConnection, table: Looked, column: See
         return None
     if re.fullmatch(r"column [0-9]+|unnamed: [0-9]+|index", column.name.lower()) and column.distinct == column.rows:
         return None  # the rows' own number, as pandas writes it
+    if column.times > 0.9 and (column.numbers < 0.5 or column.says("time|date|ts|timestamp|at")):
+        return None  # a moment is no number and no value that two items share
     kind, more, evidence = _kind(connection, table, column)
     if not kind:
         return None
@@ -82,7 +105,7 @@ def feature_of(connection: duckdb.DuckDBPyConnection, table: Looked, column: See
     entry |= more
     if column.missing > 0.25:
         entry["max_missing_rate"] = min(1.0, round(column.missing * 1.1 + 0.02, 2))
-    return Guess(entry, f"{evidence}; {column.missing:.1%} missing")
+    return Guess(entry, f"{evidence}; {column.missing:.1%} missing", comma="comma" in evidence and kind == "numeric")
 
 
 def _kind(connection: duckdb.DuckDBPyConnection, table: Looked, column: Seen) -> tuple[str, dict[str, Any], str]:
@@ -93,19 +116,31 @@ def _kind(connection: duckdb.DuckDBPyConnection, table: Looked, column: Seen) ->
         return "multi_categorical", {}, f"lists of values, {example}"
     separators = [re.escape(each) for each in _SEPARATORS]
     lists_of = [f"[^{each}]{each}[^{each}]" for each in separators]
-    link, *lists, vector = shares(connection, table, column, [_LINK, *lists_of, _NUMBERS])
+    tests = [_LINK, _MARKUP, _COMMA, *lists_of, _NUMBERS]
+    link, markup, comma, *lists, vector = shares(connection, table, column, tests)
     if link > 0.5:
         return "", {}, ""
     if vector > 0.95:
         separator = next(each for each in (";", ",", "|", " ") if each in column.example)
         return _vector(connection, table, column, separator)
     if column.numbers > 0.95 and column.distinct > 2:
-        if column.whole > 0.99 and column.distinct > 0.9 * column.filled and column.says("id|code|key|no|number"):
+        code = column.whole > 0.99 and column.says(_CODE)
+        if column.whole > 0.99 and column.distinct > 0.9 * column.filled and (code or len(column.example) >= 8):
             return "", {}, ""
+        if code:
+            few = column.distinct <= 0.5 * column.filled
+            return (
+                ("categorical", {}, f"{column.distinct:,} numbers that name something, {example}")
+                if few
+                else ("", {}, "")
+            )
         return "numeric", {}, f"numbers, {example}"
+    if comma > 0.95 and column.distinct > 2:
+        return "numeric", {}, f"numbers with a comma before the fraction, {example}"
     for separator, share in zip(_SEPARATORS, lists, strict=True):
         if (
-            share > (0.2 if separator != "," else 0.6)
+            markup < 0.2
+            and share > (0.2 if separator != "," else 0.6)
             and column.words < 12
             and _few(connection, table, column, separator)
         ):
@@ -138,3 +173,33 @@ def _few(connection: duckdb.DuckDBPyConnection, table: Looked, column: Seen, sep
         f"SELECT count(*), count(DISTINCT p) FROM (SELECT trim({split}) AS p FROM {table.name})"
     ).fetchall()
     return bool(distinct < 0.3 * parts)
+
+
+def best_of(connection: duckdb.DuckDBPyConnection, table: Looked, features: list[Guess], most: int) -> list[Guess]:
+    """At most `most` of the features, in their order: one of each pair that says the same, and of every kind some."""
+    by_name = {column.name: column for column in table.columns}
+    columns = [by_name[guess.entry.get("column", guess.entry["name"])] for guess in features]
+    kept: list[tuple[float, int]] = []
+    texts = 0
+    for number, (guess, column) in enumerate(zip(features, columns, strict=True)):
+        kind = guess.entry["kind"]
+        if kind == "categorical" and column.numbers > 0.95 and _has_words(connection, table, column, columns):
+            continue
+        texts += kind == "text"
+        rank = {"text": 0 if texts == 1 else 3, "embedding": 1, "multi_categorical": 1, "numeric": 2}.get(kind)
+        kept.append((rank if rank is not None else 1 + 2 * (column.distinct == 2), number))
+    return [features[number] for number in sorted(number for _, number in sorted(kept)[:most])]
+
+
+def _has_words(connection: duckdb.DuckDBPyConnection, table: Looked, code: Seen, columns: list[Seen]) -> bool:
+    """Whether another column has a word for each value of one of codes."""
+    for other in columns:
+        if other is code or other.numbers > 0.5 or other.distinct != code.distinct:
+            continue
+        ((pairs,),) = connection.execute(
+            f"SELECT count(DISTINCT ({code.key}, {other.key})) FROM {table.name} "
+            f"WHERE {code.key} IS NOT NULL AND {other.key} IS NOT NULL"
+        ).fetchall()
+        if pairs == code.distinct:
+            return True
+    return False

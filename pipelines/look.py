@@ -2,23 +2,35 @@
 
 import re
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
+from datetime import datetime, timedelta
 from pathlib import Path
 from typing import Any
 
 import duckdb
 
 from components.errors import InputError
-from components.ingest.parse import Given, literal, time
-from components.ingest.read import read
+from components.ingest.parse import NAIVE_TIMES, Given, literal, time
+from components.ingest.read import looks_like_json, read
 from components.ingest.source import Table
-from components.ingest.text import is_text, opened
+from components.ingest.text import SEPARATORS, is_text, opened
 from feature_repo.card import DatasetCard
 from feature_repo.keys import spelled_sql
 
 LOOKED_AT = 500_000
 """Rows of a table that are looked at for what a column holds."""
-_DATA = re.compile(r"[-+]?[0-9][-+.0-9: TZ/]*")
+GLANCED_AT = 2_000
+"""Rows that tell whether a column is worth a longer look."""
+_DATA = re.compile(r"[-+]?[0-9][-+.,0-9: TZ/]*|https?://.*")
+"""What stands in rows and hardly in headers."""
+_DOTTED = "^ *[-+]?[0-9]+[.]0+ *$"
+_FORMATS = tuple(
+    f"{day}{hour}"
+    for day in ("%d.%m.%Y", "%m/%d/%Y", "%d/%m/%Y", "%d-%m-%Y", "%m-%d-%Y", "%d-%b-%Y", "%d %b %Y", "%b %d, %Y",
+                "%Y/%m/%d", "%Y%m%d", "%m/%d/%y", "%d.%m.%y")
+    for hour in ("", " %H:%M", " %H:%M:%S", " %I:%M %p", " %I:%M:%S %p")
+)  # fmt: skip
+"""Ways to write a time that ingest reads where the card says so."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -40,6 +52,12 @@ class Seen:
     """Share that are whole numbers."""
     times: float
     """Share that are times."""
+    format: str | None
+    """How its times are written, where ingest must be told."""
+    local: bool
+    """Whether its times carry no zone of their own."""
+    dotted: bool
+    """Whether a CSV has whole numbers as 17.0."""
     words: float
     """Words in a value, on the average."""
     longest: int
@@ -51,7 +69,13 @@ class Seen:
 
     def says(self, pattern: str) -> bool:
         """Whether its name has one of these words."""
-        return re.search(rf"(?:^|[^a-z])(?:{pattern})(?:$|[^a-z])", _apart(self.name)) is not None
+        return says(self.name, pattern)
+
+
+def says(name: str, pattern: str) -> bool:
+    """Whether a name has one of the words of a pattern, alone or as in itemid and Artikelnummer."""
+    after = "(?:s|id|ids|nr|no|num|number|nummer|key|code|name)?"
+    return re.search(rf"(?:^|[^a-z])(?:{pattern}){after}(?:$|[^a-z])", _apart(name)) is not None
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -71,30 +95,43 @@ def look(path: Path, connection: duckdb.DuckDBPyConnection, name: str) -> Looked
     if not path.is_file():
         raise InputError(f"{path}: no such file. Give the files of the interactions and of the items.")
     csv, evidence = _written(path)
-    table = _read(path, connection, csv)
-    if csv_needs_names(table):
-        csv["names"] = [f"column_{number}" for number in range(len(table.names))]
+    if is_text(path) and not looks_like_json(path) and (width := _without_header(path, csv)):
+        csv["names"] = [f"column_{number}" for number in range(width)]
         evidence.append("no header: its first line is like the others; the names are made up by place")
-        table = _read(path, connection, csv)
+    table = _read(path, connection, csv)
     connection.execute(f"CREATE TEMP TABLE {name} AS FROM ({table.relation.sql_query()})")
+    looked = seen(connection, name, path, table.names)
+    return replace(looked, csv=csv, evidence=evidence)
+
+
+def seen(connection: duckdb.DuckDBPyConnection, name: str, path: Path, names: Sequence[str]) -> Looked:
+    """The figures of the table `name`, whose columns are c0, c1, … and are called `names`."""
     ((rows,),) = connection.execute(f"SELECT count(*) FROM {name}").fetchall()
     kinds = {column: kind for column, kind, *_ in connection.execute(f"DESCRIBE {name}").fetchall()}
-    columns = [_seen(connection, name, Given(each, f"c{n}", kinds[f"c{n}"])) for n, each in enumerate(table.names)]
-    return Looked(path=path, name=name, rows=rows, columns=columns, csv=csv, evidence=evidence)
+    columns = [_seen(connection, name, Given(each, f"c{n}", kinds[f"c{n}"])) for n, each in enumerate(names)]
+    return Looked(path=path, name=name, rows=rows, columns=columns)
 
 
-def csv_needs_names(table: Table) -> bool:
-    """Whether what stands for names is data: half of it numbers or dates."""
-    if table.first_line == 1:
-        return False  # named, or no CSV
-    return 2 * sum(_DATA.fullmatch(name) is not None for name in table.names) >= len(table.names)
+def _without_header(path: Path, how: dict[str, Any]) -> int:
+    """How many columns a CSV without a header has; 0 where its first line names them."""
+    with opened(path) as file:
+        head = file.readline(1 << 20).removeprefix(b"\xef\xbb\xbf")
+    if head.startswith((b"\xff\xfe", b"\xfe\xff", b"sep=", b'"sep=')):
+        return 0
+    first = head.decode(how.get("encoding", "utf-8"), "replace").splitlines()[0] if head.strip() else ""
+    separator = how.get("delimiter") or max(SEPARATORS, key=re.sub(r'"[^"]*"', "", first).count)
+    values = [value.strip(' "') for value in first.split(separator)]
+    values = values[:-1] if len(values) > 1 and not values[-1] else values
+    data = [value for value in values if _DATA.fullmatch(value)]
+    # A frame of pandas whose columns nobody named has 0, 1, 2, … for a header.
+    return len(values) if data and data != [str(number) for number in range(len(data))] else 0
 
 
 def _written(path: Path) -> tuple[dict[str, Any], list[str]]:
     """Separator and encoding, where ingest would not see them."""
     csv: dict[str, Any] = {}
     evidence: list[str] = []
-    if not is_text(path):
+    if not is_text(path) or looks_like_json(path):
         return csv, evidence
     with opened(path) as file:
         content = file.read(50_000_000)
@@ -128,17 +165,20 @@ def _seen(connection: duckdb.DuckDBPyConnection, table: str, given: Given) -> Se
     single = not given.kind.endswith("]") and not given.kind.startswith(("STRUCT", "MAP"))
     text = f"nullif(trim({given.sql}::VARCHAR), '')"
     key = spelled_sql(given.sql, given.kind) if single else text
-    moment = "false"
+    dotted = (
+        given.kind == "VARCHAR" and _share(connection, table, given, f"regexp_matches({text}, '{_DOTTED}')") > 0.999
+    )
+    key = f"regexp_replace({key}, '[.]0+$', '')" if dotted else key
+    times, written = 0.0, None
     if single and given.kind not in ("BOOLEAN", "TIME"):
-        moment = f"({time('t', given, zone='UTC', latest='now()').value}) BETWEEN TIMESTAMPTZ '1971-01-01' AND now()"
+        times, written = _times(connection, table, given)
     figures = connection.execute(
         f"SELECT count(*), count(k), count(DISTINCT k), avg((TRY_CAST(k AS DOUBLE) IS NOT NULL)::INT), "
-        "avg((TRY_CAST(k AS DOUBLE) = floor(TRY_CAST(k AS DOUBLE)))::INT), avg(coalesce(m, false)::INT), "
+        "avg((TRY_CAST(k AS DOUBLE) = floor(TRY_CAST(k AS DOUBLE)))::INT), "
         "avg(len(string_split(k, ' '))), max(length(k)), any_value(k) "
-        f"FROM (SELECT {key} AS k, {moment} AS m FROM {table} LIMIT {LOOKED_AT}) WHERE true"
+        f"FROM (SELECT {key} AS k FROM {table} LIMIT {LOOKED_AT})"
     ).fetchall()[0]
-    rows, filled, distinct, numbers, whole, times, words, longest, example = figures
-    share = rows / max(1, filled)
+    rows, filled, distinct, numbers, whole, words, longest, example = figures
     return Seen(
         name=given.name,
         sql=given.sql,
@@ -149,18 +189,71 @@ def _seen(connection: duckdb.DuckDBPyConnection, table: str, given: Given) -> Se
         distinct=distinct,
         numbers=(numbers or 0.0),
         whole=(whole or 0.0),
-        times=(times or 0.0) * share,
+        times=times,
+        format=written,
+        local=given.kind in NAIVE_TIMES or (given.kind == "VARCHAR" and re.search(_ZONE, str(example)) is None),
+        dotted=dotted,
         words=(words or 0.0),
         longest=longest or 0,
         example=str(example or "")[:40],
     )
 
 
+_PLAUSIBLE = "BETWEEN TIMESTAMPTZ '1971-01-01' AND now()"
+_ZONE = r"[0-9](Z|z| ?UTC| ?GMT| ?[-+][0-9]{2}:?[0-9]{2}| [A-Z]{3,4})$|^[0-9.]+$"
+
+
+def _times(connection: duckdb.DuckDBPyConnection, table: str, given: Given) -> tuple[float, str | None]:
+    """Share of a column's values that are times, and how they are written where ingest must be told."""
+    written = None
+    share = _share(connection, table, given, f"({_moment(given, None)}) {_PLAUSIBLE}", rows=GLANCED_AT)
+    if share < 0.5 and (written := _format(connection, table, given)) is None:
+        return share, None
+    return _share(connection, table, given, f"({_moment(given, written)}) {_PLAUSIBLE}"), written
+
+
+def _share(connection: duckdb.DuckDBPyConnection, table: str, given: Given, test: str, rows: int = LOOKED_AT) -> float:
+    """Of the values of a column those for which `test` holds."""
+    ((share,),) = connection.execute(
+        f"SELECT avg(coalesce({test}, false)::INT) FROM (FROM {table} LIMIT {rows}) "
+        f"WHERE nullif(trim({given.sql}::VARCHAR), '') IS NOT NULL"
+    ).fetchall()
+    return float(share or 0.0)
+
+
+def _format(connection: duckdb.DuckDBPyConnection, table: str, given: Given) -> str | None:
+    """How the times of a column are written; of two ways that read all of them the one by which they lie closer."""
+    if given.kind != "VARCHAR" and given.kind not in ("INTEGER", "BIGINT"):
+        return None
+    rows = connection.execute(
+        f"SELECT trim({given.sql}::VARCHAR) FROM {table} WHERE nullif(trim({given.sql}::VARCHAR), '') IS NOT NULL "
+        f"LIMIT {GLANCED_AT}"
+    ).fetchall()
+    found: list[tuple[timedelta, str]] = []
+    for way in _FORMATS:
+        try:
+            moments = [datetime.strptime(text, way) for (text,) in rows]
+        except ValueError:
+            continue
+        if moments and min(moments).year >= 1971 and max(moments) < datetime.now() + timedelta(days=1):
+            found.append((max(moments) - min(moments), way))
+    return min(found)[1] if found else None
+
+
+def _moment(given: Given, written: str | None) -> str:
+    return time("t", given, zone="UTC", latest="now()", written=written).value
+
+
+def moment(column: Seen) -> str:
+    """SQL of the moment in a column of times."""
+    return _moment(Given(column.name, column.sql, column.kind), column.format)
+
+
 def overlap(connection: duckdb.DuckDBPyConnection, one: Looked, a: Seen, other: Looked, b: Seen) -> float:
     """Share of the rows of `one` whose value of `a` is a value of `b`."""
     ((share,),) = connection.execute(
-        f"SELECT avg((k IN (SELECT {b.key} FROM {other.name}))::INT) FROM (SELECT {a.key} AS k FROM {one.name} "
-        f"LIMIT {LOOKED_AT}) WHERE k IS NOT NULL"
+        f"SELECT avg((k IN (SELECT o FROM (SELECT {b.key} AS o FROM {other.name}) WHERE o IS NOT NULL))::INT) "
+        f"FROM (SELECT {a.key} AS k FROM {one.name} LIMIT {LOOKED_AT}) WHERE k IS NOT NULL"
     ).fetchall()
     return float(share or 0.0)
 

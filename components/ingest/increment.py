@@ -21,6 +21,7 @@ from components.ingest.parse import literal, value_of
 from components.links import link_or_copy
 from components.manifest import digest_json
 from feature_repo.card import DatasetCard
+from feature_repo.card_source import CsvTables
 
 NAME = "increment.json"
 SCHEMA = 2
@@ -58,6 +59,10 @@ class Increment:
 def basis_of(card: DatasetCard, identity: Any) -> str:
     asked = card.model_dump(mode="json", include={"name", "columns", "features", "limits"})
     asked["limits"] = {"retention_days": card.limits.retention_days}
+    # How a file is written changes what is read of it; said where it is not seen, so that nights of before stay.
+    if card.source.csv != CsvTables() or card.source.time_format is not None:
+        said = card.source.identity()
+        asked["written"] = [said["csv"], card.source.time_format]
     return digest_json({"card": asked, "adapter": card.source.adapter, "zone": card.source.timezone, "of": identity})
 
 
@@ -205,9 +210,10 @@ def counts_by_part(connection: duckdb.DuckDBPyConnection, plan: Plan) -> dict[st
         "FROM judged_interactions) GROUP BY ALL"
     ).fetchall():
         counts[part]["reasons"][reason] = rows
-    (lines,) = connection.execute("SELECT count(*) FROM lines_interactions").fetchall()[0]
-    if lines:
-        part = counts.setdefault("", {"rows": 0, "rejected": 0, "reasons": {}})
+    for name, lines in connection.execute(
+        "SELECT coalesce(origin, ''), count(*) FROM lines_interactions GROUP BY 1"
+    ).fetchall():
+        part = counts.setdefault(name, {"rows": 0, "rejected": 0, "reasons": {}})
         part["rows"], part["rejected"] = part["rows"] + lines, part["rejected"] + lines
         part["reasons"][MALFORMED_LINE] = lines
     return counts

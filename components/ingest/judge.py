@@ -17,7 +17,7 @@ NOT_KEPT = "(not kept: users of this data set were deleted, and nobody can say w
 
 def keep(connection: duckdb.DuckDBPyConnection, table: str, source: Table) -> dict[str, Given]:
     """Copy the source's rows into `raw_<table>`, numbered as in the source, from 0, as `row`; returns its columns by
-    name. Lines that could not be read as rows go to `lines_<table>` (row, line).
+    name. Lines that could not be read as rows go to `lines_<table>` (row, line, origin).
 
     Raises `InputError` where the source cannot be read, or not every record of it is accounted for.
     """
@@ -51,15 +51,16 @@ def _copy(connection: duckdb.DuckDBPyConnection, table: str, source: Table) -> b
             f"{source.path or table}: cannot be read to its end: it is damaged, or was changed meanwhile. Write or "
             "copy it again."
         ) from error
-    connection.execute(f"CREATE OR REPLACE TEMP TABLE lines_{table} (row BIGINT, line VARCHAR)")
+    connection.execute(f"CREATE OR REPLACE TEMP TABLE lines_{table} (row BIGINT, line VARCHAR, origin VARCHAR)")
     if source.rejects and connection.execute(f"FROM duckdb_tables() WHERE table_name = '{source.rejects}'").fetchall():
         # A line may have several errors.
         connection.execute(
-            f"INSERT INTO lines_{table} SELECT line - {source.first_line}, any_value(csv_line) FROM {source.rejects} "
-            "GROUP BY line"
+            f"INSERT INTO lines_{table} SELECT line - {source.first_line}, any_value(csv_line), NULL "
+            f"FROM {source.rejects} GROUP BY line"
         )
     if source.bad:
-        bad = pa.table({"row": [row for row, _ in source.bad], "line": [line for _, line in source.bad]})
+        places, lines, parts = zip(*source.bad, strict=True)
+        bad = pa.table({"row": places, "line": lines, "origin": pa.array(parts, pa.string())})
         connection.register("bad_lines", bad)
         connection.execute(f"INSERT INTO lines_{table} FROM bad_lines")
         connection.unregister("bad_lines")
@@ -86,7 +87,8 @@ def _refuse_without_rows(connection: duckdb.DuckDBPyConnection, table: str, path
 def _number_as_in_the_source(connection: duckdb.DuckDBPyConnection, table: str) -> None:
     """Rows were numbered without the unreadable lines: each moves down by as many as stood before it."""
     connection.execute(
-        f"WITH lines AS (SELECT row, row_number() OVER (ORDER BY row) AS missing FROM lines_{table}), "
+        f"WITH lines AS (SELECT row, row_number() OVER (ORDER BY row) AS missing FROM lines_{table} "
+        "WHERE origin IS NULL), "
         "steps AS (SELECT row - missing + 1 AS first, max(missing) AS missing FROM lines GROUP BY first), "
         f"moved AS (SELECT r.row AS old, missing FROM raw_{table} r ASOF JOIN steps ON r.row >= first) "
         f"UPDATE raw_{table} SET row = row + missing FROM moved WHERE row = old"
@@ -175,6 +177,15 @@ def number_each_part(connection: duckdb.DuckDBPyConnection, table: str) -> None:
         f"UPDATE judged_{table} j SET row = j.row - f.first FROM (SELECT origin, min(row) AS first "
         f"FROM judged_{table} WHERE origin IS NOT NULL GROUP BY origin) f WHERE j.origin = f.origin"
     )
+    if connection.execute(f"FROM lines_{table} WHERE origin IS NOT NULL LIMIT 1").fetchall():
+        # A part's rows move down by as many of its lines that are no rows as stand before them.
+        connection.execute(
+            "WITH lines AS (SELECT origin, row, row_number() OVER (PARTITION BY origin ORDER BY row) AS missing "
+            f"FROM lines_{table} WHERE origin IS NOT NULL), steps AS (SELECT origin, row - missing + 1 AS first, "
+            "max(missing) AS missing FROM lines GROUP BY origin, first), moved AS (SELECT j.origin AS part, j.row AS "
+            f"old, missing FROM judged_{table} j ASOF JOIN steps s ON j.origin = s.origin AND j.row >= s.first) "
+            f"UPDATE judged_{table} SET row = row + missing FROM moved WHERE row = old AND origin = part"
+        )
 
 
 def set_aside_known(connection: duckdb.DuckDBPyConnection, event: Sequence[str]) -> None:
@@ -208,17 +219,11 @@ def rejected_sql(table: str, given: Collection[Given], *, keep_lines: bool) -> s
     """Query of the rows set aside, as docs/contracts.md has them; the text of lines that are no rows `keep_lines`."""
     keys = {"interactions": ("user_id", "item_id"), "items": ("NULL", "item_id")}[table]
     user, item = (value_of(key) if key != "NULL" else "NULL::VARCHAR" for key in keys)
-    record = (
-        "map(["
-        + ", ".join(literal(each.name) for each in given)
-        + "], ["
-        + ", ".join(f"to_json({each.sql})" for each in given)
-        + "])"
-    )
+    record = ", ".join(f"{literal(each.name)}, {each.sql}" for each in given)
     line = "line" if keep_lines else literal(NOT_KEPT)
     return (
         f'SELECT {literal(table)} AS "table", origin, row, {user} AS user_id, {item} AS item_id, reasons, '
-        f"to_json({record})::VARCHAR AS record FROM judged_{table} WHERE len(reasons) > 0 "
-        f"UNION ALL SELECT {literal(table)}, NULL, row, NULL, NULL, [{literal(MALFORMED_LINE)}], "
+        f"json_object({record})::VARCHAR AS record FROM judged_{table} WHERE len(reasons) > 0 "
+        f"UNION ALL SELECT {literal(table)}, origin, row, NULL, NULL, [{literal(MALFORMED_LINE)}], "
         f"to_json(struct_pack(line := {line}))::VARCHAR FROM lines_{table}"
     )

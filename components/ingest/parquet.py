@@ -2,7 +2,7 @@
 
 import re
 from collections.abc import Collection, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import duckdb
@@ -48,13 +48,22 @@ def read_parts(
     card: DatasetCard,
     *,
     only: Collection[str] | None,
+    bad: Sequence[tuple[str, int, str]] = (),
 ) -> Table:
     """Interactions in several files below `folder`, each of which is a part, called by its path below the folder.
 
     The rows are those of the parts `only`; the type of a column is that of all of them, so that what is read in
-    several goes is what is read in one.
+    several goes is what is read in one. `bad` are lines of parts that are no rows: part, place and line.
     """
-    return _read(parts, folder, connection, card, "interactions", only)
+    table = _read(parts, folder, connection, card, "interactions", only)
+    return replace(table, bad=[(row, line, part) for part, row, line in bad])
+
+
+def read_portions(
+    paths: Sequence[Path], connection: duckdb.DuckDBPyConnection, card: DatasetCard, *, table: str
+) -> Table:
+    """One table that was written in several files, one after the other."""
+    return _read(paths, None, connection, card, table)
 
 
 def _read(
@@ -85,11 +94,13 @@ def _read(
         scan = _scan(layout, chosen or files[:1], folder, names, shown, keys)
         scans.append(scan if chosen else f"{scan} LIMIT 0")
     rows = connection.sql(" UNION ALL ".join(f"({scan})" for scan in scans))
-    if len(scans) > 1:  # one part after the other, whatever they look like
+    if len(scans) > 1 and folder is not None:  # one part after the other, whatever they look like
         rows = rows.order("origin, number")
     if folder is not None:
         rows = rows.project("* EXCLUDE (number)")
-    return Table(relation=rows, names=names, path=folder or paths[0])
+    lacking = sorted({name for layout in layouts for name in names if name not in (*layout.names, *layout.keys)} & used)
+    notes = (f"Some of the {len(paths)} files have no column {', '.join(map(repr, lacking))}.",) if lacking else ()
+    return Table(relation=rows, names=names, path=folder or paths[0], notes=notes)
 
 
 def _layout(path: Path, folder: Path | None, connection: duckdb.DuckDBPyConnection) -> _Layout:

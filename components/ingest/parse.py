@@ -112,10 +112,11 @@ def user(given: Given, nobody: Sequence[str]) -> Column:
     )
 
 
-def time(name: str, given: Given, *, zone: str, latest: str) -> Column:
-    """A moment. Strings (ISO 8601) and naive times are in `zone` unless they say otherwise; numbers are seconds,
-    milliseconds or microseconds since 1970, by their size. A year of two digits is none. A local time that the clocks
-    skipped is bad; of one that came twice the later is taken. `latest` is SQL: what comes after it is bad."""
+def time(name: str, given: Given, *, zone: str, latest: str, written: str | None = None) -> Column:
+    """A moment. Strings (ISO 8601, or as `written`, see strptime) and naive times are in `zone` unless they
+    say otherwise; numbers are seconds, milliseconds or microseconds since 1970, by their size. A year of two digits is
+    none. A local time that the clocks skipped is bad; of one that came twice the later is taken. `latest` is SQL: what
+    comes after it is bad."""
     raw, there, value, kind = given.sql, _there(given), value_of(name), given.kind
     local = None
     if kind == "VARCHAR":
@@ -131,6 +132,10 @@ def time(name: str, given: Given, *, zone: str, latest: str) -> Column:
         raise InputError(
             f"column {given.name!r} ({name}) has type {kind}, expected times: timestamps, ISO 8601 or epochs."
         )
+    if written is not None and (kind == "VARCHAR" or _is_number(kind)):
+        mine = f"try_strptime({there}::VARCHAR, {literal(written)})"
+        parsed = f"coalesce(timezone({literal(zone)}, {mine}), {parsed})"
+        local = mine if local is None else f"coalesce({mine}, {local})"
     legible = f"isfinite({value}) AND {value} >= {FOUR_DIGITS}"
     bad = {"missing_time": f"{there} IS NULL", "future_time": f"isfinite({value}) AND {value} > {latest}"}
     if local is not None and zone != "UTC":
@@ -143,7 +148,7 @@ def time(name: str, given: Given, *, zone: str, latest: str) -> Column:
         expected="a time (ISO 8601 or an epoch)",
         unreadable={"malformed_time": f"{there} IS NOT NULL AND NOT coalesce({legible}, false)"},
         unacceptable=bad,
-        advice="Name the right column in the card, or write its times as 2025-06-30 18:45:00, the year first.",
+        advice="Name the right column in the card, or say by source.time_format how they are written (%d.%m.%Y %H:%M).",
     )
 
 
@@ -196,33 +201,34 @@ def order(given: Given) -> Column:
     )
 
 
-def quantity(given: Given) -> Column:
+def quantity(given: Given, decimal: str) -> Column:
     """A number of pieces; a missing one is taken as it comes."""
     there, value = _there(given), value_of("quantity")
     return Column(
         name="quantity",
         slot=value,
         given=given,
-        value=_number(given, "quantity"),
+        value=_number(given, "quantity", decimal),
         expected="a number",
         unreadable={"malformed_quantity": f"{there} IS NOT NULL AND NOT coalesce(isfinite({value}), false)"},
         unacceptable={"negative_quantity": f"{value} < 0", "zero_quantity": f"{value} = 0"},
     )
 
 
-def feature(spec: Feature, given: Given) -> Column:
+def feature(spec: Feature, given: Given, decimal: str) -> Column:
     """A feature of the card, as its kind's type. Raises `InputError` for a type that can never be of the kind."""
     what, value = f"feature {spec.name!r} ({spec.kind})", feature_of(spec.name)
     mine = partial(Column, name=spec.name, slot=value, given=given)
     if spec.kind == "numeric":
         return mine(
-            value=_number(given, what),
+            value=_number(given, what, decimal),
             expected="a number",
             unreadable={
                 f"{spec.name}_not_a_number": f"{_there(given)} IS NOT NULL AND {value} IS NULL",
                 f"{spec.name}_not_finite": f"NOT isfinite({value})",
             },
-            advice="Name another column, declare it as categorical or text, or write its numbers as 1234.50.",
+            advice="Name another column, declare it as categorical or text, or write its numbers as 1234.50 "
+            '(with a comma: `decimal: ","` in source.csv).',
         )
     if spec.kind == "multi_categorical":
         return mine(value=_strings(spec, given), expected="a list of values")
@@ -260,13 +266,17 @@ def _scalar(given: Given, what: str) -> str:
     return spelled_sql(given.sql, kind)
 
 
-def _number(given: Given, what: str) -> str:
+def _number(given: Given, what: str, decimal: str) -> str:
     kind = given.kind
     if kind != "VARCHAR" and not _is_number(kind):
         raise InputError(
             f"{what}: column {given.name!r} has type {kind}, expected numbers. Correct its kind or column."
         )
-    return f"TRY_CAST({_there(given)} AS DOUBLE)"
+    there = _there(given)
+    if decimal == "," and kind == "VARCHAR":
+        whole = f"regexp_matches(trim({there}), '^[-+]?([0-9]{{1,3}}([.][0-9]{{3}})+|[0-9]+)(,[0-9]+)?$')"
+        there = f"CASE WHEN {whole} THEN replace(replace({there}, '.', ''), ',', '.') END"
+    return f"TRY_CAST({there} AS DOUBLE)"
 
 
 def _strings(spec: Feature, given: Given) -> str:
@@ -305,32 +315,36 @@ def columns_of_interactions(
     card: DatasetCard, given: dict[str, Given], *, latest: str, all_features: bool
 ) -> list[Column]:
     """What the card reads from the interactions; `all_features` where the source has no items table."""
-    names, zone = card.columns, card.source.timezone
+    names, source = card.columns, card.source
+    moment = partial(time, zone=source.timezone, latest=latest, written=source.time_format)
+    decimal = source.csv.interactions.decimal
     found = [
         user(given[names.user_id], names.nobody),
         key("item_id", given[names.item_id], reason="missing_item"),
     ]
     if names.event_time is not None:
-        found.append(time("event_time", given[names.event_time], zone=zone, latest=latest))
+        found.append(moment("event_time", given[names.event_time]))
     else:
         assert names.position is not None
         found.append(order(given[names.position]))
     if names.created_time is not None:
-        found.append(_written_down(time("created_time", given[names.created_time], zone=zone, latest=latest)))
+        found.append(_written_down(moment("created_time", given[names.created_time])))
     if names.event_type is not None:
         found.append(key("event_type", given[names.event_type], reason=None))
     if names.basket is not None:
         found.append(key("basket", given[names.basket], reason=None))
     if names.quantity is not None:
-        found.append(quantity(given[names.quantity]))
+        found.append(quantity(given[names.quantity], decimal))
     read = [spec for spec in card.sourced if all_features or spec.table == "interactions"]
-    return found + [feature(spec, given[spec.source_column]) for spec in read]
+    return found + [feature(spec, given[spec.source_column], decimal) for spec in read]
 
 
 def columns_of_items(card: DatasetCard, given: dict[str, Given], *, latest: str) -> list[Column]:
     """What the card reads from the items table."""
-    names = card.columns
+    names, source = card.columns, card.source
     found = [key("item_id", given[names.item_key], reason="missing_item")]
     if (column := names.item_available_at) is not None:
-        found.append(time("event_time", given[column], zone=card.source.timezone, latest=latest))
-    return found + [feature(spec, given[spec.source_column]) for spec in card.sourced if spec.table == "items"]
+        written = source.time_format
+        found.append(time("event_time", given[column], zone=source.timezone, latest=latest, written=written))
+    decimal = source.csv.items.decimal
+    return found + [feature(spec, given[spec.source_column], decimal) for spec in card.sourced if spec.table == "items"]

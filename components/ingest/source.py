@@ -35,8 +35,8 @@ class Table:
     expected: int | None = None
     """How many rows and lines that are none there must be; where there are not, `carefully` reads them another way."""
     carefully: "Callable[[], Table] | None" = None
-    bad: Sequence[tuple[int, str]] = ()
-    """Lines that are no rows, each with its place among the rows, from 0."""
+    bad: Sequence[tuple[int, str, str | None]] = ()
+    """Lines that are no rows: the place among the rows (of its part), from 0, the line, and the part."""
     notes: tuple[str, ...] = ()
 
     @classmethod
@@ -91,13 +91,17 @@ class Source(Protocol):
         """JSON value that stays the same as long as it is the same source, though it grows."""
 
 
-def locate(path: Path | None, *, field: str, card: DatasetCard, address: str) -> Path:
+def locate(path: Path | str | None, *, field: str, card: DatasetCard, address: str) -> Path:
     """The file that the card's `source.<field>` names; `$HETERREC_DATA`, where set, stands for ../shared/data.
 
     Raises `InputError` saying where the data is to be had.
     """
     if path is None:
         raise InputError(f"card {card.name!r}: source.{field} is not set. Give the path of the file. {address}")
+    if isinstance(path, str):
+        raise InputError(
+            f"{path}: source.{field} of card {card.name!r} is an address; {card.source.adapter} reads files."
+        )
     folder = os.environ.get(DATA_VARIABLE)
     ours = path.is_relative_to(SHARED)
     if folder and ours:
@@ -115,7 +119,8 @@ def locate(path: Path | None, *, field: str, card: DatasetCard, address: str) ->
 
 def where(card: DatasetCard) -> Any:
     """The identity of a source of files: what they are called, wherever they lie."""
-    return [path.name for path in (card.source.interactions, card.source.items) if path is not None]
+    places = (card.source.interactions, card.source.items)
+    return [place if isinstance(place, str) else place.name for place in places if place is not None]
 
 
 def pattern(path: Path | str) -> str:

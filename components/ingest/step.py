@@ -37,7 +37,7 @@ from components.ingest.judge import (
 )
 from components.ingest.parse import Given, columns_of_interactions, columns_of_items, literal, value_of
 from components.ingest.source import Raw, Source
-from components.ingest.sources import amazon_beauty, complete_journey, files, marketplace, online_retail
+from components.ingest.sources import amazon_beauty, complete_journey, files, marketplace, online_retail, sql
 from components.ingest.sources.event_log import WithEventLog
 from components.ingest.write import write_days, write_file
 from components.manifest import digest_json
@@ -50,6 +50,7 @@ SOURCES: dict[str, Source] = {
     "amazon_beauty": amazon_beauty,
     "complete_journey": complete_journey,
     "files": files,
+    "sql": sql,
 }
 MEMORY = "2GB"
 

@@ -19,7 +19,7 @@ from components.errors import InputError
 from components.ingest.parse import literal
 from components.ingest.records import rewrite
 from components.ingest.source import Table, pattern, scratch
-from feature_repo.card import Csv
+from feature_repo.card_source import Csv
 
 SEPARATORS = ",;\t|"
 GZIP, ZSTD = b"\x1f\x8b", b"\x28\xb5\x2f\xfd"
@@ -46,13 +46,13 @@ def read_csv(path: Path, connection: duckdb.DuckDBPyConnection, how: Csv) -> Tab
     relation = connection.sql(_scan(plain, dialect.delimiter, len(dialect.names), dialect.skipped, tag))
     names = dialect.names
     return Table(
-        relation=relation,
+        relation=_whole(relation, names, how, path),
         names=names,
         path=path,
         rejects=f"rejects_{tag}",
         first_line=dialect.skipped + 1,
         expected=_lines(plain) - dialect.skipped,
-        carefully=lambda: _carefully(path, plain, connection, dialect),
+        carefully=lambda: _carefully(path, plain, connection, dialect, how),
         notes=dialect.notes,
     )
 
@@ -68,7 +68,18 @@ def _scan(path: Path, delimiter: str, width: int, skip: int, tag: str) -> str:
     )
 
 
-def _carefully(path: Path, plain: Path, connection: duckdb.DuckDBPyConnection, dialect: Dialect) -> Table:
+def _whole(relation: duckdb.DuckDBPyRelation, names: list[str], how: Csv, path: Path) -> duckdb.DuckDBPyRelation:
+    """17.0 as 17, in the columns of which the card says that they hold whole numbers."""
+    if not how.whole:
+        return relation
+    if missing := [name for name in how.whole if name not in names]:
+        raise InputError(f"{path}: no column {missing[0]!r} (`whole` in source.csv). Found: {', '.join(names)}.")
+    columns = [f"c{names.index(name)}" for name in how.whole]
+    listed = ", ".join(f"regexp_replace({each}, '^\\s*([-+]?[0-9]+)[.]0+\\s*$', '\\1') AS {each}" for each in columns)
+    return relation.project(f"* REPLACE ({listed})")
+
+
+def _carefully(path: Path, plain: Path, connection: duckdb.DuckDBPyConnection, dialect: Dialect, how: Csv) -> Table:
     """Record by record: for a file whose lines are not its rows."""
     target = scratch(connection) / f"{uuid4().hex}.csv"
     with plain.open("rb") as file:
@@ -76,8 +87,15 @@ def _carefully(path: Path, plain: Path, connection: duckdb.DuckDBPyConnection, d
             _texts(file, dialect.skipped), target, delimiter=dialect.delimiter, width=len(dialect.names)
         )
     tag = uuid4().hex[:12]
-    relation = connection.sql(_scan(target, ",", len(dialect.names), 0, tag))
-    return Table(relation=relation, names=dialect.names, path=path, expected=count, bad=bad, notes=dialect.notes)
+    relation = _whole(connection.sql(_scan(target, ",", len(dialect.names), 0, tag)), dialect.names, how, path)
+    return Table(
+        relation=relation,
+        names=dialect.names,
+        path=path,
+        expected=count,
+        bad=[(row, line, None) for row, line in bad],
+        notes=dialect.notes,
+    )
 
 
 def _texts(file: io.BufferedReader, skip: int) -> Iterator[str]:
@@ -93,7 +111,7 @@ def _plain(path: Path, connection: duckdb.DuckDBPyConnection, how: Csv) -> Path:
         magic = file.read(4)
     packed = magic.startswith((GZIP, ZSTD))
     if packed:
-        path = _unpacked(path, connection)
+        path = unpacked(path, connection)
     with path.open("rb") as file:
         head = file.read(_CHUNK)
     encoding = how.encoding or _WIDE.get(head[:2], "utf-8")
@@ -133,7 +151,7 @@ def opened(path: Path) -> BinaryIO:
     return cast("BinaryIO", gzip.GzipFile(path)) if magic.startswith(GZIP) else path.open("rb")
 
 
-def _unpacked(path: Path, connection: duckdb.DuckDBPyConnection) -> Path:
+def unpacked(path: Path, connection: duckdb.DuckDBPyConnection) -> Path:
     """A copy without compression; a file that is cut or damaged raises, which DuckDB passes over."""
     target = scratch(connection) / f"{uuid4().hex}.csv"
     try:
@@ -175,7 +193,9 @@ def _dialect(path: Path, plain: Path, how: Csv) -> Dialect:
     if not first.strip():
         raise InputError(f"{path}: is empty. Expected a CSV with a header of column names.")
     if first.startswith(("{", "[")) or first.startswith("<"):
-        raise InputError(f"{path}: looks like JSON or XML. Expected CSV or Parquet: convert it first.")
+        raise InputError(
+            f"{path}: looks like JSON (not in UTF-8) or XML. Expected CSV, JSON in UTF-8 or Parquet: convert it first."
+        )
     delimiter = delimiter or max(SEPARATORS, key=re.sub(r'"[^"]*"', "", first).count)
     width = len(_values(first, delimiter))
     if how.names:

@@ -96,7 +96,7 @@ def identity(card: DatasetCard, facts: Path) -> dict[str, str]:
 
 def source_digest(card: DatasetCard) -> str:
     """Identity of what a card reads; runs on another source are no reference."""
-    return digest_json(card.source.model_dump(mode="json"))
+    return digest_json(card.source.identity())
 
 
 def _look(

@@ -276,7 +276,7 @@ def test_a_table_is_read_however_it_is_written(tmp_path, content, csv):
         (b"1\t2\t3\n4\t5\t6\n", "seems to have no header"),
         (b"user,item\n1,u,i\n2,u,j\n", "one value more than its header has names"),
         (b"PK\x03\x04rest", "is a zip archive or a workbook of Excel"),
-        (b'{"user_id": 1}\n', "looks like JSON"),
+        ('{"user_id": 1}\n'.encode("utf-16"), "looks like JSON"),
         (b"\x00\x01\x02\x03", "is no text"),
         (TABLE.replace("user_id", "usér_id").encode("latin-1"), "is not UTF-8. Say what it is written in"),
     ],

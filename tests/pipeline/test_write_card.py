@@ -1,5 +1,6 @@
-"""`card` looks at tables of five makes: the columns are named right, and the gate takes what the card reads."""
+"""`card` looks at tables of nine makes: the columns are named right, and the gate takes what the card reads."""
 
+import json
 from collections.abc import Callable
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
@@ -93,6 +94,55 @@ def grocery(folder: Path) -> None:
     items.rename(columns=names).drop(columns="title").to_csv(folder / "b.txt", sep="\t", index=False)
 
 
+def german_orders(folder: Path) -> None:
+    """Order numbers, days first, a comma before cents, cp1252; codes beside their words."""
+    clicks, items = shop()
+    clicks["Bestellnr"] = [f"B{u}{n // 1440:03d}" for u, n in zip(clicks.u, clicks.n, strict=True)]
+    clicks["Datum"] = [at(n).strftime("%d.%m.%Y %H:%M") for n in clicks.n]
+    clicks["Menge"] = RANDOM.integers(1, 4, len(clicks))
+    clicks.rename(columns={"u": "Kundennr", "i": "Artikelnr"})[
+        ["Bestellnr", "Kundennr", "Artikelnr", "Datum", "Menge"]
+    ].to_csv(folder / "a.csv", sep=";", index=False)
+    items["Preis"] = [f"{n:.2f}".replace(".", ",") for n in items.price]
+    items["Gruppennr"], items["Gruppe"] = items.i % 9 + 100, [f"Gruppe {n % 9} ü" for n in items.i]
+    items.rename(columns={"i": "Artikelnr"})[["Artikelnr", "title", "Gruppennr", "Gruppe", "Preis"]].to_csv(
+        folder / "b.csv", sep=";", index=False, encoding="cp1252")  # fmt: skip
+
+
+def one_table(folder: Path) -> None:
+    """A month of a shop with many brands, no table of items, and kinds of events."""
+    clicks, items = shop()
+    clicks = clicks.merge(items, on="i")
+    clicks["event_time"] = [f"{at(n):%Y-%m-%d %H:%M:%S} UTC" for n in clicks.n]
+    clicks["event_type"] = RANDOM.choice(["view", "purchase"], len(clicks), p=[0.2, 0.8])
+    clicks["user_session"] = [f"{u}-{n // 1440}" for u, n in zip(clicks.u, clicks.n, strict=True)]
+    clicks.rename(columns={"u": "user_id", "i": "product_id"})[
+        ["event_time", "event_type", "product_id", "brand", "price", "user_id", "user_session"]
+    ].to_csv(folder / "a.csv", index=False)
+
+
+def plays(folder: Path) -> None:
+    """JSON lines with lists, and what is nested."""
+    clicks, items = shop()
+    lines = [{"who": {"userId": f"u{u}"}, "trackId": int(i), "playedAt": at(n).isoformat()}
+             for u, i, n in zip(clicks.u, clicks.i, clicks.n, strict=True)]  # fmt: skip
+    (folder / "a.jsonl").write_text("\n".join(map(json.dumps, lines)))
+    songs = [{"trackId": int(i), "name": t, "genres": g.split("|")}
+             for i, t, g in zip(items.i, items.title, items.tags, strict=True)]  # fmt: skip
+    (folder / "b.json").write_text(json.dumps(songs))
+
+
+def day_numbers(folder: Path) -> None:
+    """Days since the beginning and a time of day; ids that pandas made floating."""
+    clicks, items = shop()
+    clicks["DAY"], clicks["TRANS_TIME"] = clicks.n // 1440 + 1, [f"{n % 1440 // 60}{n % 60:02d}" for n in clicks.n]
+    clicks["household_key"] = clicks.u.astype(float).where(RANDOM.random(len(clicks)) > 0.02)
+    clicks["BASKET_ID"] = 10**9 + clicks.u * 1000 + clicks.DAY
+    clicks[["household_key", "BASKET_ID", "DAY", "i", "TRANS_TIME"]].rename(columns={"i": "PRODUCT_ID"}).to_csv(
+        folder / "a.csv", index=False)  # fmt: skip
+    items.rename(columns={"i": "PRODUCT_ID"})[["PRODUCT_ID", "brand", "tags"]].to_csv(folder / "b.csv", index=False)
+
+
 @pytest.mark.parametrize(
     ("make", "columns", "features"),
     [
@@ -104,13 +154,18 @@ def grocery(folder: Path) -> None:
         (notebook, ("user", "item", "timestamp"), {"brand": "categorical", "price": "numeric"}),
         (grocery, ("household_id", "product_id", "transaction_timestamp"),
          {"brand": "categorical", "tags": "multi_categorical", "price": "numeric"}),
+        (german_orders, ("Kundennr", "Artikelnr", "Datum"),
+         {"title": "text", "gruppe": "categorical", "preis": "numeric"}),
+        (one_table, ("user_id", "product_id", "event_time"), {"brand": "categorical", "price": "numeric"}),
+        (plays, ("who.userId", "trackId", "playedAt"), {"name": "text", "genres": "multi_categorical"}),
+        (day_numbers, ("household_key", "PRODUCT_ID", None), {"brand": "categorical", "tags": "multi_categorical"}),
     ],
 )  # fmt: skip
 def test_the_columns_of_a_shop_are_seen_and_the_gate_takes_them(
     tmp_path: Path,
     monkeypatch: pytest.MonkeyPatch,
     make: Callable[[Path], None],
-    columns: tuple[str, str, str],
+    columns: tuple[str, str, str | None],
     features: dict[str, str],
 ) -> None:
     monkeypatch.setenv("HETERREC_HOME", str(tmp_path / "home"))
@@ -126,6 +181,12 @@ def test_the_columns_of_a_shop_are_seen_and_the_gate_takes_them(
         assert (card.columns.event_type, card.columns.event_types) == ("action", ["purchase"])
     if make is grocery:
         assert (card.columns.basket, card.columns.quantity, card.ties) == ("basket_id", "quantity", "basket")
+    if make is german_orders:
+        assert (card.source.time_format, card.columns.quantity) == ("%d.%m.%Y %H:%M", "Menge")
+    if make is one_table:
+        assert (card.source.items, card.columns.event_types) == (None, ["purchase"])
+    if make is day_numbers:
+        assert (card.columns.position, card.split.by, card.columns.basket) == ("DAY", "order", "BASKET_ID")
     found = check(card)
     assert found.decision.passed, [reason.message for reason in found.decision.blocking]
     assert found.report["users"] > 100 and found.judges > 50

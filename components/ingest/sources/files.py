@@ -1,70 +1,105 @@
-"""Anyone's CSV or Parquet files, mapped by the card alone; interactions may be a folder of Parquet files.
+"""Anyone's CSV, JSON or Parquet files, mapped by the card alone; interactions may be a folder of such files.
 
-What a file is says its content, not its name.
+What a file is says its content, not its name. A place is a path, or an address of an object store.
 """
 
 from collections.abc import Collection
 from pathlib import Path
 from typing import Any
+from uuid import uuid4
 
 import duckdb
 
 from components.errors import InputError
 from components.ingest.parquet import read_parts
+from components.ingest.parts import PARQUET, as_parquet
 from components.ingest.read import read
-from components.ingest.source import Raw, Table, locate, where
+from components.ingest.remote import fetched, listed
+from components.ingest.source import Raw, Table, locate, scratch, where
 from components.manifest import digest_file
 from feature_repo.card import DatasetCard
 
 ADDRESS = "It is your own file."
-PARQUET = (".parquet", ".pq", ".parq")
+WITHOUT_ITEMS = "There is no table of items: what is known of them is read off the interactions."
 
 
 def load(card: DatasetCard, connection: duckdb.DuckDBPyConnection, only: Collection[str] | None = None) -> Raw:
-    items = locate(card.source.items, field="items", card=card, address=ADDRESS)
-    return Raw(interactions=_interactions(card, connection, only), items=read(items, connection, card, table="items"))
+    interactions, items = _interactions(card, connection, only), None
+    if card.source.items is not None:
+        items = read(_at_hand(card, "items", connection), connection, card, table="items")
+    return Raw(
+        interactions=interactions,
+        items=items,
+        notes=interactions.notes if items else (*interactions.notes, WITHOUT_ITEMS),
+    )
 
 
 def content(card: DatasetCard) -> dict[str, Any]:
-    items = locate(card.source.items, field="items", card=card, address=ADDRESS)
-    if (folder := _folder(card)) is not None:
-        return {"": digest_file(items), **{_name(path, folder): digest_file(path) for path in _parts(folder)}}
-    interactions = locate(card.source.interactions, field="interactions", card=card, address=ADDRESS)
-    return {"": [digest_file(interactions), digest_file(items)]}
+    others = [_digests(card, "items")] if card.source.items is not None else []
+    parts = _digests(card, "interactions")
+    if parts.keys() == {""}:
+        return {"": [parts, *others]}
+    # Without a table of items all interactions must be read to know them: no part is taken over.
+    return {"": others, **parts} if others else {"": parts}
 
 
 def identity(card: DatasetCard) -> Any:
     return where(card)
 
 
+def _digests(card: DatasetCard, field: str) -> dict[str, str]:
+    """Of each file of a table its digest, by its path below the folder; of a single file under the name ""."""
+    place = getattr(card.source, field)
+    if isinstance(place, str):
+        return _parts(listed(place), place)
+    if field == "interactions" and place.is_dir():
+        return {name: digest_file(place / name) for name in _parts(_below(place), str(place))}
+    return {"": digest_file(locate(place, field=field, card=card, address=ADDRESS))}
+
+
 def _interactions(card: DatasetCard, connection: duckdb.DuckDBPyConnection, only: Collection[str] | None) -> Table:
-    folder = _folder(card)
-    if folder is None:
-        path = locate(card.source.interactions, field="interactions", card=card, address=ADDRESS)
+    path = _at_hand(card, "interactions", connection)
+    if not path.is_dir():
         return read(path, connection, card, table="interactions")
+    names = list(_parts(_below(path), str(path)))
+    bad: list[tuple[str, int, str]] = []
+    if not all((path / name).suffix.lower() in PARQUET for name in names):
+        path, bad = as_parquet(path, names, connection, card, only)
     # All of them: what type a column has is a matter of all files, also where only some of their rows are read.
-    return read_parts(_parts(folder), folder, connection, card, only=only)
+    return read_parts([path / name for name in names], path, connection, card, only=only, bad=bad)
 
 
-def _folder(card: DatasetCard) -> Path | None:
-    """The interactions' folder of Parquet files, each a part of the source, where the card names a folder."""
-    path = card.source.interactions
-    return path if path is not None and path.is_dir() else None
+def _at_hand(card: DatasetCard, field: str, connection: duckdb.DuckDBPyConnection) -> Path:
+    """The table's file or folder on this machine."""
+    place = getattr(card.source, field)
+    if isinstance(place, str):
+        (folder := scratch(connection) / uuid4().hex).mkdir()
+        return fetched(place, folder)
+    if field == "interactions" and place is not None and place.is_dir():
+        return Path(place)
+    return locate(place, field=field, card=card, address=ADDRESS)
 
 
-def _name(path: Path, folder: Path) -> str:
-    return path.relative_to(folder).as_posix()
+def _below(folder: Path) -> dict[str, str]:
+    return {path.relative_to(folder).as_posix(): "" for path in sorted(folder.rglob("*")) if path.is_file()}
 
 
-def _parts(folder: Path) -> list[Path]:
-    """Every file below the folder, but for those that writers leave for themselves (_SUCCESS, .crc)."""
-    found = [path for path in folder.rglob("*") if path.is_file()]
-    paths = [path for path in found if not any(p.startswith((".", "_")) for p in path.relative_to(folder).parts)]
-    if not paths:
-        raise InputError(f"{folder}: holds no Parquet file. A folder of interactions is one of Parquet files.")
-    if others := sorted(path for path in paths if path.suffix.lower() not in PARQUET):
+def _parts(files: dict[str, str], place: str) -> dict[str, str]:
+    """Those of a folder's files that are parts: not what writers leave for themselves (_SUCCESS, .crc).
+
+    Raises `InputError` where there is none, or where Parquet files lie beside others.
+    """
+    found = {name: digest for name, digest in sorted(files.items()) if not _is_left(name)}
+    if not found:
+        raise InputError(f"{place}: holds no file. A folder of interactions is one of Parquet, CSV or JSON files.")
+    others = [name for name in found if Path(name).suffix.lower() not in PARQUET]
+    if others and len(others) < len(found):
         raise InputError(
-            f"{others[0]}: is no Parquet file by its name. A folder of interactions is one of Parquet files, in "
-            "subfolders too: move the file away, or name a single CSV instead of the folder."
+            f"{place}/{others[0]}: is no Parquet file by its name, and others are. A folder of interactions is one of "
+            "Parquet files, or one of CSV or JSON files, in subfolders too: move the file away."
         )
-    return sorted(paths, key=lambda path: _name(path, folder))
+    return found
+
+
+def _is_left(name: str) -> bool:
+    return any(part.startswith((".", "_")) for part in name.split("/"))

@@ -43,7 +43,7 @@ def test_a_card_that_cannot_be_meant_is_refused(change, told):
         ("name: x", "description: is missing$"),
         (
             "{name: x, description: y, source: {adapter: files}, features: [], split: {by: time}}",
-            "card: source: the files adapter needs `interactions` and `items`$",
+            "source: the files adapter needs `interactions`, and `items` where there is such a table$",
         ),
     ],
 )

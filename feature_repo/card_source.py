@@ -1,0 +1,129 @@
+"""Where a card's tables are, and how they are written."""
+
+import codecs
+import re
+from pathlib import Path
+from typing import Annotated, Any, Literal
+
+from pydantic import Field, model_validator
+
+from feature_repo.limits import Strict
+
+
+class Csv(Strict):
+    """How a CSV file is written; what is left out is seen from the file."""
+
+    delimiter: str | None = Field(default=None, min_length=1, max_length=4)
+    """What separates values; one of , ; | and tab is seen from the header."""
+    encoding: str | None = None
+    """UTF-8 where it is left out (UTF-16 says so itself); latin-1, cp1252 and what else Python knows."""
+    names: list[str] | None = Field(default=None, min_length=1)
+    """The columns of a file without a header."""
+    decimal: Literal[".", ","] = "."
+    """What numbers have before their fraction; with a comma, dots between thousands are taken off."""
+    whole: list[str] | None = Field(default=None, min_length=1)
+    """Columns of whole numbers that a tool wrote as floating ones (pandas, where some were missing): 17.0 is read as
+    17."""
+
+    @model_validator(mode="after")
+    def _known(self) -> "Csv":
+        if self.encoding is not None:
+            try:
+                codecs.lookup(self.encoding)
+            except LookupError:
+                raise ValueError(f"encoding {self.encoding!r} is not known; expected latin-1, cp1252, …") from None
+        if self.names and (doubled := sorted({name for name in self.names if self.names.count(name) > 1})):
+            raise ValueError(f"names: {', '.join(doubled)} twice")
+        return self
+
+
+class CsvTables(Strict):
+    """The same for each table that is a CSV file."""
+
+    interactions: Csv = Csv()
+    items: Csv = Csv()
+
+
+class Sql(Strict):
+    """Tables that a database gives. What reaches it is a URL of SQLAlchemy in the environment, and never in a card."""
+
+    url_from: str = Field(pattern=r"^[A-Z][A-Z0-9_]*$")
+    """The environment variable that has the URL: postgresql+psycopg://user:password@host/database."""
+    interactions: str
+    """A query, such as SELECT * FROM clicks."""
+    items: str | None = None
+    by: str | None = None
+    """A column of times or dates of the interactions, such as inserted_at: a day of it that has as many rows as
+    before, from the same first to the same last moment, is not read again."""
+
+
+Address = Annotated[str, Field(pattern=r"^[a-z][a-z0-9+]*://[^@]+$")]
+"""Of an object store, as fsspec knows it; who may read it says the environment."""
+Place = Annotated[Address | Path, Field(union_mode="left_to_right")]
+
+
+class Source(Strict):
+    """Where the data is. `adapter` names a module of components/ingest/sources."""
+
+    adapter: Literal["marketplace", "online_retail", "amazon_beauty", "complete_journey", "files", "sql"]
+    interactions: Place | None = None
+    """A file, or a folder of files; a path from the card's folder, or an address such as s3://bucket/clicks.csv."""
+    items: Place | None = None
+    """Left out: what is known of the items stands on the interactions."""
+    sql: Sql | None = None
+    timezone: str = "UTC"
+    """Zone of source times that carry none."""
+    time_format: str | None = None
+    """How times are written that are neither ISO 8601 nor epochs, in the letters of strptime: %d.%m.%Y %H:%M."""
+    csv: CsvTables = CsvTables()
+    options: dict[str, int | float | str | bool] = Field(default_factory=dict)
+    """Settings of the adapter, e.g. days, users, items and seed of the marketplace."""
+
+    @property
+    def has_items(self) -> bool:
+        """Whether there is a table of items beside the interactions."""
+        if self.adapter in ("files", "sql"):
+            return (self.items if self.sql is None else self.sql.items) is not None
+        return self.adapter != "online_retail"
+
+    def identity(self) -> dict[str, Any]:
+        """JSON value of all that is said here; what came later counts where it is set, so that runs of before stay
+        comparable."""
+        said = self.model_dump(mode="json")
+        for name in ("sql", "time_format"):
+            if said[name] is None:
+                del said[name]
+        for table in said["csv"].values():
+            if table["decimal"] == ".":
+                del table["decimal"]
+            if table["whole"] is None:
+                del table["whole"]
+        return said
+
+    @model_validator(mode="after")
+    def _of_the_adapter(self) -> "Source":
+        if self.adapter == "files" and self.interactions is None:
+            raise ValueError("the files adapter needs `interactions`, and `items` where there is such a table")
+        if (self.adapter == "sql") != (self.sql is not None):
+            raise ValueError(
+                "`sql` and the sql adapter go together: sql: {url_from: SHOP_DATABASE, interactions: SELECT …}"
+            )
+        if self.adapter == "sql" and (self.interactions, self.items) != (None, None):
+            raise ValueError("interactions and items have no effect beside sql, whose queries give both")
+        if self.adapter == "sql" and self.csv != CsvTables():
+            raise ValueError("csv has no effect: the sql adapter reads no file")
+        return self
+
+    @model_validator(mode="after")
+    def _whole_times(self) -> "Source":
+        if self.time_format is None:
+            return self
+        letters = set(re.findall("%[-#]?([A-Za-z])", self.time_format))
+        if letters & {"z", "Z"}:
+            raise ValueError("time_format: times with a zone of their own are read as ISO 8601; leave %z out")
+        if not (letters & {"Y", "y"} and letters & {"m", "b", "B"} and "d" in letters) and not letters & set("cxDF"):
+            raise ValueError(
+                f"time_format: {self.time_format!r} names no whole day; expected year, month and day in the letters of "
+                "strptime, such as %d.%m.%Y %H:%M"
+            )
+        return self

@@ -1,0 +1,110 @@
+"""`python -m pipelines upgrade CARD`: a card of before in the present version, and what its workspace needs."""
+
+import json
+import os
+import re
+from pathlib import Path
+from tempfile import TemporaryDirectory
+
+import duckdb
+import yaml
+
+from components import workspace
+from components.errors import InputError
+from components.ingest.increment import NAME, SCHEMA
+from components.ingest.parse import literal
+from components.ingest.step import source_of
+from feature_repo.card import VERSION, CardError, DatasetCard, load_card, parse_card
+from feature_repo.keys import spelled_sql
+
+
+def upgrade(path: Path) -> list[str]:
+    """Rewrite the card where it is of an earlier version, its comments kept; returns what was done and is to be done.
+
+    Raises `CardError` where something of it has to be said by a person; then the file is as it was.
+    """
+    if path.suffix not in (".yaml", ".yml") or not path.is_file():
+        raise InputError(f"{path}: no such card. Give the path to its .yaml file.")
+    text = path.read_text(encoding="utf-8")
+    raw = yaml.safe_load(text)
+    if not isinstance(raw, dict):
+        raise CardError(f"{path}: is no card: expected fields, as feature_repo/datasets/example.yaml has them.")
+    told = []
+    if raw.get("version") != VERSION:
+        text, told = _rewritten(path, text, raw)
+        partial = path.with_suffix(".partial")
+        partial.write_text(text, encoding="utf-8")
+        try:
+            parse_card(partial)
+            os.replace(partial, path)
+        finally:
+            partial.unlink(missing_ok=True)
+    card = load_card(str(path))
+    return [*(told or [f"{path} is of version {VERSION} already."]), *of_workspace(card, str(path))]
+
+
+def _rewritten(path: Path, text: str, raw: dict[str, object]) -> tuple[str, list[str]]:
+    told = [f"version: {VERSION}"]
+    columns = raw.get("columns")
+    if isinstance(columns, dict) and columns.get("event_type") and not columns.get("event_types"):
+        # Before, every kind of event was an interaction, a dislike too: so it stays until someone says otherwise.
+        types = ", ".join(json.dumps(each) for each in _types(path, raw))
+        line = re.search(r"^(?P<before>[ ]+)event_type:.*$", text, re.MULTILINE)
+        if line is None:
+            raise CardError(f"{path}: columns: write event_types beside event_type: those that count of [{types}].")
+        added = (
+            f"{line['before']}event_types: [{types}]  # all that the data has, as before: leave out what is no interest"
+        )
+        text = f"{text[: line.end()]}\n{added}{text[line.end() :]}"
+        told.append(f"columns.event_types: [{types}], all that the data has. Leave out those that are no interaction.")
+    if "version" in raw:
+        return re.sub(r"^version:.*$", f"version: {VERSION}", text, count=1, flags=re.MULTILINE), told
+    name = re.search(r"^name:.*\n", text, re.MULTILINE)
+    if name is None:
+        raise CardError(f"{path}: name is missing: lower case letters, digits and _.")
+    return f"{text[: name.end()]}version: {VERSION}\n{text[name.end() :]}", told
+
+
+def _types(path: Path, raw: dict[str, object]) -> list[str]:
+    """The kinds of events that the source has, most frequent first."""
+    columns = raw["columns"]
+    assert isinstance(columns, dict)
+    with TemporaryDirectory(dir=path.parent) as folder:
+        # Beside the card, so that its relative paths hold one folder up.
+        guess = Path(folder) / path.name
+        guess.write_text(yaml.safe_dump({**raw, "version": VERSION, "columns": {**columns, "event_types": ["any"]}}))
+        card = parse_card(guess, folder=path.parent)
+    with TemporaryDirectory(prefix="duckdb-") as spill, duckdb.connect() as connection:
+        connection.execute(f"SET temp_directory = {literal(spill)}")
+        table = source_of(card, None).load(card, connection, None).interactions
+        column = table.column(str(columns["event_type"]))
+        kind = str(table.relation.types[table.relation.columns.index(column)])
+        rows = table.relation.aggregate(f"{spelled_sql(column, kind)} AS k, count(*) AS n").fetchall()
+    return [key for key, _ in sorted(rows, key=lambda row: (-row[1], str(row[0]))) if key]
+
+
+def of_workspace(card: DatasetCard, named: str) -> list[str]:
+    """What the workspace holds of this data set from before, and the command to run."""
+    pointer = workspace.latest_events(card.name)
+    if not pointer.is_file():
+        return []
+    events = Path(json.loads(pointer.read_text())["artifact"])
+    found = events / NAME
+    if not events.is_dir() or (found.is_file() and json.loads(found.read_text()).get("schema") == SCHEMA):
+        return []
+    files = literal(str(events / "interactions" / "*" / "*.parquet"))
+    users = other = 0
+    if any(events.glob("interactions/*/*.parquet")):
+        with duckdb.connect() as connection:
+            ((users, other),) = connection.execute(
+                f"SELECT count(DISTINCT user_id), count(DISTINCT user_id) FILTER (user_id <> coalesce("
+                f"{spelled_sql('user_id', 'VARCHAR')}, '') OR ends_with(user_id, '.0')) "
+                f"FROM read_parquet({files}, hive_partitioning = false)"
+            ).fetchall()
+    return [
+        f"{events}: was read before keys had one spelling (17.0 and 17 were two); {other:,} of {users:,} shoppers may "
+        "be spelled otherwise now. The next run reads the source anew and takes nothing over:",
+        f"  python -m pipelines run --dataset {named} --new-reference",
+        "What the online store holds under an old spelling stays there until it is deleted:",
+        f"  python -m pipelines forget --dataset {named} USER",
+    ]
