@@ -52,6 +52,12 @@ class Outcome:
         push = self.records["push"].report
         return f"pushed: version {push['version']} ({push['status']})"
 
+    @property
+    def serves(self) -> str:
+        """Which model was judged, and which serves; empty where none came so far."""
+        record = self.records.get("refit")
+        return str(record.report["sentence"]) if record and record.report else ""
+
     def blocked(self, dataset: str) -> list[str]:
         """Where a gate stopped the run: each check with its numbers, what would change it, and the gate's own page."""
         lines = []

@@ -39,6 +39,8 @@ def run(*, run_id: str, state: str) -> Path:
         curves=_curves(records),
         evaluation=_decision(records, "evaluate"),
         comparison=comparison_body(evaluated) if evaluated else None,
+        refit=_decision(records, "refit"),
+        what_serves=records["refit"].report["sentence"] if _artifact(records, "refit") else None,
         serving=_decision(records, "infra_validate"),
     )
     page = workspace.runs() / run_id / "page.html"
@@ -74,7 +76,9 @@ def _why(records: dict[str, Record]) -> list[str]:
     faults = [record.error for record in records.values() if record.status == "failed"]
     blocked = [message for record in records.values() for message in record.report.get("blocked", [])]
     power = records["features"].notes.get("power") if "features" in records else None
-    return faults + blocked + ([power["sentence"]] if power and not power["enough"] else [])
+    refit = records["refit"].report if "refit" in records else {}
+    set_aside = [refit["sentence"]] if refit.get("warned") else []
+    return faults + blocked + set_aside + ([power["sentence"]] if power and not power["enough"] else [])
 
 
 def _artifact(records: dict[str, Record], task: str) -> Path | None:
