@@ -13,7 +13,6 @@ from components.package.artifact import Packaged
 from serving.rollout.table import RolloutTable
 from serving.torchserve import archive as archives
 
-
 JUDGED, SERVED = "model", "served"
 """Folders of a release: the model as it was judged, and as it serves, refitted on the days that judged it."""
 

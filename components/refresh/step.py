@@ -17,7 +17,8 @@ _OF_THE_CATALOGUE = ("item_matrix.npy", "items.json", "popular.json", "program.p
 
 
 def run(*, card: DatasetCard, sequences: Path, serving: ModelVersion, archive: Path) -> dict[str, Any]:
-    """Package the weights that serve as `serving`, not those that were judged, over the catalogue and the events of `sequences`; writes the archive artifact.
+    """Package the weights of `serving`, those that serve and not those that were judged, over the catalogue and the
+    events of `sequences`; writes the archive artifact.
 
     The report is that of package, with `refreshes` (the version it takes the place of), `changed` (False where the
     catalogue gives what is served already) and `new_items`. Raises `InputError` where the release has no model.

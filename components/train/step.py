@@ -28,10 +28,9 @@ def run(
 
     In one process, in as many as `processes.wanted` says, or on the nodes that `nodes.wanted` names. Goes on from the
     checkpoint in `scratch` where a run before was killed. With `warm_start` the weights begin with those of the
-    champion artifact, where it holds a model. With `blessed`, the folder of a model of this recipe, it is this model that
-    goes on, over all events (`heterrec.refit`); where it diverges the report says no more than `diverged`. Returns the
-    report. Raises `InputError` where the data cannot be learned
-    from.
+    champion artifact, where it holds a model. With `blessed`, the folder of a model of this recipe, this model goes on,
+    over all events (`heterrec.refit`); where it diverges the report says no more than `diverged`. Returns the report.
+    Raises `InputError` where the data cannot be learned from.
     """
     job = nodes.wanted()
     count = 1 if job else processes.wanted()
