@@ -1,6 +1,7 @@
 """What serves is the blessed model gone on over all events, if it still is that model; else the blessed one, told."""
 
 import json
+import re
 import shutil
 from collections.abc import Callable
 from dataclasses import replace
@@ -15,6 +16,7 @@ from components.decision import Decision
 from components.recipe_digest import recipe_digest
 from components.refit import step
 from components.train import step as training
+from components.workspace import ROOT
 from heterrec import recipes, refit
 from heterrec.export import load_model
 from heterrec.inference import Answers
@@ -22,6 +24,7 @@ from heterrec.neighbours import Memory
 from heterrec.recipes import TrainConfig
 from heterrec.sequences import read_sequences
 from heterrec.training import Update
+from pipelines.forget import PERSONAL
 from tests.unit.heterrec.shop import write_shop
 
 WEIGHTS = "weights.pt"
@@ -240,3 +243,20 @@ def test_without_a_refit_the_judged_model_serves_and_the_reason_is_told(sequence
     assert report["judged"] == report["serves"]
     same = {path.name for path in judged.iterdir()} - {"memory.npz"}
     assert all((served / name).read_bytes() == (judged / name).read_bytes() for name in same)
+
+
+IMPERSONAL = {
+    "facts": "digests and days",
+    "release": "a version and why",
+    "released": "the seal of a release, of which forget names the version",
+    "rollout": "a look at a canary: sums over shoppers",
+}
+"""Kinds of artifacts that a deletion leaves, and what is in them."""
+
+
+def test_a_deletion_knows_every_kind_of_artifact() -> None:
+    """A new kind is personal, or says here why it is not."""
+    sources = [*ROOT.glob("components/*/*.py"), *ROOT.glob("pipelines/*.py")]
+    kinds = {kind for path in sources for kind in re.findall(r'\bkind="(\w+)"', path.read_text())}
+    kinds.remove("stable")  # a way to sort
+    assert kinds - set(PERSONAL) == set(IMPERSONAL)
