@@ -76,7 +76,8 @@ def test_the_champion_of_the_moment_is_fetched_with_its_model(tmp_path):
         "version": "7", "recipe_digest": "r", "data_until": None, "reference": "7", "nights": [],
     }  # fmt: skip
     assert (after / "model" / "config.json").read_text() == "{}", "as it was judged: what serves has seen these days"
-    assert {path.name for path in after.iterdir()} == {"model", "champion.json"}
+    assert (after / "reference" / "config.json").read_text() == "{}"
+    assert not (after / "served").exists()
 
     shutil.rmtree(released)
     with pytest.raises(InputError, match="has no model there"):
