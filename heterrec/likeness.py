@@ -14,7 +14,7 @@ from torch.nn import functional as F
 from heterrec.inference import Answers, Loaded, Matrix
 from heterrec.optimiser import ID_TABLE
 from heterrec.sequences import Ints, Queries, Sequences
-from heterrec.warm_start import VALUE_TABLE
+from heterrec.warm_start import VALUE_TABLE, begun_values
 
 QUERIES, AT_ONCE, K = 1000, 256, 10
 """Shoppers of a split that are looked at, and how many at once."""
@@ -33,7 +33,8 @@ class Likeness:
     correlation: float
     """Mean Spearman correlation of the two rankings of the old items."""
     moved: float
-    """Most that a weight matrix changed, against its own size (Frobenius); the tables of values and IDs apart."""
+    """Most that a weight matrix changed, against its own size (Frobenius); of the table of values row by row as it
+    began, and without that of IDs."""
     least_row: float
     """Least cosine of an old item's ID with what it was."""
     shoppers: int
@@ -76,6 +77,9 @@ def _weights(before: Loaded, after: Loaded) -> tuple[float, float]:
     old, new = before.model.state_dict(), after.model.state_dict()
     matrices = [name for name, value in old.items() if value.ndim > 1 and name not in (ID_TABLE, VALUE_TABLE)]
     moved = [float((new[name] - old[name]).norm() / old[name].norm().clamp(min=1e-12)) for name in matrices]
+    if begun := begun_values(after.model, before.model):
+        values = torch.cat(begun)
+        moved.append(float((new[VALUE_TABLE][: len(values)] - values).norm() / values.norm().clamp(min=1e-12)))
     place = {item: row for row, item in enumerate(after.encoder.ids, start=1)}
     rows = [(row, place[item]) for row, item in enumerate(before.encoder.ids, start=1) if item in place]
     first, second = (list(each) for each in zip(*rows, strict=True)) if rows else ([], [])

@@ -152,7 +152,7 @@ MOVED, ROW = "the same weights, moved a little", "the same item behind each ID"
         (zeroed("heads."), MOVED),
         (zeroed("item_side."), MOVED),
         (zeroed("item_blocks."), MOVED),
-        (zeroed("htfl.values."), "the same order of items"),
+        (zeroed("htfl.values."), MOVED),
         (shifted, ROW),
         (shifted, "the same best items"),
         (swapped, ROW),
