@@ -234,7 +234,8 @@ def test_a_blocked_model_and_a_missing_archive_are_refused(shop: Shop) -> None:
         shop.push("v1", passed=False)
     with pytest.raises(InputError, match=r"report\.json: no such file"):
         step.run(
-            archive=shop.root, model=shop.root, evaluation=shop.root, infra_validation=shop.root, lineage={},
+            archive=shop.root, model=shop.root, served=shop.root, evaluation=shop.root,
+            infra_validation=shop.root, lineage={},
             mlflow_url=shop.mlflow_url, rollout_url=shop.rollout_url, store=shop.store,
         )  # fmt: skip
 
