@@ -7,10 +7,14 @@ import argparse
 import json
 import tempfile
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import numpy as np
 
 from heterrec.sequences import Catalogue, Sequences, read_sequences
+
+if TYPE_CHECKING:
+    from feature_repo.card import DatasetCard
 
 DAY = 86_400_000_000
 
@@ -22,18 +26,24 @@ def sequences_of(name: str, changes: str = "") -> Sequences:
         return read_sequences(Path(folder))
 
 
+def card_of(name: str, changes: str = "") -> "DatasetCard":
+    """The card `name` with `changes` to the options of its source; the last of a name counts."""
+    from feature_repo.card import load_card
+
+    card = load_card(name)
+    changed = {key: int(value) for key, value in (part.split("=") for part in changes.split(",") if part)}
+    source = card.source.model_copy(update={"options": {**card.source.options, **changed}})
+    return card.model_copy(update={"source": source})
+
+
 def write(name: str, sequences: Path, changes: str = "") -> None:
     """The `sequences` artifact of the card `name`, as the pipeline writes it."""
     from components.features import step as features
     from components.ingest import step as ingest
     from components.manifest import Manifest
     from components.resolve import step as resolve
-    from feature_repo.card import load_card
 
-    card = load_card(name)
-    changed = {key: int(value) for key, value in (part.split("=") for part in changes.split(",") if part)}
-    source = card.source.model_copy(update={"options": {**card.source.options, **changed}})
-    card = card.model_copy(update={"source": source})
+    card = card_of(name, changes)
     sequences.mkdir(parents=True, exist_ok=True)
     with tempfile.TemporaryDirectory() as folder:
         root = Path(folder)

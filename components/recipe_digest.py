@@ -16,6 +16,7 @@ from components.manifest import digest_json
 
 ENTRIES = (
     ("heterrec.training", "train"),
+    ("heterrec.refit", "refit"),
     ("components.features.join", "joined_events"),
     ("components.features.join", "catalogue"),
     ("components.features.splits", "ordered_events"),

@@ -39,12 +39,8 @@ def begin_from(
             "train without warm_start once"
         )
     new.update({name: value for name, value in old.items() if name not in tables})
-    for g, (field, field_before) in enumerate(zip(model.htfl.fields, before.htfl.fields, strict=True)):
-        rows = _rows(field, field_before)
-        first, first_before = model.htfl.starts[g], before.htfl.starts[g]
-        new[VALUE_TABLE][first : model.htfl.starts[g + 1]] = old[VALUE_TABLE][
-            first_before + rows.to(old[VALUE_TABLE].device)
-        ]
+    for g, part in enumerate(begun_values(model, before)):
+        new[VALUE_TABLE][model.htfl.starts[g] : model.htfl.starts[g + 1]] = part
     known = {item: row for row, item in enumerate(encoder_before.ids, start=1)}
     rows = torch.tensor([0, *(known.get(item, -1) for item in encoder.ids)], device=new[ID_TABLE].device)
     ids = old[ID_TABLE][rows.clamp(min=0)]
@@ -53,6 +49,13 @@ def begin_from(
     ids[fresh] = _suggested(model, columns, fresh)
     model.load_state_dict({**new, ID_TABLE: ids})
     return int(fresh.sum())
+
+
+def begun_values(model: HeterRec, before: HeterRec) -> list[Tensor]:
+    """Of each feature the rows of `before` with which its part of the table of values of `model` begins."""
+    table = before.htfl.values.weight
+    pairs = zip(model.htfl.fields, before.htfl.fields, before.htfl.starts, strict=False)
+    return [table[first + _rows(field, old).to(table.device)] for field, old, first in pairs]
 
 
 def _suggested(model: HeterRec, columns: Columns, fresh: Tensor) -> Tensor:

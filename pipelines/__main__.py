@@ -65,6 +65,8 @@ def _run(options: argparse.Namespace) -> int:
             containers=options.containers,
         )
     console.print(f"[bold]{outcome.ending}[/] after {time.monotonic() - started:.0f} s")
+    if outcome.serves:
+        console.print(f"  {_plain(outcome.serves)}")
     for line in outcome.last_lines(options.dataset):
         console.print(f"  {_plain(line)}")
     if failed := outcome.failed:
@@ -113,6 +115,8 @@ def _status(options: argparse.Namespace) -> int:
         for record in records.values():
             # A record that is still "running" without a holder of the lock belongs to a killed run.
             console.print(f"  {record.task:<15} {record.status:<8} {record.seconds:7.1f} s  {record.digest[:12]}")
+        if "refit" in records and (report := records["refit"].report):
+            console.print(f"  {_plain(report['sentence'])}")
     return 0
 
 

@@ -30,7 +30,7 @@ _logger = logging.getLogger(__name__)
 _FOLDERS, _RUNS = 1000, 50
 """Latest runs that are looked at, and how many of each pipeline are read: among them are the last ones that came as
 far as each gate. An hourly pipeline must not push the nightly one out."""
-_GATES = ("validate", "evaluate", "infra_validate")
+_GATES = ("validate", "evaluate", "refit", "infra_validate")
 _TRAINED = ("loss", "validation_ndcg", "epochs", "training_seconds", "sequences_per_second", "parameters")
 _INGESTED = ("rows", "accepted", "rejected", "users", "items")
 UNKNOWN = "unknown"

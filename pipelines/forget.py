@@ -27,7 +27,10 @@ from heterrec.neighbours import Memory
 from serving.rollout.table import RolloutTable
 from serving.torchserve import archive as archives
 
-PERSONAL = ("events", "sequences", "validation", "evaluation", "champion", "archive", "materialised", "model")
+PERSONAL = (
+    "events", "sequences", "reference", "validation", "evaluation", "champion", "archive", "infra_validation",
+    "materialised", "model", "served",
+)  # fmt: skip
 """Kinds of stored artifacts that name users, or whose tables hold what they bought together; all can be made again,
 without them."""
 

@@ -55,6 +55,12 @@ class Outcome:
             lines.append(f"log:  {self.page.parent / 'log.txt'}")
         return [*lines, f"page: {self.page}"]
 
+    @property
+    def serves(self) -> str:
+        """Which model was judged, and which serves; empty where none came so far."""
+        record = self.records.get("refit")
+        return str(record.report["sentence"]) if record and record.report else ""
+
 
 def run(
     *,

@@ -10,6 +10,7 @@ from components.ingest.component import ingest
 from components.materialise.component import materialise
 from components.package.component import package
 from components.push.component import push
+from components.refit.component import refit
 from components.report.component import report
 from components.resolve.component import resolve
 from components.train.component import train
@@ -70,7 +71,9 @@ def build(cluster: Cluster | None = None) -> BaseComponent:
                         )
                     )
                     with dsl.If(evaluated.outputs["Output"] == True, name="model-blessed"):  # noqa: E712
-                        packaged = place.light(package(run_id=run_id, card=card, sequences=sequences, model=model))
+                        refitted = place.training(refit(run_id=run_id, sequences=sequences, model=model))
+                        served = refitted.outputs["served"]
+                        packaged = place.light(package(run_id=run_id, card=card, sequences=sequences, model=served))
                         archive = packaged.outputs["archive"]
                         with dsl.If(packaged.outputs["Output"] == True, name="not-yet-released"):  # noqa: E712
                             proven = place.serving(infra_validate(run_id=run_id, card=card, archive=archive))
@@ -80,6 +83,7 @@ def build(cluster: Cluster | None = None) -> BaseComponent:
                                         run_id=run_id,
                                         archive=archive,
                                         model=model,
+                                        served=served,
                                         evaluation=evaluated.outputs["evaluation"],
                                         infra_validation=proven.outputs["infra_validation"],
                                     )

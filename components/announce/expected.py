@@ -33,7 +33,7 @@ def of_training(records: Records) -> list[str]:
     tasks += ["train", "train-baseline", "evaluate"]
     if not _said(records, "evaluate", "passed"):
         return tasks
-    tasks.append("package")
+    tasks += ["refit", "package"]
     if "package" not in records or records["package"].notes.get("released_as"):
         return tasks
     tasks.append("infra_validate")

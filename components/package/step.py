@@ -33,8 +33,8 @@ def run(
 ) -> dict[str, Any]:
     """Write `<name>.mar` and report.json into `archive` (docs/contracts.md, "archive").
 
-    The network is the one that was judged; its memory is counted anew over all events of `sequences`, the held-out
-    ones too, as it will be asked about the days after them.
+    `model` is the folder that serves (`components/refit`), whose goldens are made here; its memory is counted anew over
+    all events of `sequences`, the held-out ones too, as it will be asked about the days after them.
 
     Left out, `version` is the day of the data and a digest of the content, e.g. `20260105-1f0c9a7e`: the same
     model over the same catalogue has the same version and the same archive digest, wherever and whenever it is

@@ -10,6 +10,7 @@ def push(
     run_id: str,
     archive: dsl.Input[dsl.Model],
     model: dsl.Input[dsl.Model],
+    served: dsl.Input[dsl.Model],
     evaluation: dsl.Input[dsl.Artifact],
     infra_validation: dsl.Input[dsl.Artifact],
     release: dsl.Output[dsl.Artifact],
@@ -26,6 +27,7 @@ def push(
     inputs = {
         "archive": archive.path,
         "model": model.path,
+        "served": served.path,
         "evaluation": evaluation.path,
         "infra_validation": infra_validation.path,
     }

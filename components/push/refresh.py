@@ -9,7 +9,7 @@ from typing import Any
 
 from components.package.artifact import find
 from components.push.registry import Record, Registry, flat, tags
-from components.push.release import located, require_proven, store_release, uri
+from components.push.release import JUDGED, located, models_of, require_proven, store_release, uri
 from components.store import released
 from serving.rollout.document import Change, ModelVersion, Rollout
 from serving.rollout.table import RolloutTable, StaleRollout
@@ -43,9 +43,9 @@ def run(
         arm = next((each for each in row.serving if each.version in (refreshes, version)), None)
         if arm is None:
             return _told(release, {"status": "outrun", "model": name, "version": version, "refreshes": refreshes})
-        model = released(arm.archive) / "model"
-        stored = store_release(packaged.mar, model, store / name / version, digest=packaged.digest).resolve()
-        book.register(_record(report, packaged.digest, stored, model, lineage))
+        models = models_of(released(arm.archive))
+        stored = store_release(packaged.mar, models, store / name / version, digest=packaged.digest).resolve()
+        book.register(_record(report, packaged.digest, stored, models[JUDGED], lineage))
         refreshed = ModelVersion(
             version=version,
             archive=located(stored),

@@ -2,6 +2,7 @@
 
 import os
 import shutil
+from collections.abc import Mapping
 from pathlib import Path
 
 from components import store
@@ -11,6 +12,14 @@ from components.manifest import NAME, Manifest
 from components.package.artifact import Packaged
 from serving.rollout.table import RolloutTable
 from serving.torchserve import archive as archives
+
+JUDGED, SERVED = "model", "served"
+"""Folders of a release: the model as it was judged, and as it serves, refitted on the days that judged it."""
+
+
+def models_of(release: Path) -> dict[str, Path]:
+    """The model folders of a release by their names; one of before there were two has the first alone, which serves."""
+    return {name: release / name for name in (JUDGED, SERVED) if (release / name).is_dir()}
 
 
 def released(rollout_url: str, name: str, digest: str) -> str | None:
@@ -46,8 +55,8 @@ def require_proven(infra_validation: Path, packaged: Packaged) -> None:
         raise InputError(f"{infra_validation}: infra_validate blocked this archive; it is not released. {reasons}")
 
 
-def store_release(mar: Path, model: Path, target: Path, *, digest: str) -> Path:
-    """Copy the archive, and the model it was made of as `model/`, into `target`; returns the stored archive.
+def store_release(mar: Path, models: Mapping[str, Path], target: Path, *, digest: str) -> Path:
+    """Copy the archive, and the `models` by the name of their folder, into `target`; returns the stored archive.
 
     The folder appears whole or not at all. Raises `InputError` where it holds another archive already, or the
     archive is not the one of `digest`.
@@ -64,7 +73,8 @@ def store_release(mar: Path, model: Path, target: Path, *, digest: str) -> Path:
     shutil.copyfile(mar, partial / mar.name)
     if (found := archives.digest(partial / mar.name)) != digest:
         raise InputError(f"{mar}: digest {found[:12]}, its report promises {digest[:12]}; run the package step again")
-    shutil.copytree(model, partial / "model")
+    for folder, model in models.items():
+        shutil.copytree(model, partial / folder)
     Manifest.seal(partial, kind="released")
     os.replace(partial, target)
     _share(target)

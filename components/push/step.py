@@ -11,7 +11,7 @@ from components.decision import Decision
 from components.errors import InputError
 from components.package.artifact import Packaged, find
 from components.push.registry import Record, Registry, flat, metrics, tags
-from components.push.release import located, released, require_proven, store_release, uri
+from components.push.release import JUDGED, SERVED, located, released, require_proven, store_release, uri
 from serving.rollout.document import Change, ModelVersion, Release
 from serving.rollout.document import release as decide
 from serving.rollout.table import RolloutTable, StaleRollout
@@ -23,6 +23,7 @@ def run(
     *,
     archive: Path,
     model: Path,
+    served: Path,
     evaluation: Path,
     infra_validation: Path,
     lineage: dict[str, Any],
@@ -33,6 +34,9 @@ def run(
     clock: Callable[[], datetime] = lambda: datetime.now(UTC),
 ) -> dict[str, Any]:
     """Copy the archive into `store/<name>/<version>/`, record it in MLflow, and propose it to the rollout table.
+
+    A release keeps two models: `model`, which was judged, and which the next nights judge and begin from; and `served`,
+    of which the archive was made.
 
     Returns (and writes into `release`) the status: champion, refreshed, challenger, queued, or already released.
     Every part finds what it made before, so that a push after a killed one completes it. Raises `InputError` where
@@ -49,7 +53,9 @@ def run(
             version = before
             outcome = Release("already released", table.read(name), f"this archive was released as {before}")
         else:
-            stored = store_release(packaged.mar, model, store / name / version, digest=packaged.digest).resolve()
+            stored = store_release(
+                packaged.mar, {JUDGED: model, SERVED: served}, store / name / version, digest=packaged.digest
+            ).resolve()
             book.register(_record(packaged, stored, model, evaluation, lineage))
             candidate = ModelVersion(
                 version=version,

@@ -8,6 +8,7 @@ from typing import Any
 from components import store
 from components.errors import InputError
 from components.package import step as package
+from components.push.release import JUDGED, SERVED, models_of
 from feature_repo.card import DatasetCard
 from serving.rollout.document import ModelVersion
 from serving.torchserve import archive as archives
@@ -16,15 +17,18 @@ _OF_THE_CATALOGUE = ("item_matrix.npy", "items.json", "popular.json", "program.p
 
 
 def run(*, card: DatasetCard, sequences: Path, serving: ModelVersion, archive: Path) -> dict[str, Any]:
-    """Package the weights of `serving` over the catalogue and the events of `sequences`; writes the archive artifact.
+    """Package the weights of `serving`, those that serve and not those that were judged, over the catalogue and the
+    events of `sequences`; writes the archive artifact.
 
     The report is that of package, with `refreshes` (the version it takes the place of), `changed` (False where the
     catalogue gives what is served already) and `new_items`. Raises `InputError` where the release has no model.
     """
     released = store.released(serving.archive)
-    model, before_mar = released / "model", released / Path(serving.archive).name
-    if not model.is_dir():
-        raise InputError(f"{model}: version {serving.version} has no model there. Restore the release folder.")
+    before_mar = released / Path(serving.archive).name
+    models = models_of(released)
+    if JUDGED not in models:
+        raise InputError(f"{released / JUDGED}: version {serving.version} has none. Restore the release folder.")
+    model = models.get(SERVED, models[JUDGED])
     version = patch(serving.version)
     report = package.run(card=card, sequences=sequences, model=model, archive=archive, name=card.name, version=version)
     before, now = (_contract(path) for path in (before_mar, archive / f"{card.name}.mar"))

@@ -63,6 +63,8 @@ def page(*, run_id: str, state: str, beside: Path | None) -> str:
         curves=_curves(records),
         evaluation=_decision(records, "evaluate"),
         comparison=comparison_body(evaluated) if evaluated else None,
+        refit=_decision(records, "refit"),
+        what_serves=records["refit"].report["sentence"] if _artifact(records, "refit") else None,
         serving=_decision(records, "infra_validate"),
         links=_links(records, beside) if beside else {},
     )

@@ -10,6 +10,7 @@ from typing import Any
 import pyarrow.parquet as pq
 
 from components.errors import InputError
+from components.push.release import JUDGED
 from components.store import present, released
 from serving.rollout.document import ModelVersion
 from serving.rollout.table import RolloutTable
@@ -50,7 +51,8 @@ def run(*, name: str, rollout_url: str, champion: Path, as_of: str = "", runs: P
 
 
 def _copy(name: str, version: ModelVersion, target: Path) -> None:
-    model = released(version.archive) / "model"
+    # As it was judged: what serves has trained on the very days by which tonight's model is judged.
+    model = released(version.archive) / JUDGED
     if not model.is_dir():
         raise InputError(
             f"{model}: version {version.version} of {name!r}, which tonight's model is held against, has no model "

@@ -33,8 +33,10 @@ def main(arguments: Sequence[str] | None = None) -> int:
             sequences=folder / "sequences",
             model=folder / "model",
             scratch=folder.parent,
-            champion=folder / "champion" if asked["champion"] else None,
-            progress=EventProgress("train", interval=LOG_SECONDS) if distributed.writes() else None,
+            **{name: folder / name if asked[name] else None for name in nodes.BEGUN_FROM},
+            progress=EventProgress("refit" if asked["blessed"] else "train", interval=LOG_SECONDS)
+            if distributed.writes()
+            else None,
             sharded=asked["sharded"],
         )
     except InputError as error:

@@ -21,6 +21,8 @@ from components.manifest import Manifest
 
 VARIABLE = "HETERREC_TRAINJOB"
 TASK, FAULT, WORK = "task.json", "fault.json", "nodes"
+BEGUN_FROM = ("champion", "blessed")
+"""Models that a training may begin from."""
 LABEL = "heterrec/training"
 PATIENCE = 20
 """Looks in a row that the API may fail before the step does; the nodes train on meanwhile."""
@@ -157,10 +159,11 @@ def _lay(folder: Path, work: Mapping[str, Any]) -> None:
     shutil.rmtree(folder / "model", ignore_errors=True)
     (folder / "model").mkdir(parents=True)
     (folder / FAULT).unlink(missing_ok=True)
-    for name in ("sequences", "champion"):
-        if work[name] is not None:
+    for name in ("sequences", *BEGUN_FROM):
+        if work.get(name) is not None:
             _copy(work[name], folder / name)
-    task = {"config": work["config"].to_json(), "sharded": work["sharded"], "champion": work["champion"] is not None}
+    begun = {name: work.get(name) is not None for name in BEGUN_FROM}
+    task = {"config": work["config"].to_json(), "sharded": work["sharded"], **begun}
     partial = folder / f"{TASK}.partial"
     partial.write_text(json.dumps(task))
     os.replace(partial, folder / TASK)

@@ -21,14 +21,16 @@ def run(
     model: Path,
     scratch: Path,
     champion: Path | None = None,
+    blessed: Path | None = None,
     progress: "Progress | None" = None,
 ) -> dict[str, Any]:
     """Train `config` and write config.json, weights.pt, encoder.json, curve.json and report.json to `model`.
 
     In one process, in as many as `processes.wanted` says, or on the nodes that `nodes.wanted` names. Goes on from the
     checkpoint in `scratch` where a run before was killed. With `warm_start` the weights begin with those of the
-    champion artifact, where it holds a model. Returns the report. Raises `InputError` where the data cannot be learned
-    from.
+    champion artifact, where it holds a model. With `blessed`, the folder of a model of this recipe, this model goes on,
+    over all events (`heterrec.refit`); where it diverges the report says no more than `diverged`. Returns the report.
+    Raises `InputError` where the data cannot be learned from.
     """
     job = nodes.wanted()
     count = 1 if job else processes.wanted()
@@ -38,6 +40,7 @@ def run(
         "model": model,
         "scratch": scratch,
         "champion": champion,
+        "blessed": blessed,
         "progress": progress,
         "sharded": processes.sharded(),
     }
@@ -60,28 +63,38 @@ def fit(
     champion: Path | None,
     progress: "Progress | None",
     sharded: bool,
+    blessed: Path | None = None,
 ) -> None:
     """`run` in this process, which may be one of several; the first of them writes `model`."""
     import torch
 
     from heterrec import distributed
     from heterrec.export import load_model, save_model
+    from heterrec.refit import refit
     from heterrec.sequences import read_sequences
     from heterrec.training import Champion, train
 
     started = time.monotonic()
     device = "cuda" if torch.cuda.is_available() else "cpu"
+    how: dict[str, Any] = {"scratch": scratch, "progress": progress, "device": device, "sharded": sharded}
     try:
         data = read_sequences(sequences)
         start = None
         if config.warm_start and champion is not None and (champion / "model").is_dir():
             before = load_model(champion / "model", device)
             start = None if before.model is None else Champion(before.model, before.encoder)
-        trained = train(
-            data, config, scratch=scratch, progress=progress, device=device, champion=start, sharded=sharded
-        )
+        if blessed is not None:
+            trained = refit(load_model(blessed, device), config, data, **how)
+        else:
+            trained = train(data, config, champion=start, **how)
     except ValueError as error:
         raise InputError(str(error)) from error
+    except FloatingPointError as error:
+        if blessed is None:
+            raise
+        if distributed.writes():  # no fault of the run: there is a blessed model, and who asked for more decides
+            (model / "report.json").write_text(json.dumps({"diverged": str(error)}))
+        return
     if not distributed.writes():
         return
     save_model(trained, model)
@@ -98,7 +111,7 @@ def fit(
         "sequences_per_second": best["sequences_per_second"],
         "seconds": round(time.monotonic() - started, 3),
         "training_seconds": round(sum(point["seconds"] for point in trained.curve), 3),
-        "training_events": int(data.training_counts.sum()),
+        "training_events": int(data.training_counts.sum()) if blessed is None else len(data.row),
         "items": len(data.catalogue),
         "items_with_own_id": len(trained.encoder.ids),
         "features": [field.name for field in trained.encoder.fields] if config.model.features else [],

@@ -87,12 +87,12 @@ GRAPHS = [
     ("heterrec-training", [*ALWAYS, *TRAINED], {"validate": PASSED, "evaluate": BLOCKED}),
     (
         "heterrec-training",
-        [*ALWAYS, *TRAINED, "package", "infra_validate"],
+        [*ALWAYS, *TRAINED, "refit", "package", "infra_validate"],
         {"validate": PASSED, "evaluate": PASSED, "infra_validate": BLOCKED},
     ),
     (
         "heterrec-training",
-        [*ALWAYS, *TRAINED, "package", "infra_validate", "push"],
+        [*ALWAYS, *TRAINED, "refit", "package", "infra_validate", "push"],
         {"validate": PASSED, "evaluate": PASSED, "infra_validate": PASSED},
     ),
     ("heterrec-catalogue", [*ALWAYS], {"validate": BLOCKED}),

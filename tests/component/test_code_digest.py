@@ -118,10 +118,13 @@ def test_a_recipe_is_what_its_training_can_run() -> None:
         "heterrec.training:train", "heterrec.lmp:LMP", "heterrec.transformer:CausalBlock", "heterrec.htfl:HTFL",
         "heterrec.optimiser:Optimiser", "heterrec.metrics:rank", "heterrec.recipes:sized", "heterrec.average:Average",
         "components.features.splits:ordered_events", "components.ingest.derive:derived_sql", "heterrec.training:ALWAYS",
+        "heterrec.refit:budget",
     } <= reached  # fmt: skip
     others = {"heterrec.transformer:HSTUBlock", "heterrec.recipes:hstu", "heterrec.recipes:RECIPES"}
     assert not others & reached
-    assert not [name for name in reached if name.startswith(("heterrec.baselines", "heterrec.comparison"))]
+    assert not [
+        name for name in reached if name.startswith(("heterrec.baselines", "heterrec.comparison", "heterrec.likeness"))
+    ]
     hstu = {f"{module}:{name}" for module, name in recipe_digest.reach({**CHOSEN, "block": "hstu"})}
     assert hstu - reached == {"heterrec.transformer:HSTUBlock"}
 
@@ -132,6 +135,7 @@ def test_a_recipe_is_what_its_training_can_run() -> None:
         ("heterrec.transformer", "class HSTUBlock", "TOLD = 1\n\n\nclass HSTUBlock", True),
         ("heterrec.recipes", "patience=8", "patience=9", True),  # of fast(): the settings say what was asked for
         ("heterrec.lmp", "DAY = ", "DAY = 1 + ", False),
+        ("heterrec.refit", "SHARE = ", "SHARE = 1 + ", False),  # what serves is of it, too
         ("heterrec.average", "EVERY = ", "EVERY = 1 + ", False),
         ("components.features.splits", "ORDER = ", "ORDER = () or ", False),
         ("heterrec.model", 'config.block == "hstu"', 'config.block != "hstu"', False),

@@ -25,7 +25,7 @@ from serving.torchserve import archive as archives
 from tests.s3_server import s3_bucket
 
 ROOT = workspace.ROOT
-FOLDERS = ("archive", "model", "evaluation", "infra_validation", "release")
+FOLDERS = ("archive", "model", "served", "evaluation", "infra_validation", "release")
 NOW = datetime(2026, 1, 5, tzinfo=UTC)
 LINEAGE = {
     "run_id": "run-1",
@@ -64,7 +64,9 @@ class Shop:
         digest = archives.build(self.root / version / "content", mar, name=self.name, version=version)
         report = {"model": self.name, "version": version, "archive_digest": digest, "recipe_digest": recipe}
         (folders["archive"] / "report.json").write_text(json.dumps(report))
-        (folders["model"] / "config.json").write_text(json.dumps({"model": {"width": 8}, "seed": 1}))
+        for kind in ("model", "served"):
+            (folders[kind] / "config.json").write_text(json.dumps({"model": {"width": 8}, "seed": 1}))
+            (folders[kind] / "weights.pt").write_text(kind)
         reason = Reason(check="better", held=passed, found=1, allowed=0, message="", remedy="none")
         Decision(gate="evaluate", reasons=[reason]).write(folders["evaluation"])
         self.prove(folders["infra_validation"], digest)
@@ -119,7 +121,7 @@ def test_first_then_refresh_then_challenger_then_queue(shop: Shop) -> None:
     assert json.loads((shop.root / "v4/release/report.json").read_text()) == pushed[-1]
 
 
-def test_a_release_holds_the_very_archive_and_its_model(shop: Shop) -> None:
+def test_a_release_holds_the_very_archive_and_its_models_judged_and_served(shop: Shop) -> None:
     shop.push("v1")
     with shop.table as table:
         champion = table.read(shop.name).champion
@@ -127,7 +129,8 @@ def test_a_release_holds_the_very_archive_and_its_model(shop: Shop) -> None:
     stored = Path(champion.archive)
     assert stored == shop.store / shop.name / "v1" / f"{shop.name}.mar"
     assert archives.digest(stored) == champion.archive_digest
-    assert (stored.parent / "model/config.json").is_file()
+    for judged_or_served in ("model", "served"):
+        assert (stored.parent / judged_or_served / "weights.pt").read_text() == judged_or_served
     assert [path.name for path in (shop.store / shop.name).iterdir()] == ["v1"]
 
 
@@ -233,7 +236,8 @@ def test_a_blocked_model_and_a_missing_archive_are_refused(shop: Shop) -> None:
         shop.push("v1", passed=False)
     with pytest.raises(InputError, match=r"report\.json: no such file"):
         step.run(
-            archive=shop.root, model=shop.root, evaluation=shop.root, infra_validation=shop.root, lineage={},
+            archive=shop.root, model=shop.root, served=shop.root, evaluation=shop.root,
+            infra_validation=shop.root, lineage={},
             mlflow_url=shop.mlflow_url, rollout_url=shop.rollout_url, store=shop.store,
         )  # fmt: skip
 

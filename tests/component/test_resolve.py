@@ -58,6 +58,8 @@ def test_the_champion_of_the_moment_is_fetched_with_its_model(tmp_path):
     released = tmp_path / "releases" / "shop" / "7"
     (released / "model").mkdir(parents=True)
     (released / "model" / "config.json").write_text("{}")
+    (released / "served").mkdir()
+    (released / "served" / "config.json").write_text("refitted")
     serving = ModelVersion(
         version="7",
         archive=str(released / "shop.mar"),
@@ -73,7 +75,9 @@ def test_the_champion_of_the_moment_is_fetched_with_its_model(tmp_path):
     assert champion.run(name="shop", rollout_url=url, champion=after) == {
         "version": "7", "recipe_digest": "r", "data_until": None, "reference": "7", "nights": [],
     }  # fmt: skip
-    assert (after / "model" / "config.json").read_text() == "{}"
+    assert (after / "model" / "config.json").read_text() == "{}", "as it was judged: what serves has seen these days"
+    assert (after / "reference" / "config.json").read_text() == "{}"
+    assert not (after / "served").exists()
 
     shutil.rmtree(released)
     with pytest.raises(InputError, match="has no model there"):

@@ -290,7 +290,7 @@ def test_the_champions_model_comes_to_a_machine_that_did_not_release_it(machine,
     (made / "model" / "weights.pt").write_text("weights")
     digest = archives.build(made / "content", made / "shop.mar", name="shop", version="1.0")
     target = workspace.releases() / "shop" / "1.0"
-    stored = store_release(made / "shop.mar", made / "model", target, digest=digest)
+    stored = store_release(made / "shop.mar", {"model": made / "model"}, target, digest=digest)
     model = ModelVersion(
         version="1.0", archive=str(stored), archive_digest=digest, recipe_digest="r", registered=datetime.now(UTC)
     )

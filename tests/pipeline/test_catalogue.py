@@ -17,7 +17,9 @@ from components.refresh.step import patch
 from components.task import Record, read_records
 from feature_repo.card import DATASETS, load_card
 from heterrec import recipes
-from heterrec.export import save_model
+from heterrec.export import load_model, save_model
+from heterrec.inference import Answers
+from heterrec.refit import refit
 from heterrec.sequences import read_sequences
 from heterrec.training import train
 from pipelines import catalogue
@@ -76,13 +78,17 @@ def home(tmp_path_factory) -> Path:
         tiny = replace(recipes.heterrec(), epochs=1)
         tiny = replace(tiny, model=replace(tiny.model, width=16, item_layers=1, max_history=10))
         folders = {
-            name: home / "made" / name for name in ("model", "archive", "evaluation", "infra_validation", "release")
+            name: home / "made" / name
+            for name in ("model", "served", "archive", "evaluation", "infra_validation", "release")
         }
         for folder in folders.values():
             folder.mkdir(parents=True)
-        save_model(train(read_sequences(made.sequences), tiny), folders["model"])
+        data = read_sequences(made.sequences)
+        judged = train(data, tiny)
+        save_model(judged, folders["model"])
+        save_model(refit(judged.loaded, tiny, data), folders["served"])
         package.run(
-            card=card, sequences=made.sequences, model=folders["model"], archive=folders["archive"], name=card.name
+            card=card, sequences=made.sequences, model=folders["served"], archive=folders["archive"], name=card.name
         )
         held = Reason(check="better", held=True, found=1, allowed=0, message="", remedy="none")
         Decision(gate="evaluate", reasons=[held]).write(folders["evaluation"])
@@ -98,6 +104,10 @@ def home(tmp_path_factory) -> Path:
 @pytest.fixture(autouse=True)
 def same_workspace(home, monkeypatch):
     monkeypatch.setenv("HETERREC_HOME", str(home))
+
+
+def newest_run(home: Path) -> str:
+    return max((home / "runs").glob("marketplace-catalogue-*"), key=lambda path: path.stat().st_mtime).name
 
 
 def champion():
@@ -119,8 +129,14 @@ def test_new_items_and_prices_are_served_without_training(capsys, home, tmp_path
         (tmp_path / each.version / "m.npy").write_bytes(archives.read(Path(each.archive), "item_matrix.npy"))
     matrices = [np.load(tmp_path / each.version / "m.npy") for each in (before, after)]
     assert matrices[1].shape[0] == len(new)
-    weights = [Path(each.archive).parent / "model" / "weights.pt" for each in (before, after)]
-    assert weights[0].read_bytes() == weights[1].read_bytes()
+    releases = [Path(each.archive).parent for each in (before, after)]
+    for name in ("model", "served"):
+        first, second = ((release / name / "weights.pt").read_bytes() for release in releases)
+        assert first == second, f"{name}: the next refresh and the next night find what they found before"
+    today = read_sequences(Path(read_records(newest_run(home))["features"].artifact))
+    of = {name: Answers.to_serve(load_model(releases[1] / name), today).items for name in ("model", "served")}
+    np.testing.assert_array_equal(matrices[1], of["served"])
+    assert not np.allclose(matrices[1], of["model"]), "the weights that serve, and not those that were judged"
     from feature_repo.online import online
     from feature_repo.store import connect
 

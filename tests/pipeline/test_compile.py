@@ -134,7 +134,7 @@ def test_images_are_those_of_the_cluster_and_nothing_is_installed_at_run_time(co
 def test_training_alone_asks_for_gpus_where_they_are(compiled):
     kind, spec, platform = compiled
     training = {name for name, each in containers(spec).items() if "accelerator" in each["resources"]}
-    assert training == ({"exec-train", "exec-train-2"} if kind == "training" else set())
+    assert training == ({"exec-train", "exec-train-2", "exec-refit"} if kind == "training" else set())
     for name in training:
         accelerator = containers(spec)[name]["resources"]["accelerator"]
         assert accelerator["resourceType"] == "nvidia.com/mig-3g.40gb"
@@ -192,7 +192,7 @@ def test_every_task_is_tried_again_but_for_the_last(compiled):
     last = {"judge-rollout"} if kind == "rollout" else {"report"}
     for name, task in tasks(spec).items():
         tries = task.get("retryPolicy", {}).get("maxRetryCount", 0)
-        assert tries == (0 if name in last else 5 if name.startswith("train") else 2), name
+        assert tries == (0 if name in last else 5 if name.startswith("train") or name == "refit" else 2), name
 
 
 def test_a_task_that_fails_at_the_end_of_its_time_is_tried_again_and_the_retry_has_time_of_its_own(compiled, documents):
@@ -266,7 +266,7 @@ def test_an_exit_handler_runs_however_a_run_ends(compiled):
 
 def test_kubeflow_caching_is_off_for_every_task(compiled):
     found = tasks(compiled[1])
-    assert len(found) == {"training": 12, "catalogue": 12, "rollout": 1}[compiled[0]]
+    assert len(found) == {"training": 13, "catalogue": 12, "rollout": 1}[compiled[0]]
     assert not [name for name, task in found.items() if task.get("cachingOptions", {}).get("enableCache")]
 
 
@@ -275,7 +275,7 @@ def test_a_run_takes_as_many_pods_as_the_docs_say(compiled):
     kind, spec, _ = compiled
     groups = 1 + sum("dag" in each for each in spec["components"].values())
     pods = 2 * len(tasks(spec)) + groups
-    assert pods == {"training": 31, "catalogue": 31, "rollout": 3}[kind]
+    assert pods == {"training": 33, "catalogue": 31, "rollout": 3}[kind]
     told = (ROOT / "docs" / "pipelines.md").read_text().partition("## What a run asks for")[2].partition("\n## ")[0]
     assert f"| `heterrec-{kind}` | {pods} |" in told
 
@@ -373,4 +373,4 @@ def test_the_clusters_that_ship_train_on_a_gpu_only_where_they_have_one(overlay,
     spec, _ = yaml.safe_load_all(package("training", facts).text)
     asked = {name for name, each in containers(spec).items() if "accelerator" in each["resources"]}
     assert facts.training.gpu == gpu
-    assert asked == ({"exec-train", "exec-train-2"} if gpu else set())
+    assert asked == ({"exec-train", "exec-train-2", "exec-refit"} if gpu else set())

@@ -12,6 +12,7 @@ from pathlib import Path
 import pytest
 
 from components.decision import Decision
+from components.refit.step import weights
 from components.task import read_records
 from components.workspace import ROOT
 from pipelines.lock import run_lock
@@ -23,7 +24,7 @@ SMALL = ["--option", "users=800", "--option", "days=40", "--option", "items=400"
 TINY = ["--option", "users=200", "--option", "days=20", "--option", "items=200"]
 TASKS = [
     "ingest", "resolve", "champion", "reference", "validate", "features", "materialise", "train", "train-baseline",
-    "evaluate", "package", "infra_validate", "push",
+    "evaluate", "refit", "package", "infra_validate", "push",
 ]  # fmt: skip
 
 
@@ -69,6 +70,13 @@ def test_first_run_does_every_task_and_makes_a_page_that_needs_no_network(home):
     assert against["item ID only"]["low"] > 0, "features must pay where they matter by construction"
     page = (home / "runs" / run_id / "page.html").read_text()
     assert "(champion)" in page
+    refit = records["refit"].report
+    assert refit["refitted"], refit["sentence"]
+    assert refit["judged"] != refit["serves"] and refit["sentence"] in page
+    assert refit["sentence"] in command(home, "status").stdout.replace("\n", " ")
+    release = next((home / "releases" / "marketplace").iterdir())
+    folders = {name: weights(release / name) for name in ("model", "served")}
+    assert folders == {"model": refit["judged"], "served": refit["serves"]}
     assert "<svg" in page
     for step in ("validation", "data_docs/index.html", "evaluation", "train.html", "train-baseline.html"):
         assert re.search(f'href="[^"]*{step}', page), step
@@ -85,7 +93,7 @@ def test_same_run_again_reuses_everything_and_releases_nothing(home):
     assert "already released as version" in result.stdout
     records = read_records(newest_run(home))
     reused = {name for name, record in records.items() if record.status == "reused"}
-    assert reused >= {"ingest", "validate", "features", "train", "train-baseline", "package"}
+    assert reused >= {"ingest", "validate", "features", "train", "train-baseline", "refit", "package"}
     assert "infra_validate" not in records
 
 

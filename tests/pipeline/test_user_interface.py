@@ -11,8 +11,19 @@ from pipelines.cluster import Cluster
 from pipelines.packages import package
 
 PAGES = {"validate", "train", "train-2", "evaluate", "report"}
-NUMBERS = {"ingest", "validate", "features", "materialise", "train", "train-2", "evaluate", "package", "infra-validate"}
-SUMMARIES = {"resolve", "package", "infra-validate", "push", "report"}
+NUMBERS = {
+    "ingest",
+    "validate",
+    "features",
+    "materialise",
+    "train",
+    "train-2",
+    "evaluate",
+    "refit",
+    "package",
+    "infra-validate",
+}
+SUMMARIES = {"resolve", "refit", "package", "infra-validate", "push", "report"}
 
 
 @pytest.fixture(scope="module")
