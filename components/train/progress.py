@@ -7,7 +7,7 @@ from components.console import emit
 from heterrec.training import Update
 
 INTERVAL_SECONDS = 0.5
-MEASURED, LEAST_SECONDS = 10, 2.0
+MEASURED, LEAST_SECONDS = 10, 0.5
 """Steps after the first, which warms up, that say how long all will take; and for how long they are looked at."""
 
 
