@@ -107,8 +107,11 @@ class Canary:
         return verdict.rollout or row
 
     def _evidence(self, row: Rollout, now: datetime) -> Evidence:
-        if row.challenger is not None and row.weight < 1:
-            self._log(row, (now - START).days - 1, now)
+        day = (now - START).days - 1
+        if not _within(self._shop.world.outage, day):
+            self._latest = now
+            if row.challenger is not None and row.weight < 1:
+                self._log(row, day)
         found, rate = UNKNOWN, self._shop.world.rate
         if self._rows:
             found, rate = _compared(self._rows)
@@ -117,11 +120,8 @@ class Canary:
         plain = {"champion_rate": rate, "challenger_rate": rate, "users": 10**6, "guardrails": (), "full": False}
         return Evidence(at=now, traffic=busy, outcome=found, ratio=ratio, **plain)
 
-    def _log(self, row: Rollout, day: int, now: datetime) -> None:
+    def _log(self, row: Rollout, day: int) -> None:
         world, counts = self._shop.world, []
-        if _within(world.outage, day):
-            return
-        self._latest = now
         for treated, arm in enumerate((row.champion, row.challenger)):
             assert arm is not None
             exposures = round(world.exposures * (row.weight if treated else 1 - row.weight))

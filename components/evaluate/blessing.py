@@ -144,7 +144,7 @@ def _by_shopper(nights: Sequence[Night]) -> tuple[Floats, Floats]:
         return nights[0].ours, nights[0].theirs
     _, user = np.unique(np.concatenate([np.asarray(night.users) for night in nights]), return_inverse=True)
     ours, theirs = (np.concatenate([getattr(night, name) for night in nights]) for name in ("ours", "theirs"))
-    return np.bincount(user, ours), np.bincount(user, theirs)
+    return np.bincount(user, ours).astype(np.float64), np.bincount(user, theirs).astype(np.float64)
 
 
 @lru_cache(maxsize=1024)

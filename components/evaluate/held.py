@@ -90,8 +90,8 @@ class HeldAgainst:
             days_ago = (self.as_of - datetime.fromisoformat(night["as_of"])) / timedelta(days=1)
             if night["recipe"] == self.recipe and days_ago < self.rule.month_days:
                 table = pq.read_table(self.champion / night["file"])
-                values = (np.asarray(table[name], dtype=np.float64) for name in ("ours", "theirs"))
-                nights.append(Night(table["user_id"].to_pylist(), *values, days_ago=days_ago))
+                ours, theirs = (np.asarray(table[name], dtype=np.float64) for name in ("ours", "theirs"))
+                nights.append(Night(table["user_id"].to_pylist(), ours, theirs, days_ago))
         return nights
 
     @property
