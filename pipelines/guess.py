@@ -21,7 +21,7 @@ _MARKUP = r"</?[a-zA-Z][^>]*>"
 _COMMA = r"^ *[-+]?([0-9]{1,3}([.][0-9]{3})+|[0-9]+)(,[0-9]+)? *$"
 _CODE = (
     "id|code|key|no|nr|num|number|nummer|index|type|category|class|group|zip|ean|gtin|upc|isbn|barcode|supplier|store|"
-    "manufacturer|maker|vendor|publisher|department"
+    "manufacturer|maker|vendor|publisher|department|[a-z]+(?:nr|nummer|code)"
 )
 _NUMBERS = r"^[\[( ]*-?[0-9.]+(e-?[0-9]+)?([;, |]+-?[0-9.]+(e-?[0-9]+)?){3,}[\]) ]*$"
 
@@ -50,7 +50,14 @@ def is_user(column: Seen) -> float:
         "listener|reader|guest|login|profile|learner|student"
     )
     named = 2.0 * column.says(hint) + 0.5 * column.says("session|id")
-    return named + min(1.0, column.distinct / max(1, column.filled) * 4) - 1.5 * (column.distinct <= 30)
+    score = named + min(1.0, column.distinct / max(1, column.filled) * 4) - 1.5 * (column.distinct <= 30)
+    # Where there is nobody else, a session is a shopper.
+    return max(0.05, score - 1.5) if score > 0 and column.says("session|visit") else score
+
+
+def is_number_of(column: Seen) -> bool:
+    """Whether its numbers are ids by their name, also where they would do as seconds since 1970."""
+    return column.numbers > 0.9 and (is_basket(column) or column.says("id|key|code|nr|no|num|number|nummer|ean|phone"))
 
 
 def is_quantity(column: Seen) -> bool:

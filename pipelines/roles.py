@@ -9,7 +9,7 @@ import duckdb
 
 from components.errors import InputError
 from components.ingest.parse import LAST_POSITION, Given, literal, order
-from pipelines.guess import Guess, feature_of, is_basket, is_quantity, is_user, strongest_types
+from pipelines.guess import Guess, feature_of, is_basket, is_number_of, is_quantity, is_user, strongest_types
 from pipelines.look import Looked, Seen, counted, moment, overlap, says, seen
 
 _ITEM = (
@@ -56,7 +56,8 @@ class _Shoppers:
 
     def __init__(self, connection: duckdb.DuckDBPyConnection, table: Looked) -> None:
         self._connection, self.table = connection, table
-        times = sorted((each for each in table.columns if each.times > 0.9), key=_as_time, reverse=True)
+        times = [each for each in table.columns if each.times > 0.9 and not is_number_of(each)]
+        times.sort(key=_as_time, reverse=True)
         steps = [] if times else sorted(filter(self._is_step, table.columns), key=lambda each: -each.distinct)
         self.positional = not times
         self.time = next(iter([*times, *steps]), None)
@@ -216,9 +217,9 @@ def _tells(connection: duckdb.DuckDBPyConnection, table: Looked, item: Seen, col
     (a country) says nothing of the item, and a word that is spelled now so, now so, does."""
     ((share,),) = connection.execute(
         f"WITH pairs AS (SELECT {item.key} AS i, {column.key} AS v, count(*) AS n FROM {table.name} "
-        "WHERE v IS NOT NULL AND i IS NOT NULL GROUP BY ALL), most AS (SELECT max(n) AS n FROM (SELECT sum(n) AS n FROM "
-        "pairs GROUP BY v)) SELECT (sum(best) - any_value(most.n)) / (sum(total) - any_value(most.n)) FROM (SELECT max(n) "
-        "AS best, sum(n) AS total FROM pairs GROUP BY i), most"
+        "WHERE v IS NOT NULL AND i IS NOT NULL GROUP BY ALL), most AS (SELECT max(n) AS n FROM (SELECT sum(n) AS n "
+        "FROM pairs GROUP BY v)) SELECT (sum(best) - any_value(most.n)) / (sum(total) - any_value(most.n)) "
+        "FROM (SELECT max(n) AS best, sum(n) AS total FROM pairs GROUP BY i), most"
     ).fetchall()
     return bool(column.distinct > 1 and share is not None and share > TELLING)
 

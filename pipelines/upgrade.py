@@ -29,7 +29,7 @@ def upgrade(path: Path) -> list[str]:
     raw = yaml.safe_load(text)
     if not isinstance(raw, dict):
         raise CardError(f"{path}: is no card: expected fields, as feature_repo/datasets/example.yaml has them.")
-    told = []
+    told: list[str] = []
     if raw.get("version") != VERSION:
         text, told = _rewritten(path, text, raw)
         partial = path.with_suffix(".partial")

@@ -14,7 +14,7 @@ from feature_repo.card import VERSION, load_card
 from feature_repo.card_schema import PATH as SCHEMA
 from pipelines.card_facts import facts_of
 from pipelines.guess import Guess, best_of
-from pipelines.look import Looked, look
+from pipelines.look import Looked, Seen, look
 from pipelines.roles import Roles, find_roles
 
 MOST_FEATURES = 12
@@ -88,7 +88,10 @@ def _source(roles: Roles, chosen: list[Guess], folder: Path) -> list[str]:
     if roles.time.format:
         lines.append(f"  time_format: {_plain(roles.time.format)}  # reads {roles.time.times:.1%} of them")
     written = []
-    keys = {"interactions": [roles.user, roles.item, roles.basket], "items": [roles.item_key]}
+    keys: dict[str, list[Seen | None]] = {
+        "interactions": [roles.user, roles.item, roles.basket],
+        "items": [roles.item_key],
+    }
     for table, each in tables.items():
         csv, evidence = dict(each.csv), list(each.evidence)
         if whole := [key.name for key in keys[table] if key is not None and key.dotted]:

@@ -64,10 +64,8 @@ def content(card: DatasetCard) -> dict[str, Any]:
             card,
             "by",
         )
-        parts = {
-            WITHOUT if row[0] is None else str(row[0]): [asked.interactions, *(str(fact) for fact in row[1:])]
-            for row in days
-        }
+        facts: list[list[Any]] = [list(row) for row in days]
+        parts = {WITHOUT if row[0] is None else str(row[0]): [asked.interactions, *map(str, row[1:])] for row in facts}
     # Without a table of items all interactions must be read to know them: no part is taken over.
     return {"": others, **parts} if others else {"": parts}
 
