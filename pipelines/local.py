@@ -11,6 +11,7 @@ from typing import Any
 
 from components import workspace
 from components.announce.expected import of_training
+from components.evaluate.choice import told
 from components.task import Record, read_records
 from feature_repo.card import DatasetCard
 from pipelines.terminal import Terminal
@@ -47,14 +48,19 @@ class Outcome:
                 return f"not pushed: blocked by {gate}"
         if "evaluate" not in self.records:
             return "not trained: the held-out shoppers could decide nothing"
+        instead = f", {found}" if (found := told(self.records["evaluate"].report.get("release"))) else ""
         if version := self.records["package"].notes.get("released_as"):
-            return f"already released as version {version}: nothing to push"
+            return f"already released as version {version}{instead}: nothing to push"
         push = self.records["push"].report
-        return f"pushed: version {push['version']} ({push['status']})"
+        return f"pushed: version {push['version']} ({push['status']}){instead}"
 
     def blocked(self, dataset: str) -> list[str]:
-        """Where a gate stopped the run: each check with its numbers, what would change it, and the gate's own page."""
+        """Where a gate stopped the run, or the model that was judged: each check with its numbers, what would change
+        it, and the gate's own page."""
         lines = []
+        evaluated = self.records.get("evaluate")
+        if evaluated is not None and told(release := evaluated.report.get("release")):
+            lines.append(f"{release['judged']} is not what is released: {release['why']}")
         for gate in ("validate", "evaluate", "infra_validate"):
             record = self.records.get(gate)
             if record is None or not (messages := record.report.get("blocked", [])):

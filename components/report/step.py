@@ -6,6 +6,7 @@ from typing import Any
 
 from components import workspace
 from components.decision import Decision
+from components.evaluate.choice import told
 from components.evaluate.names import baseline_name, model_name
 from components.evaluate.page import body as comparison_body
 from components.evaluate.page import read_json
@@ -39,6 +40,7 @@ def run(*, run_id: str, state: str) -> Path:
         curves=_curves(records),
         evaluation=_decision(records, "evaluate"),
         comparison=comparison_body(evaluated) if evaluated else None,
+        instead=_instead(records),
         serving=_decision(records, "infra_validate"),
     )
     page = workspace.runs() / run_id / "page.html"
@@ -64,9 +66,9 @@ def _ending(records: dict[str, Record], state: str) -> tuple[str, str]:
         return "not trained: the held-out shoppers could decide nothing", "warn"
     if "push" in records:
         report = records["push"].report
-        return f"pushed as version {report['version']} ({report['status']})", "good"
+        return f"pushed as version {report['version']} ({report['status']}){_of(records)}", "good"
     if "package" in records and (version := records["package"].notes.get("released_as")):
-        return f"already released as version {version}", "good"
+        return f"already released as version {version}{_of(records)}", "good"
     return state.lower(), "quiet"
 
 
@@ -74,7 +76,18 @@ def _why(records: dict[str, Record]) -> list[str]:
     faults = [record.error for record in records.values() if record.status == "failed"]
     blocked = [message for record in records.values() for message in record.report.get("blocked", [])]
     power = records["features"].notes.get("power") if "features" in records else None
+    if _instead(records):
+        blocked.append(records["evaluate"].report["release"]["why"])
     return faults + blocked + ([power["sentence"]] if power and not power["enough"] else [])
+
+
+def _instead(records: dict[str, Record]) -> str:
+    """What is released in place of the model that was judged, or nothing."""
+    return told(records["evaluate"].report.get("release")) if "evaluate" in records else ""
+
+
+def _of(records: dict[str, Record]) -> str:
+    return f": {found}" if (found := _instead(records)) else ""
 
 
 def _artifact(records: dict[str, Record], task: str) -> Path | None:
