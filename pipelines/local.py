@@ -58,8 +58,8 @@ class Outcome:
         """Where a gate stopped the run, or the model that was judged: each check with its numbers, what would change
         it, and the gate's own page."""
         lines = []
-        evaluated = self.records.get("evaluate")
-        if evaluated is not None and told(release := evaluated.report.get("release")):
+        release = self.records["evaluate"].report.get("release") if "evaluate" in self.records else None
+        if release is not None and told(release):
             lines.append(f"{release['judged']} is not what is released: {release['why']}")
         for gate in ("validate", "evaluate", "infra_validate"):
             record = self.records.get(gate)

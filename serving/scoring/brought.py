@@ -15,5 +15,9 @@ def brought(path: Path) -> ModuleType:
         assert spec is not None and spec.loader is not None
         module = importlib.util.module_from_spec(spec)
         sys.modules[name] = module
-        spec.loader.exec_module(module)
+        try:
+            spec.loader.exec_module(module)
+        except BaseException:
+            del sys.modules[name]  # a half of it would be taken for the whole by who asks next
+            raise
     return sys.modules[name]

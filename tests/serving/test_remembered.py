@@ -37,7 +37,7 @@ from serving.torchserve.client import Reply
 from serving.torchserve.goldens import differences
 from serving.torchserve.server import TorchServe
 from tests.component.test_evaluate import CARD
-from tests.serving.open_gateway import OpenGateway, ask, rows
+from tests.serving.open_gateway import PATIENT, OpenGateway, ask, rows
 from tests.unit.heterrec.shop import write_shop
 
 NOW = datetime(2026, 1, 5, tzinfo=UTC)
