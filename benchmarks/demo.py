@@ -35,8 +35,8 @@ POLICY = {
     "planned_exposures": 2000, "planned_successes": 200, "watch_hours": 12, "patience_hours": 240,
     "p50_factor": 2.0, "p99_factor": 3.0,
 }  # fmt: skip
-"""A small shop in a hurry: it looks after half a day where the default policy takes a day. HeterRec may be slower than
-the item IDs alone: shoppers, gateway and models share the cores of one machine here."""
+"""A small shop in a hurry: it looks after half a day where the default policy takes a day. Shoppers, gateway and models
+share the cores of one machine here, so that paces differ more than elsewhere."""
 A_DAY = 2.5
 """Visits of a shopper."""
 LOOK_HOURS = 6.0
@@ -48,8 +48,8 @@ def main() -> int:
     argparse.ArgumentParser(description=__doc__).parse_args()
     console, began = Console(highlight=False, soft_wrap=True), time.monotonic()
     shutil.rmtree(workspace.home(), ignore_errors=True)
-    console.print("[bold]1. Two models[/]: item IDs alone, then HeterRec")
-    for recipe in ("sasrec", "heterrec"):
+    console.print("[bold]1. Two models[/]: the neighbour tables alone, then HeterRec")
+    for recipe in ("neighbours", "heterrec"):
         _train(recipe)
     pages = asyncio.run(_serve(console))
     seconds = time.monotonic() - began

@@ -26,6 +26,7 @@ import psutil
 from rich.console import Console
 from rich.table import Table
 
+from benchmarks.from_memory import measured
 from benchmarks.serving_shop import CARD, HISTORY, packaged
 from components import workspace
 from components.task import commit
@@ -49,8 +50,12 @@ Send = Callable[[int], Awaitable[None]]
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--seconds", type=float, default=40, help="of measuring, both ways together")
+    parser.add_argument("--from-memory", action="store_true", help="only what an answer without a model costs")
     options = parser.parse_args()
     console = Console()
+    if options.from_memory:
+        without_a_model(console)
+        return
     with tempfile.TemporaryDirectory(prefix="bench-gateway-") as folder:
         home = Path(folder)
         os.environ["HETERREC_HOME"] = folder
@@ -92,6 +97,24 @@ def main() -> None:
     }
     RESULTS.parent.mkdir(exist_ok=True)
     RESULTS.write_text(json.dumps(result, indent=1) + "\n")
+    without_a_model(console)
+
+
+def without_a_model(console: Console) -> None:
+    """Measure what an answer from memory costs, beside whatever was measured before."""
+    with tempfile.TemporaryDirectory(prefix="bench-gateway-") as folder:
+        row = measured(Path(folder))
+    row |= {
+        "commit": commit(),
+        "machine": f"{platform.machine()}, {os.cpu_count()} cores, load {os.getloadavg()[0]:.1f}",
+    }
+    tables, popular = row["tables_ms"], row["popular_ms"]
+    console.print(
+        f"without a model, {row['items']:,} items, histories of {row['history']}, two filters: neighbour tables p50 "
+        f"{tables['p50']} ms, popular items {popular['p50']} ms; {row['tables_mib']} MiB of memory"
+    )
+    known = json.loads(RESULTS.read_text()) if RESULTS.is_file() else {}
+    RESULTS.write_text(json.dumps({**known, "without_a_model": row}, indent=1) + "\n")
 
 
 def fill(home: Path) -> dict[str, list[dict[str, Any]]]:

@@ -27,7 +27,11 @@ ENTRIES = (
 WITHIN = ("heterrec", "components.features", "components.ingest.derive", "feature_repo.asof_store")
 """Modules that are followed. A dataset card counts by the features it names, not by the code that reads it."""
 CHOICES = ("block", "tokens", "token_causality")
-"""Settings that choose between branches of the code by name (`config.block == "hstu"`)."""
+"""Settings of the network that choose between branches of the code by name (`config.block == "hstu"`)."""
+NETWORK = "network"
+"""The setting that chooses by itself (`if not config.network`)."""
+OF_TABLES = (NETWORK, "memory")
+"""The settings that change the numbers of neighbour tables alone."""
 
 
 class Definition(NamedTuple):
@@ -41,12 +45,15 @@ def recipe_digest(settings: Mapping[str, Any], features: Any) -> str:
     """SHA-256 of the identity. `settings` are a TrainConfig's as they were asked for: what is derived from the data
     moves a little with every day of it. The seed does not count: a retraining on more data, or with another seed, is a
     refresh and no candidate."""
-    asked = {key: value for key, value in settings.items() if key != "seed"}
-    chosen = {name: settings["model"][name] for name in CHOICES if name in settings.get("model", {})}
+    network = settings.get(NETWORK, True)  # of before there were tables alone
+    counts = [key for key in settings if key != "seed"] if network else OF_TABLES
+    asked = {key: settings[key] for key in counts}
+    chosen = {name: settings["model"][name] for name in CHOICES if network and name in settings.get("model", {})}
+    chosen[NETWORK] = network
     return digest_json({"settings": asked, "features": features, "code": training_code(chosen)})
 
 
-def training_code(chosen: Mapping[str, str]) -> str:
+def training_code(chosen: Mapping[str, Any]) -> str:
     """SHA-256 over the syntax of every definition that `ENTRIES` reach where the settings are as `chosen`."""
     digest = hashlib.sha256()
     for module, name in sorted(reach(chosen)):
@@ -54,7 +61,7 @@ def training_code(chosen: Mapping[str, str]) -> str:
     return digest.hexdigest()
 
 
-def reach(chosen: Mapping[str, str]) -> set[Definition]:
+def reach(chosen: Mapping[str, Any]) -> set[Definition]:
     """The definitions that can run, found by the names that they use; one too many rather than one too few."""
     for module, name in ENTRIES:
         assert _module(module).body(name), f"{module} has no {name}: correct ENTRIES in components/recipe_digest.py"
@@ -68,7 +75,7 @@ def reach(chosen: Mapping[str, str]) -> set[Definition]:
     return {found for found in seen if _module(found.module).body(found.name)}
 
 
-def _pruned(module: str, name: str, chosen: Mapping[str, str]) -> ast.AST:
+def _pruned(module: str, name: str, chosen: Mapping[str, Any]) -> ast.AST:
     """The definition without the branches that the settings never take."""
     body = copy.deepcopy(_module(module).body(name))
     pruned: ast.AST = _Chosen(chosen).visit(ast.Module(body=body, type_ignores=[]))
@@ -119,10 +126,16 @@ class _Module:
 
 
 class _Chosen(ast.NodeTransformer):
-    """Leaves out the branches of an `if` on a setting that has another value."""
+    """Leaves out the branches of an `if` on a setting that has another value, and what stands behind a return."""
 
-    def __init__(self, chosen: Mapping[str, str]) -> None:
+    def __init__(self, chosen: Mapping[str, Any]) -> None:
         self._values = chosen
+
+    def visit_FunctionDef(self, node: ast.FunctionDef) -> ast.AST:
+        self.generic_visit(node)
+        ends = next((n for n, statement in enumerate(node.body) if isinstance(statement, ast.Return)), len(node.body))
+        node.body = node.body[: ends + 1]
+        return node
 
     def visit_If(self, node: ast.If) -> ast.AST | list[ast.stmt]:
         self.generic_visit(node)
@@ -138,6 +151,10 @@ class _Chosen(ast.NodeTransformer):
 
     def _taken(self, test: ast.expr) -> bool | None:
         match test:
+            case ast.Attribute(attr=name) if name == NETWORK and name in self._values:
+                return bool(self._values[name])
+            case ast.UnaryOp(op=ast.Not(), operand=operand) if (found := self._taken(operand)) is not None:
+                return not found
             case ast.Compare(
                 left=ast.Attribute(attr=name), ops=[ast.Eq() | ast.NotEq() as how], comparators=[ast.Constant(value)]
             ) if name in self._values:

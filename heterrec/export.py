@@ -10,11 +10,12 @@ from torch import Tensor, nn
 from torch.export import Dim, ExportedProgram
 
 from heterrec.encoder import FeatureEncoder
+from heterrec.gates import by_itself
 from heterrec.htfl import Tokens, encode_catalogue
 from heterrec.inference import Answers, Loaded
 from heterrec.model import HeterRec, Histories
-from heterrec.neighbours import Memory
-from heterrec.recipes import TrainConfig
+from heterrec.neighbours import CHANNELS, Memory
+from heterrec.recipes import TrainConfig, neighbours
 from heterrec.sequences import Catalogue
 from heterrec.training import Trained
 from heterrec.transformer import Layout
@@ -80,6 +81,24 @@ def save_model(trained: Trained, root: Path) -> None:
     if trained.memory is not None:
         trained.memory.save(root / "memory.npz")
         (root / "memory_items.json").write_text(json.dumps(trained.item_ids))
+
+
+def tables_of(loaded: Loaded) -> Trained | None:
+    """The tables beside a model as a model of the recipe `neighbours`, the same to the byte as training that on the
+    same events would give; None where the model was not given all of them."""
+    if loaded.memory is None or set(loaded.config.memory) != set(CHANNELS):
+        return None
+    return Trained(
+        model=None,
+        encoder=loaded.encoder,
+        memory=by_itself(loaded.memory),
+        item_ids=loaded.item_ids,
+        recipe=neighbours(),
+        config=neighbours(),
+        curve=[],
+        best_epoch=0,
+        validation_ndcg=None,
+    )
 
 
 def load_model(root: Path, device: str = "cpu") -> Loaded:

@@ -60,6 +60,17 @@ def remember(sequences: Sequences, channels: Sequence[str] = CHANNELS) -> Memory
     return memory
 
 
+def by_itself(memory: Memory) -> Memory:
+    """The memory as `remember` gives it: without a gate that was fitted beside a model."""
+    return Memory(
+        tables=memory.tables,
+        decay_C=memory.decay_C,
+        count_V=memory.count_V,
+        beside=_Gate(torch.zeros(0), alone=False).frozen(),
+        alone=memory.alone,
+    )
+
+
 def over(memory: Memory, item_ids: Sequence[str], catalogue: Catalogue) -> Memory:
     """The memory of the items `item_ids` over another catalogue: what is alike is looked at anew, as items come, go
     and change; what was bought together stays as it was."""

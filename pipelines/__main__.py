@@ -122,6 +122,7 @@ def _status(options: argparse.Namespace) -> int:
 
 def _lineage(options: argparse.Namespace) -> int:
     from pipelines.lineage import served, trace
+    from serving.eventlog.events import POPULAR, WITHOUT_A_MODEL
 
     model, version = options.model, options.version
     if REQUEST_ID.fullmatch(model) and version is None:
@@ -131,8 +132,9 @@ def _lineage(options: argparse.Namespace) -> int:
         console.print(f"[bold]request {shown['request_id']}[/] of {user}, {time:%Y-%m-%d %H:%M:%S} UTC")
         answered = f"drawn {shown['variant']}, status {shown['status']}, answered by {_plain(version)}"
         console.print(f"  {shown['n_items']} items, {answered}")
-        if version == "popular":
-            console.print("  no model answered: most popular items of the champion's archive")
+        if version in WITHOUT_A_MODEL:
+            what = "most popular items" if version == POPULAR else "neighbour tables"
+            console.print(f"  no model answered: {what} of the champion's archive")
             return 0
     found = trace(model, version)
     console.print(f"[bold]{_plain(found.model)} {_plain(found.version)}[/] {' '.join(found.aliases)}")

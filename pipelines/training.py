@@ -59,17 +59,18 @@ def build(cluster: Cluster | None = None) -> BaseComponent:
                         train(run_id=run_id, task_name="train-baseline", recipe=baseline, **known)
                     )
                     compared.set_display_name("train-baseline")
-                    model = trained.outputs["model"]
                     evaluated = place.light(
                         evaluate(
                             run_id=run_id,
                             card=card,
                             sequences=sequences,
-                            model=model,
+                            model=trained.outputs["model"],
                             baseline=compared.outputs["model"],
                             champion=resolved.outputs["champion"],
                         )
                     )
+                    # Tonight's model, or the neighbour tables in its place.
+                    model = evaluated.outputs["released"]
                     with dsl.If(evaluated.outputs["Output"] == True, name="model-blessed"):  # noqa: E712
                         refitted = place.training(refit(run_id=run_id, sequences=sequences, model=model))
                         served = refitted.outputs["served"]

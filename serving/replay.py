@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 from components import workspace
 from components.errors import InputError
 from serving import operate
+from serving.eventlog.events import WITHOUT_A_MODEL
 from serving.eventlog.logged import Exposure, latest
 from serving.releases import Releases
 from serving.rollout.document import ModelVersion
@@ -54,7 +55,7 @@ def replay(
         if version in arms and row["status"] in ("ok", "fallback"):
             by_version.setdefault(version, []).append(row)
         else:
-            why = "no model answered" if version not in arms and version == "popular" else f"no release {version}"
+            why = "no model answered" if version not in arms and version in WITHOUT_A_MODEL else f"no release {version}"
             done.left_out[why] = done.left_out.get(why, 0) + 1
     for version, rows in by_version.items():
         with tempfile.TemporaryDirectory(prefix="replay-") as folder:

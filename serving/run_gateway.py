@@ -21,6 +21,8 @@ KEEP_ALIVE = 75
 that is just being closed here."""
 PROXIES = "HETERREC_TRUSTED_PROXIES"
 """Addresses or networks of proxies, by commas, whose connections are not counted by address."""
+TABLE_MIB = "HETERREC_GATEWAY_TABLES_MIB"
+"""Most memory for the neighbour tables of the champion (default: 256)."""
 SHOPS, TESTERS, KEYS = "HETERREC_API_TOKENS", "HETERREC_TESTER_TOKENS", "HETERREC_TORCHSERVE_KEYS"
 
 
@@ -45,6 +47,9 @@ def run(options: argparse.Namespace) -> int:
     releases = Releases(name, workspace.archives())
     redis = workspace.event_log_redis()
     keys = os.environ.get(KEYS)
+    mib = os.environ.get(TABLE_MIB, "256")
+    if not mib.isdecimal():
+        raise InputError(f"{TABLE_MIB}={mib!r}: expected a whole number of MiB, 0 for none")
     try:
         access = Access(Tokens.configured(SHOPS), Tokens.configured(TESTERS))
         with RolloutTable(workspace.rollout_url()) as table, _listen(options.host, options.port) as listening:
@@ -56,6 +61,7 @@ def run(options: argparse.Namespace) -> int:
                 log=EventLog(StreamSink(redis, name) if redis else SegmentSink(workspace.event_log(name))),
                 access=access,
                 keys=KeyFile(Path(keys)) if keys else None,
+                table_bytes=int(mib) * 2**20,
             )
             address = f"http://{options.host}:{listening.getsockname()[1]}"
             print(f"{name} is recommended at {address}/v1/recommendations (Ctrl-C ends it)", flush=True)

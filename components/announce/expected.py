@@ -30,7 +30,7 @@ def of_training(records: Records) -> list[str]:
     tasks += ["features", "materialise"]
     if "features" in records and records["features"].notes.get("goes_on") is False:
         return tasks
-    tasks += ["train", "train-baseline", "evaluate"]
+    tasks += ["train", "train-baseline", "tables", "evaluate"]
     if not _said(records, "evaluate", "passed"):
         return tasks
     tasks += ["refit", "package"]

@@ -13,6 +13,7 @@ from typing import Any
 from components import store, workspace
 from components.announce.expected import missing
 from components.console import emit
+from components.evaluate.choice import told
 from components.store import StoreFault
 from components.task import Record, commit, read_records
 
@@ -38,12 +39,19 @@ def run(*, run_id: str, pipeline: str, state: str, error: str = "") -> str:
         lost = missing(pipeline, records, state) if not broken else []
     except StoreFault as away:
         # A store that is away may be why the run failed: that must be told all the more.
-        broken, lost, error = [], [], f"{error}\n{away}".strip()
+        records, broken, lost, error = {}, [], [], f"{error}\n{away}".strip()
     if lost:
         error = f"{error}\nNever ran: {', '.join(lost)}. Was there a node for its pod, with its image?".strip()
     failed = state.upper() in FAILED or bool(broken or lost)
     keep_ending(run_id, pipeline=pipeline, failed=failed)
-    text = _summary(broken, run_id=run_id, pipeline=pipeline, state="failed" if failed else state, error=error)
+    text = _summary(
+        broken,
+        released=_released(records),
+        run_id=run_id,
+        pipeline=pipeline,
+        state="failed" if failed else state,
+        error=error,
+    )
     address = os.environ.get(WEBHOOK, "")
     if not failed:
         return text
@@ -70,8 +78,19 @@ def keep_ending(run_id: str, *, pipeline: str, failed: bool) -> None:
             emit("ending_not_kept", run=run_id, error=str(away))
 
 
-def _summary(records: list[Record], *, run_id: str, pipeline: str, state: str, error: str) -> str:
+def _released(records: dict[str, Record]) -> str:
+    """What this run released, in a sentence; nothing where it released nothing."""
+    if "push" not in records or records["push"].status != "done":
+        return ""
+    report = records["push"].report
+    instead = told(records["evaluate"].report.get("release")) if "evaluate" in records else ""
+    return f"version {report.get('version')} ({report.get('status')})" + (f": {instead}" if instead else "")
+
+
+def _summary(records: list[Record], *, run_id: str, pipeline: str, state: str, error: str, released: str = "") -> str:
     lines = [f"# {pipeline}: {state.lower()}", "", f"- run `{run_id}`", f"- code `{commit()}`"]
+    if released:
+        lines.append(f"- released {released}")
     if link := os.environ.get(RUN_LINK):
         lines.append(f"- {link.replace('{run_id}', run_id)}")
     for record in records:

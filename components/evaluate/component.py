@@ -16,8 +16,10 @@ def evaluate(
     evaluation: dsl.Output[dsl.Artifact],
     metrics: dsl.Output[dsl.Metrics],
     page: dsl.Output[dsl.HTML],
+    released: dsl.Output[dsl.Model],
 ) -> bool:
-    """Compare the model with all that it is held against; False where it must not be pushed."""
+    """Compare the model with all that it is held against; `released` is what is to be pushed, the model or the
+    neighbour tables in its place, and the answer is False where neither is."""
     import shutil
     from pathlib import Path
 
@@ -31,6 +33,16 @@ def evaluate(
         "baseline": baseline.path,
         "champion": champion.path,
     }
+    trained = {"sequences": sequences.path, "model": model.path}
+    alone = Task("tables", run_id=run_id, module="components.evaluate.tables", inputs=trained)
+
+    def fit(out: Path, scratch: Path) -> dict:
+        from components.evaluate import tables
+
+        return tables.run(**alone.inputs, tables=out)
+
+    alone.reuse_or_make(released.path, kind="model", config=dict, make=fit)
+    inputs["tables"] = alone.artifact
     task = Task("evaluate", run_id=run_id, module="components.evaluate.step", inputs=inputs)
 
     def make(out: Path, scratch: Path) -> dict:
@@ -43,4 +55,6 @@ def evaluate(
     for name, value in report["metrics"].items():
         metrics.log_metric(name, value)
     shutil.copyfile(task.artifact / "page.html", page.path)
+    release = report["release"]
+    task.hand_on(released.path, "model" if release["released"] in (None, release["judged"]) else "tables")
     return report["passed"]

@@ -2,7 +2,7 @@
 
 import json
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import datetime, timedelta
 from pathlib import Path
 from typing import Any
@@ -13,9 +13,8 @@ import pyarrow.parquet as pq
 
 from components.decision import Reason
 from components.evaluate.blessing import Blessing, Night, Rule, bless
-from components.evaluate.names import CHAMPION, REFERENCE
+from components.evaluate.names import CHAMPION, NEIGHBOURS, REFERENCE, model_name
 from components.recipe_digest import recipe_digest
-from components.resolve.champion import NIGHT
 from feature_repo.card import DatasetCard
 from heterrec.encoder import FeatureEncoder
 from heterrec.metrics import Ranking
@@ -44,12 +43,12 @@ class HeldAgainst:
 
     @classmethod
     def read(cls, champion: Path, model: Path, sequences: Path, data: Sequences, card: DatasetCard) -> "HeldAgainst":
+        """For the model in the folder `model`."""
         facts = json.loads((champion / "champion.json").read_text())
         found = {name: champion / folder for name, folder in ((CHAMPION, "model"), (REFERENCE, "reference"))}
         found = {name: path for name, path in found.items() if path.is_dir()}
         missing = {name: _missing(path, data) for name, path in found.items()}
-        settings = next(path for path in (model / "recipe.json", model / "config.json") if path.is_file())
-        recipe = recipe_digest(json.loads(settings.read_text()), data.catalogue.features)
+        recipe = _recipe(model, data)
         return cls(
             version=facts["version"],
             models={name: path for name, path in found.items() if not missing[name]},
@@ -63,6 +62,16 @@ class HeldAgainst:
             rule=Rule(**card.release.model_dump(include={"margin", "pool_days", "fresh_days"})),
         )
 
+    def of(self, model: Path, data: Sequences) -> "HeldAgainst":
+        """The same for another model of tonight."""
+        recipe = _recipe(model, data)
+        return replace(self, recipe=recipe, refresh=self.facts.get("recipe_digest") == recipe)
+
+    @property
+    def network_serves(self) -> bool:
+        """Whether the champion is more than the neighbour tables."""
+        return (self.champion / "model").is_dir() and model_name(self.champion / "model") != NEIGHBOURS
+
     @property
     def reference(self) -> str | None:
         """Under which name the reference was ranked; None where none was."""
@@ -70,16 +79,16 @@ class HeldAgainst:
         return next((name for name in names if name in self.models), None)
 
     def judge(
-        self, data: Sequences, queries: Queries, rankings: Mapping[str, Ranking], evaluation: Path
+        self, name: str, data: Sequences, queries: Queries, rankings: Mapping[str, Ranking], night: Path
     ) -> Blessing | None:
-        """The blessing of a refresh; writes down what tonight says of any model that has a reference."""
+        """The blessing of a refresh called `name`; writes into the file `night` what tonight says of any model that
+        has a reference."""
         if self.reference is None:
             return None
-        new = next(iter(rankings.values()))
-        ours, theirs = (ranking.per_query("ndcg", K) for ranking in (new, rankings[self.reference]))
+        ours, theirs = (rankings[each].per_query("ndcg", K) for each in (name, self.reference))
         tonight = Night([data.user_ids[user] for user in queries.user], ours, theirs)
         columns = {"user_id": tonight.users, "ours": tonight.ours, "theirs": tonight.theirs}
-        pq.write_table(pa.table(columns), evaluation / NIGHT)
+        pq.write_table(pa.table(columns), night)
         if not self.refresh:
             return None
         return bless(tonight, self._earlier(), age_days=self.age_days, rule=self.rule)
@@ -100,16 +109,13 @@ class HeldAgainst:
         until = self.facts.get("data_until")
         return (self.as_of - datetime.fromisoformat(until)) / timedelta(days=1) if until else float("inf")
 
-    def to_json(self, blessing: Blessing | None) -> dict[str, Any]:
-        """What the report keeps: by `night` later nights find this one, by `rises` push knows a better reference."""
-        night = {"dataset": self.dataset, "as_of": self.as_of.isoformat(), "recipe": self.recipe}
-        return {
-            "champion": self.version,
-            "reference": self.facts.get("reference"),
-            "blessing": blessing.to_json() if blessing else None,
-            "rises": bool(blessing and blessing.rises),
-            "night": {**night, "reference": self.facts["reference"]} if self.reference else None,
-        }
+    def to_json(self) -> dict[str, Any]:
+        return {"champion": self.version, "reference": self.facts.get("reference")}
+
+    def night(self, file: str) -> dict[str, Any] | None:
+        """By what later nights find what `judge` wrote into `file`."""
+        about = {"dataset": self.dataset, "as_of": self.as_of.isoformat(), "recipe": self.recipe, "file": file}
+        return {**about, "reference": self.facts["reference"]} if self.reference else None
 
     def reason(self, blessing: Blessing) -> Reason:
         """The verdict as the decision says it."""
@@ -137,6 +143,11 @@ class HeldAgainst:
             remedy="what serves goes on serving, and the next night is one more to judge by; a refresh may lose "
             "release.margin in the card, after how many days the likelier side decides release.fresh_days",
         )
+
+
+def _recipe(model: Path, data: Sequences) -> str:
+    settings = next(path for path in (model / "recipe.json", model / "config.json") if path.is_file())
+    return recipe_digest(json.loads(settings.read_text()), data.catalogue.features)
 
 
 def _missing(model: Path, data: Sequences) -> list[str]:

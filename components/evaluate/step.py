@@ -12,25 +12,19 @@ import pyarrow.parquet as pq
 from components.decision import Decision, Reason
 from components.evaluate import names
 from components.evaluate.blessing import Blessing
+from components.evaluate.choice import Choice, Judged, K, choose, not_below, of_model, of_tables
 from components.evaluate.held import HeldAgainst
-from components.evaluate.names import CHAMPION, NEIGHBOURS, POPULARITY, REFERENCE
+from components.evaluate.names import CHAMPION, NEIGHBOURS, POPULARITY
 from feature_repo.card import DatasetCard
 from heterrec.baselines import popularity
 from heterrec.comparison import Difference, compare, slices
 from heterrec.export import load_model
-from heterrec.gates import remember
-from heterrec.inference import Loaded, judged
+from heterrec.inference import judged
 from heterrec.metrics import Ranking, Scores, rank
 from heterrec.sequences import Queries, Sequences, read_sequences
 
-K = 10
-LONGER = "hold out more shoppers (split.test_days in the card): the difference may be there, and is not sure yet"
-TRAIN = (
-    "train longer (--budget full), or see in the page's slices for whom it is worse; what serves goes on serving, and "
-    "--recipe neighbours releases the tables alone"
-)
-TABLES = "nothing was trained that could be trained longer: give the card features, or the source more days or users"
-OLD = "what serves goes on serving; train longer (--budget full) or begin from it (--warm-start)"
+NIGHTS = ("night.parquet", "tables_night.parquet")
+"""Of the model, and of the tables in its place."""
 SLICES = {
     "short_history": "short histories (under 20 events)",
     "long_history": "long histories",
@@ -41,15 +35,17 @@ SLICES = {
 
 
 def run(
-    *, card: DatasetCard, sequences: Path, model: Path, baseline: Path, champion: Path, evaluation: Path
+    *, card: DatasetCard, sequences: Path, model: Path, baseline: Path, tables: Path, champion: Path, evaluation: Path
 ) -> dict[str, Any]:
     """Write `decision.json`, `report.json`, `queries.parquet`, `page.html` and, where there is a reference,
-    `night.parquet`; return what the run's record keeps.
+    `night.parquet` and `tables_night.parquet`; return what the run's record keeps.
 
-    The model is blessed when its NDCG@10 lies above popularity's with a 95 % paired interval that excludes zero, is not
-    surely below that of the neighbour tables, and, as a refresh of the champion's recipe, no worse than the reference
-    (`components.evaluate.blessing`). A candidate of another recipe, which has an A/B test before it, must not be surely
-    below the champion. To be surely above the tables and the baseline is not required, but said.
+    Released is the model, or in its place the neighbour tables alone (`tables`, a model of the recipe `neighbours` on
+    the same training events), or nothing; see `components.evaluate.choice`. Both are asked to lie above popularity with
+    a 95 % paired interval that excludes zero; as a refresh of the champion's recipe to be no worse than the reference
+    (`components.evaluate.blessing`); and as a candidate of another recipe, which has an A/B test before it, not to be
+    surely below the champion. A network must be surely above the tables, or, where a network serves, not surely below
+    them; the tables must then be surely above the champion. To be above the baseline is not required, but said.
     """
     from components.evaluate.page import page
 
@@ -58,83 +54,69 @@ def run(
     held = HeldAgainst.read(champion, model, sequences, data, card)
     new = names.model_name(model)
     models = {new: model, **held.models, names.baseline_name(baseline, new): baseline}
-    loaded = {name: load_model(path) for name, path in models.items()}
-    contenders: dict[str, Scores] = {name: judged(each, data, queries) for name, each in loaded.items()}
-    if new != NEIGHBOURS:
-        contenders.setdefault(NEIGHBOURS, judged(_tables_of(loaded[new], data), data, queries))
+    models.setdefault(NEIGHBOURS, tables)
+    contenders: dict[str, Scores] = {name: judged(load_model(path), data, queries) for name, path in models.items()}
     contenders[POPULARITY] = popularity(data)
 
     rankings = {name: rank(scores, data, queries) for name, scores in contenders.items()}
-    differences = {name: compare(rankings[new], rankings[name], K) for name in rankings if name != new}
-    blessing = held.judge(data, queries, rankings, evaluation) if rankings[new].queries else None
-    report = _report(data, queries, rankings, differences) | {"new": new, **held.to_json(blessing)}
-    decision = Decision(gate="evaluate", reasons=_reasons(report, differences, held, blessing))
+    differences = _differences(new, rankings)
+    lines = {new: held} if new == NEIGHBOURS else {new: held, NEIGHBOURS: held.of(tables, data)}
+    nights = dict(zip(lines, NIGHTS, strict=False)) if rankings[new].queries else {}
+    blessings = {
+        name: lines[name].judge(name, data, queries, rankings, evaluation / file) for name, file in nights.items()
+    }
+    choice = _choice(new, rankings, lines, blessings)
+    report = {
+        **_report(data, queries, rankings, differences),
+        "new": new,
+        "recipe": held.recipe,
+        **held.to_json(),
+        "blessings": {name: blessing.to_json() for name, blessing in blessings.items() if blessing},
+        "nights": [night for name, file in nights.items() if (night := lines[name].night(file))],
+        "rises": _rises(choice.released, blessings),
+        "release": choice.to_json(),
+    }
+    decision = Decision(gate="evaluate", reasons=choice.reasons)
     (evaluation / "report.json").write_text(json.dumps(report, indent=1))
     pq.write_table(_table(data, queries, rankings), evaluation / "queries.parquet")
     decision.write(evaluation)
     (evaluation / "page.html").write_text(page(evaluation))
-    return {**decision.summary(), "metrics": _flat(report), "night": report["night"]}
+    kept = {"metrics": _flat(report), "nights": report["nights"], "release": report["release"]}
+    return {**decision.summary(), **kept}
 
 
-def _tables_of(loaded: Loaded, data: Sequences) -> Loaded:
-    """The neighbour tables alone: those that the model was given, else fitted on the same training events."""
-    memory, items = loaded.memory, loaded.item_ids
-    if memory is None:
-        memory, items = remember(data), data.catalogue.item_ids
-    return Loaded(None, loaded.encoder, loaded.config, memory, items)
+def _differences(new: str, rankings: dict[str, Ranking]) -> dict[str, Difference]:
+    return {name: compare(rankings[new], rankings[name], K) for name in rankings if name != new}
 
 
-def _reasons(
-    report: dict[str, Any], differences: dict[str, Difference], held: HeldAgainst, blessing: Blessing | None
-) -> list[Reason]:
-    if report["queries"] == 0:
+def _choice(
+    new: str, rankings: dict[str, Ranking], lines: dict[str, HeldAgainst], blessings: dict[str, Blessing | None]
+) -> Choice:
+    if not blessings:
         message = "No held-out shopper has a history: there is nothing to judge the model by. Take more days or users."
         remedy = "hold out more in the card (split.test_days, or split.by: order), or take more days or users"
-        return [Reason(check="queries", held=False, found=0, allowed="at least 1", message=message, remedy=remedy)]
-    train = TABLES if report["new"] == NEIGHBOURS else TRAIN
-    reasons = [_above(POPULARITY, differences[POPULARITY], level="block", train=train)]
-    if NEIGHBOURS in differences:
-        reasons.append(_not_below(NEIGHBOURS, differences[NEIGHBOURS], check="no worse than the neighbour tables"))
+        nobody = Reason(check="queries", held=False, found=0, allowed="at least 1", message=message, remedy=remedy)
+        return choose(Judged(name=new, reasons=[nobody]), None)
+    found = []
+    for name, line in lines.items():
+        differences = _differences(name, rankings)
+        asked, serves = of_model if name == new else of_tables, {"network_serves": line.network_serves}
+        reasons = asked(differences, _against_champion(line, differences, blessings[name]), **serves)
+        found.append(Judged(name=name, reasons=[*reasons, *(line.incomparable if name == new else ())]))
+    return choose(found[0], found[1] if found[1:] else None)
+
+
+def _against_champion(line: HeldAgainst, differences: dict[str, Difference], blessing: Blessing | None) -> list[Reason]:
     if blessing is not None:
-        reasons.append(held.reason(blessing))
-    elif CHAMPION in differences:
-        reasons.append(_not_below(f"champion (version {held.version})", differences[CHAMPION]))
-    apart = (CHAMPION, REFERENCE, POPULARITY)
-    reasons += [
-        _above(name, difference, level="warn", train=train)
-        for name, difference in differences.items()
-        if name not in apart
-    ]
-    return [*reasons, *held.incomparable]
+        return [line.reason(blessing)]
+    found = differences.get(CHAMPION)
+    return [] if found is None else [not_below(f"champion (version {line.version})", found)]
 
 
-def _above(name: str, difference: Difference, *, level: Any, train: str) -> Reason:
-    verdict = "above" if difference.low > 0 else "not above"
-    return Reason(
-        check=f"better than {name}",
-        held=difference.low > 0,
-        found=_interval(difference),
-        allowed="interval above 0",
-        level=level,
-        message=f"NDCG@{K} is {verdict} that of {name}: difference {_interval(difference)}.",
-        remedy=LONGER if difference.mean > 0 else train,
-    )
-
-
-def _not_below(name: str, difference: Difference, *, check: str = "no worse than the champion") -> Reason:
-    verdict = "not below" if difference.high >= 0 else "below"
-    return Reason(
-        check=check,
-        held=difference.high >= 0,
-        found=_interval(difference),
-        allowed="interval not below 0",
-        message=f"NDCG@{K} is {verdict} that of the {name}: difference {_interval(difference)}.",
-        remedy=TRAIN if name == NEIGHBOURS else OLD,
-    )
-
-
-def _interval(difference: Difference) -> str:
-    return f"{difference.mean:+.4f} [{difference.low:+.4f}, {difference.high:+.4f}]"
+def _rises(released: Judged | None, blessings: dict[str, Blessing | None]) -> bool:
+    """Whether what is released is a refresh that is surely better than the reference, and so becomes it."""
+    blessing = blessings.get(released.name) if released else None
+    return blessing is not None and blessing.rises
 
 
 def _report(

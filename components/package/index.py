@@ -9,7 +9,8 @@ import torch
 
 from feature_repo.card import Serving
 from heterrec.inference import Matrix
-from serving.scoring.retrieval import INDEX, Approximate, Asked, Best, Bonus, Exact
+from serving.scoring.remembering import Bonus
+from serving.scoring.retrieval import INDEX, Approximate, Asked, Best, Exact
 
 EXACT_UP_TO = 100_000
 RECALL, RECALL_AT = 0.99, 100

@@ -90,6 +90,7 @@ def run(
         "recipe_digest": contract["recipe_digest"],
         "items": len(events.catalogue),
         "golden_requests": len(golden),
+        "network": contract["network"],
         "data_until": json.loads((sequences / "features.json").read_text())["as_of"],
         "bytes": mar.stat().st_size,
     }

@@ -53,6 +53,7 @@ def run(
             recipe_digest=arm.recipe_digest,
             registered=clock(),
             data_until=arm.data_until,
+            network=arm.network,
         )
         row = _propose(table, name, refreshes, refreshed)
     book.show(row)

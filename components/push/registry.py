@@ -49,6 +49,8 @@ class Trial:
     """What is kept of every run that trained, released or not: losing ideas are compared, too."""
 
     run_id: str
+    model: str
+    """Its name. Where the neighbour tables were released in its place, theirs is another run of MLflow's."""
     settings: dict[str, Any]
     metrics: dict[str, float]
     curve: list[dict[str, Any]]
@@ -76,12 +78,17 @@ class Registry:
         return str(made.version)
 
     def log(self, trial: Trial) -> str:
-        """The finished MLflow run of this run of ours; that which push made, where it was released."""
+        """The finished MLflow run of the model that this run of ours trained; that which push made, where it was
+        released."""
         experiment = self._experiment(None)
-        found = self._client.search_runs([experiment], f"tags.run_id = '{trial.run_id}'")
+        found = [
+            run
+            for run in self._client.search_runs([experiment], f"tags.run_id = '{trial.run_id}'")
+            if run.data.tags.get("released", trial.model) == trial.model
+        ]
         made = found[0] if found else self._client.create_run(experiment, run_name=trial.run_id)
         run_id, logged = str(made.info.run_id), made.data.metrics
-        for key, value in {"run_id": trial.run_id, **trial.tags}.items():
+        for key, value in {"run_id": trial.run_id, "model": trial.model, **trial.tags}.items():
             self._client.set_tag(run_id, key, value[:_MAX_TAG])
         for key, value in trial.settings.items():
             self._client.log_param(run_id, _key(key), str(value)[:_MAX_PARAM])

@@ -9,6 +9,7 @@ from typing import Any
 
 from components.decision import Decision
 from components.errors import InputError
+from components.evaluate.choice import told
 from components.package.artifact import Packaged, find
 from components.push.registry import Record, Registry, flat, metrics, tags
 from components.push.release import JUDGED, SERVED, located, released, require_proven, store_release, uri
@@ -47,6 +48,7 @@ def run(
     if not Decision.read(evaluation).passed:
         raise InputError(f"{evaluation}: evaluate blocked this model; only a blessed model is pushed")
     require_proven(infra_validation, packaged)
+    judged = json.loads((evaluation / "report.json").read_text())
     book = Registry(mlflow_url, name)
     with RolloutTable(rollout_url, clock=clock) as table:
         if (before := released(rollout_url, name, packaged.digest)) is not None:
@@ -56,7 +58,7 @@ def run(
             stored = store_release(
                 packaged.mar, {JUDGED: model, SERVED: served}, store / name / version, digest=packaged.digest
             ).resolve()
-            book.register(_record(packaged, stored, model, evaluation, lineage))
+            book.register(_record(packaged, stored, model, judged, lineage))
             candidate = ModelVersion(
                 version=version,
                 archive=located(stored),
@@ -64,9 +66,12 @@ def run(
                 recipe_digest=packaged.report["recipe_digest"],
                 registered=clock(),
                 data_until=_moment(packaged.report.get("data_until")),
+                network=packaged.report.get("network", True),
             )
-            better = bool(json.loads((evaluation / "report.json").read_text()).get("rises"))
-            outcome = _propose(table, name, candidate, clock, better=better)
+            # What was released in place of the model that was judged, and why, is part of the row's history.
+            chosen = judged.get("release") or {}
+            about = f"{instead}: {chosen['why']}" if (instead := told(chosen)) else ""
+            outcome = _propose(table, name, candidate, clock, better=bool(judged.get("rises")), about=about)
     # Last, and also where nothing was released: a push that was killed here left the view behind.
     book.show(outcome.rollout)
     report = {
@@ -82,15 +87,16 @@ def run(
     return report
 
 
-def _record(packaged: Packaged, stored: Path, model: Path, evaluation: Path, lineage: dict[str, Any]) -> Record:
+def _record(packaged: Packaged, stored: Path, model: Path, judged: dict[str, Any], lineage: dict[str, Any]) -> Record:
+    named = {key: str(judged["release"][key]) for key in ("judged", "released", "why")} if "release" in judged else {}
     return Record(
         version=packaged.report["version"],
         archive_digest=packaged.digest,
         folder=stored.parent,
         source=uri(stored.parent),
         settings=flat(json.loads((model / "config.json").read_text())),
-        metrics=metrics(json.loads((evaluation / "report.json").read_text())),
-        tags=tags(lineage, recipe_digest=packaged.report["recipe_digest"]),
+        metrics=metrics(judged),
+        tags={**tags(lineage, recipe_digest=packaged.report["recipe_digest"]), **named},
     )
 
 
@@ -99,12 +105,19 @@ def _moment(text: str | None) -> datetime | None:
 
 
 def _propose(
-    table: RolloutTable, name: str, model: ModelVersion, clock: Callable[[], datetime], *, better: bool
+    table: RolloutTable,
+    name: str,
+    model: ModelVersion,
+    clock: Callable[[], datetime],
+    *,
+    better: bool,
+    about: str = "",
 ) -> Release:
     """Decide on the row as it is, and again whenever somebody else was faster."""
     for _ in range(_ATTEMPTS):
         row = table.read(name)
         outcome = decide(row, model, now=clock(), salt=lambda: secrets.token_hex(8), better=better)
+        outcome = outcome._replace(why=f"{outcome.why} ({about})" if about else outcome.why)
         if outcome.status == "already released":
             return outcome
         try:

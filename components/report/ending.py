@@ -5,6 +5,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
 
+from components.evaluate.choice import TRAIN, told
 from components.task import Record
 
 GATES = ("validate", "evaluate", "infra_validate")
@@ -48,15 +49,31 @@ def ending(records: Records, state: str = "") -> tuple[str, Style]:
         return "not trained: the held-out shoppers could decide nothing", "warn"
     if "push" in records:
         report = records["push"].report
-        return f"pushed: version {report['version']} ({report['status']})", "good"
+        return f"pushed: version {report['version']} ({report['status']}){_of(records)}", "good"
     if "package" in records and (version := records["package"].notes.get("released_as")):
-        return f"already released as version {version}: nothing to push", "good"
+        return f"already released as version {version}{_of(records)}: nothing to push", "good"
     return state.lower() or "ended", "quiet"
 
 
 def why(records: Records) -> list[Why]:
-    """Everything that kept the run from a release, in the order of its tasks; nothing of one that came to it."""
-    return [*_faults(records), *_blocked(records), *_undecided(records)]
+    """Everything that kept the judged model from a release, in the order of the run's tasks; nothing of one that came
+    to it."""
+    return [*_faults(records), *_blocked(records), *_tables_instead(records), *_undecided(records)]
+
+
+def instead(records: Records) -> str:
+    """What is released in place of the model that was judged, or nothing."""
+    return told(records["evaluate"].report.get("release")) if "evaluate" in records else ""
+
+
+def _of(records: Records) -> str:
+    return f", {found}" if (found := instead(records)) else ""
+
+
+def _tables_instead(records: Records) -> Iterator[Why]:
+    if instead(records):
+        release = records["evaluate"].report["release"]
+        yield Why(task="evaluate", check=f"{release['judged']} is not released", message=release["why"], remedy=TRAIN)
 
 
 def _faults(records: Records) -> Iterator[Why]:

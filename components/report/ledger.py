@@ -31,17 +31,19 @@ def _trial(run_id: str, records: dict[str, Record], outcome: str) -> Trial:
     report: dict[str, Any] = json.loads((evaluation / "report.json").read_text()) if evaluation else {}
     blocked = [message for record in records.values() for message in record.report.get("blocked", [])]
     # The recipe's identity is that of evaluate; a run that did not come so far has the digest of its training.
-    recipe = (report.get("night") or {}).get("recipe") or records["train"].key
+    recipe = report.get("recipe") or records["train"].key
+    release = report.get("release") or {}
+    blocked += [release["why"]] if release.get("released") and release["why"] else []
     about = {
         **tags(lineage(run_id), recipe_digest=recipe),
         "dataset": str(records["validate"].report["dataset"]),
         "as_of": str(records["validate"].report["as_of"]),
-        "model": model_name(model),
         "outcome": outcome,
         "reason": " ".join(blocked),
     }
     return Trial(
         run_id=run_id,
+        model=model_name(model),
         settings=flat(json.loads((model / "config.json").read_text())),
         metrics=metrics(report),
         curve=json.loads((model / "curve.json").read_text()),

@@ -11,7 +11,7 @@ from components.evaluate.page import body as comparison_body
 from components.evaluate.page import read_json
 from components.evaluate.pictures import training_curves
 from components.page import render
-from components.report.ending import ending, why
+from components.report.ending import ending, instead, why
 from components.store import present
 from components.task import Record, commit, read_records
 from components.train.page import render as train_page
@@ -63,6 +63,7 @@ def page(*, run_id: str, state: str, beside: Path | None) -> str:
         curves=_curves(records),
         evaluation=_decision(records, "evaluate"),
         comparison=comparison_body(evaluated) if evaluated else None,
+        instead=instead(records),
         refit=_decision(records, "refit"),
         what_serves=records["refit"].report["sentence"] if _artifact(records, "refit") else None,
         serving=_decision(records, "infra_validate"),

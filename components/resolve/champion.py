@@ -17,7 +17,6 @@ from serving.rollout.table import RolloutTable
 
 POOL_DAYS = 31
 """Nights as long ago as this are handed on; evaluate takes as many of them as its rule says."""
-NIGHT = "night.parquet"
 
 
 def run(*, name: str, rollout_url: str, champion: Path, as_of: str = "", runs: Path | None = None) -> dict[str, Any]:
@@ -62,8 +61,10 @@ def _copy(name: str, version: ModelVersion, target: Path) -> None:
 
 
 def _same(one: Path, other: Path) -> bool:
-    weights = [folder / "weights.pt" for folder in (one, other)]
-    return all(path.is_file() for path in weights) and weights[0].read_bytes() == weights[1].read_bytes()
+    """By their numbers: the weights, of tables alone the memory."""
+    files = [[name for name in ("weights.pt", "memory.npz") if (folder / name).is_file()] for folder in (one, other)]
+    same = files[0] == files[1] and bool(files[0])
+    return same and all((one / name).read_bytes() == (other / name).read_bytes() for name in files[0])
 
 
 def _nights(name: str, reference: str, as_of: str, runs: Path | None) -> Iterator[tuple[dict[str, Any], Path]]:
@@ -74,17 +75,24 @@ def _nights(name: str, reference: str, as_of: str, runs: Path | None) -> Iterato
     found: dict[tuple[str, str], tuple[dict[str, Any], str]] = {}
     records = (json.loads(path.read_text()) for path in runs.glob("*/evaluate.json"))
     for record in sorted(records, key=lambda record: record["started"]):
-        night = record["report"].get("night")
-        if (
-            record["status"] in ("done", "reused")
-            and night
-            and (night["dataset"], night["reference"]) == (name, reference)
-        ):
+        for night in _judged(record):
             age = now - datetime.fromisoformat(night["as_of"])
-            if timedelta(0) < age <= timedelta(days=POOL_DAYS):
+            ours = (night["dataset"], night["reference"]) == (name, reference)
+            if ours and timedelta(0) < age <= timedelta(days=POOL_DAYS):
                 found[night["as_of"], night["recipe"]] = night, record["artifact"]
     for _, (night, artifact) in sorted(found.items()):
-        path = present(Path(artifact)) / NIGHT
+        path = present(Path(artifact)) / night["file"]
         if path.is_file():  # artifacts may be removed; a night less is less evidence, no fault
             assert pq.read_schema(path).names == ["user_id", "ours", "theirs"], path
             yield night, path
+
+
+def _judged(record: dict[str, Any]) -> list[dict[str, Any]]:
+    """The nights of each model that evaluate held against a reference."""
+    report = record["report"]
+    if record["status"] not in ("done", "reused"):
+        return []
+    if before := report.get("night"):  # of runs whose tables could not be released
+        return [{**before, "file": "night.parquet"}]
+    nights: list[dict[str, Any]] = report.get("nights", [])
+    return nights

@@ -7,6 +7,8 @@ from typing import Any
 
 import pyarrow as pa
 
+from serving.eventlog.events import WITHOUT_A_MODEL
+
 NEWEST = 10
 """Events of each history that are told of, its newest: a history comes again with every request of its shopper."""
 WINDOW = timedelta(days=7)
@@ -29,7 +31,7 @@ def served(
     """The moment of each request, and a row for each of the newest events that the model was asked with."""
     for exposure in exposures:
         request = json.loads(exposure["request"])
-        answered = exposure["status"] in ("ok", "fallback") and exposure["model_version"] != "popular"
+        answered = exposure["status"] in ("ok", "fallback") and exposure["model_version"] not in WITHOUT_A_MODEL
         for position, event in enumerate(reversed(request.get("history", [])[-NEWEST:]) if answered else ()):
             time = datetime.fromisoformat(event["event_time"])
             if time < exposure["time"] - WINDOW:

@@ -11,6 +11,9 @@ from serving.checksum import Damaged, seal, unseal, whole_in
 
 SCHEMA = 3
 """Version 1 had neither `override` nor `received`, version 2 neither `cause` nor `key`: null in their rows."""
+POPULAR, REMEMBERED = "popular", "tables"
+"""The `model_version` of what no model answered: the most popular items; the tables of the champion's archive."""
+WITHOUT_A_MODEL = (POPULAR, REMEMBERED)
 _TIME = pa.timestamp("us", tz="UTC")
 _TEXT, _REAL, _COUNT, _WHOLE, _BOOL = pa.string(), pa.float64(), pa.int32(), pa.int64(), pa.bool_()
 TABLES = {

@@ -70,7 +70,7 @@ class Recommendations(BaseModel):
     request_id: str
     variant: Literal["champion", "challenger", "former"]
     model: str
-    version: str = Field(description="who answered; popular where no model did")
+    version: str = Field(description="who answered; popular or tables where no model did")
     status: Literal["ok", "fallback", "error"]
     logged: bool | None = Field(
         description="false where the exposure was not written: it counts for nothing; null where that was not known in "

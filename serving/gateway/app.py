@@ -31,6 +31,7 @@ from serving.gateway.overload import RETRY_SECONDS, Bound
 from serving.gateway.probes import probe_all
 from serving.gateway.recommender import Deadlines, History, Recommended, Recommender, Wish
 from serving.gateway.row import Row
+from serving.gateway.tables import MOST_BYTES
 from serving.rollout.assignment import drawn
 from serving.rollout.document import ModelVersion, Rollout
 
@@ -134,14 +135,15 @@ def make_app(
     access: Access | None = None,
     keys: KeyFile | None = None,
     clock: Callable[[], datetime] = lambda: datetime.now(UTC),
+    table_bytes: int = MOST_BYTES,
 ) -> FastAPI:
     """The service. `read_rollout` reads the row of the one model it serves, `torchserve` is the inference address,
     `keys` the file with its inference key where it asks for one, `clock` tells the time of what is logged.
     `archive_of` says where the archive of a version lies: None while it is on its way, `OSError` or `ValueError` where
-    it cannot be had."""
+    it cannot be had. `table_bytes` bounds the neighbour tables that are kept in memory."""
     metrics = Metrics()
     models = Models(torchserve, keys, lambda version, seconds: metrics.model.labels(version).observe(seconds))
-    recommender = Recommender(models, history, deadlines, archive_of)
+    recommender = Recommender(models, history, deadlines, archive_of, table_bytes)
     row = Row(read_rollout, recommender, metrics.failures.labels("rollout").inc)
     service = _Service(
         models=models,
@@ -265,6 +267,7 @@ def pages(service: "_Service") -> dict[str, Callable[[], Page]]:
             return told(503, {"detail": row.problem or NOTHING_RELEASED, "errors": []})
         out = service.out_of_traffic()
         others = [*filter(None, [row.problem, service.log.problem]), *service.door.access.problems]
+        others += service.recommender.problems
         problems = [*(f"{version} is out of traffic" for version in out), *others]
         status = "degraded" if problems else "ready"
         age = round(row.age, 1)

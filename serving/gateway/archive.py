@@ -72,11 +72,16 @@ class Contents:
         return list(found.values())
 
 
-def read_contents(path: Path, digest: str) -> Contents:
-    """Raises `OSError` where there is no archive, `ValueError` where it is none of ours or its SHA-256 not `digest`."""
+def check_digest(path: Path, digest: str) -> None:
+    """Raises `OSError` where there is no archive, `ValueError` where its SHA-256 is not `digest`."""
     with path.open("rb") as file:
         if (found := hashlib.file_digest(file, "sha256").hexdigest()) != digest:
             raise ValueError(f"{path}: digest {found[:12]}, expected {digest[:12]}; restore the released archive")
+
+
+def read_contents(path: Path, digest: str) -> Contents:
+    """Raises `OSError` where there is no archive, `ValueError` where it is none of ours or its SHA-256 not `digest`."""
+    check_digest(path, digest)
     try:
         return _contents(path)
     except OSError:

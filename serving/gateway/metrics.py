@@ -5,12 +5,12 @@ from threading import Lock
 
 from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram
 
-from serving.eventlog.events import TABLES
+from serving.eventlog.events import REMEMBERED, TABLES, WITHOUT_A_MODEL
 
 _SECONDS = (0.001, 0.0025, 0.005, 0.0075, 0.01, 0.015, 0.025, 0.05, 0.075, 0.1, 0.15, 0.25, 0.5, 1.0, 2.5)
 _AGES = (1, 10, 60, 600, 3600, 6 * 3600, 86400, 7 * 86400, 30 * 86400, 365 * 86400)
 _MOST_TYPES = 20
-_PARTS = ("history", "rollout")
+_PARTS = ("history", "rollout", REMEMBERED)
 _REFUSED = (401, 403, 413, 429, 500, 503)
 """What an alert counts (k8s/components/monitoring/alerts.yaml)."""
 
@@ -60,8 +60,9 @@ class Metrics:
         for code in _REFUSED:
             self._refused.labels(str(code))
         for variant in ("champion", "challenger"):
-            for status in ("fallback", "error"):
-                self.served.labels(variant, "popular", status)
+            for version in WITHOUT_A_MODEL:
+                for status in ("fallback", "error"):
+                    self.served.labels(variant, version, status)
 
     def show_out(self, serving: Collection[str], out: Collection[str]) -> None:
         """Which of the versions that serve are out of traffic; those that serve no more are no longer told of."""

@@ -1,4 +1,5 @@
-"""Who answers: the drawn arm, then the champion, then the most popular items, each with its own deadline."""
+"""Who answers: the drawn arm, then the champion, each with its own deadline, then what lies in this process: the
+neighbour tables for who has a history, the most popular items for who has none."""
 
 import asyncio
 import logging
@@ -7,12 +8,14 @@ from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, Literal, Protocol
+from typing import Any, Literal
 
 import orjson
 
-from serving.gateway.archive import Contents, Filters, read_contents
+from serving.eventlog.events import POPULAR, REMEMBERED
+from serving.gateway.archive import Contents, Filters, check_digest, read_contents
 from serving.gateway.models import Items, ModelFailed, Models
+from serving.gateway.tables import MOST_BYTES, Tables
 from serving.rollout.assignment import Variant, drawn
 from serving.rollout.document import ModelVersion, Rollout
 
@@ -22,8 +25,6 @@ History = Callable[[str], list[dict[str, Any]]]
 Status = Literal["ok", "fallback", "error"]
 Cause = Literal["model", "history", "overload"]
 """Why another than the drawn arm answered: a model's own call failed, the history did, or too much was in flight."""
-POPULAR = "popular"
-"""The version that is named where the popular items answered."""
 _READERS = 16
 """Histories that are read at the same time."""
 
@@ -40,13 +41,6 @@ class Deadlines:
     challenger: float = 0.3
     champion: float = 0.5
     log: float = 0.3
-
-
-class Memory(Protocol):
-    """What answers a shopper without a model server, from what lies in this process."""
-
-    def __call__(self, contents: Contents, history: Sequence[Mapping[str, Any]], wish: "Wish") -> Items:
-        """The items; fewer than wished for where there are no more. Must not wait for anything."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -87,12 +81,16 @@ class Recommender:
         history: History,
         deadlines: Deadlines | None = None,
         archive_of: Callable[[ModelVersion], Path | None] = lambda arm: Path(arm.archive),
-        memory: Memory | None = None,
+        table_bytes: int = MOST_BYTES,
     ) -> None:
         self._models, self._history, self._archive_of = models, history, archive_of
-        self._memory = memory or popular
+        self._table_bytes = table_bytes
         self.deadlines = deadlines or Deadlines()
         self._contents: dict[str, Contents] = {}
+        self._tables: dict[str, Tables | None] = {}
+        """The champion's, by the digest of its archive; None where it has none that can be used."""
+        self._without: dict[str, str] = {}
+        """Digest of an archive whose tables cannot be used, and why."""
         self._told: dict[str, str] = {}
         """Digest of an archive that could not be read, and why."""
         self._readers = ThreadPoolExecutor(_READERS, "history")
@@ -100,7 +98,8 @@ class Recommender:
     async def recommend(self, rollout: Rollout, wish: Wish) -> Recommended:
         """The answer of the first in line that has one; never raises for a fault of a model or of the history."""
         assert rollout.champion is not None
-        contents = self.contents(rollout.champion)  # now: the row may be another one before the models have answered
+        # Now: the row may be another one before the models have answered.
+        contents, tables = self.contents(rollout.champion), self._tables.get(rollout.champion.archive_digest)
         failures: list[tuple[str, str]] = []
         arm = wish.arm or drawn(rollout, wish.user_id).variant
         line = [(rollout.champion, self.deadlines.champion)]
@@ -118,10 +117,13 @@ class Recommender:
             failures.append(("history", f"{type(error).__name__}: {why}"))
             line = []
         seconds = time.perf_counter() - began
-        request = orjson.dumps(_request(wish, history))
+        asked = _request(wish, history)
+        request = orjson.dumps(asked)
         version, items = await self._first(rollout.model, line, request, failures)
         if items is None:
-            items = self._memory(contents, history, wish)
+            version, items = _remembered(tables, asked, failures)
+            if items is None:
+                version, items = POPULAR, popular(contents, history, wish)
             status: Status = "fallback" if items else "error"
         else:
             status = "ok" if version == line[0][0].version else "fallback"
@@ -142,9 +144,10 @@ class Recommender:
         )
 
     def from_memory(self, rollout: Rollout, wish: Wish) -> Recommended:
-        """An answer without store and model, for when these have no room."""
+        """An answer without store and model, for when these have no room: popular items, as the history that the
+        tables would be asked about is the store's to read."""
         assert rollout.champion is not None
-        items = self._memory(self.contents(rollout.champion), (), wish)
+        items = popular(self.contents(rollout.champion), (), wish)
         return Recommended(
             variant=wish.arm or drawn(rollout, wish.user_id).variant,
             version=POPULAR,
@@ -195,18 +198,55 @@ class Recommender:
                     _logger.warning(
                         "%s: the archive cannot be read, so %s is not probed: %s", arm.archive, arm.version, why
                     )
+        if rollout.champion is not None and rollout.champion.archive_digest not in self._tables:
+            self._read_tables(rollout.champion)
         self._contents, self._told = {**known, **read}, told
 
     def let_go(self, rollout: Rollout) -> None:
         """Forget all archives but those of `rollout`, once it is the row in use. In the loop that asks."""
         named = {arm.archive_digest for arm in rollout.serving}
         self._contents = {digest: contents for digest, contents in self._contents.items() if digest in named}
+        champion = rollout.champion.archive_digest if rollout.champion else None
+        self._tables = {digest: tables for digest, tables in self._tables.items() if digest == champion}
+
+    @property
+    def problems(self) -> list[str]:
+        """What is wrong with what was read, for who keeps the service running."""
+        return [why for digest, why in self._without.items() if digest in self._tables]
+
+    def _read_tables(self, champion: ModelVersion) -> None:
+        """Tables that cannot be read cost the answers that they would give, and nothing else."""
+        digest, tables = champion.archive_digest, None
+        try:
+            mar = self._archive_of(champion)
+            if mar is None:
+                return  # it is being fetched
+            check_digest(mar, digest)
+            tables = Tables.read(mar, most_bytes=self._table_bytes)
+        except Exception as error:  # whatever the archive holds, and whatever its code raises
+            why = f"{champion.version} has no tables to answer with where no model does, popular items do: {error}"
+            self._without = {**self._without, digest: why}
+            _logger.warning("%s: %s", champion.archive, why)
+        self._tables = {**self._tables, digest: tables}
 
     def _read(self, arm: ModelVersion) -> Contents:
         mar = self._archive_of(arm)
         if mar is None:
             raise Fetching(f"{arm.archive}: is being fetched")
         return read_contents(mar, arm.archive_digest)
+
+
+def _remembered(
+    tables: Tables | None, asked: Mapping[str, Any], failures: list[tuple[str, str]]
+) -> tuple[str, Items | None]:
+    """What the tables answer, or None: without tables, without a history that they know, or where they fail."""
+    if tables is None or not asked["history"]:
+        return REMEMBERED, None
+    try:
+        return REMEMBERED, tables.answer(asked)
+    except Exception as error:  # whatever the archive's own code raises, the shopper gets an answer
+        failures.append((REMEMBERED, f"{type(error).__name__}: {error}"))
+        return REMEMBERED, None
 
 
 def popular(contents: Contents, history: Sequence[Mapping[str, Any]], wish: Wish) -> Items:

@@ -30,6 +30,8 @@ class ModelVersion:
     data_until: datetime | None = None
     """The last moment of the data it was trained on: how fresh it is, also after its catalogue was refreshed. Not known
     of what was released before this was kept."""
+    network: bool = True
+    """False for neighbour tables alone, which answer so much sooner that no network can be held to their pace."""
 
     @property
     def fresh_as_of(self) -> datetime:
@@ -91,6 +93,11 @@ class Rollout:
     def serving(self) -> tuple[ModelVersion, ...]:
         """The versions that have to be loaded: champion first."""
         return tuple(self.roles.values())
+
+    @property
+    def alike(self) -> bool:
+        """Whether what serves is of one kind, so that its latencies can be compared."""
+        return len({arm.network for arm in self.serving}) <= 1
 
     @property
     def known(self) -> tuple[ModelVersion, ...]:

@@ -40,14 +40,21 @@ class Guardrail:
         )
 
 
-def judge(sums: Sums, policy: Policy) -> list[Guardrail]:
-    """Every guardrail on the exposures of `EventLog.technical`."""
+def judge(sums: Sums, policy: Policy, *, alike: bool = True) -> list[Guardrail]:
+    """Every guardrail on the exposures of `EventLog.technical`.
+
+    Of a network beside neighbour tables (not `alike`) the pace is not compared: what comes after its deadline is a
+    fallback, and so an error.
+    """
     wide = 1 / policy.coverage_share
+    pace = [
+        _judge("slow_p50", f"slower than {policy.p50_factor:g} times the champion's p50", sums, policy),
+        _judge("slow_p99", f"slower than {policy.p99_factor:g} times the champion's p99", sums, policy),
+    ]
     return [
         _judge("errors", "errors and fallbacks", sums, policy, margin=policy.errors_margin),
         _judge("empties", "answers without an item", sums, policy, margin=policy.empties_margin),
-        _judge("slow_p50", f"slower than {policy.p50_factor:g} times the champion's p50", sums, policy),
-        _judge("slow_p99", f"slower than {policy.p99_factor:g} times the champion's p99", sums, policy),
+        *(pace if alike else ()),
         _judge(
             "overlap", "items that other shoppers' answers show too (coverage)", sums, policy, factor=wide, spread=2.0
         ),

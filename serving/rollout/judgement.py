@@ -85,7 +85,7 @@ def look(root: Path, rollout: Rollout, policy: Policy, *, opened: datetime, now:
             challenger_rate=challenger,
             outcome=found,
             users=users,
-            guardrails=tuple(guardrails.judge(log.technical(full=full), policy)),
+            guardrails=tuple(guardrails.judge(log.technical(full=full), policy, alike=rollout.alike)),
             full=full,
             ratio=ratio.evidence(log.draws()),
         )

@@ -1,13 +1,16 @@
-"""What the archive's memory adds to the scores of a batch of requests."""
+"""What the archive's memory adds to the scores of a batch of requests; without torch, as a gateway asks it too."""
 
 from collections.abc import Sequence
 from pathlib import Path
 from types import ModuleType
 
 import numpy as np
+import numpy.typing as npt
 
 from serving.scoring.requests import Request
-from serving.scoring.retrieval import Bonus
+
+Bonus = tuple[npt.NDArray[np.int64], npt.NDArray[np.float32]]
+"""Rows of the catalogue, ascending, and what is added to their scores."""
 
 
 class Remembering:
@@ -17,6 +20,11 @@ class Remembering:
         self._neighbours = neighbours
         self._memory = neighbours.Memory.load(root / "memory.npz")
         self._gate = self._memory.alone if alone else self._memory.beside
+
+    def bias(self) -> npt.NDArray[np.float32]:
+        """(V,) what is added to the score of every item, whatever the history."""
+        out: npt.NDArray[np.float32] = self._memory.bias(self._gate)
+        return out
 
     def bonuses(self, requests: Sequence[Request]) -> list[Bonus]:
         """Of each request, whose history has a known item: rows of the catalogue, ascending, and what is added."""

@@ -13,11 +13,10 @@ import numpy.typing as npt
 import torch
 
 from serving.scoring.filters import Mask
+from serving.scoring.remembering import Bonus
 
 Best = list[tuple[int, float]]
 """Rows of the catalogue with their scores, best first."""
-Bonus = tuple[npt.NDArray[np.int64], npt.NDArray[np.float32]]
-"""Rows of the catalogue, ascending, and what is added to their scores."""
 INDEX = "index.faiss"
 _SCORES = 1 << 24
 """Scores that are held at once."""

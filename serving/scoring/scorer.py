@@ -5,25 +5,23 @@ Letters: B requests, T events of a history, N varying features, D width, V items
 """
 
 import hashlib
-import importlib.util
 import json
-import sys
 from collections.abc import Mapping, Sequence
 from itertools import chain
 from pathlib import Path
-from types import ModuleType
 from typing import Any
 
 import numpy as np
 import torch
 
+from serving.scoring.brought import brought
 from serving.scoring.faults import BadRequest
 from serving.scoring.filters import Filters
 from serving.scoring.program import Program
 from serving.scoring.program import load as load_program
-from serving.scoring.remembering import Remembering
+from serving.scoring.remembering import Bonus, Remembering
 from serving.scoring.requests import Reader, Request
-from serving.scoring.retrieval import Approximate, Asked, Best, Bonus, Exact, Retrieval
+from serving.scoring.retrieval import Approximate, Asked, Best, Exact, Retrieval
 
 SCHEMA, WITHOUT_MEMORY = 3, 2
 """Of archives; those of before there was a memory are read too."""
@@ -79,7 +77,7 @@ class Scorer:
             raise ValueError(f"item_matrix.npy: shape {tuple(item_matrix.shape)} does not fit items.json")
         if not item_matrix.isfinite().all():
             raise ValueError("item_matrix.npy: holds numbers that are not finite; train and package the model again")
-        encoder = _module(root / "encoder.py").FeatureEncoder.from_json((root / "encoder.json").read_text())
+        encoder = brought(root / "encoder.py").FeatureEncoder.from_json((root / "encoder.json").read_text())
         return cls(
             program=load_program(root, varying=len(encoder.varying)) if _network(contract) else None,
             encoder=encoder,
@@ -190,22 +188,10 @@ def _network(contract: Mapping[str, Any]) -> bool:
 def _memory(root: Path, contract: Mapping[str, Any]) -> Remembering | None:
     if "memory.npz" not in contract["digests"]:
         return None
-    return Remembering(root, _module(root / "neighbours.py"), alone=not _network(contract))
+    return Remembering(root, brought(root / "neighbours.py"), alone=not _network(contract))
 
 
 def _retrieval(root: Path, item_matrix: torch.Tensor, chosen: Mapping[str, Any]) -> Retrieval:
     if chosen["by"] == "approximate":
         return Approximate.read(root, item_matrix, probes=chosen["probes"])
     return Exact(item_matrix, scan=getattr(torch, chosen["scan"]))
-
-
-def _module(path: Path) -> ModuleType:
-    """Import a file of code that the archive brings, under a name of its own: versions may differ in one process."""
-    name = f"archive_{path.stem}_{hashlib.sha256(path.read_bytes()).hexdigest()[:16]}"
-    if name not in sys.modules:
-        spec = importlib.util.spec_from_file_location(name, path)
-        assert spec is not None and spec.loader is not None
-        module = importlib.util.module_from_spec(spec)
-        sys.modules[name] = module
-        spec.loader.exec_module(module)
-    return sys.modules[name]

@@ -10,10 +10,11 @@ import pytest
 
 from components.announce import step
 from components.announce.expected import ALWAYS, EXPECTED
-from components.task import Record
+from components.task import Record, read_records
 from pipelines import catalogue_run, training
+from pipelines.local import Outcome
 
-TRAINED = ["features", "materialise", "train", "train-baseline", "evaluate"]
+TRAINED = ["features", "materialise", "train", "train-baseline", "tables", "evaluate"]
 
 
 class Hook(HTTPServer):
@@ -124,6 +125,20 @@ def test_a_branch_rightly_not_taken_is_no_failure_and_a_pod_that_never_started_i
         text = step.run(run_id=run, pipeline=pipeline, state=state)
         assert text.startswith(f"# {pipeline}: failed") and f"Never ran: {task}" in text
     assert len(hook.posted) == len(tasks)
+
+
+def test_what_was_released_in_place_of_the_model_is_told(hook: Hook) -> None:
+    release = {"judged": "HeterRec", "released": "neighbour tables", "why": "not surely above"}
+    reports = {
+        "validate": PASSED, "evaluate": {**PASSED, "release": release}, "infra_validate": PASSED,
+        "push": {"version": "v1", "status": "champion"},
+    }  # fmt: skip
+    ran(*ALWAYS, *TRAINED, "package", "infra_validate", "push", run="tables", **reports)
+    text = step.run(run_id="tables", pipeline="heterrec-training", state="SUCCEEDED")
+    assert "- released version v1 (champion): the neighbour tables, not HeterRec" in text
+    outcome = Outcome(run_id="tables", records=read_records("tables"), page=Path("page.html"))
+    assert outcome.ending == "pushed: version v1 (champion), the neighbour tables, not HeterRec"
+    assert outcome.blocked("shop") == ["HeterRec is not what is released: not surely above"]
 
 
 def test_a_run_that_could_decide_nothing_need_not_train() -> None:

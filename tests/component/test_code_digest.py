@@ -129,6 +129,14 @@ def test_a_recipe_is_what_its_training_can_run() -> None:
     assert hstu - reached == {"heterrec.transformer:HSTUBlock"}
 
 
+def test_an_edit_of_training_is_none_of_the_tables_alone() -> None:
+    """And the other way round: what stands behind the return of a branch that is taken never runs."""
+    tables, network = ({f"{m}:{name}" for m, name in recipe_digest.reach({"network": each})} for each in (False, True))
+    assert {"heterrec.training:_tables_alone", "heterrec.neighbour_tables:together", "heterrec.gates:fit"} <= tables
+    assert not {"heterrec.training:Training", "heterrec.lmp:LMP", "heterrec.optimiser:Optimiser"} & tables
+    assert "heterrec.training:_tables_alone" not in network and "heterrec.training:Training" in network
+
+
 @pytest.mark.parametrize(
     ("module", "old", "new", "same"),
     [

@@ -332,6 +332,8 @@ def test_a_busy_machine_blocks_no_good_archive_and_hides_no_bad_one(busy: float,
     found = {reason.check: reason for reason in infra_validate._latency(list(slower * ours), list(theirs), None)}
     assert found["latency_ratio"].held == held
     assert found["latency_p99_ms"].held, "no bound of its own"
+    unlike = infra_validate._latency(list(slower * ours), list(theirs), None, alike=False)[-1]
+    assert (unlike.check, unlike.held, unlike.level) == ("latency_ratio", True, "info"), "of a network beside tables"
 
 
 def test_infra_validation_blocks_an_archive_that_does_not_load(archive: Path, tmp_path: Path) -> None:

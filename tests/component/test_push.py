@@ -48,11 +48,20 @@ class Shop:
         self.rollout_url = f"sqlite:///{root}/rollout.db"
         self.store = root / "releases"
 
-    def push(self, version: str, recipe: str = "r1", passed: bool = True, **changed: Any) -> dict[str, Any]:
+    def push(
+        self,
+        version: str,
+        recipe: str = "r1",
+        passed: bool = True,
+        release: dict[str, str] | None = None,
+        **changed: Any,
+    ) -> dict[str, Any]:
         folders = {kind: self.root / version / kind for kind in FOLDERS}
         if not folders["archive"].exists():
             self._write(folders, version, recipe, passed)
         places = {"mlflow_url": self.mlflow_url, "rollout_url": self.rollout_url, "store": self.store}
+        if release is not None:
+            (folders["evaluation"] / "report.json").write_text(json.dumps({"release": release}))
         return step.run(**folders, **places, **{"lineage": LINEAGE, "clock": lambda: NOW, **changed})
 
     def _write(self, folders: dict[str, Path], version: str, recipe: str, passed: bool) -> None:
@@ -299,7 +308,7 @@ def test_every_run_that_trained_is_logged_and_a_blocked_one_with_its_reason(
     (model / "config.json").write_text(TrainConfig(epochs=2, shuffle_targets=True).to_json())
     points = [{"epoch": 1, "loss": 4.0, "validation_ndcg": None}, {"epoch": 2, "loss": 3.0, "validation_ndcg": 0.1}]
     (model / "curve.json").write_text(json.dumps(points))
-    numbers = {"models": {"HeterRec": {"ndcg@10": 0.02}, "champion": {"ndcg@10": 0.2}}, "night": {"recipe": "abc"}}
+    numbers = {"models": {"HeterRec": {"ndcg@10": 0.02}, "champion": {"ndcg@10": 0.2}}, "recipe": "abc"}
     (evaluation / "report.json").write_text(json.dumps(numbers))
     reports = {"validate": {"dataset": name, "as_of": "2026-01-05"}, "evaluate": {"blocked": ["below the reference"]}}
     for task, artifact in (("validate", ""), ("features", ""), ("train", model), ("evaluate", evaluation)):
@@ -334,12 +343,34 @@ def test_a_run_that_was_released_is_logged_once(shop: Shop, tmp_path: Path, monk
     monkeypatch.setenv("HETERREC_HOME", str(tmp_path))
     shop.push("v1")
     trial = Trial(
-        run_id="run-1", settings={"seed": 1}, metrics={"heterrec.ndcg@10": 0.25}, curve=[], tags={"outcome": "x"}
+        run_id="run-1",
+        model="HeterRec",
+        settings={"seed": 1},
+        metrics={"heterrec.ndcg@10": 0.25},
+        curve=[],
+        tags={"outcome": "x"},
     )
     Registry(shop.mlflow_url, shop.name).log(trial)
     (run,) = shop.runs()
     assert run.data.tags["outcome"] == "x" and run.data.tags["git_commit"] == "abc123"
     assert run.data.metrics == {"heterrec.ndcg_at_10": 0.25}
+
+
+def test_tables_that_were_released_are_a_run_beside_that_of_the_model_and_the_row_says_why(shop: Shop) -> None:
+    release = {"judged": "HeterRec", "released": "neighbour tables", "why": "NDCG@10 is not surely above."}
+    assert shop.push("v1", release=release)["status"] == "champion"
+    trial = Trial(run_id="run-1", model="HeterRec", settings={"seed": 2}, metrics={}, curve=[], tags={"reason": "x"})
+    for _ in range(2):
+        Registry(shop.mlflow_url, shop.name).log(trial)
+    tables, model = sorted(shop.runs(), key=lambda run: run.data.params["seed"])
+    assert (tables.data.tags["released"], tables.data.tags["judged"]) == ("neighbour tables", "HeterRec")
+    assert tables.data.params["seed"] == "1" and "reason" not in tables.data.tags
+    assert (model.data.tags["model"], model.data.tags["reason"]) == ("HeterRec", "x") and len(shop.runs()) == 2
+    (version,) = shop.versions()
+    assert version.tags["why"] == release["why"]
+    with shop.table as table:
+        why = table.history(shop.name)[-1].why
+    assert why.endswith("(the neighbour tables, not HeterRec: NDCG@10 is not surely above.)"), why
 
 
 def test_mlflow_that_is_away_hides_no_ending(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: Any) -> None:

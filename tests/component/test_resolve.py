@@ -102,7 +102,10 @@ def test_the_nights_held_against_the_reference_of_now_are_handed_on(tmp_path):
         table = {"user_id": [run], "ours": [1.0], "theirs": [0.5]}
         pq.write_table(pa.table(table), artifact / "night.parquet")
         as_of = datetime(2026, 1, day, tzinfo=UTC).isoformat()
-        report = {"night": {"dataset": "shop", "recipe": "r", "reference": "old", "as_of": as_of, **changed}}
+        told = {"dataset": "shop", "recipe": "r", "reference": "old", "as_of": as_of, **changed}
+        pq.write_table(pa.table({**table, "user_id": [f"{run}, tables"]}), artifact / "tables_night.parquet")
+        nights = [{**told, "file": "night.parquet"}, {**told, "recipe": "t", "file": "tables_night.parquet"}]
+        report = {"night": told} if run == "of another recipe" else {"nights": nights}  # as it was kept before
         (runs / run).mkdir(parents=True)
         record = {"status": status, "started": started, "report": report, "artifact": str(artifact)}
         (runs / run / "evaluate.json").write_text(json.dumps(record))
@@ -124,11 +127,16 @@ def test_the_nights_held_against_the_reference_of_now_are_handed_on(tmp_path):
     found, report = fetched("apart", "new", "old")
     assert (found / "reference" / "weights.pt").read_text() == "1" and report["data_until"].startswith("2026-01-09")
     users = [pq.read_table(found / each["file"])["user_id"][0].as_py() for each in report["nights"]]
-    assert users == ["of another recipe", "again"]
+    assert users == ["of another recipe", "again", "again, tables"]
     found, report = fetched("same weights", "new.1", "new")
     assert report["reference"] == "new" and not (found / "reference").exists() and report["nights"] == []
     shutil.rmtree(tmp_path / "evaluation" / "again")
     assert len(fetched("removed", "new", "old")[1]["nights"]) == 1, "a night less, and no fault"
+    for name, memory in (("old", "1"), ("new", "1"), ("new.1", "2")):
+        (tmp_path / "releases" / "shop" / name / "model" / "weights.pt").unlink()
+        (tmp_path / "releases" / "shop" / name / "model" / "memory.npz").write_text(memory)
+    assert not (fetched("same tables", "new", "old")[0] / "reference").exists()
+    assert (fetched("other tables", "new.1", "old")[0] / "reference").exists()
     shutil.rmtree(tmp_path / "releases" / "shop" / "old")
     with pytest.raises(InputError, match=r"version old of 'shop'.*has no model there"):
         fetched("gone", "new", "old")

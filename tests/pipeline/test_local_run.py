@@ -24,7 +24,7 @@ SMALL = ["--option", "users=800", "--option", "days=40", "--option", "items=400"
 TINY = ["--option", "users=200", "--option", "days=20", "--option", "items=200"]
 TASKS = [
     "ingest", "resolve", "champion", "reference", "validate", "features", "materialise", "train", "train-baseline",
-    "evaluate", "refit", "package", "infra_validate", "push",
+    "tables", "evaluate", "refit", "package", "infra_validate", "push",
 ]  # fmt: skip
 
 

@@ -35,12 +35,14 @@ def version(name: str, recipe: str) -> ModelVersion:
 class Life:
     """One model name with a champion "a" and a challenger "b", a shop that serves them, and a clock."""
 
-    def __init__(self, root: Path, policy: Policy = POLICY, **challenger: float) -> None:
+    def __init__(
+        self, root: Path, policy: Policy = POLICY, champion: ModelVersion | None = None, **challenger: float
+    ) -> None:
         self.now, self.policy, self.root = NOW, policy, root
         self.table = RolloutTable(f"sqlite:///{root}/rollout.db", clock=lambda: self.now)
         self.shop = CanaryShop(root / "log", **challenger)
         self.looks: list[Decision] = []
-        for model in (version("a", "r1"), version("b", "r2")):
+        for model in (champion or version("a", "r1"), version("b", "r2")):
             self.release(model)
 
     @property
@@ -183,6 +185,16 @@ def test_a_faulty_challenger_goes_back_although_its_clicks_are_better(
     back = life.until("roll back", "promote")
     assert back.action == "roll back" and back.why.startswith("guardrail") and named in back.why
     assert max(entry.rollout.weight for entry in life.table.history("shop")) < 0.5
+
+
+def test_a_network_is_not_held_to_the_pace_of_tables_and_is_to_everything_else(tmp_path: Path) -> None:
+    tables = replace(version("a", "r1"), network=False)
+    life = Life(tmp_path / "slow", champion=tables, rate=0.3, slow=3.0)
+    promoted = life.until("roll back", "promote")
+    assert promoted.action == "promote", promoted.why
+    assert not {each["name"] for each in promoted.evidence["guardrails"]} & {"slow_p50", "slow_p99"}
+    life = Life(tmp_path / "faulty", champion=tables, rate=0.3, errors=0.2)
+    assert "errors and fallbacks" in life.until("roll back", "promote").why
 
 
 def test_a_fault_after_promotion_brings_the_former_champion_back_in_one_step(tmp_path: Path) -> None:
