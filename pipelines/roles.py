@@ -279,7 +279,7 @@ def _rest(connection: duckdb.DuckDBPyConnection, roles: Roles) -> None:
 def _of_one(connection: duckdb.DuckDBPyConnection, roles: Roles, column: Seen) -> bool:
     """Whether nearly every value of the column is one shopper's."""
     ((share,),) = connection.execute(
-        f"SELECT avg((users = 1)::INT) FROM (SELECT count(DISTINCT {roles.user.key}) AS users "
+        f"SELECT avg((users <= 1)::INT) FROM (SELECT count(DISTINCT {roles.user.key}) AS users "
         f"FROM {roles.interactions.name} WHERE {column.key} IS NOT NULL GROUP BY {column.key})"
     ).fetchall()
     return bool((share or 0) > 0.99)
