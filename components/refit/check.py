@@ -28,6 +28,12 @@ MOVED, ROW = 0.7, 0.3
 to .996; of a tower that is zero 1, of two swapped items -.36."""
 
 
+REMEDY = (
+    "the blessed weights serve, and the next run refits anew; where it comes back night by night, "
+    '"refit": false in the recipe leaves it out'
+)
+
+
 def reasons(blessed: Path, refitted: Path, sequences: Sequences) -> list[Reason]:
     """Every check of the model folder `refitted` against `blessed`; one that cannot be read has not passed."""
     from heterrec.export import load_model
@@ -116,4 +122,6 @@ def _memory(before: "Loaded", after: "Loaded", sequences: Sequences) -> Reason:
 
 def _reason(check: str, held: bool, found: Any, allowed: Any, message: str) -> Reason:
     """None of them blocks: the blessed weights serve in its place, which is told."""
-    return Reason(check=check, held=bool(held), found=found, allowed=allowed, message=message, level="warn")
+    return Reason(
+        check=check, held=bool(held), found=found, allowed=allowed, message=message, remedy=REMEDY, level="warn"
+    )
