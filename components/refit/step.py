@@ -86,6 +86,8 @@ def _sentence(refitted: bool, judged: str, serves: str, decision: Decision, why:
 
 
 def _share(trained: dict[str, Any], model: Path) -> float | None:
-    """Time of the refit against that of the training."""
+    """Time of the refit against that of the training; None where there was none, as of tables alone."""
+    if "training_seconds" not in trained:
+        return None
     before = json.loads((model / "report.json").read_text()).get("training_seconds")
-    return round(trained["training_seconds"] / before, 3) if before and "training_seconds" in trained else None
+    return round(trained["training_seconds"] / before, 3) if before else None
