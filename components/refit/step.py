@@ -62,7 +62,7 @@ def weights(model: Path) -> str:
 
 
 def _leave_pairs(served: Path) -> None:
-    """Releases keep this folder: what users bought together is in their archives alone, which a deletion reaches."""
+    """Releases keep this folder; what users bought together is counted anew into each archive."""
     from heterrec.neighbours import Memory
     from heterrec.refit import without_pairs
 
