@@ -14,12 +14,16 @@ from typing import Any, NamedTuple
 from components import code_digest as code
 from components.manifest import digest_json
 
+REFIT = ("heterrec.refit", "refit")
+"""Of networks alone: tables are counted anew in its place."""
 ENTRIES = (
     ("heterrec.training", "train"),
-    ("heterrec.refit", "refit"),
+    REFIT,
     ("components.features.join", "joined_events"),
     ("components.features.join", "catalogue"),
+    ("components.features.join", "slices"),
     ("components.features.splits", "ordered_events"),
+    ("components.features.splits", "slice_starts"),
     ("components.ingest.derive", "derived_sql"),
     ("feature_repo.asof_store", "AsofOfflineStore"),
 )
@@ -66,7 +70,7 @@ def reach(chosen: Mapping[str, Any]) -> set[Definition]:
     for module, name in ENTRIES:
         assert _module(module).body(name), f"{module} has no {name}: correct ENTRIES in components/recipe_digest.py"
     seen: set[Definition] = set()
-    waiting = [Definition(*entry) for entry in ENTRIES]
+    waiting = [Definition(*entry) for entry in ENTRIES if entry != REFIT or chosen.get(NETWORK, True)]
     while waiting:
         here = waiting.pop()
         if here not in seen:

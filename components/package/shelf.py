@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pyarrow.parquet as pq
 
 from heterrec.sequences import Sequences
@@ -13,7 +14,7 @@ from heterrec.sequences import Sequences
 FILTERABLE = ("categorical", "multi_categorical", "numeric")
 """Kinds of features that a request may filter by."""
 MAX_SEGMENTS = 100
-"""Segments with popular items of their own: those with the most training events."""
+"""Segments with popular items of their own: those with the most events."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -23,7 +24,7 @@ class Shelf:
     item_ids: list[str]
     titles: list[str | None] | None
     events: list[int]
-    """Training events of each."""
+    """Events of each, held out or not: what is popular is asked about tomorrow."""
     segment: str | None
     """The feature that divides the catalogue."""
     filterable: dict[str, str]
@@ -39,11 +40,11 @@ class Shelf:
                 "features": self.features}  # fmt: skip
 
     def by_events(self) -> list[int]:
-        """Rows, those with the most training events first; equal ones by their id."""
+        """Rows, those with the most events first; equal ones by their id."""
         return sorted(range(len(self.item_ids)), key=lambda row: (-self.events[row], self.item_ids[row]))
 
     def popular(self, count: int) -> dict[str, Any]:
-        """Content of popular.json: the `count` items with the most training events, overall and by segment."""
+        """Content of popular.json: the `count` items with the most events, overall and by segment."""
         best = self.by_events()
         by_segment: defaultdict[str, list[int]] = defaultdict(list)
         total: defaultdict[str, int] = defaultdict(int)
@@ -79,7 +80,7 @@ def read_shelf(root: Path, sequences: Sequences, *, segment: str | None) -> Shel
     return Shelf(
         item_ids=sequences.catalogue.item_ids,
         titles=table[title].to_pylist() if title else None,
-        events=sequences.training_counts.tolist(),
+        events=np.bincount(sequences.row, minlength=len(sequences.catalogue)).tolist(),
         segment=segment,
         filterable=filterable,
         features={name: [plain(value) for value in table[name].to_pylist()] for name in filterable},

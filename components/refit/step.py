@@ -62,7 +62,7 @@ def weights(model: Path) -> str:
 
 
 def _leave_pairs(served: Path) -> None:
-    """Releases keep this folder: what users bought together is in their archives alone, which a deletion reaches."""
+    """Releases keep this folder; what users bought together is counted anew into each archive."""
     from heterrec.neighbours import Memory
     from heterrec.refit import without_pairs
 
@@ -86,6 +86,8 @@ def _sentence(refitted: bool, judged: str, serves: str, decision: Decision, why:
 
 
 def _share(trained: dict[str, Any], model: Path) -> float | None:
-    """Time of the refit against that of the training."""
+    """Time of the refit against that of the training; None where there was none, as of tables alone."""
+    if "training_seconds" not in trained:
+        return None
     before = json.loads((model / "report.json").read_text()).get("training_seconds")
-    return round(trained["training_seconds"] / before, 3) if before and "training_seconds" in trained else None
+    return round(trained["training_seconds"] / before, 3) if before else None

@@ -91,7 +91,7 @@ class Scorer:
         """Answer each request, in one pass over the model; a bad request's answer is `{"error": ...}`.
 
         A history that is empty, or holds no item of the catalogue, is answered with the most popular items,
-        their training events as scores, and `"fallback": "popular"`. Filters and exclusions come before the choice
+        their events as scores, and `"fallback": "popular"`. Filters and exclusions come before the choice
         of the best, so that fewer than `k` items are answered only where no more are allowed.
         """
         answers: list[Answer] = [{} for _ in requests]
@@ -143,7 +143,7 @@ class Scorer:
         return Asked(request.k, request.hidden, forbidden, bonus)
 
     def _popular(self, request: Request) -> Best:
-        """The allowed items with the most training events, down through the whole catalogue."""
+        """The allowed items with the most events, down through the whole catalogue."""
         best = self._by_events
         if request.filters or request.hidden:
             forbidden = self._filters.forbidden(request.filters).copy()

@@ -118,7 +118,7 @@ def test_a_recipe_is_what_its_training_can_run() -> None:
         "heterrec.training:train", "heterrec.lmp:LMP", "heterrec.transformer:CausalBlock", "heterrec.htfl:HTFL",
         "heterrec.optimiser:Optimiser", "heterrec.metrics:rank", "heterrec.recipes:sized", "heterrec.average:Average",
         "components.features.splits:ordered_events", "components.ingest.derive:derived_sql", "heterrec.training:ALWAYS",
-        "heterrec.refit:budget",
+        "heterrec.refit:budget", "components.features.join:slices", "components.features.splits:SLICES",
     } <= reached  # fmt: skip
     others = {"heterrec.transformer:HSTUBlock", "heterrec.recipes:hstu", "heterrec.recipes:RECIPES"}
     assert not others & reached
@@ -134,6 +134,7 @@ def test_an_edit_of_training_is_none_of_the_tables_alone() -> None:
     tables, network = ({f"{m}:{name}" for m, name in recipe_digest.reach({"network": each})} for each in (False, True))
     assert {"heterrec.training:_tables_alone", "heterrec.neighbour_tables:together", "heterrec.gates:fit"} <= tables
     assert not {"heterrec.training:Training", "heterrec.lmp:LMP", "heterrec.optimiser:Optimiser"} & tables
+    assert "heterrec.refit:refit" in network - tables, "tables have no refit"
     assert "heterrec.training:_tables_alone" not in network and "heterrec.training:Training" in network
 
 

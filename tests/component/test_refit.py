@@ -13,6 +13,7 @@ import pytest
 import torch
 
 from components.decision import Decision
+from components.evaluate import tables
 from components.recipe_digest import recipe_digest
 from components.refit import step
 from components.train import step as training
@@ -244,6 +245,18 @@ def test_without_a_refit_the_judged_model_serves_and_the_reason_is_told(sequence
     assert report["judged"] == report["serves"]
     same = {path.name for path in judged.iterdir()} - {"memory.npz"}
     assert all((served / name).read_bytes() == (judged / name).read_bytes() for name in same)
+
+
+def test_the_tables_that_evaluate_releases_are_packaged_as_they_are(sequences, model, tmp_path) -> None:
+    """Their folder is of no training: it has no report of one."""
+    released = tmp_path / "released"
+    released.mkdir()
+    tables.run(sequences=sequences, model=model, tables=released)
+    served, report = refitted(sequences, released, tmp_path)
+    assert not report["refitted"] and report["passed"] and report["share_of_training"] is None
+    assert report["judged"] == report["serves"] and load_model(served).model is None
+    packaged, same = (Answers.to_serve(load_model(each), read_sequences(sequences)) for each in (served, released))
+    np.testing.assert_array_equal(packaged.items, same.items)
 
 
 IMPERSONAL = {
