@@ -130,12 +130,13 @@ def pattern(path: Path | str) -> str:
 
 
 @contextmanager
-def named(copies: Path, name: str) -> Iterator[None]:
-    """Faults told of files in the folder `copies`, which nobody has seen, are told of `name`."""
+def named(copies: Path, name: str, *, each: bool = False) -> Iterator[None]:
+    """Faults told of files in the folder `copies`, which nobody has seen, are told of `name`; of `each` file in it."""
     try:
         yield
     except InputError as error:
-        shown = re.sub(rf"{re.escape(str(copies))}/[^:,\s]+", lambda _: name, str(error))
+        path = re.escape(str(copies)) + ("" if each else r"/[^:,\s]+")
+        shown = re.sub(path, lambda _: name, str(error))
         raise InputError(shown) from error.__cause__
 
 

@@ -2,6 +2,7 @@
 
 import json
 
+import duckdb
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
@@ -227,6 +228,14 @@ def test_a_folder_of_parts_is_one_table_whatever_the_order_of_its_columns(tmp_pa
         (tmp_path / name).mkdir()
         report, _ = ingest(card, tmp_path / name, previous=previous)
         assert (report["rows"], report["reasons"]["malformed_line"]) == (13, 1), name
+    if suffix == ".jsonl":
+        write("c.jsonl", {**table, "type": [["buy"]] * 3})
+        with (
+            duckdb.connect() as connection,
+            pytest.raises(InputError, match=rf"^{folder}/.* column 'type' has type .* in {folder}/"),
+        ):
+            connection.execute(f"SET temp_directory = '{tmp_path / 'spill'}'")
+            files.load(card, connection)
     pq.write_table(pa.table(INTERACTIONS), folder / "c.parquet")
     with pytest.raises(InputError, match="is no Parquet file by its name, and others are"):
         files.content(card)
