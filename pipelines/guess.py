@@ -185,6 +185,16 @@ def _few(connection: duckdb.DuckDBPyConnection, table: Looked, column: Seen, sep
 def best_of(connection: duckdb.DuckDBPyConnection, table: Looked, features: list[Guess], most: int) -> list[Guess]:
     """At most `most` of the features, in their order: one of each pair that says the same, and of every kind some."""
     by_name = {column.name: column for column in table.columns}
+    # What changes from one interaction to the next is no column of the items; there it is always a number.
+    of_items = [guess for guess in features if guess.entry.get("table", "items") == "items"]
+    paid = [guess for guess in features if guess not in of_items][:most]
+    kept = _best(connection, table, of_items, by_name, most - len(paid))
+    return [guess for guess in features if guess in kept or guess in paid]
+
+
+def _best(
+    connection: duckdb.DuckDBPyConnection, table: Looked, features: list[Guess], by_name: dict[str, Seen], most: int
+) -> list[Guess]:
     columns = [by_name[guess.entry.get("column", guess.entry["name"])] for guess in features]
     kept: list[tuple[float, int]] = []
     texts = 0

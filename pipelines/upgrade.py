@@ -26,10 +26,15 @@ def upgrade(path: Path) -> list[str]:
     if path.suffix not in (".yaml", ".yml") or not path.is_file():
         raise InputError(f"{path}: no such card. Give the path to its .yaml file.")
     text = path.read_text(encoding="utf-8")
-    raw = yaml.safe_load(text)
+    try:
+        raw = yaml.safe_load(text)
+    except yaml.YAMLError as error:
+        raise CardError(f"{path}: is not valid YAML: {error}") from error
     if not isinstance(raw, dict):
         raise CardError(f"{path}: is no card: expected fields, as feature_repo/datasets/example.yaml has them.")
     told: list[str] = []
+    if isinstance(version := raw.get("version"), int) and version > VERSION:
+        raise CardError(f"{path}: is of version {version}; this program reads {VERSION}. Update the program.")
     if raw.get("version") != VERSION:
         text, told = _rewritten(path, text, raw)
         partial = path.with_suffix(".partial")
@@ -37,6 +42,8 @@ def upgrade(path: Path) -> list[str]:
         try:
             parse_card(partial)
             os.replace(partial, path)
+        except CardError as error:
+            raise CardError(str(error).replace(str(partial), str(path))) from error
         finally:
             partial.unlink(missing_ok=True)
     card = load_card(str(path))

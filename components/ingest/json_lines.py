@@ -132,6 +132,8 @@ def _of_array(path: Path, plain: Path) -> Iterator[dict[str, Any]]:
             assert gap is not None
             at = gap.end()
             if text.startswith("]", at):
+                if text[at + 1 :].strip(_BLANK) or file.read().strip(_BLANK):
+                    raise InputError(f"{path}: something follows its array of JSON objects. Write one array a file.")
                 return
             try:
                 found, at = _DECODER.raw_decode(text, at)

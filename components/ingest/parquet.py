@@ -75,8 +75,15 @@ def _read(
     only: Collection[str] | None = None,
 ) -> Table:
     layouts: dict[_Layout, list[Path]] = {}
+    runs: list[tuple[_Layout, list[Path]]] = []
+    """As they are scanned: portions of one table in their order, parts by their layout, as they are ordered after."""
     for path in paths:
-        layouts.setdefault(_layout(path, folder, connection), []).append(path)
+        layout = _layout(path, folder, connection)
+        layouts.setdefault(layout, []).append(path)
+        if runs and runs[-1][0] == layout:
+            runs[-1][1].append(path)
+        else:
+            runs.append((layout, [path]))
     names = list(dict.fromkeys(name for layout in layouts for name in (*layout.names, *layout.keys)))
     used, keys = _used(card, table)
     for layout, files in layouts.items():
@@ -89,7 +96,7 @@ def _read(
     for layout, files in layouts.items():
         _require_exact(layout, files, shown, keys, connection)
     scans = []
-    for layout, files in layouts.items():
+    for layout, files in runs if folder is None else layouts.items():
         chosen = [path for path in files if only is None or path.relative_to(folder or path).as_posix() in only]
         scan = _scan(layout, chosen or files[:1], folder, names, shown, keys)
         scans.append(scan if chosen else f"{scan} LIMIT 0")

@@ -16,6 +16,8 @@ def listed(address: str) -> dict[str, str]:
     files, name = store.opened(address)
     with store.told(address, _ADVICE):
         found: dict[str, Any] = files.find(name, detail=True)
+    # What some consoles leave for a folder is an object of its name.
+    found = {path: info for path, info in found.items() if info.get("type") != "directory" and path[-1:] != "/"}
     if not found:
         raise InputError(f"{address}: no such file. Correct the address in the card's source.")
     root = name.rstrip("/")

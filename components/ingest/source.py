@@ -2,7 +2,8 @@
 
 import os
 import re
-from collections.abc import Callable, Collection, Sequence
+from collections.abc import Callable, Collection, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Protocol
@@ -126,6 +127,17 @@ def where(card: DatasetCard) -> Any:
 def pattern(path: Path | str) -> str:
     """The path as DuckDB must be told it, which takes `*`, `?` and `[` for patterns."""
     return re.sub(r"([*?\[])", r"[\1]", str(path))
+
+
+@contextmanager
+def named(copies: Path, name: str, *, each: bool = False) -> Iterator[None]:
+    """Faults told of files in the folder `copies`, which nobody has seen, are told of `name`; of `each` file in it."""
+    try:
+        yield
+    except InputError as error:
+        path = re.escape(str(copies)) + ("" if each else r"/[^:,\s]+")
+        shown = re.sub(path, lambda _: name, str(error))
+        raise InputError(shown) from error.__cause__
 
 
 def scratch(connection: duckdb.DuckDBPyConnection) -> Path:

@@ -2,6 +2,7 @@
 
 import json
 
+import duckdb
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
@@ -115,6 +116,8 @@ def test_what_a_database_refuses_is_told_without_its_password(shop, monkeypatch)
         ("", "is not set"),
         ("no url: hunter2", "holds no URL"),
         ("oracel://u:hunter2@h/x", "oracel, whose"),
+        ("postgresql+psycopg://u:a@hunter2:b@h/x", "holds no URL.*as %40"),
+        ("postgresql+psycopg://u:a@hunter2@h/x", "holds no URL.*as %40"),
     ]:
         monkeypatch.setenv("SHOP_DATABASE", url)
         with pytest.raises(InputError, match=message) as error:
@@ -126,6 +129,42 @@ def test_what_a_database_refuses_is_told_without_its_password(shop, monkeypatch)
     assert "hunter2" not in str(away.value) and away.value.__suppress_context__
     with pytest.raises(ValidationError, match="url_from"):
         sql_card(url_from="postgresql://u:hunter2@h/x")
+
+
+def test_rows_keep_their_order_where_a_portion_has_no_value_and_a_query_may_end_with_a_comment(
+    shop, tmp_path, monkeypatch
+):
+    engine, url = shop
+    monkeypatch.setenv("SHOP_DATABASE", url)
+    monkeypatch.setattr(sql, "PORTION", 7)
+    query = (
+        "SELECT user_id, CASE WHEN event_time < '2025-03-02 10:04:00' THEN item_id ELSE 'z' END AS item_id, "
+        "'2025-03-01 10:00:00' AS event_time, event_time AS place, CASE WHEN event_time "
+        "BETWEEN '2025-03-01 10:07:00' AND '2025-03-02 10:03:00' THEN NULL ELSE 'b' END AS session "
+        "FROM clicks ORDER BY place  -- the whole of it"
+    )
+    card = sql_card(interactions=query)
+    card = card.model_copy(update={"columns": card.columns.model_copy(update={"basket": "session"})})
+    _, events = ingest(card, tmp_path)
+    found = interactions_of(events)
+    with engine.connect() as database:
+        there = database.execute(sqlalchemy.text(query.replace(":", r"\:")))
+        expected = list(dict.fromkeys((str(int(user)), item) for user, item, *_ in there))  # later ones repeat these
+    assert [(row["user_id"], row["item_id"]) for row in found] == expected
+    assert len(sql.content(sql_card(by="event_time", interactions="SELECT * FROM clicks -- all"))) == 5
+
+
+def test_a_statement_without_rows_and_a_row_that_cannot_be_computed_are_told(shop, tmp_path, monkeypatch):
+    engine, url = shop
+    monkeypatch.setenv("SHOP_DATABASE", url)
+    with pytest.raises(InputError, match=r"source.sql.items .* (gives no rows|refuses it)"):
+        sql.content(sql_card(items="UPDATE items SET price = 0"))
+    if engine.dialect.name == "sqlite":
+        return
+    late = "SELECT n / (30000 - n) AS user_id, 'x' AS item_id, now() AS event_time FROM generate_series(1, 40000) n"
+    with pytest.raises(InputError, match="division by zero") as error:
+        sql.content(sql_card(interactions=late))
+    assert "SELECT" not in str(error.value)
 
 
 @pytest.mark.parametrize("folder", [False, True])
@@ -189,6 +228,14 @@ def test_a_folder_of_parts_is_one_table_whatever_the_order_of_its_columns(tmp_pa
         (tmp_path / name).mkdir()
         report, _ = ingest(card, tmp_path / name, previous=previous)
         assert (report["rows"], report["reasons"]["malformed_line"]) == (13, 1), name
+    if suffix == ".jsonl":
+        write("c.jsonl", {**table, "type": [["buy"]] * 3})
+        with (
+            duckdb.connect() as connection,
+            pytest.raises(InputError, match=rf"^{folder}/.* column 'type' has type .* in {folder}/"),
+        ):
+            connection.execute(f"SET temp_directory = '{tmp_path / 'spill'}'")
+            files.load(card, connection)
     pq.write_table(pa.table(INTERACTIONS), folder / "c.parquet")
     with pytest.raises(InputError, match="is no Parquet file by its name, and others are"):
         files.content(card)

@@ -72,6 +72,7 @@ def test_lists_of_json_are_lists_whatever_is_in_them(tmp_path_factory, values):
         (b"{'asin': 'B1', 'title': 'a'}\n", "looks like JSON, but none of its lines is an object"),
         (b'[{"user_id": 1}, {"user_', "array of JSON objects is cut short"),
         (b'[{"user_id": 1}, 3]', "its array holds '3'"),
+        (b'[{"user_id": 1}]\n[{"user_id": 2}]', "something follows its array"),
     ],
 )
 def test_json_that_is_none_is_refused_in_a_sentence(tmp_path, content, message):

@@ -46,12 +46,18 @@ def test_what_a_person_has_to_say_is_told_and_the_card_stays(tmp_path):
         OLD.replace("  event_type: kind  # view or purchase\n", "  colour: red\n")
     )
     before = path.read_text()
-    with pytest.raises(CardError, match="columns\\.colour: no such field"):
+    with pytest.raises(CardError, match=r"tiny\.yaml: columns\.colour: no such field"):
         upgrade(path)
     assert path.read_text() == before and [each.name for each in tmp_path.iterdir()] == ["tiny.yaml"]
     path.write_text(f"version: {VERSION + 1}\n{before}")
     with pytest.raises(CardError, match="Update the program"):
         load_card(str(path))
+    with pytest.raises(CardError, match="Update the program"):
+        upgrade(path)
+    assert path.read_text() == f"version: {VERSION + 1}\n{before}"
+    path.write_text("name: [tiny")
+    with pytest.raises(CardError, match="is not valid YAML"):
+        upgrade(path)
 
 
 def test_a_workspace_of_before_is_told_with_the_command_to_run(tmp_path, monkeypatch):

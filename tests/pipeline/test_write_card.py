@@ -1,4 +1,4 @@
-"""`card` looks at tables of nine makes: the columns are named right, and the gate takes what the card reads."""
+"""`card` looks at tables of ten makes: the columns are named right, and the gate takes what the card reads."""
 
 import json
 from collections.abc import Callable
@@ -121,6 +121,21 @@ def one_table(folder: Path) -> None:
     ].to_csv(folder / "a.csv", index=False)
 
 
+def invoice_lines(folder: Path) -> None:
+    """Parquet without a table of items, whose prices are those of the day; returns, and guests without an id."""
+    clicks, items = shop()
+    clicks = clicks.merge(items, on="i")
+    clicks["InvoiceNo"] = [f"{u}{n // 1440:02d}" for u, n in zip(clicks.u, clicks.n, strict=True)]
+    clicks["StockCode"] = [f"{i}A" for i in clicks.i]
+    clicks["Quantity"] = RANDOM.choice([1, 2, 6, -1], len(clicks), p=[0.5, 0.3, 0.18, 0.02])
+    clicks["InvoiceDate"] = pd.to_datetime([at(n).replace(tzinfo=None) for n in clicks.n])
+    clicks["UnitPrice"] = [round(p * RANDOM.choice([0.8, 0.9, 1.0, 1.1]), 2) for p in clicks.price]
+    clicks["CustomerID"] = clicks.u.astype(float).where(RANDOM.random(len(clicks)) > 0.2)
+    clicks.rename(columns={"title": "Description"})[
+        ["InvoiceNo", "StockCode", "Description", "Quantity", "InvoiceDate", "UnitPrice", "CustomerID"]
+    ].to_parquet(folder / "a.parquet", index=False)
+
+
 def plays(folder: Path) -> None:
     """JSON lines with lists, and what is nested."""
     clicks, items = shop()
@@ -157,6 +172,7 @@ def day_numbers(folder: Path) -> None:
         (german_orders, ("Kundennr", "Artikelnr", "Datum"),
          {"title": "text", "gruppe": "categorical", "preis": "numeric"}),
         (one_table, ("user_id", "product_id", "event_time"), {"brand": "categorical", "price": "numeric"}),
+        (invoice_lines, ("CustomerID", "StockCode", "InvoiceDate"), {"unitprice": "numeric", "description": "text"}),
         (plays, ("who.userId", "trackId", "playedAt"), {"name": "text", "genres": "multi_categorical"}),
         (day_numbers, ("household_key", "PRODUCT_ID", None), {"brand": "categorical", "tags": "multi_categorical"}),
     ],
@@ -185,6 +201,9 @@ def test_the_columns_of_a_shop_are_seen_and_the_gate_takes_them(
         assert (card.source.time_format, card.columns.quantity) == ("%d.%m.%Y %H:%M", "Menge")
     if make is one_table:
         assert (card.source.items, card.columns.event_types) == (None, ["purchase"])
+    if make is invoice_lines:
+        assert (card.columns.basket, card.columns.quantity) == ("InvoiceNo", "Quantity")
+        assert [feature.name for feature in card.features if feature.table == "interactions"] == ["unitprice"]
     if make is day_numbers:
         assert (card.columns.position, card.split.by, card.columns.basket) == ("DAY", "order", "BASKET_ID")
     found = check(card)

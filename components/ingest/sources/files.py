@@ -15,7 +15,7 @@ from components.ingest.parquet import read_parts
 from components.ingest.parts import PARQUET, as_parquet
 from components.ingest.read import read
 from components.ingest.remote import fetched, listed
-from components.ingest.source import Raw, Table, locate, scratch, where
+from components.ingest.source import Raw, Table, locate, named, scratch, where
 from components.manifest import digest_file
 from feature_repo.card import DatasetCard
 
@@ -26,7 +26,9 @@ WITHOUT_ITEMS = "There is no table of items: what is known of them is read off t
 def load(card: DatasetCard, connection: duckdb.DuckDBPyConnection, only: Collection[str] | None = None) -> Raw:
     interactions, items = _interactions(card, connection, only), None
     if card.source.items is not None:
-        items = read(_at_hand(card, "items", connection), connection, card, table="items")
+        path = _at_hand(card, "items", connection)
+        with named(path, _place(card, "items", path), each=True):
+            items = read(path, connection, card, table="items")
     return Raw(
         interactions=interactions,
         items=items,
@@ -59,14 +61,24 @@ def _digests(card: DatasetCard, field: str) -> dict[str, str]:
 
 def _interactions(card: DatasetCard, connection: duckdb.DuckDBPyConnection, only: Collection[str] | None) -> Table:
     path = _at_hand(card, "interactions", connection)
+    place = _place(card, "interactions", path)
     if not path.is_dir():
-        return read(path, connection, card, table="interactions")
+        with named(path, place, each=True):
+            return read(path, connection, card, table="interactions")
     names = list(_parts(_below(path), str(path)))
     bad: list[tuple[str, int, str]] = []
     if not all((path / name).suffix.lower() in PARQUET for name in names):
-        path, bad = as_parquet(path, names, connection, card, only)
+        with named(path, place, each=True):
+            path, bad = as_parquet(path, names, connection, card, only)
     # All of them: what type a column has is a matter of all files, also where only some of their rows are read.
-    return read_parts([path / name for name in names], path, connection, card, only=only, bad=bad)
+    with named(path, place, each=True):
+        return read_parts([path / name for name in names], path, connection, card, only=only, bad=bad)
+
+
+def _place(card: DatasetCard, field: str, path: Path) -> str:
+    """What messages call the table: the address of what was copied to `path`."""
+    place = getattr(card.source, field)
+    return place.rstrip("/") if isinstance(place, str) else str(path)
 
 
 def _at_hand(card: DatasetCard, field: str, connection: duckdb.DuckDBPyConnection) -> Path:

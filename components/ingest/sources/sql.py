@@ -24,7 +24,7 @@ import pyarrow.parquet as pq
 
 from components.errors import InputError
 from components.ingest.parquet import DIGITS, read_portions
-from components.ingest.source import Raw, Table, scratch
+from components.ingest.source import Raw, Table, named, scratch
 from components.manifest import digest_json
 from feature_repo.card import DatasetCard
 from feature_repo.card_source import Sql
@@ -60,7 +60,7 @@ def content(card: DatasetCard) -> dict[str, Any]:
         by, day = _column(database, asked.by)
         days = _run(
             database,
-            f"SELECT {day}, count(*), min({by}), max({by}) FROM ({_query(asked.interactions)}) q GROUP BY {day}",
+            f"SELECT {day}, count(*), min({by}), max({by}) FROM {_query(asked.interactions)} GROUP BY {day}",
             card,
             "by",
         )
@@ -94,10 +94,14 @@ def _database(card: DatasetCard) -> "Iterator[Connection]":
         )
     try:
         url = sqlalchemy.make_url(found)
-    except ArgumentError:
+        split = "@" in (url.host or "")
+    except (ArgumentError, ValueError):
+        split = True
+    if split:  # what follows a password's own @ would be taken for the host or the port, and be told
         raise InputError(
-            f"{told} holds no URL of SQLAlchemy; expected dialect+driver://user:password@host/name."
-        ) from None
+            f"{told} holds no URL of SQLAlchemy; expected dialect+driver://user:password@host/name, with @ : / of the "
+            "password itself as %40 %3A %2F."
+        )
     try:
         engine = sqlalchemy.create_engine(url, poolclass=sqlalchemy.NullPool)
     except (NoSuchModuleError, ImportError):
@@ -110,6 +114,11 @@ def _database(card: DatasetCard) -> "Iterator[Connection]":
             yield database
     except sqlalchemy.exc.OperationalError as error:
         raise Unavailable(f"{told}: {_first_line(error, url.password)}. Try again when it answers.") from None
+    except sqlalchemy.exc.DBAPIError as error:  # also while rows come, where the query was taken
+        raise InputError(
+            f"{told}: the database refuses it: {_first_line(error, url.password)}. Correct the URL, or the queries of "
+            "source.sql."
+        ) from None
     finally:
         engine.dispose()
 
@@ -121,13 +130,16 @@ def _run(database: "Connection", query: str, card: DatasetCard, field: str) -> "
     # A colon is the user's own and no parameter of ours.
     text = sqlalchemy.text(re.sub(r"(?<![:\\]):(?=\w)", r"\\:", query))
     try:
-        return database.execution_options(stream_results=True, max_row_buffer=PORTION).execute(text)
+        found = database.execution_options(stream_results=True, max_row_buffer=PORTION).execute(text)
     except sqlalchemy.exc.OperationalError as error:
         if database.dialect.name != "sqlite":  # which calls a wrong query so
             raise
         raise _refused(card, field, error) from None
     except sqlalchemy.exc.DBAPIError as error:
         raise _refused(card, field, error) from None
+    if not found.returns_rows:
+        raise InputError(f"source.sql.{field} of card {card.name!r}: gives no rows. Expected a query, SELECT … FROM ….")
+    return found
 
 
 def _refused(card: DatasetCard, field: str, error: Exception) -> InputError:
@@ -143,14 +155,15 @@ def _first_line(error: Any, password: Any) -> str:
 
 
 def _query(query: str) -> str:
-    return query.strip().rstrip(";").rstrip()
+    """As a table q; on lines of its own, as it may end with a comment."""
+    return f"(\n{query.strip().rstrip(';').rstrip()}\n) q"
 
 
 def _column(database: "Connection", name: str) -> tuple[str, str]:
     """SQL of the column `by` and of its day."""
     by = f"q.{database.dialect.identifier_preparer.quote(name)}"
-    has_no_date = database.dialect.name in ("mssql", "oracle")
-    return by, f"CAST({by} AS DATE)" if has_no_date else f"date({by})"
+    others = {"mssql": f"CAST({by} AS DATE)", "oracle": f"TO_CHAR({by}, 'YYYY-MM-DD')"}  # whose dates have an hour
+    return by, others.get(database.dialect.name, f"date({by})")
 
 
 def _dated(database: "Connection", asked: Sql, only: Collection[str] | None) -> str:
@@ -158,7 +171,7 @@ def _dated(database: "Connection", asked: Sql, only: Collection[str] | None) -> 
     assert asked.by is not None
     by, day = _column(database, asked.by)
     part = database.dialect.identifier_preparer.quote(PART)
-    query = f"SELECT q.*, {day} AS {part} FROM ({_query(asked.interactions)}) q"
+    query = f"SELECT q.*, {day} AS {part} FROM {_query(asked.interactions)}"
     if only is not None:
         days = ", ".join(f"'{date.fromisoformat(name).isoformat()}'" for name in sorted(only) if name != WITHOUT)
         tests = [f"{day} IN ({days})"] if days else []
@@ -195,7 +208,8 @@ def _table(
     if not paths:
         paths.append(folder / "nothing.parquet")
         pq.write_table(pa.table([pa.nulls(0)] * len(names), names=names), paths[0])
-    return replace(read_portions(paths, connection, card, table=table), path=None)
+    with named(folder, f"source.sql.{table} of card {card.name!r}"):
+        return replace(read_portions(paths, connection, card, table=table), path=None)
 
 
 def _values(name: str, values: Sequence[Any], card: DatasetCard, table: str) -> pa.Array:
@@ -243,5 +257,5 @@ def _digest(rows: "CursorResult[Any]") -> str:
     """Of all rows in the order in which they come."""
     found = hashlib.sha256()
     for portion in rows.partitions(PORTION):
-        found.update(digest_json([[str(value) for value in row] for row in portion]).encode())
+        found.update(digest_json([[repr(value) for value in row] for row in portion]).encode())
     return found.hexdigest()
