@@ -32,7 +32,7 @@ def read(path: Path, connection: duckdb.DuckDBPyConnection, card: DatasetCard, *
     row."""
     with path.open("rb") as file:
         head = file.read(4096)
-    how: Csv = getattr(card.source.csv, table)
+    how: Csv = getattr(card.source.csv, table, Csv())
     if head.startswith(MAGIC):
         _require_idle(how, path, table, "Parquet")
         return read_parquet(path, connection, card, table=table)

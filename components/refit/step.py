@@ -49,7 +49,7 @@ def run(
         "serves": serves,
         "sentence": _sentence(refitted, judged, serves, decision, why),
         "seconds": trained.get("training_seconds"),
-        "share_of_training": _share(trained, model),
+        "share_of_training": _part_of(trained, model),
     }
     (served / "refit.json").write_text(json.dumps(report, indent=1))
     return {**decision.summary(), **report}
@@ -85,7 +85,7 @@ def _sentence(refitted: bool, judged: str, serves: str, decision: Decision, why:
     return f"Weights {judged} were judged, and serve as they are; {because}"
 
 
-def _share(trained: dict[str, Any], model: Path) -> float | None:
+def _part_of(trained: dict[str, Any], model: Path) -> float | None:
     """Time of the refit against that of the training; None where there was none, as of tables alone."""
     if "training_seconds" not in trained:
         return None

@@ -138,7 +138,7 @@ def test_what_was_released_in_place_of_the_model_is_told(hook: Hook) -> None:
     assert "- released version v1 (champion): the neighbour tables, not HeterRec" in text
     outcome = Outcome(run_id="tables", records=read_records("tables"), page=Path("page.html"))
     assert outcome.ending == "pushed: version v1 (champion), the neighbour tables, not HeterRec"
-    assert outcome.blocked("shop") == ["HeterRec is not what is released: not surely above"]
+    assert outcome.last_lines("shop")[0] == "evaluate: HeterRec is not released: not surely above"
 
 
 def test_a_run_that_could_decide_nothing_need_not_train() -> None:

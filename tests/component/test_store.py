@@ -70,11 +70,11 @@ def test_records_of_runs_on_other_machines_are_found(machine) -> None:
 
 def test_a_listing_that_names_the_folder_itself_has_no_file(machine, monkeypatch):
     """The driver answers so where the folder's first file appears between two of its questions."""
-    files, folder = store.shared()._files, workspace.scratch() / "model" / "key"
+    shop, folder = store.shared(), workspace.scratch() / "model" / "key"
     own = f"models/{os.environ['HETERREC_STORE'].rsplit('/', 1)[1]}/scratch/model/key"
     for answer in ([own], [f"{own}/"], [own, f"{own}/checkpoint.pt"]):
-        monkeypatch.setattr(files, "find", lambda root, answer=answer: answer)
-        assert store.shared().names(folder, below=True) == [folder / "checkpoint.pt"] * (len(answer) - 1)
+        monkeypatch.setattr(shop._files, "find", lambda root, answer=answer: answer)
+        assert shop.names(folder, below=True) == [folder / "checkpoint.pt"] * (len(answer) - 1)
 
 
 def objects() -> list[str]:

@@ -100,4 +100,4 @@ def test_fresh_machines_go_on_from_the_bucket(killed, place, tmp_path, monkeypat
     (tmp_path / "second").rename(tmp_path / "second-gone")
     told, records, _ = run_on(tmp_path / "third", place, monkeypatch)
     reused = {name for name, record in records.items() if record.status == "reused"}
-    assert reused == {"ingest", "validate", "features", "train", "train-baseline", "evaluate"}, told
+    assert reused == {"ingest", "validate", "features", "train", "train-baseline", "tables", "evaluate"}, told

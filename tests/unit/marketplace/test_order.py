@@ -146,7 +146,7 @@ def sequences() -> Sequences:
         catalogue=Catalogue(
             item_ids=items["item_id"].to_pylist(),
             available_at=np.asarray(items["available_at"].cast(pa.int64())),
-            columns={},
+            fixed={},
             features=[],
         ),
         repeats=False,
