@@ -157,6 +157,12 @@ def test_what_came_to_be_known_after_a_moment_changes_nothing_before_it(changing
     # But for what the memory, which is renewed, says by how often an item was sold.
     sold = changing.training_counts > 0
     np.testing.assert_array_equal(now[sold, :-1], newest[sold, :-1])
+    # And of what is trusted about an item never sold: a share, in its row of the matrix.
+    memory = first.loaded.memory
+    memory.beside = replace(memory.beside, trust_new=0.0)
+    unsure = Answers(first.loaded, later.catalogue, NOW).items
+    assert (unsure[~sold, :-1] == 0).all() and (~sold).any()
+    np.testing.assert_array_equal(unsure[sold], newest[sold])
 
 
 def test_vocabularies_and_scales_are_of_what_was_known_in_training(changing: Sequences):
