@@ -1,4 +1,4 @@
-"""The command line of serving: `python -m serving up|torchserve|reconciler|plain|gateway|consumer|replay|rollout`."""
+"""The command line of serving: `python -m serving COMMAND`; `--help` names the commands."""
 
 import argparse
 import sys
@@ -6,9 +6,9 @@ from collections.abc import Sequence
 
 from components.errors import InputError
 from feature_repo.card import CardError
-from serving import operate, replay, run_consumer, run_gateway, run_plain, run_torchserve
+from serving import operate, replay, run_consumer, run_gateway, run_plain, run_torchserve, shop_rules
 from serving.releases import Unreached
-from serving.rollout.table import TableAway
+from serving.rollout.database import TableAway
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -36,6 +36,7 @@ def _parser() -> argparse.ArgumentParser:
     run_consumer.add_to(commands)
     replay.add_to(commands)
     operate.add_to(commands)
+    shop_rules.add_to(commands)
     return parser
 
 

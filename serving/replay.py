@@ -78,13 +78,29 @@ def _load(arm: ModelVersion, mar: Path, folder: Path) -> "Scorer":
 def _compare(scorer: "Scorer", rows: list[Exposure], done: Replayed) -> None:
     answers = scorer.score([json.loads(row["request"]) for row in rows])
     for row, answer in zip(rows, answers, strict=True):
-        served = [{"item_id": item, "score": score} for item, score in zip(row["items"], row["scores"], strict=True)]
+        served = _ranked(row)
         golden = {"answer": {"items": served, "unknown_items": answer.get("unknown_items")}}
+        if row.get("origins") is not None and "error" not in answer:
+            answer = {**answer, "items": _of(answer["items"], served)}
         found = differences(golden, Reply(400 if "error" in answer else 200, answer))
         if found:
             done.differing.append(f"{row['request_id']} ({row['model_version']}): {'; '.join(found)}")
         else:
             done.same += 1
+
+
+def _ranked(row: Exposure) -> list[dict[str, Any]]:
+    """What was shown because it was ranked, in the order of the ranking: rules may have shown it in another."""
+    origins = row.get("origins") or ["ranked"] * len(row["items"])
+    shown = zip(row["items"], row["scores"], origins, strict=True)
+    ranked = [{"item_id": item, "score": score} for item, score, origin in shown if origin == "ranked"]
+    return ranked if row.get("origins") is None else sorted(ranked, key=lambda item: -item["score"])
+
+
+def _of(items: list[dict[str, Any]], served: list[dict[str, Any]]) -> list[dict[str, Any]]:
+    """Of what is ranked, which may be more than was shown, what was served."""
+    wanted = {item["item_id"] for item in served}
+    return [item for item in items if item["item_id"] in wanted]
 
 
 def run(options: argparse.Namespace) -> int:

@@ -14,6 +14,8 @@ from components import workspace
 from components.errors import InputError
 from serving import operate
 from serving.releases import Releases
+from serving.rollout.availability import Availability
+from serving.rollout.rules_table import RulesTable
 from serving.rollout.table import RolloutTable
 
 KEEP_ALIVE = 75
@@ -62,6 +64,8 @@ def run(options: argparse.Namespace) -> int:
                 access=access,
                 keys=KeyFile(Path(keys)) if keys else None,
                 table_bytes=int(mib) * 2**20,
+                availability=Availability(table.database, name),
+                rules=RulesTable(table.database, name),
             )
             address = f"http://{options.host}:{listening.getsockname()[1]}"
             print(f"{name} is recommended at {address}/v1/recommendations (Ctrl-C ends it)", flush=True)

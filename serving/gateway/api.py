@@ -45,7 +45,15 @@ class Range(_Strict):
 
 
 Values = Annotated[list[Word], Field(min_length=1, max_length=100)]
-Filters = Annotated[dict[Id, Values | Range], Field(max_length=20)]
+
+
+class Not(_Strict):
+    """Values that an item must not have; one without a value passes."""
+
+    values: Values = Field(alias="not")
+
+
+Filters = Annotated[dict[Id, Values | Range | Not], Field(max_length=20)]
 Context = Annotated[dict[Id, Word | bool | Number | None], Field(max_length=50)]
 
 
@@ -55,14 +63,16 @@ class RecommendationRequest(_Strict):
     exclude_seen: bool | None = Field(default=None, description="hide items seen; the data set's rule if absent")
     exclude: list[Key] = Field(default=[], max_length=200, description="items that must not be shown")
     filters: Filters = Field(
-        default={}, description="what an item must be: allowed values of a category, bounds of a number"
+        default={},
+        description="what an item must be: allowed values of a category or not such, bounds of a number",
     )
+    personalise: bool = Field(default=True, description="false: nothing of the shopper is read, popular items answer")
     context: Context = Field(default={}, description="kept with the exposure")
 
 
 class Item(BaseModel):
     item_id: str
-    score: float
+    score: float | None = Field(description="null where a rule or the exploration put it there, unranked")
     title: str | None = None
 
 
@@ -77,6 +87,12 @@ class Recommendations(BaseModel):
         "time: it may count"
     )
     items: list[Item]
+
+
+class Availability(BaseModel):
+    item_id: str
+    available: bool
+    number: int = Field(description="of the change; 0 where nothing was ever told of the item")
 
 
 class Event(_Strict):

@@ -20,6 +20,9 @@ from prometheus_client import CONTENT_TYPE_LATEST, generate_latest
 from serving.clocks import TOLERANCE
 from serving.eventlog.writer import EventLog, LogUnavailable
 from serving.gateway.access import Access
+from serving.gateway.after.after import After
+from serving.gateway.after.endpoints import add_availability
+from serving.gateway.after.news import News
 from serving.gateway.api import Accepted, Event, Problem, RecommendationRequest, Recommendations
 from serving.gateway.archive import BadFilter
 from serving.gateway.door import FULL, Door
@@ -33,12 +36,15 @@ from serving.gateway.recommender import Deadlines, History, Recommended, Recomme
 from serving.gateway.row import Row
 from serving.gateway.tables import MOST_BYTES
 from serving.rollout.assignment import drawn
+from serving.rollout.availability import Availability
 from serving.rollout.document import ModelVersion, Rollout
+from serving.rollout.rules_table import RulesTable
 
 _logger = logging.getLogger(__name__)
 OLDEST = timedelta(days=30)
 """Age of an event that is still taken."""
 NOTHING_RELEASED = "no model was released yet"
+NO_NEWS = "what is withdrawn is not known yet"
 TELL_SECONDS = 10.0
 IN_TIME = 0.4
 """Share of the champion's deadline from which too much is in flight: well before deadlines pass and breakers open."""
@@ -83,6 +89,8 @@ class _Service:
         rollout = self.row.rollout
         if rollout is None or rollout.champion is None:
             raise HTTPException(503, NOTHING_RELEASED)
+        if not self.recommender.after.news.known:
+            raise HTTPException(503, NO_NEWS)
         return rollout
 
     async def append(self, table: str, event: dict[str, Any], seconds: float, *, synced: bool = True) -> bool | None:
@@ -136,14 +144,18 @@ def make_app(
     keys: KeyFile | None = None,
     clock: Callable[[], datetime] = lambda: datetime.now(UTC),
     table_bytes: int = MOST_BYTES,
+    availability: Availability | None = None,
+    rules: RulesTable | None = None,
 ) -> FastAPI:
     """The service. `read_rollout` reads the row of the one model it serves, `torchserve` is the inference address,
     `keys` the file with its inference key where it asks for one, `clock` tells the time of what is logged.
     `archive_of` says where the archive of a version lies: None while it is on its way, `OSError` or `ValueError` where
-    it cannot be had. `table_bytes` bounds the neighbour tables that are kept in memory."""
+    it cannot be had. `table_bytes` bounds the neighbour tables that are kept in memory. `availability` and `rules` say
+    what is withdrawn and what else is to hold of what is shown."""
     metrics = Metrics()
+    news = News(availability, rules, metrics.failures.labels("news").inc)
     models = Models(torchserve, keys, lambda version, seconds: metrics.model.labels(version).observe(seconds))
-    recommender = Recommender(models, history, deadlines, archive_of, table_bytes)
+    recommender = Recommender(models, history, deadlines, archive_of, table_bytes, After(news, clock))
     row = Row(read_rollout, recommender, metrics.failures.labels("rollout").inc)
     service = _Service(
         models=models,
@@ -161,9 +173,10 @@ def make_app(
             await models.start()
             undo.push_async_callback(models.close)
             undo.enter_context(log)
+            await news.begin()
             await row.begin()
             probing = probe_all(models, recommender, lambda: row.rollout, metrics.probed)
-            for work in (row.follow(), probing):
+            for work in (row.follow(), news.follow(), probing):
                 task = asyncio.create_task(work)
                 undo.callback(task.cancel)
             yield
@@ -178,6 +191,8 @@ def make_app(
     )
     guard(app, service.door, metrics.refused)
     _add_service(app, service)
+    if availability is not None:
+        add_availability(app, news, _PROBLEMS)
     _add_operation(app, service)
     app.state.service = service
     return app
@@ -201,10 +216,10 @@ def _add_service(app: FastAPI, service: _Service) -> None:
         for part, reason in found.failures:
             service.failed(part, reason)
         latency = 1000 * (time.perf_counter() - began)
-        exposure = _exposure(rollout, asked, found, time=service.clock(), latency_ms=latency)
-        if x_variant is not None:
-            # Of no experiment: what people who test see is not judged.
-            exposure |= {"override": True, "salt": "", "stage": None}
+        exposure = _exposure(rollout, asked, wish, found, time=service.clock(), latency_ms=latency)
+        if x_variant is not None or not asked.personalise:
+            # Of no experiment: what people who test see, and who asks for no model, is not judged.
+            exposure |= {"override": x_variant is not None, "salt": "", "stage": None}
         logged = await service.append("exposures", exposure, service.recommender.deadlines.log, synced=False)
         metrics.served.labels(found.variant, found.version, found.status).inc()
         metrics.history.observe(found.history_seconds)
@@ -220,7 +235,8 @@ def _add_service(app: FastAPI, service: _Service) -> None:
             "status": found.status,
             "logged": logged,
             "items": [
-                {"item_id": item["item_id"], "score": item["score"], "title": item.get("title")} for item in found.items
+                {"item_id": item["item_id"], "score": item["score"], "title": item.get("title")}
+                for item in found.shown.items
             ],
         }
         return Response(orjson.dumps(answer), media_type="application/json")
@@ -265,13 +281,17 @@ def pages(service: "_Service") -> dict[str, Callable[[], Page]]:
         if row.rollout is None or row.rollout.champion is None:
             metrics.refused(503)
             return told(503, {"detail": row.problem or NOTHING_RELEASED, "errors": []})
+        after = service.recommender.after
+        if not after.news.known:
+            metrics.refused(503)
+            return told(503, {"detail": after.news.problem or NO_NEWS, "errors": []})
         out = service.out_of_traffic()
         others = [*filter(None, [row.problem, service.log.problem]), *service.door.access.problems]
-        others += service.recommender.problems
+        others += [*service.recommender.problems, *after.problems]
         problems = [*(f"{version} is out of traffic" for version in out), *others]
         status = "degraded" if problems else "ready"
-        age = round(row.age, 1)
-        return told(200, {"status": status, "problems": problems, "out_of_traffic": out, "rollout_age_seconds": age})
+        ages = {"rollout_age_seconds": round(row.age, 1), "news_age_seconds": round(after.news.age, 1)}
+        return told(200, {"status": status, "problems": problems, "out_of_traffic": out, **ages})
 
     def metrics_page() -> Page:
         rollout = row.rollout
@@ -279,6 +299,7 @@ def pages(service: "_Service") -> dict[str, Callable[[], Page]]:
         metrics.show_out(versions, service.out_of_traffic())
         metrics.weight.set(rollout.weight if rollout is not None else 0)
         metrics.row_age.set(row.age)
+        metrics.show_news(service.recommender.after.news)
         metrics.in_flight.set(service.door.bound.in_flight)
         metrics.bound.set(service.door.bound.limit)
         return Page(200, CONTENT_TYPE_LATEST, generate_latest(metrics.registry))
@@ -290,10 +311,12 @@ def _wish(asked: RecommendationRequest, arm: Literal["champion", "challenger"] |
     return Wish(
         user_id=asked.user_id,
         k=asked.k,
+        request_id=secrets.token_hex(16),
+        personalise=asked.personalise,
         exclude_seen=asked.exclude_seen,
         exclude=asked.exclude,
         filters={
-            name: wanted if isinstance(wanted, list) else wanted.model_dump(exclude_none=True)
+            name: wanted if isinstance(wanted, list) else wanted.model_dump(exclude_none=True, by_alias=True)
             for name, wanted in asked.filters.items()
         },
         arm=arm,
@@ -310,10 +333,11 @@ def _check_filters(service: _Service, rollout: Rollout, wish: Wish) -> None:
 
 
 def _exposure(
-    rollout: Rollout, asked: RecommendationRequest, found: Recommended, *, time: datetime, latency_ms: float
+    rollout: Rollout, asked: RecommendationRequest, wish: Wish, found: Recommended, *, time: datetime, latency_ms: float
 ) -> dict[str, Any]:
+    shown = found.shown
     return {
-        "request_id": secrets.token_hex(16),
+        "request_id": wish.request_id,
         "user_id": asked.user_id,
         "variant": found.variant,
         "model_version": found.version,
@@ -323,9 +347,14 @@ def _exposure(
         "time": time.isoformat(),
         "latency_ms": latency_ms,
         "status": found.status,
-        "n_items": len(found.items),
-        "items": [item["item_id"] for item in found.items],
-        "scores": [item["score"] for item in found.items],
+        "n_items": len(shown.items),
+        "items": [item["item_id"] for item in shown.items],
+        "scores": [item["score"] for item in shown.items],
+        "placement": wish.placement,
+        "origins": shown.origins,
+        "propensities": shown.propensities,
+        "draws": shown.draws,
+        "rules": shown.rules,
         "request": found.request,
         "context": orjson.dumps(asked.context).decode(),
         "override": False,

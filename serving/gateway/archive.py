@@ -3,13 +3,15 @@
 import hashlib
 import json
 import zipfile
-from collections.abc import Callable, Collection, Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from serving.gateway.after.catalogue import Catalogue, Unknown
+
 Filters = Mapping[str, Any]
-"""Feature to a list of allowed values, or to {"min", "max"}."""
+"""Feature to a list of allowed values, to {"not": values}, or to {"min", "max"}."""
 
 
 class BadFilter(ValueError):
@@ -44,6 +46,9 @@ class Contents:
     segment_of: Mapping[str, str]
     """Of each item that has one."""
     probe: Probe
+    catalogue: Catalogue
+    max_k: int
+    """Most items that its model answers with."""
 
     def check(self, filters: Filters) -> None:
         """Raises `BadFilter` for a feature that cannot be filtered by, or not like that."""
@@ -51,22 +56,33 @@ class Contents:
             kind = self.filterable.get(name)
             if kind is None:
                 raise BadFilter(name, f"no such filter; there are {', '.join(self.filterable) or 'none'}")
-            if (kind == "numeric") != isinstance(wanted, Mapping):
-                raise BadFilter(name, f"is {kind}: give {'min and max' if kind == 'numeric' else 'a list of values'}")
+            ranges = isinstance(wanted, Mapping) and "not" not in wanted
+            if (kind == "numeric") != ranges:
+                shape = "min and max" if kind == "numeric" else "a list of values, or not with such a list"
+                raise BadFilter(name, f"is {kind}: give {shape}")
+            try:
+                self.catalogue.forbidden({name: wanted})
+            except Unknown as error:
+                raise BadFilter(name, str(error)) from error
+
+    def segment(self, history: Sequence[Mapping[str, Any]]) -> str:
+        """Of the shopper's latest known item; empty where there is none."""
+        segments = (self.segment_of.get(event["item_id"]) for event in reversed(history))
+        return next((value for value in segments if value is not None), "")
 
     def popular(
         self, history: Sequence[Mapping[str, Any]], *, k: int, hidden: Collection[str], filters: Filters
     ) -> list[dict[str, Any]]:
         """The most popular items of the segment of the shopper's latest known item, then those of all segments."""
-        segments = (self.segment_of.get(event["item_id"]) for event in reversed(history))
-        segment = next((value for value in segments if value is not None), "")
-        tests = [(name, _test(wanted)) for name, wanted in filters.items()]
+        forbidden_V, row = self.catalogue.forbidden(filters) if filters else None, self.catalogue.row
         found: dict[str, dict[str, Any]] = {}
-        for entry in (*self.by_segment.get(segment, ()), *self.overall):
+        for entry in (*self.by_segment.get(self.segment(history), ()), *self.overall):
             if len(found) == k:
                 break
-            item, features = entry["item_id"], entry.get("features", {})
-            if item in hidden or item in found or not all(test(features.get(name)) for name, test in tests):
+            item = entry["item_id"]
+            if item in hidden or item in found:
+                continue
+            if forbidden_V is not None and (item not in row or forbidden_V[row[item]]):
                 continue
             found[item] = {"item_id": item, "score": float(entry["events"]), "title": entry.get("title")}
         return list(found.values())
@@ -104,6 +120,8 @@ def _contents(path: Path) -> Contents:
         by_segment=popular["by_segment"],
         segment_of={item: value for item, value in zip(items["item_id"], segments, strict=False) if value is not None},
         probe=_probe(goldens),
+        catalogue=Catalogue(items, contract.get("filterable", {})),
+        max_k=contract["max_k"],
     )
 
 
@@ -113,14 +131,3 @@ def _probe(goldens: Sequence[Mapping[str, Any]]) -> Probe:
     golden = min(asked, key=lambda each: len(each["request"]["history"]))
     items = frozenset(item["item_id"] for item in golden["answer"].get("items", ()))
     return Probe(body=json.dumps({**golden["request"], "user_id": "probe"}).encode(), items=items)
-
-
-def _test(wanted: Any) -> Callable[[Any], bool]:
-    """Whether a value of an item is what is wanted; a missing one never is."""
-    if isinstance(wanted, Mapping):
-        low, high = wanted.get("min"), wanted.get("max")
-        return lambda value: (
-            isinstance(value, int | float) and (low is None or value >= low) and (high is None or value <= high)
-        )
-    allowed = frozenset(wanted)
-    return lambda value: bool(allowed.intersection(value if isinstance(value, list) else [value]))

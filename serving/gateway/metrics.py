@@ -6,11 +6,12 @@ from threading import Lock
 from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram
 
 from serving.eventlog.events import REMEMBERED, TABLES, WITHOUT_A_MODEL
+from serving.gateway.after.news import News
 
 _SECONDS = (0.001, 0.0025, 0.005, 0.0075, 0.01, 0.015, 0.025, 0.05, 0.075, 0.1, 0.15, 0.25, 0.5, 1.0, 2.5)
 _AGES = (1, 10, 60, 600, 3600, 6 * 3600, 86400, 7 * 86400, 30 * 86400, 365 * 86400)
 _MOST_TYPES = 20
-_PARTS = ("history", "rollout", REMEMBERED)
+_PARTS = ("history", "news", "rollout", REMEMBERED)
 _REFUSED = (401, 403, 413, 429, 500, 503)
 """What an alert counts (k8s/components/monitoring/alerts.yaml)."""
 
@@ -41,6 +42,11 @@ class Metrics:
         self._out = Gauge("gateway_out_of_traffic", "1 while a version is out", ("version",), registry=registry)
         self.probes = counter("gateway_probes", "Probes of each pinned version", "version", "result")
         self.row_age = Gauge("gateway_rollout_age_seconds", "Age of the rollout row in use", registry=registry)
+        self._news_age = Gauge(
+            "gateway_news_age_seconds", "Age of what is known of withdrawn items and rules", registry=registry
+        )
+        self._withdrawn = Gauge("gateway_withdrawn_items", "Items that are withdrawn", registry=registry)
+        self._rules = Gauge("gateway_rules_version", "Version of the rules in use", registry=registry)
         self.weight = Gauge("gateway_challenger_weight", "Share of shoppers of the challenger", registry=registry)
         self.append = seconds("gateway_log_append_seconds", "Seconds until an event was durable", "table")
         self.unlogged = counter("gateway_log_failures", "Events that could not be written", "table")
@@ -75,6 +81,11 @@ class Metrics:
                 self.failures.labels(version)
                 for result in ("ok", "failed"):
                     self.probes.labels(version, result)
+
+    def show_news(self, news: News) -> None:
+        self._news_age.set(news.age)
+        self._withdrawn.set(len(news.stock.withdrawn))
+        self._rules.set(news.rules.number)
 
     def probed(self, version: str, answered: bool) -> None:
         self.probes.labels(version, "ok" if answered else "failed").inc()

@@ -6,13 +6,16 @@ import logging
 import time
 from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, Literal
 
 import orjson
 
 from serving.eventlog.events import POPULAR, REMEMBERED
+from serving.gateway.after.after import After
+from serving.gateway.after.news import News
+from serving.gateway.after.showing import FOR_YOU, Asked, Shown
 from serving.gateway.archive import Contents, Filters, check_digest, read_contents
 from serving.gateway.models import Items, ModelFailed, Models
 from serving.gateway.tables import MOST_BYTES, Tables
@@ -27,6 +30,8 @@ Cause = Literal["model", "history", "overload"]
 """Why another than the drawn arm answered: a model's own call failed, the history did, or too much was in flight."""
 _READERS = 16
 """Histories that are read at the same time."""
+_ROUNDS = 3
+"""Rankings of a request, where rules and stock leave less of one than was asked for."""
 
 
 class Fetching(OSError):
@@ -45,10 +50,14 @@ class Deadlines:
 
 @dataclass(frozen=True, kw_only=True)
 class Wish:
-    """What a shopper asks for. `exclude` are items that must not be shown, `arm` is that of a person who tests."""
+    """What a shopper asks for. `exclude` are items that must not be shown, `arm` is that of a person who tests.
+    Without `personalise` nothing of the shopper is read: popular items answer."""
 
     user_id: str
     k: int = 10
+    request_id: str = ""
+    placement: str = FOR_YOU
+    personalise: bool = True
     exclude_seen: bool | None = None
     exclude: Sequence[str] = ()
     filters: Filters = field(default_factory=dict)
@@ -62,7 +71,7 @@ class Recommended:
     variant: Variant
     version: str
     status: Status
-    items: Items
+    shown: Shown
     request: str
     history: Sequence[Mapping[str, Any]]
     failures: list[tuple[str, str]]
@@ -82,8 +91,10 @@ class Recommender:
         deadlines: Deadlines | None = None,
         archive_of: Callable[[ModelVersion], Path | None] = lambda arm: Path(arm.archive),
         table_bytes: int = MOST_BYTES,
+        after: After | None = None,
     ) -> None:
         self._models, self._history, self._archive_of = models, history, archive_of
+        self.after = after or After(News(None, None))
         self._table_bytes = table_bytes
         self.deadlines = deadlines or Deadlines()
         self._contents: dict[str, Contents] = {}
@@ -110,33 +121,48 @@ class Recommender:
         began = time.perf_counter()
         history: list[dict[str, Any]] = []
         try:
-            reading = asyncio.get_running_loop().run_in_executor(self._readers, self._history, wish.user_id)
-            history = await asyncio.wait_for(reading, self.deadlines.history)
+            if wish.personalise:
+                reading = asyncio.get_running_loop().run_in_executor(self._readers, self._history, wish.user_id)
+                history = await asyncio.wait_for(reading, self.deadlines.history)
+            else:
+                line = []
         except Exception as error:  # whatever the store raises, the shopper gets an answer and the log the reason
             why = f"not within {self.deadlines.history} s" if isinstance(error, TimeoutError) else error
             failures.append(("history", f"{type(error).__name__}: {why}"))
             line = []
         seconds = time.perf_counter() - began
-        asked = _request(wish, history)
-        request = orjson.dumps(asked)
-        version, items = await self._first(rollout.model, line, request, failures)
+        asked = _request(wish, history, self.after.candidates(contents.catalogue, wish.k))
+        version, items = await self._ranked(rollout.model, line, asked, tables, failures)
         if items is None:
-            version, items = _remembered(tables, asked, failures)
-            if items is None:
-                version, items = POPULAR, popular(contents, history, wish)
-            status: Status = "fallback" if items else "error"
-        else:
-            status = "ok" if version == line[0][0].version else "fallback"
-        if status == "ok":
-            cause: Cause | None = None
-        else:
+            version, items = POPULAR, popular(contents, history, replace(wish, k=asked["k"]))
+        shown = self._shown(contents, history, wish, version, items)
+        for _ in range(1, _ROUNDS):
+            if len(shown.items) == wish.k or len(items) < min(asked["k"], contents.max_k) or not shown.withheld:
+                break
+            # All that can be shown is ranked again, with others in the place of what cannot.
+            more = {**asked, "exclude": [*asked.get("exclude", ()), *shown.withheld]}
+            if version == POPULAR:
+                found: Items | None = popular(contents, history, replace(wish, k=more["k"], exclude=more["exclude"]))
+            else:
+                same = [(each, deadline) for each, deadline in line if each.version == version]
+                again, found = await self._ranked(rollout.model, same, more, tables, failures)
+                found = found if again == version else None
+            if found is None:
+                break
+            asked, items = more, found
+            shown = self._shown(contents, history, wish, version, items)
+        status: Status = "error"
+        if shown.items:
+            status = "ok" if not wish.personalise or (line and version == line[0][0].version) else "fallback"
+        cause: Cause | None = None
+        if status != "ok" and wish.personalise:
             cause = "model" if line else "history"
         return Recommended(
             variant=arm,
             version=version,
             status=status,
-            items=items,
-            request=request.decode(),
+            shown=shown,
+            request=orjson.dumps(asked).decode(),
             history=history,
             failures=failures,
             history_seconds=seconds,
@@ -147,18 +173,47 @@ class Recommender:
         """An answer without store and model, for when these have no room: popular items, as the history that the
         tables would be asked about is the store's to read."""
         assert rollout.champion is not None
-        items = popular(self.contents(rollout.champion), (), wish)
+        contents = self.contents(rollout.champion)
+        asked = _request(wish, [], self.after.candidates(contents.catalogue, wish.k))
+        items = popular(contents, (), replace(wish, k=asked["k"]))
+        shown = self._shown(contents, (), wish, POPULAR, items)
         return Recommended(
             variant=wish.arm or drawn(rollout, wish.user_id).variant,
             version=POPULAR,
-            status="fallback" if items else "error",
-            items=items,
-            request=orjson.dumps(_request(wish, [])).decode(),
+            status="fallback" if shown.items else "error",
+            shown=shown,
+            request=orjson.dumps(asked).decode(),
             history=(),
             failures=[],
             history_seconds=0.0,
             cause="overload",
         )
+
+    def _shown(
+        self, contents: Contents, history: Sequence[Mapping[str, Any]], wish: Wish, version: str, items: Items
+    ) -> Shown:
+        """What comes after every ranking, whoever made it."""
+        asked = Asked(
+            k=wish.k,
+            request_id=wish.request_id,
+            hidden=_hidden(contents, history, wish),
+            filters=wish.filters,
+            segment=contents.segment(history),
+            placement=wish.placement,
+        )
+        return self.after.show(contents.catalogue, asked, items, counts=version == POPULAR)
+
+    async def _ranked(
+        self,
+        model: str,
+        line: Sequence[tuple[ModelVersion, float]],
+        asked: Mapping[str, Any],
+        tables: Tables | None,
+        failures: list[tuple[str, str]],
+    ) -> tuple[str, Items | None]:
+        """Who ranks, first in line or by the tables, and the items; None where nobody does."""
+        version, items = await self._first(model, line, orjson.dumps(asked), failures)
+        return (version, items) if items is not None else _remembered(tables, asked, failures)
 
     async def _first(
         self, model: str, line: Sequence[tuple[ModelVersion, float]], body: bytes, failures: list[tuple[str, str]]
@@ -251,14 +306,18 @@ def _remembered(
 
 def popular(contents: Contents, history: Sequence[Mapping[str, Any]], wish: Wish) -> Items:
     """The most popular items of the segment of the latest item, then of all."""
-    hidden = set(wish.exclude)
+    return contents.popular(history, k=wish.k, hidden=_hidden(contents, history, wish), filters=wish.filters)
+
+
+def _hidden(contents: Contents, history: Sequence[Mapping[str, Any]], wish: Wish) -> frozenset[str]:
+    """What the request excludes, and where it or the data set says so what was seen."""
     if contents.exclude_seen if wish.exclude_seen is None else wish.exclude_seen:
-        hidden.update(event["item_id"] for event in history)
-    return contents.popular(history, k=wish.k, hidden=hidden, filters=wish.filters)
+        return frozenset(wish.exclude).union(event["item_id"] for event in history)
+    return frozenset(wish.exclude)
 
 
-def _request(wish: Wish, history: list[dict[str, Any]]) -> dict[str, Any]:
-    asked: dict[str, Any] = {"user_id": wish.user_id, "k": wish.k, "history": history}
+def _request(wish: Wish, history: list[dict[str, Any]], k: int) -> dict[str, Any]:
+    asked: dict[str, Any] = {"user_id": wish.user_id, "k": k, "history": history}
     if wish.exclude_seen is not None:
         asked["exclude_seen"] = wish.exclude_seen
     if wish.exclude:

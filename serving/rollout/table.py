@@ -1,14 +1,9 @@
-"""The rollout table: one row for each model name, changed by conditional update only, with its whole history.
-
-SQLite by default; any database that SQLAlchemy speaks works, PostgreSQL in a cluster.
-"""
+"""The rollout table: one row for each model name, changed by conditional update only, with its whole history."""
 
 import json
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime
-from pathlib import Path
 from typing import Any
 
 from sqlalchemy import (
@@ -20,15 +15,13 @@ from sqlalchemy import (
     String,
     Table,
     Text,
-    create_engine,
     insert,
     select,
     update,
 )
-from sqlalchemy.engine import make_url
-from sqlalchemy.exc import IntegrityError, SQLAlchemyError
-from sqlalchemy.schema import CreateIndex, CreateTable
+from sqlalchemy.exc import IntegrityError
 
+from serving.rollout.database import Database, TableAway
 from serving.rollout.document import Change, Rollout
 
 _METADATA = MetaData()
@@ -61,11 +54,6 @@ _DECISIONS = Table(
     Column("evidence", Text, nullable=False),
 )
 _BY_EXPERIMENT = Index("rollout_decision_experiment", _DECISIONS.c.model, _DECISIONS.c.salt)
-_LOCK_SECONDS = 30
-
-
-class TableAway(RuntimeError):
-    """The database does not answer, or what it holds is no rollout: nothing was changed."""
 
 
 class StaleRollout(Exception):
@@ -97,52 +85,24 @@ class RolloutTable:
     """Opens (and where needed creates) the table at `url`, e.g. `sqlite:///var/rollout.db`. Close it after use."""
 
     def __init__(self, url: str, *, clock: Callable[[], datetime] = lambda: datetime.now(UTC)) -> None:
-        parsed = make_url(url)
-        sqlite = parsed.get_backend_name() == "sqlite"
-        if sqlite and parsed.database:
-            Path(parsed.database).parent.mkdir(parents=True, exist_ok=True)
         self._clock = clock
-        self._where = parsed.render_as_string(hide_password=True)
-        self._engine = create_engine(parsed, connect_args={"timeout": _LOCK_SECONDS} if sqlite else {})
-        with self._writing() as connection:
-            for table in (
-                _ROLLOUT,
-                _HISTORY,
-                _DECISIONS,
-            ):  # `create_all` looks before it creates: two processes may collide
-                connection.execute(CreateTable(table, if_not_exists=True))
-            connection.execute(CreateIndex(_BY_EXPERIMENT, if_not_exists=True))
+        self.database = Database(url)
+        """Which holds more than this table."""
+        self._reading, self._writing = self.database.reading, self.database.writing
+        self.database.create(_ROLLOUT, _HISTORY, _DECISIONS, _BY_EXPERIMENT)
 
     def __enter__(self) -> "RolloutTable":
         return self
 
     def __exit__(self, *exception: object) -> None:
-        self._engine.dispose()
-
-    @contextmanager
-    def _reading(self) -> Iterator[Connection]:
-        with self._told(), self._engine.connect() as connection:
-            yield connection
-
-    @contextmanager
-    def _writing(self) -> Iterator[Connection]:
-        with self._told(), self._engine.begin() as connection:
-            yield connection
-
-    @contextmanager
-    def _told(self) -> Iterator[None]:
-        try:
-            yield
-        except SQLAlchemyError as error:
-            cause = " ".join(str(getattr(error, "orig", None) or error).split())
-            raise TableAway(f"rollout table {self._where}: {cause}") from error
+        self.database.close()
 
     def _document(self, model: str, text: str) -> Rollout:
         try:
             return Rollout.from_json(json.loads(text))
         except (ValueError, KeyError, TypeError, AttributeError, AssertionError) as error:
             raise TableAway(
-                f"rollout table {self._where}: the document of {model} is damaged ({error!r}). Restore it."
+                f"rollout table {self.database.where}: the document of {model} is damaged ({error!r}). Restore it."
             ) from error
 
     def models(self) -> list[str]:

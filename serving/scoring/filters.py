@@ -7,7 +7,7 @@ import math
 import sys
 from collections.abc import Mapping, Sequence
 from functools import lru_cache
-from typing import Any, Protocol
+from typing import Any, Literal, Protocol
 
 import numpy as np
 import numpy.typing as npt
@@ -15,9 +15,10 @@ import numpy.typing as npt
 from serving.scoring.faults import BadRequest
 
 Mask = npt.NDArray[np.bool_]
-Wanted = frozenset[str] | tuple[float, float]
+Wanted = frozenset[str] | tuple[float, float] | tuple[Literal["not"], frozenset[str]]
 Filter = tuple[tuple[str, Wanted], ...]
-"""Feature and what is wanted of it (values, or the lowest and highest number), in the order of the names."""
+"""Feature and what is wanted of it (values, values that it must not have, or the lowest and highest number), in the
+order of the names."""
 _MASK_BYTES = 1 << 26
 """Memory for the masks that are kept."""
 _BOUNDS = {"min": -math.inf, "max": math.inf}
@@ -85,11 +86,15 @@ class _Values:
         self._start = np.concatenate([[0], np.cumsum(np.bincount(coded, minlength=len(code)))]).astype(np.int64)
 
     def read(self, name: str, raw: object) -> Wanted:
-        if not isinstance(raw, list) or not raw or not all(isinstance(value, str) for value in raw):
-            raise BadRequest(name, raw, "a list of the strings that are allowed, at least one")
-        return frozenset(raw)
+        values = raw["not"] if isinstance(raw, dict) and raw.keys() == {"not"} else raw
+        if not isinstance(values, list) or not values or not all(isinstance(value, str) for value in values):
+            raise BadRequest(name, raw, 'a list of the strings that are allowed, at least one, or {"not": such a list}')
+        return frozenset(values) if values is raw else ("not", frozenset(values))
 
-    def allowed(self, wanted: frozenset[str]) -> Mask:
+    def allowed(self, wanted: frozenset[str] | tuple[Literal["not"], frozenset[str]]) -> Mask:
+        """An item without a value is none of those that are allowed, and none of those that are not."""
+        if isinstance(wanted, tuple):
+            return ~self.allowed(wanted[1])
         mask = np.zeros(self._items, bool)
         for value in wanted:
             if (code := self._code.get(value)) is not None:

@@ -151,6 +151,8 @@ CASES = [
         {"gateway_rollout_age_seconds": "2x300", "rollout_table_readable": "1x300"},
         None,
     ),
+    Case("NewsAway", "cut off", {"gateway_news_age_seconds": "0+60x300"}, {}),
+    Case("NewsAway", "read just now", {"gateway_news_age_seconds": "1x300"}, None),
     Case("HistoriesAway", "two in a hundred", _served("history", 2), {}),
     Case("HistoriesAway", "another part", _served("1.0", 50), None),
     Case(

@@ -15,7 +15,10 @@ from serving.eventlog.segments import SegmentSink
 from serving.eventlog.writer import EventLog
 from serving.gateway.app import make_app
 from serving.gateway.recommender import Deadlines
+from serving.rollout.availability import Availability
+from serving.rollout.database import Database
 from serving.rollout.document import ModelVersion, Rollout
+from serving.rollout.rules_table import RulesTable
 from serving.torchserve import archive
 from serving.torchserve.server import TorchServe
 from tests.serving.tiny_archive import write_content
@@ -59,6 +62,10 @@ def open_gateway(server: TorchServe, tmp_path: Path) -> Iterator[OpenGateway]:
             read = rollout if callable(rollout) else lambda: rollout
             log = EventLog(options.pop("sink", SegmentSink(tmp_path / "log")))
             settings = {"torchserve": server.address, "history": lambda user: HISTORY, "deadlines": PATIENT, **options}
+            if "availability" not in settings:
+                database = Database(f"sqlite:///{tmp_path}/news.db")
+                opened.callback(database.close)
+                settings |= {"availability": Availability(database, "shop"), "rules": RulesTable(database, "shop")}
             app = make_app(read_rollout=read, log=log, **settings)
             return opened.enter_context(TestClient(app, raise_server_exceptions=False))
 

@@ -1,0 +1,49 @@
+"""What comes after a ranking, as this replica knows it: news and rules, applied to every answer."""
+
+from collections.abc import Callable
+from datetime import UTC, datetime
+
+from serving.gateway.after.catalogue import Catalogue
+from serving.gateway.after.compiled import Compiled, Explorable, compiled
+from serving.gateway.after.news import News
+from serving.gateway.after.showing import Asked, Items, Shown, show
+
+MORE, SPARE = 40, 10
+"""Candidates beyond those that are shown: where rules choose among them; where some may be sold out."""
+
+
+class After:
+    """`news` says what is withdrawn and what rules hold; `clock` when."""
+
+    def __init__(self, news: News, clock: Callable[[], datetime] = lambda: datetime.now(UTC)) -> None:
+        self.news, self._clock = news, clock
+        self._made: tuple[Compiled, Explorable] | None = None
+
+    def candidates(self, catalogue: Catalogue, k: int) -> int:
+        """How many to rank, so that `k` are left to be shown."""
+        if not self._now(catalogue)[0].idle:
+            return 2 * k + MORE
+        return k + SPARE if self.news.stock.withdrawn else k
+
+    def show(self, catalogue: Catalogue, asked: Asked, ranked: Items, *, counts: bool) -> Shown:
+        """What is shown of `ranked`, best first, to who asked; see `showing.show`."""
+        rules, explorable = self._now(catalogue)
+        return show(rules, explorable, self.news.stock, asked, ranked, counts=counts)
+
+    @property
+    def problems(self) -> list[str]:
+        """What is wrong with news and rules, for who keeps the service running."""
+        found = [*self._made[0].problems] if self._made is not None else []
+        return [*found, self.news.problem] if self.news.problem is not None else found
+
+    def _now(self, catalogue: Catalogue) -> tuple[Compiled, Explorable]:
+        version, made, now = self.news.rules, self._made, self._clock()
+        if (
+            made is None
+            or made[0].catalogue is not catalogue
+            or made[0].version is not version
+            or (made[0].until is not None and now >= made[0].until)
+        ):
+            rules = compiled(version, catalogue, now)
+            self._made = made = rules, Explorable(rules)
+        return made

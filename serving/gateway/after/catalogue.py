@@ -1,0 +1,48 @@
+"""What is known of each item of an archive where no model is: its features, as filters and as codes. V items."""
+
+from collections.abc import Mapping
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from serving.scoring.faults import BadRequest
+from serving.scoring.filters import Filters, Mask
+
+Codes = npt.NDArray[np.int32]
+"""(V,) equal where two items have the same value of a category, -1 where it is missing."""
+
+
+class Unknown(ValueError):
+    """A feature or condition that this catalogue does not have; the message says what there is."""
+
+
+class Catalogue:
+    """Of one archive's `items.json`; `filterable` names the kind of each feature that it tells."""
+
+    def __init__(self, items: Mapping[str, Any], filterable: Mapping[str, str]) -> None:
+        self.ids: list[str] = items["item_id"]
+        self.row = {item: row for row, item in enumerate(self.ids)}
+        self.titles: list[str | None] = items.get("title") or [None] * len(self.ids)
+        self.events: npt.NDArray[np.int64] = np.array(items.get("events") or [0] * len(self.ids), np.int64)
+        columns = items.get("features", {})
+        self._filters = Filters(filterable, columns, len(self.ids))
+        self._codes = {name: _codes(columns[name]) for name, kind in filterable.items() if kind == "categorical"}
+
+    def forbidden(self, where: Mapping[str, Any]) -> Mask:
+        """(V,) True where an item is not what the filters `where` say; not to be written to. Raises `Unknown`."""
+        try:
+            return self._filters.forbidden(self._filters.read(dict(where)))
+        except BadRequest as error:
+            raise Unknown(str(error)) from error
+
+    def codes(self, feature: str) -> Codes:
+        """Raises `Unknown`."""
+        if feature not in self._codes:
+            raise Unknown(f"{feature!r} is no category of the catalogue; there are {', '.join(self._codes) or 'none'}")
+        return self._codes[feature]
+
+
+def _codes(column: list[Any]) -> Codes:
+    code: dict[Any, int] = {None: -1, "": -1}
+    return np.array([code.setdefault(value, len(code) - 2) for value in column], np.int32)

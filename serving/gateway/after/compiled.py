@@ -1,0 +1,165 @@
+"""The rules as they are for one catalogue at one moment: masks over its V items, made beside the requests."""
+
+import math
+from dataclasses import dataclass
+from datetime import datetime
+from typing import NamedTuple
+
+import numpy as np
+import numpy.typing as npt
+
+from serving.gateway.after.catalogue import Catalogue, Codes, Unknown
+from serving.gateway.after.stock import Stock
+from serving.rollout.rules import Block, Boost, Exploration, Pin, Rules
+from serving.rollout.rules_table import Version
+from serving.scoring.filters import Mask
+
+
+class Chosen(NamedTuple):
+    """Items that a rule means: by their ids, or by a mask."""
+
+    ids: frozenset[str]
+    match_V: Mask | None
+
+    def among(self, ids: list[str], row_C: npt.NDArray[np.int64]) -> Mask:
+        """(C,) which of these items it means; `row_C` is -1 for those that the catalogue does not have."""
+        if self.match_V is not None:
+            return np.asarray(self.match_V[row_C] & (row_C >= 0))
+        return np.fromiter((item in self.ids for item in ids), bool, len(ids))
+
+
+class Placed(NamedTuple):
+    """A rule that counts at some placements, and what it means."""
+
+    placements: tuple[str, ...]
+    chosen: Chosen
+
+    def at(self, placement: str) -> bool:
+        return not self.placements or placement in self.placements
+
+
+@dataclass(frozen=True, kw_only=True)
+class Compiled:
+    """Of one catalogue, from the moment it was made until `until`."""
+
+    version: Version
+    until: datetime | None
+    catalogue: Catalogue
+    blocks: tuple[Placed, ...]
+    pins: tuple[Pin, ...]
+    factors: tuple[tuple[float, Placed], ...]
+    """ln of the factor."""
+    shares: tuple[tuple[float, Placed], ...]
+    caps: tuple[tuple[int, Codes], ...]
+    relevance: float
+    alike: tuple[Codes, ...]
+    law: Exploration | None
+    fresh_V: Mask | None
+    """What may be explored as far as the rules say."""
+    problems: tuple[str, ...]
+    """Rules that this catalogue cannot follow, and why."""
+
+    @property
+    def idle(self) -> bool:
+        """Whether nothing is to be done but to leave out what is withdrawn."""
+        rules = (self.blocks, self.pins, self.factors, self.shares, self.caps, self.alike)
+        return self.law is None and not any(rules)
+
+
+def compiled(version: Version, catalogue: Catalogue, now: datetime) -> Compiled:
+    """A rule that the catalogue cannot follow is left out and told: the others hold."""
+    rules, problems = version.rules, list[str]()
+    timed = [*rules.blocks, *rules.pins, *rules.boosts, *([rules.exploration] if rules.exploration else [])]
+    turns = [turn for rule in timed for turn in (rule.since, rule.until) if turn is not None and turn > now]
+
+    def placed(name: str, rule: Block | Boost) -> Placed | None:
+        try:
+            match_V = ~catalogue.forbidden(rule.where) if rule.where else None
+        except Unknown as error:
+            problems.append(f"rules {version.number}, {name}: {error}")
+            return None
+        return Placed(rule.placements, Chosen(frozenset(rule.items), match_V))
+
+    blocks = [placed(f"blocks.{n}", rule) for n, rule in enumerate(rules.blocks) if rule.holds(now)]
+    boosts = [(rule, placed(f"boosts.{n}", rule)) for n, rule in enumerate(rules.boosts) if rule.holds(now)]
+    law = rules.exploration if rules.exploration is not None and rules.exploration.holds(now) else None
+    fresh_V = None if law is None else _fresh(version, law, catalogue, problems)
+    return Compiled(
+        version=version,
+        until=min(turns, default=None),
+        catalogue=catalogue,
+        blocks=tuple(each for each in blocks if each is not None),
+        pins=tuple(rule for rule in rules.pins if rule.holds(now)),
+        factors=tuple((math.log(rule.factor), at) for rule, at in boosts if at is not None and rule.factor is not None),
+        shares=tuple((rule.share, at) for rule, at in boosts if at is not None and rule.share is not None),
+        caps=_caps(version, catalogue, problems),
+        relevance=rules.diversity.alike.relevance if rules.diversity.alike else 1.0,
+        alike=_alike(version, catalogue, problems),
+        law=law if fresh_V is not None else None,
+        fresh_V=fresh_V,
+        problems=tuple(problems),
+    )
+
+
+def faults(rules: Rules, catalogue: Catalogue) -> list[str]:
+    """What of `rules` a catalogue cannot follow, whenever it holds."""
+    found = []
+    for name, where in rules.conditions:
+        try:
+            catalogue.forbidden(where)
+        except Unknown as error:
+            found.append(f"{name}: {error}")
+    for name, feature in rules.categories:
+        try:
+            catalogue.codes(feature)
+        except Unknown as error:
+            found.append(f"{name}: {error}")
+    return found
+
+
+class Explorable:
+    """Rows that may be explored, without what is withdrawn; counted anew when the stock has changed."""
+
+    def __init__(self, rules: Compiled) -> None:
+        self._rules, self._known = rules, -1
+        self._rows: npt.NDArray[np.int64] = np.zeros(0, np.int64)
+
+    def rows(self, stock: Stock) -> npt.NDArray[np.int64]:
+        """Ascending."""
+        if self._known != stock.changes:
+            assert self._rules.fresh_V is not None
+            left_V = self._rules.fresh_V.copy()
+            row = self._rules.catalogue.row
+            left_V[[row[item] for item in stock.withdrawn if item in row]] = False
+            self._rows, self._known = np.flatnonzero(left_V), stock.changes
+        return self._rows
+
+
+def _fresh(version: Version, law: Exploration, catalogue: Catalogue, problems: list[str]) -> Mask | None:
+    try:
+        fresh_V = ~catalogue.forbidden(law.where)
+    except Unknown as error:
+        problems.append(f"rules {version.number}, exploration.where: {error}; nothing is explored")
+        return None
+    if law.most_events is not None:
+        fresh_V &= catalogue.events <= law.most_events
+    return fresh_V
+
+
+def _caps(version: Version, catalogue: Catalogue, problems: list[str]) -> tuple[tuple[int, Codes], ...]:
+    found = []
+    for feature, most in version.rules.diversity.caps.items():
+        try:
+            found.append((most, catalogue.codes(feature)))
+        except Unknown as error:
+            problems.append(f"rules {version.number}, diversity.caps: {error}")
+    return tuple(found)
+
+
+def _alike(version: Version, catalogue: Catalogue, problems: list[str]) -> tuple[Codes, ...]:
+    alike = version.rules.diversity.alike
+    try:
+        return tuple(catalogue.codes(feature) for feature in alike.by) if alike is not None else ()
+    except Unknown as error:
+        problems.append(f"rules {version.number}, diversity.alike: {error}")
+        return ()

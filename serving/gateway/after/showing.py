@@ -1,0 +1,283 @@
+"""From what was ranked to what is shown: the one place of stock, rules, diversity and exploration, whoever ranked.
+
+Slot by slot the best candidate is taken that no rule forbids. Letters: V items of the champion's catalogue, C
+candidates of the ranking, E items that may be explored. An item that the catalogue does not have (a challenger's
+newest) is of no category, and is withheld where a block asks for what it is.
+"""
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any, Literal
+
+import numpy as np
+import numpy.typing as npt
+
+from serving.gateway.after.compiled import Compiled, Explorable, Placed
+from serving.gateway.after.stock import Stock
+from serving.rollout.assignment import place
+from serving.scoring.filters import Mask
+
+Items = list[dict[str, Any]]
+Origin = Literal["ranked", "pinned", "explored"]
+FOR_YOU = "for-you"
+_LEAST = 1e-9
+
+
+@dataclass(frozen=True, kw_only=True)
+class Asked:
+    """What limits the answer to one request."""
+
+    k: int
+    request_id: str
+    """Seeds the draws: whoever knows it can repeat them."""
+    hidden: frozenset[str]
+    """Excluded by the request, or seen and not to be seen again."""
+    filters: Mapping[str, Any] = field(default_factory=dict)
+    segment: str = ""
+    """Of the shopper, as for popular items."""
+    placement: str = FOR_YOU
+
+
+@dataclass(kw_only=True)
+class Shown:
+    """What is shown, slot by slot."""
+
+    items: Items = field(default_factory=list)
+    """`score` is the ranking's; null for what it did not rank."""
+    origins: list[Origin] = field(default_factory=list)
+    propensities: list[float] = field(default_factory=list)
+    """The probability with which this item is shown in this slot, given the arm, its ranking and the slots before; 1
+    where nothing is drawn."""
+    draws: list[float | None] = field(default_factory=list)
+    """Uniform on [0, 1): below the law's share the slot is explored; null where nothing is drawn."""
+    withheld: list[str] = field(default_factory=list)
+    """Candidates that could not be shown."""
+    rules: int = 0
+    """Version of the rules."""
+
+    def add(self, item: dict[str, Any], origin: Origin, propensity: float = 1.0, draw: float | None = None) -> None:
+        self.items.append(item)
+        self.origins.append(origin)
+        self.propensities.append(propensity)
+        self.draws.append(draw)
+
+
+def draw(request_id: str, slot: int) -> float:
+    """The draw of a slot, uniform on [0, 1)."""
+    return place(request_id, f"slot {slot}")
+
+
+def show(rules: Compiled, explorable: Explorable, stock: Stock, asked: Asked, ranked: Items, *, counts: bool) -> Shown:
+    """What is shown of `ranked`, best first. `counts`: its scores are numbers of events, and else logits.
+
+    It is shorter than `asked.k` only where what was ranked has no more items that may be shown.
+    """
+    if rules.idle:
+        return _in_stock(rules, stock, asked, ranked)
+    return _Selection(rules, explorable, stock, asked, ranked, counts).run()
+
+
+def _in_stock(rules: Compiled, stock: Stock, asked: Asked, ranked: Items) -> Shown:
+    left = [item for item in ranked if item["item_id"] not in stock.withdrawn] if stock.withdrawn else ranked
+    shown = left[: asked.k]
+    return Shown(
+        items=shown,
+        origins=["ranked"] * len(shown),
+        propensities=[1.0] * len(shown),
+        draws=[None] * len(shown),
+        withheld=[item["item_id"] for item in ranked if item["item_id"] in stock.withdrawn],
+        rules=rules.version.number,
+    )
+
+
+class _Selection:
+    """Of one request."""
+
+    def __init__(
+        self, rules: Compiled, explorable: Explorable, stock: Stock, asked: Asked, ranked: Items, counts: bool
+    ) -> None:
+        self._rules, self._explorable, self._stock, self._asked = rules, explorable, stock, asked
+        self._ranked, self._ids = ranked, [item["item_id"] for item in ranked]
+        row = rules.catalogue.row
+        self._row_C = np.fromiter((row.get(item, -1) for item in self._ids), np.int64, len(ranked))
+        self._blocks = [block for block in rules.blocks if block.at(asked.placement)]
+        self._forbidden_V = rules.catalogue.forbidden(asked.filters) if asked.filters else None
+        self._pins = self._pinned()
+        self._open_C = self._allowed()
+        self._value_C = self._valued(counts)
+        self._shares = [
+            (share, by, by.chosen.among(self._ids, self._row_C)) for share, by in rules.shares if by.at(asked.placement)
+        ]
+        self._matched = [0] * len(self._shares)
+        self._capped: list[dict[int, int]] = [{} for _ in rules.caps]
+        self._caps_C = [(most, np.where(self._row_C < 0, -1, codes_V[self._row_C])) for most, codes_V in rules.caps]
+        self._alike_C = np.zeros(len(ranked))
+        self._codes_FC = [np.where(self._row_C < 0, -1, codes_V[self._row_C]) for codes_V in rules.alike]
+        self._gone_V: Mask | None = None
+        for item in self._pins.values():
+            self._count(rules.catalogue.row[item])
+        self._shown = Shown(rules=rules.version.number)
+
+    def run(self) -> Shown:
+        for slot in range(1, self._asked.k + 1):
+            pin = self._pins.pop(slot, None)
+            if pin is not None:
+                self._place(self._item(pin), "pinned")
+            elif not self._fill(slot):
+                break
+        for _, pin in sorted(self._pins.items()):  # the ranking has ended before their slots
+            self._place(self._item(pin), "pinned")
+        shown = {item["item_id"] for item in self._shown.items}
+        self._shown.withheld = [item for c, item in enumerate(self._ids) if item not in shown and not self._open_C[c]]
+        return self._shown
+
+    def _fill(self, slot: int) -> bool:
+        """Whether an item was found for a slot that nobody has pinned."""
+        due_C = self._due(slot)
+        best = self._best(due_C)
+        law = self._rules.law
+        if (
+            law is None
+            or due_C is not None
+            or not law.at(self._asked.placement)
+            or (law.slots and slot not in law.slots)
+        ):
+            return best is not None and self._place(self._ranked[best], "ranked", at=best)
+        row_E = self._fresh()
+        if not len(row_E):
+            return best is not None and self._place(self._ranked[best], "ranked", at=best)
+        drawn = draw(self._asked.request_id, slot)
+        even, share = law.share / len(row_E), law.share
+        if drawn < share:
+            row = int(row_E[min(int(drawn / share * len(row_E)), len(row_E) - 1)])
+            is_best = best is not None and self._row_C[best] == row
+            item = self._rules.catalogue.ids[row]
+            return self._place(self._item(item), "explored", even + (1 - share) * is_best, drawn)
+        if best is None:
+            return False
+        among = bool(np.any(row_E == self._row_C[best]))
+        return self._place(self._ranked[best], "ranked", 1 - share + even * among, drawn, at=best)
+
+    def _best(self, due_C: Mask | None) -> int | None:
+        """The candidate for the next slot."""
+        open_C = self._open_C if due_C is None else due_C
+        if not open_C.any():
+            return None
+        gain_C = self._value_C
+        if self._codes_FC:
+            relevance = self._rules.relevance
+            gain_C = relevance * gain_C - (1 - relevance) * self._alike_C
+        return int(np.argmax(np.where(open_C, gain_C, -np.inf)))
+
+    def _due(self, slot: int) -> Mask | None:
+        """(C,) of which candidates one is due, as a rule has had less than its share of the slots so far."""
+        for n, (share, _, match_C) in enumerate(self._shares):
+            if self._matched[n] < int(share * slot + _LEAST):
+                due_C = match_C & self._open_C
+                if due_C.any():
+                    return np.asarray(due_C)
+        return None
+
+    def _place(
+        self, item: dict[str, Any], origin: Origin, propensity: float = 1.0, drawn: float | None = None, at: int = -1
+    ) -> Literal[True]:
+        """Show `item`, the candidate `at` where it is one, and remember what follows for the slots after."""
+        self._shown.add(item, origin, propensity, drawn)
+        row = self._rules.catalogue.row.get(item["item_id"], -1)
+        if at < 0 and item["item_id"] in self._ids:
+            at = self._ids.index(item["item_id"])
+        if at >= 0:
+            self._open_C[at] = False
+        self._matched = [
+            count + self._matches(by, item["item_id"], row)
+            for count, (_, by, _) in zip(self._matched, self._shares, strict=True)
+        ]
+        if self._gone_V is not None and row >= 0:
+            self._gone_V[row] = True
+        if origin != "pinned":
+            self._count(row)
+        if self._codes_FC and row >= 0:
+            same = [(codes_C == codes_V[row]) & (codes_C >= 0)
+                    for codes_C, codes_V in zip(self._codes_FC, self._rules.alike, strict=True)]  # fmt: skip
+            self._alike_C = np.maximum(self._alike_C, np.mean(same, axis=0))
+        return True
+
+    def _count(self, row: int) -> None:
+        """One more item of its categories; where they have as many as they may, their other candidates are closed."""
+        for count, (most, codes_V), (_, codes_C) in zip(self._capped, self._rules.caps, self._caps_C, strict=True):
+            if row >= 0 and (code := int(codes_V[row])) >= 0:
+                count[code] = count.get(code, 0) + 1
+                if count[code] >= most:
+                    self._open_C &= codes_C != code
+
+    def _matches(self, by: Placed, item: str, row: int) -> bool:
+        chosen = by.chosen
+        return item in chosen.ids if chosen.match_V is None else row >= 0 and bool(chosen.match_V[row])
+
+    def _may(self, item: str) -> bool:
+        """Whether an item that was not ranked may be shown to this request."""
+        row = self._rules.catalogue.row.get(item, -1)
+        if row < 0 or item in self._asked.hidden or item in self._stock.withdrawn:
+            return False
+        if self._forbidden_V is not None and self._forbidden_V[row]:
+            return False
+        return not any(self._matches(block, item, row) for block in self._blocks)
+
+    def _pinned(self) -> dict[int, str]:
+        """Slot to item: of several pins of a slot the first that may be shown."""
+        found: dict[int, str] = {}
+        for pin in self._rules.pins:
+            if pin.slot > self._asked.k or pin.slot in found or pin.item in found.values():
+                continue
+            meant = pin.at(self._asked.placement) and (not pin.segments or self._asked.segment in pin.segments)
+            if meant and self._may(pin.item):
+                found[pin.slot] = pin.item
+        return found
+
+    def _allowed(self) -> Mask:
+        pinned, withdrawn = set(self._pins.values()), self._stock.withdrawn
+        open_C = np.fromiter((item not in withdrawn and item not in pinned for item in self._ids), bool, len(self._ids))
+        for block in self._blocks:
+            open_C &= ~block.chosen.among(self._ids, self._row_C)
+            if block.chosen.match_V is not None:
+                open_C &= self._row_C >= 0
+        return open_C
+
+    def _valued(self, counts: bool) -> npt.NDArray[np.float64]:
+        """(C,) logits, to which a factor's logarithm is added; between 0 and 1 where likeness is held against them."""
+        value_C = np.array([item["score"] for item in self._ranked], np.float64)
+        if counts:
+            value_C = np.log(np.maximum(value_C, _LEAST))
+        for logarithm, by in self._rules.factors:
+            if by.at(self._asked.placement):
+                value_C = value_C + logarithm * by.chosen.among(self._ids, self._row_C)
+        if self._rules.alike and self._open_C.any():
+            low, high = value_C[self._open_C].min(), value_C[self._open_C].max()
+            value_C = (value_C - low) / max(high - low, _LEAST)
+        return value_C
+
+    def _fresh(self) -> npt.NDArray[np.int64]:
+        """Rows of the catalogue that may be explored now, ascending."""
+        row_E, row = self._explorable.rows(self._stock), self._rules.catalogue.row
+        if self._gone_V is None:
+            gone_V = np.zeros(len(row), bool) if self._forbidden_V is None else self._forbidden_V.copy()
+            known = (*self._asked.hidden, *self._pins.values(), *(item["item_id"] for item in self._shown.items))
+            gone_V[[row[item] for item in known if item in row]] = True
+            for block in self._blocks:
+                if block.chosen.match_V is not None:
+                    gone_V |= block.chosen.match_V
+                else:
+                    gone_V[[row[item] for item in block.chosen.ids if item in row]] = True
+            self._gone_V = gone_V
+        row_E = row_E[~self._gone_V[row_E]]
+        for count, (most, codes_V) in zip(self._capped, self._rules.caps, strict=True):
+            full = [code for code, shown in count.items() if shown >= most]
+            if full:
+                row_E = row_E[~np.isin(codes_V[row_E], full)]
+        return row_E
+
+    def _item(self, item: str) -> dict[str, Any]:
+        """As it was ranked, or as the catalogue tells it."""
+        if item in self._ids:
+            return self._ranked[self._ids.index(item)]
+        return {"item_id": item, "score": None, "title": self._rules.catalogue.titles[self._rules.catalogue.row[item]]}

@@ -1,0 +1,159 @@
+"""What a shop wants shown whatever a model ranks: blocks, pins, boosts, diversity, exploration. One document a model.
+
+Plain values; `serving.rollout.rules_table` keeps the document and its history, `serving.gateway.after` follows it.
+Slots are numbered from 1, as a person counts them.
+"""
+
+from collections.abc import Iterator
+from datetime import datetime
+from itertools import chain
+from typing import Annotated, Any, ClassVar
+
+from pydantic import AwareDatetime, BaseModel, ConfigDict, Field, StringConstraints, ValidationError, model_validator
+
+MOST_SLOTS = 50
+"""As many items as a request may ask for."""
+MOST_RULES = 500
+"""Entries of a document: each costs every request a little."""
+Text = Annotated[str, StringConstraints(min_length=1, max_length=200)]
+Share = Annotated[float, Field(gt=0, le=1)]
+Slot = Annotated[int, Field(ge=1, le=MOST_SLOTS)]
+
+
+class BadRules(ValueError):
+    """A document that says what cannot be done; the message names the fields."""
+
+
+class _Strict(BaseModel):
+    model_config = ConfigDict(extra="forbid", frozen=True, populate_by_name=True)
+
+
+class _Timed(_Strict):
+    since: AwareDatetime | None = Field(default=None, alias="from")
+    until: AwareDatetime | None = None
+    placements: tuple[Text, ...] = ()
+    """Where it counts; everywhere where none is named."""
+
+    @model_validator(mode="after")
+    def _in_order(self) -> "_Timed":
+        if self.since is not None and self.until is not None and self.since >= self.until:
+            raise ValueError("from must be before until")
+        return self
+
+    def holds(self, now: datetime) -> bool:
+        """From `from` on, until just before `until`."""
+        return (self.since is None or self.since <= now) and (self.until is None or now < self.until)
+
+    def at(self, placement: str) -> bool:
+        return not self.placements or placement in self.placements
+
+
+class _Chooses(_Timed):
+    needs_choice: ClassVar[bool] = True
+    items: tuple[Text, ...] = ()
+    where: dict[Text, Any] = {}
+    """As the filters of a request."""
+
+    @model_validator(mode="after")
+    def _chosen(self) -> "_Chooses":
+        if self.needs_choice and bool(self.items) == bool(self.where):
+            raise ValueError("give items or where, one of them")
+        return self
+
+
+class Block(_Chooses):
+    """Items that are not shown."""
+
+
+class Pin(_Timed):
+    """An item at a slot, to everybody or to shoppers of `segments` (those of the popular items)."""
+
+    item: Text
+    slot: Slot
+    segments: tuple[Text, ...] = ()
+
+
+class Boost(_Chooses):
+    """Items that come earlier: by `factor`, as if each were so many times as likely, or with a `share` of the slots."""
+
+    factor: Annotated[float, Field(gt=0, le=1000)] | None = None
+    share: Share | None = None
+
+    @model_validator(mode="after")
+    def _one(self) -> "Boost":
+        if (self.factor is None) == (self.share is None):
+            raise ValueError("give factor or share, one of them")
+        return self
+
+
+class Alike(_Strict):
+    """Maximal marginal relevance (Carbonell and Goldstein 1998): `relevance` of 1 is the model's order; likeness is the
+    share of the features `by` in which two items agree."""
+
+    relevance: Annotated[float, Field(ge=0, le=1)]
+    by: Annotated[tuple[Text, ...], Field(min_length=1)]
+
+
+class Diversity(_Strict):
+    """`caps`: of a category, how many items of one value at most. Pins count, and are not held back by it."""
+
+    caps: dict[Text, Annotated[int, Field(ge=1)]] = {}
+    alike: Alike | None = None
+
+
+class Exploration(_Timed):
+    """Each of `slots` (all, where none is named) shows with probability `share` an item drawn evenly from those that
+    the request allows and that match: `where`, and at most `most_events` events in the champion's data."""
+
+    share: Annotated[float, Field(gt=0, le=0.5)]
+    slots: tuple[Slot, ...] = ()
+    where: dict[Text, Any] = {}
+    most_events: Annotated[int, Field(ge=0)] | None = None
+
+
+class Rules(_Strict):
+    """The document."""
+
+    blocks: tuple[Block, ...] = ()
+    pins: tuple[Pin, ...] = ()
+    boosts: tuple[Boost, ...] = ()
+    diversity: Diversity = Diversity()
+    exploration: Exploration | None = None
+
+    @model_validator(mode="after")
+    def _bounded(self) -> "Rules":
+        if (found := len(self.blocks) + len(self.pins) + len(self.boosts)) > MOST_RULES:
+            raise ValueError(f"{found} rules, expected at most {MOST_RULES}: join those that choose alike")
+        return self
+
+    @classmethod
+    def of(cls, plain: Any) -> "Rules":
+        """The document of JSON values. Raises `BadRules`."""
+        try:
+            return cls.model_validate(plain)
+        except ValidationError as error:
+            faults = [f"{'.'.join(map(str, fault['loc'])) or 'rules'}: {fault['msg']}" for fault in error.errors()]
+            raise BadRules("; ".join(faults)) from error
+
+    def to_json(self) -> dict[str, Any]:
+        """JSON values only, without what has its default."""
+        plain: dict[str, Any] = self.model_dump(mode="json", by_alias=True, exclude_defaults=True)
+        return plain
+
+    @property
+    def conditions(self) -> Iterator[tuple[str, dict[str, Any]]]:
+        """Where a condition stands, and the condition."""
+        named = chain(
+            ((f"blocks.{n}.where", block.where) for n, block in enumerate(self.blocks)),
+            ((f"boosts.{n}.where", boost.where) for n, boost in enumerate(self.boosts)),
+        )
+        yield from ((name, where) for name, where in named if where)
+        if self.exploration is not None and self.exploration.where:
+            yield "exploration.where", self.exploration.where
+
+    @property
+    def categories(self) -> Iterator[tuple[str, str]]:
+        """Where a feature is named whose values are told apart, and its name."""
+        yield from ((f"diversity.caps.{name}", name) for name in self.diversity.caps)
+        if self.diversity.alike is not None:
+            yield from ((f"diversity.alike.by.{n}", name) for n, name in enumerate(self.diversity.alike.by))

@@ -1,0 +1,378 @@
+"""What comes after a ranking: whatever was ranked, by whom and under which rules, none of them is broken."""
+
+from collections import Counter
+from collections.abc import Mapping
+from datetime import UTC, datetime, timedelta
+from itertools import product
+from typing import Any
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from scipy import stats
+
+from serving.gateway.after.catalogue import Catalogue
+from serving.gateway.after.compiled import Explorable, compiled, faults
+from serving.gateway.after.showing import Asked, Items, Shown, draw, show
+from serving.gateway.after.stock import Stock
+from serving.rollout.rules import BadRules, Rules
+from serving.rollout.rules_table import Version
+
+NOW = datetime(2026, 1, 5, 12, tzinfo=UTC)
+IDS = [f"i{n}" for n in range(24)]
+BRANDS = [None if n % 7 == 6 else f"b{n % 3}" for n in range(len(IDS))]
+KINDS = [f"k{n % 4}" for n in range(len(IDS))]
+PRICES = [float(n % 9) for n in range(len(IDS))]
+EVENTS = [n * 5 for n in range(len(IDS))]
+CATALOGUE = Catalogue(
+    {
+        "item_id": IDS,
+        "title": [f"Kettle {item}" for item in IDS],
+        "events": EVENTS,
+        "features": {"brand": BRANDS, "kind": KINDS, "price": PRICES},
+    },
+    {"brand": "categorical", "kind": "categorical", "price": "numeric"},
+)
+STRANGERS = ["x0", "x1"]
+"""Of a challenger's catalogue only."""
+
+
+def stock(*withdrawn: str) -> Stock:
+    found = Stock()
+    found.withdrawn = set(withdrawn)
+    return found
+
+
+def shown(
+    rules: Mapping[str, Any], asked: Asked, ranked: Items, gone: Stock | None = None, counts: bool = False
+) -> Shown:
+    made = compiled(Version(number=7, rules=Rules.of(rules)), CATALOGUE, NOW)
+    assert not made.problems
+    return show(made, Explorable(made), gone or stock(), asked, ranked, counts=counts)
+
+
+def ranking(*items: str) -> Items:
+    return [{"item_id": item, "score": 9.0 - n} for n, item in enumerate(items)]
+
+
+def ids(found: Shown) -> list[str]:
+    return [item["item_id"] for item in found.items]
+
+
+def matches(where: Mapping[str, Any], item: str) -> bool:
+    """The filters, once more and plainly."""
+    if item not in IDS:
+        return False
+    row = IDS.index(item)
+    found = {"brand": BRANDS[row], "kind": KINDS[row], "price": PRICES[row]}
+    return all(
+        (found[name] in wanted)
+        if isinstance(wanted, list)
+        else (found[name] not in wanted["not"])
+        if "not" in wanted
+        else wanted.get("min", 0) <= found[name] <= wanted.get("max", 99)
+        for name, wanted in where.items()
+    )
+
+
+def means(rule: Mapping[str, Any], item: str) -> bool:
+    return item in rule["items"] if "items" in rule else matches(rule["where"], item)
+
+
+def counts_now(rule: Mapping[str, Any], placement: str) -> bool:
+    begun = "from" not in rule or datetime.fromisoformat(rule["from"]) <= NOW
+    over = "until" in rule and datetime.fromisoformat(rule["until"]) <= NOW
+    return begun and not over and (not rule.get("placements") or placement in rule["placements"])
+
+
+ITEM = st.sampled_from([*IDS, *STRANGERS])
+WHERE = st.dictionaries(
+    st.just("brand"),
+    st.one_of(
+        st.lists(st.sampled_from(["b0", "b1", "b2"]), min_size=1, max_size=2),
+        st.fixed_dictionaries({"not": st.lists(st.sampled_from(["b0", "b1"]), min_size=1, max_size=2)}),
+    ),
+    min_size=1,
+) | st.fixed_dictionaries({"price": st.fixed_dictionaries({"max": st.sampled_from([0.0, 3.0, 6.0])})})
+CHOICE = st.one_of(
+    st.fixed_dictionaries({"items": st.lists(ITEM, min_size=1, max_size=4)}), st.fixed_dictionaries({"where": WHERE})
+)
+TIMES = st.fixed_dictionaries(
+    {},
+    optional={
+        "from": st.sampled_from([NOW - timedelta(days=2), NOW, NOW + timedelta(seconds=1)]).map(datetime.isoformat),
+        "until": st.sampled_from([NOW + timedelta(days=2), NOW + timedelta(days=3)]).map(datetime.isoformat),
+        "placements": st.sampled_from([["for-you"], ["basket"], ["basket", "for-you"]]),
+    },
+)
+
+
+def timed(choice: st.SearchStrategy[dict[str, Any]]) -> st.SearchStrategy[dict[str, Any]]:
+    return st.tuples(choice, TIMES).map(lambda both: {**both[0], **both[1]})
+
+
+BOOSTS = st.tuples(CHOICE, st.sampled_from([{"factor": 3.0}, {"factor": 0.2}, {"share": 0.3}, {"share": 1.0}])).map(
+    lambda both: {**both[0], **both[1]}
+)
+RULES = st.fixed_dictionaries(
+    {
+        "blocks": st.lists(timed(CHOICE), max_size=3),
+        "pins": st.lists(
+            timed(
+                st.fixed_dictionaries(
+                    {"item": ITEM, "slot": st.integers(1, 8)},
+                    optional={"segments": st.sampled_from([["tea"], ["pots", "tea"], ["pots"]])},
+                )
+            ),
+            max_size=4,
+        ),
+        "boosts": st.lists(timed(BOOSTS), max_size=3),
+        "diversity": st.fixed_dictionaries(
+            {},
+            optional={
+                "caps": st.dictionaries(st.sampled_from(["brand", "kind"]), st.integers(1, 3), max_size=2),
+                "alike": st.fixed_dictionaries(
+                    {
+                        "relevance": st.sampled_from([0.0, 0.5, 1.0]),
+                        "by": st.sampled_from([["brand"], ["kind", "brand"]]),
+                    }
+                ),
+            },
+        ),
+    },
+    optional={
+        "exploration": timed(
+            st.fixed_dictionaries(
+                {"share": st.sampled_from([0.05, 0.5])},
+                optional={
+                    "slots": st.lists(st.integers(1, 8), min_size=1, max_size=3),
+                    "where": WHERE,
+                    "most_events": st.sampled_from([0, 30, 1000]),
+                },
+            )
+        )
+    },
+)
+
+
+@settings(max_examples=300, deadline=None)
+@given(
+    rules=RULES,
+    ranked=st.lists(st.tuples(ITEM, st.floats(-20, 20)), unique_by=lambda pair: pair[0], max_size=26),
+    withdrawn=st.sets(ITEM, max_size=6),
+    hidden=st.frozensets(ITEM, max_size=4),
+    filters=st.one_of(st.just({}), WHERE),
+    k=st.integers(1, 10),
+    seed=st.text("abc", min_size=1, max_size=8),
+    segment=st.sampled_from(["tea", "pots", ""]),
+    placement=st.sampled_from(["for-you", "basket"]),
+)
+def test_no_rule_is_ever_broken(
+    rules: dict[str, Any],
+    ranked: list[tuple[str, float]],
+    withdrawn: set[str],
+    hidden: frozenset[str],
+    filters: dict[str, Any],
+    k: int,
+    seed: str,
+    segment: str,
+    placement: str,
+) -> None:
+    allowed = [
+        (item, score) for item, score in ranked if item not in hidden and (not filters or matches(filters, item))
+    ]  # as every ranking is asked for
+    candidates = [{"item_id": item, "score": score} for item, score in sorted(allowed, key=lambda each: -each[1])]
+    asked = Asked(k=k, request_id=seed, hidden=hidden, filters=filters, segment=segment, placement=placement)
+    found = shown(rules, asked, candidates, stock(*withdrawn))
+    items = ids(found)
+    blocks = [block for block in rules["blocks"] if counts_now(block, placement)]
+
+    def may(item: str) -> bool:
+        if item in withdrawn or item in hidden or (filters and not matches(filters, item)):
+            return False
+        unknown = item in STRANGERS and any("where" in block for block in blocks)
+        return not unknown and not any(means(block, item) for block in blocks)
+
+    assert all(map(may, items)) and len(items) == len(set(items)) <= k
+    assert len(items) == len(found.origins) == len(found.propensities) == len(found.draws)
+    assert all(0 < propensity <= 1 for propensity in found.propensities)
+
+    pinned: dict[int, str] = {}
+    for pin in rules["pins"]:
+        counts = counts_now(pin, placement) and (not pin.get("segments") or segment in pin["segments"])
+        fits = pin["slot"] <= k and pin["slot"] not in pinned and pin["item"] not in pinned.values()
+        if counts and fits and pin["item"] in IDS and may(pin["item"]):
+            pinned[pin["slot"]] = pin["item"]
+    assert {item for item, origin in zip(items, found.origins, strict=True) if origin == "pinned"} == {*pinned.values()}
+    ended = len(items) < k
+    for slot, item in pinned.items():
+        assert items.index(item) + 1 == slot or (ended and items.index(item) + 1 < slot)
+
+    for feature, most in rules["diversity"].get("caps", {}).items():
+        column = {"brand": BRANDS, "kind": KINDS}[feature]
+
+        def values(of: list[str], column: list[Any] = column) -> Counter[str]:
+            return Counter(column[IDS.index(item)] for item in of if item in IDS and column[IDS.index(item)])
+
+        of_pins = values([*pinned.values()])
+        assert all(count <= max(most, of_pins[value]) for value, count in values(items).items())
+    if ended:
+        left = {item["item_id"] for item in candidates} - set(items)
+        assert left == set(found.withheld), "what is left could not be shown"
+
+    law = rules.get("exploration")
+    exploring = law is not None and counts_now(law, placement)
+    for slot, (item, origin, number) in enumerate(zip(items, found.origins, found.draws, strict=True), start=1):
+        if origin == "explored":
+            assert law is not None and exploring and matches(law.get("where", {}), item)
+            assert EVENTS[IDS.index(item)] <= law.get("most_events", 9999)
+            assert not law.get("slots") or slot in law["slots"]
+        assert number is None or number == draw(seed, slot)
+        assert number is not None or found.propensities[slot - 1] == 1
+    simple = not rules["boosts"] and "alike" not in rules["diversity"]
+    if simple:
+        order = [item["item_id"] for item in candidates]
+        kept = [order.index(item) for item, origin in zip(items, found.origins, strict=True) if origin == "ranked"]
+        assert kept == sorted(kept), "the ranking's order stays"
+
+
+@settings(max_examples=200, deadline=None)
+@given(
+    share=st.sampled_from([0.2, 0.34, 0.5, 1.0]),
+    order=st.permutations(IDS),
+    brand=st.sampled_from(["b0", "b1"]),
+    k=st.integers(1, 12),
+)
+def test_a_boost_has_its_share_of_every_beginning_of_the_list(
+    share: float, order: list[str], brand: str, k: int
+) -> None:
+    rules = {"boosts": [{"where": {"brand": [brand]}, "share": share}]}
+    items = ids(shown(rules, Asked(k=k, request_id="r", hidden=frozenset()), ranking(*order)))
+    of_brand = [BRANDS[IDS.index(item)] == brand for item in items]
+    there = BRANDS.count(brand)
+    for slots in range(1, len(items) + 1):
+        assert sum(of_brand[:slots]) >= min(int(share * slots + 1e-9), there)
+    others = [item for item in items if BRANDS[IDS.index(item)] != brand]
+    assert others == [item for item in order if BRANDS[IDS.index(item)] != brand][: len(others)]
+
+
+def test_a_factor_is_that_of_the_chance_in_a_softmax_and_of_the_count_among_popular_items() -> None:
+    asked = Asked(k=2, request_id="r", hidden=frozenset())
+    ranked = [{"item_id": "i0", "score": 1.0}, {"item_id": "i1", "score": 0.0}]
+    for factor, first in ((2.7, "i0"), (2.8, "i1")):  # e lies between
+        boosted = shown({"boosts": [{"items": ["i1"], "factor": factor}]}, asked, ranked)
+        assert ids(boosted)[0] == first and {item["score"] for item in boosted.items} == {0.0, 1.0}
+    popular = [{"item_id": "i0", "score": 10.0}, {"item_id": "i1", "score": 4.0}]
+    for factor, first in ((2.4, "i0"), (2.6, "i1")):
+        assert ids(shown({"boosts": [{"items": ["i1"], "factor": factor}]}, asked, popular, counts=True))[0] == first
+
+
+def test_likeness_is_held_against_relevance() -> None:
+    asked = Asked(k=3, request_id="r", hidden=frozenset())
+    ranked = [{"item_id": item, "score": score} for item, score in (("i0", 1.0), ("i3", 0.9), ("i9", 0.8), ("i1", 0.0))]
+    spread = {"diversity": {"alike": {"relevance": 0.4, "by": ["brand"]}}}
+    assert ids(shown(spread, asked, ranked)) == ["i0", "i1", "i3"], "i3 and i9 are of the brand of i0"
+    same = {"diversity": {"alike": {"relevance": 1.0, "by": ["brand"]}}}
+    assert ids(shown(same, asked, ranked)) == ["i0", "i3", "i9"]
+
+
+def test_both_arms_explore_alike() -> None:
+    """Whatever an arm ranks, the same draws show the same new items in the slots that explore."""
+    rules = {"exploration": {"share": 0.5, "slots": [2, 4], "most_events": 20}}
+    for number in range(200):
+        asked = Asked(k=4, request_id=f"r{number}", hidden=frozenset())
+        arms = [shown(rules, asked, ranking(*order)) for order in (IDS[8:16], IDS[16:24])]
+        assert arms[0].draws == arms[1].draws
+        explored = [
+            [item if origin == "explored" else None for item, origin in zip(ids(arm), arm.origins, strict=True)]
+            for arm in arms
+        ]
+        assert explored[0] == explored[1]
+
+
+def test_propensities_are_the_probabilities_with_which_items_are_shown() -> None:
+    """Chi-square over pairs of slots; the benchmark draws a million. Under the law p is uniform: it fails by chance
+    never, as the seeds are fixed."""
+    rules = {"exploration": {"share": 0.4, "most_events": 20}, "diversity": {"caps": {"brand": 1}}}
+    seen: Counter[tuple[str, str]] = Counter()
+    law: dict[tuple[str, str], float] = {}
+    made = compiled(Version(number=1, rules=Rules.of(rules)), CATALOGUE, NOW)
+    explorable, times = Explorable(made), 10_000
+    for number in range(times):
+        asked = Asked(k=2, request_id=f"r{number}", hidden=frozenset(["i1"]))
+        found = show(made, explorable, stock("i2"), asked, ranking("i3", "i20", "i4", "i22"), counts=False)
+        pair = (ids(found)[0], ids(found)[1])
+        seen[pair] += 1
+        chance = found.propensities[0] * found.propensities[1]
+        assert law.setdefault(pair, chance) == pytest.approx(chance)
+    assert sum(law.values()) == pytest.approx(1, abs=1e-3), "every pair that may be shown was, and its chance is whole"
+    expected = np.array([law[pair] for pair in seen]) / sum(law.values()) * times
+    assert stats.chisquare([*seen.values()], expected).pvalue > 0.001
+
+
+def test_a_slot_that_a_rule_fills_does_not_explore() -> None:
+    rules = {
+        "exploration": {"share": 0.5},
+        "pins": [{"item": "i9", "slot": 1}],
+        "boosts": [{"items": ["i20"], "share": 0.5}],
+    }
+    for number in range(40):
+        found = shown(rules, Asked(k=3, request_id=f"r{number}", hidden=frozenset()), ranking("i1", "i20", "i4"))
+        assert ids(found)[:2] == ["i9", "i20"] and found.propensities[:2] == [1, 1] and found.draws[:2] == [None, None]
+
+
+BAD = [
+    ({"block": []}, "block: Extra inputs"),
+    ({"blocks": [{}]}, "blocks.0: Value error, give items or where, one of them"),
+    ({"blocks": [{"items": ["a"], "where": {"brand": ["b"]}}]}, "one of them"),
+    (
+        {"blocks": [{"items": ["a"], "from": "2026-01-02T00:00:00Z", "until": "2026-01-01T00:00:00Z"}]},
+        "from must be before",
+    ),
+    ({"blocks": [{"items": ["a"], "from": "2026-01-02T00:00:00"}]}, "blocks.0.from"),
+    ({"pins": [{"item": "a", "slot": 0}]}, "pins.0.slot"),
+    ({"boosts": [{"items": ["a"], "factor": 2, "share": 0.1}]}, "give factor or share"),
+    ({"boosts": [{"items": ["a"], "factor": float("inf")}]}, "boosts.0.factor"),
+    ({"diversity": {"caps": {"brand": 0}}}, "diversity.caps.brand"),
+    ({"exploration": {"share": 0.9}}, "exploration.share"),
+    ([], "rules: "),
+    ({"blocks": [{"items": [str(n)]} for n in range(501)]}, "501 rules, expected at most 500"),
+]
+
+
+@pytest.mark.parametrize(("plain", "message"), BAD, ids=[message for _, message in BAD])
+def test_a_bad_document_is_told_by_its_field(plain: Any, message: str) -> None:
+    with pytest.raises(BadRules) as error:
+        Rules.of(plain)
+    assert message in str(error.value)
+
+
+@settings(max_examples=100, deadline=None)
+@given(rules=RULES)
+def test_a_document_is_read_as_it_was_written(rules: dict[str, Any]) -> None:
+    found = Rules.of(rules)
+    assert Rules.of(found.to_json()) == found
+
+
+def test_what_a_catalogue_cannot_follow_is_told_and_the_other_rules_hold() -> None:
+    rules = Rules.of(
+        {
+            "blocks": [{"where": {"colour": ["red"]}}, {"items": ["i1"]}, {"where": {"price": ["red"]}}],
+            "diversity": {"caps": {"price": 1}, "alike": {"relevance": 0.5, "by": ["size"]}},
+            "exploration": {"share": 0.1, "where": {"colour": ["red"]}},
+        }
+    )
+    told = faults(rules, CATALOGUE)
+    assert len(told) == 5 and told[0].startswith("blocks.0.where: ") and "colour" in told[0]
+    made = compiled(Version(number=7, rules=rules), CATALOGUE, NOW)
+    assert len(made.problems) == 5 and all(problem.startswith("rules 7, ") for problem in made.problems)
+    found = show(made, Explorable(made), stock(), Asked(k=2, request_id="r", hidden=frozenset()),
+                 ranking("i1", "i2"), counts=False)  # fmt: skip
+    assert ids(found) == ["i2"]
+
+
+def test_without_rules_the_ranking_is_shown_but_for_what_is_withdrawn() -> None:
+    for order, gone in product((IDS[:8], IDS[::-1]), (set(), {"i3", "i20"})):
+        found = shown({}, Asked(k=5, request_id="r", hidden=frozenset()), ranking(*order), stock(*gone))
+        assert ids(found) == [item for item in order if item not in gone][:5] and set(found.propensities) == {1.0}
