@@ -74,6 +74,7 @@ def run(
             "varying": [{"name": field.name, "kind": field.kind} for field in loaded.encoder.varying],
             "retrieval": retrieval,
             "filterable": shelf.filterable,
+            "filters_not": True,
             "segment": shelf.segment,
             "recipe_digest": recipe_digest(model, events.catalogue),
             "digests": {path.name: digest_file(path) for path in sorted(content.iterdir())},

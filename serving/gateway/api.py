@@ -89,10 +89,21 @@ class Recommendations(BaseModel):
     items: list[Item]
 
 
-class Availability(BaseModel):
-    item_id: str
-    available: bool
-    number: int = Field(description="of the change; 0 where nothing was ever told of the item")
+class Availability(_Strict):
+    """All of it holds at once; what is not named stays as it is."""
+
+    withdrawn: list[Key] = Field(default=[], max_length=500, description="items that are not to be shown")
+    available: list[Key] = Field(default=[], max_length=500, description="items that may be shown again")
+
+    @model_validator(mode="after")
+    def _plain(self) -> "Availability":
+        if both := sorted({*self.withdrawn} & {*self.available}):
+            raise ValueError(f"{both[0]} is named as withdrawn and as available")
+        return self
+
+
+class Told(BaseModel):
+    number: int = Field(description="of the latest change of the shop's stock")
 
 
 class Event(_Strict):

@@ -324,9 +324,9 @@ def _wish(asked: RecommendationRequest, arm: Literal["champion", "challenger"] |
 
 
 def _check_filters(service: _Service, rollout: Rollout, wish: Wish) -> None:
-    assert rollout.champion is not None
     try:
-        service.recommender.contents(rollout.champion).check(wish.filters)
+        for contents in service.recommender.contents_of(rollout) if wish.filters else ():
+            contents.check(wish.filters)
     except BadFilter as error:
         fault = {"loc": ("body", "filters", error.field), "msg": str(error), "type": "filter"}
         raise RequestValidationError([fault]) from error

@@ -49,6 +49,8 @@ class Contents:
     catalogue: Catalogue
     max_k: int
     """Most items that its model answers with."""
+    knows_not: bool = True
+    """Whether its model knows filters of what an item must not be: the archive brings the code that scores it."""
 
     def check(self, filters: Filters) -> None:
         """Raises `BadFilter` for a feature that cannot be filtered by, or not like that."""
@@ -60,6 +62,8 @@ class Contents:
             if (kind == "numeric") != ranges:
                 shape = "min and max" if kind == "numeric" else "a list of values, or not with such a list"
                 raise BadFilter(name, f"is {kind}: give {shape}")
+            if ranges != isinstance(wanted, Mapping) and not self.knows_not:
+                raise BadFilter(name, "the archive that serves is of before there was `not`; package the model again")
             try:
                 self.catalogue.forbidden({name: wanted})
             except Unknown as error:
@@ -122,6 +126,7 @@ def _contents(path: Path) -> Contents:
         probe=_probe(goldens),
         catalogue=Catalogue(items, contract.get("filterable", {})),
         max_k=contract["max_k"],
+        knows_not=contract.get("filters_not", False),
     )
 
 

@@ -233,6 +233,11 @@ class Recommender:
         """What was read of the archive of `arm`."""
         return self._contents[arm.archive_digest]
 
+    def contents_of(self, rollout: Rollout) -> list[Contents]:
+        """Of all that serve and could be read, the champion's first."""
+        found = (self._contents.get(arm.archive_digest) for arm in rollout.serving)
+        return [contents for contents in found if contents is not None]
+
     def prepare(self, rollout: Rollout) -> None:
         """Read what is needed of the archives, before it is needed, beside what the row in use needs (see `let_go`).
 

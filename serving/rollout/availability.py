@@ -61,25 +61,32 @@ class Availability:
         self._database, self._model, self._clock = database, model, clock
         database.create(_LATEST, _ITEM, _BY_NUMBER)
 
-    def tell(self, item_id: str, available: bool) -> int:
-        """Withdraw an item, or return it; the number of that change. Told again it changes nothing.
+    def tell(self, available: Mapping[str, bool]) -> int:
+        """Withdraw items (False) and return items (True), all at once; the number of the latest change. What is told
+        again changes nothing.
 
         Blocks until the change is durable. Raises `TableAway` where it is not made.
         """
-        mine = (_ITEM.c.model == self._model) & (_ITEM.c.item_id == item_id)
-        with self._database.writing() as connection:
-            known = connection.execute(select(_ITEM.c.available, _ITEM.c.number).where(mine)).first()
-        if (known.available if known else True) == available:
-            return int(known.number) if known else 0
         self._begin()
+        latest, mine = _LATEST.c.model == self._model, _ITEM.c.model == self._model
         with self._database.writing() as connection:
             # The row of the latest number stays locked until the end: numbers become visible in their order.
-            latest = _LATEST.c.model == self._model
             connection.execute(update(_LATEST).where(latest).values(number=_LATEST.c.number + 1))
             number = int(connection.execute(select(_LATEST.c.number).where(latest)).scalar_one())
-            word = {"available": available, "number": number, "at": self._clock().astimezone(UTC).isoformat()}
-            if not connection.execute(update(_ITEM).where(mine).values(word)).rowcount:
-                connection.execute(insert(_ITEM).values(model=self._model, item_id=item_id, **word))
+            query = select(_ITEM.c.item_id, _ITEM.c.available).where(mine & _ITEM.c.item_id.in_(available))
+            known = {row.item_id: row.available for row in connection.execute(query)}
+            news = {item: now for item, now in available.items() if known.get(item, True) != now}
+            if not news:
+                connection.rollback()
+                return number - 1
+            shared = {"number": number, "at": self._clock().astimezone(UTC).isoformat()}
+            for item, now in news.items():
+                if item in known:
+                    word = {"available": now, **shared}
+                    connection.execute(update(_ITEM).where(mine & (_ITEM.c.item_id == item)).values(word))
+            if fresh := [item for item in news if item not in known]:
+                row = {"model": self._model, "available": False, **shared}
+                connection.execute(insert(_ITEM), [{**row, "item_id": item} for item in fresh])
         return number
 
     def changes(self, seen: Seen) -> Changes:

@@ -117,6 +117,7 @@ def write_content(root: Path, *, version: str = "1.0", seed: int = 0, repeats: b
         "exclude_seen": not repeats,
         "retrieval": {"by": "exact", "scan": "float32"},
         "filterable": FILTERABLE,
+        "filters_not": True,
         "segment": "shelf",
         "digests": digests,
     }

@@ -6,7 +6,7 @@ Where their table is away the last that was known holds, whoever answers; a repl
 import asyncio
 import logging
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 
 from serving.gateway.after.stock import Stock
 from serving.rollout.availability import Availability
@@ -42,10 +42,10 @@ class News:
             return 0.0
         return time.monotonic() - (self._read_at or 0.0)
 
-    async def tell(self, item_id: str, available: bool) -> int:
-        """Withdraw or return an item, for all replicas; for this one at once. Raises what the table raises."""
+    async def tell(self, available: Mapping[str, bool]) -> int:
+        """Withdraw and return items, for all replicas; for this one at once. Raises what the table raises."""
         assert self.availability is not None
-        number = await asyncio.to_thread(self.availability.tell, item_id, available)
+        number = await asyncio.to_thread(self.availability.tell, available)
         try:
             await self.refresh()
         except Exception as error:  # it is durable: this replica follows as the others do
