@@ -21,7 +21,7 @@ export FEAST_USAGE := False
 # Every step is a process of its own: without cached bytecode each would compile its libraries again.
 unexport PYTHONDONTWRITEBYTECODE
 
-.PHONY: help setup run test serve compile chart images demo soak check format lock lock-platforms bench-features bench-staleness bench-features-pay bench-quality bench-train bench-gpu bench-gate bench-gate-speed bench-gateway bench-rollout bench-decisions bench-serving bench-retrieval bench-log-days fuzz-ingest chaos audit bench-overload mutants clean
+.PHONY: help setup run test serve compile chart images demo soak check format lock lock-platforms bench-features bench-staleness bench-features-pay bench-quality bench-train bench-gpu bench-gate bench-gate-speed bench-gateway bench-rollout bench-decisions bench-serving bench-retrieval bench-log-days fuzz-ingest chaos audit bench-overload bench-after bench-off-policy mutants clean
 
 help:  ## list the targets
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | awk -F':.*## ' '{printf "  make %-19s %s\n", $$1, $$2}'
@@ -135,6 +135,12 @@ bench-serving: setup  ## the scorer against the eager model, TorchServe against 
 
 bench-retrieval: setup  ## the best of 10,000 to 1,000,000 items: exactly, in half precision, through the index
 	@OMP_NUM_THREADS=1 $(PYTHON) -m benchmarks.retrieval
+
+bench-after: setup  ## what rules, stock and diversity add to an answer, and a million draws against their law
+	@OMP_NUM_THREADS=1 $(PYTHON) -m benchmarks.after
+
+bench-off-policy: setup  ## a policy's worth told from another one's log, against a known truth; 200 logs
+	@OMP_NUM_THREADS=1 $(PYTHON) -m benchmarks.off_policy
 
 bench-log-days: setup  ## a day of the event log as the consumer writes it, 2,880 files a table, against the merged one
 	@$(PYTHON) -m benchmarks.log_days

@@ -11,7 +11,8 @@ from serving.checksum import Damaged, seal, unseal, whole_in
 
 SCHEMA = 4
 """Version 1 had neither `override` nor `received`, version 2 neither `cause` nor `key`, version 3 nothing of what comes
-after the ranking (`placement`, `origins`, `propensities`, `draws`, `rules`): null in their rows."""
+after the ranking (`placement`, `origins`, `propensities`, `draws`,
+`explorable`, `rules`): null in their rows."""
 POPULAR, REMEMBERED = "popular", "tables"
 """The `model_version` of what no model answered: the most popular items; the tables of the champion's archive."""
 WITHOUT_A_MODEL = (POPULAR, REMEMBERED)
@@ -24,7 +25,8 @@ TABLES = {
             "stage": _COUNT, "weight": _REAL, "salt": _TEXT, "time": _TIME, "latency_ms": _REAL, "status": _TEXT,
             "n_items": _COUNT, "items": pa.list_(_TEXT), "scores": pa.list_(_REAL), "request": _TEXT, "context": _TEXT,
             "override": _BOOL, "cause": _TEXT, "placement": _TEXT, "origins": pa.list_(_TEXT),
-            "propensities": pa.list_(_REAL), "draws": pa.list_(_REAL), "rules": _WHOLE,
+            "propensities": pa.list_(_REAL), "draws": pa.list_(_REAL),
+            "explorable": pa.list_(_COUNT), "rules": _WHOLE,
         }
     ),
     "outcomes": pa.schema(

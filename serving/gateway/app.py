@@ -354,6 +354,7 @@ def _exposure(
         "origins": shown.origins,
         "propensities": shown.propensities,
         "draws": shown.draws,
+        "explorable": shown.explorable,
         "rules": shown.rules,
         "request": found.request,
         "context": orjson.dumps(asked.context).decode(),

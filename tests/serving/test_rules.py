@@ -25,7 +25,7 @@ from tests.serving.tiny_archive import ITEMS
 
 RULES: dict[str, Any] = {
     "blocks": [{"items": ["i7"]}, {"where": {"price": {"min": 11}}}],
-    "pins": [{"item": "i4", "slot": 2}],
+    "pins": [{"item": "i6", "slot": 2}],
     "boosts": [{"where": {"shelf": {"not": ["low"]}}, "share": 0.5}],
     "diversity": {"caps": {"shelf": 3}},
 }
@@ -62,16 +62,16 @@ def test_who_ever_answers_keeps_the_rules_and_the_log_says_which(
     number = hold(client, table, RULES)
     answer = ask(client, k=6, exclude_seen=False)
     items = [item["item_id"] for item in answer["items"]]
-    assert "i7" not in items and not {"i10", "i11"} & set(items) and items != before
-    assert items.index("i4") == (1 if len(items) > 1 else 0)
-    shelf = ["top" if int(item[1:]) % 2 == 0 else "low" for item in items]
-    assert max(shelf.count("top"), shelf.count("low")) <= 3
+    assert not {"i7", "i10"} & set(items) and items != before
+    assert items.index("i6") == (1 if len(items) > 1 else 0)
+    shelf = [{"i11": None}.get(item, int(item[1:]) % 2) for item in items]
+    assert max(shelf.count(0), shelf.count(1)) <= 3
     logged = {row["request_id"]: row for row in rows(tmp_path / "log", "exposures")}[answer["request_id"]]
     assert (logged["rules"], logged["placement"], logged["items"]) == (number, "for-you", items)
-    assert logged["origins"] == ["pinned" if item == "i4" else "ranked" for item in items]
+    assert logged["origins"] == ["pinned" if item == "i6" else "ranked" for item in items]
     assert logged["propensities"] == [1.0] * len(items)
     if "torchserve" not in options:
-        assert len(items) == 6 and all(item["score"] is not None for item in answer["items"] if item["item_id"] != "i4")
+        assert len(items) == 6 and all(item["score"] is not None for item in answer["items"] if item["item_id"] != "i6")
         done = replay(latest(tmp_path / "log", 10), arms)
         assert done.same == 2 and not done.differing, "what the rules left of a ranking is of that ranking"
         logged_now = latest(tmp_path / "log", 10)
@@ -103,6 +103,7 @@ def test_what_explores_is_logged_with_slot_draw_and_chance(
         first, drawn = row["items"][0], row["draws"][1]
         allowed = [item for item in new if item != first]
         assert row["rules"] == number and drawn == draw(answer["request_id"], 2) and row["draws"][::2] == [None, None]
+        assert row["explorable"] == [None, len(allowed), None]
         origins.add((row["variant"], row["origins"][1]))
         if drawn < 0.5:
             assert row["items"][1] == allowed[int(drawn / 0.5 * len(allowed))]

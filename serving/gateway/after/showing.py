@@ -50,13 +50,23 @@ class Shown:
     where nothing is drawn."""
     draws: list[float | None] = field(default_factory=list)
     """Uniform on [0, 1): below the law's share the slot is explored; null where nothing is drawn."""
+    explorable: list[int | None] = field(default_factory=list)
+    """How many items the draw was among."""
     withheld: list[str] = field(default_factory=list)
     """Candidates that could not be shown."""
     rules: int = 0
     """Version of the rules."""
 
-    def add(self, item: dict[str, Any], origin: Origin, propensity: float = 1.0, draw: float | None = None) -> None:
+    def add(
+        self,
+        item: dict[str, Any],
+        origin: Origin,
+        propensity: float = 1.0,
+        draw: float | None = None,
+        explorable: int | None = None,
+    ) -> None:
         self.items.append(item)
+        self.explorable.append(explorable)
         self.origins.append(origin)
         self.propensities.append(propensity)
         self.draws.append(draw)
@@ -85,6 +95,7 @@ def _in_stock(rules: Compiled, stock: Stock, asked: Asked, ranked: Items) -> Sho
         origins=["ranked"] * len(shown),
         propensities=[1.0] * len(shown),
         draws=[None] * len(shown),
+        explorable=[None] * len(shown),
         withheld=[item["item_id"] for item in ranked if item["item_id"] in stock.withdrawn],
         rules=rules.version.number,
     )
@@ -147,16 +158,17 @@ class _Selection:
         if not len(row_E):
             return best is not None and self._place(self._ranked[best], "ranked", at=best)
         drawn = draw(self._asked.request_id, slot)
-        even, share = law.share / len(row_E), law.share
+        count, share = len(row_E), law.share
+        even = share / count
         if drawn < share:
-            row = int(row_E[min(int(drawn / share * len(row_E)), len(row_E) - 1)])
-            is_best = best is not None and self._row_C[best] == row
-            item = self._rules.catalogue.ids[row]
-            return self._place(self._item(item), "explored", even + (1 - share) * is_best, drawn)
+            row = int(row_E[min(int(drawn / share * count), count - 1)])
+            is_best = best is not None and bool(self._row_C[best] == row)
+            item = self._item(self._rules.catalogue.ids[row])
+            return self._place(item, "explored", even + (1 - share) * is_best, drawn, count)
         if best is None:
             return False
         among = bool(np.any(row_E == self._row_C[best]))
-        return self._place(self._ranked[best], "ranked", 1 - share + even * among, drawn, at=best)
+        return self._place(self._ranked[best], "ranked", 1 - share + even * among, drawn, count, at=best)
 
     def _best(self, due_C: Mask | None) -> int | None:
         """The candidate for the next slot."""
@@ -179,10 +191,17 @@ class _Selection:
         return None
 
     def _place(
-        self, item: dict[str, Any], origin: Origin, propensity: float = 1.0, drawn: float | None = None, at: int = -1
+        self,
+        item: dict[str, Any],
+        origin: Origin,
+        propensity: float = 1.0,
+        drawn: float | None = None,
+        explorable: int | None = None,
+        *,
+        at: int = -1,
     ) -> Literal[True]:
         """Show `item`, the candidate `at` where it is one, and remember what follows for the slots after."""
-        self._shown.add(item, origin, propensity, drawn)
+        self._shown.add(item, origin, propensity, drawn, explorable)
         row = self._rules.catalogue.row.get(item["item_id"], -1)
         if at < 0 and item["item_id"] in self._ids:
             at = self._ids.index(item["item_id"])
