@@ -59,17 +59,18 @@ def replay(
             done.left_out[why] = done.left_out.get(why, 0) + 1
     for version, rows in by_version.items():
         with tempfile.TemporaryDirectory(prefix="replay-") as folder:
-            scorer = _load(arms[version], archive_of(arms[version]), Path(folder))
+            scorer = load(archive_of(arms[version]), arms[version].archive_digest, Path(folder), version)
             for start in range(0, len(rows), _AT_ONCE):
                 _compare(scorer, rows[start : start + _AT_ONCE], done)
     return done
 
 
-def _load(arm: ModelVersion, mar: Path, folder: Path) -> "Scorer":
+def load(mar: Path, digest: str, folder: Path, version: str) -> "Scorer":
+    """The scorer of an archive, unpacked into `folder`. Raises `InputError` where its digest is another one."""
     from serving.scoring.scorer import Scorer  # torch, which the image of a gateway does not have
 
-    if not mar.is_file() or archive.digest(mar) != arm.archive_digest:  # an archive is code
-        raise InputError(f"{mar}: is not the archive that was released as {arm.version}. Restore the release folder.")
+    if not mar.is_file() or archive.digest(mar) != digest:  # an archive is code
+        raise InputError(f"{mar}: is not the archive that was released as {version}. Restore the release folder.")
     with zipfile.ZipFile(mar) as content:
         content.extractall(folder)
     return Scorer.load(folder)

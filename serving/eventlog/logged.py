@@ -36,13 +36,21 @@ def latest(root: Path, count: int) -> list[Exposure]:
     return sorted(found.values(), key=lambda row: (row["time"], row["request_id"]), reverse=True)[:count]
 
 
+def rewarded(root: Path, event_type: str) -> set[tuple[str, str]]:
+    """Request and item of every outcome of a type that names its item."""
+    days = sorted((root / "outcomes").glob("day=*"))
+    tables = [ds.dataset(day, TABLES["outcomes"], format="parquet").to_table().to_pylist() for day in days]
+    rows = [*(row for table in tables for row in table), *_in_segments(root, "outcomes")]
+    return {(row["request_id"], row["item_id"]) for row in rows if row["event_type"] == event_type and row["item_id"]}
+
+
 def _days(root: Path) -> list[Path]:
     return sorted((root / "exposures").glob("day=*"), reverse=True)
 
 
-def _in_segments(root: Path) -> Iterator[Exposure]:
+def _in_segments(root: Path, table: str = "exposures") -> Iterator[dict[str, Any]]:
     for path in segments(root):
         for line in lines(path):
             for _, found in events(split_id(line.content)[1]):  # what is none the consumer sets aside
-                if isinstance(found, Event) and found.table == "exposures":
+                if isinstance(found, Event) and found.table == table:
                     yield found.row

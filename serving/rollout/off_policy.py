@@ -64,15 +64,17 @@ def self_normalised(reward_N: Floats, propensity_N: Floats, chance_N: Floats) ->
 def doubly_robust(
     reward_N: Floats, propensity_N: Floats, chance_N: Floats, expected_N: Floats, promised_N: Floats
 ) -> Scored:
-    """A model of the reward, corrected by what was logged (Dudík, Langford and Li, 2011): right where either is.
+    """A model of the reward, corrected by what was logged (Dudík, Langford and Li, 2011), the weights of the correction
+    summing to one (Thomas and Brunskill, 2016): right where the model or the propensities are.
 
     `expected_N` is the modelled reward of the item shown, `promised_N` that of what the policy would show. Neither may
     have learned from the same shopper (see `predicted`).
     """
     weight_N = _weights(propensity_N, chance_N)
-    gain_N = promised_N + weight_N * (reward_N - expected_N)
-    value = float(gain_N.mean())
-    return Scored(value, gain_N - value)
+    promised, missed_N = float(promised_N.mean()), reward_N - expected_N
+    missed = float((weight_N * missed_N).sum() / weight_N.sum())
+    influence_N = promised_N - promised + weight_N * (missed_N - missed) / weight_N.mean()
+    return Scored(promised + missed, influence_N)
 
 
 def interval(scored: Scored, shopper_N: Integers) -> Interval:

@@ -43,6 +43,7 @@ class Compiled:
     """Of one catalogue, from the moment it was made until `until`."""
 
     version: Version
+    since: datetime
     until: datetime | None
     catalogue: Catalogue
     blocks: tuple[Placed, ...]
@@ -86,6 +87,7 @@ def compiled(version: Version, catalogue: Catalogue, now: datetime) -> Compiled:
     fresh_V = None if law is None else _fresh(version, law, catalogue, problems)
     return Compiled(
         version=version,
+        since=now,
         until=min(turns, default=None),
         catalogue=catalogue,
         blocks=tuple(each for each in blocks if each is not None),

@@ -5,9 +5,9 @@ candidates of the ranking, E items that may be explored. An item that the catalo
 newest) is of no category, and is withheld where a block asks for what it is.
 """
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any, Literal
+from typing import Any, Literal, NamedTuple
 
 import numpy as np
 import numpy.typing as npt
@@ -87,6 +87,22 @@ def show(rules: Compiled, explorable: Explorable, stock: Stock, asked: Asked, ra
     return _Selection(rules, explorable, stock, asked, ranked, counts).run()
 
 
+class Choice(NamedTuple):
+    """What a ranking would show in a slot, after what was shown in those before it."""
+
+    item: dict[str, Any] | None
+    open_E: npt.NDArray[np.int64]
+    """Rows of the catalogue that may be explored there."""
+
+
+def choices(
+    rules: Compiled, explorable: Explorable, asked: Asked, ranked: Items, placed: Sequence[tuple[str, Origin]]
+) -> list[Choice]:
+    """Of each slot that showed what is `placed`: how `ranked` would have filled it, had nothing been withdrawn."""
+    selection = _Selection(rules, explorable, Stock(), asked, ranked, False)
+    return [selection.choice(slot, item, origin) for slot, (item, origin) in enumerate(placed, start=1)]
+
+
 def _in_stock(rules: Compiled, stock: Stock, asked: Asked, ranked: Items) -> Shown:
     left = [item for item in ranked if item["item_id"] not in stock.withdrawn] if stock.withdrawn else ranked
     shown = left[: asked.k]
@@ -141,6 +157,14 @@ class _Selection:
         shown = {item["item_id"] for item in self._shown.items}
         self._shown.withheld = [item for c, item in enumerate(self._ids) if item not in shown and not self._open_C[c]]
         return self._shown
+
+    def choice(self, slot: int, item: str, origin: Origin) -> Choice:
+        """What this ranking would show here; the slot then shows `item`."""
+        best = self._best(self._due(slot))
+        found = Choice(None if best is None else self._ranked[best], self._fresh())
+        self._pins.pop(slot, None)
+        self._place({"item_id": item}, origin)
+        return found
 
     def _fill(self, slot: int) -> bool:
         """Whether an item was found for a slot that nobody has pinned."""
