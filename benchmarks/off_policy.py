@@ -30,7 +30,7 @@ from serving.rollout.rules_table import Version
 
 RESULTS = Path(__file__).parent / "results" / "off_policy.json"
 SHARE, NEW, SLOT = 0.2, 20, 2
-SHOPPERS, VISITS = 5_000, 4.0
+SHOPPERS, VISITS = 8_000, 4.0
 """Of a log: drawn from the shop's, each with a Poisson number of visits around a rate of its own."""
 NOISE = {"champion": 1.0, "better": 0.5, "worse": 2.0}
 """Of a policy's taste, in standard deviations of the law's."""

@@ -86,8 +86,10 @@ def interval(scored: Scored, shopper_N: Integers) -> Interval:
         return Interval(scored.value, -np.inf, np.inf, float(groups))
     spread = float(np.sqrt((moved_G**2).sum() * groups / (groups - 1)) / rows)
     heavy = float((np.abs(moved_G).sum()) ** 2 / max((moved_G**2).sum(), 1e-300))
-    # Student's quantile for so many, by its expansion: few heavy shoppers tell little of the spread.
-    wide = spread * Z * (1 + (Z**2 + 1) / (4 * max(heavy - 1, 1)))
+    # Student's quantile, by its expansion; its degrees of freedom by Satterthwaite, as a few heavy shoppers tell little
+    # of the spread.
+    freedom = (moved_G**2).sum() ** 2 / max((moved_G**4).sum(), 1e-300)
+    wide = spread * Z * (1 + (Z**2 + 1) / (4 * max(freedom, 1)))
     return Interval(scored.value, scored.value - wide, scored.value + wide, heavy)
 
 

@@ -173,6 +173,7 @@ def test_told_again_it_is_no_change_and_who_follows_reads_only_what_is_new(datab
     shop.tell({"a": True, "d": False})
     assert shop.changes(first.seen).available == {"a": True, "d": False}
     assert not other.changes(Seen()).available, "another model's stock is its own"
+    assert other.tell({"a": False}) == 1 and other.changes(Seen()).available == {"a": False}
 
 
 def test_writers_at_the_same_time_lose_nothing_and_a_follower_misses_nothing(database: Database) -> None:
@@ -193,8 +194,9 @@ def test_writers_at_the_same_time_lose_nothing_and_a_follower_misses_nothing(dat
     assert stock.withdrawn == {item for item, available in final.items() if not available}
 
 
+@pytest.mark.parametrize("meanwhile", [True, False], ids=["read while empty", "read later"])
 def test_a_table_that_was_emptied_or_restored_brings_nothing_back_that_was_sold_out(
-    database: Database, tmp_path: Path, caplog: pytest.LogCaptureFixture
+    meanwhile: bool, database: Database, tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
     shop, stock = Availability(database, "shop"), Stock()
     shop.tell(dict.fromkeys("abc", False))
@@ -203,7 +205,8 @@ def test_a_table_that_was_emptied_or_restored_brings_nothing_back_that_was_sold_
         connection.execute("DELETE FROM availability")
         connection.execute("DELETE FROM availability_item")
     connection.close()
-    stock.take(shop.changes(stock.seen))
+    if meanwhile:
+        stock.take(shop.changes(stock.seen))
     assert stock.withdrawn == {"a", "b", "c"}
     for item in ("d", "e", "f", "a"):  # beyond the number that was known before
         shop.tell({item: False})

@@ -102,10 +102,10 @@ TIMES = st.fixed_dictionaries(
     {},
     optional={
         "from": st.sampled_from([NOW - timedelta(days=2), NOW, NOW + timedelta(seconds=1)]).map(datetime.isoformat),
-        "until": st.sampled_from([NOW + timedelta(days=2), NOW + timedelta(days=3)]).map(datetime.isoformat),
+        "until": st.sampled_from([NOW, NOW + timedelta(days=2), NOW + timedelta(days=3)]).map(datetime.isoformat),
         "placements": st.sampled_from([["for-you"], ["basket"], ["basket", "for-you"]]),
     },
-)
+).filter(lambda rule: rule.get("from", "") < rule.get("until", "3"))
 
 
 def timed(choice: st.SearchStrategy[dict[str, Any]]) -> st.SearchStrategy[dict[str, Any]]:
@@ -310,6 +310,15 @@ def test_propensities_are_the_probabilities_with_which_items_are_shown() -> None
     assert sum(law.values()) == pytest.approx(1, abs=1e-3), "every pair that may be shown was, and its chance is whole"
     expected = np.array([law[pair] for pair in seen]) / sum(law.values()) * times
     assert stats.chisquare([*seen.values()], expected).pvalue > 0.001
+
+
+def test_nothing_is_explored_twice() -> None:
+    rules = {"exploration": {"share": 0.5, "where": {"brand": ["b0"]}, "most_events": 60}}
+    for number in range(200):
+        found = shown(rules, Asked(k=8, request_id=f"r{number}", hidden=frozenset()), ranking(*IDS[10:20]))
+        assert len(set(ids(found))) == 8
+        open_ = [count for count in found.explorable if count is not None]
+        assert open_ == sorted(open_, reverse=True), "what was shown is open no more"
 
 
 def test_a_slot_that_a_rule_fills_does_not_explore() -> None:
