@@ -89,7 +89,7 @@ def interval(scored: Scored, shopper_N: Integers) -> Interval:
     # Student's quantile, by its expansion; its degrees of freedom by Satterthwaite, as a few heavy shoppers tell little
     # of the spread.
     freedom = (moved_G**2).sum() ** 2 / max((moved_G**4).sum(), 1e-300)
-    wide = spread * Z * (1 + (Z**2 + 1) / (4 * max(freedom, 1)))
+    wide = spread * Z * (1 + (Z**2 + 1) / (4 * max(float(freedom), 1)))
     return Interval(scored.value, scored.value - wide, scored.value + wide, heavy)
 
 

@@ -12,20 +12,22 @@ from serving.rollout.off_policy import (
     self_normalised,
 )
 
-CLICK = np.array([0.1, 0.3, 0.6])
-"""Of three items; the policy in question shows the last, the log mostly the first."""
-LAW = np.array([0.8, 0.1, 0.1])
+CLICK_XI = np.array([[0.1, 0.3, 0.3], [0.1, 0.3, 0.9]])
+"""By kind of shopper and item; the policy in question shows the last item."""
+LAW_XI = np.array([[0.8, 0.1, 0.1], [0.3, 0.3, 0.4]])
+"""The last item is shown rather to those who like it: unweighed it would look better than it is."""
 TRUTH = 0.6
 
 
 def log(seed: int, shoppers: int = 600, visits: int = 4) -> tuple[np.ndarray, ...]:
-    """Shopper, item, reward, propensity and chance of each slot; some shoppers click half as often again, some half."""
+    """Shopper, item, reward, propensity and chance of each slot; rows of a shopper are alike by kind and mood."""
     rng = np.random.default_rng(seed)
     shopper = np.repeat(np.arange(shoppers), visits)
-    item = rng.choice(3, len(shopper), p=LAW)
-    mood = rng.choice([0.5, 1.5], shoppers)[shopper]
-    reward = (rng.random(len(shopper)) < CLICK[item] * mood).astype(float)
-    return shopper, item, reward, LAW[item], (item == 2).astype(float)
+    kind = shopper % 2
+    item = (rng.random(len(shopper))[:, None] > LAW_XI[kind].cumsum(axis=1)).sum(axis=1)
+    mood = rng.choice([0.9, 1.1], shoppers)[shopper]
+    reward = (rng.random(len(shopper)) < CLICK_XI[kind, item] * mood).astype(float)
+    return shopper, item, reward, LAW_XI[kind, item], (item == 2).astype(float)
 
 
 def test_intervals_hold_the_truth_as_often_as_they_promise_and_tell_better_from_served() -> None:
@@ -39,6 +41,8 @@ def test_intervals_hold_the_truth_as_often_as_they_promise_and_tell_better_from_
             found = interval(scored, shopper)
             assert found.supported
             held[name] += found.low <= TRUTH <= found.high
+        same = interval(doubly.against(doubly), shopper)
+        assert same.low == same.high == 0, "what both share does not widen a difference"
         better += interval(doubly.against(logged(reward)), shopper).low > 0
     assert min(held.values()) >= 184 and better == 200
 
@@ -57,11 +61,14 @@ def test_shoppers_and_not_rows_are_what_an_interval_rests_on() -> None:
 
 def test_doubly_robust_is_right_where_the_model_is_wrong_and_narrower_where_it_is_right() -> None:
     shopper, item, reward, propensity, chance = log(1, shoppers=4000)
-    all_click = np.full(len(item), 0.9)
-    wrong = interval(doubly_robust(reward, propensity, chance, all_click, all_click), shopper)
-    assert wrong.low <= TRUTH <= wrong.high
-    right = interval(doubly_robust(reward, propensity, chance, CLICK[item], np.full(len(item), TRUTH)), shopper)
-    assert right.low <= TRUTH <= right.high and right.high - right.low < wrong.high - wrong.low
+    kind, last, found = shopper % 2, np.full(len(shopper), 2), {}
+    for name, model_XI in (("wrong", 1 - CLICK_XI), ("right", CLICK_XI)):
+        modelled = model_XI[kind, item], model_XI[kind, last]
+        found[name] = interval(doubly_robust(reward, propensity, chance, *modelled), shopper)
+        assert found[name].low <= TRUTH <= found[name].high
+    weighed = interval(self_normalised(reward, propensity, chance), shopper)
+    width = {name: each.high - each.low for name, each in {**found, "none": weighed}.items()}
+    assert width["right"] < 0.95 * width["none"] < width["wrong"]
 
 
 def test_a_prediction_has_seen_nothing_of_its_shopper() -> None:
