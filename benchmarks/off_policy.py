@@ -11,6 +11,7 @@ import json
 import os
 import platform
 from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
@@ -47,7 +48,7 @@ class Shop:
     score_UV: dict[str, np.ndarray]
     new_E: np.ndarray
 
-    @property
+    @cached_property
     def ranked_U2(self) -> np.ndarray:
         """The two best of the champion's ranking."""
         return np.argsort(-self.score_UV["champion"], axis=1, kind="stable")[:, :2]
@@ -61,17 +62,20 @@ class Shop:
         open_UV[every, first], open_UV[every, second] = False, True
         return open_UV
 
-    def choice_U(self, policy: str) -> np.ndarray:
-        """What a policy shows in slot 2, of what is open."""
-        return np.argmax(np.where(self.open_UV(), self.score_UV[policy], -np.inf), axis=1)
+    @cached_property
+    def choice_U(self) -> dict[str, np.ndarray]:
+        """What each policy shows in slot 2, of what is open."""
+        open_UV = self.open_UV()
+        return {name: np.argmax(np.where(open_UV, each, -np.inf), axis=1) for name, each in self.score_UV.items()}
 
-    def knots(self, policy: str) -> np.ndarray:
-        """Scores above which a half, a quarter, … of all lie."""
-        return np.quantile(self.score_UV[policy], (0.5, 0.75, 0.9, 0.97))
+    @cached_property
+    def knots(self) -> dict[str, np.ndarray]:
+        """Of each policy, scores above which a half, a quarter, … of all lie."""
+        return {name: np.quantile(each, (0.5, 0.75, 0.9, 0.97)) for name, each in self.score_UV.items()}
 
     def truth(self, policy: str) -> float:
         """Clicks for each request, over all shoppers."""
-        value_U = self.click_UV[np.arange(len(self.rate_U)), self.choice_U(policy)]
+        value_U = self.click_UV[np.arange(len(self.rate_U)), self.choice_U[policy]]
         return float((self.rate_U * value_U).sum() / self.rate_U.sum())
 
 
@@ -104,7 +108,7 @@ def repetition(world: Shop, number: int) -> dict[str, dict[str, Interval]]:
     found: dict[str, dict[str, Interval]] = {}
     kept: dict[str, Scored] = {}
     for policy in ("better", "worse"):
-        choice_N = world.choice_U(policy)[user_N]
+        choice_N = world.choice_U[policy][user_N]
         chance_N = (choice_N == shown_N).astype(float)
         modelled = off_policy.predicted(
             _features(world, user_N, shown_N), _features(world, user_N, choice_N), reward_N, propensity_N, shopper_N
@@ -161,7 +165,7 @@ def _features(world: Shop, user_N: np.ndarray, item_N: np.ndarray) -> np.ndarray
     columns = [np.ones(len(user_N))]
     for name in ("champion", "better"):
         score_N = world.score_UV[name][user_N, item_N]
-        columns += [score_N, *(np.maximum(score_N - knot, 0) for knot in world.knots(name))]
+        columns += [score_N, *(np.maximum(score_N - knot, 0) for knot in world.knots[name])]
     columns += [(item_N == row).astype(float) for row in world.new_E]
     return np.stack(columns, axis=1)
 
