@@ -21,7 +21,7 @@ export FEAST_USAGE := False
 # Every step is a process of its own: without cached bytecode each would compile its libraries again.
 unexport PYTHONDONTWRITEBYTECODE
 
-.PHONY: help setup run test serve compile chart images demo soak check format lock lock-platforms bench-features bench-staleness bench-features-pay bench-quality bench-train bench-gpu bench-gate bench-gate-speed bench-gateway bench-rollout bench-decisions bench-serving bench-retrieval bench-log-days fuzz-ingest chaos audit bench-overload mutants clean
+.PHONY: help setup run test serve compile chart images demo soak check format lock lock-platforms bench-features bench-staleness bench-features-pay bench-quality bench-train bench-gpu bench-gate bench-gate-speed bench-gateway bench-rollout bench-decisions bench-serving bench-retrieval bench-log-days fuzz-ingest chaos audit bench-overload mutants docs clean
 
 help:  ## list the targets
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | awk -F':.*## ' '{printf "  make %-19s %s\n", $$1, $$2}'
@@ -46,11 +46,16 @@ serve: setup  ## TorchServe with the champion (and challenger), and a curl line 
 compile: setup  ## write build/training.yaml for a Kubeflow cluster
 	@$(PYTHON) -m pipelines compile
 
-check: setup  ## ruff, strict types, import directions: what CI checks
+check: setup  ## ruff, strict types, import directions, documentation: what CI checks
 	@.venv/bin/ruff check .
 	@.venv/bin/ruff format --check .
 	@.venv/bin/mypy
 	@.venv/bin/lint-imports --no-cache
+	@$(PYTHON) -m sphinx -q -W --keep-going -b html docs build/docs
+
+docs: setup  ## the documentation as a site in build/docs; links are checked
+	@$(PYTHON) -m sphinx -q -W --keep-going -b html docs build/docs
+	@echo "build/docs/index.html"
 
 format: setup  ## rewrite the sources in the one format
 	@.venv/bin/ruff check --fix .
