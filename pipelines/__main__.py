@@ -14,11 +14,11 @@ from rich.console import Console
 
 from components import workspace
 from components.errors import InputError
-from components.task import read_records
 from feature_repo.card import CardError, load_card
 from feature_repo.faults import Unavailable
 from pipelines import cluster_commands, data_commands
 from pipelines.data_commands import moment, new_run_id, with_options
+from pipelines.stopping import Stopped, stopped_by_signal
 from serving.releases import Unreached
 
 REQUEST_ID = re.compile("[0-9a-f]{32}")
@@ -30,7 +30,7 @@ errors = Console(highlight=False, soft_wrap=True, stderr=True)
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """Run one command; 0 success (a blocked gate is a success), 1 a fault, 2 bad input, 3 blocked where that was asked for,
+    """Run one command; 0 success (a blocked gate is a success), 1 a fault, 2 bad input, 3 blocked (`--blocked-fails`),
     130 and 143 where it was stopped by Ctrl-C or SIGTERM."""
     options = _parser().parse_args(arguments)
     try:
@@ -48,6 +48,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 
 def _run(options: argparse.Namespace) -> int:
+    from components.report import step as report
     from heterrec.recipes import warm
     from pipelines import local
     from pipelines.lock import run_lock
@@ -65,15 +66,19 @@ def _run(options: argparse.Namespace) -> int:
     started = time.monotonic()
     console.print(f"run {run_id}  (workspace {workspace.home()})")
     with run_lock(run_id):
-        outcome = local.run(
-            run_id=run_id,
-            card=card,
-            recipe=recipe.to_json(),
-            baseline=baseline.to_json(),
-            as_of=as_of,
-            new_reference=options.new_reference,
-            containers=options.containers,
-        )
+        try:
+            outcome = local.run(
+                run_id=run_id,
+                card=card,
+                recipe=recipe.to_json(),
+                baseline=baseline.to_json(),
+                as_of=as_of,
+                new_reference=options.new_reference,
+                containers=options.containers,
+            )
+        except Stopped:
+            console.print(f"  page: {report.run(run_id=run_id, state='stopped')}")
+            raise
     console.print(f"[bold]{outcome.ending}[/] after {time.monotonic() - started:.0f} s")
     if outcome.serves:
         console.print(f"  {_plain(outcome.serves)}")
