@@ -189,7 +189,7 @@ class Client:
         self.not_logged: set[str] = set()
         self.acknowledged: set[tuple[str, str]] = set()
         self.bought = 0
-        """Acknowledged purchases; one whose acknowledgement was lost may have been sent twice."""
+        """Acknowledged purchases of logged exposures: nothing follows from one whose exposure is not in the log."""
         self.answers: Counter[str] = Counter()
         self.seconds: list[float] = []
         self.unanswered: list[str] = []
@@ -210,7 +210,7 @@ class Client:
             event = {"request_id": answer["request_id"], "event_type": kind, "item_id": item}
             if await self._either("/v1/events", event, 202) is not None:
                 self.acknowledged.add((answer["request_id"], item))
-                self.bought += kind == "purchase"
+                self.bought += kind == "purchase" and answer["logged"] is True
 
     async def _either(self, path: str, body: dict[str, Any], good: int) -> dict[str, Any] | None:
         """The answer of one gateway or the other; None where both have none in time."""
@@ -326,6 +326,9 @@ def show(found: dict[str, Any], console: Console) -> None:
     table.add_row("answers", ", ".join(f"{kind} {count:,}" for kind, count in found["answers"].items()), "")
     table.add_row("slowest answer", f"{found['slowest_s']:.1f} s", f"< {ANSWER_SECONDS:.0f} s")
     table.add_row("acknowledged and missing", str(found["missing"]), f"<= {found['set_aside_as_damaged']} set aside")
+    table.add_row(
+        "purchases without their interaction", str(max(0, found["purchases_acknowledged"] - found["interactions"])), ""
+    )
     table.add_row("interactions doubled", str(found["doubled_interactions"]), "0")
     table.add_row("logged, though said not to be", str(found["logged_against_its_word"]), "0")
     table.add_row("processes dead at the end", ", ".join(found["dead"]) or "none", "none")
