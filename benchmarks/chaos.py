@@ -108,6 +108,13 @@ class Shop(ShopProcesses):
             process.suspend()
         threading.Timer(seconds, lambda: [_resume(process) for process in frozen]).start()
 
+    def fill_disk(self, name: str, seconds: float) -> None:
+        """No file of a part can grow any more, as on a full disk; what it writes into a socket can."""
+        full = self.processes(name)
+        for process in full:
+            process.rlimit(psutil.RLIMIT_FSIZE, (0, psutil.RLIM_INFINITY))
+        threading.Timer(seconds, lambda: [_free(process) for process in full]).start()
+
     def flip(self, path: Path, draw: random.Random) -> None:
         """One bit of a file; of a database while nobody has it open."""
         with suppress(OSError), path.open("r+b") as file:
@@ -123,16 +130,23 @@ def _resume(process: psutil.Process) -> None:
         process.resume()
 
 
+def _free(process: psutil.Process) -> None:
+    with suppress(psutil.NoSuchProcess):
+        process.rlimit(psutil.RLIMIT_FSIZE, (psutil.RLIM_INFINITY, psutil.RLIM_INFINITY))
+
+
 def drawn(shop: Shop, draw: random.Random) -> tuple[str, Callable[[], None]]:
     """A fault: what it is called, and what does it."""
     log, torchserve = workspace.event_log(MODEL), workspace.home() / "torchserve" / "soak"
     part = draw.choice([*GATEWAYS, "consumer", "redis", "worker", "server"])
     seconds = draw.uniform(0.5, 6)
-    match draw.choice(["kill", "freeze", "segment", "state", "file", "connections", "burst"]):
+    match draw.choice(["kill", "freeze", "full", "segment", "state", "file", "connections", "burst"]):
         case "kill":
             return f"{part} killed", lambda: shop.kill(part)
         case "freeze":
             return f"{part} frozen", lambda: shop.freeze(part, seconds)
+        case "full":
+            return f"no room for {part}", lambda: shop.fill_disk(part, seconds)
         case "segment":
             found = sorted((log / "segments").glob("*.jsonl"))
             return "bit flipped in a segment", lambda: [shop.flip(path, draw) for path in found[:1]] and None
@@ -174,6 +188,8 @@ class Client:
         self.logged: set[str] = set()
         self.not_logged: set[str] = set()
         self.acknowledged: set[tuple[str, str]] = set()
+        self.bought = 0
+        """Acknowledged purchases of logged exposures: nothing follows from one whose exposure is not in the log."""
         self.answers: Counter[str] = Counter()
         self.seconds: list[float] = []
         self.unanswered: list[str] = []
@@ -190,9 +206,11 @@ class Client:
         {True: self.logged, False: self.not_logged}.get(answer["logged"], set()).add(answer["request_id"])
         if self._random.random() < EVENT_SHARE and answer["items"]:
             item = answer["items"][0]["item_id"]
-            event = {"request_id": answer["request_id"], "event_type": "click", "item_id": item}
+            kind = self._random.choice(("click", "purchase"))
+            event = {"request_id": answer["request_id"], "event_type": kind, "item_id": item}
             if await self._either("/v1/events", event, 202) is not None:
                 self.acknowledged.add((answer["request_id"], item))
+                self.bought += kind == "purchase" and answer["logged"] is True
 
     async def _either(self, path: str, body: dict[str, Any], good: int) -> dict[str, Any] | None:
         """The answer of one gateway or the other; None where both have none in time."""
@@ -268,8 +286,10 @@ def judged(client: Client, done: Counter[str], dead: list[str]) -> dict[str, Any
     exposures = Counter(row[0] for row in rows("exposures", "request_id"))
     outcomes = set(rows("outcomes", "request_id, item_id"))
     interactions = Counter(row[0] for row in rows("interactions", "event_id"))
-    damaged = sum("damaged" in row[0] for row in rows("set_aside", "reason"))
-    lost = len(client.logged - exposures.keys()) + len(client.acknowledged - outcomes)
+    # A line that was read again, after the consumer's state was lost, is set aside again.
+    damaged = len({row[0] for row in rows("set_aside", "position, reason") if "amaged" in row[1]})
+    gone = [*sorted(client.logged - exposures.keys()), *sorted(client.acknowledged - outcomes)]
+    lost = len(gone)
     untrue = len(client.not_logged & exposures.keys())
     large = [str(path) for path in workspace.home().rglob("*.log") if path.stat().st_size > MOST_BYTES]
     seconds = sorted(client.seconds) or [0.0]
@@ -285,6 +305,9 @@ def judged(client: Client, done: Counter[str], dead: list[str]) -> dict[str, Any
         "acknowledged_exposures": len(client.logged),
         "acknowledged_events": len(client.acknowledged),
         "missing": lost,
+        "which": gone[:20],
+        "purchases_acknowledged": client.bought,
+        "interactions": len(interactions),
         "set_aside_as_damaged": damaged,
         "logged_against_its_word": untrue,
         "doubled_interactions": sum(count - 1 for count in interactions.values()),
@@ -292,6 +315,7 @@ def judged(client: Client, done: Counter[str], dead: list[str]) -> dict[str, Any
         "files_without_bound": large,
     }
     sound = not (client.unanswered or untrue or dead or large or found["doubled_interactions"])
+    sound = sound and client.bought - lost <= len(interactions)
     return {**found, "sound": sound and lost <= damaged}
 
 
@@ -302,6 +326,9 @@ def show(found: dict[str, Any], console: Console) -> None:
     table.add_row("answers", ", ".join(f"{kind} {count:,}" for kind, count in found["answers"].items()), "")
     table.add_row("slowest answer", f"{found['slowest_s']:.1f} s", f"< {ANSWER_SECONDS:.0f} s")
     table.add_row("acknowledged and missing", str(found["missing"]), f"<= {found['set_aside_as_damaged']} set aside")
+    table.add_row(
+        "purchases without their interaction", str(max(0, found["purchases_acknowledged"] - found["interactions"])), ""
+    )
     table.add_row("interactions doubled", str(found["doubled_interactions"]), "0")
     table.add_row("logged, though said not to be", str(found["logged_against_its_word"]), "0")
     table.add_row("processes dead at the end", ", ".join(found["dead"]) or "none", "none")

@@ -49,6 +49,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--seconds", type=float, default=10, help="of each load")
     parser.add_argument("--servers", default="torchserve,plain")
+    parser.add_argument("--out", type=Path, default=RESULTS)
     options = parser.parse_args()
     if (os.cpu_count() or 1) < 2:
         parser.error("needs two cores: one for the servers and one for the load")
@@ -76,8 +77,8 @@ def main() -> None:
         "items": ITEMS,
         **rows,
     }
-    RESULTS.write_text(json.dumps(result, indent=1) + "\n")
-    console.print(f"written to {RESULTS}")
+    options.out.write_text(json.dumps(result, indent=1) + "\n")
+    console.print(f"written to {options.out}")
 
 
 @contextmanager
@@ -149,7 +150,7 @@ def measure(service: str, operation: str, pid: int, bodies: Path, seconds: float
     flood(service, bodies, 20, 3)
     capacity = 0.0
     for rate in SEARCH:
-        answered = flood(service, bodies, rate, seconds / 2)["answers"].get("model", 0.0)
+        answered = flood(service, bodies, rate, seconds / 2)["in_time"].get("model", 0.0)
         capacity = max(capacity, answered)
         if answered < 0.8 * rate:
             break
@@ -207,8 +208,7 @@ def show(name: str, row: dict[str, Any], console: Console) -> None:
         "p50 ms", f"p99 ms (< {deadline:.0f})", "health ms", "normal after s",
     )  # fmt: skip
     for load in row["loads"]:
-        answers = load["answers"]
-        good = answers.get("model", 0.0)
+        answers, good = load["answers"], load["in_time"].get("model", 0.0)
         table.add_row(
             f"{load['times']} times", f"{load['asked_per_second']:.0f}", f"{good:.0f}", f"{good / row['capacity']:.0%}",
             f"{answers.get('memory', 0.0):.0f}", f"{answers.get('503', 0.0):.0f}", f"{load['p50_ms']:.0f}",

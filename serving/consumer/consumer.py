@@ -105,7 +105,7 @@ class Consumer:
         self._reader = Reader(
             self._log, state, self._online.values, erasure, kinds=self._kinds, identity=self._identity, **told
         )
-        self._delivery = Delivery(self._log, self._served, state, self._online, erasure, **told)
+        self._delivery = Delivery(self._log, self._served, state, self._online, erasure, self._reader.damaged, **told)
         retention = self._online.retention
         self._upkeep = Upkeep(self._log, self._served, retention=retention, clock=self._clock)
         if self._make_stream is not None:
@@ -206,6 +206,7 @@ class Consumer:
     def _flush(self) -> int:
         self._delivery.partitions()
         self._delivery.retire()
+        self._delivery.partitions()  # what was found damaged on the way
         self._flushed = time.monotonic()
         return 0
 

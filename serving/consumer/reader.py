@@ -49,6 +49,8 @@ class Reader:
         self._root, self._state, self._values, self._erasure = root, state, values, erasure
         self._kinds, self._metrics, self._clock = kinds, metrics, clock
         self._identity = identity
+        self.damaged: set[int] = set()
+        """Positions of the damaged lines that were set aside since it was started."""
         self._forgot = datetime.min.replace(tzinfo=UTC)
 
     def read(self) -> int:
@@ -114,6 +116,7 @@ class Reader:
         for why, number in noting.reasons.items():
             self._metrics.set_aside.labels(why).inc(number)
         self._tell_damaged(noting.damaged)
+        self.damaged.update(position for position, _ in noting.damaged)
 
     def unread(self) -> tuple[int, datetime | None]:
         """Bytes that were not read yet, and when the first of their events happened."""

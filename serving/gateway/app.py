@@ -19,6 +19,7 @@ from prometheus_client import CONTENT_TYPE_LATEST, generate_latest
 
 from serving.clocks import TOLERANCE
 from serving.eventlog.writer import EventLog, LogUnavailable
+from serving.gateway import lag
 from serving.gateway.access import Access
 from serving.gateway.api import Accepted, Event, Problem, RecommendationRequest, Recommendations
 from serving.gateway.archive import BadFilter
@@ -163,7 +164,7 @@ def make_app(
             undo.enter_context(log)
             await row.begin()
             probing = probe_all(models, recommender, lambda: row.rollout, metrics.probed)
-            for work in (row.follow(), probing):
+            for work in (row.follow(), probing, lag.watch(service.door.bound.lag)):
                 task = asyncio.create_task(work)
                 undo.callback(task.cancel)
             yield

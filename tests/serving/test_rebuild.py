@@ -94,3 +94,38 @@ def test_a_damaged_record_is_set_aside_with_its_place_and_reading_goes_on(
     assert {row["request_id"] for row in transport.rows("exposures")} == {"r0", "r2", "r3"}
     assert len(transport.rows("outcomes")) == 1 and len(transport.rows("set_aside")) == 3
     assert not segments.segments(transport.log)
+
+
+@pytest.mark.parametrize("known", [False, True])
+def test_what_is_damaged_between_reading_and_its_day_is_told_once_and_what_followed_from_it_stays(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture, known: bool
+) -> None:
+    fill(tmp_path)
+    transport = Transport(tmp_path)
+    sink = SegmentSink(transport.log)
+    sink.open()
+    written = [to_line("exposures", exposure(f"r{n}", "u1", ["i3"])) for n in range(3)]
+    sink.write([*written, to_line("outcomes", outcome("r1", "i3"))])
+    (path,) = segments.segments(transport.log)
+    caplog.set_level(logging.ERROR)
+
+    def damage() -> None:
+        content = bytearray(path.read_bytes())
+        content[len(written[0]) + 40] ^= 4
+        path.write_bytes(bytes(content))
+
+    if known:
+        damage()
+    with transport.consumer() as consumer:
+        consumer.round()  # its writer lives: what is read cannot be retired yet
+        if not known:
+            damage()
+        sink.close()
+        transport.settle(consumer)
+        count = consumer.metrics.registry.get_sample_value
+        assert count("consumer_set_aside_total", {"why": "damaged"}) == 1
+        assert (count("consumer_interactions_total", {"result": "added"}) == 1) is not known
+    assert {row["request_id"] for row in transport.rows("exposures")} == {"r0", "r2"}
+    damaged = [row for row in transport.rows("set_aside") if "no event" in row["reason"]]
+    assert len(damaged) == 1 and caplog.text.count(f"{path}, offset {len(written[0])}: ") == 1
+    assert ("damaged since it was read" in caplog.text) is not known
