@@ -152,11 +152,12 @@ def _submit(options: argparse.Namespace, server: "Server") -> None:
     from pipelines.packages import package
 
     kinds = _kinds(options)
+    # Before a version goes to the server: what is refused leaves nothing there.
+    parameters = _parameters(options) if options.run else {}
     versions = {kind: server.version(package(kind, options.facts)) for kind in kinds}
     if not options.run:
         return
     started = options.only or ["training"]
-    parameters = _parameters(options)
     name = load_card(options.dataset).name
     experiment = server.experiment(_experiment(name))
     for kind in started:
@@ -234,8 +235,10 @@ def _show(server: "Server", *, apply: bool) -> None:
 
 def _parameters(options: argparse.Namespace) -> dict[str, dict[str, Any]]:
     from heterrec.recipes import warm
+    from pipelines.reach import require_within_reach
 
     card = with_options(load_card(options.dataset), options.option)
+    require_within_reach(card, options.facts)
     trained = recipe(options.recipe, options)
     if options.warm_start:
         trained = warm(trained)
