@@ -9,8 +9,9 @@ import pyarrow as pa
 
 from serving.checksum import Damaged, seal, unseal, whole_in
 
-SCHEMA = 3
-"""Version 1 had neither `override` nor `received`, version 2 neither `cause` nor `key`: null in their rows."""
+SCHEMA = 4
+"""Version 1 had neither `override` nor `received`, version 2 neither `cause` nor `key`, version 3 no `placement`: null
+in their rows."""
 POPULAR, REMEMBERED = "popular", "tables"
 """The `model_version` of what no model answered: the most popular items; the tables of the champion's archive."""
 WITHOUT_A_MODEL = (POPULAR, REMEMBERED)
@@ -22,7 +23,7 @@ TABLES = {
             "schema": _COUNT, "request_id": _TEXT, "user_id": _TEXT, "variant": _TEXT, "model_version": _TEXT,
             "stage": _COUNT, "weight": _REAL, "salt": _TEXT, "time": _TIME, "latency_ms": _REAL, "status": _TEXT,
             "n_items": _COUNT, "items": pa.list_(_TEXT), "scores": pa.list_(_REAL), "request": _TEXT, "context": _TEXT,
-            "override": _BOOL, "cause": _TEXT,
+            "override": _BOOL, "cause": _TEXT, "placement": _TEXT,
         }
     ),
     "outcomes": pa.schema(

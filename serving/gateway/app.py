@@ -8,7 +8,7 @@ import time
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass, field
-from datetime import UTC, datetime, timedelta
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
@@ -17,7 +17,6 @@ from fastapi import FastAPI, Header, HTTPException, Response
 from fastapi.exceptions import RequestValidationError
 from prometheus_client import CONTENT_TYPE_LATEST, generate_latest
 
-from serving.clocks import TOLERANCE
 from serving.eventlog.writer import EventLog, LogUnavailable
 from serving.gateway import lag
 from serving.gateway.access import Access
@@ -29,6 +28,7 @@ from serving.gateway.metrics import Metrics
 from serving.gateway.models import KeyFile, Models
 from serving.gateway.operation import Page
 from serving.gateway.overload import RETRY_SECONDS, Bound
+from serving.gateway.placements.session import events_of, plausible
 from serving.gateway.probes import probe_all
 from serving.gateway.recommender import Deadlines, History, Recommended, Recommender, Wish
 from serving.gateway.row import Row
@@ -37,8 +37,6 @@ from serving.rollout.assignment import drawn
 from serving.rollout.document import ModelVersion, Rollout
 
 _logger = logging.getLogger(__name__)
-OLDEST = timedelta(days=30)
-"""Age of an event that is still taken."""
 NOTHING_RELEASED = "no model was released yet"
 TELL_SECONDS = 10.0
 IN_TIME = 0.4
@@ -188,24 +186,20 @@ def _add_service(app: FastAPI, service: _Service) -> None:
     """What shops call."""
     metrics = service.metrics
 
-    @app.post("/v1/recommendations", responses=_PROBLEMS, response_model=Recommendations)
-    async def recommendations(
-        asked: RecommendationRequest, authorization: _Authorization = None, x_variant: _Variant = None
-    ) -> Response:
+    async def serve(wish: Wish, context: dict[str, Any], authorization: str | None) -> Response:
         began = time.perf_counter()
         rollout = service.released()
-        if x_variant == "challenger" and rollout.challenger is None:
+        if wish.arm == "challenger" and rollout.challenger is None:
             raise HTTPException(409, "no challenger serves")
-        wish = _wish(asked, x_variant)
         _check_filters(service, rollout, wish)
         found = await service.recommend(rollout, wish, authorization)
         for part, reason in found.failures:
             service.failed(part, reason)
         latency = 1000 * (time.perf_counter() - began)
-        exposure = _exposure(rollout, asked, found, time=service.clock(), latency_ms=latency)
-        if x_variant is not None:
-            # Of no experiment: what people who test see is not judged.
-            exposure |= {"override": True, "salt": "", "stage": None}
+        exposure = _exposure(rollout, wish, context, found, time=service.clock(), latency_ms=latency)
+        if wish.arm is not None or not wish.user_id:
+            # Of no experiment: what people who test see is not judged, nor what nobody sees again by the same arm.
+            exposure |= {"override": wish.arm is not None, "salt": "", "stage": None}
         logged = await service.append("exposures", exposure, service.recommender.deadlines.log, synced=False)
         metrics.served.labels(found.variant, found.version, found.status).inc()
         metrics.history.observe(found.history_seconds)
@@ -226,12 +220,18 @@ def _add_service(app: FastAPI, service: _Service) -> None:
         }
         return Response(orjson.dumps(answer), media_type="application/json")
 
+    @app.post("/v1/recommendations", responses=_PROBLEMS, response_model=Recommendations)
+    async def recommendations(
+        asked: RecommendationRequest, authorization: _Authorization = None, x_variant: _Variant = None
+    ) -> Response:
+        return await serve(_wish(asked, x_variant, service.clock()), asked.context, authorization)
+
     @app.post("/v1/events", status_code=202, responses=_PROBLEMS)
     async def events(event: Event, authorization: _Authorization = None) -> Accepted:
         now = service.clock()
         outcome = {
             **event.model_dump(exclude={"time"}),
-            "time": _plausible(event.time or now, now).isoformat(),
+            "time": plausible(event.time or now, now, "time").isoformat(),
             "received": now.isoformat(),
         }
         if not await service.append("outcomes", outcome, EVENT_SECONDS):
@@ -287,9 +287,10 @@ def pages(service: "_Service") -> dict[str, Callable[[], Page]]:
     return {"/health": lambda: told(200, {"status": "alive"}), "/ready": ready, "/metrics": metrics_page}
 
 
-def _wish(asked: RecommendationRequest, arm: Literal["champion", "challenger"] | None) -> Wish:
+def _wish(asked: RecommendationRequest, arm: Literal["champion", "challenger"] | None, now: datetime) -> Wish:
     return Wish(
-        user_id=asked.user_id,
+        user_id=asked.unit,
+        session=events_of(asked.session, now),
         k=asked.k,
         exclude_seen=asked.exclude_seen,
         exclude=asked.exclude,
@@ -311,15 +312,15 @@ def _check_filters(service: _Service, rollout: Rollout, wish: Wish) -> None:
 
 
 def _exposure(
-    rollout: Rollout, asked: RecommendationRequest, found: Recommended, *, time: datetime, latency_ms: float
+    rollout: Rollout, wish: Wish, context: dict[str, Any], found: Recommended, *, time: datetime, latency_ms: float
 ) -> dict[str, Any]:
     return {
         "request_id": secrets.token_hex(16),
-        "user_id": asked.user_id,
+        "user_id": wish.user_id,
         "variant": found.variant,
         "model_version": found.version,
         "stage": rollout.stage,
-        "weight": drawn(rollout, asked.user_id).weight,
+        "weight": drawn(rollout, wish.user_id).weight,
         "salt": rollout.salt,
         "time": time.isoformat(),
         "latency_ms": latency_ms,
@@ -328,15 +329,8 @@ def _exposure(
         "items": [item["item_id"] for item in found.items],
         "scores": [item["score"] for item in found.items],
         "request": found.request,
-        "context": orjson.dumps(asked.context).decode(),
+        "context": orjson.dumps(context).decode(),
         "override": False,
         "cause": found.cause,
+        "placement": wish.placement,
     }
-
-
-def _plausible(time: datetime, now: datetime) -> datetime:
-    """A moment of UTC; one that lies where no event can be told of is refused."""
-    if not now - OLDEST <= time <= now + TOLERANCE:
-        why = f"is not within {OLDEST.days} days before now and {TOLERANCE.seconds // 3600} hour after"
-        raise RequestValidationError([{"loc": ("body", "time"), "msg": why, "type": "time"}])
-    return time.astimezone(UTC)

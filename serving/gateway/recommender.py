@@ -15,9 +15,11 @@ import orjson
 from serving.eventlog.events import POPULAR, REMEMBERED
 from serving.gateway.archive import Contents, Filters, check_digest, read_contents
 from serving.gateway.models import Items, ModelFailed, Models
+from serving.gateway.placements.session import Events, joined
 from serving.gateway.tables import MOST_BYTES, Tables
 from serving.rollout.assignment import Variant, drawn
 from serving.rollout.document import ModelVersion, Rollout
+from serving.scoring.placed import FOR_YOU
 
 _logger = logging.getLogger(__name__)
 History = Callable[[str], list[dict[str, Any]]]
@@ -45,7 +47,9 @@ class Deadlines:
 
 @dataclass(frozen=True, kw_only=True)
 class Wish:
-    """What a shopper asks for. `exclude` are items that must not be shown, `arm` is that of a person who tests."""
+    """What a shopper asks for. `user_id` is the shopper, the anonymous session, or "" for nobody, who is of no
+    experiment; `session` what was just done; `exclude` are items that must not be shown, `arm` is that of a person
+    who tests."""
 
     user_id: str
     k: int = 10
@@ -53,6 +57,12 @@ class Wish:
     exclude: Sequence[str] = ()
     filters: Filters = field(default_factory=dict)
     arm: Variant | None = None
+    session: Events = ()
+    placement: str = FOR_YOU
+
+    def variant(self, rollout: Rollout) -> Variant:
+        """The arm that answers."""
+        return self.arm or (drawn(rollout, self.user_id).variant if self.user_id else "champion")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -101,22 +111,16 @@ class Recommender:
         # Now: the row may be another one before the models have answered.
         contents, tables = self.contents(rollout.champion), self._tables.get(rollout.champion.archive_digest)
         failures: list[tuple[str, str]] = []
-        arm = wish.arm or drawn(rollout, wish.user_id).variant
+        arm = wish.variant(rollout)
         line = [(rollout.champion, self.deadlines.champion)]
         if arm == "challenger" and rollout.challenger is not None:
             line.insert(0, (rollout.challenger, self.deadlines.challenger))
         elif arm == "former" and rollout.former is not None:
             line.insert(0, (rollout.former, self.deadlines.challenger))
-        began = time.perf_counter()
-        history: list[dict[str, Any]] = []
-        try:
-            reading = asyncio.get_running_loop().run_in_executor(self._readers, self._history, wish.user_id)
-            history = await asyncio.wait_for(reading, self.deadlines.history)
-        except Exception as error:  # whatever the store raises, the shopper gets an answer and the log the reason
-            why = f"not within {self.deadlines.history} s" if isinstance(error, TimeoutError) else error
-            failures.append(("history", f"{type(error).__name__}: {why}"))
-            line = []
-        seconds = time.perf_counter() - began
+        known, seconds = await self._known(wish, failures)
+        if known is None and not wish.session:
+            line = []  # nothing to ask a model about
+        history = joined(known or [], wish.session)
         asked = _request(wish, history)
         request = orjson.dumps(asked)
         version, items = await self._first(rollout.model, line, request, failures)
@@ -126,11 +130,11 @@ class Recommender:
                 version, items = POPULAR, popular(contents, history, wish)
             status: Status = "fallback" if items else "error"
         else:
-            status = "ok" if version == line[0][0].version else "fallback"
+            status = "ok" if version == line[0][0].version and known is not None else "fallback"
         if status == "ok":
             cause: Cause | None = None
         else:
-            cause = "model" if line else "history"
+            cause = "history" if known is None else "model"
         return Recommended(
             variant=arm,
             version=version,
@@ -143,17 +147,28 @@ class Recommender:
             cause=cause,
         )
 
+    async def _known(self, wish: Wish, failures: list[tuple[str, str]]) -> tuple[list[dict[str, Any]] | None, float]:
+        """The history that the store has, None where it does not answer, and the seconds that it took."""
+        began, known = time.perf_counter(), None
+        try:
+            reading = asyncio.get_running_loop().run_in_executor(self._readers, self._history, wish.user_id)
+            known = await asyncio.wait_for(reading, self.deadlines.history)
+        except Exception as error:  # whatever the store raises, the shopper gets an answer and the log the reason
+            why = f"not within {self.deadlines.history} s" if isinstance(error, TimeoutError) else error
+            failures.append(("history", f"{type(error).__name__}: {why}"))
+        return known, time.perf_counter() - began
+
     def from_memory(self, rollout: Rollout, wish: Wish) -> Recommended:
         """An answer without store and model, for when these have no room: popular items, as the history that the
         tables would be asked about is the store's to read."""
         assert rollout.champion is not None
-        items = popular(self.contents(rollout.champion), (), wish)
+        items = popular(self.contents(rollout.champion), wish.session, wish)
         return Recommended(
-            variant=wish.arm or drawn(rollout, wish.user_id).variant,
+            variant=wish.variant(rollout),
             version=POPULAR,
             status="fallback" if items else "error",
             items=items,
-            request=orjson.dumps(_request(wish, [])).decode(),
+            request=orjson.dumps(_request(wish, joined([], wish.session))).decode(),
             history=(),
             failures=[],
             history_seconds=0.0,

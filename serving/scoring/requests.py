@@ -40,12 +40,22 @@ class Request(NamedTuple):
 
 
 class Reader:
-    """Reads requests against one archive's contract, catalogue and varying features (fields of the encoder)."""
+    """Reads requests against one archive's contract, catalogue and varying features (fields of the encoder).
+
+    `present` are the varying features that the catalogue knows, by name: what an event without `features` has.
+    """
 
     def __init__(
-        self, *, contract: Mapping[str, Any], rows: Mapping[str, int], varying: Sequence[Any], filters: Filters
+        self,
+        *,
+        contract: Mapping[str, Any],
+        rows: Mapping[str, int],
+        varying: Sequence[Any],
+        filters: Filters,
+        present: Mapping[str, Sequence[Any]] = _NOTHING,
     ) -> None:
         self._contract, self._rows, self._varying, self._filters = contract, rows, varying, filters
+        self._present = present
 
     def read(self, raw: object) -> Request:
         """Check one request and order its history; raises `BadRequest`."""
@@ -106,6 +116,8 @@ class Reader:
                 raise BadRequest(name, raw.get("event_time"), expected)
             row = find(item, -1)
             if row >= 0:
+                if self._present and "features" not in raw:
+                    values = {name: column[row] for name, column in self._present.items()}
                 rows.append(row)
                 times.append(time)
                 features.append(values)

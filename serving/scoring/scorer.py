@@ -54,7 +54,9 @@ class Scorer:
         self._by_events = np.argsort(-self._events, kind="stable")
         self._filters = Filters(contract["filterable"], items["features"], len(self._ids))
         rows = {item: row for row, item in enumerate(self._ids)}
-        self._reader = Reader(contract=contract, rows=rows, varying=encoder.varying, filters=self._filters)
+        varying = encoder.varying
+        present = {field.name: items["features"][field.name] for field in varying if field.name in items["features"]}
+        self._reader = Reader(contract=contract, rows=rows, varying=varying, filters=self._filters, present=present)
         self._contract = contract
 
     @classmethod
