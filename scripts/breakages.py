@@ -41,7 +41,7 @@ def breakages(source: str) -> Iterator[tuple[str, str]]:
 
 
 def _mute(tree: ast.AST) -> set[int]:
-    """The nodes that decide nothing: docstrings, annotations, what an exception or a log line says."""
+    """The nodes that decide nothing: docstrings, annotations, decorators, what an exception or a log line says."""
     found: set[int] = set()
     for node in ast.walk(tree):
         match node:
@@ -53,8 +53,10 @@ def _mute(tree: ast.AST) -> set[int]:
                 silent = [node]
             case ast.AnnAssign(annotation=annotation) | ast.arg(annotation=annotation):
                 silent = [annotation]
-            case ast.FunctionDef(returns=annotation):
-                silent = [annotation]
+            case ast.FunctionDef(returns=annotation, decorator_list=decorators):
+                silent = [annotation, *decorators]
+            case ast.ClassDef(decorator_list=decorators):
+                silent = [*decorators]
             case _:
                 silent = []
         found |= {id(each) for branch in silent if branch for each in ast.walk(branch)}

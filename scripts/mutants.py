@@ -1,9 +1,9 @@
 """Do the tests notice? Small breakages of the modules that decide, each run against the tests that belong to them.
 
-`python -m scripts.mutants` (`make mutants`) runs the list that is kept (tests/mutants.toml): every one must die, and the
-command fails where one lives. `python -m scripts.mutants --find serving/rollout/ratio.py` (`make mutate MODULE=…`) makes
-new ones by syntax (scripts/breakages.py), runs the tests that import the module, and tells which survive; what matters
-among them gets a test, and a line in the list.
+`make mutants` (this, without arguments) runs the list that is kept (tests/mutants.toml): every one must die, and the
+command fails where one lives. `make mutate MODULE=serving/rollout/ratio.py` (`--find` the file) makes new ones by
+syntax (scripts/breakages.py), runs the tests that import the module, and tells which survive; what matters among them
+gets a test, and a line in the list.
 
 A mutant is never written to disk: a forked process, with the libraries loaded already, imports the changed source. So a
 test that runs the module in a process of its own does not see it.
@@ -171,7 +171,9 @@ def _limit(file: str, tests: Sequence[str]) -> float:
     began = time.monotonic()
     if dies(Mutant(file, "unchanged", (ROOT / file).read_text(), tests), float("inf")):
         raise SystemExit(f"{' '.join(tests)} fails without a mutant: mend that first")
-    return max(LEAST, TIMES * (time.monotonic() - began))
+    seconds = time.monotonic() - began
+    print(f"{' '.join(tests)}: {seconds:.1f} s for {file} as it is", flush=True)
+    return max(LEAST, TIMES * seconds)
 
 
 if __name__ == "__main__":
