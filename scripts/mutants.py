@@ -17,10 +17,11 @@ import os
 import random
 import shlex
 import signal
+import subprocess
 import sys
 import time
 import tomllib
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from importlib.machinery import ModuleSpec
 from pathlib import Path
 from types import ModuleType
@@ -153,8 +154,9 @@ def main() -> int:
         mutants = made(options.find, tests, options.most, options.seed)
     else:
         mutants = [mutant for mutant in kept(options.kept) if options.only in mutant.file]
-    for library in LIBRARIES if len(mutants) >= MANY else ():
-        importlib.import_module(library)
+    if len(mutants) >= MANY:
+        for library in _needed({test for mutant in mutants for test in mutant.tests}):
+            importlib.import_module(library)
     limits = {key: _limit(*key) for key in sorted({(mutant.file, tuple(mutant.tests)) for mutant in mutants})}
     lived = 0
     for number, mutant in enumerate(mutants, 1):
@@ -164,6 +166,15 @@ def main() -> int:
         print(f"{number}/{len(mutants)} {said}", flush=True)
     print(f"{lived} of {len(mutants)} live")
     return int(lived > 0)
+
+
+def _needed(tests: Iterable[str]) -> list[str]:
+    """Of `LIBRARIES` those that these test files load: each is then loaded once, and not by every mutant."""
+    files = sorted(test for test in tests if (ROOT / test).is_file())
+    modules = [_module(file) for file in files]
+    load = f"import sys\nfor name in {modules}: __import__(name)\nprint(*(name for name in {LIBRARIES} if name in sys.modules))"
+    done = subprocess.run([sys.executable, "-c", load], cwd=ROOT, capture_output=True, text=True, check=True)
+    return done.stdout.split()
 
 
 def _limit(file: str, tests: Sequence[str]) -> float:
