@@ -21,7 +21,8 @@ export FEAST_USAGE := False
 # Every step is a process of its own: without cached bytecode each would compile its libraries again.
 unexport PYTHONDONTWRITEBYTECODE
 
-.PHONY: help setup run test serve compile chart images demo soak check format lock lock-platforms bench-features bench-staleness bench-features-pay bench-quality bench-train bench-gpu bench-gate bench-gate-speed bench-gateway bench-rollout bench-decisions bench-serving bench-retrieval bench-log-days fuzz-ingest chaos audit bench-overload mutants docs clean
+# Every target is a command, none a file.
+.PHONY: $(shell sed -n 's/^\([a-z-]*\):.*/\1/p' Makefile)
 
 help:  ## list the targets
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | awk -F':.*## ' '{printf "  make %-19s %s\n", $$1, $$2}'
@@ -150,6 +151,9 @@ fuzz-ingest: setup  ## ten minutes of tables of any dialect, types and order thr
 
 mutants: setup  ## breakages of what decides that were once not noticed: do the tests still notice each?
 	@$(PYTHON) -m scripts.mutants
+
+mutate: setup  ## new breakages of a module by its syntax, and which of them its tests let live; MODULE=serving/rollout/ratio.py
+	@$(PYTHON) -m scripts.mutants --find $(MODULE) $(if $(TESTS),--tests "$(TESTS)")
 
 clean:  ## remove the workspace (runs, artifacts, stores, models); keeps .venv
 	rm -rf var build

@@ -4,9 +4,10 @@ What an item is like is always asked as of a moment: of the features that vary, 
 of when it begins. Who is asked at some time sees the slice that began last before it, so never what came after.
 """
 
+import hashlib
 import json
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -123,6 +124,14 @@ class Sequences:
         """Time of the last training event, in microseconds; what came to be known later, training knows nothing of."""
         return int(self.time[self.split == 0].max())
 
+    @property
+    def identity(self) -> str:
+        """SHA-256 of all that is here: another value of one item, or of one slice, is other data."""
+        digest = hashlib.sha256()
+        for part in _parts(self):
+            digest.update(part)
+        return digest.hexdigest()
+
     def slices(self, queries: Queries) -> Ints:
         """(Q,) the slice of the catalogue that each query is asked in: that of its first target."""
         return self.catalogue.slices_of(self.time[queries.stop])
@@ -158,6 +167,17 @@ class Sequences:
         if not self.repeats and np.isin(self.row[stop:last], self.row[start:stop]).all():
             return None
         return user, start, stop, last
+
+
+def _parts(data: Sequences | Catalogue) -> Iterator[bytes]:
+    """Field by field, so that a new one is part of the identity, too."""
+    for field in fields(data):
+        value = getattr(data, field.name)
+        yield f"\n{field.name} ".encode()
+        if isinstance(value, Catalogue):
+            yield from _parts(value)
+        else:
+            yield value.tobytes() if isinstance(value, np.ndarray) else json.dumps(value).encode()
 
 
 def read_catalogue(root: Path) -> Catalogue:

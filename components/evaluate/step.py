@@ -54,7 +54,8 @@ def run(
     held = HeldAgainst.read(champion, model, sequences, data, card)
     new = names.model_name(model)
     models = {new: model, **held.models, names.baseline_name(baseline, new): baseline}
-    models.setdefault(NEIGHBOURS, tables)
+    if new != NEIGHBOURS:
+        models[NEIGHBOURS] = tables
     contenders: dict[str, Scores] = {name: judged(load_model(path), data, queries) for name, path in models.items()}
     contenders[POPULARITY] = popularity(data)
 

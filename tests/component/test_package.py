@@ -22,16 +22,17 @@ from components.infra_validate import step as infra_validate
 from components.package import step as package
 from feature_repo.card import DatasetCard, Serving
 from heterrec import recipes
-from heterrec.export import save_model
+from heterrec.export import load_model, save_model
+from heterrec.inference import Answers, judged
 from heterrec.neighbours import Memory
 from heterrec.recipes import TrainConfig
-from heterrec.sequences import read_sequences
+from heterrec.sequences import NOW, read_sequences
 from heterrec.training import train
-from pipelines import forget
 from serving.scoring.scorer import Scorer
 from serving.torchserve import archive as archives
 from serving.torchserve.client import Reply
 from serving.torchserve.goldens import differences
+from tests.pipeline.bought import with_pairs_alone
 from tests.unit.heterrec.shop import KINDS, VARYING, write_shop
 
 ROOT = Path(__file__).parents[2]
@@ -115,26 +116,40 @@ def test_what_serves_remembers_the_held_out_days_too(sequences: Path, model: Pat
 
 
 def test_a_deleted_users_pairs_leave_with_the_next_package(sequences: Path, model: Path, tmp_path: Path) -> None:
-    """The model folder still has them: what is packaged is counted anew."""
+    """The model folder may still have them: what is packaged is counted anew."""
     events = pq.read_table(sequences / "events.parquet")
-    catalogue = read_sequences(sequences).catalogue.item_ids
-    pairs = {}
-    for user in pc.unique(events["user_id"]).to_pylist():
-        pairs[user] = set(events.filter(pc.equal(events["user_id"], user))["item_id"].to_pylist())
-    gone, bought = next(
-        (user, [a, b])
-        for user, items in pairs.items()
-        for a in items
-        for b in items - {a}
-        if not any({a, b} <= others for name, others in pairs.items() if name != user)
-    )
-    assert set(bought) <= set(catalogue)
+    user, bought = with_pairs_alone(events)
     packaged(sequences, model, tmp_path / "before")
     left = shutil.copytree(sequences, tmp_path / "left", copy_function=shutil.copy)
-    pq.write_table(events.filter(pc.not_equal(events["user_id"], gone)), left / "events.parquet")
+    pq.write_table(events.filter(pc.not_equal(events["user_id"], user)), left / "events.parquet")
     packaged(left, model, tmp_path / "after")
-    assert forget._remembers(tmp_path / "before/shop.mar", [bought])
-    assert not forget._remembers(tmp_path / "after/shop.mar", [bought])
+    items = read_sequences(sequences).catalogue.item_ids
+    left_of = [bought.alone(memory_of(tmp_path / name).tables[0], items).sum() for name in ("before", "after")]
+    assert left_of[0] > 0 == left_of[1]
+
+
+def test_an_archive_answers_by_todays_values_and_the_model_was_judged_by_those_of_its_window(tmp_path: Path) -> None:
+    """Of everything that an archive shows or reckons with: vectors of items, and what a filter sees."""
+    data = read_sequences(sequences := write_shop(tmp_path / "sequences", users=40, changing=True))
+    tiny = replace(recipes.heterrec(), epochs=1)
+    tiny = replace(tiny, model=replace(tiny.model, width=16, item_layers=1, max_history=MAX_HISTORY))
+    save_model(train(data, tiny), tmp_path / "model")
+    packaged(sequences, tmp_path / "model", tmp_path / "archive")
+    mar, loaded, queries = tmp_path / "archive" / "shop.mar", load_model(tmp_path / "model"), data.queries("test")
+    (window,) = np.unique(data.slices(queries)).tolist()
+    then, now = (data.catalogue.columns(number) for number in (window, NOW))
+    assert then["price"] != now["price"] and then["stock"] != now["stock"]
+    shown = json.loads(archives.read(mar, "items.json"))["features"]
+    assert all(shown[name] == now[name] for name in VARYING)
+
+    today = Answers.to_serve(loaded, data)
+    of_window = Answers(loaded, data.catalogue, window)
+    matrix = np.load(BytesIO(archives.read(mar, "item_matrix.npy")))
+    np.testing.assert_array_equal(matrix, today.items)
+    judged_by = judged(loaded, data, queries)(numbers := np.arange(len(queries)))
+    np.testing.assert_array_equal(judged_by, of_window.scores(data, queries)(numbers))
+    of_window.memory = today.memory  # all else alike
+    assert not np.allclose(matrix, of_window.items), "the item vectors move with the values"
 
 
 def test_tables_alone_are_packaged_and_served(sequences: Path, tmp_path: Path) -> None:
