@@ -15,7 +15,7 @@ if TYPE_CHECKING:
     from pydantic_core import ErrorDetails
 
 VERSION: Literal[3] = 3
-"""Of the card's language: 2 said which types of events count (columns.event_types), 3 what each of them means (events)."""
+"""Of the card's language: 2 said which types of events count (columns.event_types), 3 what each means (events)."""
 DATASETS = Path(__file__).parent / "datasets"
 
 Kind = Literal["categorical", "multi_categorical", "numeric", "text", "embedding"]
@@ -170,6 +170,7 @@ class Columns(Strict):
 
 
 _ITEM_COLUMNS = ("item_id", None)
+_OF_NO_INTERACTION = ("nobody", "item_key", "item_available_at")
 
 
 class EventLog(Strict):
@@ -294,6 +295,27 @@ class DatasetCard(Strict):
             )
 
     @model_validator(mode="after")
+    def _tables_fit(self) -> "DatasetCard":
+        """What is said of several tables of interactions is about columns and features that there are."""
+        tables = self.source.interactions if isinstance(self.source.interactions, list) else []
+        roles = {name for name in Columns.model_fields if name not in _OF_NO_INTERACTION}
+        read = {f.name for f in self.sourced if not self.source.has_items or f.table == "interactions"}
+        for table in tables:
+            what = f"source.interactions, {table.name!r}: "
+            if wrong := sorted(set(table.columns) - roles - read):
+                raise ValueError(
+                    f"{what}columns: {wrong[0]!r} is none of {', '.join(sorted(roles))} and no feature that is "
+                    "read off the interactions"
+                )
+            unnamed = [role for role in table.columns if role in roles and getattr(self.columns, role) is None]
+            if unnamed or (table.event_type is not None and self.columns.event_type is None):
+                role = unnamed[0] if unnamed else "event_type"
+                raise ValueError(
+                    f"{what}{role} is said, which the card's columns do not name; write columns.{role} too"
+                )
+        return self
+
+    @model_validator(mode="after")
     def _without_effect(self) -> "DatasetCard":
         """What was written and does nothing is told, and not passed over."""
         source, idle = self.source, []
@@ -400,12 +422,15 @@ def parse_card(path: Path, *, folder: Path | None = None) -> DatasetCard:
         card = DatasetCard.model_validate(raw)
     except ValidationError as error:
         raise CardError("\n".join(f"{path}: {_told(fault)}" for fault in error.errors())) from error
-    located = {
-        key: ((folder or path.parent) / value).resolve()
-        for key in ("interactions", "items")
-        if isinstance(value := getattr(card.source, key), Path)
-    }
-    return card.model_copy(update={"source": card.source.model_copy(update=located)})
+    beside = folder or path.parent
+
+    def located(place: object) -> object:
+        if isinstance(place, list):
+            return [table.model_copy(update={"place": located(table.place)}) for table in place]
+        return (beside / place).resolve() if isinstance(place, Path) else place
+
+    places = {key: located(getattr(card.source, key)) for key in ("interactions", "items")}
+    return card.model_copy(update={"source": card.source.model_copy(update=places)})
 
 
 def _told(fault: "ErrorDetails") -> str:

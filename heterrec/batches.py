@@ -102,7 +102,11 @@ class TrainingBatches:
             missing_EN=events.missing_EN[index],
         )
         user = np.searchsorted(sequences.offsets, kept, side="right") - 1
-        start, stop = _targets(user, sequences.basket[kept], steps)
+        predicted = sequences.predicted[kept]
+        start, stop = _targets(user, sequences.basket[kept], predicted, steps)
+        self.all_predicted = bool(predicted.all())
+        self.predicted_E = torch.from_numpy(predicted).to(device)
+        self.weight_E = torch.from_numpy(sequences.weight[kept]).to(device)
         self.targets = Targets(start_EK=torch.from_numpy(start).to(device), stop_EK=torch.from_numpy(stop).to(device))
         inputs = np.flatnonzero(stop[:, 0] > start[:, 0])
         if not len(inputs):
@@ -194,8 +198,12 @@ class TrainingBatch:
         row, index = torch.repeat_interleave(span_N), ranges(begin_N, span_N)
         other = torch.where(index < ahead_N[row], source.events.item_E[index], source.target_item_E[index])
         kept = other != target_N[row]
+        if not source.all_predicted:
+            # What was merely looked at is no target, and nothing that the user has: it is a negative like any other.
+            kept &= source.predicted_E[index]
         count_N = torch.bincount(list_N, minlength=layout.batch)[list_N]
         weight_N = window_weights(layout.position_S[state_N], count_N, source.window) * self.weight
+        weight_N = weight_N * source.weight_E[drawn_N]
         return Step(state_N, target_N, weight_N.float(), source.events.time_E[drawn_N], row[kept], other[kept])
 
 
