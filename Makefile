@@ -21,7 +21,7 @@ export FEAST_USAGE := False
 # Every step is a process of its own: without cached bytecode each would compile its libraries again.
 unexport PYTHONDONTWRITEBYTECODE
 
-.PHONY: help setup run test serve compile chart images demo soak check format lock lock-platforms bench-features bench-staleness bench-features-pay bench-quality bench-train bench-gpu bench-gate bench-gate-speed bench-gateway bench-rollout bench-decisions bench-serving bench-retrieval bench-log-days fuzz-ingest chaos audit bench-overload mutants clean
+.PHONY: help setup run test serve compile chart images demo soak check format lock lock-platforms bench-features bench-staleness bench-features-pay bench-typed-events bench-quality bench-train bench-gpu bench-gate bench-gate-speed bench-gateway bench-rollout bench-decisions bench-serving bench-retrieval bench-log-days fuzz-ingest chaos audit bench-overload mutants clean
 
 help:  ## list the targets
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | awk -F':.*## ' '{printf "  make %-19s %s\n", $$1, $$2}'
@@ -90,6 +90,9 @@ bench-staleness: setup  ## what serves has seen the last days, or not: regret by
 
 bench-features-pay: setup  ## HeterRec against item-ID-only on the marketplace and its placebo; SEEDS=3
 	@OMP_WAIT_POLICY=PASSIVE $(PYTHON) -m benchmarks.features_pay --seeds $(SEEDS)
+
+bench-typed-events: setup  ## views, carts and dismissals against purchases alone, for predicting purchases; SEEDS=3
+	@OMP_WAIT_POLICY=PASSIVE $(PYTHON) -m benchmarks.typed_events_pay --seeds $(SEEDS)
 
 bench-quality: setup  ## models on one data set; DATASET=amazon_beauty SEEDS=3 BUDGET=fast|full ROWS=sasrec,heterrec|all GRID=taste,window=1/3
 	@OMP_WAIT_POLICY=PASSIVE $(PYTHON) -m benchmarks.quality --dataset $(DATASET) --seeds $(SEEDS) --budget $(BUDGET) --rows $(ROWS) \

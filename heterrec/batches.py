@@ -16,7 +16,7 @@ from heterrec.encoder import FeatureEncoder
 from heterrec.lmp import Step, window_weights
 from heterrec.model import Histories
 from heterrec.ranges import ranges
-from heterrec.sequences import Ints, Queries, Sequences
+from heterrec.sequences import Bools, Ints, Queries, Sequences
 from heterrec.transformer import Layout
 
 Floats = npt.NDArray[np.float64]
@@ -207,17 +207,24 @@ class TrainingBatch:
         return Step(state_N, target_N, weight_N.float(), source.events.time_E[drawn_N], row[kept], other[kept])
 
 
-def _targets(user: Ints, basket: Ints, steps: int) -> tuple[Ints, Ints]:
+def _targets(user: Ints, basket: Ints, predicted: Bools, steps: int) -> tuple[Ints, Ints]:
+    """Of each event the predicted ones, [start, stop), of the k-th basket after its own that has any."""
     change = np.ones(len(user), dtype=bool)
     change[1:] = (user[1:] != user[:-1]) | (basket[1:] != basket[:-1])
     number = np.cumsum(change) - 1
     first = np.append(np.flatnonzero(change), len(user))
-    owner = user[first[:-1]]
+    count = np.bincount(number[predicted], minlength=len(first) - 1)
+    asked = np.flatnonzero(count)
+    owner, ends = user[first[asked]], first[asked + 1]
+    begins = ends - count[asked]  # they are the last of their basket
+    after = np.searchsorted(asked, number, side="right")
     start, stop = np.zeros((len(user), steps), dtype=np.int64), np.zeros((len(user), steps), dtype=np.int64)
+    if not len(asked):
+        return start, stop
     for k in range(steps):
-        ahead = np.minimum(number + k + 1, len(owner) - 1)
-        exists = (number + k + 1 < len(owner)) & (owner[ahead] == user)
-        start[exists, k], stop[exists, k] = first[ahead[exists]], first[ahead[exists] + 1]
+        ahead = np.minimum(after + k, len(owner) - 1)
+        exists = (after + k < len(owner)) & (owner[ahead] == user)
+        start[exists, k], stop[exists, k] = begins[ahead[exists]], ends[ahead[exists]]
     return start, stop
 
 

@@ -103,6 +103,7 @@ class Rectangles:
             count_B = has_S.view(-1, batch.longest).sum(1)
             count_S = count_B[:, None].expand(-1, batch.longest).flatten().clamp(min=1)
             weight_S = window_weights(position_S, count_S, self.source.window) * has_S
+            weight_S = weight_S * self.source.weight_E[drawn_S]
             other_SJ = torch.where(masked_SJ == target_S[:, None], 0, masked_SJ)
             steps.append(FixedStep(target_S, weight_S.float(), self.source.events.time_E[drawn_S], other_SJ))
         return steps
@@ -120,7 +121,7 @@ class Rectangles:
         item_SJ = torch.where(
             index_SJ < ahead_S[:, None], source.events.item_E[index_SJ], source.target_item_E[index_SJ]
         )
-        return item_SJ * inside_SJ
+        return item_SJ * (inside_SJ & source.predicted_E[index_SJ])
 
 
 def padded_lengths(length: Ints, longest: int, shapes: int) -> list[int]:

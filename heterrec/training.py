@@ -342,6 +342,8 @@ class Training:
                 digest.update(name.encode() + value.cpu().numpy().tobytes())
         for array in (self.sequences.row, self.sequences.time, self.sequences.basket, self.sequences.split):
             digest.update(array.tobytes())
+        if self.sequences.catalogue.event_types:
+            digest.update(self.sequences.kind.tobytes())
         return digest.hexdigest()
 
 
@@ -368,8 +370,9 @@ def _encoder(sequences: Sequences, config: TrainConfig) -> FeatureEncoder:
         catalogue.features,
         catalogue.known_by(sequences.training_end),
         catalogue.item_ids,
-        sequences.training_counts,
+        sequences.known_counts,
         min_events=config.model.min_events,
+        event_types=catalogue.event_types,
     )
 
 
