@@ -26,7 +26,6 @@ Bools = npt.NDArray[np.bool_]
 SPLITS = ("train", "validation", "test")
 SINCE = "__since"
 """Column of slices.parquet: when the slice begins; no feature can have this name."""
-_PREDICTED = "__predicted"
 NOW = -1
 """The slice that serves: the values as of the run, which no target may see."""
 EVER = np.iinfo(np.int64).min
@@ -109,7 +108,7 @@ class Queries:
 
 @dataclass(frozen=True, kw_only=True)
 class Sequences:
-    """All events, sorted by user, then basket, time and position; in a basket those that are predicted come last."""
+    """All events, sorted by user, then basket, time and position."""
 
     user_ids: list[str]
     offsets: Ints
@@ -186,13 +185,9 @@ class Sequences:
 
     def targets(self, queries: Queries, index: int) -> Ints:
         """Catalogue rows that query `index` asks for; without those in its history where repeats are not wanted."""
-        targets = np.unique(self.row[self._target(queries, index)])
+        asked = slice(queries.stop[index], queries.last[index])
+        targets = np.unique(self.row[asked][self.predicted[asked]])
         return targets if self.repeats else np.setdiff1d(targets, self.seen(queries, index))
-
-    def _target(self, queries: Queries, index: int) -> slice:
-        """The events that query `index` asks for: of its basket the predicted ones, which come last."""
-        basket = slice(queries.stop[index], queries.last[index])
-        return slice(queries.last[index] - int(self.predicted[basket].sum()), queries.last[index])
 
     def _query(self, user: int, split: int) -> tuple[int, int, int, int] | None:
         start, end = int(self.offsets[user]), int(self.offsets[user + 1])
@@ -254,12 +249,8 @@ def read_sequences(root: Path) -> Sequences:
     varying += [EVENT_TYPE] if catalogue.event_types else []
     path = root / "events.parquet"
     table = _table(path, ["user_id", "item_id", "event_time", "position", "basket", "split", *varying])
-    keys = ["user_id", "basket", "event_time", "position"]
-    if catalogue.event_types:
-        predicted = pc.is_in(table[EVENT_TYPE], pa.array([each.name for each in catalogue.event_types if each.predict]))
-        table = table.append_column(_PREDICTED, predicted.cast(pa.int8()))
-        keys.insert(2, _PREDICTED)
-    table = table.take(pc.sort_indices(table, sort_keys=[(name, "ascending") for name in keys]))
+    order = [(name, "ascending") for name in ("user_id", "basket", "event_time", "position")]
+    table = table.take(pc.sort_indices(table, sort_keys=order))
     row = pc.index_in(table["item_id"], pa.array(catalogue.item_ids, type=table["item_id"].type))
     split = pc.index_in(table["split"], pa.array(SPLITS, type=table["split"].type))
     for column, found in (("item_id", row), ("split", split)):
