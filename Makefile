@@ -97,6 +97,9 @@ bench-staleness: setup  ## what serves has seen the last days, or not: regret by
 bench-features-pay: setup  ## HeterRec against item-ID-only on the marketplace and its placebo; SEEDS=3
 	@OMP_WAIT_POLICY=PASSIVE $(PYTHON) -m benchmarks.features_pay --seeds $(SEEDS)
 
+bench-typed-events: setup  ## views, carts and dismissals against purchases alone, for predicting purchases; SEEDS=3
+	@OMP_WAIT_POLICY=PASSIVE $(PYTHON) -m benchmarks.typed_events_pay --seeds $(SEEDS)
+
 bench-quality: setup  ## models on one data set; DATASET=amazon_beauty SEEDS=3 BUDGET=fast|full ROWS=sasrec,heterrec|all GRID=taste,window=1/3
 	@OMP_WAIT_POLICY=PASSIVE $(PYTHON) -m benchmarks.quality --dataset $(DATASET) --seeds $(SEEDS) --budget $(BUDGET) --rows $(ROWS) \
 		$(if $(GRID),--grid $(GRID))

@@ -153,7 +153,7 @@ def export_program(answers: Answers) -> ExportedProgram | None:
 
 def example_input(encoder: FeatureEncoder, *, batch: int, length: int) -> tuple[Tensor, ...]:
     """Input of the program's shapes and types, of items that are not in the catalogue."""
-    varying: tuple[Any, ...] = (batch, length, len(encoder.varying))
+    varying: tuple[Any, ...] = (batch, length, encoder.per_event)
     return (
         torch.zeros(batch, length, dtype=torch.int64),
         torch.arange(length).mul(86_400_000_000).repeat(batch, 1),

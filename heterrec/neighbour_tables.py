@@ -55,10 +55,10 @@ def together(sequences: Sequences, *, nearest: int = NEAREST) -> Table:
 
 
 class _Baskets:
-    """The training events, in order, and where the baskets after theirs stand."""
+    """The training events that are predicted, in order, and where the baskets after theirs stand."""
 
     def __init__(self, sequences: Sequences) -> None:
-        kept = np.flatnonzero(sequences.split == 0)
+        kept = np.flatnonzero((sequences.split == 0) & sequences.predicted)
         self.row_E = sequences.row[kept]
         user_E = np.searchsorted(sequences.offsets, kept, side="right") - 1
         opens = np.ones(len(kept), dtype=bool)

@@ -367,8 +367,9 @@ def _encoder(sequences: Sequences, config: TrainConfig) -> FeatureEncoder:
         catalogue.features,
         catalogue.known_by(sequences.training_end),
         catalogue.item_ids,
-        sequences.training_counts,
+        sequences.known_counts,
         min_events=config.model.min_events,
+        event_types=catalogue.event_types,
     )
 
 

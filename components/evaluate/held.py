@@ -147,7 +147,7 @@ class HeldAgainst:
 
 def _recipe(model: Path, data: Sequences) -> str:
     settings = next(path for path in (model / "recipe.json", model / "config.json") if path.is_file())
-    return recipe_digest(json.loads(settings.read_text()), data.catalogue.features)
+    return recipe_digest(json.loads(settings.read_text()), data.catalogue.described)
 
 
 def _missing(model: Path, data: Sequences) -> list[str]:

@@ -42,6 +42,7 @@ from components.ingest.sources.event_log import WithEventLog
 from components.ingest.write import write_days, write_file
 from components.manifest import digest_json
 from feature_repo.card import DatasetCard
+from feature_repo.event_types import EventType
 from feature_repo.forgotten import Forgotten
 
 SOURCES: dict[str, Source] = {
@@ -288,18 +289,13 @@ def _report(
             f"Times without a zone are those of {card.source.timezone}; one that the clocks skipped is set aside, "
             "of one that came twice the later is taken."
         )
-    if (counting := card.columns.event_types) is not None:
-        types = dict(
+    if card.events is not None:
+        report["event_types"] = types = dict(
             connection.execute(
                 "SELECT coalesce(event_type, '(none)'), count(*) FROM accepted GROUP BY 1 ORDER BY 2 DESC, 1"
             ).fetchall()
         )
-        report["event_types"] = types
-        told = [f"{name} {count:,} ({'counts' if name in counting else 'kept, counts for nothing'})"
-                for name, count in list(types.items())[:20]]  # fmt: skip
-        notes.append(f"Types of events: {', '.join(told) or 'none'}.")
-        if never := [name for name in counting if name not in types]:
-            notes.append(f"columns.event_types names {', '.join(never)}, which no event has. Is it spelled as there?")
+        notes += _about_types(card.events, types)
     if decimal:
         notes.append(
             f"{decimal:,} events have ids that end in .0, as whole numbers do that a tool wrote as decimals. They are "
@@ -308,6 +304,21 @@ def _report(
     if rows == rejected:
         notes.append("No usable interaction: " + ("every row was set aside." if rows else "the source is empty."))
     return report
+
+
+def _about_types(events: dict[str, EventType], found: dict[str, int]) -> list[str]:
+    """What the data has of each kind of event, and what that means."""
+    told = [f"{name} {count:,} ({_meaning(events.get(name))})" for name, count in list(found.items())[:20]]
+    notes = [f"Types of events: {', '.join(told) or 'none'}."]
+    if never := [name for name in events if name not in found]:
+        notes.append(f"events names {', '.join(never)}, which no event has. Is it spelled as there?")
+    return notes
+
+
+def _meaning(kind: EventType | None) -> str:
+    if kind is None or not kind.history:
+        return "speaks against the item, not in the history" if kind and kind.negative else "kept, counts for nothing"
+    return "predicted" if kind.predict else "in the history, speaks against" if kind.negative else "in the history"
 
 
 def _iso(moment: str | None) -> str | None:

@@ -78,6 +78,8 @@ def run(
             "recipe_digest": recipe_digest(model, events.catalogue),
             "digests": {path.name: digest_file(path) for path in sorted(content.iterdir())},
         }
+        if types := loaded.encoder.event_types:
+            contract["event_types"] = [{"name": each.name, "predict": each.predict} for each in types]
         version = version or _version(sequences, contract)
         contract["version"] = version
         (content / "serving.json").write_text(json.dumps(contract, indent=1, sort_keys=True))
@@ -103,7 +105,7 @@ def recipe_digest(model: Path, catalogue: Catalogue) -> str:
     recipe = model / "recipe.json"
     if not recipe.is_file():  # of a model trained before recipes were kept
         recipe = model / "config.json"
-    return recipes.recipe_digest(json.loads(recipe.read_text()), catalogue.features)
+    return recipes.recipe_digest(json.loads(recipe.read_text()), catalogue.described)
 
 
 def _version(sequences: Path, contract: dict[str, Any]) -> str:

@@ -13,7 +13,7 @@ from typing import Any
 import pyarrow as pa
 
 from feature_repo.forgotten import microseconds
-from feature_repo.history import Record
+from feature_repo.history import EVENT_TYPE, Record
 from serving.consumer.erasure import Erasure
 from serving.consumer.histories import Event
 from serving.consumer.metrics import Metrics
@@ -162,7 +162,9 @@ class Delivery:
 
 def _record(row: dict[str, Any]) -> Record:
     time = microseconds(datetime.fromisoformat(row["time"]))
-    return Record(row["event_id"], row["item_id"], time, row["features"], row["position"])
+    # Of which kind it is the store keeps where histories have several.
+    values = {**row["features"], EVENT_TYPE: row["event_type"]}
+    return Record(row["event_id"], row["item_id"], time, values, row["position"])
 
 
 def _timed(row: dict[str, Any]) -> tuple[datetime, dict[str, Any]]:

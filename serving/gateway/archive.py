@@ -44,6 +44,12 @@ class Contents:
     segment_of: Mapping[str, str]
     """Of each item that has one."""
     probe: Probe
+    looked_at: frozenset[str] = frozenset()
+    """Kinds of events that a history may have and that no item is hidden for: what is not predicted."""
+
+    def had(self, history: Sequence[Mapping[str, Any]]) -> set[str]:
+        """The items of a history that the shopper has, and that are hidden where what was seen is."""
+        return {event["item_id"] for event in history if event.get("event_type") not in self.looked_at}
 
     def check(self, filters: Filters) -> None:
         """Raises `BadFilter` for a feature that cannot be filtered by, or not like that."""
@@ -104,6 +110,7 @@ def _contents(path: Path) -> Contents:
         by_segment=popular["by_segment"],
         segment_of={item: value for item, value in zip(items["item_id"], segments, strict=False) if value is not None},
         probe=_probe(goldens),
+        looked_at=frozenset(each["name"] for each in contract.get("event_types", ()) if not each["predict"]),
     )
 
 

@@ -268,7 +268,7 @@ def popular(contents: Contents, history: Sequence[Mapping[str, Any]], wish: Wish
     """The most popular items of the segment of the latest item, then of all."""
     hidden = set(wish.exclude)
     if contents.exclude_seen if wish.exclude_seen is None else wish.exclude_seen:
-        hidden.update(event["item_id"] for event in history)
+        hidden |= contents.had(history)
     return contents.popular(history, k=wish.k, hidden=hidden, filters=wish.filters)
 
 

@@ -30,9 +30,16 @@ class Remembering:
         """Of each request, whose history has a known item: rows of the catalogue, ascending, and what is added."""
         latest = slice(-self._neighbours.HISTORY, None)
         rows = [np.array(request.known.rows[latest], np.int64) for request in requests]
-        ages = [self._neighbours.ages(np.array(request.known.times[latest], np.int64)) for request in requests]
+        times = [np.array(request.known.times[latest], np.int64) for request in requests]
         history = np.repeat(np.arange(len(requests)), [len(each) for each in rows])
-        found = self._memory.recall(np.concatenate(rows), np.concatenate(ages), history, len(requests))
+        ages, told = self._neighbours.ages, []
+        if getattr(self._memory, "kinds", None) is None:  # so are archives of before there were kinds of events
+            aged = [ages(each) for each in times]
+        else:
+            kinds = [np.array(request.known.kinds[latest], np.int64) for request in requests]
+            aged = [ages(each, kind) for each, kind in zip(times, kinds, strict=True)]
+            told = [np.concatenate(kinds)]
+        found = self._memory.recall(np.concatenate(rows), np.concatenate(aged), history, len(requests), *told)
         bounds = np.searchsorted(found.history_J, np.arange(1, len(requests)))
         values = self._memory.bonus(self._gate, found)
         return list(zip(np.split(found.item_J, bounds), np.split(values, bounds), strict=True))

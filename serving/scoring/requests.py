@@ -23,6 +23,8 @@ class History(NamedTuple):
     times: list[int]
     """Microseconds since 1970."""
     features: list[Mapping[str, Any]]
+    kinds: list[int]
+    """Number of the event's kind in the contract, from 1; 0 where none was told or events are of one kind alone."""
 
 
 class Request(NamedTuple):
@@ -56,6 +58,9 @@ class Reader:
     ) -> None:
         self._contract, self._rows, self._varying, self._filters = contract, rows, varying, filters
         self._present = present
+        types = contract.get("event_types", ())
+        self._kinds = {each["name"]: number for number, each in enumerate(types, start=1)}
+        self._others = frozenset(number for number, each in enumerate(types, start=1) if not each["predict"])
 
     def read(self, raw: object) -> Request:
         """Check one request and order its history; raises `BadRequest`."""
@@ -78,11 +83,11 @@ class Reader:
         events = raw["history"]
         known = self._known(events)
         if exclude_seen:
-            hidden += known.rows
+            hidden += self._had(known)
         latest = slice(-self._contract["max_history"], None)
         return Request(
             k=min(k, self._contract["max_k"], len(self._rows)),
-            history=History(known.rows[latest], known.times[latest], known.features[latest]),
+            history=History(*(column[latest] for column in known)),  # type: ignore[arg-type]
             hidden=hidden,
             filters=filters,
             unknown_items=len(events) - len(known.rows),
@@ -95,6 +100,7 @@ class Reader:
         rows: list[int] = []
         times: list[int] = []
         features: list[Mapping[str, Any]] = []
+        kinds: list[int] = []
         for number, raw in enumerate(events):
             # Names are made where something is wrong only: this runs for each event of each request.
             if not isinstance(raw, dict):
@@ -114,17 +120,35 @@ class Reader:
             if time is None:
                 name, expected = f"history[{number}].event_time", "an ISO 8601 time with its zone, such as " + _EXAMPLE
                 raise BadRequest(name, raw.get("event_time"), expected)
+            kind = self._kind(number, raw) if self._kinds else 0
             row = find(item, -1)
-            if row >= 0:
+            if row >= 0 and kind is not None:
                 if self._present and "features" not in raw:
                     values = {name: column[row] for name, column in self._present.items()}
                 rows.append(row)
                 times.append(time)
                 features.append(values)
+                kinds.append(kind)
         if all(map(le, times, times[1:])):
-            return History(rows, times, features)
+            return History(rows, times, features, kinds)
         order = sorted(range(len(times)), key=times.__getitem__)
-        return History(*([column[n] for n in order] for column in (rows, times, features)))  # type: ignore[arg-type]
+        columns = (rows, times, features, kinds)
+        return History(*([column[n] for n in order] for column in columns))  # type: ignore[arg-type]
+
+    def _kind(self, number: int, raw: dict[str, Any]) -> int | None:
+        """Of an event; None for a kind that no history of training has, which is left out as it was there."""
+        name = raw.get("event_type")
+        if name is None:
+            return 0
+        if not isinstance(name, str):
+            raise BadRequest(f"history[{number}].event_type", name, f"one of {', '.join(self._kinds)}, or none at all")
+        return self._kinds.get(name)
+
+    def _had(self, known: History) -> list[int]:
+        """Rows of what the shopper has: of what was merely looked at no item is hidden."""
+        if not self._others:
+            return known.rows
+        return [row for row, kind in zip(known.rows, known.kinds, strict=True) if kind not in self._others]
 
     def _excluded(self, raw: object) -> list[int]:
         """Rows of the excluded items; those that the catalogue does not hold are excluded anyway."""

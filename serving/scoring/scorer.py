@@ -81,7 +81,7 @@ class Scorer:
             raise ValueError("item_matrix.npy: holds numbers that are not finite; train and package the model again")
         encoder = brought(root / "encoder.py").FeatureEncoder.from_json((root / "encoder.json").read_text())
         return cls(
-            program=load_program(root, varying=len(encoder.varying)) if _network(contract) else None,
+            program=load_program(root, varying=_per_event(encoder)) if _network(contract) else None,
             encoder=encoder,
             memory=_memory(root, contract),
             retrieval=_retrieval(root, item_matrix, contract["retrieval"]),
@@ -158,7 +158,7 @@ class Scorer:
         """What the program takes, right-padded: item, time, varying_value, varying_missing, length."""
         histories = [request.history for request in requests]
         length_B = np.array([len(history.rows) for history in histories], np.int64)
-        b, t, n = len(requests), int(length_B.max()), len(self._encoder.varying)
+        b, t, n = len(requests), int(length_B.max()), _per_event(self._encoder)
         inside_BT = np.arange(t) < length_B[:, None]
         item_BT = np.zeros((b, t), np.int64)
         item_BT[inside_BT] = np.fromiter(chain.from_iterable(h.rows for h in histories), np.int64) + 1
@@ -169,6 +169,9 @@ class Scorer:
         if n:
             seen = [values for history in histories for values in history.features]
             columns = {f.name: [values.get(f.name) for values in seen] for f in self._encoder.varying}
+            if types := _event_types(self._encoder):
+                kinds = [kind for history in histories for kind in history.kinds]
+                columns["event_type"] = [types[kind - 1].name if kind else None for kind in kinds]
             value_BTN[inside_BT], missing_BTN[inside_BT] = self._encoder.encode_varying(columns, len(seen))
         arrays = (item_BT, time_BT, value_BTN, missing_BTN, length_B)
         return tuple(torch.from_numpy(array) for array in arrays)
@@ -180,6 +183,15 @@ class Scorer:
                 item["title"] = self._titles[row]
         served_by = {"model": self._contract["model"], "version": self._contract["version"]}
         return {"items": items, **served_by, "unknown_items": request.unknown_items}
+
+
+def _event_types(encoder: Any) -> tuple[Any, ...]:
+    """The kinds of events that the archive's encoder tells apart; those of before there were kinds have none."""
+    return getattr(encoder, "event_types", ())
+
+
+def _per_event(encoder: Any) -> int:
+    return len(encoder.varying) + bool(_event_types(encoder))
 
 
 def _network(contract: Mapping[str, Any]) -> bool:

@@ -28,12 +28,15 @@ from heterrec.neighbours import Memory
 from heterrec.recipes import TrainConfig
 from heterrec.sequences import NOW, read_sequences
 from heterrec.training import train
+from serving.gateway.archive import _contents
+from serving.gateway.tables import Tables
 from serving.scoring.scorer import Scorer
 from serving.torchserve import archive as archives
 from serving.torchserve.client import Reply
 from serving.torchserve.goldens import differences
 from tests.pipeline.bought import with_pairs_alone
 from tests.unit.heterrec.shop import KINDS, VARYING, write_shop
+from tests.unit.heterrec.test_kinds import typed
 
 ROOT = Path(__file__).parents[2]
 OTHERS = [
@@ -280,6 +283,55 @@ def test_the_scorer_answers_the_goldens_as_the_trained_model_does(archive: Path,
     assert answers[0]["items"][0]["title"].split()[1] == "thing"
     popular = [item["score"] for item in answers[-1]["items"]]
     assert answers[-1]["fallback"] == "popular" and popular == sorted(popular, reverse=True)
+
+
+@pytest.mark.parametrize("recipe", ["heterrec", "neighbours"])
+def test_an_archive_of_several_kinds_of_events_answers_as_the_model_does(tmp_path: Path, recipe: str) -> None:
+    types = [{"name": "buy", "predict": True}, {"name": "view"}, {"name": "wave", "negative": True}]
+    data = typed(tmp_path / "sequences", types, repeats=False)
+    config = replace(recipes.by_name(recipe), epochs=1, least_steps=0)
+    if recipe == "heterrec":
+        config = replace(config, model=replace(config.model, width=16, item_layers=1, max_history=MAX_HISTORY))
+    save_model(train(data, config), tmp_path / "model")
+    card = CARD.model_copy(update={"repeats": False, "title": None})
+    archive = tmp_path / "archive"
+    archive.mkdir()
+    package.run(card=card, sequences=tmp_path / "sequences", model=tmp_path / "model", archive=archive, name="shop")
+    content = tmp_path / "content"
+    with zipfile.ZipFile(archive / "shop.mar") as mar:
+        mar.extractall(content)
+    scorer = Scorer.load(content)
+    goldens = [json.loads(line) for line in (content / "goldens.jsonl").read_text().splitlines()]
+    assert {
+        event["event_type"] for golden in goldens for event in golden["request"]["history"] if "event_type" in event
+    }
+    for golden in goldens:
+        (answer,) = scorer.score([golden["request"]])
+        assert not differences(golden, Reply(200, answer)), golden["request"]
+    asked = max((golden["request"] for golden in goldens), key=lambda each: len(each["history"]))
+    tables = Tables.read(archive / "shop.mar")
+    assert tables is not None
+
+    def answered(history: list[dict[str, Any]], **more: Any) -> list[dict[str, Any]]:
+        (answer,) = scorer.score(
+            [{**asked, "filters": {}, "exclude": [], "k": 40, "exclude_seen": True, **more, "history": history}]
+        )
+        found: list[dict[str, Any]] = answer.get("items", [answer])
+        return found
+
+    def as_kind(kind: Any) -> list[dict[str, Any]]:
+        return [{**event, "event_type": kind} for event in asked["history"]]
+
+    own = {event["item_id"] for event in asked["history"]}
+    shown = {kind: {each["item_id"] for each in answered(as_kind(kind))} for kind in ("buy", "view", "wave", None)}
+    assert not shown["buy"] & own and not shown[None] & own, "what the shopper has is not shown again"
+    assert own <= shown["view"] and own <= shown["wave"], "what was looked at is"
+    # A kind that no history of training had is no part of one.
+    extra = [{**asked["history"][-1], "event_type": "scroll"}]
+    assert answered(asked["history"] + extra) == answered(asked["history"])
+    assert "history[0].event_type" in str(answered([{**asked["history"][0], "event_type": 3}]))
+    contents = _contents(archive / "shop.mar")
+    assert contents.had(as_kind("view")) == set() and contents.had(as_kind("buy")) == own
 
 
 def test_an_index_has_its_recall_on_the_models_own_users_and_answers_the_goldens(model: Path, tmp_path: Path) -> None:
