@@ -6,12 +6,13 @@ from typing import Any
 
 from fastapi import FastAPI, Request
 from fastapi.responses import HTMLResponse, PlainTextResponse, Response
+from starlette.concurrency import run_in_threadpool
 from starlette.exceptions import HTTPException
 from starlette.staticfiles import StaticFiles
 
 from components.errors import InputError
 from components.store import StoreFault
-from console import now, run, runs
+from console import canary, changes, data, now, rollouts, run, runs
 from console.door import FRAMED_POLICY, HEADERS, Door
 from console.metrics import Metrics
 from console.render import render
@@ -19,7 +20,7 @@ from console.runs import Unknown
 from console.settings import Settings
 from serving.rollout.table import TableAway
 
-PLACES = [("/", "Now"), ("/runs", "Runs")]
+PLACES = [("/", "Now"), ("/runs", "Runs"), ("/canary", "Canary"), ("/data", "Data")]
 _HTTP = {404: "There is no such page", 405: "That cannot be done here", 422: "The address is not complete"}
 _logger = logging.getLogger(__name__)
 
@@ -48,6 +49,8 @@ def make_app(settings: Settings) -> FastAPI:
     _add_faults(app, console)
     _add_now(app, console)
     _add_runs(app, console)
+    _add_canary(app, console)
+    _add_data(app, console)
     return app
 
 
@@ -103,6 +106,52 @@ def _add_runs(app: FastAPI, console: Console) -> None:
         if (found := run.file(address)) is None:
             raise Unknown(f"{address}: is no page of this workspace")
         return HTMLResponse(found.read_text(), headers={"Content-Security-Policy": FRAMED_POLICY})
+
+
+def _add_canary(app: FastAPI, console: Console) -> None:
+    @app.get("/canary")
+    def newest(request: Request, model: str = "") -> Response:
+        return _canary(request, model)
+
+    @app.get("/canary/{model}")
+    def of_model(request: Request, model: str) -> Response:
+        return _canary(request, model)
+
+    @app.post("/canary/{model}/change")
+    async def change(request: Request, model: str) -> Response:
+        form = changes.read(await request.body())
+        told = await run_in_threadpool(changes.make, console.settings, console.door, request, model, form)
+        return await run_in_threadpool(_canary, request, model, told)
+
+    def _canary(request: Request, model: str, told: changes.Told | None = None) -> Response:
+        with rollouts.opened() as table:
+            models = table.models() if table is not None else []
+            if model and model not in models:
+                raise Unknown(f"model {model!r}: nothing was released under that name")
+            rows = [table.read(name) for name in models] if table is not None else []
+            # What is under way before what only serves.
+            chosen = model or next((row.model for row in rows if row.salt), models[0] if models else "")
+            found = canary.read(table, chosen, console.settings.policy) if table is not None and chosen else None
+        visitor, settings = console.door.visitor(request), console.settings
+        response = console.page(
+            "canary.html", "Canary", f"Canary of {chosen}" if chosen else "Canary",
+            status=told.status if told else 200, canary=found, models=models, policy=settings.policy, told=told,
+            token=console.door.token(visitor, f"change {chosen}") if settings.changes else "",
+            who=changes.who(settings, request), signed=bool(settings.user_header),
+        )  # fmt: skip
+        if settings.changes:
+            console.door.remember(response, visitor, secure=request.url.scheme == "https")
+        return response
+
+
+def _add_data(app: FastAPI, console: Console) -> None:
+    @app.get("/data")
+    def latest(dataset: str = "") -> Response:
+        datasets = sorted({runs.dataset_of(name) for name in runs.names()})
+        newest = runs.latest_with("validate") if not dataset else None
+        chosen = dataset or (newest.dataset if newest else datasets[0] if datasets else "")
+        found = data.read(chosen) if chosen in datasets else None
+        return console.page("data.html", "Data", f"Data {chosen}", data=found, datasets=datasets, dataset=chosen)
 
 
 def _add_faults(app: FastAPI, console: Console) -> None:

@@ -53,9 +53,16 @@ def figure(value: float) -> str:
     return f"{value:,.6g}"
 
 
+def signed_figure(value: float) -> str:
+    """The same for differences."""
+    return "0" if value == 0 else f"{value:+.3g}"
+
+
 def times(moments: Sequence[datetime]) -> Scale:
-    """A scale of moments, as seconds since 1970."""
-    return Scale(moments[0].timestamp(), moments[-1].timestamp())
+    """A scale of moments, as seconds since 1970: an hour of them at least, and a little room at both ends."""
+    first, last = moments[0].timestamp(), moments[-1].timestamp()
+    room = max(0.03 * (last - first), (3600 - (last - first)) / 2)
+    return Scale(first - room, last + room)
 
 
 class Plot:
@@ -163,3 +170,43 @@ def steps(edges: Sequence[float], heights: Sequence[float]) -> list[Point]:
 
 def _title(text: str) -> Markup:
     return Markup("<title>{}</title>").format(text) if text else Markup("")
+
+
+def ranked(name: str, rows: Sequence[tuple[str, float, float | None]], *, width: int = WIDTH) -> Markup:
+    """Bars from the left, one below the other, of (name, share, share before or None); the shares as numbers beside."""
+    step, left, right = 19, 140, 60
+    most = max([1e-9, *(max(share, before or 0.0) for _, share, before in rows)])
+    marks = []
+    for place, (label, share, before) in enumerate(rows):
+        y = 4 + place * step
+        wide = [round((width - left - right) * (value or 0.0) / most, 1) for value in (share, before)]
+        short = label if len(label) <= 19 else f"{label[:18]}…"
+        told = f"{label}: {share:.2%}" + (f", accepted before {before:.2%}" if before is not None else "")
+        row = Markup('<g><title>{}</title><text class="tick" x="{}" y="{}" text-anchor="end">{}</text>')
+        row = row.format(told, left - 8, y + 12, short)
+        row += Markup('<rect class="bar f0" x="{}" y="{}" width="{}" height="{}"/>').format(left, y, wide[0], 14)
+        if before is not None:
+            mark = '<line class="line l1" x1="{}" x2="{}" y1="{}" y2="{}"/>'
+            row += Markup(mark).format(left + wide[1], left + wide[1], y - 1, y + 15)
+        row += Markup('<text class="tick" x="{}" y="{}">{}</text></g>').format(
+            left + max(wide) + 6, y + 12, f"{share:.1%}"
+        )
+        marks.append(row)
+    head = Markup('<svg viewBox="0 0 {} {}" role="img" aria-label="{}">').format(width, 8 + len(rows) * step, name)
+    return head + Markup("").join(marks) + Markup("</svg>")
+
+
+def spark(values: Sequence[float], bounds: Sequence[float], name: str) -> Markup:
+    """A small line of `values`, with lines at `bounds`; the axis holds all of them."""
+    ends = [*values, *bounds]
+    y, wide, high = Scale(min(ends), max(ends)), 110, 26
+    places = [round(high - 3 - y.share(value) * (high - 6), 1) for value in values]
+    across = [round(3 + n * (wide - 6) / max(1, len(values) - 1), 1) for n in range(len(values))]
+    made = Markup('<svg class="spark" viewBox="0 0 {} {}" role="img" aria-label="{}">').format(wide, high, name)
+    for bound in bounds:
+        place = round(high - 3 - y.share(bound) * (high - 6), 1)
+        made += Markup('<line class="margin" x1="0" x2="{}" y1="{}" y2="{}"/>').format(wide, place, place)
+    path = " ".join(f"{x},{p}" for x, p in zip(across, places, strict=True))
+    made += Markup('<polyline class="line l0" points="{}"/>').format(path)
+    made += Markup('<circle class="f0" cx="{}" cy="{}" r="2.5"/></svg>').format(across[-1], places[-1])
+    return made

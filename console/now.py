@@ -138,7 +138,7 @@ def _parts(
         Part(
             name="Last run",
             link=f"/runs/{run.name}" if run else "/runs",
-            large=_short(run.outcome[0], 25) if run else "none yet",
+            large=_short(run.outcome[0].split(":")[0], 22) if run else "none yet",
             lines=[run.headline, ago(run.started)] if run else [],
             style=run.outcome[1] if run else "none",
         ),

@@ -12,7 +12,7 @@ from markupsafe import Markup
 from components import workspace
 from components.report.step import PAGES, TRAININGS
 from components.task import Record
-from console.charts import Plot, Scale
+from console.charts import Plot, Scale, signed_figure
 from console.render import signed
 from console.runs import Run
 
@@ -57,7 +57,7 @@ def against(rows: Mapping[str, Mapping[str, Any]], name: str) -> Markup | None:
     ends = [0.0, *(row[end] for row in known.values() for end in ("low", "high"))]
     room = 0.1 * (max(ends) - min(ends))
     plot = Plot(name, Scale(0, len(known)), Scale(min(ends) - room, max(ends) + room))
-    plot.axes(lambda value: f"{value:+.3g}", below=None).across(0, "zero")
+    plot.axes(signed_figure, below=None).across(0, "zero")
     for place, (peer, row) in enumerate(known.items()):
         style = "good" if row["low"] > 0 else "bad" if row["high"] < 0 else "none"
         told = f"{peer}: {signed(row['mean'])} [{signed(row['low'])}, {signed(row['high'])}]"
@@ -100,7 +100,7 @@ def pages(run: Run) -> list[tuple[str, str]]:
 
 def facts(run: Run) -> dict[str, dict[str, str]]:
     """What a run is made of, by part: data, recipe, numbers."""
-    ingested = {key: _told(value) for key, value in run.report("ingest").items() if key not in ("notes", "reasons")}
+    ingested = {key: _told(value) for key, value in run.report("ingest").items() if _plain(key, value)}
     aside = {f"set aside: {key}": _told(n) for key, n in run.report("ingest").get("reasons", {}).items()}
     resolved = {"as of": _told(run.report("resolve").get("as_of", ""))} if run.report("resolve") else {}
     model = run.artifact("train")
@@ -151,6 +151,10 @@ def _flat(value: Any, name: str = "") -> Iterator[tuple[str, str]]:
             yield from _flat(inner, f"{name}.{key}" if name else key)
     else:
         yield name, _told(value)
+
+
+def _plain(key: str, value: Any) -> bool:
+    return key != "notes" and not isinstance(value, dict)
 
 
 def _told(value: Any) -> str:

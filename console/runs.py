@@ -16,14 +16,12 @@ from components.announce.step import ENDING
 from components.report.ending import GATES, ending, why
 from components.store import present
 from components.task import Record
-from console.charts import Plot, Scale, times
+from console.charts import Plot, Scale, signed_figure, times
 from console.render import signed
 
 A_PAGE = 25
 OVER_TIME = 60
 """Latest runs of a data set whose evaluations are drawn."""
-Moment = datetime
-_PARTS = ("started", "ending", "style")
 _READ: dict[Path, tuple[int, Any]] = {}
 _MOST_READ = 20_000
 
@@ -165,11 +163,11 @@ def latest_with(task: str, dataset: str = "", most: int = 200) -> Run | None:
 
 def evaluated(dataset: str, most: int = OVER_TIME) -> list[Run]:
     """The latest runs of `dataset` that came to a comparison, oldest first."""
-    found = [run for name in islice(names(dataset), 2 * most) if (run := _only(name, "evaluate")).quality]
+    found = [run for name in islice(names(dataset), 2 * most) if (run := only(name, "evaluate")).quality]
     return sorted(found[:most], key=lambda run: run.started or datetime.min.replace(tzinfo=UTC))
 
 
-def _only(name: str, task: str) -> Run:
+def only(name: str, task: str) -> Run:
     """The run with the record of one task alone."""
     path = workspace.runs() / name / f"{task}.json"
     try:
@@ -203,7 +201,7 @@ def differences(found: Sequence[Run]) -> list[tuple[str, Markup]]:
         ends = [end for _, low, high in here for end in (low, high)]
         room = 0.1 * (max([0, *ends]) - min([0, *ends]))
         scale = Scale(min([0, *ends]) - room, max([0, *ends]) + room)
-        plot = Plot(f"difference to {peer}", times(moments), scale).axes(lambda y: f"{y:+.3g}", below=None).clock()
+        plot = Plot(f"difference to {peer}", times(moments), scale).axes(signed_figure, below=None).clock()
         plot.across(0, "zero")
         for run, low, high in here:
             assert run.started is not None
