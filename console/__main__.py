@@ -5,6 +5,7 @@ import logging
 import os
 import socket
 import sys
+import threading
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -36,10 +37,19 @@ def run(options: argparse.Namespace) -> int:
     with _listen(options.host, options.port) as listening:
         address = f"http://{options.host}:{listening.getsockname()[1]}"
         print(f"console of {workspace.home()} at {address} (Ctrl-C ends it)", flush=True)
+        threading.Thread(target=_warm, name="warm", daemon=True).start()
         config = uvicorn.Config(make_app(settings), log_level="warning", access_log=False, server_header=False)
         server = uvicorn.Server(config)
         server.run(sockets=[listening])
     return 0 if server.started else 1
+
+
+def _warm() -> None:
+    """What takes seconds to import, while the first page is looked at."""
+    import feature_repo.online
+    import feature_repo.store
+    import serving.gateway.tables
+    import serving.scoring.scorer  # noqa: F401
 
 
 def _settings(options: argparse.Namespace) -> Settings:

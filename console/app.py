@@ -3,16 +3,17 @@
 import logging
 from pathlib import Path
 from typing import Any
+from urllib.parse import urlencode
 
 from fastapi import FastAPI, Request
-from fastapi.responses import HTMLResponse, PlainTextResponse, Response
+from fastapi.responses import HTMLResponse, PlainTextResponse, RedirectResponse, Response
 from starlette.concurrency import run_in_threadpool
 from starlette.exceptions import HTTPException
 from starlette.staticfiles import StaticFiles
 
 from components.errors import InputError
 from components.store import StoreFault
-from console import canary, changes, data, now, rollouts, run, runs
+from console import archives, canary, changes, data, item, now, rollouts, run, runs, shopper
 from console.door import FRAMED_POLICY, HEADERS, Door
 from console.metrics import Metrics
 from console.render import render
@@ -20,7 +21,7 @@ from console.runs import Unknown
 from console.settings import Settings
 from serving.rollout.table import TableAway
 
-PLACES = [("/", "Now"), ("/runs", "Runs"), ("/canary", "Canary"), ("/data", "Data")]
+PLACES = [("/", "Now"), ("/runs", "Runs"), ("/canary", "Canary"), ("/data", "Data"), ("/shopper", "Shopper"), ("/item", "Item")]
 _HTTP = {404: "There is no such page", 405: "That cannot be done here", 422: "The address is not complete"}
 _logger = logging.getLogger(__name__)
 
@@ -31,6 +32,7 @@ class Console:
     def __init__(self, settings: Settings) -> None:
         self.settings, self.door = settings, Door(settings.hosts)
         self.metrics = Metrics(settings.metrics, settings.prometheus)
+        self.archives = archives.Archives()
 
     def page(self, name: str, here: str, title: str, status: int = 200, **values: Any) -> HTMLResponse:
         """A whole page; `here` is the place that it belongs to."""
@@ -51,6 +53,8 @@ def make_app(settings: Settings) -> FastAPI:
     _add_runs(app, console)
     _add_canary(app, console)
     _add_data(app, console)
+    _add_shopper(app, console)
+    _add_item(app, console)
     return app
 
 
@@ -152,6 +156,66 @@ def _add_data(app: FastAPI, console: Console) -> None:
         chosen = dataset or (newest.dataset if newest else datasets[0] if datasets else "")
         found = data.read(chosen) if chosen in datasets else None
         return console.page("data.html", "Data", f"Data {chosen}", data=found, datasets=datasets, dataset=chosen)
+
+
+def _add_shopper(app: FastAPI, console: Console) -> None:
+    @app.get("/shopper")
+    def whole(model: str = "", q: str = "", user: str = "", then: str = "", random: str = "") -> Response:
+        models, row = archives.chosen(model)
+        if row is not None and random and (found := shopper.somebody(row.model)) is not None:
+            return RedirectResponse(f"/shopper?{urlencode({'model': row.model, 'user': found})}", 303)
+        return console.page(
+            "shopper.html", "Shopper", f"Shopper {user}".strip(), models=models, row=row, q=q, user=user,
+            tried=_tried(then), found=shopper.find(row.model, q) if row is not None and q else [],
+        )  # fmt: skip
+
+    @app.get("/parts/shopper")
+    def part(model: str, user: str, then: str = "") -> Response:
+        _, row = archives.chosen(model)
+        if row is None or row.champion is None:
+            raise Unknown(f"model {model!r}: nothing was released under that name")
+        tried, champion = _tried(then), console.archives.of(row.model, row.champion)
+        try:
+            records, source = shopper.history(row.model, user)
+            seen = shopper.line(records, tried, champion)
+            lists = shopper.lists(row, console.archives, user, seen)
+        except InputError as error:
+            return HTMLResponse(render("fault_part.html", message=str(error)))
+        return HTMLResponse(
+            render("shopper_part.html", row=row, user=user, seen=seen, tried=tried, source=source, lists=lists)
+        )
+
+
+def _tried(then: str) -> list[str]:
+    return [item for item in then.split("\n") if item][-shopper.MOST_TRIED :]
+
+
+def _add_item(app: FastAPI, console: Console) -> None:
+    @app.get("/item")
+    def whole(model: str = "", q: str = "", id: str = "") -> Response:
+        models, row = archives.chosen(model)
+        if row is None or row.champion is None:
+            return console.page("item.html", "Item", "Item", row=None, item="")
+        opened = console.archives.of(row.model, row.champion)
+        known = id in opened.row
+        return console.page(
+            "item.html", "Item", opened.title(id) if id else "Item", models=models, row=row, q=q, item=id,
+            title_=opened.title(id), size=len(opened.ids), known=known, features=opened.features(id),
+            events=opened.items["events"][opened.row[id]] if known else 0, near=item.near(opened, id),
+            found=[(each, opened.title(each)) for each in opened.search(q)] if q else [],
+        )  # fmt: skip
+
+    @app.get("/parts/item")
+    def part(model: str, id: str) -> Response:
+        return HTMLResponse(render("item_part.html", course=item.course(model, id)))
+
+    @app.get("/parts/item/after")
+    def after(model: str, id: str) -> Response:
+        _, row = archives.chosen(model)
+        if row is None or row.champion is None:
+            raise Unknown(f"model {model!r}: nothing was released under that name")
+        answer = item.after(console.archives.of(row.model, row.champion), id)
+        return HTMLResponse(render("ranked_part.html", model=row.model, answer=answer))
 
 
 def _add_faults(app: FastAPI, console: Console) -> None:

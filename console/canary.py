@@ -88,7 +88,7 @@ def forecast(looks: Sequence[Decision], row: Rollout, policy: Policy, opened: da
         return []
     if found["low"] is None:
         users = f"{last.evidence['users']:,} of {policy.decision_users:,} shoppers of the challenger"
-        return [f"Nothing is compared before there are enough of them: {users}."]
+        return [f"Nothing is compared before there are enough of them: {users}.", *_stage(looks, row, policy)]
     pace = _pace(looks)
     if pace <= 0:
         return ["No exposure came since the look before: at this traffic it never decides."]
@@ -112,6 +112,16 @@ def forecast(looks: Sequence[Decision], row: Rollout, policy: Policy, opened: da
         hours = len(ahead) * policy.stage_hours
         told.append(f"{len(ahead)} stages are ahead, {policy.stage_hours:g} hours each at least: {hours / 24:g} days.")
     return told
+
+
+def _stage(looks: Sequence[Decision], row: Rollout, policy: Policy) -> list[str]:
+    """When the stage has the exposures that it needs."""
+    seen = [(look.at, look.evidence["traffic"]["stage_exposures"]) for look in looks if row.since and look.at > row.since]
+    if len(seen) < 2 or seen[-1][1] >= policy.stage_exposures or seen[-1][1] <= seen[0][1]:
+        return []
+    pace = (seen[-1][1] - seen[0][1]) / (seen[-1][0] - seen[0][0]).total_seconds()
+    when = seen[-1][0] + timedelta(seconds=(policy.stage_exposures - seen[-1][1]) / pace)
+    return [f"At this traffic the stage has its {policy.stage_exposures:,} exposures about {minute(when)}."]
 
 
 def half_at(effective: float, found: dict[str, Any], rate: float, policy: Policy) -> float:

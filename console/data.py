@@ -147,7 +147,7 @@ def _numbers(name: str, found: Distribution, before: Distribution | None) -> Mar
     x = Scale(min(each[0][0] for each in drawn), max(each[0][-1] for each in drawn), log=bool(log))
     heights = [[share / _width(a, b, x) for (a, b), share in zip(pairwise(e), s, strict=True)] for e, s in drawn]
     plot = Plot(f"distribution of {name}", x, Scale(0, 1.1 * max(max(each) for each in heights)))
-    plot.axes(lambda y: f"{100 * y:.3g} %")
+    plot.axes(lambda y: f"{100 * y:,.4g} %")
     for (a, b), share, height in zip(pairwise(ends), shares, heights[0], strict=True):
         plot.bar(a, b, height, "f0", f"{a:.4g} to {b:.4g}: {share:.1%} of the rows")
     for (e, _), each in zip(drawn[1:], heights[1:], strict=True):
