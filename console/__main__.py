@@ -46,8 +46,6 @@ def run(options: argparse.Namespace) -> int:
 
 def _warm() -> None:
     """What takes seconds to import, while the first page is looked at."""
-    import feature_repo.online
-    import feature_repo.store
     import serving.gateway.tables
     import serving.scoring.scorer  # noqa: F401
 

@@ -1,9 +1,10 @@
-"""A canary in pictures: the difference over time against zero and the margin, what guards it, and when it can decide."""
+"""A canary in pictures: the difference over time against zero and the margin, its guards, and when it can decide."""
 
 import math
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from datetime import datetime, timedelta
+from itertools import pairwise
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -22,6 +23,8 @@ from serving.rollout.policy import Policy
 from serving.rollout.sequential import half_width
 from serving.rollout.table import Decision, Entry, RolloutTable
 
+_MANY = 1e9
+"""Exposures among which successes are as frequent as their rate says."""
 _RECENT = timedelta(days=2)
 """Looks back from which the pace of the traffic is taken."""
 
@@ -89,38 +92,73 @@ def forecast(looks: Sequence[Decision], row: Rollout, policy: Policy, opened: da
     if found["low"] is None:
         users = f"{last.evidence['users']:,} of {policy.decision_users:,} shoppers of the challenger"
         return [f"Nothing is compared before there are enough of them: {users}.", *_stage(looks, row, policy)]
-    pace = _pace(looks)
-    if pace <= 0:
+    traffic = _traffic(looks)
+    if traffic <= 0:
         return ["No exposure came since the look before: at this traffic it never decides."]
-    told = []
-    margin = policy.allowed_loss * rate
+    told, margin = [], policy.allowed_loss * rate
     if found["low"] > -margin or found["high"] < 0:
         told.append("The interval decides already; what is still to come are the stages.")
     else:
         gap = found["estimate"] + margin if found["estimate"] + margin > 0 else -found["estimate"]
-        needed = effective_for(gap, found, rate, policy)
-        when = last.at + timedelta(days=(needed - found["effective"]) / pace) if math.isfinite(needed) else None
-        if when is not None and when < patience:
-            told.append(f"If the difference stays as it is seen, the interval leaves zero about {minute(when)}.")
+        when = reached(effective_for(gap, found, rate, policy), last, row, policy, traffic, patience)
+        stays = "If the difference stays as it is seen, and stages rise as early as they may,"
+        if when is not None:
+            told.append(f"{stays} the interval leaves zero about {minute(when)}.")
         else:
-            told.append(f"If the difference stays as it is seen, patience ends first, on {minute(patience)}.")
-    left = max((patience - last.at) / timedelta(days=1), 0.0)
-    seen = half_at(found["effective"] + pace * left, found, rate, policy)
-    told.append(f"By then it can tell a difference of {points(seen).lstrip('+')} points at the pace of now.")
-    ahead = [stage for stage in policy.stages if stage > row.weight]
-    if ahead:
-        hours = len(ahead) * policy.stage_hours
-        told.append(f"{len(ahead)} stages are ahead, {policy.stage_hours:g} hours each at least: {hours / 24:g} days.")
+            told.append(f"{stays} patience ends first, on {minute(patience)}.")
+    most = list(ahead(last, row, policy, traffic, patience))[-1][1]
+    seen = half_at(most, found, rate, policy)
+    told.append(f"When patience ends it can tell a difference of {points(seen).lstrip('+')} points.")
+    left = [stage for stage in policy.stages if stage > row.weight]
+    if left:
+        hours = len(left) * policy.stage_hours
+        told.append(f"{len(left)} stages are ahead, {policy.stage_hours:g} hours each at least: {hours / 24:g} days.")
     return told
+
+
+def ahead(
+    last: Decision, row: Rollout, policy: Policy, traffic: float, until: datetime
+) -> Iterator[tuple[datetime, float]]:
+    """Moments and the effective exposures by then, straight lines between them, where each stage ends as early as it
+    may. `traffic` is exposures of both arms a day; nobody is compared in the first hours of a stage, and all shoppers
+    meet the challenger only once it is better: so the last stage before that lasts `until` patience ends.
+    """
+    assert row.since is not None
+    effective = float(last.evidence["outcome"]["effective"])
+    moment, began = last.at, row.since
+    yield moment, effective
+    stages = [row.weight, *(stage for stage in policy.stages if row.weight < stage < 1)]
+    for number, weight in enumerate(stages):
+        counted = max(moment, began + policy.hours("novelty"))
+        ends = until if number == len(stages) - 1 else max(moment, began + policy.hours("stage"))
+        if counted > moment:
+            yield counted, effective
+        effective += traffic * weight * (1 - weight) * max((ends - counted) / timedelta(days=1), 0.0)
+        moment, began = max(ends, counted), ends
+        yield moment, effective
+
+
+def reached(
+    effective: float, last: Decision, row: Rollout, policy: Policy, traffic: float, until: datetime
+) -> datetime | None:
+    """When there are so many effective exposures; None where that is not before `until`."""
+    path = list(ahead(last, row, policy, traffic, until))
+    for (start, before), (end, after) in pairwise(path):
+        if after >= effective > before:
+            found: datetime = start + (end - start) * ((effective - before) / (after - before))
+            return found if found < until else None
+    return None
 
 
 def _stage(looks: Sequence[Decision], row: Rollout, policy: Policy) -> list[str]:
     """When the stage has the exposures that it needs."""
-    seen = [(look.at, look.evidence["traffic"]["stage_exposures"]) for look in looks if row.since and look.at > row.since]
+    seen = [
+        (look.at, look.evidence["traffic"]["stage_exposures"]) for look in looks if row.since and look.at > row.since
+    ]
     if len(seen) < 2 or seen[-1][1] >= policy.stage_exposures or seen[-1][1] <= seen[0][1]:
         return []
     pace = (seen[-1][1] - seen[0][1]) / (seen[-1][0] - seen[0][0]).total_seconds()
-    when = seen[-1][0] + timedelta(seconds=(policy.stage_exposures - seen[-1][1]) / pace)
+    when: datetime = seen[-1][0] + timedelta(seconds=(policy.stage_exposures - seen[-1][1]) / pace)
     return [f"At this traffic the stage has its {policy.stage_exposures:,} exposures about {minute(when)}."]
 
 
@@ -138,7 +176,8 @@ def effective_for(gap: float, found: dict[str, Any], rate: float, policy: Policy
     """Effective exposures from which the interval is narrower than `gap` on a side; infinite where it never is."""
     if gap <= 0:
         return math.inf
-    low, high = found["effective"], found["effective"] * 1e6
+    low: float = found["effective"]
+    high = low * 1e6
     if half_at(high, found, rate, policy) > gap:
         return math.inf
     for _ in range(80):
@@ -149,19 +188,16 @@ def effective_for(gap: float, found: dict[str, Any], rate: float, policy: Policy
 
 def _bound(effective: float, rate: float, policy: Policy) -> float:
     # In units of the variance of one effective exposure, which is the same throughout.
-    planned = planned_exposures(np.array([1.0]), np.array([rate]), policy) if rate else policy.planned_exposures
+    planned = planned_exposures(np.array([_MANY]), np.array([_MANY * rate]), policy)
     optimum = -2 * math.log(policy.alpha) + math.log(-2 * math.log(policy.alpha) + 1)
     return float(half_width(np.asarray(effective), np.asarray(planned / optimum), policy.alpha))
 
 
-def _pace(looks: Sequence[Decision]) -> float:
-    """Effective exposures a day, over the last days of one weight."""
-    known = [look for look in looks if look.evidence["outcome"]["low"] is not None]
-    recent = [look for look in known if known[-1].at - look.at <= _RECENT] if known else []
-    if len(recent) < 2:
-        return 0.0
+def _traffic(looks: Sequence[Decision]) -> float:
+    """Exposures of both arms a day, over the last days."""
+    recent = [look for look in looks if looks[-1].at - look.at <= _RECENT]
     days = (recent[-1].at - recent[0].at) / timedelta(days=1)
-    grown = recent[-1].evidence["outcome"]["effective"] - recent[0].evidence["outcome"]["effective"]
+    grown = recent[-1].evidence["traffic"]["exposures"] - recent[0].evidence["traffic"]["exposures"]
     return float(grown / days) if days > 0 else 0.0
 
 

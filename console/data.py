@@ -99,7 +99,9 @@ def days(counted: Mapping[str, int]) -> Markup:
     moments = [datetime.combine(date.fromisoformat(day), datetime.min.time(), UTC) for day in counted]
     wide = -(-len(moments) // MOST_BARS)
     counts = list(counted.values())
-    groups = [(moments[at], moments[at : at + wide][-1], sum(counts[at : at + wide])) for at in range(0, len(counts), wide)]
+    groups = [
+        (moments[at], moments[at : at + wide][-1], sum(counts[at : at + wide])) for at in range(0, len(counts), wide)
+    ]
     scale = times([moments[0], moments[-1] + timedelta(days=1)])
     plot = Plot("events by day", scale, Scale(0, 1.1 * max(1, *(n for *_, n in groups), 1)), width=940)
     plot.axes(below=None).clock()
@@ -126,7 +128,7 @@ def feature(name: str, found: Distribution, before: Distribution | None) -> tupl
 
 
 def bins(found: Distribution) -> tuple[list[float], list[float]]:
-    """Ends of the bins, and the share of the rows in each. A bin that is one value wide gets the width of the narrowest."""
+    """Ends of the bins, and the share of the rows in each. A bin of one value gets the width of the narrowest."""
     ends = sorted({found["min"], *found["edges"], found["max"]})
     counts = list(found["counts"])
     if found["edges"] and found["min"] == found["edges"][0]:
@@ -168,7 +170,9 @@ def _values(name: str, found: Distribution, before: Distribution | None) -> Mark
         return {value: n / total for value, n in zip(of["values"], of["counts"], strict=False)}
 
     now, was = shares(found), shares(before) if before else {}
-    rows = [(value, share, was.get(value, 0.0) if before else None) for value, share in islice(now.items(), MOST_VALUES)]
+    rows = [
+        (value, share, was.get(value, 0.0) if before else None) for value, share in islice(now.items(), MOST_VALUES)
+    ]
     rest = 1 - sum(share for _, share, _ in rows)
     others = None if not before else 1 - sum(was.get(value, 0.0) for value, _, _ in rows)
     if found["distinct"] > len(rows):

@@ -48,12 +48,14 @@ def draw(opened: Opened, feature: str) -> Map | None:
     for number, row in enumerate(rows.tolist()):
         title = opened.title(opened.ids[row])
         value = opened.items["features"][feature][row] if feature else ""
-        plot.dots([(place[number, 0], place[number, 1])], styles[number], [f"{title}: {value}" if feature else title], 4)
+        plot.dots(
+            [(place[number, 0], place[number, 1])], styles[number], [f"{title}: {value}" if feature else title], 4
+        )
     return Map(picture=plot.svg(), key=key, drawn=len(rows), explained=explained)
 
 
 def principal(vectors: Floats) -> tuple[Floats, float]:
-    """Coordinates (V, 2) along the two directions of the most variance, and the share of the variance that these have."""
+    """Coordinates (V, 2) along the two directions of the most variance, and what share of it these have."""
     centred = np.asarray(vectors, np.float64) - vectors.mean(axis=0)
     values, directions = np.linalg.eigh(centred.T @ centred)
     # A direction and its opposite are one; the larger part points up, so that the map stays the same.
@@ -64,7 +66,10 @@ def principal(vectors: Floats) -> tuple[Floats, float]:
 
 def colours(values: Sequence[Any]) -> tuple[list[str], list[tuple[str, str]]]:
     """A style for each value, and what each style means: numbers by fifths, others the most frequent and the rest."""
-    plain = [value[0] if isinstance(value, list) and value else None if isinstance(value, list) else value for value in values]
+    plain = [
+        value[0] if isinstance(value, list) and value else None if isinstance(value, list) else value
+        for value in values
+    ]
     known = [value for value in plain if value is not None]
     if not known:
         return ["f7"] * len(plain), []

@@ -85,7 +85,8 @@ def course(model: str, item: str) -> Course:
 def _by_day(db: Any, folder: Path, item: str) -> Days:
     if not any(folder.glob("day=*/*.parquet")):
         return {}
-    query = "SELECT event_time::DATE, count(*) FROM read_parquet($files, hive_partitioning = false) WHERE item_id = $item GROUP BY 1"
+    source = "read_parquet($files, hive_partitioning = false)"
+    query = f"SELECT event_time::DATE, count(*) FROM {source} WHERE item_id = $item GROUP BY 1"
     return dict(db.execute(query, {"files": str(folder / "day=*" / "*.parquet"), "item": item}).fetchall())
 
 

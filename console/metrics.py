@@ -25,6 +25,17 @@ APART = 1.0
 """Two looks nearer to each other are one."""
 TIMEOUT = 1.0
 _MOST_BYTES = 4 << 20
+_ANSWERS = "sum(rate(gateway_recommendations_total[5m]))"
+_BY_STATUS = 'sum(rate(gateway_recommendations_total{status="%s"}[5m])) / ' + _ANSWERS
+ASKED = {
+    "requests": _ANSWERS,
+    "fallbacks": _BY_STATUS % "fallback",
+    "errors": _BY_STATUS % "error",
+    "events": "60 * sum(rate(gateway_events_total[5m]))",
+    "age": "histogram_quantile(0.5, sum by (le) (rate(gateway_history_age_seconds_bucket[5m])))",
+    "lag": "max(consumer_lag_seconds)",
+}
+"""What Prometheus is asked."""
 Samples = dict[tuple[str, tuple[tuple[str, str], ...]], float]
 
 
@@ -132,18 +143,8 @@ class Metrics:
             return samples, [f"{target}: is not ready ({error})"]
 
     def _by_prometheus(self) -> Traffic:
-        asked = {
-            "requests": "sum(rate(gateway_recommendations_total[5m]))",
-            "fallbacks": 'sum(rate(gateway_recommendations_total{status="fallback"}[5m])) '
-            "/ sum(rate(gateway_recommendations_total[5m]))",
-            "errors": 'sum(rate(gateway_recommendations_total{status="error"}[5m])) '
-            "/ sum(rate(gateway_recommendations_total[5m]))",
-            "events": "60 * sum(rate(gateway_events_total[5m]))",
-            "age": "histogram_quantile(0.5, sum by (le) (rate(gateway_history_age_seconds_bucket[5m])))",
-            "lag": "max(consumer_lag_seconds)",
-        }
         try:
-            values = {name: self._number(query) for name, query in asked.items()}
+            values = {name: self._number(query) for name, query in ASKED.items()}
             out = self._query("gateway_out_of_traffic == 1")
             firing = [each for each in self._ask_prometheus("alerts")["alerts"] if each["state"] == "firing"]
         except (OSError, ValueError, KeyError, TypeError, IndexError) as error:
@@ -151,7 +152,12 @@ class Metrics:
             return Traffic(missing=(self._prometheus,), problems=(why,))
         told = [f"{each['labels']['alertname']}: {each['annotations'].get('summary', '')}" for each in firing]
         return Traffic(
-            **values,
+            requests=values["requests"],
+            fallbacks=values["fallbacks"],
+            errors=values["errors"],
+            events=values["events"],
+            age=values["age"],
+            lag=values["lag"],
             out=tuple(sorted({row["metric"]["version"] for row in out})),
             alerts=tuple(sorted(set(told))),
             critical=any(each["labels"].get("severity") in ("critical", "page") for each in firing),

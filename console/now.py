@@ -97,21 +97,23 @@ def _findings(
     for alert in traffic.alerts or ():
         style = "bad" if traffic.critical else "warn"
         yield Finding(style, alert, "docs/operations.md says what to do at each alert.", "/")
+    if traffic.lag is not None and traffic.lag > BEHIND:
+        what = f"The consumer is {lasting(traffic.lag)} behind: histories are that old"
+        yield Finding("warn", what, "Is `python -m serving consumer` running, and is the online store up?", "/")
     if fault:
         remedy = "What serves goes on serving. Bring the database back, or restore it (docs/operations.md)."
         yield Finding("bad", fault, remedy, "/canary")
     elif not any(row.champion for row in rows):
         what = "Nothing was released yet"
-        yield Finding("warn", what, f"make run, or look at why a run was stopped. Workspace: {workspace.home()}", "/runs")
+        yield Finding(
+            "warn", what, f"make run, or look at why a run was stopped. Workspace: {workspace.home()}", "/runs"
+        )
     if recent and (stopped := recent[0].stopped) and recent[0].outcome[1] != "good":
         told, style = recent[0].outcome
         what = f"The last run, {recent[0].name}: {told}. {stopped[0].message}"
         yield Finding("bad" if style == "bad" else "warn", what, f"{stopped[0].remedy}.", f"/runs/{recent[0].name}")
     elif recent and recent[0].fault:
         yield Finding("bad", recent[0].fault, "Remove the file that it names, or restore it.", "/runs")
-    if traffic.lag is not None and traffic.lag > BEHIND:
-        what = f"The consumer is {lasting(traffic.lag)} behind: histories are that old"
-        yield Finding("warn", what, "Is `python -m serving consumer` running, and is the online store up?", "/")
     for model, look in looks.items():
         if look.why.startswith(WITHHELD):
             yield Finding("warn", f"{model}: {look.why}", "Mend the log; until then nobody is promoted.", "/canary")

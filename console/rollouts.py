@@ -30,9 +30,11 @@ def rows() -> list[Rollout]:
 
 def last_looks() -> dict[str, Decision]:
     """By model the latest look at the experiment that runs."""
-    found = {}
+    found: dict[str, Decision] = {}
     with opened() as table:
-        for row in map(table.read, table.models()) if table is not None else ():
+        if table is None:
+            return found
+        for row in map(table.read, table.models()):
             if row.salt and (looks := table.decisions(row.model, row.salt)):
                 found[row.model] = looks[-1]
     return found

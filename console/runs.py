@@ -213,8 +213,8 @@ def differences(found: Sequence[Run]) -> list[tuple[str, Markup]]:
 
 
 def _going_on(name: str, records: dict[str, Record]) -> bool:
-    """Whether the run is at work now. On one machine the workspace's lock names it and its process lives; where there is
-    no lock, on a cluster, a run that was not told of as ended is at work."""
+    """Whether the run is at work now. On one machine the workspace's lock names it and its process lives; where there
+    is no lock, on a cluster, a run that was not told of as ended is at work."""
     if (workspace.runs() / name / ENDING).exists():
         return False
     try:

@@ -1,4 +1,4 @@
-"""What a console is told at its start: where metrics are, whether changes are allowed, and by what names it is called."""
+"""What a console is told at its start: where metrics are, whether changes are allowed, what names it is called by."""
 
 from dataclasses import dataclass, field
 

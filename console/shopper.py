@@ -76,13 +76,15 @@ def somebody(model: str) -> str | None:
 def history(model: str, user: str) -> tuple[list[Record], str]:
     """The latest events of a shopper, oldest first, and where they were read: the online store, or where that cannot be
     read its copy of the last materialise."""
+    from feast.errors import FeastError
+
     from feature_repo.faults import Unavailable
     from feature_repo.online import user_history
     from feature_repo.store import connect
 
     try:
         return user_history(connect(model, workspace.feature_store(model)), user), "online store"
-    except (Unavailable, ValueError, OSError, LookupError) as error:
+    except (FeastError, Unavailable, ValueError, OSError) as error:
         path = histories_path(workspace.feature_store(model))
         if not path.is_file():
             raise InputError(f"the history of {user!r} cannot be read: {error}") from error
