@@ -21,7 +21,10 @@ export FEAST_USAGE := False
 # Every step is a process of its own: without cached bytecode each would compile its libraries again.
 unexport PYTHONDONTWRITEBYTECODE
 
-.PHONY: help setup run test serve compile chart images demo soak check format lock lock-platforms bench-features bench-staleness bench-features-pay bench-quality bench-train bench-gpu bench-gate bench-gate-speed bench-gateway bench-rollout bench-decisions bench-serving bench-retrieval bench-log-days fuzz-ingest chaos audit bench-overload mutants clean
+# The console beside a command, for as long as it runs. It prints its address, and where its port is taken that.
+WITH_CONSOLE := $(PYTHON) -m console & console=$$!; trap 'kill $$console 2>/dev/null' EXIT;
+
+.PHONY: help setup run test serve console screenshots compile chart images demo soak check format lock lock-platforms bench-features bench-staleness bench-features-pay bench-quality bench-train bench-gpu bench-gate bench-gate-speed bench-gateway bench-rollout bench-decisions bench-serving bench-retrieval bench-log-days fuzz-ingest chaos audit bench-overload mutants clean
 
 help:  ## list the targets
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | awk -F':.*## ' '{printf "  make %-19s %s\n", $$1, $$2}'
@@ -38,10 +41,16 @@ test: setup  ## all tests, over the real libraries and a real TorchServe; a file
 
 demo: export HETERREC_HOME := $(CURDIR)/var/demo
 demo: setup  ## from nothing to canaries that decide for themselves: promoted, rolled back, out of traffic; under 10 minutes
-	@$(PYTHON) -m benchmarks.demo
+	@$(WITH_CONSOLE) $(PYTHON) -m benchmarks.demo
 
-serve: setup  ## TorchServe with the champion (and challenger), and a curl line to try; ends with Ctrl-C
-	@$(PYTHON) -m serving up --dataset $(DATASET)
+serve: setup  ## TorchServe with the champion (and challenger), a curl line to try, and the console; ends with Ctrl-C
+	@$(WITH_CONSOLE) $(PYTHON) -m serving up --dataset $(DATASET)
+
+console: setup  ## the workspace in a browser: what serves, runs, canaries, data, shoppers, items; ends with Ctrl-C
+	@$(PYTHON) -m console
+
+screenshots: setup  ## docs/images from the workspace as it is now (needs chromium); HETERREC_HOME=var/demo
+	@$(PYTHON) -m scripts.screenshots
 
 compile: setup  ## write build/training.yaml for a Kubeflow cluster
 	@$(PYTHON) -m pipelines compile

@@ -3,6 +3,7 @@
 import argparse
 import logging
 import os
+import signal
 import socket
 import sys
 import threading
@@ -40,6 +41,8 @@ def run(options: argparse.Namespace) -> int:
         threading.Thread(target=_warm, name="warm", daemon=True).start()
         config = uvicorn.Config(make_app(settings), log_level="warning", access_log=False, server_header=False)
         server = uvicorn.Server(config)
+        for number in (signal.SIGINT, signal.SIGTERM):  # uvicorn raises them anew once it has ended in order
+            signal.signal(number, lambda *_: setattr(server, "should_exit", True))
         server.run(sockets=[listening])
     return 0 if server.started else 1
 

@@ -1,4 +1,4 @@
-"""A person changes what serves, as `python -m serving rollout` does: signed, with a reason, on the row that was seen."""
+"""A person changes what serves, as `python -m serving rollout` does: signed, with a reason, on the row seen."""
 
 import logging
 import os

@@ -98,12 +98,23 @@ def _comparison(quality: float) -> dict[str, Any]:
     models = {"HeterRec": quality, **{peer: 0.1 - n / 50 for n, peer in enumerate(_PEERS)}}
     rows = {name: {"hr@10": 2 * v, "ndcg@10": v, "mrr": v, "coverage@10": 0.5} for name, v in models.items()}
     differences = {
-        peer: {"mean": quality - models[peer], "low": quality - models[peer] - 0.02, "high": quality - models[peer] + 0.02}
+        peer: {
+            "mean": quality - models[peer],
+            "low": quality - models[peer] - 0.02,
+            "high": quality - models[peer] + 0.02,
+        }
         for peer in _PEERS
     }
     part = {"queries": 30, "models": models, "differences": differences}
     slices = {"short histories": part, f"slice {HOSTILE}": part}
-    return {"queries": 60, "catalogue": 12, "new": "HeterRec", "models": rows, "differences": differences, "slices": slices}
+    return {
+        "queries": 60,
+        "catalogue": 12,
+        "new": "HeterRec",
+        "models": rows,
+        "differences": differences,
+        "slices": slices,
+    }
 
 
 def _write_events(folder: Path) -> None:
@@ -145,34 +156,6 @@ def rewrite(content: Path, items: dict[str, Any], version: str) -> None:
     (content / "items.json").write_text(json.dumps(items))
     contract = json.loads((content / "serving.json").read_text())
     contract["version"] = version
-    contract["digests"]["items.json"] = hashlib.sha256((content / "items.json").read_bytes()).hexdigest()
-    (content / "serving.json").write_text(json.dumps(contract))
-
-
-def arm(mar: Path, version: str) -> ModelVersion:
-    return ModelVersion(
-        version=version, archive=str(mar), archive_digest=archive.digest(mar), recipe_digest=version, registered=NOW
-    )
-
-
-def archives(folder: Path) -> list[Path]:
-    """Two tiny archives whose titles and shelves are hostile."""
-    made = []
-    for version in ("1.0", "2.0"):
-        content = write_content(folder / version, version=version, seed=int(version[0]))
-        items = json.loads((content / "items.json").read_text())
-        items["title"] = [f"{HOSTILE} {item}" for item in items["item_id"]]
-        items["features"]["shelf"] = [HOSTILE, "low"] * 6
-        rewrite(content, items)
-        made.append(folder / f"{version}.mar")
-        archive.build(content, made[-1], name=MODEL, version=version)
-    return made
-
-
-def rewrite(content: Path, items: dict[str, Any]) -> None:
-    """Other items in an archive's content, and the digest that goes with them."""
-    (content / "items.json").write_text(json.dumps(items))
-    contract = json.loads((content / "serving.json").read_text())
     contract["digests"]["items.json"] = hashlib.sha256((content / "items.json").read_bytes()).hexdigest()
     (content / "serving.json").write_text(json.dumps(contract))
 
@@ -224,7 +207,12 @@ def large(folder: Path, items: int) -> Path:
     np.save(content / "item_matrix.npy", rng.standard_normal((items, 65)).astype(np.float32))
     ids = [f"i{number}" for number in range(items)]
     features = {"shelf": [f"s{number % 30}" for number in range(items)], "price": rng.random(items).tolist()}
-    told = {"item_id": ids, "title": [f"Kettle {item}" for item in ids], "events": list(range(items)), "features": features}
+    told = {
+        "item_id": ids,
+        "title": [f"Kettle {item}" for item in ids],
+        "events": list(range(items)),
+        "features": features,
+    }
     (content / "items.json").write_text(json.dumps(told))
     contract = {"model": MODEL, "version": "9.0", "segment": "shelf", "digests": {}, "network": True}
     (content / "serving.json").write_text(json.dumps(contract))

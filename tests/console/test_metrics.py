@@ -115,7 +115,11 @@ def test_prometheus_tells_rates_and_alerts_and_its_absence_is_told():
             firing = {"state": "firing", "labels": labels, "annotations": {"summary": "shoppers get errors"}}
             pending = {"state": "pending", "labels": {"alertname": "Other"}, "annotations": {}}
             return json.dumps({"data": {"alerts": [firing, pending]}}).encode()
-        rows = [] if "out_of_traffic" in address else [{"metric": {}, "value": [0, "NaN" if "fallback" in address else "3"]}]
+        rows = (
+            []
+            if "out_of_traffic" in address
+            else [{"metric": {}, "value": [0, "NaN" if "fallback" in address else "3"]}]
+        )
         return json.dumps({"data": {"result": rows}}).encode()
 
     found = Metrics((), "http://prometheus:9090/", get=answer).traffic()

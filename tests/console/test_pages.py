@@ -97,7 +97,13 @@ def test_every_link_of_every_page_leads_somewhere_and_no_data_becomes_markup(con
 
 def test_hostile_texts_are_shown_as_they_are_and_isolated(console: TestClient):
     """Each place that shows a text of the shop shows all of it; a mark that turns the writing round ends where it does."""
-    for address in ("/data", "/canary", "/parts/shopper?model=shop&user=u1", "/item?q=alert", "/runs/shop-20260106T000000"):
+    for address in (
+        "/data",
+        "/canary",
+        "/parts/shopper?model=shop&user=u1",
+        "/item?q=alert",
+        "/runs/shop-20260106T000000",
+    ):
         answer = console.get(address)
         assert made.HOSTILE in Page(answer.text).text, address
         assert made.HOSTILE not in answer.text, address
@@ -115,7 +121,9 @@ def test_a_shopper_s_lists_answer_what_was_tried_and_write_nothing(console: Test
     assert plain.links != tried.links
     after = {path: path.stat().st_mtime_ns for path in home.rglob("*")}
     # SQLite's own files beside the table come and go with a reader.
-    assert {path for path in before if "rollout.db" not in path.name} == {p for p in after if "rollout.db" not in p.name}
+    assert {path for path in before if "rollout.db" not in path.name} == {
+        p for p in after if "rollout.db" not in p.name
+    }
 
 
 def test_an_archive_that_was_altered_is_not_opened(console: TestClient, home: Path, tmp_path: Path, mars: list[Path]):
@@ -129,7 +137,15 @@ def test_an_archive_that_was_altered_is_not_opened(console: TestClient, home: Pa
 
 @pytest.mark.parametrize(
     "address",
-    ["/runs/..", "/runs/%2e%2e", "/runs/no-such", "/compare?a=x&b=y", "/canary/no-such", "/item?model=no-such", "/nothing"],
+    [
+        "/runs/..",
+        "/runs/%2e%2e",
+        "/runs/no-such",
+        "/compare?a=x&b=y",
+        "/canary/no-such",
+        "/item?model=no-such",
+        "/nothing",
+    ],
 )
 def test_what_is_not_there_is_told_on_a_page(console: TestClient, address: str):
     answer = console.get(address)
