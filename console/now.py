@@ -111,7 +111,8 @@ def _findings(
     if recent and (stopped := recent[0].stopped) and recent[0].outcome[1] != "good":
         told, style = recent[0].outcome
         what = f"The last run, {recent[0].name}: {told}. {stopped[0].message}"
-        yield Finding("bad" if style == "bad" else "warn", what, f"{stopped[0].remedy}.", f"/runs/{recent[0].name}")
+        remedy = f"{stopped[0].remedy[:1].upper()}{stopped[0].remedy[1:]}."
+        yield Finding("bad" if style == "bad" else "warn", what, remedy, f"/runs/{recent[0].name}")
     elif recent and recent[0].fault:
         yield Finding("bad", recent[0].fault, "Remove the file that it names, or restore it.", "/runs")
     for model, look in looks.items():
@@ -128,7 +129,8 @@ def _parts(
     last = next((run for run in recent if run.report("ingest")), None)
     came = last.report("ingest") if last else {}
     run = recent[0] if recent else None
-    serving = next((row for row in rows if row.champion), None)
+    released = [row for row in rows if row.champion]
+    serving = next((row for row in released if run and row.model == run.dataset), released[0] if released else None)
     return [
         Part(
             name="Data",

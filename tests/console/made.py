@@ -175,14 +175,14 @@ def canary(mars: Sequence[Path], looks: int = 8) -> str:
 
 def look(number: int, row: Rollout) -> Look:
     """The `number`th look at a challenger that is a little better."""
-    effective = 300.0 * (number + 1)
-    half = 0.2 / (number + 1) ** 0.5
+    seen = number + 1
+    effective, half = 300.0 * seen, 0.2 / seen**0.5
     outcome = {"estimate": 0.02, "low": 0.02 - half, "high": 0.02 + half, "effective": effective}
     shares = {"champion": 0.01, "challenger": 0.012, "allowed": 0.02, "low": -0.01, "high": 0.02, "breached": False}
     evidence = {
         "outcome": outcome, "champion_rate": 0.2, "challenger_rate": 0.22, "users": 400, "full": False,
         "ratio": 0.1 * number,
-        "traffic": {"exposures": 1600 * (number + 1), "stage_exposures": 400 * (number + 1), "misdrawn": 0, "latest": None},
+        "traffic": {"exposures": 1600 * seen, "stage_exposures": 400 * seen, "misdrawn": 0, "latest": None},
         "guardrails": [{"name": "errors", "meaning": "errors", **shares}],
     }  # fmt: skip
     at = NOW + timedelta(hours=6 * (number + 1))

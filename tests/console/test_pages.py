@@ -12,21 +12,18 @@ from fastapi.testclient import TestClient
 
 from components import workspace
 from components.errors import InputError
-from console.app import make_app
 from console.archives import Archives
-from console.settings import Settings
 from console.site import PLACES
 from serving.rollout.document import Change, Rollout, release
 from serving.rollout.table import RolloutTable
 from tests.console import made
-from tests.console.conftest import HOSTS
 
 SECONDS = 0.5
 ELEMENTS = {
-    "a", "b", "bdi", "body", "br", "button", "circle", "code", "details", "div", "figcaption", "figure", "form", "g", "h1",
-    "h2", "h3", "head", "header", "html", "iframe", "input", "label", "li", "line", "link", "main", "meta", "nav",
-    "noscript", "ol", "option", "p", "path", "polygon", "polyline", "rect", "script", "section", "select", "span", "strong",
-    "summary", "svg", "table", "td", "text", "th", "title", "tr", "ul",
+    "a", "b", "bdi", "body", "br", "button", "circle", "code", "details", "div", "figcaption", "figure", "form",
+    "g", "h1", "h2", "h3", "head", "header", "html", "iframe", "input", "label", "li", "line", "link", "main",
+    "meta", "nav", "noscript", "ol", "option", "p", "path", "polygon", "polyline", "rect", "script", "section",
+    "select", "span", "strong", "summary", "svg", "table", "td", "text", "th", "title", "tr", "ul",
 }  # fmt: skip
 """Of which the console makes its pages; whatever else is in one came from data."""
 
@@ -96,7 +93,7 @@ def test_every_link_of_every_page_leads_somewhere_and_no_data_becomes_markup(con
 
 
 def test_hostile_texts_are_shown_as_they_are_and_isolated(console: TestClient):
-    """Each place that shows a text of the shop shows all of it; a mark that turns the writing round ends where it does."""
+    """Every text of a shop is shown whole; a mark that turns the writing round ends where the text does."""
     for address in (
         "/data",
         "/canary",
@@ -155,7 +152,7 @@ def test_what_is_not_there_is_told_on_a_page(console: TestClient, address: str):
 
 def test_pages_that_a_run_wrote_stand_in_a_sandbox_and_nothing_else_is_handed_out(console: TestClient, home: Path):
     page = console.get("/files/runs/shop-20260105T000000/page.html")
-    assert page.status_code == 200 and "The run&#39;s page" in page.text or "The run's page" in page.text
+    assert (page.status_code == 200 and "The run&#39;s page" in page.text) or "The run's page" in page.text
     assert page.headers["content-security-policy"].startswith("sandbox; default-src 'none'")
     (home / "secret.html").write_text("no")
     (home.parent / "outside.html").write_text("no")
