@@ -39,10 +39,16 @@ test: setup  ## all tests, over the real libraries and a real TorchServe; a file
 
 demo: export HETERREC_HOME := $(CURDIR)/var/demo
 demo: setup  ## from nothing to canaries that decide for themselves: promoted, rolled back, out of traffic; under 10 minutes
-	@$(PYTHON) -m benchmarks.demo
+	@$(WITH_CONSOLE) $(PYTHON) -m benchmarks.demo
 
-serve: setup  ## TorchServe with the champion (and challenger), and a curl line to try; ends with Ctrl-C
-	@$(PYTHON) -m serving up --dataset $(DATASET)
+serve: setup  ## TorchServe with the champion (and challenger), a curl line to try, and the console; ends with Ctrl-C
+	@$(WITH_CONSOLE) $(PYTHON) -m serving up --dataset $(DATASET)
+
+console: setup  ## the workspace in a browser: what serves, runs, canaries, data, shoppers, items; ends with Ctrl-C
+	@$(PYTHON) -m console
+
+screenshots: setup  ## docs/images from the workspace as it is now (needs chromium); HETERREC_HOME=var/demo
+	@$(PYTHON) -m scripts.screenshots
 
 compile: setup  ## write build/training.yaml for a Kubeflow cluster
 	@$(PYTHON) -m pipelines compile
