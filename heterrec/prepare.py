@@ -197,7 +197,7 @@ def _by_time(code_E: Ints, basket_E: Ints, time_E: Ints, validation: int, test: 
     change = np.append(True, (code_E[1:] != code_E[:-1]) | (basket_E[1:] != basket_E[:-1]))
     opened_E = time_E[np.flatnonzero(change)][np.cumsum(change) - 1]
     now = int(time_E.max())
-    held = (opened_E > now - validation - test).astype(np.int64) + (opened_E > now - test)
+    held: Ints = (opened_E > now - validation - test).astype(np.int64) + (opened_E > now - test)
     if not (held == 0).any():
         days = (now - int(time_E.min())) / DAY
         raise ValueError(

@@ -16,8 +16,9 @@ from components.errors import InputError
 from components.task import read_records
 from feature_repo.card import CardError, load_card
 from feature_repo.faults import Unavailable
-from pipelines import cluster_commands, data_commands
+from pipelines import cluster_commands, data_commands, library_commands
 from pipelines.data_commands import moment, new_run_id, with_options
+from pipelines.recipe_files import RECIPE, SETTING
 from serving.releases import Unreached
 
 REQUEST_ID = re.compile("[0-9a-f]{32}")
@@ -43,7 +44,7 @@ def _run(options: argparse.Namespace) -> int:
     from pipelines.lock import run_lock
 
     card = with_options(load_card(options.dataset), options.option)
-    recipe = cluster_commands.recipe(options.recipe, options)
+    recipe = cluster_commands.recipe(options.recipe, options, options.set)
     baseline = cluster_commands.recipe(options.baseline, options)
     if options.warm_start:
         recipe = warm(recipe)
@@ -183,7 +184,8 @@ def _parser() -> argparse.ArgumentParser:
 
     run = commands.add_parser("run", help="train, evaluate and release one model on this machine")
     run.add_argument("--dataset", default="marketplace", help="a card in feature_repo/datasets, or a path to one")
-    run.add_argument("--recipe", default="heterrec", help="a recipe of heterrec/recipes.py (default: %(default)s)")
+    run.add_argument("--recipe", default="heterrec", help=f"{RECIPE} (default: %(default)s)")
+    run.add_argument("--set", action="append", default=[], metavar="NAME=VALUE", help=SETTING)
     run.add_argument("--baseline", default="sasrec", help="what it is measured against (default: %(default)s)")
     run.add_argument("--budget", choices=("fast", "full"), default="fast", help="fast: minutes on two cores")
     run.add_argument("--seed", type=int, default=0)
@@ -224,6 +226,7 @@ def _parser() -> argparse.ArgumentParser:
     lineage.set_defaults(command=_lineage)
     data_commands.add_to(commands)
     cluster_commands.add_to(commands)
+    library_commands.add_to(commands)
     _add_exporter(commands)
     return parser
 
