@@ -21,7 +21,7 @@ export FEAST_USAGE := False
 # Every step is a process of its own: without cached bytecode each would compile its libraries again.
 unexport PYTHONDONTWRITEBYTECODE
 
-.PHONY: help setup run test serve compile chart images demo soak check format lock lock-platforms bench-features bench-staleness bench-features-pay bench-quality bench-train bench-gpu bench-gate bench-gate-speed bench-gateway bench-rollout bench-decisions bench-serving bench-retrieval bench-log-days fuzz-ingest chaos audit bench-overload mutants clean
+.PHONY: help setup run test serve compile wheel chart images demo soak check format lock lock-platforms bench-features bench-staleness bench-features-pay bench-quality bench-train bench-gpu bench-gate bench-gate-speed bench-gateway bench-rollout bench-decisions bench-serving bench-retrieval bench-log-days fuzz-ingest chaos audit bench-overload mutants clean
 
 help:  ## list the targets
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | awk -F':.*## ' '{printf "  make %-19s %s\n", $$1, $$2}'
@@ -75,6 +75,9 @@ lock-platforms: setup  ## resolve the images' groups from the lock for amd64 and
 soak: export HETERREC_HOME := $(CURDIR)/var/soak
 soak: setup  ## ten minutes under load while parts are swapped, killed and restarted (needs redis-server)
 	@$(PYTHON) -m benchmarks.soak
+
+wheel: setup  ## the library alone (heterrec: torch, numpy, pyarrow) as build/heterrec-VERSION-py3-none-any.whl
+	@$(PYTHON) scripts/wheel.py
 
 chart: setup  ## a Helm chart in build/chart, from the overlay OVERLAY=production (or profile, local, gpu)
 	@$(PYTHON) -m scripts.chart build/chart $(OVERLAY)
