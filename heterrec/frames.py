@@ -9,7 +9,7 @@ ACCEPTED = "a pandas, polars or pyarrow table, or a dictionary of columns"
 
 
 def table_of(frame: Any, name: str) -> pa.Table:
-    """`frame` as a pyarrow table; dictionary-encoded columns (pandas' categories) as the values they stand for.
+    """`frame` as a pyarrow table, with text and lists in one layout, and categories as the values they stand for.
 
     Takes what has the Arrow C stream (`__arrow_c_stream__`: pandas from 2.2 on, polars, DuckDB), the data frame
     protocol (`__dataframe__`), or is a dictionary of columns. `TypeError` for all else, `ValueError` for a table that
@@ -56,6 +56,11 @@ def is_text(kind: pa.DataType) -> bool:
     return bool(pa.types.is_string(kind) or pa.types.is_large_string(kind) or pa.types.is_string_view(kind))
 
 
+def is_list(kind: pa.DataType) -> bool:
+    several = pa.types.is_list, pa.types.is_large_list, pa.types.is_fixed_size_list, pa.types.is_list_view
+    return any(each(kind) for each in (*several, pa.types.is_large_list_view))
+
+
 def _arrow(frame: Any, name: str) -> pa.Table:
     if isinstance(frame, pa.Table):
         return frame
@@ -71,6 +76,20 @@ def _arrow(frame: Any, name: str) -> pa.Table:
 
 
 def _plain(column: pa.ChunkedArray) -> pa.ChunkedArray:
-    if pa.types.is_dictionary(column.type):
-        return column.cast(column.type.value_type)
-    return column
+    """In the one layout that the rest knows: libraries lay out text and lists in several (polars as views)."""
+    usual = _usual(column.type)
+    if usual.equals(column.type):
+        return column
+    if pa.types.is_list_view(column.type) or pa.types.is_large_list_view(column.type):
+        return pa.chunked_array([pa.array(column.to_pylist(), usual)])  # the cast of pyarrow 25 gives an invalid array
+    return column.cast(usual)
+
+
+def _usual(kind: pa.DataType) -> pa.DataType:
+    if pa.types.is_dictionary(kind):
+        return _usual(kind.value_type)
+    if is_text(kind):
+        return pa.string()
+    if is_list(kind):
+        return pa.list_(_usual(kind.value_type))
+    return kind

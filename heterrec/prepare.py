@@ -11,7 +11,7 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from heterrec.frames import column_of, is_text, keys_of, table_of
+from heterrec.frames import column_of, is_list, is_text, keys_of, table_of
 from heterrec.sequences import EVER, SPLITS, Catalogue, Ints, Sequences, Slice
 
 By = Literal["order", "time"]
@@ -269,7 +269,7 @@ def _kind(column: pa.ChunkedArray, name: str) -> str:
         spaced = pc.sum(pc.match_substring(said, " ")).as_py() or 0
         several = spaced > _TEXT_SHARE * len(said) and pc.count_distinct(said).as_py() > _TEXT_SHARE * len(said)
         return "text" if several else "categorical"
-    if pa.types.is_list(kind) or pa.types.is_large_list(kind) or pa.types.is_fixed_size_list(kind):
+    if is_list(kind):
         inner = kind.value_type
         if pa.types.is_floating(inner):
             return "embedding"

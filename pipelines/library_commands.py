@@ -1,9 +1,12 @@
-"""The commands of the library over a card's data: `python -m pipelines compare`."""
+"""The commands of the library over a card's data: `python -m pipelines compare|recommend`."""
 
 import argparse
+import os
+import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from rich.console import Console
 from rich.markup import escape
 
 from components.errors import InputError
@@ -31,6 +34,12 @@ def add_to(commands: Any) -> None:
     compare.add_argument("--as-of", default="", help="a day or moment, ISO 8601 (default: the newest event)")
     compare.add_argument("--option", action="append", default=[], metavar="NAME=VALUE", help="override a source option")
     compare.set_defaults(command=_compare)
+    batch = commands.add_parser("recommend", help="the champion's lists for all shoppers at once, as Parquet")
+    batch.add_argument("--dataset", default="marketplace", help=CARD)
+    batch.add_argument("-k", "--k", type=_positive, default=50, help="items a shopper (default: %(default)s)")
+    batch.add_argument("--out", type=Path, required=True, metavar="FOLDER", help="new, or one that goes on")
+    batch.add_argument("--processes", type=_positive, default=os.cpu_count() or 1, help="(default: %(default)s)")
+    batch.set_defaults(command=_recommend)
 
 
 def plugins_of(path: Path | None) -> "Plugins":
@@ -65,6 +74,30 @@ def _compare(options: argparse.Namespace) -> int:
         show(escape(str(found.contest)))
         show(f"numbers: {escape(str(found.result))}")
         show(f"page: {escape(str(found.page))}")
+    return 0
+
+
+def _recommend(options: argparse.Namespace) -> int:
+    from pipelines.batch import of_champion
+    from pipelines.local import set_environment
+
+    set_environment()
+    show = Console(file=sys.stdout, highlight=False, soft_wrap=True).print
+    tenths = -1
+
+    def told(done: int, of: int) -> None:
+        nonlocal tenths
+        if of and done * 10 // of > tenths:
+            tenths = done * 10 // of
+            show(f"  {done:,} of {of:,} parts")
+
+    name = load_card(options.dataset).name
+    done = of_champion(name, k=options.k, out=options.out, processes=options.processes, told=told)
+    before = f", {done.found:,} of {done.plan.parts:,} parts were there" if done.found else ""
+    show(
+        f"{done.rows:,} rows of {done.plan.shoppers:,} shoppers, by {escape(name)} {escape(done.plan.version)}{before}"
+    )
+    show(f"written to {escape(str(options.out))}")
     return 0
 
 

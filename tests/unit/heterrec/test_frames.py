@@ -70,6 +70,33 @@ def test_a_frame_of_any_library_gives_the_same_sequences(make: Any) -> None:
     same(prepare(make(EVENTS), make(ITEMS)), prepare(EVENTS, ITEMS))
 
 
+LAYOUTS = {
+    "views of text, as polars has it": (pa.string_view(), pa.large_list),
+    "large": (pa.large_string(), pa.large_list),
+    "views of lists": (pa.string(), pa.list_view),
+    "dictionaries": (pa.dictionary(pa.int32(), pa.string()), pa.list_),
+}
+
+
+@pytest.mark.parametrize("layout", LAYOUTS)
+def test_text_and_lists_of_any_layout_are_the_same(layout: str) -> None:
+    text, listed = LAYOUTS[layout]
+
+    def laid(columns: dict[str, list[Any]]) -> pa.Table:
+        arrays = {}
+        for name, column in pa.table(columns).to_pydict().items():
+            kind = pa.array(column).type
+            inner = text if not pa.types.is_dictionary(text) else pa.string()
+            if pa.types.is_string(kind):
+                kind = text
+            elif pa.types.is_list(kind):
+                kind = listed(inner if pa.types.is_string(kind.value_type) else kind.value_type)
+            arrays[name] = pa.array(column, kind)
+        return pa.table(arrays)
+
+    same(prepare(laid(EVENTS), laid(ITEMS)), prepare(EVENTS, ITEMS))
+
+
 def test_the_data_frame_protocol_alone_is_enough() -> None:
     names = ["item_id", "brand", "price"]  # it knows no lists
     plain = {name: ITEMS[name] for name in names}
