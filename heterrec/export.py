@@ -3,6 +3,7 @@
 import copy
 import json
 from pathlib import Path
+from pickle import UnpicklingError
 from typing import Any
 
 import torch
@@ -118,7 +119,10 @@ def load_model(root: Path, device: str = "cpu") -> Loaded:
 
 def _network(root: Path, config: TrainConfig, encoder: FeatureEncoder, device: str) -> HeterRec:
     model = HeterRec(config.model, encoder)
-    state = torch.load(_present(root / "weights.pt"), weights_only=True, map_location="cpu")
+    try:
+        state = torch.load(_present(root / "weights.pt"), weights_only=True, map_location="cpu")
+    except UnpicklingError as error:  # that it holds more than tensors, and is not read
+        raise ValueError(f"{root / 'weights.pt'}: holds more than tensors; train the model again") from error
     try:
         model.load_state_dict(state)
     except RuntimeError as error:

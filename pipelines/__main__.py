@@ -16,8 +16,9 @@ from components import workspace
 from components.errors import InputError
 from feature_repo.card import CardError, load_card
 from feature_repo.faults import Unavailable
-from pipelines import cluster_commands, data_commands
+from pipelines import cluster_commands, data_commands, library_commands
 from pipelines.data_commands import moment, new_run_id, with_options
+from pipelines.recipe_files import RECIPE, SETTING
 from pipelines.stopping import Stopped, stopped_by_signal
 from serving.releases import Unreached
 
@@ -54,7 +55,7 @@ def _run(options: argparse.Namespace) -> int:
     from pipelines.lock import run_lock
 
     card = with_options(load_card(options.dataset), options.option)
-    recipe = cluster_commands.recipe(options.recipe, options)
+    recipe = cluster_commands.recipe(options.recipe, options, options.set)
     baseline = cluster_commands.recipe(options.baseline, options)
     if options.warm_start:
         recipe = warm(recipe)
@@ -207,7 +208,8 @@ def _parser() -> argparse.ArgumentParser:
 
     run = commands.add_parser("run", help="train, evaluate and release one model on this machine")
     run.add_argument("--dataset", default="marketplace", help="a card in feature_repo/datasets, or a path to one")
-    run.add_argument("--recipe", default="heterrec", help="a recipe of heterrec/recipes.py (default: %(default)s)")
+    run.add_argument("--recipe", default="heterrec", help=f"{RECIPE} (default: %(default)s)")
+    run.add_argument("--set", action="append", default=[], metavar="NAME=VALUE", help=SETTING)
     run.add_argument("--baseline", default="sasrec", help="what it is measured against (default: %(default)s)")
     run.add_argument("--budget", choices=("fast", "full"), default="fast", help="fast: minutes on two cores")
     run.add_argument("--seed", type=int, default=0)
@@ -250,6 +252,7 @@ def _parser() -> argparse.ArgumentParser:
     lineage.set_defaults(command=_lineage)
     data_commands.add_to(commands)
     cluster_commands.add_to(commands)
+    library_commands.add_to(commands)
     _add_exporter(commands)
     return parser
 

@@ -2,7 +2,7 @@
 
 import argparse
 import os
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -14,6 +14,7 @@ from components.errors import InputError
 from feature_repo.card import load_card
 from pipelines import cluster
 from pipelines.data_commands import CARD, with_options
+from pipelines.recipe_files import RECIPE, SETTING, recipe_of
 
 if TYPE_CHECKING:
     from heterrec.recipes import TrainConfig
@@ -59,9 +60,8 @@ def add_to(commands: Any) -> None:
         parser.add_argument("--apply", action="store_true", help="make the changes (default: show them)")
     for parser in (submit, schedule):
         parser.add_argument("--option", action="append", default=[], metavar="NAME=VALUE", help="of the card's source")
-        parser.add_argument(
-            "--recipe", default="heterrec", help="a recipe of heterrec/recipes.py (default: %(default)s)"
-        )
+        parser.add_argument("--recipe", default="heterrec", help=f"{RECIPE} (default: %(default)s)")
+        parser.add_argument("--set", action="append", default=[], metavar="NAME=VALUE", help=SETTING)
         parser.add_argument("--baseline", default="sasrec", help="what it is measured against (default: %(default)s)")
         parser.add_argument("--budget", choices=("fast", "full"), default="full", help="(default: %(default)s)")
         parser.add_argument("--seed", type=int, default=0)
@@ -69,14 +69,9 @@ def add_to(commands: Any) -> None:
         parser.add_argument("--policy", type=Path, help="JSON file of what differs from serving/rollout/policy.py")
 
 
-def recipe(name: str, options: argparse.Namespace) -> "TrainConfig":
-    """The recipe `name` with the budget and seed of `options`; `InputError` where there is none of that name."""
-    from heterrec import recipes
-
-    try:
-        return recipes.by_name(name if options.budget == "fast" else f"{name}_full", seed=options.seed)
-    except ValueError as error:
-        raise InputError(str(error)) from error
+def recipe(name: str, options: argparse.Namespace, settings: Sequence[str] = ()) -> "TrainConfig":
+    """The recipe `name`, or of that file, with the budget and seed of `options`; `InputError` where there is none."""
+    return recipe_of(name, budget=options.budget, seed=options.seed, settings=settings)
 
 
 def _add_cluster(parser: argparse.ArgumentParser) -> None:
@@ -239,7 +234,7 @@ def _parameters(options: argparse.Namespace) -> dict[str, dict[str, Any]]:
 
     card = with_options(load_card(options.dataset), options.option)
     require_within_reach(card, options.facts)
-    trained = recipe(options.recipe, options)
+    trained = recipe(options.recipe, options, options.set)
     if options.warm_start:
         trained = warm(trained)
     if options.policy is not None and not options.policy.is_file():
