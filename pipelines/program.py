@@ -1,6 +1,6 @@
 """`heterrec`: every command of this checkout in one program, with completion; `.venv/bin/heterrec --help`.
 
-The commands themselves are those of `python -m pipelines` and `python -m serving`, which images and manifests call.
+The commands themselves are those of `python -m pipelines`, `serving` and `console`, which images and manifests call.
 """
 
 import argparse
@@ -13,6 +13,7 @@ from typing import Any
 import click
 from click.shell_completion import CompletionItem
 
+import console.__main__
 import pipelines.__main__
 import serving.__main__
 from components import workspace
@@ -21,6 +22,7 @@ from components.task import commit
 SECTIONS: tuple[tuple[str, ModuleType], ...] = (
     ("Data to a release", pipelines.__main__),
     ("Serving", serving.__main__),
+    ("To look at", console.__main__),
 )
 RENAMED = {("serving.__main__", "up"): "serve", ("serving.__main__", "rollout"): "experiment"}
 """`rollout` is one look by the pipelines, and what serves by serving: here the second is called by what it is about."""
@@ -68,10 +70,11 @@ def program() -> click.Group:
     made = Program("heterrec", help="Sequential recommendation in production: from two tables to served answers.")
     for _, module in SECTIONS:
         parser = module._parser()
-        for name, (command, says) in _with_help(parser).items():
+        for name, (command, says) in (_with_help(parser) or _alone(module, parser)).items():
             shown = RENAMED.get((module.__name__, name), name)
             command.prog = f"heterrec {shown}"
-            delegated = Delegated(shown, command, says, _runner(module, name))
+            arguments = [name] if command is not parser else []
+            delegated = Delegated(shown, command, says, _runner(module, arguments))
             delegated.module = module  # type: ignore[attr-defined]
             made.add_command(delegated)
     return click.version_option(version(), prog_name="heterrec", message="%(prog)s %(version)s")(made)
@@ -88,8 +91,13 @@ def main(arguments: Sequence[str] | None = None) -> None:
     program()(args=arguments, prog_name="heterrec")
 
 
-def _runner(module: ModuleType, name: str) -> Callable[[list[str]], int]:
-    return lambda arguments: int(module.main([name, *arguments]))
+def _runner(module: ModuleType, before: list[str]) -> Callable[[list[str]], int]:
+    return lambda arguments: int(module.main([*before, *arguments]))
+
+
+def _alone(module: ModuleType, parser: argparse.ArgumentParser) -> dict[str, tuple[argparse.ArgumentParser, str]]:
+    """A program that is one command."""
+    return {module.__name__.split(".")[0]: (parser, parser.description or "")}
 
 
 def _of(command: click.Command, module: ModuleType) -> bool:

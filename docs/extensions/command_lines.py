@@ -8,6 +8,7 @@ from docutils.parsers.rst import Directive
 from sphinx.application import Sphinx
 from tables import section, table
 
+import console.__main__
 import pipelines.__main__
 import serving.__main__
 
@@ -16,20 +17,25 @@ class CommandLines(Directive):
     """A section for each program, and in it one for each of its commands."""
 
     def run(self) -> list[nodes.Node]:
-        return [_program(module._parser()) for module in (pipelines.__main__, serving.__main__)]
+        return [_program(module._parser()) for module in (pipelines.__main__, serving.__main__, console.__main__)]
 
 
 def _program(parser: argparse.ArgumentParser) -> nodes.section:
     made = section(parser.prog, f"`{parser.prog}`", parser.description or "")
+    _add_options(made, parser)
     made.extend(_command(name, says, command) for name, says, command in _commands(parser))
     return made
 
 
-def _command(name: str, says: str, parser: argparse.ArgumentParser) -> nodes.section:
-    made = section(parser.prog, f"`{name}`", says)
+def _add_options(made: nodes.section, parser: argparse.ArgumentParser) -> None:
     rows = [(_written(action), _meaning(action)) for action in parser._actions if _shown(action)]
     if rows:
         made += table(("option", "what it does"), rows, (30, 70))
+
+
+def _command(name: str, says: str, parser: argparse.ArgumentParser) -> nodes.section:
+    made = section(parser.prog, f"`{name}`", says)
+    _add_options(made, parser)
     made.extend(_command(inner, text, command) for inner, text, command in _commands(parser))
     return made
 

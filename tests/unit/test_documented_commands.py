@@ -10,12 +10,15 @@ from pathlib import Path
 
 import pytest
 
+import console.__main__
 import pipelines.__main__
 import serving.__main__
 
 ROOT = Path(__file__).parents[2]
 PAGES = sorted([*ROOT.glob("*.md"), *(ROOT / "docs").glob("*.md")])
-PARSERS = {"pipelines": pipelines.__main__._parser, "serving": serving.__main__._parser}
+PARSERS = {
+    module.__name__.split(".")[0]: module._parser for module in (pipelines.__main__, serving.__main__, console.__main__)
+}
 NEEDS = {
     "kubectl": "a cluster",
     "kustomize": "a cluster's manifests",

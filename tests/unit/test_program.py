@@ -20,7 +20,8 @@ def completions(*words: str, incomplete: str = "") -> set[str]:
 
 def test_every_command_of_the_programs_is_a_command_once():
     own = [program._with_help(module._parser()) for module in (pipelines.__main__, serving.__main__)]
-    assert len(program.program().commands) == sum(len(commands) for commands in own)
+    assert len(program.program().commands) == sum(len(commands) for commands in own) + 1
+    assert {"--port", "--allow-changes"} <= {*completions("console", incomplete="--")}
 
 
 def test_commands_and_their_options_are_completed():
