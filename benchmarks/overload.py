@@ -31,6 +31,7 @@ from benchmarks.serving_shop import CARD, packaged
 from components import workspace
 from components.task import commit
 from serving.gateway.recommender import Deadlines
+from serving.plain.server import PlainServer
 from serving.rollout.document import Change, ModelVersion, Rollout
 from serving.rollout.table import RolloutTable
 from serving.torchserve import archive
@@ -84,23 +85,11 @@ def main() -> None:
 @contextmanager
 def model_server(name: str, mar: Path, home: Path) -> Iterator[str]:
     """The address of TorchServe or of the plain server, on the servers' core."""
-    if name == "torchserve":
-        with TorchServe(home / "logs", start_seconds=600) as server:
-            _on_core(server._process.pid)  # type: ignore[union-attr]
-            server.register(mar)
-            yield server.address
-        return
-    command = [sys.executable, "-m", "serving", "plain", "--dataset", CARD.name, "--port", "8099"]
-    with _process(command, r"(http://127.0.0.1:\d+)") as ((address,), _):
-        end = time.monotonic() + 600
-        while True:
-            with suppress(OSError):
-                _opened(f"{address}/ping")
-                break
-            if time.monotonic() > end:
-                raise RuntimeError("the plain server does not answer")
-            time.sleep(0.2)
-        yield address
+    kind = {"torchserve": TorchServe, "plain": PlainServer}[name]
+    with kind(home / "logs", start_seconds=600) as server:
+        _on_core(server._process.pid)  # type: ignore[union-attr]
+        server.register(mar)
+        yield server.address
 
 
 @contextmanager
