@@ -71,8 +71,10 @@ class Reader:
         return len(found)
 
     def rebuild(self) -> None:
-        """Note again what follows from the log: the state was lost. First its days, then the segments that are there: an
-        interaction is in its partition within seconds, its outcome in a segment for half a minute.
+        """Note again what follows from the log: the state was lost.
+
+        First its days, then the segments that are there: an interaction is in its partition within seconds, while its
+        outcome is in a segment for half a minute.
 
         Raises `Unavailable` where the online store cannot be asked; it may be done again.
         """
