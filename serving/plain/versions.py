@@ -7,6 +7,7 @@ import os
 import shutil
 import sys
 import tempfile
+import time
 import zipfile
 from collections import deque
 from pathlib import Path
@@ -44,6 +45,8 @@ class Version:
     def __init__(self, mar: Path, settings: Settings) -> None:
         self._mar, self._settings = mar, settings
         self._waiting: deque[tuple[Part, asyncio.Future[Part]]] = deque()
+        self._since = 0.0
+        """When the first of those that wait came, or later."""
         self._came = asyncio.Event()
         self._process: asyncio.subprocess.Process | None = None
         self._task: asyncio.Task[None] | None = None
@@ -79,6 +82,8 @@ class Version:
         if not self.ready:
             return DIED
         future: asyncio.Future[Part] = asyncio.get_running_loop().create_future()
+        if not self._waiting:
+            self._since = time.monotonic()
         self._waiting.append(((deadline, body), future))
         self._came.set()
         return await future
@@ -105,8 +110,9 @@ class Version:
         while not self._waiting:
             self._came.clear()
             await self._came.wait()
-        if len(self._waiting) < self._settings.batch_size:
-            await asyncio.sleep(self._settings.delay)
+        rest = self._settings.delay - (time.monotonic() - self._since)
+        if len(self._waiting) < self._settings.batch_size and rest > 0:
+            await asyncio.sleep(rest)
         batch = [self._waiting.popleft() for _ in range(min(len(self._waiting), self._settings.batch_size))]
         try:
             replies = await self._exchange([part for part, _ in batch])
