@@ -36,8 +36,8 @@ from components.task import commit
 
 RESULTS = Path(__file__).parent / "results" / "chaos.json"
 GATEWAYS = ("gateway0", "gateway1")
-ANSWER_SECONDS = 10.0
-"""Within which a shopper has an answer, of one gateway or the other."""
+ANSWER_SECONDS = 30.0
+"""Within which a shopper has an answer, of one gateway or the other: where both are killed at once, after a start."""
 EACH_SECONDS = 4.0
 """What the client gives each gateway."""
 RATE = 20.0
@@ -63,32 +63,40 @@ class Shop(ShopProcesses):
             self._commands[name] = ("gateway", "--torchserve", self.torchserve, "--port", port, "--operation-port", "0")
             self.addresses.append(self._serve(name, *self._commands[name]))
         self._over = threading.Event()
-        self._supervisor = threading.Thread(target=self._supervise)
-        self._supervisor.start()
+        self.starting: set[str] = set()
+        """Gateways that are being started again."""
+        # One for each part: a gateway must not wait for another one's start.
+        parts = [*self._commands, "redis"]
+        self._supervisors = [threading.Thread(target=self._supervise, args=(name,)) for name in parts]
+        for supervisor in self._supervisors:
+            supervisor.start()
         undo.callback(self._end)
 
     def _end(self) -> None:
-        self._over.set()
-        self._supervisor.join()
+        self.settle()
         for name in GATEWAYS:
             self._stop(name)
 
-    def _supervise(self) -> None:
+    def _supervise(self, name: str) -> None:
         while not self._over.wait(0.2):
-            for name in self._commands:
-                if name in self._running and self._running[name].poll() is not None:
-                    with suppress(RuntimeError):  # it ended again: the next look starts it again
-                        self._serve(name, *self._commands[name])
-            if self._running["redis"].poll() is not None:
-                self.start_redis()
+            if name not in self._running or self._running[name].poll() is None:
+                continue
+            self.starting.add(name)
+            with suppress(RuntimeError):  # it ended again: the next look starts it again
+                if name == "redis":
+                    self.start_redis()
+                else:
+                    self._serve(name, *self._commands[name])
+            self.starting.discard(name)
 
     def dead(self) -> list[str]:
         return [name for name, process in self._running.items() if process.poll() is not None]
 
     def settle(self) -> None:
-        """The supervisor rests, and the consumer writes down what there is."""
+        """Nothing is started again any more."""
         self._over.set()
-        self._supervisor.join()
+        for supervisor in self._supervisors:
+            supervisor.join()
 
     def processes(self, name: str) -> list[psutil.Process]:
         """Of a part, or of the `worker` or `server` of TorchServe."""
@@ -200,7 +208,8 @@ class Client:
         spent = time.perf_counter() - began
         self.seconds.append(spent)
         if answer is None or spent > ANSWER_SECONDS:
-            self.unanswered.append(f"{spent:.1f} s")
+            away = sorted(self._shop.starting & set(GATEWAYS))
+            self.unanswered.append(f"{' and '.join(away) or 'neither'} being started")
             return
         self.answers[answer["status"]] += 1
         {True: self.logged, False: self.not_logged}.get(answer["logged"], set()).add(answer["request_id"])
@@ -299,6 +308,7 @@ def judged(client: Client, done: Counter[str], dead: list[str]) -> dict[str, Any
         "shoppers": len(client.seconds),
         "answers": dict(client.answers),
         "unanswered": len(client.unanswered),
+        "unanswered_while": dict(Counter(client.unanswered)),
         "p50_s": seconds[len(seconds) // 2],
         "p99_s": seconds[int(0.99 * len(seconds))],
         "slowest_s": seconds[-1],

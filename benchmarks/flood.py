@@ -13,6 +13,7 @@ import socket
 import sys
 import time
 from collections import Counter, deque
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 from urllib.parse import urlsplit
@@ -79,10 +80,8 @@ class Flood:
     def _send(self, request: bytes, due: float) -> None:
         number = self._free.popleft()
         self._due[number] = due
-        try:
+        with suppress(OSError):  # it was closed: the next look at it says so
             self._sockets[number].sendall(request)
-        except OSError:
-            pass  # it was closed: the next look at it says so
 
     def _receive(self, number: int, began: float) -> None:
         try:

@@ -31,6 +31,7 @@ from benchmarks.serving_shop import CARD, packaged
 from components import workspace
 from components.task import commit
 from serving.gateway.recommender import Deadlines
+from serving.plain.server import PlainServer
 from serving.rollout.document import Change, ModelVersion, Rollout
 from serving.rollout.table import RolloutTable
 from serving.torchserve import archive
@@ -67,8 +68,9 @@ def main() -> None:
         with RolloutTable(workspace.rollout_url()) as table:
             table.propose(Change(Rollout(model=CARD.name, champion=arm), "bench", "measure"), 0)
         for name in options.servers.split(","):
-            with model_server(name, mar, home) as address, gateway(address) as (service, operation, pid):
+            with model_server(name, mar, home) as server, gateway(server.address) as (service, operation, pid):
                 rows[name] = measure(service, operation, pid, bodies, options.seconds, console)
+                rows[name]["server_mib"] = _memory(server) / 2**20
             show(name, rows[name], console)
     result = {
         "commit": commit(),
@@ -82,25 +84,19 @@ def main() -> None:
 
 
 @contextmanager
-def model_server(name: str, mar: Path, home: Path) -> Iterator[str]:
-    """The address of TorchServe or of the plain server, on the servers' core."""
-    if name == "torchserve":
-        with TorchServe(home / "logs", start_seconds=600) as server:
-            _on_core(server._process.pid)  # type: ignore[union-attr]
-            server.register(mar)
-            yield server.address
-        return
-    command = [sys.executable, "-m", "serving", "plain", "--dataset", CARD.name, "--port", "8099"]
-    with _process(command, r"(http://127.0.0.1:\d+)") as ((address,), _):
-        end = time.monotonic() + 600
-        while True:
-            with suppress(OSError):
-                _opened(f"{address}/ping")
-                break
-            if time.monotonic() > end:
-                raise RuntimeError("the plain server does not answer")
-            time.sleep(0.2)
-        yield address
+def model_server(name: str, mar: Path, home: Path) -> Iterator[TorchServe]:
+    """TorchServe or the plain server with one version, on the servers' core."""
+    kind = {"torchserve": TorchServe, "plain": PlainServer}[name]
+    with kind(home / "logs", start_seconds=600) as server:
+        _on_core(server._process.pid)  # type: ignore[union-attr]
+        server.register(mar)
+        yield server
+
+
+def _memory(server: TorchServe) -> int:
+    """Bytes that the server and its workers alone hold."""
+    leader = psutil.Process(server._process.pid)  # type: ignore[union-attr]
+    return sum(each.memory_full_info().uss for each in (leader, *leader.children(recursive=True)))
 
 
 @contextmanager

@@ -206,7 +206,6 @@ class Consumer:
     def _flush(self) -> int:
         self._delivery.partitions()
         self._delivery.retire()
-        self._delivery.partitions()  # what was found damaged on the way
         self._flushed = time.monotonic()
         return 0
 

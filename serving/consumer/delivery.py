@@ -106,6 +106,7 @@ class Delivery:
                 if not free or path.stat().st_size > self._state.offset(path.name):
                     continue
                 self._retire(path)
+                self.partitions()  # what was found damaged: with the segment gone, the state alone would know of it
                 path.unlink()
             with self._state.transaction():
                 self._state.drop_segments([path.name])

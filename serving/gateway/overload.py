@@ -93,8 +93,11 @@ class Bound:
             self._fall()
 
     def lag(self, seconds: float) -> None:
-        """The loop was never less late than this of late. Where that is too much, refusing goes first, as what is let in
-        costs the loop many times as much, and then the model: an answer from memory costs half as much as one of it."""
+        """The loop was never less late than this of late.
+
+        Where that is too much, refusing comes before all else: what is let in costs the loop many times as much. First
+        memory gives way and then the model, of whose answers each costs twice as much as one from memory.
+        """
         self.late = seconds > STANDS
         if not self.late:
             self._spared = min(1.0, self._spared + RISE)
