@@ -20,7 +20,9 @@ def materialise(
         kind="materialised",
         make=lambda out, scratch: step.run(
             card=card,
-            **task.inputs,
+            events=task.inputs["events"],
+            facts=task.inputs["facts"],
+            sequences=task.inputs["sequences"],
             feast_root=workspace.feature_store(card.name),
             materialised=out,
             forgotten=Forgotten(workspace.forgotten(card.name)),

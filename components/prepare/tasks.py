@@ -42,9 +42,9 @@ def prepare(
         out["sequences"] = sequences
     asked: dict[str, Any] = {"run_id": run_id, "card": card}
     read = ingest(**asked, as_of=as_of, events=out["events"])
-    now = {name: out[name] for name in ("events", "facts", "champion", "reference")}
+    now: dict[str, Any] = {name: out[name] for name in ("events", "facts", "champion", "reference")}
     summary = resolve(**asked, as_of=as_of, new_reference=new_reference, **now)
-    known = {name: out[name] for name in ("events", "facts")}
+    known: dict[str, Any] = {name: out[name] for name in ("events", "facts")}
     report, page = gate.validate(**asked, **known, reference=out["reference"], validation=out["validation"])
     told = {"ingest": {name: read[name] for name in ("rows", "accepted", "rejected", "users", "items")}}
     told["validate"] = gate.numbers(report)

@@ -16,7 +16,13 @@ def validate(
     def make(out: Path, scratch: Path) -> Report:
         from components.validate import step  # Great Expectations, for which a run that reuses does not wait
 
-        decision = step.run(card=card, validation=out, **task.inputs)
+        decision = step.run(
+            card=card,
+            events=task.inputs["events"],
+            facts=task.inputs["facts"],
+            reference=task.inputs["reference"],
+            validation=out,
+        )
         # By these later runs find what they are held against.
         return {**decision.summary(), **step.identity(card, task.inputs["facts"])}
 

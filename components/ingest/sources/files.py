@@ -28,7 +28,7 @@ WITHOUT_ITEMS = "There is no table of items: what is known of them is read off t
 
 
 def load(card: DatasetCard, connection: duckdb.DuckDBPyConnection, only: Collection[str] | None = None) -> Raw:
-    interactions, items = _interactions(card, connection, only), None
+    interactions, items = interactions_of(card, connection, only), None
     if card.source.items is not None:
         path = _at_hand(card, "items", connection)
         with named(path, _place(card, "items", path), each=True):
@@ -80,7 +80,7 @@ def _digests(card: DatasetCard, field: str) -> dict[str, str]:
     return {"": digest_file(locate(place, field=field, card=card, address=ADDRESS))}
 
 
-def _interactions(card: DatasetCard, connection: duckdb.DuckDBPyConnection, only: Collection[str] | None) -> Table:
+def interactions_of(card: DatasetCard, connection: duckdb.DuckDBPyConnection, only: Collection[str] | None) -> Table:
     if isinstance(card.source.interactions, list):
         return _several(card, card.source.interactions, connection, only)
     path = _at_hand(card, "interactions", connection)
