@@ -88,6 +88,12 @@ def test_a_model_is_asked_for_more_where_no_network_serves(
     assert len(found) == len(asked(found)), "each is asked once"
 
 
+@pytest.mark.parametrize("serves", [True, False])
+def test_tables_as_the_model_are_not_held_against_themselves(serves: bool) -> None:
+    found = of_model({POPULARITY: SURE}, [], network_serves=serves)
+    assert asked(found) == {"better than popularity": ("block", True)}
+
+
 def test_champion_and_reference_are_asked_for_by_the_champions_reasons_alone() -> None:
     held = reason(held=False, check="no worse than the reference")
     differences = {POPULARITY: SURE, NEIGHBOURS: SURE, CHAMPION: WORSE, REFERENCE: WORSE}
