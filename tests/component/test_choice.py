@@ -148,6 +148,12 @@ def test_a_verdict_in_words_is_that_of_the_interval(low: float, high: float, ver
     assert found.held == (verdict == "above") and found.level == "warn"
 
 
+@pytest.mark.parametrize(("difference", "verdict"), [(UNSURE, "not below"), (WORSE, "below")])
+def test_not_below_in_words_is_what_was_found(difference: Difference, verdict: str) -> None:
+    found = not_below(CHAMPION, difference)
+    assert f" is {verdict} that of the {CHAMPION}" in found.message and found.held == (verdict == "not below")
+
+
 def test_what_was_released_is_told_only_where_it_is_another() -> None:
     assert told({"judged": "HeterRec", "released": NEIGHBOURS}) == f"the {NEIGHBOURS}, not HeterRec"
     for release in (None, {}, {"judged": "a", "released": "a"}, {"judged": "a", "released": None}):
