@@ -185,7 +185,7 @@ def _limit(file: str, tests: Sequence[str]) -> float:
     if dies(Mutant(file, "unchanged", (ROOT / file).read_text(), tests), float("inf")):
         raise SystemExit(f"{' '.join(tests)} fails without a mutant: mend that first")
     seconds = time.monotonic() - began
-    print(f"{' '.join(tests)}: {seconds:.1f} s for {file} as it is", flush=True)
+    print(f"{' '.join(tests)}: {seconds:.1f} s for {file} as it is", file=sys.stderr)
     return max(LEAST, TIMES * seconds)
 
 
