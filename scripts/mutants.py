@@ -172,7 +172,9 @@ def _needed(tests: Iterable[str]) -> list[str]:
     """Of `LIBRARIES` those that these test files load: each is then loaded once, and not by every mutant."""
     files = sorted(test for test in tests if (ROOT / test).is_file())
     modules = [_module(file) for file in files]
-    load = f"import sys\nfor name in {modules}: __import__(name)\nprint(*(name for name in {LIBRARIES} if name in sys.modules))"
+    load = f"""import sys
+for name in {modules}: __import__(name)
+print(*(name for name in {LIBRARIES} if name in sys.modules))"""
     done = subprocess.run([sys.executable, "-c", load], cwd=ROOT, capture_output=True, text=True, check=True)
     return done.stdout.split()
 
@@ -183,7 +185,7 @@ def _limit(file: str, tests: Sequence[str]) -> float:
     if dies(Mutant(file, "unchanged", (ROOT / file).read_text(), tests), float("inf")):
         raise SystemExit(f"{' '.join(tests)} fails without a mutant: mend that first")
     seconds = time.monotonic() - began
-    print(f"{' '.join(tests)}: {seconds:.1f} s for {file} as it is", flush=True)
+    print(f"{' '.join(tests)}: {seconds:.1f} s for {file} as it is", file=sys.stderr)
     return max(LEAST, TIMES * seconds)
 
 

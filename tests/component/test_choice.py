@@ -88,6 +88,12 @@ def test_a_model_is_asked_for_more_where_no_network_serves(
     assert len(found) == len(asked(found)), "each is asked once"
 
 
+@pytest.mark.parametrize("serves", [True, False])
+def test_tables_as_the_model_are_not_held_against_themselves(serves: bool) -> None:
+    found = of_model({POPULARITY: SURE}, [], network_serves=serves)
+    assert asked(found) == {"better than popularity": ("block", True)}
+
+
 def test_champion_and_reference_are_asked_for_by_the_champions_reasons_alone() -> None:
     held = reason(held=False, check="no worse than the reference")
     differences = {POPULARITY: SURE, NEIGHBOURS: SURE, CHAMPION: WORSE, REFERENCE: WORSE}
@@ -140,6 +146,12 @@ def test_a_verdict_in_words_is_that_of_the_interval(low: float, high: float, ver
     found = above("popularity", Difference(mean=0.1, low=low, high=high, queries=9), level="warn", longer="x")
     assert f"is {verdict} that of popularity: difference +0.1000 [{low:+.4f}, {high:+.4f}]." in found.message
     assert found.held == (verdict == "above") and found.level == "warn"
+
+
+@pytest.mark.parametrize(("difference", "verdict"), [(UNSURE, "not below"), (WORSE, "below")])
+def test_not_below_in_words_is_what_was_found(difference: Difference, verdict: str) -> None:
+    found = not_below(CHAMPION, difference)
+    assert f" is {verdict} that of the {CHAMPION}" in found.message and found.held == (verdict == "not below")
 
 
 def test_what_was_released_is_told_only_where_it_is_another() -> None:

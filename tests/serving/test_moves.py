@@ -1,4 +1,4 @@
-"""Every move of an experiment, on every kind of document: what it changes, all that it leaves, and where it is refused."""
+"""Every move of an experiment, on every kind of document: what it changes, what it leaves, and where it is refused."""
 
 from collections.abc import Callable
 from dataclasses import fields, replace
