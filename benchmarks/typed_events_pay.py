@@ -37,7 +37,9 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--seeds", type=int, default=1)
     parser.add_argument("--recipes", default="heterrec,neighbours", help=f"some of {', '.join(RECIPES)}")
-    parser.add_argument("--shop", default="users=600,items=400,days=30", help="changes to the card's shop, as seed=3,days=40")
+    parser.add_argument(
+        "--shop", default="users=600,items=400,days=30", help="changes to the card's shop, as seed=3,days=40"
+    )
     options = parser.parse_args()
     console, began = Console(), time.process_time()
     typed = sequences_of("marketplace_events", options.shop)

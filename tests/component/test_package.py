@@ -308,13 +308,14 @@ def test_an_archive_of_several_kinds_of_events_answers_as_the_model_does(tmp_pat
     for golden in goldens:
         (answer,) = scorer.score([golden["request"]])
         assert not differences(golden, Reply(200, answer)), golden["request"]
-    asked = max((golden["request"] for golden in goldens), key=lambda each: len(each["history"]))
+    whole = [golden["request"] for golden in goldens if not golden["answer"]["unknown_items"]]
+    asked = max(whole, key=lambda each: len(each["history"]))
     tables = Tables.read(archive / "shop.mar")
     assert tables is not None
 
-    def answered(history: list[dict[str, Any]], **more: Any) -> list[dict[str, Any]]:
+    def answered(history: list[dict[str, Any]]) -> list[dict[str, Any]]:
         (answer,) = scorer.score(
-            [{**asked, "filters": {}, "exclude": [], "k": 40, "exclude_seen": True, **more, "history": history}]
+            [{**asked, "filters": {}, "exclude": [], "k": 40, "exclude_seen": True, "history": history}]
         )
         found: list[dict[str, Any]] = answer.get("items", [answer])
         return found

@@ -1,7 +1,7 @@
 """Events of several kinds: what is predicted is asked for and masked; the model and the tables tell them apart."""
 
 import json
-from dataclasses import replace
+from dataclasses import astuple, replace
 from pathlib import Path
 
 import numpy as np
@@ -10,6 +10,8 @@ import pyarrow.parquet as pq
 import pytest
 import torch
 
+from benchmarks.typed_events_pay import predicted_alone
+from components.manifest import digest_json
 from heterrec.batches import TrainingBatches, encode_events, histories_of
 from heterrec.encoder import FeatureEncoder
 from heterrec.export import export_program, load_model, save_model
@@ -18,6 +20,7 @@ from heterrec.htfl import encode_catalogue
 from heterrec.inference import Answers, user_vectors
 from heterrec.metrics import rank
 from heterrec.model import HeterRec
+from heterrec.neighbour_tables import together
 from heterrec.neighbours import Memory, ages
 from heterrec.recipes import LossConfig, TrainConfig, neighbours
 from heterrec.sequences import NOW, Queries, Sequences, read_sequences
@@ -156,8 +159,11 @@ def test_the_model_sees_of_which_kind_an_event_was(data: Sequences, features: bo
     fresh = [asked_with(data, model, encoder, kinds) for kinds in (same, ["view"] * len(data.row))]
     np.testing.assert_array_equal(*fresh, err_msg="a model begins as if there were no kinds")
     lively(model)
-    first, other = (asked_with(data, model, encoder, kinds) for kinds in (same, names(data)))
-    assert not np.allclose(first, other, atol=1e-3)
+    spoken, told = model.kinds.speaks.detach().clone(), model.kinds.token.weight.detach().clone()
+    for speaks, token in ((spoken, 0 * told), (torch.ones_like(spoken), told)):  # either says it by itself
+        model.kinds.speaks.data, model.kinds.token.weight.data = speaks, token
+        first, other = (asked_with(data, model, encoder, kinds) for kinds in (same, names(data)))
+        assert not np.allclose(first, other, atol=1e-3)
 
 
 def test_the_program_and_the_saved_model_tell_kinds_apart_as_the_model_does(tmp_path: Path):
@@ -187,6 +193,8 @@ def test_a_champion_of_other_kinds_is_begun_from_by_name(data: Sequences):
     encoder = FeatureEncoder(first.encoder.fields, first.encoder.ids, fewer)
     after = HeterRec(first.model.config, encoder)
     begin_from(after, encoder, encode_catalogue(encoder, data.catalogue, NOW), before, first.encoder)
+    other = replace(data.catalogue, event_types=fewer)
+    assert len({digest_json(each.described) for each in (data.catalogue, other, replace(other, event_types=()))}) == 3
     known = {name: row for row, name in enumerate(before.kinds.names, start=1)}
     for row, name in enumerate(after.kinds.names, start=1):
         torch.testing.assert_close(after.kinds.token.weight[row], before.kinds.token.weight[known[name]])
@@ -197,9 +205,10 @@ def test_a_champion_of_other_kinds_is_begun_from_by_name(data: Sequences):
 
 
 def test_tables_are_of_what_is_predicted_and_reminded_by_the_rest(data: Sequences, tmp_path: Path):
-    memory = train(data, neighbours()).memory
-    alone = np.flatnonzero(data.predicted & (data.split == 0))
-    assert memory.count_V.sum() == len(alone)
+    memory, alone = train(data, neighbours()).memory, predicted_alone(data)
+    assert memory.count_V.sum() == (alone.split == 0).sum()
+    for part, expected in zip(astuple(memory.tables[0]), astuple(together(alone)), strict=True):
+        np.testing.assert_array_equal(part, expected)
     assert memory.kinds.names == ["buy", "view", "order", "wave"]
     for weight_T in memory.kinds.weight_CT:
         unknown, buy, view, order, wave = weight_T
