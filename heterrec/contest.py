@@ -4,16 +4,17 @@ The pipeline's gate, the front door's `evaluate`, `compare` and bench-quality ra
 take the same intervals, `comparison.paired_bootstrap`.
 """
 
-from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from dataclasses import asdict, dataclass, field, fields, replace
 
 import numpy as np
 import pyarrow as pa
 
 from heterrec.baselines import Fit
+from heterrec.beyond import Beyond, Shown, beyond
 from heterrec.comparison import Difference, paired_bootstrap
 from heterrec.inference import judged
-from heterrec.metrics import Floats, Metric, Ranking, rank
+from heterrec.metrics import Floats, Metric, Ranking, Scores, rank
 from heterrec.recipes import TrainConfig
 from heterrec.sequences import Queries, Sequences
 from heterrec.training import Progress, train
@@ -30,10 +31,13 @@ class Contest:
 
     rankings: Mapping[str, Sequence[Ranking]]
     k: int = K
+    beyond: Mapping[str, Beyond | None] = field(default_factory=dict)
+    """What each contender's lists are like (of the first seed)."""
 
     def first(self, name: str) -> "Contest":
         """The same with `name` as what the others are held against."""
-        return replace(self, rankings={name: self.rankings[name], **self.rankings})
+        first = {name: self.rankings[name], **self.rankings}
+        return replace(self, rankings=first, beyond={each: self.beyond[each] for each in first})
 
     @property
     def queries(self) -> int:
@@ -70,6 +74,13 @@ class Contest:
             }
         )
 
+    def lists(self) -> pa.Table:
+        """A row a contender, a column each of `Beyond`: what its lists are like."""
+        names = [each.name for each in fields(Beyond)]
+        rows = [asdict(each) if each else dict.fromkeys(names) for each in self.beyond.values()]
+        columns = {name: pa.array([row[name] for row in rows], pa.float64()) for name in names}
+        return pa.table({"model": list(self.beyond), **columns})
+
     def __str__(self) -> str:
         """The table as text."""
         rows, first = self.table().to_pylist(), next(iter(self.rankings))
@@ -105,15 +116,28 @@ def contest(
     if not recipes and not baselines:
         raise ValueError("there is nothing to compare: name at least one recipe or baseline")
     queries = someone(sequences, split)
+
+    def scored() -> Iterator[tuple[str, Scores]]:
+        for name, config in recipes.items():
+            for seed in range(seeds if config.network else 1):
+                trained = train(sequences, replace(config, seed=seed), progress=progress(name, seed))
+                yield name, judged(trained.loaded, sequences, queries)
+        for name, fit in baselines.items():
+            yield name, fit(sequences, queries)
+
+    return ranked(scored(), sequences, queries, k)
+
+
+def ranked(scored: Iterable[tuple[str, Scores]], sequences: Sequences, queries: Queries, k: int) -> Contest:
+    """The contest of these scores; a name that comes again is another seed of its contender."""
     rankings: dict[str, list[Ranking]] = {}
-    for name, config in recipes.items():
-        rankings[name] = []
-        for seed in range(seeds if config.network else 1):
-            trained = train(sequences, replace(config, seed=seed), progress=progress(name, seed))
-            rankings[name].append(rank(judged(trained.loaded, sequences, queries), sequences, queries))
-    for name, fit in baselines.items():
-        rankings[name] = [rank(fit(sequences, queries), sequences, queries)]
-    return Contest(rankings=rankings, k=k)
+    lists: dict[str, Beyond | None] = {}
+    for name, scores in scored:
+        shown = Shown(scores, sequences, queries, k)
+        rankings.setdefault(name, []).append(rank(shown, sequences, queries))
+        if name not in lists:
+            lists[name] = beyond(shown.row_QK, sequences, queries)
+    return Contest(rankings=rankings, k=k, beyond=lists)
 
 
 def someone(sequences: Sequences, split: str) -> Queries:

@@ -22,11 +22,10 @@ from heterrec.bar import Bar
 from heterrec.baselines import BASELINES, Fit
 from heterrec.best import Likeness, Lists, best, highest, rows_of
 from heterrec.changes import changed, recipe
-from heterrec.contest import Contest, K, someone
+from heterrec.contest import Contest, K, ranked, someone
 from heterrec.export import load_model, save_model, tables_of
 from heterrec.filtering import allowed
 from heterrec.inference import Answers, judged
-from heterrec.metrics import rank
 from heterrec.prepare import prepare
 from heterrec.recipes import TrainConfig, neighbours
 from heterrec.refit import refit
@@ -179,8 +178,9 @@ class HeterRec:
         """HR, NDCG and MRR at `k` for the held-out shoppers, the whole catalogue ranked, beside baselines.
 
         `baselines` (name to `heterrec.baselines.Fit`) stand beside popularity and the neighbour tables alone. The
-        intervals are paired over shoppers: of each baseline's NDCG against the model's. Print the result, or take its
-        `.table()`. Raises `ValueError` where nobody is held out.
+        intervals are paired over shoppers: of each baseline's NDCG against the model's. Print the result, take its
+        `.table()`, or its `.lists()`, which says what the lists are like: coverage, novelty, diversity, popularity,
+        calibration. Raises `ValueError` where nobody is held out.
         """
         fitted, sequences = self._fitted(), self.sequences
         queries = someone(sequences, split)
@@ -192,7 +192,7 @@ class HeterRec:
         if name in own:
             raise ValueError(f"name: {name!r} is a baseline; call the model otherwise")
         contenders |= {each: fit(sequences, queries) for each, fit in own.items()}
-        return Contest(rankings={each: [rank(found, sequences, queries)] for each, found in contenders.items()}, k=k)
+        return ranked(contenders.items(), sequences, queries, k)
 
     def save(self, path: "str | Path") -> None:
         """Write the model, and the events and the catalogue that it answers from, to the folder `path`.

@@ -31,6 +31,10 @@ catalogue ranked; commit {{ about.commit | short }}</p>
 <td class="n">{{ row.mrr | number }}</td><td class="n">{{ row.told }}</td></tr>{% endfor %}</table>
 <p class="quiet">95 % intervals: the same shoppers for all, resampled, and seeds too where there are several. Many
 comparisons find something by chance: of twenty that differ in nothing one interval lies beside zero.</p></section>
+<section><h2>What the lists are like</h2><table><tr>{% for name in about.lists[0] %}
+<th{% if not loop.first %} class="n"{% endif %}>{{ name }}</th>{% endfor %}</tr>
+{% for row in about.lists %}<tr>{% for value in row.values() %}{% if loop.first %}<td>{{ value }}</td>{% else %}
+<td class="n">{{ value | number }}</td>{% endif %}{% endfor %}</tr>{% endfor %}</table></section>
 <section><h2>Recipes</h2>{% for name, recipe in about.recipes.items() %}<h3>{{ name }}</h3>
 <p><code>{{ recipe }}</code></p>{% endfor %}</section>{% endblock %}"""
 
@@ -102,6 +106,7 @@ def compare(
         "commit": commit(),
         "plugins": plugins.digest if plugins else "",
         "rows": [_row(each) for each in found.table().to_pylist()],
+        "lists": found.lists().to_pylist(),
         "recipes": {name: json.loads(config.to_json()) for name, config in recipes.items()},
     }
     return _written(found, about, workspace.home() / "compare" / card.name / run_id)

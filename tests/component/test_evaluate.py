@@ -2,7 +2,7 @@
 
 import json
 import shutil
-from dataclasses import replace
+from dataclasses import asdict, replace
 from datetime import datetime, timedelta
 from pathlib import Path
 from typing import Any
@@ -17,6 +17,8 @@ from components.evaluate.names import NEIGHBOURS, baseline_name, name_of
 from components.recipe_digest import recipe_digest
 from feature_repo.card import DatasetCard, Release
 from heterrec import recipes
+from heterrec.baselines import popularity
+from heterrec.beyond import Shown, beyond
 from heterrec.comparison import Difference
 from heterrec.export import load_model, save_model
 from heterrec.inference import judged
@@ -123,6 +125,20 @@ def test_the_first_model_needs_to_beat_popularity_and_the_tables(gate, tmp_path:
     assert report(tmp_path)["nights"] == [] and not (tmp_path / "evaluation" / "night.parquet").exists()
     page = (tmp_path / "evaluation" / "page.html").read_text()
     assert "HeterRec" in page and "Released" not in page
+
+
+def test_every_model_is_told_what_its_lists_are_like(gate, tmp_path: Path, sequences: Path) -> None:
+    gate("good")
+    found, data = report(tmp_path), read_sequences(sequences)
+    assert set(found["beyond"]) == set(found["models"])
+    queries = data.queries("test")
+    shown = Shown(popularity(data), data, queries)
+    rank(shown, data, queries)
+    expected = beyond(shown.row_QK, data, queries, category="brand")
+    assert expected is not None and found["beyond"]["popularity"] == pytest.approx(asdict(expected))
+    page = (tmp_path / "evaluation" / "page.html").read_text()
+    assert "What the lists are like" in page
+    assert all(f"<td>{name}</td>" in page.split("What the lists are like")[1] for name in found["beyond"])
 
 
 @pytest.mark.parametrize("new", ["good", "broken"])

@@ -6,6 +6,7 @@ import signal
 import subprocess
 import sys
 import time
+import zipfile
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -15,9 +16,15 @@ import pyarrow.dataset as ds
 import pyarrow.parquet as pq
 import pytest
 
+from components import workspace
 from components.errors import InputError
 from components.workspace import ROOT
+from feature_repo.store import histories_path
+from pipelines.__main__ import main
 from pipelines.batch import PARTS, PLAN, REPORT, ROWS, Done, recommend
+from serving.gateway.online import feast_history
+from serving.releases import Releases
+from serving.rollout.table import RolloutTable
 from serving.scoring.scorer import Scorer
 from tests.serving.tiny_archive import ITEMS, write_content
 
@@ -160,6 +167,34 @@ def test_more_items_than_a_request_is_answered_are_refused_and_not_cut(content: 
     with pytest.raises(InputError, match="k: found 101, expected at most"):
         made(content, tmp_path / "out", k=101)
     assert not (tmp_path / "out").exists()
+
+
+def test_the_champion_s_lists_are_what_it_answers_with_the_gateway_s_history(
+    pushed_home: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("HETERREC_HOME", str(pushed_home))
+    out = tmp_path / "lists"
+    assert main(["recommend", "--dataset", "marketplace", "--k", "20", "--out", str(out), "--processes", "1"]) == 0
+    found: dict[str, list[tuple[str, float]]] = {}
+    for row in lists(out).to_pylist():
+        found.setdefault(row["user_id"], []).append((row["item_id"], row["score"]))
+    known = pq.read_table(histories_path(workspace.feature_store("marketplace")))["user_id"].to_pylist()
+    assert list(found) == sorted(known) and len(known) > 100
+    with RolloutTable(workspace.rollout_url()) as table:
+        champion = table.read("marketplace").champion
+    assert champion is not None
+    with zipfile.ZipFile(Releases("marketplace", workspace.archives()).fetched(champion)) as packed:
+        packed.extractall(tmp_path / "content")
+    scorer, history = (
+        Scorer.load(tmp_path / "content"),
+        feast_history("marketplace", workspace.feature_store("marketplace")),
+    )
+    for user in sorted(known)[:: len(known) // 20]:
+        (answer,) = scorer.score([{"user_id": user, "k": 20, "history": history(user)}])
+        assert [item for item, _ in found[user]] == [item["item_id"] for item in answer["items"]]
+        assert [score for _, score in found[user]] == pytest.approx(
+            [item["score"] for item in answer["items"]], abs=1e-4
+        )
 
 
 def test_nobody_is_nothing(content: Path, tmp_path: Path) -> None:
