@@ -24,7 +24,7 @@ _logger = logging.getLogger(__name__)
 def make_app(settings: Settings) -> FastAPI:
     """The application of a console, which reads what is there and keeps nothing."""
     app = FastAPI(title="HeterRec console", docs_url=None, redoc_url=None, openapi_url=None)
-    console = Console(settings)
+    app.state.console = console = Console(settings)
     app.middleware("http")(console.door)
     app.mount("/static", StaticFiles(directory=Path(__file__).parent / "static"))
     app.get("/health", response_class=PlainTextResponse)(lambda: "alive")

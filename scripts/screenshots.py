@@ -1,10 +1,15 @@
-"""`make screenshots`: pictures of the console on the workspace as it is, for docs/, by a browser without a network."""
+"""`make screenshots`: pictures of the console on the workspace as it is, for docs/, by a browser without a network.
+
+What `python -m scripts.screenshots` is given besides goes to the console, such as --metrics URL of a gateway that runs.
+"""
 
 import re
 import shutil
 import subprocess
 import sys
 import tempfile
+import time
+import urllib.request
 from pathlib import Path
 
 from components.workspace import ROOT
@@ -14,6 +19,7 @@ MOST_BYTES = 300_000
 PAGES = {"now": ("/", 780), "shopper": ("/shopper?random=1", 900), "run": (None, 1000), "map": ("/map", 860)}
 """By name the address, and how much of the page is taken, in pixels; the run is the latest one."""
 WIDTH = 1080
+BETWEEN_LOOKS = 6.0
 
 
 def main() -> int:
@@ -23,11 +29,13 @@ def main() -> int:
         print("no Chromium here: install it (Debian: apt-get install chromium), then run this again", file=sys.stderr)
         return 1
     FOLDER.mkdir(exist_ok=True)
-    command = [sys.executable, "-m", "console", "--port", "0"]
+    command = [sys.executable, "-m", "console", "--port", "0", *sys.argv[1:]]
     with subprocess.Popen(command, cwd=ROOT, stdout=subprocess.PIPE, text=True) as console:
         try:
             assert console.stdout is not None
             address = re.findall(r"http://\S+", console.stdout.readline())[0]
+            with urllib.request.urlopen(address):
+                time.sleep(BETWEEN_LOOKS)  # of which the console tells rates
             sizes = [_take(browser, address, name) for name in PAGES]
         finally:
             console.terminate()

@@ -10,6 +10,7 @@ from fastapi.testclient import TestClient
 
 from components import workspace
 from console.app import make_app
+from console.door import COOKIE
 from console.settings import Settings
 from serving.rollout.table import RolloutTable
 from tests.console import made
@@ -72,10 +73,14 @@ def test_every_answer_forbids_whatever_a_page_does_not_need(open_console: Open):
 
 
 def test_a_console_changes_nothing_unless_it_was_told_to(open_console: Open):
+    """Not even by a form with the right token, which no page of it has."""
     client = open_console()
     assert "<button name=" not in client.get("/canary/shop").text
-    answer = client.post("/canary/shop/change", data=form(client, version="2", token="x"), headers=HERE)
-    assert answer.status_code == 403 and "--allow-changes" in answer.text
+    visitor = "v" * 43
+    client.cookies.set(COOKIE, visitor)
+    token = client.app.state.console.door.token(visitor, "change shop")  # type: ignore[attr-defined]
+    answer = client.post("/canary/shop/change", data=form(client, version="2", token=token), headers=HERE)
+    assert answer.status_code == 403 and "This console changes nothing" in answer.text
     assert not row()[0].paused
 
 

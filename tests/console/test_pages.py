@@ -1,6 +1,7 @@
 """Every page, found by following every link: it answers, it injects nothing, and it is quick with a lot in it."""
 
 import os
+import shutil
 import time
 from dataclasses import replace
 from datetime import timedelta
@@ -12,11 +13,15 @@ from fastapi.testclient import TestClient
 
 from components import workspace
 from components.errors import InputError
+from console import runs
+from console.app import make_app
 from console.archives import Archives
+from console.settings import Settings
 from console.site import PLACES
 from serving.rollout.document import Change, Rollout, release
 from serving.rollout.table import RolloutTable
 from tests.console import made
+from tests.console.conftest import HOSTS
 
 SECONDS = 0.5
 ELEMENTS = {
@@ -209,7 +214,9 @@ def test_first_answers_are_quick_with_a_thousand_runs(empty: TestClient, monkeyp
     os.utime(first, (0, 0))
     for address in ("/", "/runs", "/runs?page=40", "/data"):
         assert cpu(empty, address) < SECONDS, address
+    runs._READ.clear()
     page = Page(empty.get("/runs?page=40").text)
+    assert len(runs._READ) == 4 * runs.A_PAGE, "the records of the runs on the page, and no others"
     assert "page 40 of 40" in page.text and "shop-20260105T000000" in page.text
 
 
@@ -221,3 +228,18 @@ def test_first_answers_are_quick_with_many_items(tmp_path: Path, monkeypatch: py
     made.histories([f"u{number}" for number in range(1000)])
     for address in ("/item?id=i500", "/item?q=kettle+i99", "/map", "/shopper?q=u9", "/"):
         assert cpu(empty, address) < SECONDS, address
+
+
+def test_a_fault_nobody_foresaw_is_a_page_of_its_own(home: Path, monkeypatch: pytest.MonkeyPatch, tmp_path: Path):
+    """Behind the same policy, without a word of what was in the program; the other pages go on."""
+    shutil.copytree(home, tmp_path / "home")
+    monkeypatch.setenv("HETERREC_HOME", str(tmp_path / "home"))
+    for path in (tmp_path / "home" / "runs").glob("*/validate.json"):
+        path.write_text(path.read_text().replace(str(home), str(tmp_path / "home")))
+    for path in (tmp_path / "home" / "artifacts" / "validation").glob("*/profile.json"):
+        path.write_text('{"days": {"secret": 3}, "features": {}}')
+    with TestClient(make_app(Settings(hosts=HOSTS, metrics=())), raise_server_exceptions=False) as client:
+        answer = client.get("/data")
+        assert answer.status_code == 500 and "A fault of the console" in answer.text and "secret" not in answer.text
+        assert answer.headers["content-security-policy"].startswith("default-src 'none'")
+        assert client.get("/").status_code == 200
