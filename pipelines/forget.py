@@ -11,6 +11,7 @@ from io import BytesIO
 from pathlib import Path
 from tempfile import TemporaryDirectory
 
+import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
@@ -25,6 +26,7 @@ from feature_repo.forgotten import Forgotten
 from feature_repo.keys import spelled
 from heterrec.neighbours import Memory
 from serving.rollout.table import RolloutTable
+from serving.scoring.shelves import BASKETS
 from serving.torchserve import archive as archives
 
 PERSONAL = (
@@ -215,18 +217,22 @@ def _in_releases(name: str, users: set[str], bought: Sequence[Sequence[str]]) ->
 
 
 def _remembers(mar: Path, bought: Sequence[Sequence[str]]) -> bool:
-    """Whether the archive's table of what is bought together has a pair of items that stands in one of these lists.
+    """Whether a table of the archive of what is bought together has a pair of items that stands in one of these lists.
 
     Others may have bought the same two: then the version is named without need.
     """
     contract = json.loads(archives.read(mar, "serving.json"))
     if "memory.npz" not in contract["digests"]:
         return False
-    table = Memory.load(BytesIO(archives.read(mar, "memory.npz"))).tables[0]
+    after = Memory.load(BytesIO(archives.read(mar, "memory.npz"))).tables[0]
+    tables = [(after.first_V, after.item_N)]
+    if BASKETS in contract["digests"]:
+        with np.load(BytesIO(archives.read(mar, BASKETS)), allow_pickle=False) as arrays:
+            tables.append((arrays["first"], arrays["item"]))
     row = {item: number for number, item in enumerate(json.loads(archives.read(mar, "items.json"))["item_id"])}
     for items in bought:
         rows = {row[item] for item in items if item in row}
         for one in rows:
-            if rows.intersection(table.item_N[table.first_V[one] : table.first_V[one + 1]].tolist()):
+            if any(rows.intersection(item_N[first_V[one] : first_V[one + 1]].tolist()) for first_V, item_N in tables):
                 return True
     return False
