@@ -31,6 +31,9 @@ _SUMS, _SORTED, _AT_ONCE = 2**24, 2**24, 2**21
 _BLOCK = 256
 Lags = Sequence[tuple[int, float]]
 """How many baskets further on (negative: back; 0: the same one), and what a pair at that distance counts."""
+_LAGS: Lags = [
+    each for lag in range(1, _FURTHEST + 1) for each in ((lag, STEP ** (lag - 1)), (-lag, BACK * STEP ** (lag - 1)))
+]
 _ALL_PAIRS, _SHARED = 30_000, 4e8
 """Items up to which all are compared with all, and pairs that are compared beyond."""
 
@@ -42,20 +45,34 @@ def together(sequences: Sequences, *, nearest: int = NEAREST) -> Table:
     the root of either's events. Of each item the `nearest` are kept; the mean over all pairs is one.
     """
     baskets = _Baskets(sequences)
-    lags = [
-        each for lag in range(1, _FURTHEST + 1) for each in ((lag, STEP ** (lag - 1)), (-lag, BACK * STEP ** (lag - 1)))
-    ]
-    return _counted(sequences, baskets, lags, baskets.count(), nearest)
+    return _counted(sequences, baskets, _LAGS, baskets.count(), nearest, None)
 
 
-def in_baskets(sequences: Sequences, *, nearest: int = ALIKE) -> Table:
-    """The items that lie in one basket with another, by the training events; weights as in `together`."""
+def in_baskets(sequences: Sequences, beside: Table | None = None, *, nearest: int = ALIKE) -> Table:
+    """The items that lie in one basket with another, by the training events; counted as in `together`.
+
+    On the scale of `beside`, what `together` gives of the same events: a pair in one basket then weighs as much as one
+    in two that follow each other. Without it the mean over all pairs is one.
+    """
     baskets = _Baskets(sequences)
     size_B = np.diff(baskets.first_B)
-    return _counted(sequences, baskets, [(0, 1.0)], int(size_B @ size_B), nearest)
+    scale = None if beside is None or not len(beside.item_N) else _scale(sequences, baskets, beside)
+    return _counted(sequences, baskets, [(0, 1.0)], int(size_B @ size_B), nearest, scale)
 
 
-def _counted(sequences: Sequences, baskets: "_Baskets", lags: Lags, pairs_in_all: int, nearest: int) -> Table:
+def _scale(sequences: Sequences, baskets: "_Baskets", table: Table) -> float:
+    """What `together` has multiplied its weights with, by counting the heaviest pair of its table again."""
+    place = int(table.weight_N.argmax())
+    one, other = int(np.searchsorted(table.first_V, place, side="right")) - 1, int(table.item_N[place])
+    event = np.flatnonzero(baskets.row_E == one)
+    found = [weight * np.sum(baskets.row_E[baskets.pairs(event, ahead)[1]] == other) for ahead, weight in _LAGS]
+    frequency_V = 1 / np.sqrt(sequences.training_counts + SHRINKAGE)
+    return float(table.weight_N[place] / (sum(found) * frequency_V[one] * frequency_V[other]))
+
+
+def _counted(
+    sequences: Sequences, baskets: "_Baskets", lags: Lags, pairs_in_all: int, nearest: int, scale: float | None
+) -> Table:
     size = len(sequences.catalogue)
     frequency_V = 1 / np.sqrt(sequences.training_counts + SHRINKAGE)
     first, items, weights, total, pairs = [0], [], [], 0.0, 0
@@ -66,9 +83,10 @@ def _counted(sequences: Sequences, baskets: "_Baskets", lags: Lags, pairs_in_all
         items.append(neighbour_P[kept].astype(np.int32))
         weights.append(weight_P[kept].astype(np.float32))
         first.extend((first[-1] + np.cumsum(count)).tolist())
+    scale = pairs / max(total, 1e-12) if scale is None else scale
     weight_N = np.concatenate(weights) if weights else np.zeros(0, dtype=np.float32)
     item_N = np.concatenate(items) if items else np.zeros(0, dtype=np.int32)
-    return Table(first_V=np.array(first), item_N=item_N, weight_N=_rounded(weight_N * (pairs / max(total, 1e-12))))
+    return Table(first_V=np.array(first), item_N=item_N, weight_N=_rounded(weight_N * scale))
 
 
 class _Baskets:

@@ -23,6 +23,7 @@ from heterrec import neighbours
 from heterrec.export import export_program, load_model
 from heterrec.inference import Answers
 from heterrec.neighbour_tables import in_baskets
+from heterrec.neighbours import Memory
 from heterrec.sequences import Catalogue, Sequences, read_sequences
 from serving.scoring import scorer
 from serving.scoring.placed import KINDS
@@ -57,7 +58,7 @@ def run(
         if answers.memory is not None:
             answers.memory.save(content / "memory.npz")
             shutil.copyfile(inspect.getfile(neighbours), content / "neighbours.py")
-        write_baskets(events, content / BASKETS)
+        write_baskets(events, answers.memory, content / BASKETS)
         known = askers(events, USERS)
         of_users = answers.users(events, known), card.serving, answers.bonuses(events, known)
         retrieval, index = make_index(content, answers.items, *of_users)
@@ -116,9 +117,11 @@ def parts(answers: Answers) -> dict[str, int]:
     return {**dict.fromkeys(names, model.config.width), "appeal": 1, **memory}
 
 
-def write_baskets(sequences: Sequences, path: Path) -> None:
-    """What lies in one basket, by all events; no file where no basket has two items."""
-    table = in_baskets(replace(sequences, split=np.zeros_like(sequences.split)))
+def write_baskets(sequences: Sequences, memory: Memory | None, path: Path) -> None:
+    """What lies in one basket, by all events, on the scale of what `memory` has of what follows each other; no file
+    where no basket has two items."""
+    everything = replace(sequences, split=np.zeros_like(sequences.split))
+    table = in_baskets(everything, memory.tables[0] if memory is not None else None)
     if len(table.item_N):
         arrays = {"first": table.first_V, "item": table.item_N, "weight": table.weight_N.astype(np.float16)}
         np.savez_compressed(path, **arrays)  # type: ignore[arg-type]

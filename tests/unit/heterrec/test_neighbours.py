@@ -36,11 +36,13 @@ def test_in_one_basket_is_what_a_walk_over_all_baskets_counts(baskets: Sequences
                 if a != b:
                     weight = 1 / ((counts[a] + SHRINKAGE) * (counts[b] + SHRINKAGE)) ** 0.5
                     expected[a, b] = expected.get((a, b), 0) + weight
-    mean = sum(expected.values()) / len(expected)
-    found = as_dicts(in_baskets(baskets))
-    assert {(a, b) for a, row in enumerate(found) for b in row} == set(expected)
-    for (a, b), weight in expected.items():
-        assert found[a][b] == pytest.approx(weight / mean, rel=2e-3)
+    following = walked(baskets)
+    for beside, scaled_by in ((None, expected), (together(baskets), following)):
+        mean = sum(scaled_by.values()) / len(scaled_by)
+        found = as_dicts(in_baskets(baskets, beside))
+        assert {(a, b) for a, row in enumerate(found) for b in row} == set(expected)
+        for (a, b), weight in expected.items():
+            assert found[a][b] == pytest.approx(weight / mean, rel=4e-3)
 
 
 def walked(sequences: Sequences) -> dict[tuple[int, int], float]:
