@@ -7,7 +7,7 @@ theirs, and stays.
 
 import json
 import os
-from collections.abc import Mapping, Sequence, Set
+from collections.abc import Iterator, Mapping, Sequence, Set
 from dataclasses import dataclass
 from io import BytesIO
 from pathlib import Path
@@ -22,6 +22,7 @@ from components.push.release import models_of
 from heterrec.neighbours import Memory, Table
 from serving.rollout.document import ModelVersion
 from serving.rollout.table import RolloutTable
+from serving.scoring.shelves import BASKETS
 from serving.torchserve import archive as archives
 
 MEMORY, ITEMS = "memory.npz", "memory_items.json"
@@ -110,7 +111,15 @@ def _shows(release: Path, version: ModelVersion, users: Set[str], bought: Bought
     lines = archives.read(mar, "goldens.jsonl").splitlines()
     if users & {json.loads(line)["request"].get("user_id") for line in lines}:
         return True
-    if MEMORY not in json.loads(archives.read(mar, "serving.json"))["digests"]:
-        return False
-    table = Memory.load(BytesIO(archives.read(mar, MEMORY))).tables[0]
-    return bool(bought.alone(table, json.loads(archives.read(mar, "items.json"))["item_id"]).any())
+    items = json.loads(archives.read(mar, "items.json"))["item_id"]
+    return any(bought.alone(table, items).any() for table in _pairs(mar))
+
+
+def _pairs(mar: Path) -> Iterator[Table]:
+    """The archive's tables of items that shoppers bought: one after the other, and in one basket."""
+    files = json.loads(archives.read(mar, "serving.json"))["digests"]
+    if MEMORY in files:
+        yield Memory.load(BytesIO(archives.read(mar, MEMORY))).tables[0]
+    if BASKETS in files:
+        with np.load(BytesIO(archives.read(mar, BASKETS)), allow_pickle=False) as arrays:
+            yield Table(first_V=arrays["first"], item_N=arrays["item"], weight_N=arrays["weight"])

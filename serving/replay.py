@@ -17,6 +17,7 @@ from serving.eventlog.logged import Exposure, latest
 from serving.releases import Releases
 from serving.rollout.document import ModelVersion
 from serving.rollout.table import RolloutTable
+from serving.scoring.placed import RANKING
 from serving.torchserve import archive
 from serving.torchserve.client import Reply
 from serving.torchserve.goldens import differences
@@ -78,6 +79,8 @@ def _load(arm: ModelVersion, mar: Path, folder: Path) -> "Scorer":
 def _compare(scorer: "Scorer", rows: list[Exposure], done: Replayed) -> None:
     answers = scorer.score([json.loads(row["request"]) for row in rows])
     for row, answer in zip(rows, answers, strict=True):
+        if row.get("placement") == RANKING and "items" in answer:
+            answer["items"] = answer["items"][: len(row["items"])]  # the best of them were shown
         served = [{"item_id": item, "score": score} for item, score in zip(row["items"], row["scores"], strict=True)]
         golden = {"answer": {"items": served, "unknown_items": answer.get("unknown_items")}}
         found = differences(golden, Reply(400 if "error" in answer else 200, answer))

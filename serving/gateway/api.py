@@ -70,7 +70,7 @@ class SessionEvent(_Strict):
 _SESSION_CHARACTERS = MOST_CHARACTERS - len(ANONYMOUS)
 
 
-class Who(_Strict):
+class Somebody(_Strict):
     """A shopper, an anonymous session, or nobody: see `unit`. A session may be of a known shopper too."""
 
     needed: ClassVar[bool] = True
@@ -80,9 +80,6 @@ class Who(_Strict):
         Field(default=None, description="who is not known: the same id, the same arm")
     )
     user_id: Key | None = Field(default=None, description="a known shopper", validate_default=True)
-    session: list[SessionEvent] = Field(
-        default=[], max_length=100, description="what was just looked at or bought, beside the history that is known"
-    )
 
     @field_validator("session_id")
     @classmethod
@@ -108,6 +105,13 @@ class Who(_Strict):
         return "" if self.session_id is None else ANONYMOUS + self.session_id
 
 
+class Who(Somebody):
+    session: list[SessionEvent] = Field(
+        default=[], max_length=100, description="what was just looked at or bought, beside the history that is known"
+    )
+    explain: bool = Field(default=False, description="say of each item why: shares that add up to its score")
+
+
 class RecommendationRequest(Who):
     k: int = Field(default=10, ge=1, le=MAX_K)
     exclude_seen: bool | None = Field(default=None, description="hide items seen; the data set's rule if absent")
@@ -118,10 +122,25 @@ class RecommendationRequest(Who):
     context: Context = Field(default={}, description="kept with the exposure")
 
 
+class Share(BaseModel):
+    by: str = Field(
+        description="a table (together, content, own, basket, order), a part of the network (identity, features, "
+        "network, appeal), likeness to what was given (alike), the shopper's own order (taste), or a count "
+        "(popularity, popular, trending, new)"
+    )
+    item_id: str | None = Field(description="which of the shopper's items, or of the items given; null: none by itself")
+    share: float
+    exact: bool = Field(
+        description="false where a score that is no sum was shared: tables in proportion to what stands in their "
+        "logarithm, a network by what the score loses without the item (what no single item decides has none)"
+    )
+
+
 class Item(BaseModel):
     item_id: str
     score: float
     title: str | None = None
+    why: list[Share] | None = Field(default=None, description="where it was asked for and who answered can tell")
 
 
 class Recommendations(BaseModel):
@@ -135,6 +154,7 @@ class Recommendations(BaseModel):
         "time: it may count"
     )
     items: list[Item]
+    unknown_items: list[str] = Field(default=[], description="of a ranking: items given that there are none of")
 
 
 class Event(_Strict):

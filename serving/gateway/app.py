@@ -10,10 +10,10 @@ from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import Any, Literal
 
 import orjson
-from fastapi import FastAPI, Header, HTTPException, Response
+from fastapi import FastAPI, HTTPException, Response
 from fastapi.exceptions import RequestValidationError
 from prometheus_client import CONTENT_TYPE_LATEST, generate_latest
 
@@ -28,13 +28,15 @@ from serving.gateway.metrics import Metrics
 from serving.gateway.models import KeyFile, Models
 from serving.gateway.operation import Page
 from serving.gateway.overload import RETRY_SECONDS, Bound
+from serving.gateway.placements.endpoints import PROBLEMS, Authorization, Variant, add_placements, plain
 from serving.gateway.placements.session import events_of, plausible
 from serving.gateway.probes import probe_all
-from serving.gateway.recommender import Deadlines, History, Recommended, Recommender, Wish
+from serving.gateway.recommender import Deadlines, History, NotOffered, Recommended, Recommender, Wish
 from serving.gateway.row import Row
 from serving.gateway.tables import MOST_BYTES
 from serving.rollout.assignment import drawn
 from serving.rollout.document import ModelVersion, Rollout
+from serving.scoring.placed import POPULAR, RANKING
 
 _logger = logging.getLogger(__name__)
 NOTHING_RELEASED = "no model was released yet"
@@ -43,13 +45,6 @@ IN_TIME = 0.4
 """Share of the champion's deadline from which too much is in flight: well before deadlines pass and breakers open."""
 EVENT_SECONDS = 5.0
 """Most time until an event is durable."""
-_PROBLEMS: dict[int | str, dict[str, Any]] = {
-    status: {"model": Problem} for status in (400, 401, 403, 409, 413, 422, 503)
-}
-_Authorization = Annotated[str | None, Header(description="Bearer token, where the service asks for one")]
-_Variant = Annotated[
-    Literal["champion", "challenger"] | None, Header(alias="X-Variant", description="for people who test: their arm")
-]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -104,12 +99,17 @@ class _Service:
             began = time.perf_counter()
             try:
                 return await self.recommender.recommend(rollout, wish)
+            except NotOffered as error:
+                raise HTTPException(501, str(error)) from error
             finally:
                 bound.leave(shop, time.perf_counter() - began)
         self.metrics.shed.labels(verdict).inc()
         if verdict == "refused":
             raise HTTPException(503, FULL, {"Retry-After": str(RETRY_SECONDS)})
-        return self.recommender.from_memory(rollout, wish)
+        try:
+            return self.recommender.from_memory(rollout, wish)
+        except NotOffered as error:
+            raise HTTPException(501, str(error)) from error
 
     def refused(self, status: int) -> None:
         """What the HTTP protocol has refused."""
@@ -197,8 +197,9 @@ def _add_service(app: FastAPI, service: _Service) -> None:
             service.failed(part, reason)
         latency = 1000 * (time.perf_counter() - began)
         exposure = _exposure(rollout, wish, context, found, time=service.clock(), latency_ms=latency)
-        if wish.arm is not None or not wish.user_id:
-            # Of no experiment: what people who test see is not judged, nor what nobody sees again by the same arm.
+        if wish.arm is not None or not wish.user_id or wish.placement == POPULAR:
+            # Of no experiment: what people who test see is not judged, nor what is shown to nobody in particular, nor
+            # counts, which are no arm's doing.
             exposure |= {"override": wish.arm is not None, "salt": "", "stage": None}
         logged = await service.append("exposures", exposure, service.recommender.deadlines.log, synced=False)
         metrics.served.labels(found.variant, found.version, found.status).inc()
@@ -207,7 +208,7 @@ def _add_service(app: FastAPI, service: _Service) -> None:
             newest = datetime.fromisoformat(found.history[-1]["event_time"])
             metrics.history_age.observe(max(0.0, (service.clock() - newest).total_seconds()))
         metrics.request.labels(found.variant).observe(time.perf_counter() - began)
-        answer = {
+        answer: dict[str, Any] = {
             "request_id": exposure["request_id"],
             "variant": found.variant,
             "model": rollout.model,
@@ -218,16 +219,24 @@ def _add_service(app: FastAPI, service: _Service) -> None:
                 {"item_id": item["item_id"], "score": item["score"], "title": item.get("title")} for item in found.items
             ],
         }
+        if wish.explain:
+            for shown, item in zip(answer["items"], found.items, strict=True):
+                shown["why"] = item.get("why")
+        if wish.placement == RANKING:
+            known = {item["item_id"] for item in found.items}
+            answer["unknown_items"] = [item for item in dict.fromkeys(wish.items) if item not in known]
         return Response(orjson.dumps(answer), media_type="application/json")
 
-    @app.post("/v1/recommendations", responses=_PROBLEMS, response_model=Recommendations)
+    @app.post("/v1/recommendations", responses=PROBLEMS, response_model=Recommendations)
     async def recommendations(
-        asked: RecommendationRequest, authorization: _Authorization = None, x_variant: _Variant = None
+        asked: RecommendationRequest, authorization: Authorization = None, x_variant: Variant = None
     ) -> Response:
         return await serve(_wish(asked, x_variant, service.clock()), asked.context, authorization)
 
-    @app.post("/v1/events", status_code=202, responses=_PROBLEMS)
-    async def events(event: Event, authorization: _Authorization = None) -> Accepted:
+    add_placements(app, serve, service.clock)
+
+    @app.post("/v1/events", status_code=202, responses=PROBLEMS)
+    async def events(event: Event, authorization: Authorization = None) -> Accepted:
         now = service.clock()
         outcome = {
             **event.model_dump(exclude={"time"}),
@@ -294,10 +303,8 @@ def _wish(asked: RecommendationRequest, arm: Literal["champion", "challenger"] |
         k=asked.k,
         exclude_seen=asked.exclude_seen,
         exclude=asked.exclude,
-        filters={
-            name: wanted if isinstance(wanted, list) else wanted.model_dump(exclude_none=True)
-            for name, wanted in asked.filters.items()
-        },
+        filters=plain(asked.filters),
+        explain=asked.explain,
         arm=arm,
     )
 
@@ -314,6 +321,7 @@ def _check_filters(service: _Service, rollout: Rollout, wish: Wish) -> None:
 def _exposure(
     rollout: Rollout, wish: Wish, context: dict[str, Any], found: Recommended, *, time: datetime, latency_ms: float
 ) -> dict[str, Any]:
+    shown = found.items[: wish.k]  # of a ranking all are told and the best are shown
     return {
         "request_id": secrets.token_hex(16),
         "user_id": wish.user_id,
@@ -325,9 +333,9 @@ def _exposure(
         "time": time.isoformat(),
         "latency_ms": latency_ms,
         "status": found.status,
-        "n_items": len(found.items),
-        "items": [item["item_id"] for item in found.items],
-        "scores": [item["score"] for item in found.items],
+        "n_items": len(shown),
+        "items": [item["item_id"] for item in shown],
+        "scores": [item["score"] for item in shown],
         "request": found.request,
         "context": orjson.dumps(context).decode(),
         "override": False,

@@ -8,6 +8,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from serving.scoring.placed import COLUMN, FOR_YOU
+
 Filters = Mapping[str, Any]
 """Feature to a list of allowed values, or to {"min", "max"}."""
 
@@ -44,6 +46,12 @@ class Contents:
     segment_of: Mapping[str, str]
     """Of each item that has one."""
     probe: Probe
+    events_of: Mapping[str, int]
+    """Of each item."""
+    counted: Mapping[str, Sequence[Mapping[str, Any]]]
+    """The best items of each kind of popular ones that the archive tells of."""
+    placements: frozenset[str] = frozenset([FOR_YOU])
+    """What the archive itself can be asked for; of before there were placements, one."""
     looked_at: frozenset[str] = frozenset()
     """Kinds of events that a history may have and that no item is hidden for: what is not predicted."""
 
@@ -66,16 +74,33 @@ class Contents:
         """The most popular items of the segment of the shopper's latest known item, then those of all segments."""
         segments = (self.segment_of.get(event["item_id"]) for event in reversed(history))
         segment = next((value for value in segments if value is not None), "")
-        tests = [(name, _test(wanted)) for name, wanted in filters.items()]
-        found: dict[str, dict[str, Any]] = {}
-        for entry in (*self.by_segment.get(segment, ()), *self.overall):
-            if len(found) == k:
-                break
-            item, features = entry["item_id"], entry.get("features", {})
-            if item in hidden or item in found or not all(test(features.get(name)) for name, test in tests):
-                continue
-            found[item] = {"item_id": item, "score": float(entry["events"]), "title": entry.get("title")}
-        return list(found.values())
+        entries = (*self.by_segment.get(segment, ()), *self.overall)
+        return _first(entries, "events", k=k, hidden=hidden, filters=filters)
+
+    def best(self, kind: str, *, k: int, hidden: Collection[str], filters: Filters) -> list[dict[str, Any]]:
+        """The best items of one of the kinds of `counted`, among those that the archive tells of."""
+        return _first(self.counted[kind], COLUMN[kind], k=k, hidden=hidden, filters=filters)
+
+    def ranked(self, items: Sequence[str]) -> list[dict[str, Any]]:
+        """Those of the items that there are, the ones with the most events first."""
+        known = [(item, float(self.events_of[item])) for item in dict.fromkeys(items) if item in self.events_of]
+        known.sort(key=lambda each: -each[1])
+        return [{"item_id": item, "score": events, "title": None} for item, events in known]
+
+
+def _first(
+    entries: Sequence[Mapping[str, Any]], column: str, *, k: int, hidden: Collection[str], filters: Filters
+) -> list[dict[str, Any]]:
+    tests = [(name, _test(wanted)) for name, wanted in filters.items()]
+    found: dict[str, dict[str, Any]] = {}
+    for entry in entries:
+        if len(found) == k:
+            break
+        item, features = entry["item_id"], entry.get("features", {})
+        if item in hidden or item in found or not all(test(features.get(name)) for name, test in tests):
+            continue
+        found[item] = {"item_id": item, "score": float(entry[column]), "title": entry.get("title")}
+    return list(found.values())
 
 
 def check_digest(path: Path, digest: str) -> None:
@@ -111,6 +136,13 @@ def _contents(path: Path) -> Contents:
         segment_of={item: value for item, value in zip(items["item_id"], segments, strict=False) if value is not None},
         probe=_probe(goldens),
         looked_at=frozenset(each["name"] for each in contract.get("event_types", ()) if not each["predict"]),
+        events_of=dict(zip(items["item_id"], items["events"], strict=True)),
+        counted={
+            kind: popular[name]
+            for kind, name in (("popular", "overall"), ("trending", "trending"), ("new", "new"))
+            if name in popular
+        },
+        placements=frozenset(contract.get("placements", [FOR_YOU])),
     )
 
 

@@ -19,16 +19,22 @@ from serving.gateway.placements.session import Events, joined
 from serving.gateway.tables import MOST_BYTES, Tables
 from serving.rollout.assignment import Variant, drawn
 from serving.rollout.document import ModelVersion, Rollout
-from serving.scoring.placed import FOR_YOU
+from serving.scoring.placed import FOR_YOU, RANKING, SIMILAR
+from serving.scoring.placed import POPULAR as POPULAR_ITEMS
 
 _logger = logging.getLogger(__name__)
 History = Callable[[str], list[dict[str, Any]]]
 """The events of a user as docs/contracts.md sends them to TorchServe, oldest first. Blocks; called in a thread."""
 Status = Literal["ok", "fallback", "error"]
-Cause = Literal["model", "history", "overload"]
-"""Why another than the drawn arm answered: a model's own call failed, the history did, or too much was in flight."""
+Cause = Literal["model", "history", "overload", "archive"]
+"""Why another than the drawn arm answered: a model's own call failed, the history did, too much was in flight, or the
+arm's archive is of before there was such a placement."""
 _READERS = 16
 """Histories that are read at the same time."""
+
+
+class NotOffered(LookupError):
+    """No archive that serves can be asked for that; the message says what to do."""
 
 
 class Fetching(OSError):
@@ -59,6 +65,17 @@ class Wish:
     arm: Variant | None = None
     session: Events = ()
     placement: str = FOR_YOU
+    items: Sequence[str] = ()
+    """What is given: items that others should be like or go with, or that are to be ranked."""
+    kind: str = "popular"
+    personal: bool = True
+    """Whether the shopper's history counts, where the placement can do without."""
+    explain: bool = False
+
+    @property
+    def of_somebody(self) -> bool:
+        """Whether what the shopper did counts."""
+        return self.placement in (FOR_YOU, RANKING) or (self.placement == SIMILAR and self.personal)
 
     def variant(self, rollout: Rollout) -> Variant:
         """The arm that answers."""
@@ -117,11 +134,16 @@ class Recommender:
             line.insert(0, (rollout.challenger, self.deadlines.challenger))
         elif arm == "former" and rollout.former is not None:
             line.insert(0, (rollout.former, self.deadlines.challenger))
+        _check_kind(contents, wish)
+        drawn_arm = line[0][0].version
+        line = [(each, deadline) for each, deadline in line if self._answers(each, wish.placement)]
         known, seconds = await self._known(wish, failures)
-        if known is None and not wish.session:
+        session = wish.session if wish.of_somebody else ()
+        if known is None and not session and not wish.items:
             line = []  # nothing to ask a model about
-        history = joined(known or [], wish.session)
-        asked = _request(wish, history)
+        history = joined(known or [], session)
+        explain = wish.explain and all(self._answers(each, SIMILAR, RANKING) for each, _ in line)
+        asked = _request(wish, history, explain=explain)
         request = orjson.dumps(asked)
         version, items = await self._first(rollout.model, line, request, failures)
         if items is None:
@@ -130,11 +152,13 @@ class Recommender:
                 version, items = POPULAR, popular(contents, history, wish)
             status: Status = "fallback" if items else "error"
         else:
-            status = "ok" if version == line[0][0].version and known is not None else "fallback"
+            status = "ok" if version == drawn_arm and known is not None else "fallback"
         if status == "ok":
             cause: Cause | None = None
+        elif known is None:
+            cause = "history"
         else:
-            cause = "history" if known is None else "model"
+            cause = "model" if line and line[0][0].version == drawn_arm else "archive"
         return Recommended(
             variant=arm,
             version=version,
@@ -147,8 +171,17 @@ class Recommender:
             cause=cause,
         )
 
+    def _answers(self, arm: ModelVersion, *placements: str) -> bool:
+        """Whether the archive of `arm` can be asked for one of these. An archive that could not be read is of none."""
+        if FOR_YOU in placements:
+            return True
+        contents = self._contents.get(arm.archive_digest)
+        return contents is not None and not contents.placements.isdisjoint(placements)
+
     async def _known(self, wish: Wish, failures: list[tuple[str, str]]) -> tuple[list[dict[str, Any]] | None, float]:
         """The history that the store has, None where it does not answer, and the seconds that it took."""
+        if not (wish.of_somebody and wish.user_id):
+            return [], 0.0
         began, known = time.perf_counter(), None
         try:
             reading = asyncio.get_running_loop().run_in_executor(self._readers, self._history, wish.user_id)
@@ -162,7 +195,9 @@ class Recommender:
         """An answer without store and model, for when these have no room: popular items, as the history that the
         tables would be asked about is the store's to read."""
         assert rollout.champion is not None
-        items = popular(self.contents(rollout.champion), wish.session, wish)
+        contents = self.contents(rollout.champion)
+        _check_kind(contents, wish)
+        items = popular(contents, wish.session, wish)
         return Recommended(
             variant=wish.variant(rollout),
             version=POPULAR,
@@ -251,11 +286,16 @@ class Recommender:
         return read_contents(mar, arm.archive_digest)
 
 
+def _check_kind(contents: Contents, wish: Wish) -> None:
+    if wish.placement == POPULAR_ITEMS and wish.kind not in contents.counted:
+        raise NotOffered(f"the archive that serves tells of no {wish.kind} items; package it anew (a catalogue run)")
+
+
 def _remembered(
     tables: Tables | None, asked: Mapping[str, Any], failures: list[tuple[str, str]]
 ) -> tuple[str, Items | None]:
-    """What the tables answer, or None: without tables, without a history that they know, or where they fail."""
-    if tables is None or not asked["history"]:
+    """What the tables answer, or None: without tables, without items that they know, or where they fail."""
+    if tables is None or not (asked["history"] or asked.get("items")):
         return REMEMBERED, None
     try:
         return REMEMBERED, tables.answer(asked)
@@ -265,15 +305,38 @@ def _remembered(
 
 
 def popular(contents: Contents, history: Sequence[Mapping[str, Any]], wish: Wish) -> Items:
-    """The most popular items of the segment of the latest item, then of all."""
-    hidden = set(wish.exclude)
+    """The most popular items of the segment of the latest item, or of the given ones, then of all; of a ranking or of
+    popular items what is asked for, by counts."""
+    found = _popular(contents, history, wish)
+    if wish.explain:
+        for item in found:
+            item["why"] = [{"by": wish.kind, "item_id": None, "share": item["score"], "exact": True}]
+    return found
+
+
+def _popular(contents: Contents, history: Sequence[Mapping[str, Any]], wish: Wish) -> Items:
+    hidden = {*wish.exclude}
+    if wish.placement == RANKING:
+        return contents.ranked(wish.items)
+    if wish.placement == POPULAR_ITEMS:
+        return contents.best(wish.kind, k=wish.k, hidden=hidden, filters=wish.filters)
+    hidden.update(wish.items)
+    history = [*history, *({"item_id": item} for item in wish.items)]
     if contents.exclude_seen if wish.exclude_seen is None else wish.exclude_seen:
         hidden |= contents.had(history)
     return contents.popular(history, k=wish.k, hidden=hidden, filters=wish.filters)
 
 
-def _request(wish: Wish, history: list[dict[str, Any]]) -> dict[str, Any]:
+def _request(wish: Wish, history: list[dict[str, Any]], *, explain: bool = False) -> dict[str, Any]:
     asked: dict[str, Any] = {"user_id": wish.user_id, "k": wish.k, "history": history}
+    if wish.placement != FOR_YOU:
+        asked["placement"] = wish.placement
+    if wish.items:
+        asked["items"] = list(wish.items)
+    if wish.placement == POPULAR_ITEMS:
+        asked["kind"] = wish.kind
+    if explain:
+        asked["explain"] = True
     if wish.exclude_seen is not None:
         asked["exclude_seen"] = wish.exclude_seen
     if wish.exclude:

@@ -157,8 +157,9 @@ class EventLog:
     def technical(self, *, full: bool) -> Sums:
         """What the guardrails watch, as sums of bad exposures: "errors", "empties", "slow_p50", "slow_p99", "overlap".
 
-        Side by side by stage, day and placement; or (`full`) through full traffic and the watch too, against the holdout that
-        kept the champion of before. A log of before there was one compares with the last stage that had both. Slow
+        Side by side by stage, day and placement; or (`full`) through full traffic and the watch too, against the
+        holdout that kept the champion of before. A log of before there was one compares with the last stage that had
+        both. Slow
         means slower than the champion's own quantile of the stratum, for the challenger by the policy's factor more.
         Overlap is the mean share of an answer's items that an answer of the same arm to another user shows too; its
         inverse measures how many different items the arm shows.

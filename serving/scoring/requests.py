@@ -6,13 +6,16 @@ from datetime import UTC, datetime
 from operator import le
 from typing import Any, NamedTuple
 
+from serving.scoring import placed
 from serving.scoring.faults import BadRequest
 from serving.scoring.filters import Filter, Filters
+from serving.scoring.placed import FOR_YOU, RANKING, SIMILAR, TOGETHER, Placed
 
 _EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 _EXAMPLE = "2026-01-05T10:00:00Z"
 _NOTHING: dict[str, Any] = {}
-_FIELDS = ("user_id", "history", "k", "exclude_seen", "filters", "exclude")
+_FIELDS = ("user_id", "history", "k", "exclude_seen", "filters", "exclude", *placed.FIELDS)
+_FOR_YOU = Placed()
 
 
 class History(NamedTuple):
@@ -39,12 +42,14 @@ class Request(NamedTuple):
     unknown_items: int
     known: History
     """Of the whole history; `history` is its end."""
+    placed: Placed = _FOR_YOU
 
 
 class Reader:
     """Reads requests against one archive's contract, catalogue and varying features (fields of the encoder).
 
     `present` are the varying features that the catalogue knows, by name: what an event without `features` has.
+    `placements` and `kinds` of popular items are those that the archive can answer.
     """
 
     def __init__(
@@ -55,12 +60,15 @@ class Reader:
         varying: Sequence[Any],
         filters: Filters,
         present: Mapping[str, Sequence[Any]] = _NOTHING,
+        placements: tuple[str, ...] = (FOR_YOU,),
+        kinds: tuple[str, ...] = placed.KINDS[:1],
     ) -> None:
         self._contract, self._rows, self._varying, self._filters = contract, rows, varying, filters
         self._present = present
         types = contract.get("event_types", ())
-        self._kinds = {each["name"]: number for number, each in enumerate(types, start=1)}
+        self._types = {each["name"]: number for number, each in enumerate(types, start=1)}
         self._others = frozenset(number for number, each in enumerate(types, start=1) if not each["predict"])
+        self._placements, self._kinds = placements, kinds
 
     def read(self, raw: object) -> Request:
         """Check one request and order its history; raises `BadRequest`."""
@@ -75,7 +83,12 @@ class Reader:
         k = raw.get("k", self._contract["default_k"])
         if not isinstance(k, int) or isinstance(k, bool) or k < 1:
             raise BadRequest("k", k, "a whole number of at least 1")
-        exclude_seen = raw.get("exclude_seen", self._contract["exclude_seen"])
+        asked = _FOR_YOU
+        if not raw.keys().isdisjoint(placed.FIELDS):
+            asked = placed.read(raw, self._rows, self._placements, self._kinds)
+        # Who gives a list wants all of it ranked.
+        by_rule = self._contract["exclude_seen"] and asked.placement != RANKING
+        exclude_seen = raw.get("exclude_seen", by_rule)
         if not isinstance(exclude_seen, bool):
             raise BadRequest("exclude_seen", exclude_seen, "true or false")
         hidden = self._excluded(raw.get("exclude"))
@@ -84,14 +97,18 @@ class Reader:
         known = self._known(events)
         if exclude_seen:
             hidden += self._had(known)
+        if asked.placement in (SIMILAR, TOGETHER):
+            hidden += asked.rows
+        most = len(asked.rows) if asked.placement == RANKING else min(k, self._contract["max_k"])
         latest = slice(-self._contract["max_history"], None)
         return Request(
-            k=min(k, self._contract["max_k"], len(self._rows)),
+            k=min(most, len(self._rows)),
             history=History(*(column[latest] for column in known)),  # type: ignore[arg-type]
             hidden=hidden,
             filters=filters,
             unknown_items=len(events) - len(known.rows),
             known=known,
+            placed=asked,
         )
 
     def _known(self, events: list[Any]) -> History:
@@ -120,7 +137,7 @@ class Reader:
             if time is None:
                 name, expected = f"history[{number}].event_time", "an ISO 8601 time with its zone, such as " + _EXAMPLE
                 raise BadRequest(name, raw.get("event_time"), expected)
-            kind = self._kind(number, raw) if self._kinds else 0
+            kind = self._kind(number, raw) if self._types else 0
             row = find(item, -1)
             if row >= 0 and kind is not None:
                 if self._present and "features" not in raw:
@@ -141,8 +158,8 @@ class Reader:
         if name is None:
             return 0
         if not isinstance(name, str):
-            raise BadRequest(f"history[{number}].event_type", name, f"one of {', '.join(self._kinds)}, or none at all")
-        return self._kinds.get(name)
+            raise BadRequest(f"history[{number}].event_type", name, f"one of {', '.join(self._types)}, or none at all")
+        return self._types.get(name)
 
     def _had(self, known: History) -> list[int]:
         """Rows of what the shopper has: of what was merely looked at no item is hidden."""

@@ -6,6 +6,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import torch
 
 from components.features import step as features
 from components.materialise import step as materialise
@@ -73,12 +74,14 @@ def served(encoder: FeatureEncoder, item_ids: list[str], records: list[Record]) 
     """What the scorer feeds the model for a request made of the online history."""
     contract = {"default_k": 1, "max_k": 1, "max_history": MAX_HISTORY, "exclude_seen": False, "filterable": {}}
     contract["event_types"] = [{"name": each.name, "predict": each.predict} for each in encoder.event_types]
+    contract |= {"digests": {}, "width": 2}
     scorer = Scorer(
         program=lambda: None,
         encoder=encoder,
         retrieval=None,
         items={"item_id": item_ids, "events": [0] * len(item_ids), "features": {}},
         contract=contract,
+        matrix=torch.zeros(len(item_ids), 2),
     )
     request = scorer._reader.read({"user_id": "u", "history": as_request(records)})
     return [part.numpy()[0] for part in scorer._tensors([request])[:4]]
