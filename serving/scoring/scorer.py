@@ -246,11 +246,8 @@ class Scorer:
 
     def _without_each(self, request: Request) -> torch.Tensor:
         """(T, D) the user, were each event of the history in turn left out."""
-        rows, times, features = request.history
-        left = [
-            History(rows[:t] + rows[t + 1 :], times[:t] + times[t + 1 :], features[:t] + features[t + 1 :])
-            for t in range(len(rows))
-        ]
+        columns, events = request.history, len(request.history.rows)
+        left = [History(*(column[:t] + column[t + 1 :] for column in columns)) for t in range(events)]  # type: ignore[arg-type]
         return self._users([request._replace(history=history) for history in left])
 
     def _users(self, requests: Sequence[Request]) -> torch.Tensor:
