@@ -21,7 +21,8 @@ export FEAST_USAGE := False
 # Every step is a process of its own: without cached bytecode each would compile its libraries again.
 unexport PYTHONDONTWRITEBYTECODE
 
-.PHONY: help setup run test serve compile chart images demo soak check format lock lock-platforms bench-features bench-staleness bench-features-pay bench-quality bench-train bench-gpu bench-gate bench-gate-speed bench-gateway bench-rollout bench-decisions bench-serving bench-retrieval bench-log-days fuzz-ingest chaos audit bench-overload bench-after bench-off-policy mutants clean
+# Every target is a command, none a file.
+.PHONY: $(shell sed -n 's/^\([a-z-]*\):.*/\1/p' Makefile)
 
 help:  ## list the targets
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | awk -F':.*## ' '{printf "  make %-19s %s\n", $$1, $$2}'
@@ -38,19 +39,30 @@ test: setup  ## all tests, over the real libraries and a real TorchServe; a file
 
 demo: export HETERREC_HOME := $(CURDIR)/var/demo
 demo: setup  ## from nothing to canaries that decide for themselves: promoted, rolled back, out of traffic; under 10 minutes
-	@$(PYTHON) -m benchmarks.demo
+	@$(WITH_CONSOLE) $(PYTHON) -m benchmarks.demo
 
-serve: setup  ## TorchServe with the champion (and challenger), and a curl line to try; ends with Ctrl-C
-	@$(PYTHON) -m serving up --dataset $(DATASET)
+serve: setup  ## TorchServe with the champion (and challenger), a curl line to try, and the console; ends with Ctrl-C
+	@$(WITH_CONSOLE) $(PYTHON) -m serving up --dataset $(DATASET)
+
+console: setup  ## the workspace in a browser: what serves, runs, canaries, data, shoppers, items; ends with Ctrl-C
+	@$(PYTHON) -m console
+
+screenshots: setup  ## docs/images from the workspace as it is now (needs chromium); HETERREC_HOME=var/demo
+	@$(PYTHON) -m scripts.screenshots
 
 compile: setup  ## write build/training.yaml for a Kubeflow cluster
 	@$(PYTHON) -m pipelines compile
 
-check: setup  ## ruff, strict types, import directions: what CI checks
+check: setup  ## ruff, strict types, import directions, documentation: what CI checks
 	@.venv/bin/ruff check .
 	@.venv/bin/ruff format --check .
 	@.venv/bin/mypy
 	@.venv/bin/lint-imports --no-cache
+	@$(PYTHON) -m sphinx -q -W --keep-going -b html docs build/docs
+
+docs: setup  ## the documentation as a site in build/docs; links are checked
+	@$(PYTHON) -m sphinx -q -W --keep-going -b html docs build/docs
+	@echo "build/docs/index.html"
 
 format: setup  ## rewrite the sources in the one format
 	@.venv/bin/ruff check --fix .
@@ -76,6 +88,9 @@ soak: export HETERREC_HOME := $(CURDIR)/var/soak
 soak: setup  ## ten minutes under load while parts are swapped, killed and restarted (needs redis-server)
 	@$(PYTHON) -m benchmarks.soak
 
+wheel: setup  ## the library alone (heterrec: torch, numpy, pyarrow) as build/heterrec-VERSION-py3-none-any.whl
+	@$(PYTHON) scripts/wheel.py
+
 chart: setup  ## a Helm chart in build/chart, from the overlay OVERLAY=production (or profile, local, gpu)
 	@$(PYTHON) -m scripts.chart build/chart $(OVERLAY)
 
@@ -91,9 +106,12 @@ bench-staleness: setup  ## what serves has seen the last days, or not: regret by
 bench-features-pay: setup  ## HeterRec against item-ID-only on the marketplace and its placebo; SEEDS=3
 	@OMP_WAIT_POLICY=PASSIVE $(PYTHON) -m benchmarks.features_pay --seeds $(SEEDS)
 
-bench-quality: setup  ## models on one data set; DATASET=amazon_beauty SEEDS=3 BUDGET=fast|full ROWS=sasrec,heterrec|all GRID=taste,window=1/3
+bench-typed-events: setup  ## views, carts and dismissals against purchases alone, for predicting purchases; SEEDS=3
+	@OMP_WAIT_POLICY=PASSIVE $(PYTHON) -m benchmarks.typed_events_pay --seeds $(SEEDS)
+
+bench-quality: setup  ## models on one data set; DATASET=amazon_beauty SEEDS=3 BUDGET=fast|full ROWS=sasrec,heterrec|all GRID=taste,window=1/3 PLUGINS=my.py
 	@OMP_WAIT_POLICY=PASSIVE $(PYTHON) -m benchmarks.quality --dataset $(DATASET) --seeds $(SEEDS) --budget $(BUDGET) --rows $(ROWS) \
-		$(if $(GRID),--grid $(GRID))
+		$(if $(GRID),--grid $(GRID)) $(if $(PLUGINS),--plugins $(PLUGINS))
 
 bench-train: setup  ## a step of training: HeterRec against item ID only, packed against padded, growth
 	@OMP_WAIT_POLICY=PASSIVE $(PYTHON) -m benchmarks.speed
@@ -151,6 +169,9 @@ fuzz-ingest: setup  ## ten minutes of tables of any dialect, types and order thr
 
 mutants: setup  ## breakages of what decides that were once not noticed: do the tests still notice each?
 	@$(PYTHON) -m scripts.mutants
+
+mutate: setup  ## new breakages of a module by its syntax, and which of them its tests let live; MODULE=serving/rollout/ratio.py
+	@$(PYTHON) -m scripts.mutants --find $(MODULE) $(if $(TESTS),--tests "$(TESTS)")
 
 clean:  ## remove the workspace (runs, artifacts, stores, models); keeps .venv
 	rm -rf var build

@@ -36,8 +36,8 @@ from components.task import commit
 
 RESULTS = Path(__file__).parent / "results" / "chaos.json"
 GATEWAYS = ("gateway0", "gateway1")
-ANSWER_SECONDS = 10.0
-"""Within which a shopper has an answer, of one gateway or the other."""
+ANSWER_SECONDS = 30.0
+"""Within which a shopper has an answer, of one gateway or the other: where both are killed at once, after a start."""
 EACH_SECONDS = 4.0
 """What the client gives each gateway."""
 RATE = 20.0
@@ -63,32 +63,40 @@ class Shop(ShopProcesses):
             self._commands[name] = ("gateway", "--torchserve", self.torchserve, "--port", port, "--operation-port", "0")
             self.addresses.append(self._serve(name, *self._commands[name]))
         self._over = threading.Event()
-        self._supervisor = threading.Thread(target=self._supervise)
-        self._supervisor.start()
+        self.starting: set[str] = set()
+        """Gateways that are being started again."""
+        # One for each part: a gateway must not wait for another one's start.
+        parts = [*self._commands, "redis"]
+        self._supervisors = [threading.Thread(target=self._supervise, args=(name,)) for name in parts]
+        for supervisor in self._supervisors:
+            supervisor.start()
         undo.callback(self._end)
 
     def _end(self) -> None:
-        self._over.set()
-        self._supervisor.join()
+        self.settle()
         for name in GATEWAYS:
             self._stop(name)
 
-    def _supervise(self) -> None:
+    def _supervise(self, name: str) -> None:
         while not self._over.wait(0.2):
-            for name in self._commands:
-                if name in self._running and self._running[name].poll() is not None:
-                    with suppress(RuntimeError):  # it ended again: the next look starts it again
-                        self._serve(name, *self._commands[name])
-            if self._running["redis"].poll() is not None:
-                self.start_redis()
+            if name not in self._running or self._running[name].poll() is None:
+                continue
+            self.starting.add(name)
+            with suppress(RuntimeError):  # it ended again: the next look starts it again
+                if name == "redis":
+                    self.start_redis()
+                else:
+                    self._serve(name, *self._commands[name])
+            self.starting.discard(name)
 
     def dead(self) -> list[str]:
         return [name for name, process in self._running.items() if process.poll() is not None]
 
     def settle(self) -> None:
-        """The supervisor rests, and the consumer writes down what there is."""
+        """Nothing is started again any more."""
         self._over.set()
-        self._supervisor.join()
+        for supervisor in self._supervisors:
+            supervisor.join()
 
     def processes(self, name: str) -> list[psutil.Process]:
         """Of a part, or of the `worker` or `server` of TorchServe."""
@@ -108,6 +116,13 @@ class Shop(ShopProcesses):
             process.suspend()
         threading.Timer(seconds, lambda: [_resume(process) for process in frozen]).start()
 
+    def fill_disk(self, name: str, seconds: float) -> None:
+        """No file of a part can grow any more, as on a full disk; what it writes into a socket can."""
+        full = self.processes(name)
+        for process in full:
+            process.rlimit(psutil.RLIMIT_FSIZE, (0, psutil.RLIM_INFINITY))
+        threading.Timer(seconds, lambda: [_free(process) for process in full]).start()
+
     def flip(self, path: Path, draw: random.Random) -> None:
         """One bit of a file; of a database while nobody has it open."""
         with suppress(OSError), path.open("r+b") as file:
@@ -123,16 +138,23 @@ def _resume(process: psutil.Process) -> None:
         process.resume()
 
 
+def _free(process: psutil.Process) -> None:
+    with suppress(psutil.NoSuchProcess):
+        process.rlimit(psutil.RLIMIT_FSIZE, (psutil.RLIM_INFINITY, psutil.RLIM_INFINITY))
+
+
 def drawn(shop: Shop, draw: random.Random) -> tuple[str, Callable[[], None]]:
     """A fault: what it is called, and what does it."""
     log, torchserve = workspace.event_log(MODEL), workspace.home() / "torchserve" / "soak"
     part = draw.choice([*GATEWAYS, "consumer", "redis", "worker", "server"])
     seconds = draw.uniform(0.5, 6)
-    match draw.choice(["kill", "freeze", "segment", "state", "file", "connections", "burst"]):
+    match draw.choice(["kill", "freeze", "full", "segment", "state", "file", "connections", "burst"]):
         case "kill":
             return f"{part} killed", lambda: shop.kill(part)
         case "freeze":
             return f"{part} frozen", lambda: shop.freeze(part, seconds)
+        case "full":
+            return f"no room for {part}", lambda: shop.fill_disk(part, seconds)
         case "segment":
             found = sorted((log / "segments").glob("*.jsonl"))
             return "bit flipped in a segment", lambda: [shop.flip(path, draw) for path in found[:1]] and None
@@ -174,6 +196,8 @@ class Client:
         self.logged: set[str] = set()
         self.not_logged: set[str] = set()
         self.acknowledged: set[tuple[str, str]] = set()
+        self.bought = 0
+        """Acknowledged purchases of logged exposures: nothing follows from one whose exposure is not in the log."""
         self.answers: Counter[str] = Counter()
         self.seconds: list[float] = []
         self.unanswered: list[str] = []
@@ -184,15 +208,18 @@ class Client:
         spent = time.perf_counter() - began
         self.seconds.append(spent)
         if answer is None or spent > ANSWER_SECONDS:
-            self.unanswered.append(f"{spent:.1f} s")
+            away = sorted(self._shop.starting & set(GATEWAYS))
+            self.unanswered.append(f"{' and '.join(away) or 'neither'} being started")
             return
         self.answers[answer["status"]] += 1
         {True: self.logged, False: self.not_logged}.get(answer["logged"], set()).add(answer["request_id"])
         if self._random.random() < EVENT_SHARE and answer["items"]:
             item = answer["items"][0]["item_id"]
-            event = {"request_id": answer["request_id"], "event_type": "click", "item_id": item}
+            kind = self._random.choice(("click", "purchase"))
+            event = {"request_id": answer["request_id"], "event_type": kind, "item_id": item}
             if await self._either("/v1/events", event, 202) is not None:
                 self.acknowledged.add((answer["request_id"], item))
+                self.bought += kind == "purchase" and answer["logged"] is True
 
     async def _either(self, path: str, body: dict[str, Any], good: int) -> dict[str, Any] | None:
         """The answer of one gateway or the other; None where both have none in time."""
@@ -268,8 +295,10 @@ def judged(client: Client, done: Counter[str], dead: list[str]) -> dict[str, Any
     exposures = Counter(row[0] for row in rows("exposures", "request_id"))
     outcomes = set(rows("outcomes", "request_id, item_id"))
     interactions = Counter(row[0] for row in rows("interactions", "event_id"))
-    damaged = sum("damaged" in row[0] for row in rows("set_aside", "reason"))
-    lost = len(client.logged - exposures.keys()) + len(client.acknowledged - outcomes)
+    # A line that was read again, after the consumer's state was lost, is set aside again.
+    damaged = len({row[0] for row in rows("set_aside", "position, reason") if "amaged" in row[1]})
+    gone = [*sorted(client.logged - exposures.keys()), *sorted(client.acknowledged - outcomes)]
+    lost = len(gone)
     untrue = len(client.not_logged & exposures.keys())
     large = [str(path) for path in workspace.home().rglob("*.log") if path.stat().st_size > MOST_BYTES]
     seconds = sorted(client.seconds) or [0.0]
@@ -279,12 +308,16 @@ def judged(client: Client, done: Counter[str], dead: list[str]) -> dict[str, Any
         "shoppers": len(client.seconds),
         "answers": dict(client.answers),
         "unanswered": len(client.unanswered),
+        "unanswered_while": dict(Counter(client.unanswered)),
         "p50_s": seconds[len(seconds) // 2],
         "p99_s": seconds[int(0.99 * len(seconds))],
         "slowest_s": seconds[-1],
         "acknowledged_exposures": len(client.logged),
         "acknowledged_events": len(client.acknowledged),
         "missing": lost,
+        "which": gone[:20],
+        "purchases_acknowledged": client.bought,
+        "interactions": len(interactions),
         "set_aside_as_damaged": damaged,
         "logged_against_its_word": untrue,
         "doubled_interactions": sum(count - 1 for count in interactions.values()),
@@ -292,6 +325,7 @@ def judged(client: Client, done: Counter[str], dead: list[str]) -> dict[str, Any
         "files_without_bound": large,
     }
     sound = not (client.unanswered or untrue or dead or large or found["doubled_interactions"])
+    sound = sound and client.bought - lost <= len(interactions)
     return {**found, "sound": sound and lost <= damaged}
 
 
@@ -302,6 +336,9 @@ def show(found: dict[str, Any], console: Console) -> None:
     table.add_row("answers", ", ".join(f"{kind} {count:,}" for kind, count in found["answers"].items()), "")
     table.add_row("slowest answer", f"{found['slowest_s']:.1f} s", f"< {ANSWER_SECONDS:.0f} s")
     table.add_row("acknowledged and missing", str(found["missing"]), f"<= {found['set_aside_as_damaged']} set aside")
+    table.add_row(
+        "purchases without their interaction", str(max(0, found["purchases_acknowledged"] - found["interactions"])), ""
+    )
     table.add_row("interactions doubled", str(found["doubled_interactions"]), "0")
     table.add_row("logged, though said not to be", str(found["logged_against_its_word"]), "0")
     table.add_row("processes dead at the end", ", ".join(found["dead"]) or "none", "none")

@@ -70,6 +70,7 @@ def made_up(root: Path, events: int) -> list[dict[str, Any]]:
 
     root.mkdir()
     card = load_card("marketplace")
+    card = card.model_copy(update={"features": [feature for feature in card.features if feature.derive is None]})
     (root / "card.json").write_text(card.model_dump_json())
     items, users = max(1000, events // 500), max(1000, events // 25)
     with duckdb.connect() as db:
@@ -82,7 +83,8 @@ def made_up(root: Path, events: int) -> list[dict[str, Any]]:
             db.execute(f"""COPY (
                 SELECT md5(concat({day}, '-', n)) AS event_id, 'u' || hash(n, {day}, 'user') % {users} AS user_id,
                        'i' || hash(n, {day}, 'item') % {items} AS item_id, {moment} AS event_time,
-                       event_time AS created_time, n AS position, NULL::VARCHAR AS basket
+                       event_time AS created_time, n AS position, NULL::VARCHAR AS basket,
+                       NULL::VARCHAR AS event_type
                 FROM range({events // DAYS}) numbers(n)) TO '{folder}/part-0.parquet' (FORMAT parquet)""")
             folder = root / "events" / "items" / "varying" / f"day={day:03d}"
             folder.mkdir(parents=True)

@@ -31,6 +31,7 @@ from benchmarks.serving_shop import CARD, packaged
 from components import workspace
 from components.task import commit
 from serving.gateway.recommender import Deadlines
+from serving.plain.server import PlainServer
 from serving.rollout.document import Change, ModelVersion, Rollout
 from serving.rollout.table import RolloutTable
 from serving.torchserve import archive
@@ -49,6 +50,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--seconds", type=float, default=10, help="of each load")
     parser.add_argument("--servers", default="torchserve,plain")
+    parser.add_argument("--out", type=Path, default=RESULTS)
     options = parser.parse_args()
     if (os.cpu_count() or 1) < 2:
         parser.error("needs two cores: one for the servers and one for the load")
@@ -66,8 +68,9 @@ def main() -> None:
         with RolloutTable(workspace.rollout_url()) as table:
             table.propose(Change(Rollout(model=CARD.name, champion=arm), "bench", "measure"), 0)
         for name in options.servers.split(","):
-            with model_server(name, mar, home) as address, gateway(address) as (service, operation, pid):
+            with model_server(name, mar, home) as server, gateway(server.address) as (service, operation, pid):
                 rows[name] = measure(service, operation, pid, bodies, options.seconds, console)
+                rows[name]["server_mib"] = _memory(server) / 2**20
             show(name, rows[name], console)
     result = {
         "commit": commit(),
@@ -76,30 +79,24 @@ def main() -> None:
         "items": ITEMS,
         **rows,
     }
-    RESULTS.write_text(json.dumps(result, indent=1) + "\n")
-    console.print(f"written to {RESULTS}")
+    options.out.write_text(json.dumps(result, indent=1) + "\n")
+    console.print(f"written to {options.out}")
 
 
 @contextmanager
-def model_server(name: str, mar: Path, home: Path) -> Iterator[str]:
-    """The address of TorchServe or of the plain server, on the servers' core."""
-    if name == "torchserve":
-        with TorchServe(home / "logs", start_seconds=600) as server:
-            _on_core(server._process.pid)  # type: ignore[union-attr]
-            server.register(mar)
-            yield server.address
-        return
-    command = [sys.executable, "-m", "serving", "plain", "--dataset", CARD.name, "--port", "8099"]
-    with _process(command, r"(http://127.0.0.1:\d+)") as ((address,), _):
-        end = time.monotonic() + 600
-        while True:
-            with suppress(OSError):
-                _opened(f"{address}/ping")
-                break
-            if time.monotonic() > end:
-                raise RuntimeError("the plain server does not answer")
-            time.sleep(0.2)
-        yield address
+def model_server(name: str, mar: Path, home: Path) -> Iterator[TorchServe]:
+    """TorchServe or the plain server with one version, on the servers' core."""
+    kind = {"torchserve": TorchServe, "plain": PlainServer}[name]
+    with kind(home / "logs", start_seconds=600) as server:
+        _on_core(server._process.pid)  # type: ignore[union-attr]
+        server.register(mar)
+        yield server
+
+
+def _memory(server: TorchServe) -> int:
+    """Bytes that the server and its workers alone hold."""
+    leader = psutil.Process(server._process.pid)  # type: ignore[union-attr]
+    return sum(each.memory_full_info().uss for each in (leader, *leader.children(recursive=True)))
 
 
 @contextmanager
@@ -149,7 +146,7 @@ def measure(service: str, operation: str, pid: int, bodies: Path, seconds: float
     flood(service, bodies, 20, 3)
     capacity = 0.0
     for rate in SEARCH:
-        answered = flood(service, bodies, rate, seconds / 2)["answers"].get("model", 0.0)
+        answered = flood(service, bodies, rate, seconds / 2)["in_time"].get("model", 0.0)
         capacity = max(capacity, answered)
         if answered < 0.8 * rate:
             break
@@ -207,8 +204,7 @@ def show(name: str, row: dict[str, Any], console: Console) -> None:
         "p50 ms", f"p99 ms (< {deadline:.0f})", "health ms", "normal after s",
     )  # fmt: skip
     for load in row["loads"]:
-        answers = load["answers"]
-        good = answers.get("model", 0.0)
+        answers, good = load["answers"], load["in_time"].get("model", 0.0)
         table.add_row(
             f"{load['times']} times", f"{load['asked_per_second']:.0f}", f"{good:.0f}", f"{good / row['capacity']:.0%}",
             f"{answers.get('memory', 0.0):.0f}", f"{answers.get('503', 0.0):.0f}", f"{load['p50_ms']:.0f}",

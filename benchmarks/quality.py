@@ -25,7 +25,7 @@ from rich.table import Table as Shown
 
 from benchmarks.data import sequences_of
 from benchmarks.law import laws
-from benchmarks.quality_rows import BASELINES, MAIN, ROWS, Baseline, Model, crossed, named
+from benchmarks.quality_rows import BASELINES, MAIN, ROWS, Baseline, Model, crossed, named, of_plugins
 from benchmarks.quality_table import SLICES, K, Run, Table
 from components.code_digest import code_digest
 from components.task import commit
@@ -34,6 +34,7 @@ from feature_repo.card import load_card
 from heterrec.comparison import slices
 from heterrec.inference import judged
 from heterrec.metrics import Ranking, Scores, rank
+from heterrec.plugins import load_plugins
 from heterrec.recipes import TrainConfig
 from heterrec.sequences import Sequences
 from heterrec.training import Update, train
@@ -51,13 +52,16 @@ def main() -> None:
     parser.add_argument("--budget", choices=("fast", "full"), default="fast")
     parser.add_argument("--rows", default=",".join(MAIN), help=f"of {', '.join(ROWS)}; all; or none")
     parser.add_argument("--grid", help="axes to cross the rows with, as taste,tokens,lambda=0/.1/1")
+    parser.add_argument("--plugins", type=Path, help="a Python file with BASELINES, RECIPES or both, as rows by name")
     parser.add_argument("--kept", action="store_true", help="train nothing: report the rows that are done")
     parser.add_argument("--anew", action="store_true", help="leave out the rows of earlier calls")
     options = parser.parse_args()
     names = {"all": list(ROWS), "none": []}.get(options.rows, options.rows.split(","))
     try:
+        plugins = load_plugins(options.plugins)
+        own_baselines, own_models = of_plugins(plugins)
         names = crossed(names, options.grid) if options.grid else names
-        models = {name: named(name) for name in names}
+        models = {name: named(name, own_models) for name in names}
     except ValueError as error:
         parser.error(str(error))
     console = Console() if sys.stdout.isatty() else Console(width=140)
@@ -67,6 +71,8 @@ def main() -> None:
     Table(path, bench.digest, anew=options.anew)  # rows of other data are told before hours are spent
     for name, baseline in baselines.items():
         bench.baseline(name, baseline, kept=options.kept)
+    for name, baseline in own_baselines.items():
+        bench.baseline(name, baseline, kept=options.kept, code=plugins.digest)
     for seed in range(options.seeds):
         for name, model in models.items():
             bench.model(name, model, seed, kept=options.kept)
@@ -88,10 +94,11 @@ class Bench:
         self.folder.mkdir(parents=True, exist_ok=True)
         self.made: list[tuple[str, Run]] = []
 
-    def baseline(self, name: str, baseline: Baseline, *, kept: bool = False) -> None:
-        """Fit and rank, or take what was made before by the same code; with `kept` only that."""
+    def baseline(self, name: str, baseline: Baseline, *, kept: bool = False, code: str = "") -> None:
+        """Fit and rank, or take what was made before by the same code; with `kept` only that. `code` is the digest of a
+        baseline's code beyond its module."""
         title, fit, module = baseline
-        key = _key(name, module)
+        key = _key(name + code, module)
 
         def make(place: Path) -> Run:
             started = time.process_time()

@@ -4,14 +4,16 @@ A row `heterrec+taste=0+window=1` is the row `heterrec` with these settings; `cr
 """
 
 import json
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from itertools import product
 from typing import Any, NamedTuple
 
 from heterrec.baselines import popularity
+from heterrec.changes import changed
 from heterrec.inference import judged
 from heterrec.metrics import Scores
+from heterrec.plugins import Plugins
 from heterrec.recipes import TrainConfig, by_name
 from heterrec.sequences import Queries, Sequences
 from heterrec.training import train
@@ -123,12 +125,28 @@ AXES = {
 }
 
 
-def named(name: str) -> Model:
-    """The row called `name`; `ValueError` says what is unknown of it."""
+def of_plugins(plugins: Plugins) -> tuple[dict[str, Baseline], dict[str, Model]]:
+    """What a user's file names, as rows; `ValueError` where a name is one of `ROWS` or `BASELINES`."""
+    if taken := sorted({*plugins.recipes, *plugins.baselines} & {*ROWS, *BASELINES}):
+        raise ValueError(f"{taken[0]!r} is a row of bench-quality; choose another name")
+    models = {name: _own(name, asked) for name, asked in plugins.recipes.items()}
+    return {name: Baseline(name, fit, "heterrec.metrics") for name, fit in plugins.baselines.items()}, models
+
+
+def _own(name: str, asked: Mapping[str, Any] | TrainConfig) -> Model:
+    if isinstance(asked, TrainConfig):  # whole, whatever the budget
+        return Model(name, "heterrec", lambda config: replace(asked, seed=config.seed))
+    fields = dict(asked)
+    return Model(name, fields.pop("base", "heterrec"), lambda config: changed(config, fields))
+
+
+def named(name: str, own: Mapping[str, Model] | None = None) -> Model:
+    """The row called `name`, of `ROWS` or of `own`; `ValueError` says what is unknown of it."""
+    rows = {**ROWS, **(own or {})}
     base, *settings = name.split("+")
-    if base not in ROWS:
-        raise ValueError(f"row {base!r} is unknown, expected one of {', '.join(ROWS)}")
-    model = ROWS[base]
+    if base not in rows:
+        raise ValueError(f"row {base!r} is unknown, expected one of {', '.join(rows)}")
+    model = rows[base]
     if not settings:
         return model
 

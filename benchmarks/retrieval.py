@@ -26,7 +26,7 @@ from benchmarks.serving_shop import packaged, requests
 from components.package.index import make_index
 from feature_repo.card import Serving
 from heterrec.inference import Matrix
-from serving.scoring.retrieval import Asked, Best, Exact, Retrieval
+from serving.scoring.retrieval import Asked, Best, Exact
 from serving.scoring.scorer import Scorer
 
 RESULTS = Path(__file__).parent / "results" / "retrieval.json"
@@ -123,7 +123,7 @@ def _measure(count: int, shop: Scorer, requested: list[dict[str, Any]]) -> list[
     return rows
 
 
-def _scorer(shop: Scorer, retrieval: Retrieval, count: int) -> Scorer:
+def _scorer(shop: Scorer, retrieval: Any, count: int) -> Scorer:
     """The model of `shop` in front of a catalogue of another size, whose first items are those of the shop."""
     ids = shop._ids + [f"other{number}" for number in range(count - len(shop._ids))]
     return Scorer(
@@ -132,6 +132,7 @@ def _scorer(shop: Scorer, retrieval: Retrieval, count: int) -> Scorer:
         retrieval=retrieval,
         items={"item_id": ids, "events": np.zeros(count, np.int64), "features": {}},
         contract={**shop._contract, "filterable": {}},
+        matrix=retrieval._matrix,
     )
 
 

@@ -147,7 +147,7 @@ class ShopProcesses:
         """Start `python -m serving ...`, and return the first address that it says."""
         command = [sys.executable, "-m", "serving", *arguments, "--dataset", self.model]
         log = self._logs / f"{name}.log"
-        process = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=log.open("w"), text=True)
+        process = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=log.open("a"), text=True)
         self._running[name] = process
         assert process.stdout is not None
         for line in process.stdout:

@@ -35,15 +35,25 @@ svg { max-width: 100%; height: auto } a { color: #2457a6 }
 </main></body></html>
 """
 
-_environment = jinja2.Environment(
-    autoescape=True, undefined=jinja2.StrictUndefined, trim_blocks=True, lstrip_blocks=True
-)
-_environment.filters["count"] = lambda value: f"{value:,}"
-_environment.filters["number"] = lambda value: "–" if value is None else f"{value:.4f}"  # noqa: RUF001
-_environment.filters["moment"] = lambda value: str(value)[:16].replace("T", " ") + " UTC" if value else "–"  # noqa: RUF001
-_environment.filters["found"] = lambda value: f"{value:.4g}" if isinstance(value, float) else str(value)
-_environment.filters["words"] = lambda value: str(value).replace("_", " ")
-_environment.filters["short"] = lambda value: str(value)[:12]
+FILTERS = {
+    "count": lambda value: f"{value:,}",
+    "number": lambda value: "–" if value is None else f"{value:.4f}",  # noqa: RUF001
+    "moment": lambda value: str(value)[:16].replace("T", " ") + " UTC" if value else "–",  # noqa: RUF001
+    "found": lambda value: f"{value:.4g}" if isinstance(value, float) else str(value),
+    "words": lambda value: str(value).replace("_", " "),
+    "short": lambda value: str(value)[:12],
+}
+"""How pages write numbers, moments and names: those of a run, and the console's."""
+
+
+def environment() -> jinja2.Environment:
+    """Templates in which data is always escaped, and a name that is not given is a fault."""
+    made = jinja2.Environment(autoescape=True, undefined=jinja2.StrictUndefined, trim_blocks=True, lstrip_blocks=True)
+    made.filters |= FILTERS
+    return made
+
+
+_environment = environment()
 
 
 def render(template: str, **values: Any) -> str:

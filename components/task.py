@@ -42,7 +42,8 @@ class Record:
     cpu_seconds: float = 0.0
     """Of the task's process and of those it waited for, between start and end."""
     peak_mib: int = 0
-    """The most memory that one process of the task held."""
+    """The most memory that one process of the task held; of tasks that share one (components/prepare), that it held
+    until then."""
     key: str = ""
     artifact: str = ""
     digest: str = ""

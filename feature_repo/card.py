@@ -1,6 +1,5 @@
 """The dataset card: the one declaration from which views, validation, tokens and serving contract derive."""
 
-from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal
 
@@ -8,14 +7,15 @@ import yaml
 from pydantic import Field, ValidationError, model_validator
 
 from feature_repo.card_source import Csv, CsvTables, Source
-from feature_repo.keys import NOBODY, is_event_type
+from feature_repo.event_types import EventType, require_event_types, require_some_predicted
+from feature_repo.keys import NOBODY
 from feature_repo.limits import Calendar, Limits, Rate, Strict, Tolerances
 
 if TYPE_CHECKING:
     from pydantic_core import ErrorDetails
 
-VERSION: Literal[2] = 2
-"""Of the card's language: 2 says which types of events count (columns.event_types)."""
+VERSION: Literal[3] = 3
+"""Of the card's language: 2 said which types of events count (columns.event_types), 3 what each means (events)."""
 DATASETS = Path(__file__).parent / "datasets"
 
 Kind = Literal["categorical", "multi_categorical", "numeric", "text", "embedding"]
@@ -38,15 +38,6 @@ RESERVED = FEASTS | frozenset(
 )
 """Columns that the files between the steps have beside features (docs/contracts.md); a test holds this against them.
 Nothing else that the program calls its own can be a feature's name: it has a mark that no card can write."""
-
-
-def require_event_types(names: Sequence[str], *, field: str) -> None:
-    """Raise `ValueError` for a name that no event can have."""
-    if wrong := [name for name in names if not is_event_type(name)]:
-        raise ValueError(
-            f"{field}: {wrong[0]!r} is no type of an event: up to 40 letters a to z, digits, spaces and _ . : / -, "
-            "a letter or digit first"
-        )
 
 
 class CardError(ValueError):
@@ -159,10 +150,8 @@ class Columns(Strict):
     created_time: str | None = None
     """When a row was written down, where that may be later than when it happened."""
     event_type: str | None = None
-    """What kind of event it is (view, purchase). Rows of one kind and those of another are never the same event."""
-    event_types: list[str] | None = Field(default=None, min_length=1)
-    """The kinds that are interactions: histories, what is trained on and what is judged by. The others (a view, where
-    purchases count; a dislike) are kept, counted by derived features, and shown by the gate."""
+    """What kind of event it is (view, purchase); `events` says what each kind means. Rows of one kind and those of
+    another are never the same event."""
     basket: str | None = None
     quantity: str | None = None
     nobody: list[str] = Field(default=list(NOBODY))
@@ -177,16 +166,11 @@ class Columns(Strict):
             raise ValueError("columns: give event_time, or position where only the order is known")
         if self.event_time is not None and self.position is not None:
             raise ValueError("columns: position has no effect beside event_time; leave one of them out")
-        if (self.event_type is None) != (self.event_types is None):
-            raise ValueError(
-                "columns: event_type and event_types go together: name in event_types the kinds that count as "
-                "interactions, e.g. event_types: [purchase] (`python -m pipelines upgrade CARD` writes all there are)"
-            )
-        require_event_types(self.event_types or [], field="columns: event_types")
         return self
 
 
 _ITEM_COLUMNS = ("item_id", None)
+_OF_NO_INTERACTION = ("nobody", "item_key", "item_available_at")
 
 
 class EventLog(Strict):
@@ -241,12 +225,15 @@ class Release(Strict):
 class DatasetCard(Strict):
     """See docs/contracts.md, "The card". Read with `load_card`."""
 
-    version: Literal[2] = VERSION
+    version: Literal[3] = VERSION
     """`python -m pipelines upgrade CARD` brings a card of before to this version."""
     name: str = Field(pattern=r"^[a-z][a-z0-9_]*$")
     description: str
     source: Source
     columns: Columns = Columns(event_time="event_time")
+    events: dict[str, EventType] | None = Field(default=None, min_length=1)
+    """What each kind of event means, by its value in columns.event_type, e.g. {view: {}, purchase: {predict: true}}.
+    Left out, all events are of one kind: history, and predicted."""
     features: list[Feature]
     title: str | None = None
     """The feature that people read as the item's name."""
@@ -281,22 +268,51 @@ class DatasetCard(Strict):
                 raise ValueError(f"feature {feature.name!r}: derive.of {derive.of!r} is no varying number of this card")
             if derive.events is not None and self.columns.event_type is None:
                 raise ValueError(f"feature {feature.name!r}: derive.events needs columns.event_type")
+        self._require_types()
         if self.split.by == "time" and self.columns.event_time is None:
             raise ValueError("split: by time needs columns.event_time; order-only data splits by order")
         if self.event_log.trains and self.columns.event_time is None:
             raise ValueError("event_log: trains needs columns.event_time; the log knows times and no positions")
-        counting = self.columns.event_types
-        if (
-            self.event_log.trains
-            and counting is not None
-            and (others := sorted(set(self.event_log.interactions) - set(counting)))
-        ):
-            raise ValueError(
-                f"event_log: {others[0]!r} would change histories online and count for nothing in training; name it in "
-                "columns.event_types too, or leave it out of event_log.interactions"
-            )
         if self.limits.max_catalogue_age_days is not None and self.columns.item_available_at is None:
             raise ValueError("limits: max_catalogue_age_days needs columns.item_available_at, which dates the items")
+        return self
+
+    def _require_types(self) -> None:
+        """Types of events, their column and the event log's interactions fit each other."""
+        if (self.columns.event_type is None) != (self.events is None):
+            raise ValueError(
+                "columns.event_type and events go together: say what each kind of event means, e.g. events: {view: {}, "
+                "purchase: {predict: true}} (`python -m pipelines upgrade CARD` writes a card of before anew)"
+            )
+        if self.events is None:
+            return
+        require_some_predicted(self.events)
+        others = sorted(set(self.event_log.interactions) - set(self.history_types or ()))
+        if others and self.event_log.trains:
+            raise ValueError(
+                f"event_log: {others[0]!r} would change histories online and count for nothing in training; let it be "
+                "in the history by `events` too, or leave it out of event_log.interactions"
+            )
+
+    @model_validator(mode="after")
+    def _tables_fit(self) -> "DatasetCard":
+        """What is said of several tables of interactions is about columns and features that there are."""
+        tables = self.source.interactions if isinstance(self.source.interactions, list) else []
+        roles = {name for name in Columns.model_fields if name not in _OF_NO_INTERACTION}
+        read = {f.name for f in self.sourced if not self.source.has_items or f.table == "interactions"}
+        for table in tables:
+            what = f"source.interactions, {table.name!r}: "
+            if wrong := sorted(set(table.columns) - roles - read):
+                raise ValueError(
+                    f"{what}columns: {wrong[0]!r} is none of {', '.join(sorted(roles))} and no feature that is "
+                    "read off the interactions"
+                )
+            unnamed = [role for role in table.columns if role in roles and getattr(self.columns, role) is None]
+            if unnamed or (table.event_type is not None and self.columns.event_type is None):
+                role = unnamed[0] if unnamed else "event_type"
+                raise ValueError(
+                    f"{what}{role} is said, which the card's columns do not name; write columns.{role} too"
+                )
         return self
 
     @model_validator(mode="after")
@@ -328,6 +344,21 @@ class DatasetCard(Strict):
         if idle:
             raise ValueError(f"without effect: {'; '.join(idle)}. Leave it out, or change what makes it idle")
         return self
+
+    @property
+    def history_types(self) -> list[str] | None:
+        """The kinds of events that enter histories; None where all events are of one kind."""
+        return None if self.events is None else [name for name, each in self.events.items() if each.history]
+
+    @property
+    def predicted_types(self) -> list[str] | None:
+        """The kinds of events that are targets; None where all events are of one kind."""
+        return None if self.events is None else [name for name, each in self.events.items() if each.predict]
+
+    @property
+    def typed(self) -> bool:
+        """Whether a history has events of several kinds, which the model tells apart."""
+        return len(self.history_types or ()) > 1
 
     @property
     def varying(self) -> list[Feature]:
@@ -391,12 +422,15 @@ def parse_card(path: Path, *, folder: Path | None = None) -> DatasetCard:
         card = DatasetCard.model_validate(raw)
     except ValidationError as error:
         raise CardError("\n".join(f"{path}: {_told(fault)}" for fault in error.errors())) from error
-    located = {
-        key: ((folder or path.parent) / value).resolve()
-        for key in ("interactions", "items")
-        if isinstance(value := getattr(card.source, key), Path)
-    }
-    return card.model_copy(update={"source": card.source.model_copy(update=located)})
+    beside = folder or path.parent
+
+    def located(place: object) -> object:
+        if isinstance(place, list):
+            return [table.model_copy(update={"place": located(table.place)}) for table in place]
+        return (beside / place).resolve() if isinstance(place, Path) else place
+
+    places = {key: located(getattr(card.source, key)) for key in ("interactions", "items")}
+    return card.model_copy(update={"source": card.source.model_copy(update=places)})
 
 
 def _told(fault: "ErrorDetails") -> str:

@@ -7,6 +7,7 @@ from typing import Annotated, Any, Literal
 
 from pydantic import Field, model_validator
 
+from feature_repo.keys import is_event_type
 from feature_repo.limits import Strict
 
 
@@ -62,12 +63,43 @@ Address = Annotated[str, Field(pattern=r"^[a-z][a-z0-9+]*://[^@]+$")]
 Place = Annotated[Address | Path, Field(union_mode="left_to_right")]
 
 
+class InteractionsTable(Strict):
+    """One of several tables of interactions: views.csv beside orders.csv."""
+
+    place: Place
+    """A file, or a folder of files; a path from the card's folder, or an address."""
+    event_type: str | None = None
+    """The kind of all its events; left out, its own column says it."""
+    columns: dict[str, str] = Field(default_factory=dict)
+    """What this table calls what the card's columns name (user_id, event_time, …) or a feature, where it is called
+    otherwise there."""
+    csv: Csv = Csv()
+    """How it is written, where it is a CSV file; what is left out is seen from the file."""
+
+    @property
+    def name(self) -> str:
+        """Of its part: that of the file or folder."""
+        return str(self.place).rstrip("/").rsplit("/", 1)[-1]
+
+    @model_validator(mode="after")
+    def _a_type(self) -> "InteractionsTable":
+        if self.event_type is not None and not is_event_type(self.event_type):
+            raise ValueError(
+                f"event_type: {self.event_type!r} is no type of an event: up to 40 letters a to z, digits, spaces and "
+                "_ . : / -, a letter or digit first"
+            )
+        if self.event_type is not None and "event_type" in self.columns:
+            raise ValueError("event_type says the kind of all its events; leave columns.event_type out here, or it")
+        return self
+
+
 class Source(Strict):
     """Where the data is. `adapter` names a module of components/ingest/sources."""
 
     adapter: Literal["marketplace", "online_retail", "amazon_beauty", "complete_journey", "files", "sql"]
-    interactions: Place | None = None
-    """A file, or a folder of files; a path from the card's folder, or an address such as s3://bucket/clicks.csv."""
+    interactions: list[InteractionsTable] | Place | None = None
+    """A file, or a folder of files; a path from the card's folder, or an address such as s3://bucket/clicks.csv. Or
+    several tables, each with its own columns: [{place: views.csv, event_type: view, columns: {event_time: seen}}]."""
     items: Place | None = None
     """Left out: what is known of the items stands on the interactions."""
     sql: Sql | None = None
@@ -104,6 +136,8 @@ class Source(Strict):
     def _of_the_adapter(self) -> "Source":
         if self.adapter == "files" and self.interactions is None:
             raise ValueError("the files adapter needs `interactions`, and `items` where there is such a table")
+        if isinstance(self.interactions, list):
+            self._require_tables(self.interactions)
         if (self.adapter == "sql") != (self.sql is not None):
             raise ValueError(
                 "`sql` and the sql adapter go together: sql: {url_from: SHOP_DATABASE, interactions: SELECT …}"
@@ -113,6 +147,17 @@ class Source(Strict):
         if self.adapter == "sql" and self.csv != CsvTables():
             raise ValueError("csv has no effect: the sql adapter reads no file")
         return self
+
+    def _require_tables(self, tables: list[InteractionsTable]) -> None:
+        if self.adapter != "files":
+            raise ValueError(f"several tables of interactions are read by the files adapter, and not by {self.adapter}")
+        names = [table.name for table in tables]
+        if len(set(names)) < len(names) or len(names) < 2:
+            raise ValueError(
+                f"interactions: expected several files of different names, found {', '.join(names) or 'none'}"
+            )
+        if self.csv.interactions != Csv():
+            raise ValueError("csv.interactions has no effect beside several tables: say it as `csv` of each of them")
 
     @model_validator(mode="after")
     def _whole_times(self) -> "Source":

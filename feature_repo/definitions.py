@@ -19,6 +19,7 @@ from feature_repo.feast_import import (
     String,
     ValueType,
 )
+from feature_repo.history import EVENT_TYPE
 from feature_repo.sources import parquet_source
 
 ITEM_STATIC = "item_static"
@@ -78,6 +79,7 @@ def definitions(card: DatasetCard, *, events: Path, histories: Path, spark: bool
         schema=[Field(name="user_id", dtype=String), Field(name=HISTORY_FIELD, dtype=Bytes)],
         source=parquet_source(USER_HISTORY, histories, key="user_id", features=[HISTORY_FIELD], spark=spark),
         description="The latest events of a user as one versioned binary value, see feature_repo/history.py",
+        **({"tags": {EVENT_TYPE: "true"}} if card.typed else {}),
     )
     services = [
         FeatureService(name="training", features=list(views)),

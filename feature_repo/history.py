@@ -19,6 +19,8 @@ from itertools import pairwise
 from typing import Any, NamedTuple
 
 SCHEMA = 2
+EVENT_TYPE = "event_type"
+"""Among the values of a record: of which kind it is, where a history has several kinds of events."""
 LATEST = 200
 """Records kept of a user, unless the caller says otherwise."""
 

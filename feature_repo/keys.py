@@ -12,6 +12,8 @@ MOST_CHARACTERS = 200
 """Of an id. A longer one is set aside by ingest and refused by the gateway."""
 EVENT_TYPE = r"^[A-Za-z0-9][A-Za-z0-9 _.:/-]{0,39}$"
 """`view`, `add-to-cart`, `Purchase`: what a card may name, ingest accepts and the gateway takes."""
+ANONYMOUS = "session:"
+"""Before the id of a session that nobody has a name for, where a shopper's id would stand; no shopper's begins so."""
 NOBODY = (
     "null",
     "none",
@@ -74,5 +76,5 @@ def is_event_type(text: str) -> bool:
 
 
 def is_nobody(user_id: str, words: Iterable[str] = NOBODY) -> bool:
-    """Whether a spelled user id is one of `words` for no user."""
-    return user_id.lower() in {word.lower() for word in words}
+    """Whether a spelled user id is one of `words` for no user, or empty."""
+    return not user_id or user_id.lower() in {word.lower() for word in words}

@@ -69,6 +69,8 @@ class Tolerances(Strict):
     """Share of a new day's events that another day has at the same time of day."""
     hours: Tolerance = _tolerance(0.25, 2)
     """Population stability index of the hours at which shoppers come."""
+    event_types: Tolerance = _tolerance(0.25, 1)
+    """Population stability index of the kinds of events, of all and of the new ones (cards with `events`)."""
     lost: Tolerance = _tolerance(0.001, 0.01)
     """Share of the accepted events that their days no longer have."""
     rejected: Tolerance = _tolerance(0.1, 0.5)

@@ -21,7 +21,7 @@ from feature_repo.feast_import import (
     ValueProto,
     get_provider,
 )
-from feature_repo.history import Record, decode
+from feature_repo.history import EVENT_TYPE, Record, decode
 
 _ITEMS_AT_ONCE = 20_000
 _CONNECTIONS: WeakKeyDictionary[FeatureStore, "_Connection"] = WeakKeyDictionary()
@@ -43,14 +43,14 @@ def user_histories(store: FeatureStore, user_ids: Iterable[str]) -> dict[str, li
 
 def as_request(records: Iterable[Record]) -> list[dict[str, Any]]:
     """The `history` of a request (docs/contracts.md, "archive") from the records of the online store."""
-    return [
-        {
-            "item_id": record.item_id,
-            "event_time": (_EPOCH + timedelta(microseconds=record.event_time)).isoformat(),
-            "features": dict(record.values),
-        }
-        for record in records
-    ]
+    return [_event(record) for record in records]
+
+
+def _event(record: Record) -> dict[str, Any]:
+    features = dict(record.values)
+    kind = {EVENT_TYPE: features.pop(EVENT_TYPE)} if EVENT_TYPE in features else {}
+    moment = _EPOCH + timedelta(microseconds=record.event_time)
+    return {"item_id": record.item_id, "event_time": moment.isoformat(), **kind, "features": features}
 
 
 def write_items(store: FeatureStore, features: Sequence[Feature], items: pa.Table, moment: datetime) -> None:

@@ -1,10 +1,16 @@
-"""What every model must beat."""
+"""What every model must beat. A baseline is a function of the data and of who asks: fitted on the training events
+alone, it gives the scores of the whole catalogue for those queries."""
+
+from collections.abc import Callable
 
 import numpy as np
 import numpy.typing as npt
 
 from heterrec.metrics import Scores
-from heterrec.sequences import Ints, Sequences
+from heterrec.sequences import Ints, Queries, Sequences
+
+Fit = Callable[[Sequences, Queries], Scores]
+"""A baseline: `fit(sequences, queries)` are the scores of the queries, for `heterrec.metrics.rank`."""
 
 
 def popularity(sequences: Sequences) -> Scores:
@@ -15,3 +21,11 @@ def popularity(sequences: Sequences) -> Scores:
         return np.broadcast_to(counts, (len(queries), len(counts)))
 
     return scores
+
+
+def most_popular(sequences: Sequences, queries: Queries) -> Scores:
+    """`popularity` as a baseline."""
+    return popularity(sequences)
+
+
+BASELINES: dict[str, Fit] = {"popularity": most_popular}

@@ -16,7 +16,7 @@ from heterrec.encoder import FeatureEncoder
 from heterrec.lmp import Step, window_weights
 from heterrec.model import Histories
 from heterrec.ranges import ranges
-from heterrec.sequences import Ints, Queries, Sequences
+from heterrec.sequences import Bools, Ints, Queries, Sequences
 from heterrec.transformer import Layout
 
 Floats = npt.NDArray[np.float64]
@@ -65,7 +65,8 @@ def histories_of(
 
 @dataclass(frozen=True, kw_only=True)
 class Targets:
-    """Per training event and step: the range [start, stop) of events that is the k-th next basket; empty if none."""
+    """Per training event and step: the range [start, stop) of the A predicted events, in their order, that is the k-th
+    next basket with any; empty if none."""
 
     start_EK: Tensor
     stop_EK: Tensor
@@ -102,8 +103,16 @@ class TrainingBatches:
             missing_EN=events.missing_EN[index],
         )
         user = np.searchsorted(sequences.offsets, kept, side="right") - 1
-        start, stop = _targets(user, sequences.basket[kept], steps)
+        predicted = sequences.predicted[kept]
+        start, stop = _targets(user, sequences.basket[kept], predicted, steps)
         self.targets = Targets(start_EK=torch.from_numpy(start).to(device), stop_EK=torch.from_numpy(stop).to(device))
+        asked = np.flatnonzero(predicted)
+        asked_A = torch.from_numpy(asked).to(device)
+        self.item_A, self.time_A = self.events.item_E[asked_A], self.events.time_E[asked_A]
+        self.weight_A = torch.from_numpy(sequences.weight[kept][asked]).to(device)
+        self.before_E = torch.from_numpy(np.cumsum(predicted) - predicted).to(device)
+        """Predicted events before each event. What was merely looked at is no target, and nothing that the user has:
+        it is a negative like any other."""
         inputs = np.flatnonzero(stop[:, 0] > start[:, 0])
         if not len(inputs):
             raise ValueError(
@@ -112,11 +121,11 @@ class TrainingBatches:
             )
         self.first, self.length = _runs(user[inputs])
         self.first = inputs[self.first]
-        self.target_item_E = self.events.item_E
+        self.target_item_A = self.item_A
         if shuffle_targets:
-            traded, number = torch.unique(self.events.item_E, return_inverse=True)
+            traded, number = torch.unique(self.item_A, return_inverse=True)
             others = np.random.default_rng(seed).permutation(traded.cpu().numpy())
-            self.target_item_E = torch.from_numpy(others).to(device)[number]
+            self.target_item_A = torch.from_numpy(others).to(device)[number]
         self.repeats = sequences.repeats
         self.steps, self.window, self.max_history = steps, window, max_history
         self.batch_events, self.epoch_events, self.seed = batch_events, epoch_events, seed
@@ -186,29 +195,33 @@ class TrainingBatch:
         list_N = torch.repeat_interleave(layout.length_B)[state_N]
         start_N, stop_N = targets.start_EK[event_N, k], targets.stop_EK[event_N, k]
         drawn_N = start_N + (self.draws_EK[event_N, k] * (stop_N - start_N)).long()
-        target_N = source.target_item_E[drawn_N]
-        # The history and the baskets of all steps are one range of events; none of its items is a negative.
+        target_N = source.target_item_A[drawn_N]
+        # What the user has and the baskets of all steps are one range; none of its items is a negative.
         ahead_N = targets.start_EK[event_N, 0]
-        begin_N = ahead_N if source.repeats else start_B[list_N]
+        begin_N = ahead_N if source.repeats else source.before_E[start_B[list_N]]
         span_N = targets.stop_EK[event_N].amax(1) - begin_N
         row, index = torch.repeat_interleave(span_N), ranges(begin_N, span_N)
-        other = torch.where(index < ahead_N[row], source.events.item_E[index], source.target_item_E[index])
+        other = torch.where(index < ahead_N[row], source.item_A[index], source.target_item_A[index])
         kept = other != target_N[row]
         count_N = torch.bincount(list_N, minlength=layout.batch)[list_N]
         weight_N = window_weights(layout.position_S[state_N], count_N, source.window) * self.weight
-        return Step(state_N, target_N, weight_N.float(), source.events.time_E[drawn_N], row[kept], other[kept])
+        weight_N = weight_N * source.weight_A[drawn_N]
+        return Step(state_N, target_N, weight_N.float(), source.time_A[drawn_N], row[kept], other[kept])
 
 
-def _targets(user: Ints, basket: Ints, steps: int) -> tuple[Ints, Ints]:
+def _targets(user: Ints, basket: Ints, predicted: Bools, steps: int) -> tuple[Ints, Ints]:
+    """`Targets` of events in order."""
     change = np.ones(len(user), dtype=bool)
     change[1:] = (user[1:] != user[:-1]) | (basket[1:] != basket[:-1])
     number = np.cumsum(change) - 1
-    first = np.append(np.flatnonzero(change), len(user))
-    owner = user[first[:-1]]
+    count = np.bincount(number[predicted], minlength=number[-1] + 1 if len(number) else 0)
+    asked = np.flatnonzero(count)  # the baskets with anything predicted
+    owner, first = user[np.flatnonzero(change)[asked]], np.append(0, np.cumsum(count[asked]))
+    after = np.searchsorted(asked, number, side="right")
     start, stop = np.zeros((len(user), steps), dtype=np.int64), np.zeros((len(user), steps), dtype=np.int64)
-    for k in range(steps):
-        ahead = np.minimum(number + k + 1, len(owner) - 1)
-        exists = (number + k + 1 < len(owner)) & (owner[ahead] == user)
+    for k in range(steps if len(asked) else 0):
+        ahead = np.minimum(after + k, len(owner) - 1)
+        exists = (after + k < len(owner)) & (owner[ahead] == user)
         start[exists, k], stop[exists, k] = first[ahead[exists]], first[ahead[exists] + 1]
     return start, stop
 

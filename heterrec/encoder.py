@@ -27,6 +27,9 @@ MAX_WORDS = 24
 BUCKETS = 16
 CLIP = 5.0
 
+EVENT_TYPE = "event_type"
+"""Among the values of events: of which kind each is, where a history has several."""
+
 Encoded = tuple[npt.NDArray[Any], npt.NDArray[np.bool_]]
 """`value` and `missing` (V,). A bag's value is int64 (V, M), padded with 0; a number's float32 (V,);
 an embedding's float32 (V, dimension)."""
@@ -56,6 +59,17 @@ class Field:
         return len(self.vocabulary) + 2
 
 
+@dataclass(frozen=True, kw_only=True)
+class EventType:
+    """A kind of event that a history may have (`events` of the card)."""
+
+    name: str
+    predict: bool = False
+    weight: float = 1.0
+    """Of the loss of a predicted one; of another, the most that the neighbour tables are reminded by it."""
+    negative: bool = False
+
+
 class FeatureEncoder:
     """Vocabularies and scales fitted on a catalogue.
 
@@ -63,9 +77,11 @@ class FeatureEncoder:
     model meets that token in training by random dropout of IDs, which is how it can rank an item never seen.
     """
 
-    def __init__(self, fields: Sequence[Field], ids: Sequence[str]) -> None:
+    def __init__(self, fields: Sequence[Field], ids: Sequence[str], event_types: Sequence[EventType] = ()) -> None:
         self.fields = tuple(fields)
         self.ids = tuple(ids)
+        self.event_types = tuple(event_types)
+        self._kind = {each.name: number for number, each in enumerate(self.event_types, start=1)}
         self._id = {item: index for index, item in enumerate(self.ids, start=1)}
         self._index = {
             field.name: {value: index for index, value in enumerate(field.vocabulary, start=2)} for field in self.fields
@@ -76,6 +92,11 @@ class FeatureEncoder:
         """The N features that change over time, in the order of the last axis of `encode_varying`."""
         return tuple(field for field in self.fields if field.varies_in_time)
 
+    @property
+    def per_event(self) -> int:
+        """Values of an event that `encode_varying` gives: N, and one more where events are of several kinds."""
+        return len(self.varying) + bool(self.event_types)
+
     @classmethod
     def fit(
         cls,
@@ -84,6 +105,7 @@ class FeatureEncoder:
         item_ids: Sequence[str],
         counts: npt.NDArray[np.int64],
         *,
+        event_types: Sequence[EventType] = (),
         min_events: int = 2,
         min_items: int = 2,
     ) -> "FeatureEncoder":
@@ -101,7 +123,7 @@ class FeatureEncoder:
                 raise ValueError(f"feature {name!r}: the catalogue has no such column, only {sorted(columns)}")
             fields.append(_fit(name, kind, bool(feature["varies_in_time"]), columns[name], min_items))
         ids = [item for item, count in zip(item_ids, counts, strict=True) if count >= min_events]
-        return cls(fields, ids)
+        return cls(fields, ids, event_types)
 
     def encode_ids(self, item_ids: Iterable[str]) -> npt.NDArray[np.int64]:
         """Index of each item's own ID token (V,); 0, the null token, for items without one."""
@@ -120,21 +142,35 @@ class FeatureEncoder:
         """Encode the varying features of `length` events as float32 (length, N) and missing (length, N).
 
         A feature that `values` lacks is missing at every event. A categorical one is its index in the vocabulary.
+        Where events are of several kinds there is one column more, the last: the kind's number from 1, else missing.
         """
         if length is None:
             length = max((len(column) for column in values.values()), default=0)
-        value = np.zeros((length, len(self.varying)), dtype=np.float32)
-        missing = np.ones((length, len(self.varying)), dtype=bool)
+        value = np.zeros((length, self.per_event), dtype=np.float32)
+        missing = np.ones((length, self.per_event), dtype=bool)
         for n, field in enumerate(self.varying):
             if field.name in values:
                 encoded, absent = self._encode(field, values[field.name])
                 value[:, n] = encoded if field.kind == "numeric" else encoded[:, 0]
                 missing[:, n] = absent
+        if self.event_types and EVENT_TYPE in values:
+            value[:, -1] = self.kinds(values[EVENT_TYPE])
+            missing[:, -1] = value[:, -1] == MISSING
         return value, missing
+
+    def kinds(self, names: Iterable[Any]) -> npt.NDArray[np.int64]:
+        """The number of each event's kind, from 1; 0 where it is not told or not known."""
+        return np.array([self._kind.get(name, MISSING) for name in names], dtype=np.int64)
 
     def to_json(self) -> str:
         """The whole state as JSON text; `from_json` gives an encoder that encodes exactly the same."""
-        state = {"version": VERSION, "fields": [asdict(field) for field in self.fields], "ids": self.ids}
+        state: dict[str, Any] = {
+            "version": VERSION,
+            "fields": [asdict(field) for field in self.fields],
+            "ids": self.ids,
+        }
+        if self.event_types:
+            state["event_types"] = [asdict(each) for each in self.event_types]
         return json.dumps(state, ensure_ascii=False)
 
     @classmethod
@@ -147,7 +183,7 @@ class FeatureEncoder:
             Field(**{**raw, **{key: tuple(raw[key]) for key in ("vocabulary", "centre", "edges")}})
             for raw in state["fields"]
         ]
-        return cls(fields, state["ids"])
+        return cls(fields, state["ids"], [EventType(**raw) for raw in state.get("event_types", ())])
 
     def _encode(self, field: Field, column: Sequence[Any]) -> Encoded:
         if field.kind == "numeric":

@@ -3,6 +3,7 @@
 import copy
 import json
 from pathlib import Path
+from pickle import UnpicklingError
 from typing import Any
 
 import torch
@@ -118,7 +119,10 @@ def load_model(root: Path, device: str = "cpu") -> Loaded:
 
 def _network(root: Path, config: TrainConfig, encoder: FeatureEncoder, device: str) -> HeterRec:
     model = HeterRec(config.model, encoder)
-    state = torch.load(_present(root / "weights.pt"), weights_only=True, map_location="cpu")
+    try:
+        state = torch.load(_present(root / "weights.pt"), weights_only=True, map_location="cpu")
+    except UnpicklingError as error:  # that it holds more than tensors, and is not read
+        raise ValueError(f"{root / 'weights.pt'}: holds more than tensors; train the model again") from error
     try:
         model.load_state_dict(state)
     except RuntimeError as error:
@@ -153,7 +157,7 @@ def export_program(answers: Answers) -> ExportedProgram | None:
 
 def example_input(encoder: FeatureEncoder, *, batch: int, length: int) -> tuple[Tensor, ...]:
     """Input of the program's shapes and types, of items that are not in the catalogue."""
-    varying: tuple[Any, ...] = (batch, length, len(encoder.varying))
+    varying: tuple[Any, ...] = (batch, length, encoder.per_event)
     return (
         torch.zeros(batch, length, dtype=torch.int64),
         torch.arange(length).mul(86_400_000_000).repeat(batch, 1),

@@ -19,13 +19,15 @@ from torch.nn import functional as F
 
 from heterrec.metrics import Scores
 from heterrec.neighbour_tables import ALIKE, NEAREST, alike, moved, together
-from heterrec.neighbours import BUCKETS, CHANNELS, HISTORY, Gate, Ints, Memory, Recalled, ages
+from heterrec.neighbours import BUCKETS, CHANNELS, HISTORY, Gate, Ints, Kinds, Memory, Recalled, ages
 from heterrec.sequences import Catalogue, Queries, Sequences
 
 WEIGHTS = (1.0, 10.0, 3.0)
 """Of the channels, where a gate starts: a usual value times its weight is near one."""
 DECAYS = ((0.4, 0.6, 0.8, 0.9), (0.5, 0.7, 0.85), (0.6, 0.8, 0.9, 0.96))
 """Of a channel, by the age of an event: what is tried."""
+FACTORS = (1.0, 0.3, 0.1, 0.03, 0.0)
+"""Of the weight that the card gives a kind of event that is not predicted: what is tried."""
 _QUERIES, _SCORES, _SCORED = 10_000, 2**28, 2**25
 """Queries that a gate is fitted on at most, scores in one pass over them, and scores at once."""
 _BATCH, _STEPS, _RATE = 256, 240, 0.1
@@ -53,9 +55,18 @@ def remember(sequences: Sequences, channels: Sequence[str] = CHANNELS) -> Memory
     )
     start = _Gate(torch.zeros(0), alone=False).frozen()
     counts = sequences.training_counts
-    memory = Memory(tables=tables, decay_C=[each[0] for each in DECAYS], count_V=counts, beside=start, alone=start)
+    memory = Memory(
+        tables=tables,
+        decay_C=[each[0] for each in DECAYS],
+        count_V=counts,
+        beside=start,
+        alone=start,
+        kinds=_kinds_of(sequences),
+    )
     queries = _sample(sequences.queries("validation"), _QUERIES // 4)
     memory.decay_C = tuple(_decays(memory, sequences, queries))
+    if memory.kinds is not None and len(queries):
+        memory.kinds = _weighed(memory, memory.kinds, sequences, queries)
     memory.alone = fit(memory, sequences, None, channels)
     return memory
 
@@ -68,6 +79,7 @@ def by_itself(memory: Memory) -> Memory:
         count_V=memory.count_V,
         beside=_Gate(torch.zeros(0), alone=False).frozen(),
         alone=memory.alone,
+        kinds=memory.kinds,
     )
 
 
@@ -88,6 +100,7 @@ def over(memory: Memory, item_ids: Sequence[str], catalogue: Catalogue) -> Memor
         count_V=count_V,
         beside=memory.beside,
         alone=memory.alone,
+        kinds=memory.kinds,
     )
 
 
@@ -102,6 +115,7 @@ def renewed(memory: Memory, sequences: Sequences) -> Memory:
         count_V=everything.training_counts,
         beside=memory.beside,
         alone=memory.alone,
+        kinds=memory.kinds,
     )
 
 
@@ -110,9 +124,12 @@ def recalled(memory: Memory, sequences: Sequences, queries: Queries) -> Recalled
     start = np.maximum(queries.start, queries.stop - HISTORY)
     length = queries.stop - start
     event_S = np.repeat(start - (np.cumsum(length) - length), length) + np.arange(length.sum())
-    age_S = np.concatenate([ages(sequences.time[a:b]) for a, b in zip(start, queries.stop, strict=True)])
+    kind = None if memory.kinds is None else sequences.kind
+    parts = zip(start, queries.stop, strict=True)
+    age_S = np.concatenate([ages(sequences.time[a:b], None if kind is None else kind[a:b]) for a, b in parts])
     history_S = np.repeat(np.arange(len(queries)), length)
-    return memory.recall(sequences.row[event_S], age_S, history_S, len(queries))
+    kind_S = None if kind is None else kind[event_S]
+    return memory.recall(sequences.row[event_S], age_S, history_S, len(queries), kind_S)
 
 
 def fit(memory: Memory, sequences: Sequences, model: Scores | None, channels: Sequence[str] = CHANNELS) -> Gate:
@@ -217,7 +234,7 @@ def _batches(
         banned_BV = sequences.catalogue.available_at[None] > sequences.time[part.stop][:, None]
         if not sequences.repeats:
             for number in range(len(part)):
-                banned_BV[number, sequences.row[part.start[number] : part.stop[number]]] = True
+                banned_BV[number, sequences.seen(part, number)] = True
         banned_BV[query_P, target_P] = True
         base = None if model is None else torch.from_numpy(model(numbers))
         yield _Batch(
@@ -313,6 +330,33 @@ def _decays(memory: Memory, sequences: Sequences, queries: Queries) -> list[floa
             quality.append(_ndcg(recalled(memory, sequences, queries), channel, sequences, queries))
         best[channel] = tried[int(np.argmax(quality))]
     return best
+
+
+def _kinds_of(sequences: Sequences) -> Kinds | None:
+    """As the card weighs them: what is predicted in full, what speaks against an item not at all."""
+    types = sequences.catalogue.event_types
+    if not types:
+        return None
+    weights = [1.0, *(1.0 if each.predict else 0.0 if each.negative else min(each.weight, 1.0) for each in types)]
+    return Kinds(names=[each.name for each in types], weight_CT=[list(weights) for _ in CHANNELS])
+
+
+def _weighed(memory: Memory, kinds: Kinds, sequences: Sequences, queries: Queries) -> Kinds:
+    """Of each channel and kind that is neither predicted nor negative the factor of the card's weight by which the
+    channel ranks best by itself; of those as good the greatest."""
+    chosen = Kinds(names=kinds.names, weight_CT=[list(each) for each in kinds.weight_CT])
+    memory.kinds = chosen
+    for channel, weight_T in enumerate(chosen.weight_CT):
+        for number, each in enumerate(sequences.catalogue.event_types, start=1):
+            if each.predict or each.negative:
+                continue
+            tried = [factor * kinds.weight_CT[channel][number] for factor in FACTORS]
+            quality = []
+            for weight in tried:
+                weight_T[number] = weight
+                quality.append(_ndcg(recalled(memory, sequences, queries), channel, sequences, queries))
+            weight_T[number] = tried[int(np.argmax(quality))]
+    return chosen
 
 
 def _ndcg(found: Recalled, channel: int, sequences: Sequences, queries: Queries, k: int = 10) -> float:

@@ -61,7 +61,7 @@ def rank(scores: Scores, sequences: Sequences, queries: Queries, *, chunk_scores
     """Rank the targets of `queries` among all V items of the catalogue, with `chunk_scores` at a time in memory.
 
     No candidates are: the query's other targets, items that were not available at the time of the target, and,
-    where `sequences.repeats` is False, items seen in the history.
+    where `sequences.repeats` is False, items that the shopper has (`Sequences.seen`).
     """
     pairs: list[tuple[int, int, int]] = []
     available = sequences.catalogue.available_at
@@ -77,7 +77,7 @@ def rank(scores: Scores, sequences: Sequences, queries: Queries, *, chunk_scores
             targets = sequences.targets(queries, number)
             candidate = available <= sequences.time[queries.stop[number]]
             if not sequences.repeats:
-                candidate[sequences.row[queries.start[number] : queries.stop[number]]] = False
+                candidate[sequences.seen(queries, number)] = False
             candidate[targets] = False
             ahead = (row[candidate] >= row[targets][:, None]).sum(1)
             pairs += [

@@ -17,7 +17,7 @@ from heterrec.htfl import EMBEDDING_STD, HTFL, Columns, Tokens
 from heterrec.recipes import ModelConfig
 from heterrec.slices import Slices
 from heterrec.towers import Fuse, ItemSide, Residual
-from heterrec.transformer import CausalBlock, HSTUBlock, Layout, Taste, TemporalEncoder, block_causal_mask
+from heterrec.transformer import CausalBlock, HSTUBlock, Kinds, Layout, Taste, TemporalEncoder, block_causal_mask
 
 
 class Histories(NamedTuple):
@@ -78,6 +78,7 @@ class HeterRec(nn.Module):
         self.features = len(self.htfl.names)
         fused = self.features > 1 and config.tokens == "flatten"
         self.temporal = TemporalEncoder(width, config.max_history)
+        self.kinds = Kinds(encoder.event_types, width) if encoder.event_types else None
         self.token_blocks = self._blocks(config.token_layers if fused else 0)
         gates = [config.gate] * (self.features - 1) + [1.0]
         self.fuse = Fuse(gates, width) if fused else None
@@ -156,7 +157,7 @@ class HeterRec(nn.Module):
             x = block(x, histories.layout)
         if self.taste is not None:
             place_S = histories.item_S if place_S is None else place_S
-            x = torch.cat([x, self.taste(F.embedding(place_S, channel_RD), histories.layout)], dim=-1)
+            x = torch.cat([x, self.taste(self._liked(place_S, channel_RD, histories), histories.layout)], dim=-1)
         return States(x, level)
 
     @property
@@ -179,10 +180,15 @@ class HeterRec(nn.Module):
             x = block(x, histories.layout)
         x = self.item_blocks[-1].last(x, histories.layout) if len(self.item_blocks) else x[histories.layout.last()]  # type: ignore[operator]
         if self.taste is not None:
-            taste = self.taste.last(F.embedding(histories.item_S, channel_RD), histories.layout)
+            taste = self.taste.last(self._liked(histories.item_S, channel_RD, histories), histories.layout)
             x = torch.cat([x, taste], dim=-1)
         query = self.towards(x, 0)
         return torch.cat([query, torch.ones_like(query[:, :1])], dim=-1)
+
+    def _liked(self, place_S: Tensor, channel_RD: Tensor, histories: Histories) -> Tensor:
+        """What the taste is made of (S, D): the items' last channel, by how much each kind of event speaks for it."""
+        channel_SD = F.embedding(place_S, channel_RD)
+        return channel_SD if self.kinds is None else channel_SD * self.kinds.liking(histories.value_SN)
 
     def _fused(
         self, tokens: Tokens, histories: Histories, own_RD: Tensor | None = None
@@ -190,6 +196,8 @@ class HeterRec(nn.Module):
         """What enters the item-level blocks (S, D), and the states of the token level (S, F, D)."""
         item_S, time_S, value_SN, missing_SN, layout = histories
         when = self.temporal(time_S, layout)
+        if self.kinds is not None:
+            when = when + self.kinds(value_SN)
         level = None
         if own_RD is not None:
             items = F.embedding(item_S, own_RD)

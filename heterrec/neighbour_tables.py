@@ -29,6 +29,11 @@ _FURTHEST = 1 + math.ceil(math.log(0.02) / math.log(STEP))
 _SUMS, _SORTED, _AT_ONCE = 2**24, 2**24, 2**21
 """Numbers that are summed up by their place at once, pairs that are sorted at once, and pairs that are made at once."""
 _BLOCK = 256
+Lags = Sequence[tuple[int, float]]
+"""How many baskets further on (negative: back; 0: the same one), and what a pair at that distance counts."""
+_LAGS: Lags = [
+    each for lag in range(1, _FURTHEST + 1) for each in ((lag, STEP ** (lag - 1)), (-lag, BACK * STEP ** (lag - 1)))
+]
 _ALL_PAIRS, _SHARED = 30_000, 4e8
 """Items up to which all are compared with all, and pairs that are compared beyond."""
 
@@ -39,26 +44,56 @@ def together(sequences: Sequences, *, nearest: int = NEAREST) -> Table:
     A pair of items counts STEP^(baskets between them), the other way round BACK times as much, and is divided by
     the root of either's events. Of each item the `nearest` are kept; the mean over all pairs is one.
     """
+    baskets = _Baskets(sequences)
+    return _counted(sequences, baskets, _LAGS, baskets.count(), nearest, None)
+
+
+def in_baskets(sequences: Sequences, beside: Table | None = None, *, nearest: int = ALIKE) -> Table:
+    """The items that lie in one basket with another, by the training events; counted as in `together`.
+
+    On the scale of `beside`, what `together` gives of the same events: a pair in one basket then weighs as much as one
+    in two that follow each other. Without it the mean over all pairs is one.
+    """
+    baskets = _Baskets(sequences)
+    size_B = np.diff(baskets.first_B)
+    scale = None if beside is None or not len(beside.item_N) else _scale(sequences, baskets, beside)
+    return _counted(sequences, baskets, [(0, 1.0)], int(size_B @ size_B), nearest, scale)
+
+
+def _scale(sequences: Sequences, baskets: "_Baskets", table: Table) -> float:
+    """What `together` has multiplied its weights with, by counting the heaviest pair of its table again."""
+    place = int(table.weight_N.argmax())
+    one, other = int(np.searchsorted(table.first_V, place, side="right")) - 1, int(table.item_N[place])
+    event = np.flatnonzero(baskets.row_E == one)
+    found = [weight * np.sum(baskets.row_E[baskets.pairs(event, ahead)[1]] == other) for ahead, weight in _LAGS]
+    frequency_V = 1 / np.sqrt(sequences.training_counts + SHRINKAGE)
+    return float(table.weight_N[place] / (sum(found) * frequency_V[one] * frequency_V[other]))
+
+
+def _counted(
+    sequences: Sequences, baskets: "_Baskets", lags: Lags, pairs_in_all: int, nearest: int, scale: float | None
+) -> Table:
     size = len(sequences.catalogue)
     frequency_V = 1 / np.sqrt(sequences.training_counts + SHRINKAGE)
     first, items, weights, total, pairs = [0], [], [], 0.0, 0
-    for start, stop, item_P, neighbour_P, weight_P in _by_item(_Baskets(sequences), size):
+    for start, stop, item_P, neighbour_P, weight_P in _by_item(baskets, size, lags, pairs_in_all):
         weight_P = weight_P * frequency_V[item_P] * frequency_V[neighbour_P]
         total, pairs = total + float(weight_P.sum()), pairs + len(weight_P)
         kept, count = _nearest(item_P - start, weight_P, stop - start, nearest)
         items.append(neighbour_P[kept].astype(np.int32))
         weights.append(weight_P[kept].astype(np.float32))
         first.extend((first[-1] + np.cumsum(count)).tolist())
+    scale = pairs / max(total, 1e-12) if scale is None else scale
     weight_N = np.concatenate(weights) if weights else np.zeros(0, dtype=np.float32)
     item_N = np.concatenate(items) if items else np.zeros(0, dtype=np.int32)
-    return Table(first_V=np.array(first), item_N=item_N, weight_N=_rounded(weight_N * (pairs / max(total, 1e-12))))
+    return Table(first_V=np.array(first), item_N=item_N, weight_N=_rounded(weight_N * scale))
 
 
 class _Baskets:
-    """The training events, in order, and where the baskets after theirs stand."""
+    """The training events that are predicted, in order, and where the baskets after theirs stand."""
 
     def __init__(self, sequences: Sequences) -> None:
-        kept = np.flatnonzero(sequences.split == 0)
+        kept = np.flatnonzero((sequences.split == 0) & sequences.predicted)
         self.row_E = sequences.row[kept]
         user_E = np.searchsorted(sequences.offsets, kept, side="right") - 1
         opens = np.ones(len(kept), dtype=bool)
@@ -89,35 +124,29 @@ class _Baskets:
         return np.repeat(event, count), place
 
 
-def _by_item(baskets: _Baskets, size: int) -> Iterator[tuple[int, int, Ints, Ints, Floats]]:
+def _by_item(baskets: _Baskets, size: int, lags: Lags, pairs: int) -> Iterator[tuple[int, int, Ints, Ints, Floats]]:
     """Parts [start, stop) of the catalogue, with the pairs of their items: item, neighbour, ascending, and weight."""
     order = np.argsort(baskets.row_E, kind="stable")
     bounds = np.searchsorted(baskets.row_E[order], np.arange(size + 1))
     # Where pairs are many for the catalogue they are summed up by their place, where they are few they are sorted.
-    pairs = baskets.count()
     dense = pairs > size**2 / 4
-    each = 1 + pairs // (2 * _FURTHEST * max(1, len(order)))
+    each = 1 + pairs // (len(lags) * max(1, len(order)))
     # As many items as have room for all others; or for their pairs, of which an item has as many as it has events.
-    filled = (
-        np.arange(size) // max(1, _SUMS // size)
-        if dense
-        else bounds[:-1] * max(1, each) // (_SORTED // (2 * _FURTHEST))
-    )
+    filled = np.arange(size) // max(1, _SUMS // size) if dense else bounds[:-1] * max(1, each) // (_SORTED // len(lags))
     starts = np.flatnonzero(np.append(True, filled[1:] != filled[:-1])).tolist()
     for start, stop in zip(starts, [*starts[1:], size], strict=True):
         event = order[bounds[start] : bounds[stop]]
         keys, weights = [np.zeros(0, dtype=np.int64)], [np.zeros(0, dtype=np.float32)]
         sums = np.zeros((stop - start) * size) if dense else np.zeros(0)
-        for lag in range(1, _FURTHEST + 1):
-            for ahead, weight in ((lag, STEP ** (lag - 1)), (-lag, BACK * STEP ** (lag - 1))):
-                for part in np.array_split(event, 1 + len(event) * each // _AT_ONCE):
-                    one, other = baskets.pairs(part, ahead)
-                    key = (baskets.row_E[one] - start) * size + baskets.row_E[other]
-                    if dense:
-                        sums += weight * np.bincount(key, minlength=len(sums))
-                    else:
-                        keys.append(key)
-                        weights.append(np.full(len(key), weight, dtype=np.float32))
+        for ahead, weight in lags:
+            for part in np.array_split(event, 1 + len(event) * each // _AT_ONCE):
+                one, other = baskets.pairs(part, ahead)
+                key = (baskets.row_E[one] - start) * size + baskets.row_E[other]
+                if dense:
+                    sums += weight * np.bincount(key, minlength=len(sums))
+                else:
+                    keys.append(key)
+                    weights.append(np.full(len(key), weight, dtype=np.float32))
         if dense:
             key_P: Ints = np.flatnonzero(sums)
             weight_P: npt.NDArray[Any] = sums[key_P]

@@ -68,6 +68,15 @@ class Recalled(NamedTuple):
     value_JC: Floats
 
 
+@dataclass(frozen=True, kw_only=True)
+class Kinds:
+    """How much an event of each kind reminds, by channel, against one that is predicted."""
+
+    names: list[str]
+    weight_CT: list[list[float]]
+    """Of the kinds by their number, from 1; at 0 of an event whose kind is not known."""
+
+
 class Memory:
     """Tables over a catalogue of V items, and two gates: beside a model's score, and alone."""
 
@@ -79,20 +88,25 @@ class Memory:
         count_V: Ints,
         beside: Gate,
         alone: Gate,
+        kinds: Kinds | None = None,
     ) -> None:
         self.tables, self.decay_C, self.count_V = tuple(tables), tuple(decay_C), count_V
         self.bucket_V = buckets(count_V)
         self.beside, self.alone = beside, alone
+        self.kinds = kinds
 
-    def recall(self, row_S: Ints, age_S: Ints, history_S: Ints, histories: int) -> Recalled:
-        """What B histories bring to mind, of the events `row_S` (rows of the catalogue), `age_S` (see `ages`) and
-        `history_S` (number of the history, ascending)."""
+    def recall(self, row_S: Ints, age_S: Ints, history_S: Ints, histories: int, kind_S: Ints | None = None) -> Recalled:
+        """What B histories bring to mind, of the events `row_S` (rows of the catalogue), `age_S` (see `ages`),
+        `history_S` (number of the history, ascending) and, of a memory of several kinds, `kind_S`."""
+        kind_S = np.zeros_like(row_S) if kind_S is None else kind_S
         size = len(self.bucket_V)
         each = max(1, _DENSE // size)
         if histories > each:
             bounds = np.searchsorted(history_S, np.arange(0, histories + each, each))
             parts = [
-                self._recall(row_S[a:b], age_S[a:b], history_S[a:b] - n * each, min(each, histories - n * each))
+                self._recall(
+                    row_S[a:b], age_S[a:b], history_S[a:b] - n * each, min(each, histories - n * each), kind_S[a:b]
+                )
                 for n, (a, b) in enumerate(zip(bounds[:-1].tolist(), bounds[1:].tolist(), strict=True))
             ]
             return Recalled(
@@ -100,7 +114,7 @@ class Memory:
                 np.concatenate([part.item_J for part in parts]),
                 np.concatenate([part.value_JC for part in parts]),
             )
-        return self._recall(row_S, age_S, history_S, histories)
+        return self._recall(row_S, age_S, history_S, histories, kind_S)
 
     def bonus(self, gate: Gate, recalled: Recalled) -> Floats:
         """(J,) what memory adds to the score of each pair."""
@@ -120,19 +134,28 @@ class Memory:
         out: Floats = np.asarray(gate.bias_K, dtype=np.float32)[self.bucket_V]
         return out
 
-    def _recall(self, row_S: Ints, age_S: Ints, history_S: Ints, histories: int) -> Recalled:
+    def _weight(self, channel: int, age_S: Ints, kind_S: Ints) -> Floats:
+        """How much each event reminds, by its age and kind."""
+        weight_S: Floats = np.power(self.decay_C[channel], age_S, dtype=np.float32)
+        if self.kinds is None:
+            return weight_S
+        return weight_S * np.asarray(self.kinds.weight_CT[channel], dtype=np.float32)[kind_S]
+
+    def _recall(self, row_S: Ints, age_S: Ints, history_S: Ints, histories: int, kind_S: Ints) -> Recalled:
         size = len(self.bucket_V)
         keys, values = [], []
-        for table, decay in zip(self.tables, self.decay_C, strict=False):
-            weight_S = np.power(decay, age_S, dtype=np.float32)
+        for channel, table in enumerate(self.tables):
+            weight_S = self._weight(channel, age_S, kind_S)
             asked = np.flatnonzero(weight_S >= LEAST)
             first = table.first_V[row_S[asked]]
             count = table.first_V[row_S[asked] + 1] - first
             place = np.repeat(first - (np.cumsum(count) - count), count) + np.arange(count.sum())
             keys.append(np.repeat(history_S[asked] * size, count) + table.item_N[place])
             values.append(np.repeat(weight_S[asked], count) * table.weight_N[place])
-        keys.append(history_S * size + row_S)
-        values.append(np.power(self.decay_C[-1], age_S, dtype=np.float32))
+        own_S = self._weight(len(self.decay_C) - 1, age_S, kind_S)
+        reminds = slice(None) if self.kinds is None else own_S > 0
+        keys.append((history_S * size + row_S)[reminds])
+        values.append(own_S[reminds])
         key_J, value_JC = _sums(keys, values, histories * size)
         return Recalled(key_J // size, key_J % size, value_JC)
 
@@ -142,6 +165,7 @@ class Memory:
             "decay": dict(zip(CHANNELS, self.decay_C, strict=True)),
             "beside": asdict(self.beside),
             "alone": asdict(self.alone),
+            **({} if self.kinds is None else {"kinds": asdict(self.kinds)}),
         }
 
     def save(self, path: Path) -> None:
@@ -171,12 +195,21 @@ class Memory:
                 if f"{name}_first" in arrays
             ]
             gates = {name: Gate(**about[name]) for name in ("beside", "alone")}
-            return cls(tables=tables, decay_C=list(about["decay"].values()), count_V=arrays["count"], **gates)
+            kinds = Kinds(**about["kinds"]) if "kinds" in about else None
+            return cls(
+                tables=tables, decay_C=list(about["decay"].values()), count_V=arrays["count"], kinds=kinds, **gates
+            )
 
 
-def ages(time_S: Ints) -> Ints:
+def ages(time_S: Ints, kind_S: Ints | None = None) -> Ints:
     """Of the events of one history in the order of time: how many later moments it has. Events of one moment are of
-    one age, and the latest are of age 0."""
+    one age, and the latest are of age 0. Of several kinds each has ages of its own: a purchase is no older for what
+    was looked at since."""
+    if kind_S is not None:
+        aged = np.zeros(len(time_S), dtype=np.int64)
+        for kind in np.unique(kind_S):
+            aged[kind_S == kind] = ages(time_S[kind_S == kind])
+        return aged
     if not len(time_S):
         return np.zeros(0, dtype=np.int64)
     later = np.append(time_S[1:] != time_S[:-1], False)

@@ -14,7 +14,7 @@ from heterrec.model import HeterRec
 from heterrec.recipes import TrainConfig
 
 GATE_PACE = 10.0
-GATES = ("gate_F", "gate_G", "scale")
+GATES = ("gate_F", "gate_G", "scale", "speaks")
 FEATURES = ("htfl.values", "htfl.maps", "item_side", "token_", "fuse")
 ID_TABLE = "htfl.ids.weight"
 

@@ -54,7 +54,7 @@ class Rectangles:
         # One tensor for all epochs: a graph that was captured reads it where it was.
         self.draws_EK = torch.from_numpy(draws).to(source.events.item_E.device)
         stop = source.targets.stop_EK.amax(1).cpu().numpy()
-        here = source.targets.start_EK[:, 0].cpu().numpy() if source.repeats else np.arange(len(stop))
+        here = (source.targets.start_EK[:, 0] if source.repeats else source.before_E).cpu().numpy()
         self.reach = max(1, int((stop - here)[stop > 0].max()))
         """How far behind a state's event, or where repeats are wanted behind the begin of its next basket, the last
         event lies that may be masked."""
@@ -94,17 +94,18 @@ class Rectangles:
         """The targets of each step k = 1..K of the states of `histories`."""
         start_SK, stop_SK = self.source.targets.start_EK[event_S], self.source.targets.stop_EK[event_S]
         masked_SJ = self._masked(batch, start_SK[:, 0], stop_SK)
-        item_E, steps = self.source.target_item_E, []
+        item_A, steps = self.source.target_item_A, []
         for k in range(self.source.steps):
             has_S = inside_S & (stop_SK[:, k] > start_SK[:, k])
             span_S = stop_SK[:, k] - start_SK[:, k]
             drawn_S = start_SK[:, k] + (self.draws_EK[event_S, k] * span_S).long()
-            target_S = item_E[drawn_S] * has_S
+            target_S = item_A[drawn_S] * has_S
             count_B = has_S.view(-1, batch.longest).sum(1)
             count_S = count_B[:, None].expand(-1, batch.longest).flatten().clamp(min=1)
             weight_S = window_weights(position_S, count_S, self.source.window) * has_S
+            weight_S = weight_S * self.source.weight_A[drawn_S]
             other_SJ = torch.where(masked_SJ == target_S[:, None], 0, masked_SJ)
-            steps.append(FixedStep(target_S, weight_S.float(), self.source.events.time_E[drawn_S], other_SJ))
+            steps.append(FixedStep(target_S, weight_S.float(), self.source.time_A[drawn_S], other_SJ))
         return steps
 
     def _masked(self, batch: Rectangle, ahead_S: Tensor, stop_SK: Tensor) -> Tensor:
@@ -113,13 +114,11 @@ class Rectangles:
         most = self.reach if source.repeats else batch.longest + self.reach
         begin_S = ahead_S
         if not source.repeats:
-            begin_S = batch.start_B[:, None].expand(-1, batch.longest).flatten()
+            begin_S = source.before_E[batch.start_B][:, None].expand(-1, batch.longest).flatten()
         index_SJ = begin_S[:, None] + torch.arange(most, device=begin_S.device)
         inside_SJ = index_SJ < stop_SK.amax(1)[:, None]
         index_SJ = torch.where(inside_SJ, index_SJ, 0)
-        item_SJ = torch.where(
-            index_SJ < ahead_S[:, None], source.events.item_E[index_SJ], source.target_item_E[index_SJ]
-        )
+        item_SJ = torch.where(index_SJ < ahead_S[:, None], source.item_A[index_SJ], source.target_item_A[index_SJ])
         return item_SJ * inside_SJ
 
 

@@ -4,10 +4,12 @@ What an item is like is always asked as of a moment: of the features that vary, 
 of when it begins. Who is asked at some time sees the slice that began last before it, so never what came after.
 """
 
+import hashlib
 import json
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass, fields
 from datetime import UTC, datetime, timedelta
+from functools import cached_property
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -17,7 +19,11 @@ import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
+from heterrec.encoder import EVENT_TYPE, EventType
+
 Ints = npt.NDArray[np.int64]
+Floats = npt.NDArray[np.float64]
+Bools = npt.NDArray[np.bool_]
 SPLITS = ("train", "validation", "test")
 SINCE = "__since"
 """Column of slices.parquet: when the slice begins; no feature can have this name."""
@@ -48,9 +54,18 @@ class Catalogue:
     features: list[dict[str, Any]]
     """Entries of features.json."""
     title: str | None = None
+    event_types: tuple[EventType, ...] = ()
+    """The kinds of events of a history; none where they are of one kind alone."""
 
     def __len__(self) -> int:
         return len(self.item_ids)
+
+    @property
+    def described(self) -> Any:
+        """What a recipe's identity has of the data: the features, and the kinds of events where there are several."""
+        if not self.event_types:
+            return self.features
+        return {"features": self.features, "event_types": [asdict(each) for each in self.event_types]}
 
     def columns(self, number: int) -> dict[str, list[Any]]:
         """Every feature of the V items as of a slice: that of a target (`slices_of`), or `NOW` for what serves."""
@@ -83,7 +98,7 @@ class Queries:
     start: Ints
     stop: Ints
     last: Ints
-    """Targets are the events [stop, last)."""
+    """Targets are the events [stop, last): of those that are predicted."""
 
     def __len__(self) -> int:
         return len(self.user)
@@ -108,27 +123,62 @@ class Sequences:
     split: Ints
     """(E,) index into SPLITS."""
     varying: dict[str, list[Any]]
-    """Raw values of each varying feature, as they were at the event."""
+    """Raw values of each varying feature, as they were at the event; and of `EVENT_TYPE`, where there are several."""
     catalogue: Catalogue
     repeats: bool
 
+    @cached_property
+    def kind(self) -> Ints:
+        """(E,) number of the event's kind among those of the catalogue, from 1; 0 where all are of one kind."""
+        if not self.catalogue.event_types:
+            return np.zeros(len(self.row), dtype=np.int64)
+        number = {each.name: n for n, each in enumerate(self.catalogue.event_types, start=1)}
+        return np.array([number[name] for name in self.varying[EVENT_TYPE]], dtype=np.int64)
+
+    @cached_property
+    def predicted(self) -> Bools:
+        """(E,) whether the event is a target, and its item one that the shopper has from then on."""
+        return np.array([True, *(each.predict for each in self.catalogue.event_types)])[self.kind]
+
+    @cached_property
+    def weight(self) -> Floats:
+        """(E,) of the loss of an event that is predicted."""
+        return np.array([1.0, *(each.weight for each in self.catalogue.event_types)])[self.kind]
+
     @property
     def training_counts(self) -> Ints:
-        """(V,) training events of each item."""
-        counts: Ints = np.bincount(self.row[self.split == 0], minlength=len(self.catalogue))
+        """(V,) training events of each item, of those that are predicted."""
+        counts: Ints = np.bincount(self.row[(self.split == 0) & self.predicted], minlength=len(self.catalogue))
         return counts
+
+    @property
+    def known_counts(self) -> Ints:
+        """(V,) training events of each item that was ever a target there, of whatever kind that does not speak
+        against it: from how many on its own ID can be learned."""
+        against = np.array([False, *(each.negative for each in self.catalogue.event_types)])[self.kind]
+        counts: Ints = np.bincount(self.row[(self.split == 0) & ~against], minlength=len(self.catalogue))
+        return np.where(self.training_counts > 0, counts, 0)
 
     @property
     def training_end(self) -> int:
         """Time of the last training event, in microseconds; what came to be known later, training knows nothing of."""
         return int(self.time[self.split == 0].max())
 
+    @property
+    def identity(self) -> str:
+        """SHA-256 of all that is here: another value of one item, or of one slice, is other data."""
+        digest = hashlib.sha256()
+        for part in _parts(self):
+            digest.update(part)
+        return digest.hexdigest()
+
     def slices(self, queries: Queries) -> Ints:
         """(Q,) the slice of the catalogue that each query is asked in: that of its first target."""
         return self.catalogue.slices_of(self.time[queries.stop])
 
     def queries(self, split: str) -> Queries:
-        """Each user's first basket in `split` as targets, all earlier baskets as history (never empty).
+        """Each user's first basket in `split` with something predicted: that as targets, all earlier baskets as
+        history (never empty).
 
         Where repeats are not wanted, users whose targets were all seen before have nothing to be asked.
         """
@@ -137,17 +187,21 @@ class Sequences:
         return Queries(user=user, start=start, stop=stop, last=last)
 
     def seen(self, queries: Queries, index: int) -> Ints:
-        """Catalogue rows in the history of query `index`."""
-        return np.unique(self.row[queries.start[index] : queries.stop[index]])
+        """Catalogue rows that the shopper of query `index` has: of the history's predicted events. What was merely
+        looked at may be wanted all the more."""
+        history = slice(queries.start[index], queries.stop[index])
+        return np.unique(self.row[history][self.predicted[history]])
 
     def targets(self, queries: Queries, index: int) -> Ints:
         """Catalogue rows that query `index` asks for; without those in its history where repeats are not wanted."""
-        targets = np.unique(self.row[queries.stop[index] : queries.last[index]])
+        asked = slice(queries.stop[index], queries.last[index])
+        targets = np.unique(self.row[asked][self.predicted[asked]])
         return targets if self.repeats else np.setdiff1d(targets, self.seen(queries, index))
 
     def _query(self, user: int, split: int) -> tuple[int, int, int, int] | None:
         start, end = int(self.offsets[user]), int(self.offsets[user + 1])
-        inside = np.flatnonzero(self.split[start:end] == split)
+        asked = self.predicted[start:end]
+        inside = np.flatnonzero((self.split[start:end] == split) & asked)
         if not len(inside):
             return None
         basket = self.basket[start + inside[0]]
@@ -155,9 +209,21 @@ class Sequences:
         last = start + int(np.searchsorted(self.basket[start:end], basket, "right"))
         if stop == start:
             return None
-        if not self.repeats and np.isin(self.row[stop:last], self.row[start:stop]).all():
+        has, wanted = (self.row[a:b][self.predicted[a:b]] for a, b in ((start, stop), (stop, last)))
+        if not self.repeats and np.isin(wanted, has).all():
             return None
         return user, start, stop, last
+
+
+def _parts(data: Sequences | Catalogue) -> Iterator[bytes]:
+    """Field by field, so that a new one is part of the identity, too."""
+    for field in fields(data):
+        value = getattr(data, field.name)
+        yield f"\n{field.name} ".encode()
+        if isinstance(value, Catalogue):
+            yield from _parts(value)
+        else:
+            yield value.tobytes() if isinstance(value, np.ndarray) else json.dumps(value, default=asdict).encode()
 
 
 def read_catalogue(root: Path) -> Catalogue:
@@ -178,6 +244,7 @@ def read_catalogue(root: Path) -> Catalogue:
         slices=(*(_slices(root / "slices.parquet", table["item_id"], varying) if varying else ()), now),
         features=described["features"],
         title=described.get("title"),
+        event_types=tuple(EventType(**each) for each in described.get("event_types", ())),
     )
 
 
@@ -199,6 +266,7 @@ def read_sequences(root: Path) -> Sequences:
     """Read a whole artifact; `ValueError` names the file or column that is missing or contradicts the catalogue."""
     catalogue = read_catalogue(root)
     varying = [feature["name"] for feature in catalogue.features if feature["varies_in_time"]]
+    varying += [EVENT_TYPE] if catalogue.event_types else []
     path = root / "events.parquet"
     table = _table(path, ["user_id", "item_id", "event_time", "position", "basket", "split", *varying])
     order = [(name, "ascending") for name in ("user_id", "basket", "event_time", "position")]

@@ -207,9 +207,9 @@ class Training:
     def run(self, scratch: Path | None, progress: Progress | None, checkpoint_seconds: float) -> Trained:
         """See `train`."""
         self.scratch, self.progress, self.checkpoint_seconds = scratch, progress, checkpoint_seconds
-        self.identity = self._identity()
         done = checkpoint.Progressed()
         if self.scratch is not None:
+            self.identity = self._identity()
             own = self._changed(self.table.own) if self.table is not None else None
             done = checkpoint.load(self.scratch, self.identity, self.model, self.average, self.optimiser, own)
         if self.champion is not None and not done.epoch and not done.losses:
@@ -340,8 +340,7 @@ class Training:
         if self.champion is not None:
             for name, value in sorted(self.champion.model.state_dict().items()):
                 digest.update(name.encode() + value.cpu().numpy().tobytes())
-        for array in (self.sequences.row, self.sequences.time, self.sequences.basket, self.sequences.split):
-            digest.update(array.tobytes())
+        digest.update(self.sequences.identity.encode())
         return digest.hexdigest()
 
 
@@ -368,8 +367,9 @@ def _encoder(sequences: Sequences, config: TrainConfig) -> FeatureEncoder:
         catalogue.features,
         catalogue.known_by(sequences.training_end),
         catalogue.item_ids,
-        sequences.training_counts,
+        sequences.known_counts,
         min_events=config.model.min_events,
+        event_types=catalogue.event_types,
     )
 
 

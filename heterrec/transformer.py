@@ -5,6 +5,7 @@ T the longest history, D width, H heads.
 """
 
 import math
+from collections.abc import Sequence
 from typing import Any
 
 import torch
@@ -12,6 +13,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from heterrec.dropout import dropout
+from heterrec.encoder import EventType
 
 GAP_SECONDS = tuple(2**power for power in range(0, 26, 1))
 """Boundaries of the gap buckets: a second to about two years."""
@@ -110,6 +112,30 @@ class TemporalEncoder(nn.Module):
         bucket = torch.bucketize(seconds, self.get_buffer("boundaries"), right=True)
         out: Tensor = self.position(layout.position_S) + self.gap(bucket)
         return out
+
+
+class Kinds(nn.Module):
+    """Of which kind each event was (viewed, bought, dismissed), as a token that is added to those of its item, and as
+    how much the event speaks for the item in the taste (ours).
+
+    Begins as if there were no kinds, but that negative events say nothing of the taste; learns from there.
+    """
+
+    def __init__(self, event_types: Sequence[EventType], width: int) -> None:
+        super().__init__()
+        self.names = tuple(each.name for each in event_types)
+        self.token = nn.Embedding(len(event_types) + 1, width)
+        nn.init.zeros_(self.token.weight)
+        self.speaks = nn.Parameter(torch.tensor([1.0, *(0.0 if each.negative else 1.0 for each in event_types)]))
+
+    def forward(self, value_SN: Tensor) -> Tensor:
+        """Values of events, of which the last is their kind, to (S, D)."""
+        out: Tensor = self.token(value_SN[:, -1].long())
+        return out
+
+    def liking(self, value_SN: Tensor) -> Tensor:
+        """(S, 1) factor of each event's item in the taste."""
+        return self.speaks[value_SN[:, -1].long()][:, None]
 
 
 class CausalBlock(nn.Module):

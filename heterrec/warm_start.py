@@ -16,6 +16,7 @@ from heterrec.optimiser import ID_TABLE
 from heterrec.slices import SLOPE
 
 VALUE_TABLE = "htfl.values.weight"
+KINDS = ("kinds.token.weight", "kinds.speaks")
 RIDGE = 0.1
 """Of the map from features to IDs, against the mean square of the features."""
 
@@ -30,7 +31,7 @@ def begin_from(
     have other features or sizes.
     """
     old, new = before.state_dict(), model.state_dict()
-    tables = {VALUE_TABLE, ID_TABLE}
+    tables = {VALUE_TABLE, ID_TABLE, *KINDS}
     other = [name for name in new.keys() | old.keys() if name not in tables and _shape(old, name) != _shape(new, name)]
     if other or model.htfl.names != before.htfl.names or _kinds(model) != _kinds(before):
         raise ValueError(
@@ -39,6 +40,7 @@ def begin_from(
             "train without warm_start once"
         )
     new.update({name: value for name, value in old.items() if name not in tables})
+    new.update(_begun_kinds(model, before))
     for g, part in enumerate(begun_values(model, before)):
         new[VALUE_TABLE][model.htfl.starts[g] : model.htfl.starts[g + 1]] = part
     known = {item: row for row, item in enumerate(encoder_before.ids, start=1)}
@@ -56,6 +58,22 @@ def begun_values(model: HeterRec, before: HeterRec) -> list[Tensor]:
     table = before.htfl.values.weight
     pairs = zip(model.htfl.fields, before.htfl.fields, before.htfl.starts, strict=False)
     return [table[first + _rows(field, old).to(table.device)] for field, old, first in pairs]
+
+
+def _begun_kinds(model: HeterRec, before: HeterRec) -> dict[str, Tensor]:
+    """Of the kinds of events those that `before` knew, as it had them; a new kind begins as in any model."""
+    if model.kinds is None or before.kinds is None:
+        return {}
+    known = {name: row for row, name in enumerate(before.kinds.names, start=1)}
+    begun = {}
+    for key in KINDS:
+        table = model.state_dict()[key].clone()
+        for row, name in enumerate(model.kinds.names, start=1):
+            if name in known:
+                table[row] = before.state_dict()[key][known[name]]
+        table[0] = before.state_dict()[key][0]
+        begun[key] = table
+    return begun
 
 
 def _suggested(model: HeterRec, columns: Columns, fresh: Tensor) -> Tensor:

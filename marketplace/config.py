@@ -55,6 +55,9 @@ class MarketplaceConfig:
     seed: int = 0
     order: float = 0.0
     """Weight of the order of features across purchases (`marketplace.law`); without it the law has no such term."""
+    kinds: bool = False
+    """Whether shoppers also look at things, fill a cart and wave away (`marketplace.browsing`), told by a column
+    `event_type`; the purchases are the same."""
     placebo: bool = False
     """Show each item with the features of another one: the same choices, but features tell nothing of them."""
     dirty_rate: float = 0.0

@@ -189,14 +189,19 @@ class Law:
             result[:, self.on_sale(category, day)] = nest[:, [category]] + within
         return result
 
-    def choose(self, users: Integers, history: Integers, day: int, rng: np.random.Generator) -> Integers:
-        """(n,) the next purchase of each shopper, drawn from the law."""
+    def choose(
+        self, users: Integers, history: Integers, day: int, rng: np.random.Generator, *, against: bool = False
+    ) -> Integers:
+        """(n,) the next purchase of each shopper, drawn from the law; or `against` it, the inverse odds of a purchase
+        within the category that the law draws."""
         category = _draw(np.exp(self.categories(users, history)), rng)
         contexts = self.contexts(users, history)
         chosen = np.empty(len(users), dtype=np.int64)
         for c in np.unique(category):
             mine = np.flatnonzero(category == c)
             utilities = self.utilities(users[mine], history[mine], contexts[mine], int(c), day)
+            if against:
+                utilities = np.where(np.isfinite(utilities), -utilities, -np.inf)
             weights = np.exp(utilities - utilities.max(axis=1, keepdims=True))
             chosen[mine] = self.on_sale(int(c), day)[_draw(weights, rng)]
         return chosen

@@ -15,6 +15,7 @@ import numpy as np
 import pyarrow as pa
 from numpy.typing import NDArray
 
+from marketplace.browsing import KINDS, PURCHASE, Browsing, Events
 from marketplace.catalogue import Floats, Integers, brand_names, category_names, draw_catalogue
 from marketplace.config import MarketplaceConfig
 from marketplace.law import EMPTY, Law
@@ -29,6 +30,7 @@ INTERACTIONS = pa.schema(
         ("quantity", pa.int64()),
     ]
 )
+TYPED = INTERACTIONS.append(pa.field("event_type", pa.string()))
 _MICROSECONDS = 1_000_000
 
 
@@ -38,7 +40,7 @@ class Day:
 
     date: date
     interactions: pa.Table
-    """`INTERACTIONS`, in order of time."""
+    """`INTERACTIONS`, or where the shop has kinds of events `TYPED`, in order of time."""
     items: pa.Table
     """item_id, available_at (start of the day), brand, category, price, title, style: launched or repriced."""
 
@@ -57,6 +59,7 @@ class Marketplace:
         self.config = config
         self._catalogue = draw_catalogue(config)
         self._law = Law(config, self._catalogue)
+        self._browsing = Browsing(config, self._law) if config.kinds else None
         count = len(self._catalogue)
         self._shown_as = _one_cycle(count, config.seed) if config.placebo else np.arange(count)
         self.item_ids = pa.array([f"i{row:06d}" for row in range(count)])
@@ -144,30 +147,51 @@ class Marketplace:
     def _trade(self, day: int, active: Integers, history: NDArray[np.int32], rng: np.random.Generator) -> pa.Table:
         """A day's purchases. Round by round, each active shopper makes the next one; `history` moves along."""
         visits = 1 + rng.poisson(self.config.events_per_active_day - 1, size=len(active))
-        users, items, rounds = [], [], []
+        users, items, rounds, besides = [], [], [], []
         for round_ in range(int(visits.max(initial=0))):
             now = active[visits > round_]
             chosen = self._law.choose(now, history[now], day, rng)
+            if self._browsing is not None:
+                besides.append(self._browsing.before(now, history[now], chosen, day, round_))
             history[now, :-1] = history[now, 1:]
             history[now, -1] = chosen
             users.append(now)
             items.append(chosen)
             rounds.append(np.full(len(now), round_))
         if not users:
-            return INTERACTIONS.empty_table()
+            return (TYPED if self._browsing is not None else INTERACTIONS).empty_table()
         user, item, round_of = map(np.concatenate, (users, items, rounds))
-        moment = _moments(active, visits, rng)[np.searchsorted(active, user), round_of]
+        moments = _moments(active, visits, rng)
+        moment = moments[np.searchsorted(active, user), round_of]
         order = np.lexsort((user, moment))
+        quantity = np.minimum(rng.geometric(0.8, size=len(order)), 10)
+        bought = self._told(day, user[order], item[order], moment[order], quantity)
+        return bought if self._browsing is None else self._with(bought, day, active, moments, besides)
+
+    def _told(self, day: int, user: Integers, item: Integers, moment: Integers, quantity: Integers) -> pa.Table:
         start = int(self.config.start.timestamp()) * _MICROSECONDS + day * 86_400 * _MICROSECONDS
         return pa.table(
             [
-                self.user_ids.take(pa.array(user[order])),
-                self.item_ids.take(pa.array(item[order])),
-                pa.array(start + moment[order]).cast(pa.timestamp("us", "UTC")),
-                pa.array(np.minimum(rng.geometric(0.8, size=len(order)), 10)),
+                self.user_ids.take(pa.array(user)),
+                self.item_ids.take(pa.array(item)),
+                pa.array(start + moment).cast(pa.timestamp("us", "UTC")),
+                pa.array(quantity),
             ],
             schema=INTERACTIONS,
         )
+
+    def _with(
+        self, bought: pa.Table, day: int, active: Integers, moments: Integers, besides: Sequence[Events]
+    ) -> pa.Table:
+        """The purchases and what came before each of them, in order of time."""
+        tables = [bought.append_column("event_type", pa.array([PURCHASE] * len(bought), pa.string()))]
+        for round_, (user, item, kind, ago) in enumerate(besides):
+            moment = moments[np.searchsorted(active, user), round_] - ago
+            told = self._told(day, user, item, moment, np.ones(len(user), dtype=np.int64))
+            tables.append(told.append_column("event_type", pa.array(np.array(KINDS)[kind], pa.string())))
+        every = pa.concat_tables(tables)
+        order = [(name, "ascending") for name in ("event_time", "user_id", "event_type", "item_id")]
+        return every.sort_by(order).cast(TYPED)
 
     def _shown(self, rows: Integers, available: Integers, day: int) -> pa.Table:
         catalogue, shown = self._catalogue, self._shown_as[rows]

@@ -1,6 +1,7 @@
 """The command line of the pipelines; `python -m pipelines --help` lists its commands."""
 
 import argparse
+import json
 import re
 import sys
 import time
@@ -13,37 +14,48 @@ from rich.console import Console
 
 from components import workspace
 from components.errors import InputError
-from components.task import read_records
 from feature_repo.card import CardError, load_card
 from feature_repo.faults import Unavailable
-from pipelines import cluster_commands, data_commands
+from pipelines import cluster_commands, data_commands, library_commands
 from pipelines.data_commands import moment, new_run_id, with_options
+from pipelines.recipe_files import RECIPE, SETTING
+from pipelines.stopping import Stopped, stopped_by_signal
 from serving.releases import Unreached
 
 REQUEST_ID = re.compile("[0-9a-f]{32}")
+BLOCKED = 3
+"""Exit status of a blocked run, where `--blocked-fails` asks for one of its own."""
+AGAIN = "Run the same command again: what was finished is reused, and a training goes on from its checkpoint."
 console = Console(highlight=False, soft_wrap=True)
+errors = Console(highlight=False, soft_wrap=True, stderr=True)
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """Run one command; 0 success (a blocked gate is a success), 1 a fault, 2 bad input."""
+    """Run one command; 0 success (a blocked gate is a success), 1 a fault, 2 bad input, 3 blocked (`--blocked-fails`),
+    130 and 143 where it was stopped by Ctrl-C or SIGTERM."""
     options = _parser().parse_args(arguments)
     try:
-        return int(options.command(options))
+        with stopped_by_signal():
+            return int(options.command(options))
+    except Stopped as stop:
+        errors.print(f"[red]stopped[/] by {stop.name}. {AGAIN}")
+        return stop.status
     except (InputError, CardError, Unavailable, Unreached) as error:
         if options.debug:
             traceback.print_exc()
         for line in str(error).splitlines():
-            console.print(f"[red]error[/] {_plain(line)}")
+            errors.print(f"[red]error[/] {_plain(line)}")
         return 2 if isinstance(error, InputError | CardError) else 1
 
 
 def _run(options: argparse.Namespace) -> int:
+    from components.report import step as report
     from heterrec.recipes import warm
     from pipelines import local
     from pipelines.lock import run_lock
 
     card = with_options(load_card(options.dataset), options.option)
-    recipe = cluster_commands.recipe(options.recipe, options)
+    recipe = cluster_commands.recipe(options.recipe, options, options.set)
     baseline = cluster_commands.recipe(options.baseline, options)
     if options.warm_start:
         recipe = warm(recipe)
@@ -55,15 +67,19 @@ def _run(options: argparse.Namespace) -> int:
     started = time.monotonic()
     console.print(f"run {run_id}  (workspace {workspace.home()})")
     with run_lock(run_id):
-        outcome = local.run(
-            run_id=run_id,
-            card=card,
-            recipe=recipe.to_json(),
-            baseline=baseline.to_json(),
-            as_of=as_of,
-            new_reference=options.new_reference,
-            containers=options.containers,
-        )
+        try:
+            outcome = local.run(
+                run_id=run_id,
+                card=card,
+                recipe=recipe.to_json(),
+                baseline=baseline.to_json(),
+                as_of=as_of,
+                new_reference=options.new_reference,
+                containers=options.containers,
+            )
+        except Stopped:
+            console.print(f"  page: {report.run(run_id=run_id, state='stopped')}")
+            raise
     console.print(f"[bold]{outcome.ending}[/] after {time.monotonic() - started:.0f} s")
     if outcome.serves:
         console.print(f"  {_plain(outcome.serves)}")
@@ -71,7 +87,7 @@ def _run(options: argparse.Namespace) -> int:
         console.print(f"  {_plain(line)}")
     if failed := outcome.failed:
         return 2 if failed.input_fault else 1
-    return 0
+    return BLOCKED if options.blocked_fails and outcome.blocked else 0
 
 
 def _ask(options: argparse.Namespace) -> int:
@@ -106,17 +122,26 @@ def _rollout(options: argparse.Namespace) -> int:
 
 
 def _status(options: argparse.Namespace) -> int:
-    folders = sorted(workspace.runs().glob("*/"), key=lambda path: path.stat().st_mtime)[-options.last :]
-    if not folders:
+    from pipelines.status import latest
+
+    runs = list(latest(options.last))
+    if options.json:
+        print(json.dumps({"workspace": str(workspace.home()), "runs": [run.as_json() for run in runs]}, indent=1))
+        return 0
+    console.print(f"workspace {workspace.home()}")
+    if not runs:
         console.print("no runs yet: python -m pipelines run")
-    for folder in folders:
-        records = read_records(folder.name)
-        console.print(f"[bold]{folder.name}[/]")
-        for record in records.values():
+    for run in runs:
+        console.print(f"[bold]{run.run_id}[/]  {_plain(run.outcome)}, {run.seconds:,.0f} s")
+        for line in run.reasons:
+            console.print(f"  {_plain(line)}")
+        for record in run.records.values():
             # A record that is still "running" without a holder of the lock belongs to a killed run.
             console.print(f"  {record.task:<15} {record.status:<8} {record.seconds:7.1f} s  {record.digest[:12]}")
-        if "refit" in records and (report := records["refit"].report):
+        if "refit" in run.records and (report := run.records["refit"].report):
             console.print(f"  {_plain(report['sentence'])}")
+        if run.page:
+            console.print(f"  page: {run.page}")
     return 0
 
 
@@ -183,7 +208,8 @@ def _parser() -> argparse.ArgumentParser:
 
     run = commands.add_parser("run", help="train, evaluate and release one model on this machine")
     run.add_argument("--dataset", default="marketplace", help="a card in feature_repo/datasets, or a path to one")
-    run.add_argument("--recipe", default="heterrec", help="a recipe of heterrec/recipes.py (default: %(default)s)")
+    run.add_argument("--recipe", default="heterrec", help=f"{RECIPE} (default: %(default)s)")
+    run.add_argument("--set", action="append", default=[], metavar="NAME=VALUE", help=SETTING)
     run.add_argument("--baseline", default="sasrec", help="what it is measured against (default: %(default)s)")
     run.add_argument("--budget", choices=("fast", "full"), default="fast", help="fast: minutes on two cores")
     run.add_argument("--seed", type=int, default=0)
@@ -195,6 +221,7 @@ def _parser() -> argparse.ArgumentParser:
         action="store_true",
         help="the data has changed and that is meant: hold it against its card only, not against the last accepted run",
     )
+    run.add_argument("--blocked-fails", action="store_true", help="end with status 3 where a gate blocked the release")
     run.add_argument("--containers", action="store_true", help="each task in its image, by the Docker engine at hand")
     run.add_argument("--shuffle-targets", action="store_true", help="train a bad model on purpose, to see it blocked")
     run.add_argument("--debug", action="store_true", default=argparse.SUPPRESS, help="show tracebacks")
@@ -213,6 +240,7 @@ def _parser() -> argparse.ArgumentParser:
 
     status = commands.add_parser("status", help="list the latest runs and their tasks")
     status.add_argument("--last", type=int, default=3, help="how many runs (default: %(default)s)")
+    status.add_argument("--json", action="store_true", help="for a script")
     status.set_defaults(command=_status)
 
     lineage = commands.add_parser("lineage", help="what a released model, or a served answer, was made from")
@@ -224,6 +252,7 @@ def _parser() -> argparse.ArgumentParser:
     lineage.set_defaults(command=_lineage)
     data_commands.add_to(commands)
     cluster_commands.add_to(commands)
+    library_commands.add_to(commands)
     _add_exporter(commands)
     return parser
 

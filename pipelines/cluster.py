@@ -133,6 +133,10 @@ class Cluster:
     environment: dict[str, str] = field(default_factory=dict)
     """Plain settings such as HETERREC_FEATURE_STORE or MLFLOW_TRACKING_URI; nothing secret."""
     secrets: tuple[Secret, ...] = ()
+    """Of every task."""
+    sources: tuple[Secret, ...] = ()
+    """What reading a card's source takes, such as the URL of a shop's database (`source.sql.url_from`): of the tasks
+    that read it alone."""
     workspace_claim: str = "heterrec-workspace"
     """A PersistentVolumeClaim (ReadWriteMany) for the workspace; with `store` it may be left out (empty)."""
     workspace_path: str = "/work"

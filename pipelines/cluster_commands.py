@@ -2,7 +2,7 @@
 
 import argparse
 import os
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -14,6 +14,7 @@ from components.errors import InputError
 from feature_repo.card import load_card
 from pipelines import cluster
 from pipelines.data_commands import CARD, with_options
+from pipelines.recipe_files import RECIPE, SETTING, recipe_of
 
 if TYPE_CHECKING:
     from heterrec.recipes import TrainConfig
@@ -59,9 +60,8 @@ def add_to(commands: Any) -> None:
         parser.add_argument("--apply", action="store_true", help="make the changes (default: show them)")
     for parser in (submit, schedule):
         parser.add_argument("--option", action="append", default=[], metavar="NAME=VALUE", help="of the card's source")
-        parser.add_argument(
-            "--recipe", default="heterrec", help="a recipe of heterrec/recipes.py (default: %(default)s)"
-        )
+        parser.add_argument("--recipe", default="heterrec", help=f"{RECIPE} (default: %(default)s)")
+        parser.add_argument("--set", action="append", default=[], metavar="NAME=VALUE", help=SETTING)
         parser.add_argument("--baseline", default="sasrec", help="what it is measured against (default: %(default)s)")
         parser.add_argument("--budget", choices=("fast", "full"), default="full", help="(default: %(default)s)")
         parser.add_argument("--seed", type=int, default=0)
@@ -69,14 +69,9 @@ def add_to(commands: Any) -> None:
         parser.add_argument("--policy", type=Path, help="JSON file of what differs from serving/rollout/policy.py")
 
 
-def recipe(name: str, options: argparse.Namespace) -> "TrainConfig":
-    """The recipe `name` with the budget and seed of `options`; `InputError` where there is none of that name."""
-    from heterrec import recipes
-
-    try:
-        return recipes.by_name(name if options.budget == "fast" else f"{name}_full", seed=options.seed)
-    except ValueError as error:
-        raise InputError(str(error)) from error
+def recipe(name: str, options: argparse.Namespace, settings: Sequence[str] = ()) -> "TrainConfig":
+    """The recipe `name`, or of that file, with the budget and seed of `options`; `InputError` where there is none."""
+    return recipe_of(name, budget=options.budget, seed=options.seed, settings=settings)
 
 
 def _add_cluster(parser: argparse.ArgumentParser) -> None:
@@ -152,11 +147,12 @@ def _submit(options: argparse.Namespace, server: "Server") -> None:
     from pipelines.packages import package
 
     kinds = _kinds(options)
+    # Before a version goes to the server: what is refused leaves nothing there.
+    parameters = _parameters(options) if options.run else {}
     versions = {kind: server.version(package(kind, options.facts)) for kind in kinds}
     if not options.run:
         return
     started = options.only or ["training"]
-    parameters = _parameters(options)
     name = load_card(options.dataset).name
     experiment = server.experiment(_experiment(name))
     for kind in started:
@@ -234,9 +230,11 @@ def _show(server: "Server", *, apply: bool) -> None:
 
 def _parameters(options: argparse.Namespace) -> dict[str, dict[str, Any]]:
     from heterrec.recipes import warm
+    from pipelines.reach import require_within_reach
 
     card = with_options(load_card(options.dataset), options.option)
-    trained = recipe(options.recipe, options)
+    require_within_reach(card, options.facts)
+    trained = recipe(options.recipe, options, options.set)
     if options.warm_start:
         trained = warm(trained)
     if options.policy is not None and not options.policy.is_file():

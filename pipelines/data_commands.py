@@ -144,7 +144,7 @@ def _backfill(options: argparse.Namespace) -> int:
         raise InputError(f"backfill: TO {options.last} lies before FROM {options.first}")
     card = with_options(load_card(options.dataset), options.option)
     run_id = new_run_id(card.name, "backfill")
-    with _running(run_id) as show:
+    with running(run_id) as show:
         for day in backfill(card, options.first, options.last, run_id=run_id):
             if day.digest is None:
                 why = day.frame.decision.blocking[0]
@@ -177,7 +177,7 @@ def _forget(options: argparse.Namespace) -> int:
 
     card = with_options(load_card(options.dataset), options.option)
     run_id = new_run_id(card.name, "forget")
-    with _running(run_id) as show:
+    with running(run_id) as show:
         deleted = forget(card, options.users, run_id=run_id)
         online = ("online, in the event log and " if deleted.log else "online and ") if deleted.online else ""
         show(
@@ -195,7 +195,7 @@ def _forget(options: argparse.Namespace) -> int:
 
 
 @contextmanager
-def _running(run_id: str) -> Iterator[Any]:
+def running(run_id: str) -> Iterator[Any]:
     """Hold the workspace's lock; the tasks' lines go to the run's log, what is shown through the yielded function."""
     folder = workspace.runs() / run_id
     with run_lock(run_id):

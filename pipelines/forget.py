@@ -4,10 +4,9 @@ import json
 import os
 import shutil
 import time
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
-from io import BytesIO
 from pathlib import Path
 from tempfile import TemporaryDirectory
 
@@ -23,9 +22,7 @@ from feature_repo.card import DatasetCard
 from feature_repo.faults import Unavailable
 from feature_repo.forgotten import Forgotten
 from feature_repo.keys import spelled
-from heterrec.neighbours import Memory
-from serving.rollout.table import RolloutTable
-from serving.torchserve import archive as archives
+from pipelines.remembered import Bought, leave_releases
 
 PERSONAL = (
     "events", "sequences", "reference", "validation", "evaluation", "champion", "archive", "infra_validation",
@@ -50,8 +47,8 @@ class Deleted:
     strangers: list[str] = field(default_factory=list)
     """Of the users those who had no event: another spelling, or deleted before."""
     releases: list[str] = field(default_factory=list)
-    """Versions that serve or can come back, whose golden requests hold a history of one of the users or whose memory a
-    pair of items that one of them bought: release them anew."""
+    """Versions that serve or can come back, whose archive has a golden request of one of the users, or in its memory a
+    pair of items that nobody else bought: release them anew."""
 
 
 def forget(card: DatasetCard, users: Sequence[str], *, run_id: str) -> Deleted:
@@ -74,7 +71,9 @@ def forget(card: DatasetCard, users: Sequence[str], *, run_id: str) -> Deleted:
         shared.bring_file(workspace.latest_events(card.name))
     root = workspace.feature_store(card.name)
     bought = _bought(card, users)
-    known = set(bought)
+    known = set(bought.users)
+    # Before the ingest, after which nobody knows what they bought.
+    deleted.releases = leave_releases(card.name, set(users), bought)
     if (root / "registry.db").exists() or "FEAST_REGISTRY_URL" in os.environ:
         known |= _forget_online(card, users)
         deleted.online = True
@@ -86,28 +85,31 @@ def forget(card: DatasetCard, users: Sequence[str], *, run_id: str) -> Deleted:
             ingest(task, Path(folder) / "events", card=card, as_of="")
         deleted.artifacts = _drop_artifacts(keep=task.artifact)
     _leave_pages(users)
-    deleted.releases = _in_releases(card.name, set(users), list(bought.values()))
     return deleted
 
 
-def _bought(card: DatasetCard, users: Sequence[str]) -> dict[str, list[str]]:
-    """The items of those of `users` of whom the latest ingest has an event, in the order of time."""
+def _bought(card: DatasetCard, users: Sequence[str]) -> Bought:
+    """Of those of `users` of whom the latest ingest has an event."""
+    mine: dict[str, set[str]] = {}
+    others: dict[str, set[str]] = {}
+    for user, item in _events(card, "user_id", users):
+        mine.setdefault(user, set()).add(item)
+    for user, item in _events(card, "item_id", sorted({item for items in mine.values() for item in items})):
+        if user not in mine:
+            others.setdefault(item, set()).add(user)
+    return Bought(users=mine, others=others)
+
+
+def _events(card: DatasetCard, column: str, values: Sequence[str]) -> Iterator[tuple[str, str]]:
+    """User and item of the events of the latest ingest whose `column` is one of `values`."""
     pointer = workspace.latest_events(card.name)
-    if not pointer.is_file():
-        return {}
+    if not pointer.is_file() or not values:
+        return
     events = store.present(Path(json.loads(pointer.read_text())["artifact"]))
-    columns = ["user_id", "item_id", "event_time", "position"]
-    parts = [
-        pq.read_table(path, columns=columns, filters=[("user_id", "in", list(users))], partitioning=None)
-        for path in events.glob("interactions/*/*.parquet")
-    ]
-    if not parts:
-        return {}
-    table = pa.concat_tables(parts).sort_by([("event_time", "ascending"), ("position", "ascending")])
-    found: dict[str, list[str]] = {}
-    for user, item in zip(table["user_id"].to_pylist(), table["item_id"].to_pylist(), strict=True):
-        found.setdefault(user, []).append(item)
-    return found
+    for path in events.glob("interactions/*/*.parquet"):
+        chosen = [(column, "in", list(values))]
+        part = pq.read_table(path, columns=["user_id", "item_id"], filters=chosen, partitioning=None)
+        yield from zip(part["user_id"].to_pylist(), part["item_id"].to_pylist(), strict=True)
 
 
 def _forget_online(card: DatasetCard, users: Sequence[str]) -> set[str]:
@@ -199,34 +201,3 @@ def _leave_pages(users: Sequence[str]) -> None:
             os.replace(partial, path)
             if shared and path.suffix == ".json":
                 shared.keep_file(path)
-
-
-def _in_releases(name: str, users: set[str], bought: Sequence[Sequence[str]]) -> list[str]:
-    """Versions that serve or can come back, and that show one of `users` or remember what one of them bought."""
-    with RolloutTable(workspace.rollout_url()) as table:
-        known = table.read(name).known
-    found = []
-    for version in known:
-        mar = store.released(version.archive) / Path(version.archive).name
-        lines = archives.read(mar, "goldens.jsonl").splitlines()
-        if users & {json.loads(line)["request"].get("user_id") for line in lines} or _remembers(mar, bought):
-            found.append(version.version)
-    return found
-
-
-def _remembers(mar: Path, bought: Sequence[Sequence[str]]) -> bool:
-    """Whether the archive's table of what is bought together has a pair of items that stands in one of these lists.
-
-    Others may have bought the same two: then the version is named without need.
-    """
-    contract = json.loads(archives.read(mar, "serving.json"))
-    if "memory.npz" not in contract["digests"]:
-        return False
-    table = Memory.load(BytesIO(archives.read(mar, "memory.npz"))).tables[0]
-    row = {item: number for number, item in enumerate(json.loads(archives.read(mar, "items.json"))["item_id"])}
-    for items in bought:
-        rows = {row[item] for item in items if item in row}
-        for one in rows:
-            if rows.intersection(table.item_N[table.first_V[one] : table.first_V[one + 1]].tolist()):
-                return True
-    return False

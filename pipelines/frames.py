@@ -1,6 +1,6 @@
 """The data side of a run, in this process: from the source to the training frame of one moment.
 
-The tasks are the components of the training pipeline: whichever comes second reuses what the first has made.
+The tasks are those of the pipelines: whichever comes second reuses what the first has made.
 """
 
 import json
@@ -8,10 +8,9 @@ import os
 from collections.abc import Iterator
 from dataclasses import dataclass
 from datetime import UTC, date, datetime, time, timedelta
-from inspect import signature
 from pathlib import Path
 from tempfile import TemporaryDirectory
-from typing import Any, NamedTuple
+from typing import Any
 
 from components import workspace
 from components.decision import Decision
@@ -71,24 +70,14 @@ def frame(card: DatasetCard, as_of: str, *, run_id: str) -> Frame:
     """Ingest what is new, hold it against the card and the last accepted run, and join the features as of `as_of`
     ("" for the newest event).
 
-    The tasks are those of the pipelines, called in this process: what is blocked on a cluster is blocked here. Raises
+    The tasks are those of the pipelines, in this process: what is blocked on a cluster is blocked here. Raises
     `InputError` where the source is missing, contradicts the card or has no event by then.
     """
-    from components.features.component import features
-    from components.ingest.component import ingest
-    from components.resolve.component import resolve
-    from components.validate.component import validate
+    from components.prepare.tasks import prepare
 
-    asked = {"run_id": run_id, "card": card.model_dump_json()}
     with TemporaryDirectory(prefix="frame-") as folder:
-        events = here(ingest, folder, **asked, as_of=as_of)["events"]
-        resolved = here(resolve, folder, **asked, as_of=as_of, new_reference=False, events=events)
-        known = {"events": events, "facts": resolved["facts"]}
-        here(validate, folder, **asked, **known, reference=resolved["reference"])
-        records = read_records(run_id)
-        if records["validate"].report["passed"]:
-            here(features, folder, **asked, **known)
-            records = read_records(run_id)
+        prepare(run_id=run_id, card=card, as_of=as_of, folder=Path(folder))
+    records = read_records(run_id)
     stored = {name: Path(record.artifact) for name, record in records.items()}
     return Frame(
         as_of=json.loads((stored["resolve"] / "facts.json").read_text())["as_of"],
@@ -98,20 +87,3 @@ def frame(card: DatasetCard, as_of: str, *, run_id: str) -> Frame:
         sequences=stored.get("features"),
         report=records["features"].report if "features" in records else {},
     )
-
-
-class _Place(NamedTuple):
-    """What a component is given for an artifact; metrics that Kubeflow would show are in the records anyway."""
-
-    path: str
-
-    def log_metric(self, name: str, value: float) -> None:
-        pass
-
-
-def here(component: Any, folder: str, **given: Any) -> dict[str, _Place]:
-    """Call a Kubeflow component in this process; its outputs, which lie in `folder`, by name."""
-    asked = signature(component.python_func).parameters
-    outputs = {name: _Place(f"{folder}/{component.name}-{name}") for name in asked if name not in given}
-    component.python_func(**given, **outputs)
-    return outputs

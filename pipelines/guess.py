@@ -89,7 +89,15 @@ def strongest_types(column: Seen, counts: dict[str, int]) -> Guess | None:
     enough = sum(bought.values()) >= max(1_000, 0.05 * sum(counts.values()))
     types = list(bought if enough else for_it)
     shown = ", ".join(f"{value} {n:,}" for value, n in counts.items())
-    return Guess({"column": column.name, "types": types}, shown) if types else None
+    meaning = {value: _meaning(value, value in types) for value in allowed}
+    return Guess({"column": column.name, "types": types, "events": meaning}, shown) if types else None
+
+
+def _meaning(value: str, counts: bool) -> dict[str, bool]:
+    """An entry of the card's `events`: what counts is predicted; what it says besides is for a person to switch on."""
+    if counts:
+        return {"predict": True}
+    return {"negative": True} if _AGAINST.search(value) else {"history": False}
 
 
 def feature_of(connection: duckdb.DuckDBPyConnection, table: Looked, column: Seen) -> Guess | None:

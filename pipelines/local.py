@@ -40,6 +40,11 @@ class Outcome:
         return broken(self.records)
 
     @property
+    def blocked(self) -> bool:
+        """A gate, or too little power, kept every model from a release."""
+        return any(record.report.get("blocked") for record in self.records.values()) or "not trained" in self.ending
+
+    @property
     def ending(self) -> str:
         """One sentence: what became of the model."""
         return ending(self.records)[0]

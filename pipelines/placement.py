@@ -1,12 +1,12 @@
 """Puts a cluster's facts on a task: image, hardware, secrets by reference, volumes, retries, timeout, labels."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from dataclasses import asdict, replace
 
 from kfp import dsl, kubernetes
 
 from components.train import nodes
-from pipelines.cluster import Cluster, Needs
+from pipelines.cluster import Cluster, Needs, Secret
 
 RUN = "HETERREC_RUN_ID"
 
@@ -31,6 +31,13 @@ class Placement:
     def light(self, task: dsl.PipelineTask) -> dsl.PipelineTask:
         """A task on the data, in the image that trains."""
         return self._placed(task, lambda cluster: (cluster.train_image, cluster.needs))
+
+    def reading(self, task: dsl.PipelineTask) -> dsl.PipelineTask:
+        """A task that reads the card's source, with the secrets that no other task needs."""
+        self.light(task)
+        if self._cluster is not None:
+            _secrets(task, self._cluster.sources)
+        return task
 
     def training(self, task: dsl.PipelineTask) -> dsl.PipelineTask:
         """Training: in its own pod, on a GPU where the cluster has one; or by a pod that waits for several nodes."""
@@ -97,11 +104,15 @@ class Placement:
         kubernetes.use_field_path_as_env(task, RUN, "metadata.labels['pipeline/runid']")
         for name, value in cluster.variables.items():
             task.set_env_variable(name, value)
-        for secret in cluster.secrets:
-            if secret.env:
-                kubernetes.use_secret_as_env(task, secret.name, secret.env, optional=secret.optional)
-            if secret.mount:
-                kubernetes.use_secret_as_volume(task, secret.name, secret.mount, optional=secret.optional)
+        _secrets(task, cluster.secrets)
+
+
+def _secrets(task: dsl.PipelineTask, secrets: Iterable[Secret]) -> None:
+    for secret in secrets:
+        if secret.env:
+            kubernetes.use_secret_as_env(task, secret.name, secret.env, optional=secret.optional)
+        if secret.mount:
+            kubernetes.use_secret_as_volume(task, secret.name, secret.mount, optional=secret.optional)
 
 
 def _trainer(cluster: Cluster) -> Needs:

@@ -42,7 +42,7 @@ def build(cluster: Cluster | None = None) -> BaseComponent:
             new_reference: Hold the data against its card only, not against the last accepted run: the change is meant.
         """
         with dsl.ExitHandler(place.last(report(run_id=run_id, pipeline=NAME)), name="always-report"):
-            events = place.light(ingest(run_id=run_id, card=card, as_of=as_of)).outputs["events"]
+            events = place.reading(ingest(run_id=run_id, card=card, as_of=as_of)).outputs["events"]
             resolved = place.small(
                 resolve(run_id=run_id, card=card, as_of=as_of, new_reference=new_reference, events=events)
             )

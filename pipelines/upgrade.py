@@ -53,23 +53,39 @@ def upgrade(path: Path) -> list[str]:
 def _rewritten(path: Path, text: str, raw: dict[str, object]) -> tuple[str, list[str]]:
     told = [f"version: {VERSION}"]
     columns = raw.get("columns")
-    if isinstance(columns, dict) and columns.get("event_type") and not columns.get("event_types"):
-        # Before, every kind of event was an interaction, a dislike too: so it stays until someone says otherwise.
-        types = ", ".join(json.dumps(each) for each in _types(path, raw))
-        line = re.search(r"^(?P<before>[ ]+)event_type:.*$", text, re.MULTILINE)
-        if line is None:
-            raise CardError(f"{path}: columns: write event_types beside event_type: those that count of [{types}].")
-        added = (
-            f"{line['before']}event_types: [{types}]  # all that the data has, as before: leave out what is no interest"
-        )
-        text = f"{text[: line.end()]}\n{added}{text[line.end() :]}"
-        told.append(f"columns.event_types: [{types}], all that the data has. Leave out those that are no interaction.")
+    if isinstance(columns, dict) and columns.get("event_type"):
+        if counting := columns.get("event_types"):
+            kinds = [str(each) for each in counting]
+            text = _without(path, text, "event_types")
+            told.append(f"events: {', '.join(kinds)}, which columns.event_types named, each predicted as before.")
+        else:
+            # Before, every kind of event was an interaction, a dislike too: so it stays until someone says otherwise.
+            kinds = _types(path, raw)
+            told.append(f"events: {', '.join(kinds)}, all that the data has. Leave out those that are no interaction.")
+        text = f"{text.rstrip()}\nevents:  # say predict: false where a kind is history alone\n"
+        text += "".join(f"  {json.dumps(kind, ensure_ascii=False)}: {{predict: true}}\n" for kind in kinds)
+        if len(kinds) > 1:
+            told.append("The model now sees which kind each event of a history was.")
     if "version" in raw:
         return re.sub(r"^version:.*$", f"version: {VERSION}", text, count=1, flags=re.MULTILINE), told
     name = re.search(r"^name:.*\n", text, re.MULTILINE)
     if name is None:
         raise CardError(f"{path}: name is missing: lower case letters, digits and _.")
     return f"{text[: name.end()]}version: {VERSION}\n{text[name.end() :]}", told
+
+
+def _without(path: Path, text: str, field: str) -> str:
+    """The text without the line of a field, which may go on below it as a list."""
+    line = re.compile(
+        rf"^(?P<indent>[ ]+){field}:[^\n]*\n(?:(?P=indent)[ ]*-[^\n]*\n|(?P=indent)[ ]+[^\n]*\n)*", re.MULTILINE
+    )
+    found = line.sub("", text if text.endswith("\n") else f"{text}\n", count=1)
+    if found.strip() == text.strip():
+        raise CardError(
+            f"{path}: columns: {field} stands in one line with others. Take it out and write at the card's end what "
+            "each kind means: events: {purchase: {predict: true}, view: {history: true}}."
+        )
+    return found
 
 
 def _types(path: Path, raw: dict[str, object]) -> list[str]:
@@ -79,7 +95,8 @@ def _types(path: Path, raw: dict[str, object]) -> list[str]:
     with TemporaryDirectory(dir=path.parent) as folder:
         # Beside the card, so that its relative paths hold one folder up.
         guess = Path(folder) / path.name
-        guess.write_text(yaml.safe_dump({**raw, "version": VERSION, "columns": {**columns, "event_types": ["any"]}}))
+        said = {**raw, "version": VERSION, "events": {"any": {"predict": True}}}
+        guess.write_text(yaml.safe_dump(said))
         card = parse_card(guess, folder=path.parent)
     with TemporaryDirectory(prefix="duckdb-") as spill, duckdb.connect() as connection:
         connection.execute(f"SET temp_directory = {literal(spill)}")

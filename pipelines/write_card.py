@@ -57,6 +57,7 @@ def _card(connection: duckdb.DuckDBPyConnection, roles: Roles, name: str, folder
         *_source(roles, chosen, folder),
         "columns:",
         *_columns(roles),
+        *_events(roles),
     ]
     if facts.nobody:
         lines.append(f"  # rows without a shopper, set aside: {facts.nobody:,} of {roles.interactions.rows:,}")
@@ -131,9 +132,6 @@ def _columns(roles: Roles) -> list[str]:
         )
     if roles.event_type is not None:
         lines.append(f"  event_type: {_plain(roles.event_type.entry['column'])}  # {roles.event_type.evidence}")
-        lines.append(
-            f"  event_types: {_plain(roles.event_type.entry['types'])}  # the kinds that count as interactions"
-        )
     if roles.quantity is not None:
         lines.append(f"  quantity: {_plain(roles.quantity.name)}  # whole numbers, such as {roles.quantity.example}")
     if roles.basket is not None:
@@ -141,6 +139,13 @@ def _columns(roles: Roles) -> list[str]:
     if roles.available is not None:
         lines.append(f"  item_available_at: {_plain(roles.available.name)}  # times, before the item's interactions")
     return lines
+
+
+def _events(roles: Roles) -> list[str]:
+    if roles.event_type is None:
+        return []
+    lines = ["events:  # with history: true a kind enters the histories that the model sees, and is told apart there"]
+    return lines + [f"  {_plain(kind)}: {_plain(told)}" for kind, told in roles.event_type.entry["events"].items()]
 
 
 def _used(roles: Roles) -> set[str]:

@@ -1,30 +1,33 @@
 """Do the tests notice? Small breakages of the modules that decide, each run against the tests that belong to them.
 
-`python -m scripts.mutants` runs the list that is kept (tests/mutants.toml): every one must die, and the command fails
-where one lives. `python -m scripts.mutants --find serving/rollout/ratio.py --tests "tests/serving/test_sequential.py"`
-makes new ones by syntax (comparisons, arithmetic, numbers, conditions) and tells which survive; what matters among them
+`make mutants` (this, without arguments) runs the list that is kept (tests/mutants.toml): every one must die, and the
+command fails where one lives. `make mutate MODULE=serving/rollout/ratio.py` (`--find` the file) makes new ones by
+syntax (scripts/breakages.py), runs the tests that import the module, and tells which survive; what matters among them
 gets a test, and a line in the list.
 
-A mutant is never written to disk: a forked process, with the libraries loaded already, imports the changed source.
+A mutant is never written to disk: a forked process, with the libraries loaded already, imports the changed source. So a
+test that runs the module in a process of its own does not see it.
 """
 
 import argparse
 import ast
-import copy
 import importlib.abc
 import importlib.util
 import os
 import random
 import shlex
 import signal
+import subprocess
 import sys
 import time
 import tomllib
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from importlib.machinery import ModuleSpec
 from pathlib import Path
 from types import ModuleType
 from typing import Any, NamedTuple
+
+from scripts.breakages import breakages
 
 ROOT = Path(__file__).parents[1]
 KEPT = ROOT / "tests" / "mutants.toml"
@@ -32,13 +35,9 @@ LIBRARIES = ("numpy", "scipy.stats", "pandas", "pyarrow.parquet", "duckdb", "hyp
              "torch", "feast", "mlflow", "fastapi.testclient")  # fmt: skip
 MANY = 5
 """Mutants from which it pays to load the libraries first."""
-LIMIT = 300
-"""Seconds a mutant may take; what runs longer has changed the behaviour so that it hangs, and is dead, too."""
-_SWAPS: dict[type[ast.AST], type[ast.AST]] = {
-    ast.Lt: ast.LtE, ast.LtE: ast.Lt, ast.Gt: ast.GtE, ast.GtE: ast.Gt, ast.Eq: ast.NotEq, ast.NotEq: ast.Eq,
-    ast.Is: ast.IsNot, ast.IsNot: ast.Is, ast.In: ast.NotIn, ast.NotIn: ast.In, ast.And: ast.Or, ast.Or: ast.And,
-    ast.Add: ast.Sub, ast.Sub: ast.Add, ast.Mult: ast.Div, ast.Div: ast.Mult, ast.Pow: ast.Mult,
-}  # fmt: skip
+LEAST, TIMES = 60.0, 20.0
+"""Seconds a mutant may take, or so many times what the tests take without one; what runs longer has changed the
+behaviour so that it hangs, and is dead, too."""
 
 
 class Mutant(NamedTuple):
@@ -64,44 +63,32 @@ def kept(path: Path) -> Iterator[Mutant]:
 
 
 def made(file: str, tests: Sequence[str], most: int, seed: int) -> list[Mutant]:
-    """Mutants of the file by syntax, `most` of them drawn by `seed`."""
-    text = (ROOT / file).read_text()
-    tree = ast.parse(text)
-    found = []
-    for number, node in enumerate(ast.walk(tree)):
-        for change in range(len(list(_changes(node)))):
-            other = copy.deepcopy(tree)
-            changed = list(ast.walk(other))[number]
-            before = ast.unparse(changed)
-            what = list(_changes(changed))[change]
-            what()
-            line = getattr(node, "lineno", 0)
-            found.append(Mutant(file, f"line {line}: {before} -> {ast.unparse(changed)}", ast.unparse(other), tests))
-    return random.Random(seed).sample(found, min(most, len(found)))
+    """Mutants of the file by syntax, `most` of them drawn by `seed`, in the order of the file."""
+    found = [Mutant(file, what, source, tests) for what, source in breakages((ROOT / file).read_text())]
+    drawn = sorted(random.Random(seed).sample(range(len(found)), min(most, len(found))))
+    return [found[number] for number in drawn]
 
 
-def _changes(node: ast.AST) -> Iterator[Any]:
-    """What can be changed about a node, each a call that does it."""
-    match node:
-        case ast.Compare(ops=[op, *_]) if type(op) in _SWAPS:
-            yield lambda: node.ops.__setitem__(0, _SWAPS[type(op)]())  # type: ignore[call-overload]
-        case ast.BoolOp(op=op) | ast.BinOp(op=op) if type(op) in _SWAPS and not _text(node):
-            yield lambda: setattr(node, "op", _SWAPS[type(op)]())
-        case ast.UnaryOp(op=ast.Not() | ast.USub()):
-            yield lambda: setattr(node, "op", ast.UAdd())
-        case ast.Constant(value=bool() as value):
-            yield lambda: setattr(node, "value", not value)
-        case ast.Constant(value=int() | float() as value):
-            yield lambda: setattr(node, "value", value + 1 if isinstance(value, int) else value * 2 or 0.5)
-        case ast.IfExp() | ast.If():
-            yield lambda: setattr(node, "test", ast.Constant(True))
-            yield lambda: setattr(node, "test", ast.Constant(False))
+def tests_of(file: str) -> list[str]:
+    """The test files that import the module by its name. Raises `ValueError` where none does."""
+    module = _module(file)
+    found = [path for path in sorted((ROOT / "tests").rglob("test_*.py")) if module in set(_imported(path))]
+    if not found:
+        raise ValueError(f"{file}: no file under tests imports it; name with --tests those that run it")
+    return [str(path.relative_to(ROOT)) for path in found]
 
 
-def _text(node: ast.BoolOp | ast.BinOp) -> bool:
-    return any(
-        isinstance(each, ast.JoinedStr) or getattr(each, "value", None).__class__ is str for each in ast.walk(node)
-    )
+def _imported(path: Path) -> Iterator[str]:
+    for node in ast.walk(ast.parse(path.read_text())):
+        if isinstance(node, ast.Import):
+            yield from (each.name for each in node.names)
+        elif isinstance(node, ast.ImportFrom):
+            yield node.module or ""
+            yield from (f"{node.module}.{each.name}" for each in node.names)
+
+
+def _module(file: str) -> str:
+    return ".".join(Path(file).with_suffix("").parts)
 
 
 class _Changed(importlib.abc.MetaPathFinder, importlib.abc.Loader):
@@ -109,7 +96,7 @@ class _Changed(importlib.abc.MetaPathFinder, importlib.abc.Loader):
 
     def __init__(self, mutant: Mutant) -> None:
         self._path = ROOT / mutant.file
-        self._name = ".".join(Path(mutant.file).with_suffix("").parts)
+        self._name = _module(mutant.file)
         self._source = mutant.source
 
     def find_spec(self, name: str, path: Any = None, target: Any = None) -> ModuleSpec | None:
@@ -124,8 +111,8 @@ class _Changed(importlib.abc.MetaPathFinder, importlib.abc.Loader):
         exec(compile(self._source, str(self._path), "exec"), module.__dict__)
 
 
-def dies(mutant: Mutant) -> bool:
-    """Whether the tests fail with it, in a process of its own."""
+def dies(mutant: Mutant, limit: float) -> bool:
+    """Whether the tests fail with it, in a process of its own, or take longer than `limit` seconds."""
     child = os.fork()
     if child == 0:
         os.setpgid(0, 0)
@@ -135,7 +122,7 @@ def dies(mutant: Mutant) -> bool:
         sys.meta_path.insert(0, _Changed(mutant))
         plain = ["-x", "-q", "-p", "no:cacheprovider", "-p", "no:xdist", "-p", "no:randomly"]
         os._exit(int(pytest.main([*plain, *mutant.tests]) != pytest.ExitCode.OK))
-    until = time.monotonic() + LIMIT
+    until = time.monotonic() + limit
     while time.monotonic() < until:
         done, status = os.waitpid(child, os.WNOHANG)
         if done:
@@ -155,34 +142,51 @@ def _silent() -> None:
 def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--find", help="a file to make mutants of; without it the kept list is run")
-    parser.add_argument("--tests", default="", help="the tests that belong to it, and what else pytest is to be told")
-    parser.add_argument("--most", type=int, default=40)
+    parser.add_argument("--tests", help="what pytest is to be told; left out, the files that import the module")
+    parser.add_argument("--most", type=int, default=200)
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--kept", type=Path, default=KEPT, help="the list")
     parser.add_argument("--only", default="", help="of the kept list the files whose name holds this")
     options = parser.parse_args()
     os.chdir(ROOT)
-    mutants = (
-        list(kept(options.kept))
-        if not options.find
-        else made(options.find, shlex.split(options.tests), options.most, options.seed)
-    )
-    mutants = [mutant for mutant in mutants if options.only in mutant.file]
-    for library in LIBRARIES if len(mutants) >= MANY else ():
-        importlib.import_module(library)
-    for each in sorted({(mutant.file, tuple(mutant.tests)) for mutant in mutants}):
-        whole = Mutant(each[0], "unchanged", (ROOT / each[0]).read_text(), each[1])
-        if dies(whole):
-            raise SystemExit(f"{' '.join(each[1])} fails without a mutant: mend that first")
+    if options.find:
+        tests = shlex.split(options.tests) if options.tests else tests_of(options.find)
+        mutants = made(options.find, tests, options.most, options.seed)
+    else:
+        mutants = [mutant for mutant in kept(options.kept) if options.only in mutant.file]
+    if len(mutants) >= MANY:
+        for library in _needed({test for mutant in mutants for test in mutant.tests}):
+            importlib.import_module(library)
+    limits = {key: _limit(*key) for key in sorted({(mutant.file, tuple(mutant.tests)) for mutant in mutants})}
     lived = 0
     for number, mutant in enumerate(mutants, 1):
-        dead = dies(mutant)
+        dead = dies(mutant, limits[mutant.file, tuple(mutant.tests)])
         lived += not dead
-        print(
-            f"{number}/{len(mutants)} {'dead ' if dead else 'LIVES'} {mutant.file}: {mutant.what[:200]!r}", flush=True
-        )
+        said = f"{'dead ' if dead else 'LIVES'} {mutant.file}: {mutant.what[:200]!r}"
+        print(f"{number}/{len(mutants)} {said}", flush=True)
     print(f"{lived} of {len(mutants)} live")
     return int(lived > 0)
+
+
+def _needed(tests: Iterable[str]) -> list[str]:
+    """Of `LIBRARIES` those that these test files load: each is then loaded once, and not by every mutant."""
+    files = sorted(test for test in tests if (ROOT / test).is_file())
+    modules = [_module(file) for file in files]
+    load = f"""import sys
+for name in {modules}: __import__(name)
+print(*(name for name in {LIBRARIES} if name in sys.modules))"""
+    done = subprocess.run([sys.executable, "-c", load], cwd=ROOT, capture_output=True, text=True, check=True)
+    return done.stdout.split()
+
+
+def _limit(file: str, tests: Sequence[str]) -> float:
+    """How long the tests may take with a mutant; ends the program where they fail without one."""
+    began = time.monotonic()
+    if dies(Mutant(file, "unchanged", (ROOT / file).read_text(), tests), float("inf")):
+        raise SystemExit(f"{' '.join(tests)} fails without a mutant: mend that first")
+    seconds = time.monotonic() - began
+    print(f"{' '.join(tests)}: {seconds:.1f} s for {file} as it is", file=sys.stderr)
+    return max(LEAST, TIMES * seconds)
 
 
 if __name__ == "__main__":

@@ -46,5 +46,12 @@ install_torch
 # pip's own certificate setting holds for uv too, so that both work behind the same company proxy.
 [ -z "${PIP_CERT:-}" ] || export SSL_CERT_FILE=${SSL_CERT_FILE:-$PIP_CERT}
 .venv/bin/uv pip install --quiet --python .venv/bin/python --constraints requirements.lock "${groups[@]/#/--group=}"
+# All commands in one program, from any folder.
+cat >.venv/bin/heterrec <<END
+#!/bin/sh
+GX_ANALYTICS_ENABLED=false MLFLOW_DISABLE_TELEMETRY=true DO_NOT_TRACK=1 FEAST_USAGE=False PYTHONPATH="$PWD" \\
+  exec "$PWD/.venv/bin/python" -m pipelines.program "\$@"
+END
+chmod +x .venv/bin/heterrec
 echo "$stamp" >.venv/.stamp
 echo "setup: done in ${SECONDS} s"

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 
 from components.errors import InputError
 from feature_repo.card import CardError
-from serving import off_policy, operate, replay, run_consumer, run_gateway, run_plain, run_torchserve, shop_rules
+from serving import off_policy, operate, replay, run_consumer, run_gateway, run_torchserve, shop_rules
 from serving.releases import Unreached
 from serving.rollout.database import TableAway
 
@@ -31,7 +31,6 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument("--debug", action="store_true", help="show tracebacks of bad input")
     commands = parser.add_subparsers(required=True)
     run_torchserve.add_to(commands)
-    run_plain.add_to(commands)
     run_gateway.add_to(commands)
     run_consumer.add_to(commands)
     replay.add_to(commands)

@@ -30,6 +30,7 @@ from serving.rollout.document import ModelVersion
 from serving.rollout.off_policy import Interval
 from serving.rollout.rules_table import RulesTable, Version
 from serving.rollout.table import Entry, RolloutTable
+from serving.scoring.placed import FOR_YOU
 from serving.torchserve import archive
 
 if TYPE_CHECKING:
@@ -137,16 +138,21 @@ def _of_request(
 def _asked(row: Exposure, contents: Contents) -> Asked:
     """As the gateway had it; `exclude` of the logged request may hold candidates that could not be shown besides."""
     request = json.loads(row["request"])
-    hidden = set(request.get("exclude", ()))
-    if request.get("exclude_seen", contents.exclude_seen):
-        hidden.update(event["item_id"] for event in request["history"])
+    history, items, placement = request["history"], request.get("items", ()), row["placement"] or FOR_YOU
+    hidden = contents.hidden(
+        history,
+        placement=placement,
+        items=items,
+        exclude=request.get("exclude", ()),
+        exclude_seen=request.get("exclude_seen"),
+    )
     return Asked(
         k=row["n_items"],
         request_id=row["request_id"],
-        hidden=frozenset(hidden),
+        hidden=hidden,
         filters=request.get("filters", {}),
-        segment=contents.segment(request["history"]),
-        placement=row["placement"],
+        segment=contents.segment([*history, *({"item_id": item} for item in items)]),
+        placement=placement,
     )
 
 

@@ -40,20 +40,26 @@ def change(options: argparse.Namespace) -> int:
 
     MLflow's aliases, a view of the row, follow at the next look: at 3 a.m. nothing but the table has to answer.
     """
-    name, now = model_name(options.dataset), datetime.now(UTC)
+    name = model_name(options.dataset)
     with RolloutTable(workspace.rollout_url()) as table:
-        row = table.read(name)
-        try:
-            moved = _MOVES[options.what](row, now)
-            proposed = Change(moved, options.who, f"{options.what}: {options.why}")
-            expected = row.version if options.expected_version is None else options.expected_version
-            changed = table.propose(proposed, expected)
-        except WrongMove as error:
-            raise InputError(f"{error}. Look at `python -m serving rollout status --dataset {name}`.") from error
-        except StaleRollout as error:
-            raise InputError(f"{error}. Nothing was changed: look at its status and decide anew.") from error
+        changed = move(table, name, options.what, options.who, options.why, options.expected_version)
     print("\n".join(arms(changed)))
     return 0
+
+
+def move(table: RolloutTable, name: str, what: str, who: str, why: str, expected_version: int | None) -> Rollout:
+    """Make the move `what` (one of `MOVES`) of the model `name`, signed by `who` with a reason; the row after it.
+
+    Raises `InputError` where the move is not open, or the row is not the one of `expected_version` (None: of now).
+    """
+    row = table.read(name)
+    try:
+        proposed = Change(MOVES[what](row, datetime.now(UTC)), who, f"{what}: {why}")
+        return table.propose(proposed, row.version if expected_version is None else expected_version)
+    except WrongMove as error:
+        raise InputError(f"{error}. Look at `python -m serving rollout status --dataset {name}`.") from error
+    except StaleRollout as error:
+        raise InputError(f"{error}. Nothing was changed: look at its status and decide anew.") from error
 
 
 def arms(rollout: Rollout) -> list[str]:
@@ -80,13 +86,13 @@ def _salt() -> str:
     return secrets.token_hex(8)
 
 
-_MOVES: dict[str, Callable[[Rollout, datetime], Rollout]] = {
+MOVES: dict[str, Callable[[Rollout, datetime], Rollout]] = {
     "pause": lambda row, now: moves.pause(row, True),
     "resume": lambda row, now: moves.pause(row, False),
     "rollback": lambda row, now: moves.roll_back(row, now=now, salt=_salt),
     "promote": lambda row, now: moves.promote(row, now=now),
 }
-_HELP = {
+HELP = {
     "pause": "hold the experiment where it is; guardrails still roll it back",
     "resume": "let a paused experiment go on",
     "rollback": "take the challenger out, or bring the former champion back",
@@ -101,7 +107,7 @@ def add_to(commands: "argparse._SubParsersAction[Any]") -> None:
     shown = actions.add_parser("status", help="what serves, and how it came to be")
     shown.add_argument("--dataset", help="name of one data set; all if left out")
     shown.set_defaults(command=status)
-    for what, meaning in _HELP.items():
+    for what, meaning in HELP.items():
         action = actions.add_parser(what, help=meaning)
         action.add_argument("--dataset", default="marketplace", help="name of the data set, or path of its card")
         action.add_argument("--why", required=True, help="one sentence for the history")

@@ -17,6 +17,7 @@ from serving.eventlog.logged import Exposure, latest
 from serving.releases import Releases
 from serving.rollout.document import ModelVersion
 from serving.rollout.table import RolloutTable
+from serving.scoring.placed import RANKING
 from serving.torchserve import archive
 from serving.torchserve.client import Reply
 from serving.torchserve.goldens import differences
@@ -79,6 +80,8 @@ def load(mar: Path, digest: str, folder: Path, version: str) -> "Scorer":
 def _compare(scorer: "Scorer", rows: list[Exposure], done: Replayed) -> None:
     answers = scorer.score([json.loads(row["request"]) for row in rows])
     for row, answer in zip(rows, answers, strict=True):
+        if row.get("placement") == RANKING and row.get("origins") is None and "items" in answer:
+            answer["items"] = answer["items"][: len(row["items"])]  # the best of them were shown
         served = _ranked(row)
         golden = {"answer": {"items": served, "unknown_items": answer.get("unknown_items")}}
         if row.get("origins") is not None and "error" not in answer:

@@ -92,12 +92,18 @@ def consumer_of(card: DatasetCard, metrics: "Metrics", *, flush_seconds: float =
         workspace.event_log(card.name),
         workspace.exposures(card.name),
         online,
-        kinds=card.event_log.interactions,
+        kinds=changing_kinds(card),
         identity=Identity(typed=card.columns.event_type is not None, nobody=tuple(card.columns.nobody)),
         stream=None if redis is None else lambda known: Stream(redis, card.name, known=known),
         metrics=metrics,
         flush_seconds=flush_seconds,
     )
+
+
+def changing_kinds(card: DatasetCard) -> list[str]:
+    """Types of outcomes that change histories: none that a history of several kinds has not in training."""
+    known = card.history_types if card.typed else None
+    return [name for name in card.event_log.interactions if known is None or name in known]
 
 
 def add_to(commands: "argparse._SubParsersAction[Any]") -> None:

@@ -1,9 +1,11 @@
-"""The commands that run TorchServe: `up` (server and reconciler in one), `torchserve` and `reconciler` (each alone)."""
+"""The commands that run TorchServe, or the plain server in its place: `up` (server and reconciler in one), `torchserve`
+and `reconciler` (each alone)."""
 
 import argparse
 import contextlib
 import json
 import logging
+import os
 import shlex
 import signal
 import threading
@@ -14,6 +16,7 @@ from typing import Any
 from components import workspace
 from components.errors import InputError
 from serving.operate import arms, model_name
+from serving.plain.server import PlainServer
 from serving.releases import Releases
 from serving.rollout.document import ModelVersion, Rollout
 from serving.rollout.table import RolloutTable
@@ -22,6 +25,9 @@ from serving.torchserve.client import Client
 from serving.torchserve.reconciler import Reconciler
 from serving.torchserve.server import HOST, TorchServe
 
+SERVER = "HETERREC_SERVER"
+"""What answers requests, where the command line does not say."""
+SERVERS: dict[str, type[TorchServe]] = {"torchserve": TorchServe, "plain": PlainServer}
 _SHORT = 5
 """Events of a history that still make a readable command line."""
 
@@ -33,12 +39,13 @@ def up(options: argparse.Namespace) -> int:
     for arm in rollout.serving:
         _check(arm, releases.fetched(arm))
     _end_by_signal()
-    print(f"starting TorchServe with {' and '.join(arm.version for arm in rollout.serving)} of {rollout.model}")
+    kind = _server(options)
+    print(f"starting {options.server} with {' and '.join(arm.version for arm in rollout.serving)} of {rollout.model}")
     ports = {"inference": options.port, "management": options.management_port, "metrics": options.metrics_port}
     settings = {"host": options.host, "tokens": options.tokens, "folder": options.folder, **_workers(options)}
     chosen = {api: port for api, port in ports.items() if port}
     with contextlib.suppress(KeyboardInterrupt), contextlib.ExitStack() as stack:
-        server = stack.enter_context(TorchServe(workspace.home() / "torchserve" / "up", ports=chosen, **settings))
+        server = stack.enter_context(kind(workspace.home() / "torchserve" / "up", ports=chosen, **settings))
         follower = _follower(server, rollout.model, releases)
         if options.status_port is not None:
             stack.enter_context(_status(follower, options))
@@ -66,10 +73,10 @@ def torchserve(options: argparse.Namespace) -> int:
     _end_by_signal()
     ports = {"inference": options.port, "management": options.management_port, "metrics": options.metrics_port}
     logs = options.folder / "logs"
-    with contextlib.suppress(KeyboardInterrupt), TorchServe(
+    with contextlib.suppress(KeyboardInterrupt), _server(options)(
         logs, host=options.host, ports=ports, tokens=options.tokens, folder=options.folder
     ) as server:  # fmt: skip
-        print(f"TorchServe listens on {options.host}:{options.port}, logs: {logs}", flush=True)
+        print(f"{options.server} listens on {options.host}:{options.port}, logs: {logs}", flush=True)
         return server.wait()
     return 0
 
@@ -114,6 +121,12 @@ def curl(address: str, model: str, arm: ModelVersion, mar: Path, *, key: Path | 
     url = f"{address}/predictions/{model}/{arm.version}"
     authorised = f' -H "Authorization: Bearer $(cat {shlex.quote(str(key))})"' if key else ""
     return f"curl -s {url} -H 'Content-Type: application/json'{authorised} -d {body}"
+
+
+def _server(options: argparse.Namespace) -> type[TorchServe]:
+    if (kind := SERVERS.get(options.server)) is None:
+        raise InputError(f"{SERVER}={options.server!r}: expected {' or '.join(SERVERS)}")
+    return kind
 
 
 def _follower(client: Client, model: str, releases: Releases) -> Reconciler:
@@ -189,6 +202,12 @@ def add_to(commands: "argparse._SubParsersAction[Any]") -> None:
         port = None if command is both else 8083
         command.add_argument("--status-port", type=int, default=port, help="of /ready (default: %(default)s)")
     for command in (both, alone):
+        command.add_argument(
+            "--server",
+            choices=list(SERVERS),
+            default=os.environ.get(SERVER, "torchserve"),
+            help=f"what answers requests (default: %(default)s, or ${SERVER})",
+        )
         inference, management, metrics = (None, None, None) if command is both else (8080, 8081, 8082)
         command.add_argument("--host", default=HOST, help="of inference and metrics (default: %(default)s)")
         command.add_argument("--port", type=int, default=inference, help="of the inference API")

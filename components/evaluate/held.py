@@ -147,10 +147,13 @@ class HeldAgainst:
 
 def _recipe(model: Path, data: Sequences) -> str:
     settings = next(path for path in (model / "recipe.json", model / "config.json") if path.is_file())
-    return recipe_digest(json.loads(settings.read_text()), data.catalogue.features)
+    return recipe_digest(json.loads(settings.read_text()), data.catalogue.described)
 
 
 def _missing(model: Path, data: Sequences) -> list[str]:
+    """The features without which a network cannot answer; tables look at whatever words and values there are today."""
+    if not (model / "weights.pt").is_file():
+        return []
     encoder = FeatureEncoder.from_json((model / "encoder.json").read_text())
     return sorted({field.name for field in encoder.fields} - {each["name"] for each in data.catalogue.features})
 

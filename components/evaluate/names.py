@@ -37,9 +37,10 @@ def name_of(config: TrainConfig) -> str:
 
 
 def baseline_name(baseline: Path, new: str) -> str:
-    """The baseline's name; told apart where it is of the new model's kind."""
+    """The baseline's name; told apart where it is of the new model's kind, or has the name of the tables that may be
+    released: it would be ranked in their place."""
     name = model_name(baseline)
-    return f"{name} (baseline)" if name == new else name
+    return f"{name} (baseline)" if name in (new, NEIGHBOURS) else name
 
 
 def version_of(champion: Path) -> str | None:

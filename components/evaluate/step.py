@@ -17,6 +17,7 @@ from components.evaluate.held import HeldAgainst
 from components.evaluate.names import CHAMPION, NEIGHBOURS, POPULARITY
 from feature_repo.card import DatasetCard
 from heterrec.baselines import popularity
+from heterrec.beyond import Shown, beyond
 from heterrec.comparison import Difference, compare, slices
 from heterrec.export import load_model
 from heterrec.inference import judged
@@ -54,11 +55,13 @@ def run(
     held = HeldAgainst.read(champion, model, sequences, data, card)
     new = names.model_name(model)
     models = {new: model, **held.models, names.baseline_name(baseline, new): baseline}
-    models.setdefault(NEIGHBOURS, tables)
+    if new != NEIGHBOURS:
+        models[NEIGHBOURS] = tables
     contenders: dict[str, Scores] = {name: judged(load_model(path), data, queries) for name, path in models.items()}
     contenders[POPULARITY] = popularity(data)
 
-    rankings = {name: rank(scores, data, queries) for name, scores in contenders.items()}
+    shown = {name: Shown(scores, data, queries) for name, scores in contenders.items()}
+    rankings = {name: rank(scores, data, queries) for name, scores in shown.items()}
     differences = _differences(new, rankings)
     lines = {new: held} if new == NEIGHBOURS else {new: held, NEIGHBOURS: held.of(tables, data)}
     nights = dict(zip(lines, NIGHTS, strict=False)) if rankings[new].queries else {}
@@ -68,6 +71,7 @@ def run(
     choice = _choice(new, rankings, lines, blessings)
     report = {
         **_report(data, queries, rankings, differences),
+        "beyond": _beyond(card, data, queries, shown),
         "new": new,
         "recipe": held.recipe,
         **held.to_json(),
@@ -130,6 +134,15 @@ def _report(
         "differences": {name: _plain(asdict(difference)) for name, difference in differences.items()},
         "slices": _slices(data, queries, rankings),
     }
+
+
+def _beyond(card: DatasetCard, data: Sequences, queries: Queries, shown: dict[str, Shown]) -> dict[str, Any]:
+    """Of each model, what its lists are like; null without a shopper."""
+    found = {
+        name: beyond(each.row_QK, data, queries, category=card.segment_feature) if len(queries) else None
+        for name, each in shown.items()
+    }
+    return {name: asdict(each) if each else None for name, each in found.items()}
 
 
 def _metrics(ranking: Ranking) -> dict[str, float]:

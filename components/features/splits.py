@@ -23,34 +23,55 @@ def ordered_events(card: DatasetCard, as_of: datetime) -> str:
     A basket lies in one split as a whole, by the time of its first event.
     """
     held_out = _by_time(card, as_of) if card.split.by == "time" else _by_order()
+    kind = ", event_type" if card.typed else ""
+    own, ordinal, last = "", "basket", "max(basket) OVER (PARTITION BY user_id)"
+    if card.typed:
+        # Of several kinds the baskets with something predicted are counted: what was looked at before one is its own.
+        own = f", numbered AS ({_numbered(card)})"
+        ordinal, last = "asked_before", "max(asked_before + asked::INT) OVER (PARTITION BY user_id) - 1"
     return f"""
-        WITH baskets AS ({_baskets() if card.ties == "basket" else _singles()}),
+        WITH baskets AS ({_baskets(kind) if card.ties == "basket" else _singles(kind)}){own},
         spans AS (
             SELECT *, min(event_time) OVER (PARTITION BY user_id, basket) AS opened,
-                   max(basket) OVER (PARTITION BY user_id) AS last_basket
-            FROM baskets
+                   {ordinal} AS ordinal, {last} AS last_ordinal
+            FROM {"numbered" if card.typed else "baskets"}
         )
-        SELECT event_id, user_id, item_id, event_time, position, basket, {held_out} AS split FROM spans
+        SELECT event_id, user_id, item_id, event_time, position, basket, {held_out} AS split{kind} FROM spans
     """
 
 
-def _singles() -> str:
+def _numbered(card: DatasetCard) -> str:
+    """`baskets` with `asked`, whether anything of the basket is predicted, and `asked_before`, how many baskets of
+    the user before it have something that is."""
+    types = ", ".join("'" + name.replace("'", "''") + "'" for name in card.predicted_types or ())
+    return f"""
+        SELECT *, coalesce(sum(first_of_asked::INT) OVER (
+                   PARTITION BY user_id ORDER BY basket RANGE BETWEEN UNBOUNDED PRECEDING AND 1 PRECEDING
+               ), 0)::BIGINT AS asked_before
+        FROM (
+            SELECT *, asked AND row_number() OVER (PARTITION BY user_id, basket ORDER BY {ORDER}) = 1 AS first_of_asked
+            FROM (SELECT *, bool_or(event_type IN ({types})) OVER (PARTITION BY user_id, basket) AS asked FROM baskets)
+        )
+    """
+
+
+def _singles(kind: str) -> str:
     """Every event is its own basket."""
     return f"""
-        SELECT event_id, user_id, item_id, event_time, position,
+        SELECT event_id, user_id, item_id, event_time, position{kind},
                row_number() OVER (PARTITION BY user_id ORDER BY {ORDER}) - 1 AS basket
         FROM interactions
     """
 
 
-def _baskets() -> str:
+def _baskets(kind: str) -> str:
     """Events of one time or of one basket id are one basket, and so are baskets that overlap in time.
 
     A basket opens where every earlier one of its user has closed, so ordinals never run against time.
     """
     return f"""
         WITH closing AS (
-            SELECT event_id, user_id, item_id, event_time, position,
+            SELECT event_id, user_id, item_id, event_time, position{kind},
                    max(event_time) OVER (PARTITION BY user_id, coalesce('b' || basket, 'e' || event_id)) AS closes
             FROM interactions
         ),
@@ -92,5 +113,5 @@ def _by_time(card: DatasetCard, as_of: datetime) -> str:
 
 
 def _by_order() -> str:
-    return """CASE WHEN last_basket < 2 THEN 'train' WHEN basket = last_basket THEN 'test'
-              WHEN basket = last_basket - 1 THEN 'validation' ELSE 'train' END"""
+    return """CASE WHEN last_ordinal < 2 THEN 'train' WHEN ordinal >= last_ordinal THEN 'test'
+              WHEN ordinal = last_ordinal - 1 THEN 'validation' ELSE 'train' END"""

@@ -14,6 +14,8 @@ from components.features.join import catalogue, joined_events, slices
 from components.features.splits import ORDER, ordered_events, slice_starts
 from components.features.tables import ARROW, TIME, open_events, read_as_of
 from feature_repo.card import DatasetCard
+from feature_repo.event_types import described
+from heterrec.encoder import EVENT_TYPE
 
 if TYPE_CHECKING:
     from duckdb import DuckDBPyConnection
@@ -48,7 +50,7 @@ def run(*, card: DatasetCard, events: Path, facts: Path, feast_root: Path, seque
             db.register("catalogue", items)
             _write_slices(card, store, db, as_of, sequences / "slices.parquet")
             clock.lap("slices")
-        report = _report(db, items.num_rows)
+        report = _report(db, items.num_rows, card)
         clock.lap("writing")
     (sequences / "features.json").write_text(json.dumps(_description(card, as_of.isoformat()), indent=1))
     (sequences / "report.json").write_text(json.dumps(report, indent=1))
@@ -65,6 +67,7 @@ def _write_events(card: DatasetCard, store: "FeatureStore", db: "DuckDBPyConnect
             ("position", pa.int64()),
             ("basket", pa.int64()),
             ("split", pa.string()),
+            *([(EVENT_TYPE, pa.string())] if card.typed else []),
             *((feature.name, ARROW[feature.kind]) for feature in card.over_time),
         ]
     )
@@ -95,14 +98,18 @@ def _description(card: DatasetCard, as_of: str) -> dict[str, Any]:
         for token in (True, False)
     )
     facts = {"repeats": card.repeats, "title": card.title, "as_of": as_of, "dataset": card.name}
-    return {"features": features, "others": others, **facts}
+    # Where the history is of one kind there is nothing to tell apart.
+    types = {"event_types": described(card.events)} if card.typed else {}
+    return {"features": features, "others": others, **facts, **types}
 
 
-def _report(db: "DuckDBPyConnection", items: int) -> dict[str, Any]:
-    """Counts; a query is a user with an event in the split, left out where nothing came before it."""
-    counted = db.execute("""
+def _report(db: "DuckDBPyConnection", items: int, card: DatasetCard) -> dict[str, Any]:
+    """Counts; a query is a user with something predicted in the split, left out where nothing came before it."""
+    types = ", ".join("'" + name.replace("'", "''") + "'" for name in card.predicted_types or ())
+    asked = f" FILTER (event_type IN ({types}))" if card.typed else ""
+    counted = db.execute(f"""
         SELECT split, sum(events)::BIGINT, count(*) FILTER (first_basket > 0), count(*) FILTER (first_basket = 0)
-        FROM (SELECT user_id, split, count(*) AS events, min(basket) AS first_basket FROM events GROUP BY ALL)
+        FROM (SELECT user_id, split, count(*) AS events, min(basket){asked} AS first_basket FROM events GROUP BY ALL)
         GROUP BY split
     """).fetchall()
     found = {split: counts for split, *counts in counted}

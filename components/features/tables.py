@@ -106,8 +106,8 @@ def read_as_of(facts: Path) -> datetime:
 def open_events(card: DatasetCard, events: Path, as_of: datetime) -> Iterator["DuckDBPyConnection"]:
     """A DuckDB connection with views `interactions`, `items`, `varying` and `derived` (where the card has such).
 
-    Only what had happened and was known by `as_of` is visible, and of the interactions the types that count
-    (`columns.event_types`); `interactions_all` has every row. Raises `InputError` where columns are missing.
+    Only what had happened and was known by `as_of` is visible, and of the interactions the types that enter
+    histories (`events` of the card); `interactions_all` has every row. Raises `InputError` where columns are missing.
     """
     import duckdb
 
@@ -130,10 +130,10 @@ def open_events(card: DatasetCard, events: Path, as_of: datetime) -> Iterator["D
 
 
 def counting(card: DatasetCard, table: Table) -> str:
-    """SQL: of the interactions those whose type counts as one, as the card says."""
-    if table.name != "interactions" or card.columns.event_types is None:
+    """SQL: of the interactions those whose type enters histories, as the card says."""
+    if table.name != "interactions" or card.history_types is None:
         return ""
-    types = ", ".join("'" + name.replace("'", "''") + "'" for name in card.columns.event_types)
+    types = ", ".join("'" + name.replace("'", "''") + "'" for name in card.history_types)
     return f" AND event_type IN ({types})"
 
 

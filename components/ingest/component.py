@@ -8,11 +8,10 @@ from components.image import TRAIN
 @dsl.component(base_image=TRAIN, install_kfp_package=False)
 def ingest(run_id: str, card: str, as_of: str, events: dsl.Output[dsl.Dataset], metrics: dsl.Output[dsl.Metrics]):
     """Read the source into day partitions; bad rows are set aside with their reasons."""
-    from components.ingest import latest
-    from components.task import Task
+    from components.ingest import task
     from feature_repo.card import DatasetCard
 
-    task = Task("ingest", run_id=run_id, module="components.ingest.step")
-    report = latest.ingest(task, events.path, card=DatasetCard.model_validate_json(card), as_of=as_of)
+    dataset = DatasetCard.model_validate_json(card)
+    report = task.ingest(run_id=run_id, card=dataset, as_of=as_of, events=events.path)
     for name in ("rows", "accepted", "rejected", "users", "items"):
         metrics.log_metric(name, report[name])

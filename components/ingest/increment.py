@@ -58,6 +58,7 @@ class Increment:
 
 def basis_of(card: DatasetCard, identity: Any) -> str:
     asked = card.model_dump(mode="json", include={"name", "columns", "features", "limits"})
+    asked["columns"]["event_types"] = card.history_types  # where it was said before there were `events`
     asked["limits"] = {"retention_days": card.limits.retention_days}
     # How a file is written changes what is read of it; said where it is not seen, so that nights of before stay.
     if card.source.csv != CsvTables() or card.source.time_format is not None:

@@ -15,11 +15,12 @@ MALFORMED_LINE = "malformed_line"
 NOT_KEPT = "(not kept: users of this data set were deleted, and nobody can say whose line it is)"
 
 
-def keep(connection: duckdb.DuckDBPyConnection, table: str, source: Table) -> dict[str, Given]:
+def keep(connection: duckdb.DuckDBPyConnection, table: str, source: Table, *, whole: bool = True) -> dict[str, Given]:
     """Copy the source's rows into `raw_<table>`, numbered as in the source, from 0, as `row`; returns its columns by
     name. Lines that could not be read as rows go to `lines_<table>` (row, line, origin).
 
-    Raises `InputError` where the source cannot be read, or not every record of it is accounted for.
+    Raises `InputError` where the source cannot be read, or not every record of it is accounted for, or no record at all
+    is a row (of a part of the source, which is not the `whole`, none need be).
     """
     if not _copy(connection, table, source):
         assert source.carefully is not None
@@ -27,7 +28,8 @@ def keep(connection: duckdb.DuckDBPyConnection, table: str, source: Table) -> di
         if not _copy(connection, table, source):
             raise InputError(f"{source.path}: its records cannot be told apart. Write it anew as CSV, or as Parquet.")
     if connection.execute(f"FROM lines_{table} LIMIT 1").fetchall():
-        _refuse_without_rows(connection, table, source.path)
+        if whole:
+            _refuse_without_rows(connection, table, source.path)
         _number_as_in_the_source(connection, table)
     types = {name: kind for name, kind, *_ in connection.execute(f"DESCRIBE raw_{table}").fetchall()}
     return {name: Given(name, f"c{n}", types[f"c{n}"]) for n, name in enumerate(source.names)}
@@ -115,11 +117,13 @@ def judge(
     extra: dict[str, str],
     event: Sequence[str],
     duplicate: str,
-    where: str,
+    where: str = "",
 ) -> None:
     """Make `judged_<table>`: the raw columns, each read value in its slot, and `reasons` (empty if accepted).
 
-    `event` are the slots that make two acceptable rows the same; the later one gets the reason `duplicate`.
+    `event` are the slots that make two acceptable rows the same; the later one gets the reason `duplicate`. Raises
+    `InputError`, told of `where`, for a column none of whose values is what the card says; without `where` the rows
+    are a part of a table, which can say nothing of that.
     """
     values = ", ".join(f"{column.value} AS {column.slot}" for column in columns)
     conditions = dict(extra)
@@ -133,10 +137,10 @@ def judge(
     )
     _set_aside_repeats(connection, table, [each.sql for each in given], "duplicate_row", among="true")
     _set_aside_repeats(connection, table, event, duplicate, among="len(reasons) = 0")
-    found = reasons_of(connection, table)
+    found = reasons_of(connection, table) if where else {}
     for column in columns:
         if column.unreadable.keys() & found:
-            _agree(connection, table, column, where)
+            require_agreement(column, where, *agreement(connection, table, column))
 
 
 def _set_aside_repeats(
@@ -156,15 +160,21 @@ def _set_aside_repeats(
     )
 
 
-def _agree(connection: duckdb.DuckDBPyConnection, table: str, column: Column, where: str) -> None:
-    """Raise `InputError` where the column has values but none of them is what the card says."""
+def agreement(connection: duckdb.DuckDBPyConnection, table: str, column: Column) -> tuple[int, int, str | None]:
+    """How many values the column has, how many of them are not what the card says, and one of its values."""
     raw = column.given.sql
     unreadable = " OR ".join(f"({test})" for test in column.unreadable.values())
     count, unfit, example = connection.execute(
         f"SELECT count(*), count(*) FILTER ({unreadable}), any_value({raw}::VARCHAR) FROM judged_{table} "
         f"WHERE nullif(trim({raw}::VARCHAR), '') IS NOT NULL"
     ).fetchall()[0]
+    return count, unfit, example
+
+
+def require_agreement(column: Column, where: str, count: int, unfit: int, example: str | None) -> None:
+    """Raise `InputError` where the column has values but none of them is what the card says."""
     if count >= 2 and unfit == count:
+        assert example is not None
         raise InputError(
             f"{where}: {column.name} (column {column.given.name!r}): none of the {count} values is {column.expected}, "
             f"e.g. {example[:60]!r}. {column.advice}"

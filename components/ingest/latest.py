@@ -10,8 +10,9 @@ from pathlib import Path
 from typing import Any
 
 from components import store, workspace
+from components.code_digest import code_digest
 from components.errors import InputError
-from components.ingest import step
+from components.ingest import spark, step
 from components.manifest import Manifest, digest_json
 from components.task import Report, Task
 from feature_repo.card import DatasetCard
@@ -33,9 +34,13 @@ def ingest(task: Task, output: str | Path, *, card: DatasetCard, as_of: str) -> 
         ahead = as_of if moment is not None and moment > datetime.now(UTC) else ""
         deleted = sorted(forgotten.until().items())
         asked = {"card": card.model_dump(mode="json"), "ahead": ahead, "forgotten": deleted}
+        if spark.wanted():
+            asked["engine"] = code_digest("components.ingest.spark")
         return latest.basis({**asked, "source": step.fingerprint(card, log)})
 
     def make(out: Path, scratch: Path) -> Report:
+        if spark.wanted():
+            return spark.run(card=card, events=out, as_of=moment, forgotten=forgotten)
         return step.run(card=card, events=out, as_of=moment, previous=latest.artifact, forgotten=forgotten, log=log)
 
     report = task.reuse_or_make(output, kind="events", config=config, make=make)

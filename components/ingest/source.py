@@ -13,6 +13,7 @@ import duckdb
 from components.errors import InputError
 from components.ingest.parse import quoted
 from feature_repo.card import DatasetCard
+from feature_repo.card_source import InteractionsTable
 
 # Resolved, as a card's paths are: ../shared may be a link.
 SHARED = (Path(__file__).parents[2].parent / "shared" / "data").resolve()
@@ -92,13 +93,14 @@ class Source(Protocol):
         """JSON value that stays the same as long as it is the same source, though it grows."""
 
 
-def locate(path: Path | str | None, *, field: str, card: DatasetCard, address: str) -> Path:
+def locate(path: Path | str | list[InteractionsTable] | None, *, field: str, card: DatasetCard, address: str) -> Path:
     """The file that the card's `source.<field>` names; `$HETERREC_DATA`, where set, stands for ../shared/data.
 
     Raises `InputError` saying where the data is to be had.
     """
     if path is None:
         raise InputError(f"card {card.name!r}: source.{field} is not set. Give the path of the file. {address}")
+    assert not isinstance(path, list), "the card lets the files adapter alone have several tables"
     if isinstance(path, str):
         raise InputError(
             f"{path}: source.{field} of card {card.name!r} is an address; {card.source.adapter} reads files."
@@ -120,7 +122,9 @@ def locate(path: Path | str | None, *, field: str, card: DatasetCard, address: s
 
 def where(card: DatasetCard) -> Any:
     """The identity of a source of files: what they are called, wherever they lie."""
-    places = (card.source.interactions, card.source.items)
+    given = card.source.interactions
+    interactions = [table.place for table in given] if isinstance(given, list) else [given]
+    places = [*interactions, card.source.items]
     return [place if isinstance(place, str) else place.name for place in places if place is not None]
 
 

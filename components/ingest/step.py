@@ -2,7 +2,7 @@
 
 import json
 from collections import Counter
-from collections.abc import Callable
+from collections.abc import Callable, Collection, Sequence
 from datetime import UTC, datetime
 from pathlib import Path
 from tempfile import TemporaryDirectory
@@ -35,13 +35,14 @@ from components.ingest.judge import (
     require,
     set_aside_known,
 )
-from components.ingest.parse import Given, columns_of_interactions, columns_of_items, literal, value_of
-from components.ingest.source import Raw, Source
+from components.ingest.parse import Column, Given, columns_of_interactions, columns_of_items, literal, value_of
+from components.ingest.source import Raw, Source, Table
 from components.ingest.sources import amazon_beauty, complete_journey, files, marketplace, online_retail, sql
 from components.ingest.sources.event_log import WithEventLog
 from components.ingest.write import write_days, write_file
 from components.manifest import digest_json
 from feature_repo.card import DatasetCard
+from feature_repo.event_types import EventType
 from feature_repo.forgotten import Forgotten
 
 SOURCES: dict[str, Source] = {
@@ -85,7 +86,7 @@ def run(
     with TemporaryDirectory(prefix="duckdb-") as spill, duckdb.connect() as connection:
         connection.execute(f"SET memory_limit = '{MEMORY}'; SET temp_directory = {literal(spill)}")
         connection.execute("SET asof_loop_join_threshold = 0")  # row counts are guesses here, see asof_store
-        _set_zone(connection, card)
+        set_zone(connection, card)
         tell(f"reading {card.name}")
         raw = source.load(card, connection, plan.read)
         given = _judge_all(connection, card, raw, f"TIMESTAMPTZ '{latest.isoformat()}'")
@@ -101,7 +102,7 @@ def run(
         tell("writing day partitions")
         _write(connection, card, raw, given, plan, events)
         counts = counts_by_part(connection, plan)
-        report = {**_report(connection, card, raw, counts), **gone}
+        report = {**report_of(connection, card, raw, counts), **gone}
     plan.increment(report["last_event"], counts).write(events)
     (events / "report.json").write_text(json.dumps(report, indent=1))
     return report
@@ -123,7 +124,7 @@ def fingerprint(card: DatasetCard, log: Path | None = None) -> str:
     return digest_json({"adapter": card.source.adapter, "content": source_of(card, log).content(card)})
 
 
-def _set_zone(connection: duckdb.DuckDBPyConnection, card: DatasetCard) -> None:
+def set_zone(connection: duckdb.DuckDBPyConnection, card: DatasetCard) -> None:
     try:
         connection.execute(f"SET TimeZone = {literal(card.source.timezone)}")
     except duckdb.Error as error:
@@ -137,43 +138,71 @@ def _judge_all(
     connection: duckdb.DuckDBPyConnection, card: DatasetCard, raw: Raw, latest: str
 ) -> dict[str, dict[str, Given]]:
     """Make `judged_interactions` and, where the source has one, `judged_items`; returns the source's columns."""
-    names, where = card.columns, f"interactions of card {card.name!r}"
     given = {"interactions": keep(connection, "interactions", raw.interactions)}
-    features = [(f"feature {spec.name}", spec.source_column, spec.table) for spec in card.sourced]
+    require_interactions(card, given["interactions"], has_items=raw.items is not None)
+    columns = columns_of_interactions(card, given["interactions"], latest=latest, all_features=raw.items is None)
+    where = f"interactions of card {card.name!r}"
+    judge_interactions(connection, card, given["interactions"], columns, reject=raw.reject, where=where)
+    if raw.items is not None:
+        given["items"] = judge_items(connection, card, raw.items, latest)
+    for table in given:
+        number_each_part(connection, table)
+    return given
+
+
+def require_interactions(card: DatasetCard, given: Collection[str], *, has_items: bool) -> None:
+    """Raise `InputError` where the interactions lack a column that the card names."""
+    names = card.columns
     optional = ("event_time", "created_time", "event_type", "position", "basket", "quantity")
     needed = [("columns.user_id", names.user_id), ("columns.item_id", names.item_id)]
     needed += [(f"columns.{name}", column) for name in optional if (column := getattr(names, name)) is not None]
-    needed += [(name, column) for name, column, table in features if raw.items is None or table == "interactions"]
-    require(given["interactions"], needed, where=where)
+    read = [spec for spec in card.sourced if not has_items or spec.table == "interactions"]
+    needed += [(f"feature {spec.name}", spec.source_column) for spec in read]
+    require(given, needed, where=f"interactions of card {card.name!r}")
+
+
+def judge_interactions(
+    connection: duckdb.DuckDBPyConnection,
+    card: DatasetCard,
+    given: dict[str, Given],
+    columns: Sequence[Column],
+    *,
+    reject: dict[str, str],
+    where: str = "",
+) -> None:
+    """Make `judged_interactions` of `raw_interactions`; without `where` the rows are those of some users only."""
     judge(
         connection,
         "interactions",
-        given["interactions"].values(),
-        columns_of_interactions(card, given["interactions"], latest=latest, all_features=raw.items is None),
-        extra=raw.reject,
+        given.values(),
+        columns,
+        extra=reject,
         event=[value_of(name) for name in event_of(card)],
         duplicate="duplicate_event",
         where=where,
     )
-    if raw.items is not None:
-        where = f"items of card {card.name!r}"
-        given["items"] = keep(connection, "items", raw.items)
-        needed = [("columns.item_key", names.item_key)]
-        needed += [("columns.item_available_at", names.item_available_at)] if names.item_available_at else []
-        needed += [(name, column) for name, column, table in features if table == "items"]
-        require(given["items"], needed, where=where)
-        judge(
-            connection,
-            "items",
-            given["items"].values(),
-            columns_of_items(card, given["items"], latest=latest),
-            extra={},
-            event=[value_of(name) for name in ("item_id", *(["event_time"] if names.item_available_at else []))],
-            duplicate="duplicate_item",
-            where=where,
-        )
-    for table in given:
-        number_each_part(connection, table)
+
+
+def judge_items(
+    connection: duckdb.DuckDBPyConnection, card: DatasetCard, items: Table, latest: str
+) -> dict[str, Given]:
+    """Make `judged_items`; returns the columns of the table of items."""
+    names, where = card.columns, f"items of card {card.name!r}"
+    given = keep(connection, "items", items)
+    needed = [("columns.item_key", names.item_key)]
+    needed += [("columns.item_available_at", names.item_available_at)] if names.item_available_at else []
+    needed += [(f"feature {spec.name}", spec.source_column) for spec in card.sourced if spec.table == "items"]
+    require(given, needed, where=where)
+    judge(
+        connection,
+        "items",
+        given.values(),
+        columns_of_items(card, given, latest=latest),
+        extra={},
+        event=[value_of(name) for name in ("item_id", *(["event_time"] if names.item_available_at else []))],
+        duplicate="duplicate_item",
+        where=where,
+    )
     return given
 
 
@@ -194,7 +223,29 @@ def _write(
     only = take_over_days(connection, plan, events)
     interactions = tables.interactions_sql(only=only, card=card), tables.schema_of_interactions(card)
     write_days(connection, *interactions, events / "interactions")
-    before = {"late": late, "before": static_before}
+    write_items(connection, card, events, has_items=has_items, late=late, previous=previous)
+    # Once users were deleted nothing is kept that cannot be told to be another's.
+    keep_lines = not connection.execute("FROM forgotten LIMIT 1").fetchall()
+    rejected = " UNION ALL ".join(
+        rejected_sql(table, columns.values(), keep_lines=keep_lines) for table, columns in given.items()
+    )
+    if plan.kept:
+        rejected += f" UNION ALL {rejected_before(plan, keep_lines=keep_lines)}"
+    write_file(connection, f"FROM ({rejected}) ORDER BY 1, 2, 3", tables.REJECTED, events / "rejected.parquet")
+
+
+def write_items(
+    connection: duckdb.DuckDBPyConnection,
+    card: DatasetCard,
+    events: Path,
+    *,
+    has_items: bool,
+    late: str = "",
+    previous: Path | None = None,
+) -> None:
+    """Write items/: what is known of them (view `known_items`), what varies, and what is derived of the interactions
+    that were written."""
+    before = {"late": late, "before": str(previous / "items" / "static.parquet") if previous else ""}
     static = tables.changes_sql("known_items", card.static, **before), tables.schema_of_items(card.static)
     write_file(connection, *static, events / "items" / "static.parquet")
     if card.varying:
@@ -205,14 +256,6 @@ def _write(
     if card.derived:
         _require_plausible_span(connection, card)
         _write_derived(connection, card, events)
-    # Once users were deleted nothing is kept that cannot be told to be another's.
-    keep_lines = not connection.execute("FROM forgotten LIMIT 1").fetchall()
-    rejected = " UNION ALL ".join(
-        rejected_sql(table, columns.values(), keep_lines=keep_lines) for table, columns in given.items()
-    )
-    if plan.kept:
-        rejected += f" UNION ALL {rejected_before(plan, keep_lines=keep_lines)}"
-    write_file(connection, f"FROM ({rejected}) ORDER BY 1, 2, 3", tables.REJECTED, events / "rejected.parquet")
 
 
 def _require_plausible_span(connection: duckdb.DuckDBPyConnection, card: DatasetCard) -> None:
@@ -253,7 +296,7 @@ def _open_written(connection: duckdb.DuckDBPyConnection, card: DatasetCard, even
             connection.execute(f"CREATE TEMP VIEW {name} AS FROM read_parquet({path}, hive_partitioning = false)")
 
 
-def _report(
+def report_of(
     connection: duckdb.DuckDBPyConnection, card: DatasetCard, raw: Raw, counts: dict[str, dict[str, Any]]
 ) -> dict[str, Any]:
     rows, rejected = (sum(part[name] for part in counts.values()) for name in ("rows", "rejected"))
@@ -288,18 +331,13 @@ def _report(
             f"Times without a zone are those of {card.source.timezone}; one that the clocks skipped is set aside, "
             "of one that came twice the later is taken."
         )
-    if (counting := card.columns.event_types) is not None:
-        types = dict(
+    if card.events is not None:
+        report["event_types"] = types = dict(
             connection.execute(
                 "SELECT coalesce(event_type, '(none)'), count(*) FROM accepted GROUP BY 1 ORDER BY 2 DESC, 1"
             ).fetchall()
         )
-        report["event_types"] = types
-        told = [f"{name} {count:,} ({'counts' if name in counting else 'kept, counts for nothing'})"
-                for name, count in list(types.items())[:20]]  # fmt: skip
-        notes.append(f"Types of events: {', '.join(told) or 'none'}.")
-        if never := [name for name in counting if name not in types]:
-            notes.append(f"columns.event_types names {', '.join(never)}, which no event has. Is it spelled as there?")
+        notes += _about_types(card.events, types)
     if decimal:
         notes.append(
             f"{decimal:,} events have ids that end in .0, as whole numbers do that a tool wrote as decimals. They are "
@@ -308,6 +346,21 @@ def _report(
     if rows == rejected:
         notes.append("No usable interaction: " + ("every row was set aside." if rows else "the source is empty."))
     return report
+
+
+def _about_types(events: dict[str, EventType], found: dict[str, int]) -> list[str]:
+    """What the data has of each kind of event, and what that means."""
+    told = [f"{name} {count:,} ({_meaning(events.get(name))})" for name, count in list(found.items())[:20]]
+    notes = [f"Types of events: {', '.join(told) or 'none'}."]
+    if never := [name for name in events if name not in found]:
+        notes.append(f"events names {', '.join(never)}, which no event has. Is it spelled as there?")
+    return notes
+
+
+def _meaning(kind: EventType | None) -> str:
+    if kind is None or not kind.history:
+        return "speaks against the item, not in the history" if kind and kind.negative else "kept, counts for nothing"
+    return "predicted" if kind.predict else "in the history, speaks against" if kind.negative else "in the history"
 
 
 def _iso(moment: str | None) -> str | None:

@@ -37,6 +37,18 @@ def accept(
     first interaction on, or from when on they were at the first ingest, whose file of items is `before`: what stays as
     it is must not look new because the source forgot its oldest days.
     """
+    rows = accepted_sql(card, has_items=has_items)
+    if late:
+        first = f"CASE WHEN p.event_id IS NOT NULL THEN p.created_time {late} ELSE r.created_time END"
+        rows = f"SELECT r.* REPLACE ({first} AS created_time) FROM ({rows}) r LEFT JOIN previous p USING (event_id)"
+    if kept:
+        rows += " UNION ALL BY NAME SELECT * FROM kept"
+    connection.execute(f"CREATE TEMP VIEW accepted AS {rows}")
+    know_items(connection, card, has_items=has_items, before=before)
+
+
+def accepted_sql(card: DatasetCard, *, has_items: bool) -> str:
+    """Query of the judged interactions that were accepted, with the columns of interactions/."""
     names = card.columns
     basket = value_of("basket") if names.basket else "NULL::VARCHAR"
     event_type = value_of("event_type") if names.event_type else "NULL::VARCHAR"
@@ -45,18 +57,18 @@ def accept(
     observed = [spec for spec in card.sourced if not has_items or spec.table == "interactions"]
     # An event's id is a digest of what makes it that event, so that it stays the same when the source grows.
     told = f"{user}, {item}, epoch_us({moment})" + (f", {event_type}" if names.event_type else "")
-    rows = (
+    return (
         f"SELECT md5(concat_ws(chr(31), {told})) AS event_id, "
         f"{user} AS user_id, {item} AS item_id, {moment} AS event_time, {created} AS created_time, "
         f"row AS position, {basket} AS basket, {event_type} AS event_type, origin {_read(observed)} "
         "FROM judged_interactions WHERE len(reasons) = 0"
     )
-    if late:
-        first = f"CASE WHEN p.event_id IS NOT NULL THEN p.created_time {late} ELSE r.created_time END"
-        rows = f"SELECT r.* REPLACE ({first} AS created_time) FROM ({rows}) r LEFT JOIN previous p USING (event_id)"
-    if kept:
-        rows += " UNION ALL BY NAME SELECT * FROM kept"
-    connection.execute(f"CREATE TEMP VIEW accepted AS {rows}")
+
+
+def know_items(connection: duckdb.DuckDBPyConnection, card: DatasetCard, *, has_items: bool, before: str = "") -> None:
+    """View `known_items`, of `accepted` and, where there is one, of the table of items (see `accept`)."""
+    names = card.columns
+    item, moment = map(value_of, ("item_id", "event_time"))
     listed = [spec for spec in card.sourced if spec.table == "items"]
     if not has_items:
         known = _filled(card.sourced, by="item_id", order="event_time, position", source="accepted")

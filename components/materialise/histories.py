@@ -9,14 +9,14 @@ import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
 from feature_repo.card import DatasetCard
-from feature_repo.history import LATEST, Record
+from feature_repo.history import EVENT_TYPE, LATEST, Record
 
 
 def histories(
     card: DatasetCard, sequences: Path, users: Collection[str] | None = None, latest: int = LATEST
 ) -> Iterator[tuple[str, list[Record]]]:
     """Each user (or those of `users`) with the last `latest` events, oldest first, varying values as they were."""
-    names = [feature.name for feature in card.over_time]
+    names = [*(feature.name for feature in card.over_time), *([EVENT_TYPE] if card.typed else [])]
     columns = ["user_id", "event_id", "item_id", "event_time", "position", *names]
     chosen = None if users is None else pc.field("user_id").isin(list(users))
     rows = _latest(pq.read_table(sequences / "events.parquet", columns=columns, filters=chosen), latest)

@@ -8,6 +8,7 @@ import numpy.typing as npt
 import torch
 
 from components.package.shelf import Shelf, plain
+from heterrec.encoder import EVENT_TYPE
 from heterrec.inference import Answers
 from heterrec.sequences import SPLITS, Ints, Queries, Sequences
 from serving.scoring.retrieval import Approximate, Asked
@@ -148,10 +149,13 @@ def _finds(index: Approximate, user_D: npt.NDArray[np.float32], wanted: Asked, g
 
 def _event(sequences: Sequences, event: int) -> dict[str, Any]:
     time = _EPOCH + timedelta(microseconds=int(sequences.time[event]))
+    values = {name: plain(values[event]) for name, values in sequences.varying.items()}
+    kind = {EVENT_TYPE: values.pop(EVENT_TYPE)} if EVENT_TYPE in values else {}
     return {
         "item_id": sequences.catalogue.item_ids[int(sequences.row[event])],
         "event_time": time.isoformat().replace("+00:00", "Z"),
-        "features": {name: plain(values[event]) for name, values in sequences.varying.items()},
+        **kind,
+        "features": values,
     }
 
 

@@ -13,6 +13,8 @@ from heterrec.sequences import Sequences
 
 FILTERABLE = ("categorical", "multi_categorical", "numeric")
 """Kinds of features that a request may filter by."""
+_DAY, _WEEK, _BEFORE = 86_400_000_000, 7, 28
+"""Microseconds; and days that a trend is of, and that it is held against."""
 MAX_SEGMENTS = 100
 """Segments with popular items of their own: those with the most events."""
 
@@ -27,6 +29,10 @@ class Shelf:
     """Events of each, held out or not: what is popular is asked about tomorrow."""
     segment: str | None
     """The feature that divides the catalogue."""
+    trend: list[float]
+    """By how many standard deviations of chance each was bought more in the last week than in the four before it."""
+    since: list[float]
+    """When each came, in days since 1970."""
     filterable: dict[str, str]
     """Kind of each feature that a request may filter by, tokens or not."""
     features: dict[str, list[Any]]
@@ -37,7 +43,7 @@ class Shelf:
         segments = self.features[self.segment] if self.segment else [None] * len(self.item_ids)
         titles = {"title": self.titles} if self.titles is not None else {}
         return {"item_id": self.item_ids, **titles, "segment": segments, "events": self.events,
-                "features": self.features}  # fmt: skip
+                "trend": self.trend, "since": self.since, "features": self.features}  # fmt: skip
 
     def by_events(self) -> list[int]:
         """Rows, those with the most events first; equal ones by their id."""
@@ -58,12 +64,20 @@ class Shelf:
             "segment": self.segment,
             "overall": [self._entry(row) for row in best[:count]],
             "by_segment": {value: [self._entry(row) for row in by_segment[value][:count]] for value in largest},
+            "trending": [self._entry(row) for row in self._by(self.trend)[:count] if self.trend[row] > 0],
+            "new": [self._entry(row) for row in self._by(self.since)[:count]],
         }
+
+    def _by(self, column: list[float]) -> list[int]:
+        """Rows, those with the greatest number first; equal ones as they stand in the catalogue."""
+        return sorted(range(len(column)), key=lambda row: -column[row])
 
     def _entry(self, row: int) -> dict[str, Any]:
         return {
             "item_id": self.item_ids[row],
             "events": self.events[row],
+            "trend": self.trend[row],
+            "since": self.since[row],
             "title": self.titles[row] if self.titles is not None else None,
             "features": {name: values[row] for name, values in self.features.items()},
         }
@@ -81,10 +95,24 @@ def read_shelf(root: Path, sequences: Sequences, *, segment: str | None) -> Shel
         item_ids=sequences.catalogue.item_ids,
         titles=table[title].to_pylist() if title else None,
         events=np.bincount(sequences.row, minlength=len(sequences.catalogue)).tolist(),
+        trend=_trend(sequences),
+        since=(sequences.catalogue.available_at / _DAY).round(6).tolist(),
         segment=segment,
         filterable=filterable,
         features={name: [plain(value) for value in table[name].to_pylist()] for name in filterable},
     )
+
+
+def _trend(sequences: Sequences) -> list[float]:
+    """Of each item: events of the last week less those to expect by the four weeks before, over the root of these and
+    one."""
+    age = sequences.time.max() - sequences.time
+    size = len(sequences.catalogue)
+    lately = np.bincount(sequences.row[age < _WEEK * _DAY], minlength=size)
+    before = np.bincount(sequences.row[(age >= _WEEK * _DAY) & (age < (_WEEK + _BEFORE) * _DAY)], minlength=size)
+    expected = before * (_WEEK / _BEFORE)
+    found: list[float] = ((lately - expected) / np.sqrt(expected + 1)).round(4).tolist()
+    return found
 
 
 def plain(value: Any) -> Any:

@@ -4,6 +4,7 @@ import hashlib
 import inspect
 import json
 import shutil
+from dataclasses import replace
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any
@@ -21,8 +22,12 @@ from heterrec import encoder as encoder_module
 from heterrec import neighbours
 from heterrec.export import export_program, load_model
 from heterrec.inference import Answers
-from heterrec.sequences import Catalogue, read_sequences
+from heterrec.neighbour_tables import in_baskets
+from heterrec.neighbours import Memory
+from heterrec.sequences import Catalogue, Sequences, read_sequences
 from serving.scoring import scorer
+from serving.scoring.placed import KINDS
+from serving.scoring.shelves import BASKETS, offered
 from serving.torchserve import archive as archives
 
 DEFAULT_K, MAX_K = 10, 100
@@ -53,6 +58,7 @@ def run(
         if answers.memory is not None:
             answers.memory.save(content / "memory.npz")
             shutil.copyfile(inspect.getfile(neighbours), content / "neighbours.py")
+        write_baskets(events, answers.memory, content / BASKETS)
         known = askers(events, USERS)
         of_users = answers.users(events, known), card.serving, answers.bonuses(events, known)
         retrieval, index = make_index(content, answers.items, *of_users)
@@ -76,9 +82,14 @@ def run(
             "filterable": shelf.filterable,
             "filters_not": True,
             "segment": shelf.segment,
+            "parts": parts(answers),
+            "placements": list(offered([path.name for path in content.iterdir()], network=loaded.model is not None)),
+            "kinds": list(KINDS),
             "recipe_digest": recipe_digest(model, events.catalogue),
             "digests": {path.name: digest_file(path) for path in sorted(content.iterdir())},
         }
+        if types := loaded.encoder.event_types:
+            contract["event_types"] = [{"name": each.name, "predict": each.predict} for each in types]
         version = version or _version(sequences, contract)
         contract["version"] = version
         (content / "serving.json").write_text(json.dumps(contract, indent=1, sort_keys=True))
@@ -99,12 +110,32 @@ def run(
     return report
 
 
+def parts(answers: Answers) -> dict[str, int]:
+    """What the numbers of a row of the item matrix are, in their order, and how many: what an item is like, and how
+    much it is wanted by all, by the network and by its bucket of the memory."""
+    model, memory = answers.loaded.model, {"popularity": 1} if answers.memory is not None else {}
+    if model is None:
+        return memory
+    names = ("identity", "features") if model.channels == 2 else ("network",)
+    return {**dict.fromkeys(names, model.config.width), "appeal": 1, **memory}
+
+
+def write_baskets(sequences: Sequences, memory: Memory | None, path: Path) -> None:
+    """What lies in one basket, by all events, on the scale of what `memory` has of what follows each other; no file
+    where no basket has two items."""
+    everything = replace(sequences, split=np.zeros_like(sequences.split))
+    table = in_baskets(everything, memory.tables[0] if memory is not None else None)
+    if len(table.item_N):
+        arrays = {"first": table.first_V, "item": table.item_N, "weight": table.weight_N.astype(np.float16)}
+        np.savez_compressed(path, **arrays)  # type: ignore[arg-type]
+
+
 def recipe_digest(model: Path, catalogue: Catalogue) -> str:
     """What makes this model the arm of an experiment that it is; see `components.recipe_digest`."""
     recipe = model / "recipe.json"
     if not recipe.is_file():  # of a model trained before recipes were kept
         recipe = model / "config.json"
-    return recipes.recipe_digest(json.loads(recipe.read_text()), catalogue.features)
+    return recipes.recipe_digest(json.loads(recipe.read_text()), catalogue.described)
 
 
 def _version(sequences: Path, contract: dict[str, Any]) -> str:

@@ -9,7 +9,7 @@ from typing import Any
 
 from components.package.artifact import find
 from components.push.registry import Record, Registry, flat, tags
-from components.push.release import JUDGED, located, models_of, require_proven, store_release, uri
+from components.push.release import JUDGED, located, models_of, moment, require_proven, store_release, uri
 from components.store import released
 from serving.rollout.document import Change, ModelVersion, Rollout
 from serving.rollout.table import RolloutTable, StaleRollout
@@ -52,7 +52,8 @@ def run(
             archive_digest=packaged.digest,
             recipe_digest=arm.recipe_digest,
             registered=clock(),
-            data_until=arm.data_until,
+            # Tables are counted anew over all events; a network has learned from none that came since.
+            data_until=arm.data_until if arm.network else moment(report["data_until"]),
             network=arm.network,
         )
         row = _propose(table, name, refreshes, refreshed)

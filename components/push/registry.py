@@ -10,6 +10,7 @@ import math
 import os
 import re
 import warnings
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -63,7 +64,7 @@ class Registry:
 
     def __init__(self, url: str, name: str) -> None:
         self._client, self._name = _connect(url), name
-        self._served = url.startswith(("http://", "https://"))
+        self._served = has_copies(url)
 
     def register(self, record: Record) -> str:
         """Number of the model version of this archive, made together with its run where there is none."""
@@ -76,6 +77,14 @@ class Registry:
             self._name, source=self._source(record, run_id), run_id=run_id, tags=tags
         )
         return str(made.version)
+
+    def replace(self, archive_digest: str, release: Path, files: Sequence[Path]) -> None:
+        """Let `files` of the folder `release` take the place of the server's copies, where it has that release."""
+        number = self._number(archive_digest)
+        run_id = self._client.get_model_version(self._name, number).run_id if number is not None else None
+        for path in files if run_id else ():
+            below = path.parent.relative_to(release).as_posix()
+            self._client.log_artifact(run_id, str(path), _RELEASE if below == "." else f"{_RELEASE}/{below}")
 
     def log(self, trial: Trial) -> str:
         """The finished MLflow run of the model that this run of ours trained; that which push made, where it was
@@ -162,6 +171,11 @@ class Registry:
     def _ensure_model(self) -> None:
         if not self._client.search_registered_models(f"name='{self._name}'"):
             self._client.create_registered_model(self._name)
+
+
+def has_copies(url: str) -> bool:
+    """Whether what is at `url` is a server, which keeps releases of its own and knows no path of this machine."""
+    return url.startswith(("http://", "https://"))
 
 
 def tags(lineage: dict[str, Any], *, recipe_digest: str) -> dict[str, str]:

@@ -3,6 +3,7 @@
 import os
 import shutil
 from collections.abc import Mapping
+from datetime import datetime
 from pathlib import Path
 
 from components import store
@@ -79,6 +80,11 @@ def store_release(mar: Path, models: Mapping[str, Path], target: Path, *, digest
     os.replace(partial, target)
     _share(target)
     return stored
+
+
+def moment(text: str | None) -> datetime | None:
+    """`data_until` of an archive's report; those of before it was kept have none."""
+    return datetime.fromisoformat(text) if text else None
 
 
 def located(path: Path) -> str:

@@ -12,7 +12,7 @@ from components.errors import InputError
 from components.evaluate.choice import told
 from components.package.artifact import Packaged, find
 from components.push.registry import Record, Registry, flat, metrics, tags
-from components.push.release import JUDGED, SERVED, located, released, require_proven, store_release, uri
+from components.push.release import JUDGED, SERVED, located, moment, released, require_proven, store_release, uri
 from serving.rollout.document import Change, ModelVersion, Release
 from serving.rollout.document import release as decide
 from serving.rollout.table import RolloutTable, StaleRollout
@@ -65,7 +65,7 @@ def run(
                 archive_digest=packaged.digest,
                 recipe_digest=packaged.report["recipe_digest"],
                 registered=clock(),
-                data_until=_moment(packaged.report.get("data_until")),
+                data_until=moment(packaged.report.get("data_until")),
                 network=packaged.report.get("network", True),
             )
             # What was released in place of the model that was judged, and why, is part of the row's history.
@@ -98,10 +98,6 @@ def _record(packaged: Packaged, stored: Path, model: Path, judged: dict[str, Any
         metrics=metrics(judged),
         tags={**tags(lineage, recipe_digest=packaged.report["recipe_digest"]), **named},
     )
-
-
-def _moment(text: str | None) -> datetime | None:
-    return datetime.fromisoformat(text) if text else None
 
 
 def _propose(

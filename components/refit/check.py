@@ -99,7 +99,7 @@ def reasons(blessed: Path, refitted: Path, sequences: Sequences) -> list[Reason]
 
 def _recipe(blessed: Path, refitted: Path, sequences: Sequences) -> Reason:
     before, after = (
-        recipe_digest(json.loads((folder / "recipe.json").read_text()), sequences.catalogue.features)
+        recipe_digest(json.loads((folder / "recipe.json").read_text()), sequences.catalogue.described)
         for folder in (blessed, refitted)
     )
     message = f"The refitted model is of recipe {after[:12]}, the blessed one of {before[:12]}."

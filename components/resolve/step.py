@@ -27,7 +27,9 @@ def run(
     report = json.loads((events / "report.json").read_text())
     if report["last_event"] is None:
         reasons = ", ".join(f"{reason} {rows}" for reason, rows in report["reasons"].items()) or "the source is empty"
-        source = card.source.interactions or f"source {card.source.adapter}"
+        given = card.source.interactions
+        places = [str(each.place) for each in given] if isinstance(given, list) else [str(given)] if given else []
+        source = ", ".join(places) or f"source {card.source.adapter}"
         raise InputError(
             f"{source}: it has no accepted interaction ({report['rejected']} of {report['rows']} rows were set aside, "
             f"each is in {events}/rejected.parquet: {reasons}). Correct it, or the columns in card {card.name!r}."

@@ -25,7 +25,7 @@ def page(table: RolloutTable, model: str, policy: Policy, *, salt: str, at: date
     mine = [number for number, entry in enumerate(history) if salt and entry.rollout.salt == salt]
     changes = history[mine[0] : mine[-1] + 2] if mine else []
     looks = table.decisions(model, salt)
-    headline = _headline(changes, looks, salt)
+    headline = standing(changes, looks, salt)
     return render(
         TEMPLATE.read_text(),
         title=f"Rollout of {model}",
@@ -33,20 +33,20 @@ def page(table: RolloutTable, model: str, policy: Policy, *, salt: str, at: date
         row=row,
         at=at,
         headline=headline,
-        arms=_arms(changes),
-        stages=_stages(policy, changes, salt),
-        commands=_commands(row, salt),
+        arms=arms(changes),
+        stages=stages(policy, changes, salt),
+        commands=commands(row, salt),
         course=pictures.course(changes, looks, looks[-1].at) if looks else "",
         guardrail_pictures=pictures.guardrails(looks) if looks else "",
         last=looks[-1].evidence if looks else None,
         policy=policy,
-        ratio=_ratio(looks, policy),
+        ratio=ratio(looks, policy),
         changes=[entry for entry in reversed(changes)],
-        looks=_folded(looks),
+        looks=folded(looks),
     )
 
 
-def _headline(changes: Sequence[Entry], looks: Sequence[Decision], salt: str) -> dict[str, str]:
+def standing(changes: Sequence[Entry], looks: Sequence[Decision], salt: str) -> dict[str, str]:
     """Badge, its colour, and the reason of where the experiment stands."""
     if not changes:
         return {"word": "no experiment", "colour": "quiet", "why": "no challenger was released since the first model"}
@@ -69,7 +69,7 @@ def _reason(entry: Entry) -> str:
     return entry.why.split(": ", 1)[-1]
 
 
-def _arms(changes: Sequence[Entry]) -> dict[str, str]:
+def arms(changes: Sequence[Entry]) -> dict[str, str]:
     """Versions of the two arms, the latest of each where an arm was refreshed."""
     running = [entry.rollout for entry in changes if entry.rollout.challenger is not None]
     if not running:
@@ -78,7 +78,7 @@ def _arms(changes: Sequence[Entry]) -> dict[str, str]:
     return {"champion": running[-1].champion.version, "challenger": running[-1].challenger.version}
 
 
-def _stages(policy: Policy, changes: Sequence[Entry], salt: str) -> list[dict[str, Any]]:
+def stages(policy: Policy, changes: Sequence[Entry], salt: str) -> list[dict[str, Any]]:
     """The stages with what became of each: done, here, or open."""
     mine = [entry.rollout for entry in changes if entry.rollout.salt == salt]
     if not mine:
@@ -94,7 +94,7 @@ def _stages(policy: Policy, changes: Sequence[Entry], salt: str) -> list[dict[st
     ]
 
 
-def _commands(row: Rollout, salt: str) -> list[tuple[str, str]]:
+def commands(row: Rollout, salt: str) -> list[tuple[str, str]]:
     """What a person can do now, as command lines."""
     if row.salt != salt or not salt:
         return []
@@ -107,7 +107,7 @@ def _commands(row: Rollout, salt: str) -> list[tuple[str, str]]:
     return [(command.format(name), meaning) for name, meaning in offered]
 
 
-def _ratio(looks: Sequence[Decision], policy: Policy) -> dict[str, Any] | None:
+def ratio(looks: Sequence[Decision], policy: Policy) -> dict[str, Any] | None:
     if not looks:
         return None
     found, traffic = looks[-1].evidence["ratio"] / math.log(10), looks[-1].evidence["traffic"]
@@ -120,7 +120,7 @@ def _ratio(looks: Sequence[Decision], policy: Policy) -> dict[str, Any] | None:
     }
 
 
-def _folded(looks: Sequence[Decision]) -> list[dict[str, Any]]:
+def folded(looks: Sequence[Decision]) -> list[dict[str, Any]]:
     """Looks, newest first; a row for each run of equal reasons (numbers aside), with how many there were."""
     rows: list[dict[str, Any]] = []
     for look in reversed(looks):

@@ -49,7 +49,24 @@ def profile(
         "samples": {feature.name: sample(db, feature) for feature in card.static},
         "vocabularies": {feature.name: vocabulary(db, feature) for feature in card.features if has_words(feature)},
     }
+    if card.events is not None:
+        found["event_types"] = kinds_of(db, as_of)
     return found
+
+
+def kinds_of(
+    db: "DuckDBPyConnection", as_of: datetime, since: datetime | None = None, chosen: Sequence[str] | None = None
+) -> Distribution:
+    """Events by kind, up to `as_of` and after `since`: of the kinds `chosen` where they are given, and of all others
+    together."""
+    until = f"greatest(event_time, created_time) <= TIMESTAMPTZ '{as_of.isoformat()}'"
+    after = "" if since is None else f" AND event_time > TIMESTAMPTZ '{since.isoformat()}'"
+    rows = db.execute(f"SELECT event_type, count(*) FROM interactions_all WHERE {until}{after} GROUP BY 1").fetchall()
+    counted = dict(rows)
+    missing = counted.pop(None, 0)
+    values = sorted(counted, key=lambda kind: (-counted[kind], kind)) if chosen is None else list(chosen)
+    counts = [counted.pop(kind, 0) for kind in values]
+    return {"values": values, "counts": [*counts, sum(counted.values())], "missing": missing}
 
 
 def read_profile(path: Path) -> Profile:

@@ -13,6 +13,7 @@ from components.validate import figures, skew
 from components.validate.against import Comparison, compare, jumps, since_of
 from components.validate.days import day_checks
 from components.validate.expectations import Measure, verdicts
+from components.validate.kinds import kind_checks
 from components.validate.page import render
 from components.validate.profile import NAME, Profile, profile, read_profile
 from components.validate.sanity import sanity_checks
@@ -119,6 +120,8 @@ def _look(
         findings.add(*entry)
     if before is not None:
         findings.comparison = compare(card, db, days, report, before)
+        if card.events is not None and "event_types" in before:
+            findings.comparison.found += kind_checks(card, db, as_of, before["event_types"], since)
         for check, measure in findings.comparison.found:
             findings.add(check.against_reference, measure)
     if reference is not None and (reference / skew.NAME).exists():

@@ -105,7 +105,7 @@ class Consumer:
         self._reader = Reader(
             self._log, state, self._online.values, erasure, kinds=self._kinds, identity=self._identity, **told
         )
-        self._delivery = Delivery(self._log, self._served, state, self._online, erasure, **told)
+        self._delivery = Delivery(self._log, self._served, state, self._online, erasure, self._reader.damaged, **told)
         retention = self._online.retention
         self._upkeep = Upkeep(self._log, self._served, retention=retention, clock=self._clock)
         if self._make_stream is not None:

@@ -4,6 +4,7 @@ Each piece may be done twice with the same effect and is struck off once it is d
 """
 
 import json
+import logging
 from collections.abc import Callable, Iterable
 from datetime import datetime
 from pathlib import Path
@@ -12,7 +13,7 @@ from typing import Any
 import pyarrow as pa
 
 from feature_repo.forgotten import microseconds
-from feature_repo.history import Record
+from feature_repo.history import EVENT_TYPE, Record
 from serving.consumer.erasure import Erasure
 from serving.consumer.histories import Event
 from serving.consumer.metrics import Metrics
@@ -21,13 +22,14 @@ from serving.consumer.reader import set_aside
 from serving.consumer.served import schema as served_schema
 from serving.consumer.served import served
 from serving.consumer.state import State
-from serving.eventlog.events import TABLES, events
+from serving.eventlog.events import TABLES, DamagedEvent, events
 from serving.eventlog.events import Event as Logged
 from serving.eventlog.partitions import write_days
-from serving.eventlog.segments import abandoned, lines, segments, tail
+from serving.eventlog.segments import Line, abandoned, lines, segments, tail
 from serving.eventlog.stream import split_id
 
 AT_ONCE = 2_000
+_logger = logging.getLogger(__name__)
 _TIME, _TEXT = pa.timestamp("us", tz="UTC"), pa.string()
 NOTED = {
     "interactions": pa.schema(
@@ -43,7 +45,10 @@ NOTED = {
 
 
 class Delivery:
-    """Of what `state` notes: to the store `online`, to partitions below `log`, and the values served below `values`."""
+    """Of what `state` notes: to the store `online`, to partitions below `log`, and the values served below `values`.
+
+    `damaged` are the positions of the damaged lines that the reader has set aside; it forgets those of what is retired.
+    """
 
     def __init__(
         self,
@@ -52,10 +57,12 @@ class Delivery:
         state: State,
         online: Online,
         erasure: Erasure,
+        damaged: set[int],
         *,
         metrics: Metrics,
         clock: Callable[[], datetime],
     ) -> None:
+        self._damaged = damaged
         self._log, self._values, self._state, self._online = log, values, state, online
         self._erasure, self._metrics, self._clock = erasure, metrics, clock
 
@@ -99,6 +106,7 @@ class Delivery:
                 if not free or path.stat().st_size > self._state.offset(path.name):
                     continue
                 self._retire(path)
+                self.partitions()  # what was found damaged: with the segment gone, the state alone would know of it
                 path.unlink()
             with self._state.transaction():
                 self._state.drop_segments([path.name])
@@ -109,14 +117,29 @@ class Delivery:
         rest = tail(path, max((line.end for line in whole), default=0))
         for line in [*whole, *([rest] if rest is not None else [])]:
             for _, each in events(split_id(line.content)[1]):
-                if isinstance(each, Logged):  # the reader has set aside what is none
+                if isinstance(each, Logged):
                     found.setdefault(each.table, []).append(each.row)
+                elif isinstance(each, DamagedEvent):  # the reader has set aside the others that are none
+                    self._put_aside(path, line, each)
         self._leave_out(found)
         for table, rows in found.items():
             self._write(self._log / table, path.stem, table, TABLES[table], ((row["time"], row) for row in rows))
         kinds = self._online.kinds
         used = served(found.get("exposures", ()), kinds)
         self._write(self._values, path.stem, "served", served_schema(kinds), used)
+
+    def _put_aside(self, path: Path, line: Line, fault: DamagedEvent) -> None:
+        """A line that was damaged after it was read: what followed from it has its place, its row is lost."""
+        if line.position in self._damaged:
+            self._damaged.remove(line.position)
+            return
+        start = int(path.name.partition("-")[0])
+        _logger.error("%s, offset %d: set aside, damaged since it was read: %s", path, line.position - start, fault)
+        self._metrics.set_aside.labels("damaged").inc()
+        if not self._erasure.covers_line(line.content, line.position):
+            with self._state.transaction():
+                text = line.content.decode(errors="replace")
+                set_aside(self._state, line.position, f"no event: {fault}", text, self._clock())
 
     def _leave_out(self, found: dict[str, list[dict[str, Any]]]) -> None:
         """Take the rows of deleted users out. Their requests are remembered: outcomes may lie elsewhere."""
@@ -140,7 +163,9 @@ class Delivery:
 
 def _record(row: dict[str, Any]) -> Record:
     time = microseconds(datetime.fromisoformat(row["time"]))
-    return Record(row["event_id"], row["item_id"], time, row["features"], row["position"])
+    # Of which kind it is the store keeps where histories have several.
+    values = {**row["features"], EVENT_TYPE: row["event_type"]}
+    return Record(row["event_id"], row["item_id"], time, values, row["position"])
 
 
 def _timed(row: dict[str, Any]) -> tuple[datetime, dict[str, Any]]:

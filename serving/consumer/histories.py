@@ -27,7 +27,7 @@ from feature_repo.feast_import import (
     serialize_entity_key,
 )
 from feature_repo.forgotten import Forgotten, microseconds
-from feature_repo.history import LATEST, Record, decode, encode
+from feature_repo.history import EVENT_TYPE, LATEST, Record, decode, encode
 from serving.clocks import TOLERANCE
 from serving.consumer.backend import backend_of
 
@@ -267,7 +267,12 @@ def _varying_kinds(store: FeatureStore) -> dict[str, tuple[type, ...]]:
         if view.name in (ITEM_VARYING, ITEM_DERIVED)
         for field in view.features
     ]
-    return {field.name: (float, int) if field.tags["kind"] == "numeric" else (str,) for field in fields}
+    kinds: dict[str, tuple[type, ...]] = {
+        field.name: (float, int) if field.tags["kind"] == "numeric" else (str,) for field in fields
+    }
+    # Of a history of several kinds of events each record says its own.
+    typed = store.get_feature_view(USER_HISTORY).tags.get(EVENT_TYPE) == "true"
+    return {**kinds, EVENT_TYPE: (str,)} if typed else kinds
 
 
 def partition_of(user_id: str) -> int:

@@ -49,6 +49,8 @@ class Reader:
         self._root, self._state, self._values, self._erasure = root, state, values, erasure
         self._kinds, self._metrics, self._clock = kinds, metrics, clock
         self._identity = identity
+        self.damaged: set[int] = set()
+        """Positions of the damaged lines that were set aside since it was started."""
         self._forgot = datetime.min.replace(tzinfo=UTC)
 
     def read(self) -> int:
@@ -56,16 +58,23 @@ class Reader:
 
         Raises `Unavailable` where the online store cannot be asked; then nothing was noted.
         """
+        return self._read()
+
+    def _read(self, known: Collection[str] = ()) -> int:
+        """`known` are interactions that are in the partitions already."""
         found, ends, latest = self._new_lines()
         waiting = self._state.waiting()
         self._metrics.waiting.set(len(waiting))
         if not found and not waiting:
             return 0
-        self._note(found, waiting, ends, latest)
+        self._note(found, waiting, ends, latest, known=known)
         return len(found)
 
     def rebuild(self) -> None:
-        """Note again what follows from the days of the log whose segments are gone: the state was lost.
+        """Note again what follows from the log: the state was lost.
+
+        First its days, then the segments that are there: an interaction is in its partition within seconds, while its
+        outcome is in a segment for half a minute.
 
         Raises `Unavailable` where the online store cannot be asked; it may be done again.
         """
@@ -74,6 +83,9 @@ class Reader:
         for content in lines_of_days(self._root, now):
             found = [Line(_position(line), 0, line) for line in content if self._is_open(line, now)]
             self._note(found, [], {}, None, known=known)
+        there = {path.name: path.stat().st_size for path in segments(self._root)}
+        while self._read(known) and any(self._state.offset(name) < size for name, size in there.items()):
+            pass
 
     def _is_open(self, line: bytes, now: datetime) -> bool:
         """Whether something may follow from it again: an outcome without its exposure was set aside long ago."""
@@ -114,6 +126,7 @@ class Reader:
         for why, number in noting.reasons.items():
             self._metrics.set_aside.labels(why).inc(number)
         self._tell_damaged(noting.damaged)
+        self.damaged.update(position for position, _ in noting.damaged)
 
     def unread(self) -> tuple[int, datetime | None]:
         """Bytes that were not read yet, and when the first of their events happened."""

@@ -36,6 +36,8 @@ def served(
             time = datetime.fromisoformat(event["event_time"])
             if time < exposure["time"] - WINDOW:
                 break
+            if "features" not in event:
+                continue  # of a session: the model took the catalogue's values, and not the store's
             row = {
                 "request_id": exposure["request_id"],
                 "user_id": exposure["user_id"],

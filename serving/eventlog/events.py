@@ -10,9 +10,8 @@ import pyarrow as pa
 from serving.checksum import Damaged, seal, unseal, whole_in
 
 SCHEMA = 4
-"""Version 1 had neither `override` nor `received`, version 2 neither `cause` nor `key`, version 3 nothing of what comes
-after the ranking (`placement`, `origins`, `propensities`, `draws`,
-`explorable`, `rules`): null in their rows."""
+"""Version 1 had neither `override` nor `received`, version 2 neither `cause` nor `key`, version 3 neither `placement`
+nor what comes after the ranking (`origins`, `propensities`, `draws`, `explorable`, `rules`): null in their rows."""
 POPULAR, REMEMBERED = "popular", "tables"
 """The `model_version` of what no model answered: the most popular items; the tables of the champion's archive."""
 WITHOUT_A_MODEL = (POPULAR, REMEMBERED)

@@ -1,10 +1,20 @@
 """What a shop sends and gets: the JSON of the service, as its OpenAPI document tells it."""
 
-from typing import Annotated, Literal
+from typing import Annotated, ClassVar, Literal
 
-from pydantic import AfterValidator, AwareDatetime, BaseModel, ConfigDict, Field, StringConstraints, model_validator
+from pydantic import (
+    AfterValidator,
+    AwareDatetime,
+    BaseModel,
+    ConfigDict,
+    Field,
+    StringConstraints,
+    ValidationInfo,
+    field_validator,
+    model_validator,
+)
 
-from feature_repo.keys import EVENT_TYPE, MOST_CHARACTERS, spelled
+from feature_repo.keys import ANONYMOUS, EVENT_TYPE, MOST_CHARACTERS, spelled
 
 MAX_K = 50
 Id = Annotated[str, StringConstraints(min_length=1, max_length=200)]
@@ -57,8 +67,60 @@ Filters = Annotated[dict[Id, Values | Range | Not], Field(max_length=20)]
 Context = Annotated[dict[Id, Word | bool | Number | None], Field(max_length=50)]
 
 
-class RecommendationRequest(_Strict):
-    user_id: Key
+class SessionEvent(_Strict):
+    """What somebody just did, whether or not it was told as an event too."""
+
+    item_id: Key
+    time: AwareDatetime
+    event_type: Annotated[str, StringConstraints(pattern=EVENT_TYPE)] | None = None
+
+
+_SESSION_CHARACTERS = MOST_CHARACTERS - len(ANONYMOUS)
+
+
+class Somebody(_Strict):
+    """A shopper, an anonymous session, or nobody: see `unit`. A session may be of a known shopper too."""
+
+    needed: ClassVar[bool] = True
+    """Whether it must be somebody."""
+
+    session_id: Annotated[Key, Field(json_schema_extra={"minLength": 1, "maxLength": _SESSION_CHARACTERS})] | None = (
+        Field(default=None, description="who is not known: the same id, the same arm")
+    )
+    user_id: Key | None = Field(default=None, description="a known shopper", validate_default=True)
+
+    @field_validator("session_id")
+    @classmethod
+    def _short(cls, session: str | None) -> str | None:
+        if session is not None and len(session) > _SESSION_CHARACTERS:
+            raise ValueError(f"expected at most {_SESSION_CHARACTERS} characters")
+        return session
+
+    @field_validator("user_id")
+    @classmethod
+    def _somebody(cls, user: str | None, info: ValidationInfo) -> str | None:
+        if user is None and cls.needed and info.data.get("session_id") is None and "session_id" in info.data:
+            raise ValueError("give user_id, or session_id where nobody is known")
+        if user is not None and user.startswith(ANONYMOUS):
+            raise ValueError(f"{ANONYMOUS!r} begins the name of an anonymous session: give session_id")
+        return user
+
+    @property
+    def unit(self) -> str:
+        """Who meets an arm, is logged and can be erased: the shopper, the session, or "" for nobody."""
+        if self.user_id is not None:
+            return self.user_id
+        return "" if self.session_id is None else ANONYMOUS + self.session_id
+
+
+class Who(Somebody):
+    session: list[SessionEvent] = Field(
+        default=[], max_length=100, description="what was just looked at or bought, beside the history that is known"
+    )
+    explain: bool = Field(default=False, description="say of each item why: shares that add up to its score")
+
+
+class RecommendationRequest(Who):
     k: int = Field(default=10, ge=1, le=MAX_K)
     exclude_seen: bool | None = Field(default=None, description="hide items seen; the data set's rule if absent")
     exclude: list[Key] = Field(default=[], max_length=200, description="items that must not be shown")
@@ -70,10 +132,25 @@ class RecommendationRequest(_Strict):
     context: Context = Field(default={}, description="kept with the exposure")
 
 
+class Share(BaseModel):
+    by: str = Field(
+        description="a table (together, content, own, basket, order), a part of the network (identity, features, "
+        "network, appeal), likeness to what was given (alike), the shopper's own order (taste), or a count "
+        "(popularity, popular, trending, new)"
+    )
+    item_id: str | None = Field(description="which of the shopper's items, or of the items given; null: none by itself")
+    share: float
+    exact: bool = Field(
+        description="false where a score that is no sum was shared: tables in proportion to what stands in their "
+        "logarithm, a network by what the score loses without the item (what no single item decides has none)"
+    )
+
+
 class Item(BaseModel):
     item_id: str
     score: float | None = Field(description="null where a rule or the exploration put it there, unranked")
     title: str | None = None
+    why: list[Share] | None = Field(default=None, description="where it was asked for and who answered can tell")
 
 
 class Recommendations(BaseModel):
@@ -87,6 +164,8 @@ class Recommendations(BaseModel):
         "time: it may count"
     )
     items: list[Item]
+    unknown_items: list[str] = Field(default=[], description="of a ranking: items given that there are none of")
+    withheld_items: list[str] = Field(default=[], description="of a ranking: items given that are withdrawn or blocked")
 
 
 class Availability(_Strict):

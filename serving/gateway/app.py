@@ -3,22 +3,21 @@
 import asyncio
 import logging
 import math
-import secrets
 import time
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass, field
-from datetime import UTC, datetime, timedelta
+from datetime import UTC, datetime
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import Any, Literal
 
 import orjson
-from fastapi import FastAPI, Header, HTTPException, Response
+from fastapi import FastAPI, HTTPException, Response
 from fastapi.exceptions import RequestValidationError
 from prometheus_client import CONTENT_TYPE_LATEST, generate_latest
 
-from serving.clocks import TOLERANCE
 from serving.eventlog.writer import EventLog, LogUnavailable
+from serving.gateway import lag
 from serving.gateway.access import Access
 from serving.gateway.after.after import After
 from serving.gateway.after.endpoints import add_availability
@@ -31,18 +30,19 @@ from serving.gateway.metrics import Metrics
 from serving.gateway.models import KeyFile, Models
 from serving.gateway.operation import Page
 from serving.gateway.overload import RETRY_SECONDS, Bound
+from serving.gateway.placements.endpoints import PROBLEMS, Authorization, Variant, add_placements, plain
+from serving.gateway.placements.session import events_of, plausible
 from serving.gateway.probes import probe_all
-from serving.gateway.recommender import Deadlines, History, Recommended, Recommender, Wish
+from serving.gateway.recommender import Deadlines, History, NotOffered, Recommended, Recommender, Wish
 from serving.gateway.row import Row
 from serving.gateway.tables import MOST_BYTES
 from serving.rollout.assignment import drawn
 from serving.rollout.availability import Availability
 from serving.rollout.document import ModelVersion, Rollout
 from serving.rollout.rules_table import RulesTable
+from serving.scoring.placed import POPULAR, RANKING
 
 _logger = logging.getLogger(__name__)
-OLDEST = timedelta(days=30)
-"""Age of an event that is still taken."""
 NOTHING_RELEASED = "no model was released yet"
 NO_NEWS = "what is withdrawn is not known yet"
 TELL_SECONDS = 10.0
@@ -50,13 +50,6 @@ IN_TIME = 0.4
 """Share of the champion's deadline from which too much is in flight: well before deadlines pass and breakers open."""
 EVENT_SECONDS = 5.0
 """Most time until an event is durable."""
-_PROBLEMS: dict[int | str, dict[str, Any]] = {
-    status: {"model": Problem} for status in (400, 401, 403, 409, 413, 422, 503)
-}
-_Authorization = Annotated[str | None, Header(description="Bearer token, where the service asks for one")]
-_Variant = Annotated[
-    Literal["champion", "challenger"] | None, Header(alias="X-Variant", description="for people who test: their arm")
-]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -113,12 +106,17 @@ class _Service:
             began = time.perf_counter()
             try:
                 return await self.recommender.recommend(rollout, wish)
+            except NotOffered as error:
+                raise HTTPException(501, str(error)) from error
             finally:
                 bound.leave(shop, time.perf_counter() - began)
         self.metrics.shed.labels(verdict).inc()
         if verdict == "refused":
             raise HTTPException(503, FULL, {"Retry-After": str(RETRY_SECONDS)})
-        return self.recommender.from_memory(rollout, wish)
+        try:
+            return self.recommender.from_memory(rollout, wish)
+        except NotOffered as error:
+            raise HTTPException(501, str(error)) from error
 
     def refused(self, status: int) -> None:
         """What the HTTP protocol has refused."""
@@ -176,7 +174,7 @@ def make_app(
             await news.begin()
             await row.begin()
             probing = probe_all(models, recommender, lambda: row.rollout, metrics.probed)
-            for work in (row.follow(), news.follow(), probing):
+            for work in (row.follow(), news.follow(), probing, lag.watch(service.door.bound.lag)):
                 task = asyncio.create_task(work)
                 undo.callback(task.cancel)
             yield
@@ -192,7 +190,7 @@ def make_app(
     guard(app, service.door, metrics.refused)
     _add_service(app, service)
     if availability is not None:
-        add_availability(app, news, _PROBLEMS)
+        add_availability(app, news, PROBLEMS)
     _add_operation(app, service)
     app.state.service = service
     return app
@@ -202,24 +200,21 @@ def _add_service(app: FastAPI, service: _Service) -> None:
     """What shops call."""
     metrics = service.metrics
 
-    @app.post("/v1/recommendations", responses=_PROBLEMS, response_model=Recommendations)
-    async def recommendations(
-        asked: RecommendationRequest, authorization: _Authorization = None, x_variant: _Variant = None
-    ) -> Response:
+    async def serve(wish: Wish, context: dict[str, Any], authorization: str | None) -> Response:
         began = time.perf_counter()
         rollout = service.released()
-        if x_variant == "challenger" and rollout.challenger is None:
+        if wish.arm == "challenger" and rollout.challenger is None:
             raise HTTPException(409, "no challenger serves")
-        wish = _wish(asked, x_variant)
         _check_filters(service, rollout, wish)
         found = await service.recommend(rollout, wish, authorization)
         for part, reason in found.failures:
             service.failed(part, reason)
         latency = 1000 * (time.perf_counter() - began)
-        exposure = _exposure(rollout, asked, wish, found, time=service.clock(), latency_ms=latency)
-        if x_variant is not None or not asked.personalise:
-            # Of no experiment: what people who test see, and who asks for no model, is not judged.
-            exposure |= {"override": x_variant is not None, "salt": "", "stage": None}
+        exposure = _exposure(rollout, wish, context, found, time=service.clock(), latency_ms=latency)
+        if wish.arm is not None or not wish.user_id or wish.placement == POPULAR or not wish.modelled:
+            # Of no experiment: what people who test see is not judged, nor what is shown to nobody in particular, nor
+            # counts, which are no arm's doing.
+            exposure |= {"override": wish.arm is not None, "salt": "", "stage": None}
         logged = await service.append("exposures", exposure, service.recommender.deadlines.log, synced=False)
         metrics.served.labels(found.variant, found.version, found.status).inc()
         metrics.history.observe(found.history_seconds)
@@ -227,7 +222,7 @@ def _add_service(app: FastAPI, service: _Service) -> None:
             newest = datetime.fromisoformat(found.history[-1]["event_time"])
             metrics.history_age.observe(max(0.0, (service.clock() - newest).total_seconds()))
         metrics.request.labels(found.variant).observe(time.perf_counter() - began)
-        answer = {
+        answer: dict[str, Any] = {
             "request_id": exposure["request_id"],
             "variant": found.variant,
             "model": rollout.model,
@@ -239,14 +234,29 @@ def _add_service(app: FastAPI, service: _Service) -> None:
                 for item in found.shown.items
             ],
         }
+        if wish.explain:
+            for told, item in zip(answer["items"], found.shown.items, strict=True):
+                told["why"] = item.get("why")
+        if wish.placement == RANKING:
+            known = {item["item_id"] for item in found.shown.items}.union(found.shown.withheld)
+            answer["unknown_items"] = [item for item in dict.fromkeys(wish.items) if item not in known]
+            answer["withheld_items"] = found.shown.withheld
         return Response(orjson.dumps(answer), media_type="application/json")
 
-    @app.post("/v1/events", status_code=202, responses=_PROBLEMS)
-    async def events(event: Event, authorization: _Authorization = None) -> Accepted:
+    @app.post("/v1/recommendations", responses=PROBLEMS, response_model=Recommendations)
+    async def recommendations(
+        asked: RecommendationRequest, authorization: Authorization = None, x_variant: Variant = None
+    ) -> Response:
+        return await serve(_wish(asked, x_variant, service.clock()), asked.context, authorization)
+
+    add_placements(app, serve, service.clock)
+
+    @app.post("/v1/events", status_code=202, responses=PROBLEMS)
+    async def events(event: Event, authorization: Authorization = None) -> Accepted:
         now = service.clock()
         outcome = {
             **event.model_dump(exclude={"time"}),
-            "time": _plausible(event.time or now, now).isoformat(),
+            "time": plausible(event.time or now, now, "time").isoformat(),
             "received": now.isoformat(),
         }
         if not await service.append("outcomes", outcome, EVENT_SECONDS):
@@ -307,18 +317,16 @@ def pages(service: "_Service") -> dict[str, Callable[[], Page]]:
     return {"/health": lambda: told(200, {"status": "alive"}), "/ready": ready, "/metrics": metrics_page}
 
 
-def _wish(asked: RecommendationRequest, arm: Literal["champion", "challenger"] | None) -> Wish:
+def _wish(asked: RecommendationRequest, arm: Literal["champion", "challenger"] | None, now: datetime) -> Wish:
     return Wish(
-        user_id=asked.user_id,
+        user_id=asked.unit,
+        session=events_of(asked.session, now),
         k=asked.k,
-        request_id=secrets.token_hex(16),
-        personalise=asked.personalise,
         exclude_seen=asked.exclude_seen,
         exclude=asked.exclude,
-        filters={
-            name: wanted if isinstance(wanted, list) else wanted.model_dump(exclude_none=True, by_alias=True)
-            for name, wanted in asked.filters.items()
-        },
+        filters=plain(asked.filters),
+        personal=asked.personalise,
+        explain=asked.explain,
         arm=arm,
     )
 
@@ -333,39 +341,31 @@ def _check_filters(service: _Service, rollout: Rollout, wish: Wish) -> None:
 
 
 def _exposure(
-    rollout: Rollout, asked: RecommendationRequest, wish: Wish, found: Recommended, *, time: datetime, latency_ms: float
+    rollout: Rollout, wish: Wish, context: dict[str, Any], found: Recommended, *, time: datetime, latency_ms: float
 ) -> dict[str, Any]:
-    shown = found.shown
+    shown = found.shown.items[: wish.k]  # of a ranking all are told and the best are shown
     return {
         "request_id": wish.request_id,
-        "user_id": asked.user_id,
+        "user_id": wish.user_id,
         "variant": found.variant,
         "model_version": found.version,
         "stage": rollout.stage,
-        "weight": drawn(rollout, asked.user_id).weight,
+        "weight": drawn(rollout, wish.user_id).weight,
         "salt": rollout.salt,
         "time": time.isoformat(),
         "latency_ms": latency_ms,
         "status": found.status,
-        "n_items": len(shown.items),
-        "items": [item["item_id"] for item in shown.items],
-        "scores": [item["score"] for item in shown.items],
-        "placement": wish.placement,
-        "origins": shown.origins,
-        "propensities": shown.propensities,
-        "draws": shown.draws,
-        "explorable": shown.explorable,
-        "rules": shown.rules,
+        "n_items": len(shown),
+        "items": [item["item_id"] for item in shown],
+        "scores": [item["score"] for item in shown],
+        "origins": found.shown.origins[: wish.k],
+        "propensities": found.shown.propensities[: wish.k],
+        "draws": found.shown.draws[: wish.k],
+        "explorable": found.shown.explorable[: wish.k],
+        "rules": found.shown.rules,
         "request": found.request,
-        "context": orjson.dumps(asked.context).decode(),
+        "context": orjson.dumps(context).decode(),
         "override": False,
         "cause": found.cause,
+        "placement": wish.placement,
     }
-
-
-def _plausible(time: datetime, now: datetime) -> datetime:
-    """A moment of UTC; one that lies where no event can be told of is refused."""
-    if not now - OLDEST <= time <= now + TOLERANCE:
-        why = f"is not within {OLDEST.days} days before now and {TOLERANCE.seconds // 3600} hour after"
-        raise RequestValidationError([{"loc": ("body", "time"), "msg": why, "type": "time"}])
-    return time.astimezone(UTC)

@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from serving.gateway.after.catalogue import Catalogue, Unknown
+from serving.scoring.placed import COLUMN, FOR_YOU, POPULAR, RANKING
 
 Filters = Mapping[str, Any]
 """Feature to a list of allowed values, to {"not": values}, or to {"min", "max"}."""
@@ -49,8 +50,36 @@ class Contents:
     catalogue: Catalogue
     max_k: int
     """Most items that its model answers with."""
+    events_of: Mapping[str, int]
+    """Of each item."""
+    counted: Mapping[str, Sequence[Mapping[str, Any]]]
+    """The best items of each kind of popular ones that the archive tells of."""
     knows_not: bool = True
     """Whether its model knows filters of what an item must not be: the archive brings the code that scores it."""
+    placements: frozenset[str] = frozenset([FOR_YOU])
+    """What the archive itself can be asked for; of before there were placements, one."""
+    looked_at: frozenset[str] = frozenset()
+    """Kinds of events that a history may have and that no item is hidden for: what is not predicted."""
+
+    def had(self, history: Sequence[Mapping[str, Any]]) -> set[str]:
+        """The items of a history that the shopper has, and that are hidden where what was seen is."""
+        return {event["item_id"] for event in history if event.get("event_type") not in self.looked_at}
+
+    def hidden(
+        self,
+        history: Sequence[Mapping[str, Any]],
+        *,
+        placement: str,
+        items: Sequence[str],
+        exclude: Sequence[str],
+        exclude_seen: bool | None,
+    ) -> frozenset[str]:
+        """What a request does not want to see: what it excludes, what it gives for others to be like or to go with, and
+        where it or the data set says so what the shopper has."""
+        if placement in (RANKING, POPULAR):
+            return frozenset(exclude)
+        seen = self.had(history) if (self.exclude_seen if exclude_seen is None else exclude_seen) else ()
+        return frozenset(exclude).union(items, seen)
 
     def check(self, filters: Filters) -> None:
         """Raises `BadFilter` for a feature that cannot be filtered by, or not like that."""
@@ -78,9 +107,31 @@ class Contents:
         self, history: Sequence[Mapping[str, Any]], *, k: int, hidden: Collection[str], filters: Filters
     ) -> list[dict[str, Any]]:
         """The most popular items of the segment of the shopper's latest known item, then those of all segments."""
+        entries = (*self.by_segment.get(self.segment(history), ()), *self.overall)
+        return self._first(entries, "events", k=k, hidden=hidden, filters=filters)
+
+    def best(self, kind: str, *, k: int, hidden: Collection[str], filters: Filters) -> list[dict[str, Any]]:
+        """The best items of one of the kinds of `counted`, among those that the archive tells of."""
+        return self._first(self.counted[kind], COLUMN[kind], k=k, hidden=hidden, filters=filters)
+
+    def ranked(self, items: Sequence[str]) -> list[dict[str, Any]]:
+        """Those of the items that there are, the ones with the most events first."""
+        known = [(item, float(self.events_of[item])) for item in dict.fromkeys(items) if item in self.events_of]
+        known.sort(key=lambda each: -each[1])
+        return [{"item_id": item, "score": events, "title": None} for item, events in known]
+
+    def _first(
+        self,
+        entries: Sequence[Mapping[str, Any]],
+        column: str,
+        *,
+        k: int,
+        hidden: Collection[str],
+        filters: Filters,
+    ) -> list[dict[str, Any]]:
         forbidden_V, row = self.catalogue.forbidden(filters) if filters else None, self.catalogue.row
         found: dict[str, dict[str, Any]] = {}
-        for entry in (*self.by_segment.get(self.segment(history), ()), *self.overall):
+        for entry in entries:
             if len(found) == k:
                 break
             item = entry["item_id"]
@@ -88,7 +139,7 @@ class Contents:
                 continue
             if forbidden_V is not None and (item not in row or forbidden_V[row[item]]):
                 continue
-            found[item] = {"item_id": item, "score": float(entry["events"]), "title": entry.get("title")}
+            found[item] = {"item_id": item, "score": float(entry[column]), "title": entry.get("title")}
         return list(found.values())
 
 
@@ -127,6 +178,14 @@ def _contents(path: Path) -> Contents:
         catalogue=Catalogue(items, contract.get("filterable", {})),
         max_k=contract["max_k"],
         knows_not=contract.get("filters_not", False),
+        looked_at=frozenset(each["name"] for each in contract.get("event_types", ()) if not each["predict"]),
+        events_of=dict(zip(items["item_id"], items["events"], strict=True)),
+        counted={
+            kind: popular[name]
+            for kind, name in (("popular", "overall"), ("trending", "trending"), ("new", "new"))
+            if name in popular
+        },
+        placements=frozenset(contract.get("placements", [FOR_YOU])),
     )
 
 

@@ -6,6 +6,7 @@ request; a refusal made in it costs more than some answers.
 
 import asyncio
 import ipaddress
+import math
 from collections import Counter
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
@@ -60,6 +61,9 @@ def protocol(limits: Limits) -> type[HttpToolsProtocol]:
 
     class Limited(HttpToolsProtocol):
         _timer: asyncio.TimerHandle | None = None
+        _until = _fires = math.inf
+        """When what is waited for has to be there, and when that is looked at next: a timer for each request would cost
+        as much as a refusal."""
         _address = ""
         _counted = _refusing = False
         _in_headers, _header_bytes = True, 0
@@ -76,7 +80,9 @@ def protocol(limits: Limits) -> type[HttpToolsProtocol]:
             self._wait(limits.header_seconds)
 
         def connection_lost(self, exc: Exception | None) -> None:
-            self._stop_waiting()
+            if self._timer is not None:
+                self._timer.cancel()
+            self._until = math.inf
             if self._counted:
                 self._counted = False
                 limits.open[self._address] -= 1
@@ -86,9 +92,9 @@ def protocol(limits: Limits) -> type[HttpToolsProtocol]:
 
         def data_received(self, data: bytes) -> None:
             if self._in_headers:
-                self._header_bytes += len(data)
-                if self._timer is None:  # also of what begins no request, such as line breaks
+                if not self._header_bytes:  # also of what begins no request, such as line breaks
                     self._wait(limits.header_seconds)
+                self._header_bytes += len(data)
             super().data_received(data)
             if self._in_headers and self._header_bytes > limits.header_bytes and not self.transport.is_closing():
                 self._refuse((431, f"the headers are longer than {limits.header_bytes} bytes"), close=True)
@@ -123,8 +129,7 @@ def protocol(limits: Limits) -> type[HttpToolsProtocol]:
                 super().on_message_complete()
                 return
             self._in_headers = True
-            if self.transport is not None and not self.transport.is_closing():
-                self.timeout_keep_alive_task = self.loop.call_later(self.timeout_keep_alive, self._end)
+            self._wait(self.timeout_keep_alive)
 
         def on_response_complete(self) -> None:
             super().on_response_complete()
@@ -140,13 +145,24 @@ def protocol(limits: Limits) -> type[HttpToolsProtocol]:
                 self.transport.close()
 
         def _wait(self, seconds: float) -> None:
-            self._stop_waiting()
-            self._timer = self.loop.call_later(seconds, self._late)
+            self._until = self.loop.time() + seconds
+            if self._until < self._fires:
+                self._look_in(seconds)
 
         def _stop_waiting(self) -> None:
+            self._until = math.inf
+
+        def _look_in(self, seconds: float) -> None:
             if self._timer is not None:
                 self._timer.cancel()
-                self._timer = None
+            self._timer, self._fires = self.loop.call_later(seconds, self._look), self.loop.time() + seconds
+
+        def _look(self) -> None:
+            self._timer, self._fires = None, math.inf
+            if (left := self._until - self.loop.time()) <= 0:
+                self._late()
+            elif left < math.inf:
+                self._look_in(left)
 
         def _late(self) -> None:
             if self.transport is None or self.transport.is_closing():
@@ -158,10 +174,6 @@ def protocol(limits: Limits) -> type[HttpToolsProtocol]:
                 self.transport.abort()  # its body is late; the service, which waits for it, hears that nobody is there
             else:
                 self._refuse((408, "the request did not come in time"), close=True)
-
-        def _end(self) -> None:
-            if not self.transport.is_closing():
-                self.transport.close()
 
     return Limited
 

@@ -8,7 +8,10 @@ from starlette.types import ASGIApp, Receive, Scope, Send
 from serving.gateway.access import Access, Denied
 from serving.gateway.overload import Bound
 
-RECOMMENDATIONS = b"/v1/recommendations"
+PLACES = frozenset(
+    (b"/v1/recommendations", b"/v1/similar-items", b"/v1/rankings", b"/v1/popular", b"/v1/bought-together")
+)
+"""Paths that a model answers."""
 OPEN = (b"/health", b"/ready")
 """Paths that ask for no token: what they tell is for probes."""
 FULL = "too many requests are in flight; ask again"
@@ -28,13 +31,13 @@ class Door:
             if name == b"authorization":
                 authorization = value
             elif name == b"x-variant":
-                chooses = path == RECOMMENDATIONS
+                chooses = path in PLACES
         if path not in OPEN:
             try:
                 self.access.check(authorization.decode("latin-1") if authorization else None, chooses=chooses)
             except Denied as denied:
                 return denied.status, str(denied)
-        if path == RECOMMENDATIONS and self.bound.verdict(self.shop(authorization)) == "refused":
+        if path in PLACES and self.bound.verdict(self.shop(authorization)) == "refused":
             return 503, FULL
         return None
 

@@ -17,6 +17,8 @@ from serving.gateway.overload import RETRY_SECONDS
 
 MAX_BODY = 64 * 1024
 """Bytes of a request."""
+LONGER = {"/v1/rankings": 256 * 1024}
+"""Of those that list what is to be ranked: 1,000 ids of 200 bytes."""
 _MOST_FAULTS = 20
 _logger = logging.getLogger(__name__)
 
@@ -50,8 +52,7 @@ def guard(app: FastAPI, door: Door, refused: Callable[[int], None]) -> None:
         _logger.error("%s %s failed", request.method, request.url.path, exc_info=error)
         return problem(500, "the service failed; its log says why")
 
-    too_long = f"the body is longer than {MAX_BODY} bytes"
-    app.add_middleware(_BodyLimit, answer=lambda: problem(413, too_long))
+    app.add_middleware(_BodyLimit, answer=lambda most: problem(413, f"the body is longer than {most} bytes"))
 
     def turned_away(status: int, why: str) -> JSONResponse:
         more = {401: {"WWW-Authenticate": "Bearer"}, 503: {"Retry-After": str(RETRY_SECONDS)}}
@@ -63,25 +64,25 @@ def guard(app: FastAPI, door: Door, refused: Callable[[int], None]) -> None:
 class _BodyLimit:
     """Answers a body that is too long before it is read to its end. Starlette's own limit would do so in plain text."""
 
-    def __init__(self, app: ASGIApp, answer: Callable[[], JSONResponse]) -> None:
+    def __init__(self, app: ASGIApp, answer: Callable[[int], JSONResponse]) -> None:
         self._app, self._answer = app, answer
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         if scope["type"] != "http":
             await self._app(scope, receive, send)
             return
-        headers = Headers(scope=scope)
+        headers, most = Headers(scope=scope), LONGER.get(scope["path"], MAX_BODY)
         length = headers.get("content-length", "")
-        too_long = length.isdigit() and int(length) > MAX_BODY
+        too_long = length.isdigit() and int(length) > most
         if not too_long and "transfer-encoding" in headers:
             body, more = b"", True
             while more and not too_long:
                 message = await receive()
                 body, more = body + message.get("body", b""), message.get("more_body", False)
-                too_long = len(body) > MAX_BODY
+                too_long = len(body) > most
             receive = _first({"type": "http.request", "body": body, "more_body": False}, receive)
         if too_long:
-            await self._answer()(scope, receive, send)
+            await self._answer(most)(scope, receive, send)
         else:
             await self._app(scope, receive, send)
 

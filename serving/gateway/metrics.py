@@ -23,6 +23,7 @@ class Metrics:
         self.registry = registry = CollectorRegistry()
         self._types: set[str] = set()
         self._versions: set[str] = set()
+        self._of_status: dict[int, Counter] = {}
         self._showing = Lock()
 
         def seconds(name: str, what: str, *labels: str, buckets: tuple[float, ...] = _SECONDS) -> Histogram:
@@ -97,4 +98,7 @@ class Metrics:
         self._events.labels(event_type if event_type in self._types else "other").inc()
 
     def refused(self, status: int) -> None:
-        self._refused.labels(str(status)).inc()
+        """Costs little: with a flood there are thousands a second."""
+        if (counted := self._of_status.get(status)) is None:
+            counted = self._of_status[status] = self._refused.labels(str(status))
+        counted.inc()

@@ -3,6 +3,7 @@ neighbour tables for who has a history, the most popular items for who has none.
 
 import asyncio
 import logging
+import secrets
 import time
 from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -12,26 +13,34 @@ from typing import Any, Literal
 
 import orjson
 
-from serving.eventlog.events import POPULAR, REMEMBERED
+from serving.eventlog.events import POPULAR, REMEMBERED, WITHOUT_A_MODEL
 from serving.gateway.after.after import After
 from serving.gateway.after.news import News
-from serving.gateway.after.showing import FOR_YOU, Asked, Shown
+from serving.gateway.after.showing import Asked, Shown
 from serving.gateway.archive import Contents, Filters, check_digest, read_contents
 from serving.gateway.models import Items, ModelFailed, Models
+from serving.gateway.placements.session import Events, joined
 from serving.gateway.tables import MOST_BYTES, Tables
 from serving.rollout.assignment import Variant, drawn
 from serving.rollout.document import ModelVersion, Rollout
+from serving.scoring.placed import FOR_YOU, RANKING, SIMILAR
+from serving.scoring.placed import POPULAR as POPULAR_ITEMS
 
 _logger = logging.getLogger(__name__)
 History = Callable[[str], list[dict[str, Any]]]
 """The events of a user as docs/contracts.md sends them to TorchServe, oldest first. Blocks; called in a thread."""
 Status = Literal["ok", "fallback", "error"]
-Cause = Literal["model", "history", "overload"]
-"""Why another than the drawn arm answered: a model's own call failed, the history did, or too much was in flight."""
+Cause = Literal["model", "history", "overload", "archive"]
+"""Why another than the drawn arm answered: a model's own call failed, the history did, too much was in flight, or the
+arm's archive is of before there was such a placement."""
 _READERS = 16
 """Histories that are read at the same time."""
 _ROUNDS = 3
 """Rankings of a request, where rules and stock leave less of one than was asked for."""
+
+
+class NotOffered(LookupError):
+    """No archive that serves can be asked for that; the message says what to do."""
 
 
 class Fetching(OSError):
@@ -50,18 +59,39 @@ class Deadlines:
 
 @dataclass(frozen=True, kw_only=True)
 class Wish:
-    """What a shopper asks for. `exclude` are items that must not be shown, `arm` is that of a person who tests.
-    Without `personalise` nothing of the shopper is read: popular items answer."""
+    """What a shopper asks for. `user_id` is the shopper, the anonymous session, or "" for nobody, who is of no
+    experiment; `session` what was just done; `exclude` are items that must not be shown, `arm` is that of a person
+    who tests; `request_id` seeds what is drawn for it."""
 
     user_id: str
     k: int = 10
-    request_id: str = ""
-    placement: str = FOR_YOU
-    personalise: bool = True
     exclude_seen: bool | None = None
     exclude: Sequence[str] = ()
     filters: Filters = field(default_factory=dict)
     arm: Variant | None = None
+    session: Events = ()
+    placement: str = FOR_YOU
+    items: Sequence[str] = ()
+    """What is given: items that others should be like or go with, or that are to be ranked."""
+    kind: str = "popular"
+    personal: bool = True
+    """Whether the shopper's history counts, where the placement can do without."""
+    explain: bool = False
+    request_id: str = field(default_factory=lambda: secrets.token_hex(16))
+
+    @property
+    def of_somebody(self) -> bool:
+        """Whether what the shopper did counts."""
+        return self.placement == RANKING or (self.placement in (FOR_YOU, SIMILAR) and self.personal)
+
+    @property
+    def modelled(self) -> bool:
+        """Whether a model is asked: for you without you, popular items answer."""
+        return self.personal or self.placement != FOR_YOU
+
+    def variant(self, rollout: Rollout) -> Variant:
+        """The arm that answers."""
+        return self.arm or (drawn(rollout, self.user_id).variant if self.user_id else "champion")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -112,32 +142,29 @@ class Recommender:
         # Now: the row may be another one before the models have answered.
         contents, tables = self.contents(rollout.champion), self._tables.get(rollout.champion.archive_digest)
         failures: list[tuple[str, str]] = []
-        arm = wish.arm or drawn(rollout, wish.user_id).variant
+        arm = wish.variant(rollout)
         line = [(rollout.champion, self.deadlines.champion)]
         if arm == "challenger" and rollout.challenger is not None:
             line.insert(0, (rollout.challenger, self.deadlines.challenger))
         elif arm == "former" and rollout.former is not None:
             line.insert(0, (rollout.former, self.deadlines.challenger))
-        began = time.perf_counter()
-        history: list[dict[str, Any]] = []
-        try:
-            if wish.personalise:
-                reading = asyncio.get_running_loop().run_in_executor(self._readers, self._history, wish.user_id)
-                history = await asyncio.wait_for(reading, self.deadlines.history)
-            else:
-                line = []
-        except Exception as error:  # whatever the store raises, the shopper gets an answer and the log the reason
-            why = f"not within {self.deadlines.history} s" if isinstance(error, TimeoutError) else error
-            failures.append(("history", f"{type(error).__name__}: {why}"))
-            line = []
-        seconds = time.perf_counter() - began
-        asked = _request(wish, history, self.after.candidates(contents.catalogue, wish.k))
+        _check_kind(contents, wish)
+        drawn_arm = line[0][0].version
+        line = [(each, deadline) for each, deadline in line if self._answers(each, wish.placement)]
+        known, seconds = await self._known(wish, failures)
+        session = wish.session if wish.of_somebody else ()
+        if not wish.modelled or (known is None and not session and not wish.items):
+            line = []  # nothing to ask a model about
+        history = joined(known or [], session)
+        explain = wish.explain and all(self._answers(each, SIMILAR, RANKING) for each, _ in line)
+        asked = _request(wish, history, self._candidates(contents, wish), explain=explain)
         version, items = await self._ranked(rollout.model, line, asked, tables, failures)
         if items is None:
             version, items = POPULAR, popular(contents, history, replace(wish, k=asked["k"]))
         shown = self._shown(contents, history, wish, version, items)
         for _ in range(1, _ROUNDS):
-            if len(shown.items) == wish.k or len(items) < min(asked["k"], contents.max_k) or not shown.withheld:
+            full = len(shown.items) == wish.k or wish.placement == RANKING
+            if full or len(items) < min(asked["k"], contents.max_k) or not shown.withheld:
                 break
             # All that can be shown is ranked again, with others in the place of what cannot.
             more = {**asked, "exclude": [*asked.get("exclude", ()), *shown.withheld]}
@@ -151,12 +178,15 @@ class Recommender:
                 break
             asked, items = more, found
             shown = self._shown(contents, history, wish, version, items)
-        status: Status = "error"
-        if shown.items:
-            status = "ok" if not wish.personalise or (line and version == line[0][0].version) else "fallback"
+        status: Status = "fallback"
+        if version in WITHOUT_A_MODEL and not shown.items:
+            status = "error"
+        elif not wish.modelled or (version == drawn_arm and known is not None):
+            status = "ok"
         cause: Cause | None = None
-        if status != "ok" and wish.personalise:
-            cause = "model" if line else "history"
+        if status != "ok" and wish.modelled:
+            tried = bool(line) and line[0][0].version == drawn_arm
+            cause = "history" if known is None else "model" if tried else "archive"
         return Recommended(
             variant=arm,
             version=version,
@@ -169,16 +199,38 @@ class Recommender:
             cause=cause,
         )
 
+    def _answers(self, arm: ModelVersion, *placements: str) -> bool:
+        """Whether the archive of `arm` can be asked for one of these. An archive that could not be read is of none."""
+        if FOR_YOU in placements:
+            return True
+        contents = self._contents.get(arm.archive_digest)
+        return contents is not None and not contents.placements.isdisjoint(placements)
+
+    async def _known(self, wish: Wish, failures: list[tuple[str, str]]) -> tuple[list[dict[str, Any]] | None, float]:
+        """The history that the store has, None where it does not answer, and the seconds that it took."""
+        if not (wish.of_somebody and wish.user_id):
+            return [], 0.0
+        began, known = time.perf_counter(), None
+        try:
+            reading = asyncio.get_running_loop().run_in_executor(self._readers, self._history, wish.user_id)
+            known = await asyncio.wait_for(reading, self.deadlines.history)
+        except Exception as error:  # whatever the store raises, the shopper gets an answer and the log the reason
+            why = f"not within {self.deadlines.history} s" if isinstance(error, TimeoutError) else error
+            failures.append(("history", f"{type(error).__name__}: {why}"))
+        return known, time.perf_counter() - began
+
     def from_memory(self, rollout: Rollout, wish: Wish) -> Recommended:
         """An answer without store and model, for when these have no room: popular items, as the history that the
         tables would be asked about is the store's to read."""
         assert rollout.champion is not None
         contents = self.contents(rollout.champion)
-        asked = _request(wish, [], self.after.candidates(contents.catalogue, wish.k))
-        items = popular(contents, (), replace(wish, k=asked["k"]))
-        shown = self._shown(contents, (), wish, POPULAR, items)
+        _check_kind(contents, wish)
+        history = joined([], wish.session if wish.of_somebody else ())
+        asked = _request(wish, history, self._candidates(contents, wish))
+        items = popular(contents, history, replace(wish, k=asked["k"]))
+        shown = self._shown(contents, history, wish, POPULAR, items)
         return Recommended(
-            variant=wish.arm or drawn(rollout, wish.user_id).variant,
+            variant=wish.variant(rollout),
             version=POPULAR,
             status="fallback" if shown.items else "error",
             shown=shown,
@@ -189,16 +241,22 @@ class Recommender:
             cause="overload",
         )
 
+    def _candidates(self, contents: Contents, wish: Wish) -> int:
+        """How many to rank; of a ranking all that is given comes back anyway."""
+        return (
+            wish.k if wish.placement == RANKING else self.after.candidates(contents.catalogue, wish.k, wish.placement)
+        )
+
     def _shown(
         self, contents: Contents, history: Sequence[Mapping[str, Any]], wish: Wish, version: str, items: Items
     ) -> Shown:
         """What comes after every ranking, whoever made it."""
         asked = Asked(
-            k=wish.k,
+            k=len(items) if wish.placement == RANKING else wish.k,
             request_id=wish.request_id,
             hidden=_hidden(contents, history, wish),
             filters=wish.filters,
-            segment=contents.segment(history),
+            segment=contents.segment(_before(history, wish)),
             placement=wish.placement,
         )
         return self.after.show(contents.catalogue, asked, items, counts=version == POPULAR)
@@ -296,11 +354,16 @@ class Recommender:
         return read_contents(mar, arm.archive_digest)
 
 
+def _check_kind(contents: Contents, wish: Wish) -> None:
+    if wish.placement == POPULAR_ITEMS and wish.kind not in contents.counted:
+        raise NotOffered(f"the archive that serves tells of no {wish.kind} items; package it anew (a catalogue run)")
+
+
 def _remembered(
     tables: Tables | None, asked: Mapping[str, Any], failures: list[tuple[str, str]]
 ) -> tuple[str, Items | None]:
-    """What the tables answer, or None: without tables, without a history that they know, or where they fail."""
-    if tables is None or not asked["history"]:
+    """What the tables answer, or None: without tables, without items that they know, or where they fail."""
+    if tables is None or not (asked["history"] or asked.get("items")):
         return REMEMBERED, None
     try:
         return REMEMBERED, tables.answer(asked)
@@ -310,19 +373,45 @@ def _remembered(
 
 
 def popular(contents: Contents, history: Sequence[Mapping[str, Any]], wish: Wish) -> Items:
-    """The most popular items of the segment of the latest item, then of all."""
-    return contents.popular(history, k=wish.k, hidden=_hidden(contents, history, wish), filters=wish.filters)
+    """The most popular items of the segment of the latest item, or of the given ones, then of all; of a ranking or of
+    popular items what is asked for, by counts."""
+    found = _popular(contents, history, wish)
+    if wish.explain:
+        for item in found:
+            item["why"] = [{"by": wish.kind, "item_id": None, "share": item["score"], "exact": True}]
+    return found
+
+
+def _popular(contents: Contents, history: Sequence[Mapping[str, Any]], wish: Wish) -> Items:
+    hidden = _hidden(contents, history, wish)
+    if wish.placement == RANKING:
+        return contents.ranked(wish.items)
+    if wish.placement == POPULAR_ITEMS:
+        return contents.best(wish.kind, k=wish.k, hidden=hidden, filters=wish.filters)
+    return contents.popular(_before(history, wish), k=wish.k, hidden=hidden, filters=wish.filters)
 
 
 def _hidden(contents: Contents, history: Sequence[Mapping[str, Any]], wish: Wish) -> frozenset[str]:
-    """What the request excludes, and where it or the data set says so what was seen."""
-    if contents.exclude_seen if wish.exclude_seen is None else wish.exclude_seen:
-        return frozenset(wish.exclude).union(event["item_id"] for event in history)
-    return frozenset(wish.exclude)
+    return contents.hidden(
+        history, placement=wish.placement, items=wish.items, exclude=wish.exclude, exclude_seen=wish.exclude_seen
+    )
 
 
-def _request(wish: Wish, history: list[dict[str, Any]], k: int) -> dict[str, Any]:
+def _before(history: Sequence[Mapping[str, Any]], wish: Wish) -> Sequence[Mapping[str, Any]]:
+    """What says which segment is meant: the given items, as if they were the latest of the history."""
+    return history if wish.placement == RANKING else [*history, *({"item_id": item} for item in wish.items)]
+
+
+def _request(wish: Wish, history: list[dict[str, Any]], k: int, *, explain: bool = False) -> dict[str, Any]:
     asked: dict[str, Any] = {"user_id": wish.user_id, "k": k, "history": history}
+    if wish.placement != FOR_YOU:
+        asked["placement"] = wish.placement
+    if wish.items:
+        asked["items"] = list(wish.items)
+    if wish.placement == POPULAR_ITEMS:
+        asked["kind"] = wish.kind
+    if explain:
+        asked["explain"] = True
     if wish.exclude_seen is not None:
         asked["exclude_seen"] = wish.exclude_seen
     if wish.exclude:

@@ -14,10 +14,13 @@ from typing import Any
 
 import numpy as np
 
+from serving.scoring import reasons
 from serving.scoring.brought import brought
 from serving.scoring.filters import Filters
-from serving.scoring.remembering import Remembering
-from serving.scoring.requests import Reader
+from serving.scoring.placed import PLACEMENTS, RANKING, SIMILAR, TOGETHER
+from serving.scoring.remembering import Remembering, added
+from serving.scoring.requests import Reader, Request
+from serving.scoring.shelves import BASKETS, Baskets, Best, Shelves
 
 MEMORY, CODE = "memory.npz", "neighbours.py"
 MOST_BYTES = 256 * 2**20
@@ -34,13 +37,28 @@ class TooLarge(ValueError):
 class Tables:
     """Of one archive, over its catalogue."""
 
-    def __init__(self, *, contract: Mapping[str, Any], items: Mapping[str, Any], memory: Remembering) -> None:
+    def __init__(
+        self,
+        *,
+        contract: Mapping[str, Any],
+        items: Mapping[str, Any],
+        memory: Remembering,
+        baskets: Baskets | None = None,
+    ) -> None:
         self._ids: Sequence[str] = items["item_id"]
         self._titles: Sequence[str | None] = items.get("title") or [None] * len(self._ids)
         filters = Filters(contract["filterable"], items["features"], len(self._ids))
         rows = {item: row for row, item in enumerate(self._ids)}
         self._filters = filters
-        self._reader = Reader(contract=contract, rows=rows, varying=(), filters=filters)
+        self._shelves = Shelves(items, filters, memory=memory, baskets=baskets)
+        self._reader = Reader(
+            contract=contract,
+            rows=rows,
+            varying=(),
+            filters=filters,
+            placements=PLACEMENTS,
+            kinds=self._shelves.kinds,
+        )
         self._memory, self._bias_V = memory, memory.bias()
         if self._bias_V.shape != (len(rows),):
             raise ValueError(f"{MEMORY}: of {len(self._bias_V)} items, expected the {len(rows)} of items.json")
@@ -61,16 +79,36 @@ class Tables:
             for name in (MEMORY, CODE):
                 (Path(folder) / name).write_bytes(packed.read(name))
             memory = Remembering(Path(folder), brought(Path(folder) / CODE), alone=True)
-        return cls(contract=contract, items=items, memory=memory)
+            baskets = None
+            if BASKETS in packed.namelist():
+                (Path(folder) / BASKETS).write_bytes(packed.read(BASKETS))
+                baskets = Baskets(Path(folder))
+        return cls(contract=contract, items=items, memory=memory, baskets=baskets)
 
     def answer(self, request: Mapping[str, Any]) -> list[dict[str, Any]] | None:
-        """The best items for a request as a model gets it, best first; None where its history has no known item.
+        """The best items for a request as a model gets it, best first; None where its history, or what is given, has no
+        known item.
 
         Raises `BadRequest` for what the scorer would refuse.
         """
         asked = self._reader.read(request)
+        placement, given = asked.placed.placement, asked.placed.rows
+        if placement in (SIMILAR, TOGETHER):
+            if not given:
+                return None
+            shelves = self._shelves
+            best = shelves.similar(asked) if placement == SIMILAR else shelves.together(asked)
+            return self._dressed(best, asked)
         if not asked.history.rows:
             return None
+        if placement == RANKING:
+            (bonus,) = self._memory.bonuses([asked])
+            rows = np.array(given, np.int64)
+            best = self._shelves.chosen(rows, self._bias_V[rows] + added(bonus, rows), asked)
+            return self._dressed(best, asked)
+        return self._dressed(self._for_you(asked), asked)
+
+    def _for_you(self, asked: Request) -> Best:
         ((row_J, bonus_J),) = self._memory.bonuses([asked])
         closed_V = self._filters.forbidden(asked.filters).copy() if asked.filters else np.zeros(len(self._ids), bool)
         closed_V[asked.hidden] = True
@@ -85,10 +123,30 @@ class Tables:
         rows = np.concatenate([row_J, others])
         scores = np.concatenate([score_J, self._bias_V[others]])
         best = np.argsort(-scores, kind="stable")[: asked.k]
-        return [
-            {"item_id": self._ids[row], "score": score, "title": self._titles[row]}
-            for row, score in zip(rows[best].tolist(), scores[best].tolist(), strict=True)
+        return list(zip(rows[best].tolist(), scores[best].tolist(), strict=True))
+
+    def _dressed(self, best: Best, asked: Request) -> list[dict[str, Any]]:
+        """For an answer, with the reasons where they are asked for."""
+        items: list[dict[str, Any]] = [
+            {"item_id": self._ids[row], "score": score, "title": self._titles[row]} for row, score in best
         ]
+        if asked.placed.explain:
+            why = self._why(asked, [row for row, _ in best])
+            for item, (row, _) in zip(items, best, strict=True):
+                item["why"] = reasons.told(why.get(row, ()), self._ids.__getitem__)
+        return items
+
+    def _why(self, asked: Request, rows: Sequence[int]) -> reasons.Shares:
+        placement, given = asked.placed.placement, asked.placed.rows
+        if placement == TOGETHER:
+            return reasons.of_terms(self._shelves.terms(given), rows)
+        if placement == SIMILAR:
+            return reasons.of_memory(self._memory, given, [0] * len(given), rows)
+        wanted: reasons.Shares = {
+            row: [reasons.Share("popularity", None, float(self._bias_V[row]), True)] for row in rows
+        }
+        known = asked.known
+        return reasons.joined(wanted, reasons.of_memory(self._memory, known.rows, self._memory.ages(known), rows))
 
     def _others(self, closed_V: np.ndarray, k: int) -> np.ndarray:
         """The `k` best rows that are open, by their bias."""

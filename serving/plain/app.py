@@ -1,60 +1,169 @@
-"""The scorer behind a plain FastAPI server: a second shim, with the paths, requests and answers of TorchServe's.
+"""A server without Java, with the paths, requests and answers of TorchServe's: versions side by side, each behind a
+worker with its own code, in batches, loaded and unloaded while others answer.
 
-One process, one archive, no batching: for a laptop, a test, or a server that is none of ours.
+For loopback only, where it asks for no key: beyond, TorchServe. It runs what a reconciler loads, as TorchServe does.
 """
 
-import time
-import zipfile
-from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager
+import re
 from pathlib import Path
-from tempfile import TemporaryDirectory
+from typing import Any
 
-from fastapi import FastAPI, Request, Response
-from starlette.concurrency import run_in_threadpool
+import orjson
+from starlette.applications import Starlette
+from starlette.requests import Request
+from starlette.responses import PlainTextResponse, Response
+from starlette.routing import Route
+from starlette.types import ASGIApp, Receive, Scope, Send
 
-from serving.scoring import wire
-from serving.scoring.scorer import Scorer
+from serving.plain.versions import Gone, Settings, Version
 from serving.torchserve import archive
-from serving.torchserve.handler import DEADLINE, late
+from serving.torchserve.client import STORE
+from serving.torchserve.handler import DEADLINE
 
 MAX_REQUEST_BYTES = 1 << 20
+APIS = ("inference", "management", "metrics")
+_ARCHIVE = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.-]*\.mar")
 
 
-def make_app(mar: Path, *, digest: str | None = None) -> FastAPI:
-    """Serve one archive. Raises `ValueError` where it is none, or its SHA-256 is not `digest`: an archive is code."""
-    model, version = archive.identity(mar)
-    if digest is not None and (found := archive.digest(mar)) != digest:
-        raise ValueError(f"{mar}: digest {found[:12]}, expected {digest[:12]}; refused")
-    loaded: list[Scorer] = []
+class Models:
+    """What is loaded, of any number of models; archives come from `<folder>/store` alone."""
 
-    @asynccontextmanager
-    async def lifespan(app: FastAPI) -> AsyncIterator[None]:
-        with TemporaryDirectory(prefix="plain-") as folder:
-            with zipfile.ZipFile(mar) as content:
-                content.extractall(folder)
-            loaded.append(Scorer.load(Path(folder)))
-            yield
-            loaded.clear()
+    def __init__(self, folder: Path) -> None:
+        self._store = folder / STORE
+        self._loaded: dict[str, dict[str, Version]] = {}
+        self._default: dict[str, str] = {}
 
-    app = FastAPI(title="Scorer", lifespan=lifespan, openapi_url=None)
+    def of(self, request: Request) -> Version | None:
+        """The version that a path names, or the default one of its model."""
+        model = request.path_params["model"]
+        version = request.path_params.get("version", self._default.get(model, ""))
+        return self._loaded.get(model, {}).get(version)
 
-    @app.get("/ping")
-    def ping() -> dict[str, str]:
-        return {"status": "Healthy"}
-
-    @app.post(f"/predictions/{model}")
-    @app.post(f"/predictions/{model}/{version}")
-    async def predict(request: Request) -> Response:
-        if late(request.headers.get(DEADLINE), time.time()):
-            return Response(status_code=408)
+    async def predict(self, request: Request) -> Response:
+        version = self.of(request)
+        if version is None:
+            return _told(404, "no such model, or no such version of it")
         body = await _body(request)
         if body is None:
-            return Response(status_code=413)
-        (reply,) = await run_in_threadpool(wire.replies, loaded[0], [body])
-        return Response(reply.body, status_code=reply.status, media_type="application/json")
+            return _told(413, f"the body is longer than {MAX_REQUEST_BYTES} bytes")
+        status, content = await version.ask(request.headers.get(DEADLINE), body)
+        return Response(content, status, media_type="application/json")
+
+    async def register(self, request: Request) -> Response:
+        """`url` names a file of the store, the other parameters are TorchServe's."""
+        asked = request.query_params
+        if not _ARCHIVE.fullmatch(asked.get("url", "")):
+            return _told(400, "url: expected the name of an archive in the store")
+        mar = self._store / asked["url"]
+        try:
+            model, name = archive.identity(mar)
+        except (OSError, ValueError) as error:
+            return _told(400, str(error))
+        if name in self._loaded.get(model, {}):
+            return _told(409, f"{model} {name} is loaded already")
+        version = Version(mar, _settings(asked))
+        try:
+            await version.start()
+        except Gone as fault:
+            return _told(500, f"{model} {name}: {fault}")
+        self._loaded.setdefault(model, {})[name] = version
+        self._default.setdefault(model, name)
+        return _told(200, f"{model} {name} is loaded")
+
+    async def listed(self, request: Request) -> Response:
+        model = request.path_params["model"]
+        if not (loaded := self._loaded.get(model)):
+            return _told(404, f"{model} is not loaded")
+        rows = [
+            {"modelName": model, "modelVersion": name, "workers": [{"status": "READY" if each.ready else "UNLOADING"}]}
+            for name, each in loaded.items()
+        ]
+        return Response(orjson.dumps(rows), media_type="application/json")
+
+    async def unregister(self, request: Request) -> Response:
+        model, name = request.path_params["model"], request.path_params["version"]
+        loaded = self._loaded.get(model, {})
+        if name not in loaded:
+            return _told(404, f"{model} {name} is not loaded")
+        if len(loaded) > 1 and self._default[model] == name:
+            return _told(403, f"{model} {name} is the default version")
+        version = loaded.pop(name)
+        if not loaded:
+            del self._loaded[model], self._default[model]
+        await version.stop()
+        return _told(200, f"{model} {name} is unloaded")
+
+    async def set_default(self, request: Request) -> Response:
+        if self.of(request) is None:
+            return _told(404, "no such version")
+        self._default[request.path_params["model"]] = request.path_params["version"]
+        return _told(200, "it is the default version now")
+
+    async def metrics(self, request: Request) -> Response:
+        lines = []
+        for name in ("ts_inference_requests_total", "ts_batches_total"):
+            lines.append(f"# TYPE {name} counter")
+            for model, loaded in self._loaded.items():
+                for version, each in loaded.items():
+                    count = each.answered if name.startswith("ts_inference") else each.batches
+                    lines.append(f'{name}{{model_name="{model}",model_version="{version}"}} {count}')
+        return PlainTextResponse("\n".join([*lines, ""]))
+
+    async def stop(self) -> None:
+        for loaded in self._loaded.values():
+            for version in loaded.values():
+                await version.stop()
+
+
+def make_app(folder: Path, ports: dict[str, int]) -> ASGIApp:
+    """One application on three ports: each API answers on its own alone."""
+    models = Models(folder)
+    one = "/models/{model}/{version}"
+    routes = {
+        "inference": [
+            Route("/ping", _healthy),
+            Route("/predictions/{model}", models.predict, methods=["POST"]),
+            Route("/predictions/{model}/{version}", models.predict, methods=["POST"]),
+        ],
+        "management": [
+            Route("/models", models.register, methods=["POST"]),
+            Route("/models/{model}/all", models.listed),
+            Route(one, models.unregister, methods=["DELETE"]),
+            Route(f"{one}/set-default", models.set_default, methods=["PUT"]),
+        ],
+        "metrics": [Route("/metrics", models.metrics)],
+    }
+    apps = {ports[api]: Starlette(routes=routes[api]) for api in APIS}
+
+    async def app(scope: Scope, receive: Receive, send: Send) -> None:
+        if scope["type"] == "lifespan":
+            await receive()
+            await send({"type": "lifespan.startup.complete"})
+            await receive()
+            await models.stop()
+            await send({"type": "lifespan.shutdown.complete"})
+            return
+        await apps[scope["server"][1]](scope, receive, send)
 
     return app
+
+
+async def _healthy(request: Request) -> Response:
+    return _told(200, "Healthy")
+
+
+def _told(code: int, status: str) -> Response:
+    return Response(orjson.dumps({"code": code, "status": status}), code, media_type="application/json")
+
+
+def _settings(asked: Any) -> Settings:
+    given = Settings()
+    return Settings(
+        batch_size=int(asked.get("batch_size", given.batch_size)),
+        delay=float(asked.get("max_batch_delay", 1000 * given.delay)) / 1000,
+        start_seconds=float(asked.get("startup_timeout", given.start_seconds)),
+        response_seconds=float(asked.get("response_timeout", given.response_seconds)),
+    )
 
 
 async def _body(request: Request) -> bytes | None:

@@ -28,8 +28,8 @@ class ModelVersion:
     """What makes two models the same arm of an experiment: recipe, features and code of the model."""
     registered: datetime
     data_until: datetime | None = None
-    """The last moment of the data it was trained on: how fresh it is, also after its catalogue was refreshed. Not known
-    of what was released before this was kept."""
+    """The last moment of the data it was trained on: how fresh it is, also after its catalogue was refreshed; of tables
+    alone, which every refresh counts anew, that of the refresh. Not known of what was released before this was kept."""
     network: bool = True
     """False for neighbour tables alone, which answer so much sooner that no network can be held to their pace."""
 

@@ -22,8 +22,9 @@ EXPOSURE = {
     "request_id": "VARCHAR", "user_id": "VARCHAR", "variant": "VARCHAR", "model_version": "VARCHAR",
     "stage": "INTEGER", "weight": "DOUBLE", "salt": "VARCHAR", "time": "TIMESTAMPTZ", "latency_ms": "DOUBLE",
     "status": "VARCHAR", "n_items": "INTEGER", "items": "VARCHAR[]", "cause": "VARCHAR",
+    "placement": "VARCHAR",
 }  # fmt: skip
-LATER = ("cause",)
+LATER = ("cause", "placement")
 """Columns that older files lack: null in them."""
 _UNREADABLE = (duckdb.IOException, duckdb.InvalidInputException, duckdb.ConversionException)
 OUTCOME = {"request_id": "VARCHAR", "event_type": "VARCHAR", "time": "TIMESTAMPTZ"}
@@ -149,15 +150,16 @@ class EventLog:
 
     def successes(self) -> Sums:
         """Successful exposures ("success") of both arms side by side, without each stage's novelty window and without
-        exposures too young for their outcome; a stratum is a stage and a day."""
+        exposures too young for their outcome; a stratum is a stage, a day and a placement."""
         counted = {"novelty": self._policy.hours("novelty"), "until": self._now - self._policy.hours("attribution")}
         return self._sums(_SUCCESSES, counted)
 
     def technical(self, *, full: bool) -> Sums:
         """What the guardrails watch, as sums of bad exposures: "errors", "empties", "slow_p50", "slow_p99", "overlap".
 
-        Side by side by stage and day; or (`full`) through full traffic and the watch too, against the holdout that
-        kept the champion of before. A log of before there was one compares with the last stage that had both. Slow
+        Side by side by stage, day and placement; or (`full`) through full traffic and the watch too, against the
+        holdout that kept the champion of before. A log of before there was one compares with the last stage that had
+        both. Slow
         means slower than the champion's own quantile of the stratum, for the challenger by the policy's factor more.
         Overlap is the mean share of an answer's items that an answer of the same arm to another user shows too; its
         inverse measures how many different items the arm shows.
@@ -207,8 +209,11 @@ CREATE TEMP TABLE exposure AS
     ) AS success USING (request_id)
 """
 
-_CONCURRENT = """
-    SELECT *, dense_rank() OVER (ORDER BY stage, time::DATE) - 1 AS stratum,
+_PLACEMENT = "coalesce(placement, 'for_you')"
+"""What is asked for in one place of a shop and answered at its own pace is compared with its like alone."""
+
+_CONCURRENT = f"""
+    SELECT *, dense_rank() OVER (ORDER BY stage, time::DATE, {_PLACEMENT}) - 1 AS stratum,
         (variant = 'challenger')::INTEGER AS treated
     FROM exposure WHERE stage IS NOT NULL AND weight < 1
 """
@@ -224,8 +229,8 @@ _FULL = """
     )
 """
 
-_HELD = """
-    SELECT *, dense_rank() OVER (ORDER BY coalesce(stage, 2147483647), time::DATE) - 1 AS stratum,
+_HELD = f"""
+    SELECT *, dense_rank() OVER (ORDER BY coalesce(stage, 2147483647), time::DATE, {_PLACEMENT}) - 1 AS stratum,
         (CASE WHEN stage IS NULL THEN variant != 'former' ELSE variant = 'challenger' END)::INTEGER AS treated
     FROM exposure WHERE stage IS NULL OR weight < 1
 """

@@ -9,7 +9,18 @@ from datetime import datetime
 from itertools import chain
 from typing import Annotated, Any, ClassVar
 
-from pydantic import AwareDatetime, BaseModel, ConfigDict, Field, StringConstraints, ValidationError, model_validator
+from pydantic import (
+    AfterValidator,
+    AwareDatetime,
+    BaseModel,
+    ConfigDict,
+    Field,
+    StringConstraints,
+    ValidationError,
+    model_validator,
+)
+
+from serving.scoring.placed import FOR_YOU, PLACEMENTS, RANKING
 
 MOST_SLOTS = 50
 """As many items as a request may ask for."""
@@ -18,6 +29,15 @@ MOST_RULES = 500
 Text = Annotated[str, StringConstraints(min_length=1, max_length=200)]
 Share = Annotated[float, Field(gt=0, le=1)]
 Slot = Annotated[int, Field(ge=1, le=MOST_SLOTS)]
+
+
+def _known(placement: str) -> str:
+    if placement not in PLACEMENTS:
+        raise ValueError(f"expected one of {', '.join(PLACEMENTS)}")
+    return placement
+
+
+Placement = Annotated[str, AfterValidator(_known)]
 
 
 class BadRules(ValueError):
@@ -31,8 +51,9 @@ class _Strict(BaseModel):
 class _Timed(_Strict):
     since: AwareDatetime | None = Field(default=None, alias="from")
     until: AwareDatetime | None = None
-    placements: tuple[Text, ...] = ()
-    """Where it counts; everywhere where none is named."""
+    placements: tuple[Placement, ...] = ()
+    """Where it counts; where none is named, at those of `usual`."""
+    usual: ClassVar[tuple[str, ...]] = (FOR_YOU,)
 
     @model_validator(mode="after")
     def _in_order(self) -> "_Timed":
@@ -45,7 +66,7 @@ class _Timed(_Strict):
         return (self.since is None or self.since <= now) and (self.until is None or now < self.until)
 
     def at(self, placement: str) -> bool:
-        return not self.placements or placement in self.placements
+        return placement in (self.placements or self.usual)
 
 
 class _Chooses(_Timed):
@@ -61,11 +82,23 @@ class _Chooses(_Timed):
         return self
 
 
+class _Adds(_Timed):
+    """Shows what was not ranked: not among the items of a ranking, which are the shop's."""
+
+    @model_validator(mode="after")
+    def _not_in_a_ranking(self) -> "_Adds":
+        if RANKING in self.placements:
+            raise ValueError(f"placements: {RANKING} shows the given items only")
+        return self
+
+
 class Block(_Chooses):
-    """Items that are not shown."""
+    """Items that are not shown, wherever it be."""
+
+    usual = PLACEMENTS
 
 
-class Pin(_Timed):
+class Pin(_Adds):
     """An item at a slot, to everybody or to shoppers of `segments` (those of the popular items)."""
 
     item: Text
@@ -95,13 +128,14 @@ class Alike(_Strict):
 
 
 class Diversity(_Strict):
-    """`caps`: of a category, how many items of one value at most. Pins count, and are not held back by it."""
+    """Of "for you". `caps`: of a category, how many items of one value at most. Pins count, and are not held back by
+    it."""
 
     caps: dict[Text, Annotated[int, Field(ge=1)]] = {}
     alike: Alike | None = None
 
 
-class Exploration(_Timed):
+class Exploration(_Adds):
     """Each of `slots` (all, where none is named) shows with probability `share` an item drawn evenly from those that
     the request allows and that match: `where`, and at most `most_events` events in the champion's data."""
 

@@ -6,13 +6,16 @@ from datetime import UTC, datetime
 from operator import le
 from typing import Any, NamedTuple
 
+from serving.scoring import placed
 from serving.scoring.faults import BadRequest
 from serving.scoring.filters import Filter, Filters
+from serving.scoring.placed import FOR_YOU, RANKING, SIMILAR, TOGETHER, Placed
 
 _EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 _EXAMPLE = "2026-01-05T10:00:00Z"
 _NOTHING: dict[str, Any] = {}
-_FIELDS = ("user_id", "history", "k", "exclude_seen", "filters", "exclude")
+_FIELDS = ("user_id", "history", "k", "exclude_seen", "filters", "exclude", *placed.FIELDS)
+_FOR_YOU = Placed()
 
 
 class History(NamedTuple):
@@ -23,6 +26,8 @@ class History(NamedTuple):
     times: list[int]
     """Microseconds since 1970."""
     features: list[Mapping[str, Any]]
+    kinds: list[int]
+    """Number of the event's kind in the contract, from 1; 0 where none was told or events are of one kind alone."""
 
 
 class Request(NamedTuple):
@@ -37,15 +42,33 @@ class Request(NamedTuple):
     unknown_items: int
     known: History
     """Of the whole history; `history` is its end."""
+    placed: Placed = _FOR_YOU
 
 
 class Reader:
-    """Reads requests against one archive's contract, catalogue and varying features (fields of the encoder)."""
+    """Reads requests against one archive's contract, catalogue and varying features (fields of the encoder).
+
+    `present` are the varying features that the catalogue knows, by name: what an event without `features` has.
+    `placements` and `kinds` of popular items are those that the archive can answer.
+    """
 
     def __init__(
-        self, *, contract: Mapping[str, Any], rows: Mapping[str, int], varying: Sequence[Any], filters: Filters
+        self,
+        *,
+        contract: Mapping[str, Any],
+        rows: Mapping[str, int],
+        varying: Sequence[Any],
+        filters: Filters,
+        present: Mapping[str, Sequence[Any]] = _NOTHING,
+        placements: tuple[str, ...] = (FOR_YOU,),
+        kinds: tuple[str, ...] = placed.KINDS[:1],
     ) -> None:
         self._contract, self._rows, self._varying, self._filters = contract, rows, varying, filters
+        self._present = present
+        types = contract.get("event_types", ())
+        self._types = {each["name"]: number for number, each in enumerate(types, start=1)}
+        self._others = frozenset(number for number, each in enumerate(types, start=1) if not each["predict"])
+        self._placements, self._kinds = placements, kinds
 
     def read(self, raw: object) -> Request:
         """Check one request and order its history; raises `BadRequest`."""
@@ -60,7 +83,12 @@ class Reader:
         k = raw.get("k", self._contract["default_k"])
         if not isinstance(k, int) or isinstance(k, bool) or k < 1:
             raise BadRequest("k", k, "a whole number of at least 1")
-        exclude_seen = raw.get("exclude_seen", self._contract["exclude_seen"])
+        asked = _FOR_YOU
+        if not raw.keys().isdisjoint(placed.FIELDS):
+            asked = placed.read(raw, self._rows, self._placements, self._kinds)
+        # Who gives a list wants all of it ranked.
+        by_rule = self._contract["exclude_seen"] and asked.placement != RANKING
+        exclude_seen = raw.get("exclude_seen", by_rule)
         if not isinstance(exclude_seen, bool):
             raise BadRequest("exclude_seen", exclude_seen, "true or false")
         hidden = self._excluded(raw.get("exclude"))
@@ -68,15 +96,19 @@ class Reader:
         events = raw["history"]
         known = self._known(events)
         if exclude_seen:
-            hidden += known.rows
+            hidden += self._had(known)
+        if asked.placement in (SIMILAR, TOGETHER):
+            hidden += asked.rows
+        most = len(asked.rows) if asked.placement == RANKING else min(k, self._contract["max_k"])
         latest = slice(-self._contract["max_history"], None)
         return Request(
-            k=min(k, self._contract["max_k"], len(self._rows)),
-            history=History(known.rows[latest], known.times[latest], known.features[latest]),
+            k=min(most, len(self._rows)),
+            history=History(*(column[latest] for column in known)),  # type: ignore[arg-type]
             hidden=hidden,
             filters=filters,
             unknown_items=len(events) - len(known.rows),
             known=known,
+            placed=asked,
         )
 
     def _known(self, events: list[Any]) -> History:
@@ -85,6 +117,7 @@ class Reader:
         rows: list[int] = []
         times: list[int] = []
         features: list[Mapping[str, Any]] = []
+        kinds: list[int] = []
         for number, raw in enumerate(events):
             # Names are made where something is wrong only: this runs for each event of each request.
             if not isinstance(raw, dict):
@@ -104,15 +137,35 @@ class Reader:
             if time is None:
                 name, expected = f"history[{number}].event_time", "an ISO 8601 time with its zone, such as " + _EXAMPLE
                 raise BadRequest(name, raw.get("event_time"), expected)
+            kind = self._kind(number, raw) if self._types else 0
             row = find(item, -1)
-            if row >= 0:
+            if row >= 0 and kind is not None:
+                if self._present and "features" not in raw:
+                    values = {name: column[row] for name, column in self._present.items()}
                 rows.append(row)
                 times.append(time)
                 features.append(values)
+                kinds.append(kind)
         if all(map(le, times, times[1:])):
-            return History(rows, times, features)
+            return History(rows, times, features, kinds)
         order = sorted(range(len(times)), key=times.__getitem__)
-        return History(*([column[n] for n in order] for column in (rows, times, features)))  # type: ignore[arg-type]
+        columns = (rows, times, features, kinds)
+        return History(*([column[n] for n in order] for column in columns))  # type: ignore[arg-type]
+
+    def _kind(self, number: int, raw: dict[str, Any]) -> int | None:
+        """Of an event; None for a kind that no history of training has, which is left out as it was there."""
+        name = raw.get("event_type")
+        if name is None:
+            return 0
+        if not isinstance(name, str):
+            raise BadRequest(f"history[{number}].event_type", name, f"one of {', '.join(self._types)}, or none at all")
+        return self._types.get(name)
+
+    def _had(self, known: History) -> list[int]:
+        """Rows of what the shopper has: of what was merely looked at no item is hidden."""
+        if not self._others:
+            return known.rows
+        return [row for row, kind in zip(known.rows, known.kinds, strict=True) if kind not in self._others]
 
     def _excluded(self, raw: object) -> list[int]:
         """Rows of the excluded items; those that the catalogue does not hold are excluded anyway."""

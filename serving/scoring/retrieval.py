@@ -13,7 +13,7 @@ import numpy.typing as npt
 import torch
 
 from serving.scoring.filters import Mask
-from serving.scoring.remembering import Bonus
+from serving.scoring.remembering import Bonus, added
 
 Best = list[tuple[int, float]]
 """Rows of the catalogue with their scores, best first."""
@@ -194,10 +194,8 @@ def _bonuses(asked: Sequence[Asked], row_BC: npt.NDArray[np.int64]) -> npt.NDArr
     """(B, C) of these candidates; 0 for those that memory says nothing of."""
     out = np.zeros(row_BC.shape, np.float32)
     for b, request in enumerate(asked):
-        if request.bonus is not None and len(request.bonus[0]):
-            rows, values = request.bonus
-            place = np.minimum(np.searchsorted(rows, row_BC[b]), len(rows) - 1)
-            out[b] = np.where(rows[place] == row_BC[b], values[place], 0)
+        if request.bonus is not None:
+            out[b] = added(request.bonus, row_BC[b])
     return out
 
 

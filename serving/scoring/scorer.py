@@ -12,19 +12,27 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import numpy.typing as npt
 import torch
 
+from serving.scoring import reasons
+from serving.scoring.alike import EMBEDDING, Alike, fused, parts_of
 from serving.scoring.brought import brought
 from serving.scoring.faults import BadRequest
 from serving.scoring.filters import Filters
+from serving.scoring.placed import FOR_YOU, POPULAR, RANKING, SIMILAR, TOGETHER
 from serving.scoring.program import Program
 from serving.scoring.program import load as load_program
-from serving.scoring.remembering import Bonus, Remembering
-from serving.scoring.requests import Reader, Request
+from serving.scoring.reasons import Share, Shares
+from serving.scoring.remembering import Bonus, Remembering, added
+from serving.scoring.requests import History, Reader, Request
 from serving.scoring.retrieval import Approximate, Asked, Best, Exact, Retrieval
+from serving.scoring.shelves import BASKETS, Baskets, Shelves, offered
 
 SCHEMA, WITHOUT_MEMORY = 3, 2
 """Of archives; those of before there was a memory are read too."""
+_POOL, _LEAST_POOL = 5, 50
+"""So many times as many alike items as are asked for, and so many at least, are put in a shopper's own order."""
 _PADDING = 100
 """Events of padding that cost about as much as another call of the program."""
 
@@ -43,6 +51,8 @@ class Scorer:
         retrieval: Retrieval,
         items: Mapping[str, Any],
         contract: Mapping[str, Any],
+        matrix: torch.Tensor,
+        baskets: Baskets | None = None,
     ) -> None:
         self._program = program
         self._encoder = encoder
@@ -54,8 +64,24 @@ class Scorer:
         self._by_events = np.argsort(-self._events, kind="stable")
         self._filters = Filters(contract["filterable"], items["features"], len(self._ids))
         rows = {item: row for row, item in enumerate(self._ids)}
-        self._reader = Reader(contract=contract, rows=rows, varying=encoder.varying, filters=self._filters)
+        varying = encoder.varying
+        present = {field.name: items["features"][field.name] for field in varying if field.name in items["features"]}
+        self._shelves = Shelves(items, self._filters, memory=memory, baskets=baskets)
+        self._reader = Reader(
+            contract=contract,
+            rows=rows,
+            varying=varying,
+            filters=self._filters,
+            present=present,
+            placements=offered(contract["digests"], network=program is not None),
+            kinds=self._shelves.kinds,
+        )
         self._contract = contract
+        self._matrix, self._parts = matrix, {"popularity": slice(0, 1)}
+        self._alike: Alike | None = None
+        if program is not None:
+            self._parts = parts_of(contract, memory=memory is not None)
+            self._alike = Alike(matrix, self._parts)
 
     @classmethod
     def load(cls, root: Path) -> "Scorer":
@@ -79,12 +105,14 @@ class Scorer:
             raise ValueError("item_matrix.npy: holds numbers that are not finite; train and package the model again")
         encoder = brought(root / "encoder.py").FeatureEncoder.from_json((root / "encoder.json").read_text())
         return cls(
-            program=load_program(root, varying=len(encoder.varying)) if _network(contract) else None,
+            program=load_program(root, varying=_per_event(encoder)) if _network(contract) else None,
             encoder=encoder,
             memory=_memory(root, contract),
             retrieval=_retrieval(root, item_matrix, contract["retrieval"]),
             items=items,
             contract=contract,
+            matrix=item_matrix,
+            baskets=Baskets(root) if BASKETS in contract["digests"] else None,
         )
 
     def score(self, requests: Sequence[Any]) -> list[Answer]:
@@ -102,25 +130,125 @@ class Scorer:
             except BadRequest as error:
                 answers[number] = error.answer()
                 continue
-            if request.history.rows:
+            if request.history.rows and request.placed.placement in (FOR_YOU, RANKING, SIMILAR):
                 scored.append((number, request))
             else:
-                answers[number] = {**self._answer(self._popular(request), request), "fallback": "popular"}
+                answers[number] = self._impersonal(request)
         if scored:
             ranked = self._rank([request for _, request in scored])
-            for (number, request), best in zip(scored, ranked, strict=True):
-                answers[number] = self._answer(best, request)
+            for (number, request), (best, why) in zip(scored, ranked, strict=True):
+                answers[number] = self._answer(best, request, why)
         return answers
 
-    def _rank(self, requests: Sequence[Request]) -> list[Best]:
+    def _impersonal(self, request: Request) -> Answer:
+        """What is answered to everybody alike; popular items where nothing else can be."""
+        placement, given = request.placed.placement, request.placed.rows
+        shelves = self._shelves
+        if placement == POPULAR:
+            best = shelves.popular(request)
+            return self._answer(best, request, _counted(request.placed.kind, best))
+        if placement == TOGETHER and given:
+            best = shelves.together(request)
+            terms = shelves.terms(given) if request.placed.explain else ()
+            return self._answer(best, request, reasons.of_terms(terms, [row for row, _ in best]))
+        if placement == SIMILAR and given:
+            best = self._similar(request)
+            return self._answer(best, request, self._why_similar(request, best))
+        best = shelves.ranked(request) if placement == RANKING else self._popular(request)
+        return {**self._answer(best, request, _counted("popular", best)), "fallback": "popular"}
+
+    def _similar(self, request: Request) -> Best:
+        """By the network's embeddings where there is one, else by the tables."""
+        if self._alike is None:
+            return self._shelves.similar(request)
+        with torch.inference_mode():
+            score_V = self._alike.scores(request.placed.rows).numpy()
+        return self._shelves.chosen(np.arange(len(score_V)), score_V, request)
+
+    def _why_similar(self, request: Request, best: Best) -> Shares | None:
+        rows, given = [row for row, _ in best], request.placed.rows
+        if not request.placed.explain or not rows:
+            return None
+        if self._alike is None:
+            assert self._memory is not None
+            return reasons.of_memory(self._memory, given, [0] * len(given), rows)
+        with torch.inference_mode():
+            share_GC = self._alike.shares(given, rows).tolist()
+        return {
+            row: [Share("alike", each, share_GC[g][c], True) for g, each in enumerate(given)]
+            for c, row in enumerate(rows)
+        }
+
+    def _rank(self, requests: Sequence[Request]) -> list[tuple[Best, Shares | None]]:
         with torch.inference_mode():
             # Without a network a user is the 1 that the item matrix's bias is multiplied with.
             user_BD = torch.ones(len(requests), 1) if self._program is None else self._users(requests)
             if not user_BD.isfinite().all():
                 raise ArithmeticError("the model gives NaN scores: the archive is broken, package the model again")
             bonuses = [None] * len(requests) if self._memory is None else self._memory.bonuses(requests)
-            asked = [self._asked(request, bonus) for request, bonus in zip(requests, bonuses, strict=True)]
-            return self._retrieval.best(user_BD, asked)
+            out: list[tuple[Best, Shares | None]] = [([], None)] * len(requests)
+            whole = [b for b, request in enumerate(requests) if request.placed.placement == FOR_YOU]
+            if whole:
+                asked = [self._asked(requests[b], bonuses[b]) for b in whole]
+                users = user_BD if len(whole) == len(requests) else user_BD[whole]
+                for b, best in zip(whole, self._retrieval.best(users, asked), strict=True):
+                    out[b] = best, self._why(requests[b], best, user_BD[b])
+            for b, request in enumerate(requests):
+                if request.placed.placement != FOR_YOU:
+                    out[b] = self._part(request, user_BD[b], bonuses[b])
+            return out
+
+    def _part(self, request: Request, user_D: torch.Tensor, bonus: Bonus | None) -> tuple[Best, Shares | None]:
+        """Of a part of the catalogue: the given items, or those that are like them."""
+        if request.placed.placement == RANKING:
+            rows = np.array(request.placed.rows, np.int64)
+            best = self._shelves.chosen(rows, self._taste(rows, user_D, bonus), request)
+            return best, self._why(request, best, user_D)
+        alike = self._similar(request._replace(k=max(_POOL * request.k, _LEAST_POOL)))
+        taste_C = self._taste(np.array([row for row, _ in alike], np.int64), user_D, bonus)
+        best, halves = fused(alike, taste_C, request.k)
+        if not request.placed.explain:
+            return best, None
+        why = {row: [Share("alike", None, halves[row][0], True), Share("taste", None, halves[row][1], True)]
+               for row, _ in best}  # fmt: skip
+        return best, why
+
+    def _taste(self, rows: npt.NDArray[np.int64], user_D: torch.Tensor, bonus: Bonus | None) -> npt.NDArray[np.float32]:
+        """The scores of these rows for one shopper."""
+        scores: npt.NDArray[np.float32] = (self._matrix[torch.from_numpy(rows)] @ user_D).numpy()
+        return scores if bonus is None or not len(rows) else scores + added(bonus, rows)
+
+    def _why(self, request: Request, best: Best, user_D: torch.Tensor) -> Shares | None:
+        """Shares of the scores of a shopper's own ranking."""
+        rows = [row for row, _ in best]
+        if not request.placed.explain or not rows:
+            return None
+        latest = request.history
+        product_CD = self._matrix[rows] * user_D
+        sums = {name: product_CD[:, place].sum(1) for name, place in self._parts.items()}
+        found: Shares = {
+            row: [Share(name, None, float(sums[name][c]), True) for name in sums if name not in EMBEDDING]
+            for c, row in enumerate(rows)
+        }
+        inner = [name for name in self._parts if name in EMBEDDING]
+        if inner:
+            without_TD = self._without_each(request) if len(latest.rows) > 1 else user_D[:0].reshape(0, len(user_D))
+            product_TCD = self._matrix[rows] * without_TD[:, None]
+            parts_TCP = torch.stack([product_TCD[..., self._parts[name]].sum(-1) for name in inner], -1)
+            whole_CP = torch.stack([sums[name] for name in inner], -1)
+            found = reasons.joined(
+                found, reasons.of_network(whole_CP.numpy(), parts_TCP.numpy(), latest.rows, rows, inner)
+            )
+        if self._memory is not None:
+            known = request.known
+            found = reasons.joined(found, reasons.of_memory(self._memory, known.rows, self._memory.ages(known), rows))
+        return found
+
+    def _without_each(self, request: Request) -> torch.Tensor:
+        """(T, D) the user, were each event of the history in turn left out."""
+        columns, events = request.history, len(request.history.rows)
+        left = [History(*(column[:t] + column[t + 1 :] for column in columns)) for t in range(events)]  # type: ignore[arg-type]
+        return self._users([request._replace(history=history) for history in left])
 
     def _users(self, requests: Sequence[Request]) -> torch.Tensor:
         """(B, D), histories of like lengths going through the model together: what is padded is computed too."""
@@ -156,7 +284,7 @@ class Scorer:
         """What the program takes, right-padded: item, time, varying_value, varying_missing, length."""
         histories = [request.history for request in requests]
         length_B = np.array([len(history.rows) for history in histories], np.int64)
-        b, t, n = len(requests), int(length_B.max()), len(self._encoder.varying)
+        b, t, n = len(requests), int(length_B.max()), _per_event(self._encoder)
         inside_BT = np.arange(t) < length_B[:, None]
         item_BT = np.zeros((b, t), np.int64)
         item_BT[inside_BT] = np.fromiter(chain.from_iterable(h.rows for h in histories), np.int64) + 1
@@ -167,17 +295,36 @@ class Scorer:
         if n:
             seen = [values for history in histories for values in history.features]
             columns = {f.name: [values.get(f.name) for values in seen] for f in self._encoder.varying}
+            if types := _event_types(self._encoder):
+                kinds = [kind for history in histories for kind in history.kinds]
+                columns["event_type"] = [types[kind - 1].name if kind else None for kind in kinds]
             value_BTN[inside_BT], missing_BTN[inside_BT] = self._encoder.encode_varying(columns, len(seen))
         arrays = (item_BT, time_BT, value_BTN, missing_BTN, length_B)
         return tuple(torch.from_numpy(array) for array in arrays)
 
-    def _answer(self, best: Best, request: Request) -> Answer:
+    def _answer(self, best: Best, request: Request, why: Shares | None = None) -> Answer:
         items: list[dict[str, Any]] = [{"item_id": self._ids[row], "score": score} for row, score in best]
         if self._titles is not None:
             for item, (row, _) in zip(items, best, strict=True):
                 item["title"] = self._titles[row]
+        if request.placed.explain:
+            for item, (row, _) in zip(items, best, strict=True):
+                item["why"] = reasons.told((why or {}).get(row, ()), self._ids.__getitem__)
         served_by = {"model": self._contract["model"], "version": self._contract["version"]}
         return {"items": items, **served_by, "unknown_items": request.unknown_items}
+
+
+def _event_types(encoder: Any) -> tuple[Any, ...]:
+    """The kinds of events that the archive's encoder tells apart; those of before there were kinds have none."""
+    return getattr(encoder, "event_types", ())
+
+
+def _per_event(encoder: Any) -> int:
+    return len(encoder.varying) + bool(_event_types(encoder))
+
+
+def _counted(kind: str, best: Best) -> Shares:
+    return {row: [Share(kind, None, score, True)] for row, score in best}
 
 
 def _network(contract: Mapping[str, Any]) -> bool:

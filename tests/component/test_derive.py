@@ -20,7 +20,8 @@ CARD = DatasetCard.model_validate(
         "name": "tiny",
         "description": "A shop",
         "source": {"adapter": "files", "interactions": "a.csv", "items": "b.csv"},
-        "columns": {"event_time": "event_time", "event_type": "kind", "event_types": ["view"]},
+        "columns": {"event_time": "event_time", "event_type": "kind"},
+        "events": {"view": {"predict": True}},
         "features": [
             {"name": "price", "kind": "numeric", "varies_in_time": True},
             *(

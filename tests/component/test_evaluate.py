@@ -2,7 +2,7 @@
 
 import json
 import shutil
-from dataclasses import replace
+from dataclasses import asdict, replace
 from datetime import datetime, timedelta
 from pathlib import Path
 from typing import Any
@@ -13,12 +13,16 @@ import torch
 
 from components.decision import Decision
 from components.evaluate import choice, held, step, tables
-from components.evaluate.names import name_of
+from components.evaluate.names import NEIGHBOURS, baseline_name, name_of
 from components.recipe_digest import recipe_digest
 from feature_repo.card import DatasetCard, Release
 from heterrec import recipes
+from heterrec.baselines import popularity
+from heterrec.beyond import Shown, beyond
 from heterrec.comparison import Difference
-from heterrec.export import save_model
+from heterrec.export import load_model, save_model
+from heterrec.inference import judged
+from heterrec.metrics import rank
 from heterrec.sequences import read_sequences
 from heterrec.training import train
 from tests.reasons import assert_told
@@ -121,6 +125,20 @@ def test_the_first_model_needs_to_beat_popularity_and_the_tables(gate, tmp_path:
     assert report(tmp_path)["nights"] == [] and not (tmp_path / "evaluation" / "night.parquet").exists()
     page = (tmp_path / "evaluation" / "page.html").read_text()
     assert "HeterRec" in page and "Released" not in page
+
+
+def test_every_model_is_told_what_its_lists_are_like(gate, tmp_path: Path, sequences: Path) -> None:
+    gate("good")
+    found, data = report(tmp_path), read_sequences(sequences)
+    assert set(found["beyond"]) == set(found["models"])
+    queries = data.queries("test")
+    shown = Shown(popularity(data), data, queries)
+    rank(shown, data, queries)
+    expected = beyond(shown.row_QK, data, queries, category="brand")
+    assert expected is not None and found["beyond"]["popularity"] == pytest.approx(asdict(expected))
+    page = (tmp_path / "evaluation" / "page.html").read_text()
+    assert "What the lists are like" in page
+    assert all(f"<td>{name}</td>" in page.split("What the lists are like")[1] for name in found["beyond"])
 
 
 @pytest.mark.parametrize("new", ["good", "broken"])
@@ -307,6 +325,32 @@ def test_a_model_of_features_that_the_card_has_no_more_is_told_and_not_ranked(ga
     told = next(reason for reason in decision.reasons if reason.check == "champion")
     assert decision.passed and told.level == "warn" and "needs colour" in told.message
     assert "champion" not in report(tmp_path)["models"]
+
+
+@pytest.mark.parametrize(("serves", "ranked"), [("good", False), ("tables", True)])
+def test_on_a_card_of_fewer_features_tables_are_ranked_and_a_network_is_not(
+    serves: str, ranked: bool, tmp_path: Path, sequences: Path, models: dict[str, Path]
+) -> None:
+    """A champion that is not ranked is held against nobody; tables look at what words and values there are today."""
+    fewer = shutil.copytree(sequences, tmp_path / "fewer", copy_function=shutil.copy)
+    about = json.loads((fewer / "features.json").read_text())
+    about["features"] = [each for each in about["features"] if each["name"] != "brand"]
+    (fewer / "features.json").write_text(json.dumps(about))
+    data, champion = read_sequences(fewer), champion_of(tmp_path / "champion", sequences, models[serves])
+    found = held.HeldAgainst.read(champion, models["tables"], fewer, data, CARD)
+    assert list(found.models) == (["champion"] if ranked else [])
+    assert [reason.found for reason in found.incomparable] == ([] if ranked else ["needs brand"])
+    for path in found.models.values():
+        rank(judged(load_model(path), data, queries := data.queries("test")), data, queries)
+
+
+def test_tables_as_the_baseline_are_not_ranked_in_the_place_of_those_that_may_be_released(
+    models: dict[str, Path],
+) -> None:
+    named = {new: baseline_name(models["tables"], new) for new in ("HeterRec", NEIGHBOURS)}
+    assert set(named.values()) == {f"{NEIGHBOURS} (baseline)"}
+    assert baseline_name(models["baseline"], "HeterRec") == "item ID only"
+    assert baseline_name(models["baseline"], "item ID only") == "item ID only (baseline)"
 
 
 def test_every_name_comes_from_what_ran() -> None:

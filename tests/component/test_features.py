@@ -194,3 +194,48 @@ def test_missing_column_is_told_by_name(tmp_path):
             feast_root=tmp_path / "feast",
             sequences=tmp_path / "sequences",
         )
+
+
+@pytest.mark.parametrize("by", ["order", "time"])
+@pytest.mark.parametrize("ties", ["order", "basket"])
+def test_what_is_held_out_is_counted_by_what_is_predicted(tmp_path, by, ties):
+    """Against a reading shopper by shopper; a kind that is no history is not there at all."""
+    kinds = {"buy": {"predict": True}, "view": {}, "wave": {"negative": True, "history": True}}
+    basket = {"basket": "b"} if ties == "basket" else {}
+    card = make_card(
+        columns={"event_time": "t", "event_type": "kind", **basket},
+        events={**kinds, "scroll": {"history": False}},
+        split={"by": by, "validation_days": 3, "test_days": 3} if by == "time" else {"by": by},
+        ties=ties,
+        features=[{"name": "brand", "kind": "categorical"}], title=None,
+    )  # fmt: skip
+    rng = random.Random(0)
+    clicks = [
+        event(f"u{rng.randrange(9)}", rng.choice("ab"), at(rng.randrange(12), us=rng.choice([0, 0, 1])),
+              event_type=rng.choice([*kinds, "scroll"]), basket=rng.choice([None, "x"]))
+        for _ in range(160)
+    ]  # fmt: skip
+    rows, _, report = run_features(tmp_path, card, clicks, [item("a"), item("b")], [], as_of=at(12))
+    assert len(rows) == sum(click["event_type"] != "scroll" for click in clicks)
+    asked = {"validation": 0, "test": 0}
+    for user in {row["user_id"] for row in rows}:
+        mine = [row for row in rows if row["user_id"] == user]
+        bought = sorted({row["basket"] for row in mine if row["event_type"] == "buy"})
+        for row in mine:
+            before = sum(basket < row["basket"] for basket in bought)
+            opened = min(each["event_time"] for each in mine if each["basket"] == row["basket"])
+            if by == "time":
+                expected = "test" if opened > at(9) else "validation" if opened > at(6) else "train"
+            elif len(bought) < 3 or before < len(bought) - 2:
+                expected = "train"
+            else:
+                expected = "validation" if before == len(bought) - 2 else "test"
+            assert row["split"] == expected, (user, row)
+        for split in asked:
+            own = [row["basket"] for row in mine if row["split"] == split and row["event_type"] == "buy"]
+            asked[split] += bool(own) and min(own) > 0
+    assert report["queries"] == asked
+    told = json.loads((tmp_path / "sequences" / "features.json").read_text())["event_types"]
+    assert [(each["name"], each["predict"], each["negative"]) for each in told] == [
+        ("buy", True, False), ("view", False, False), ("wave", False, True)
+    ]  # fmt: skip

@@ -216,5 +216,5 @@ def test_the_moment_has_no_default(reader, moment: str) -> None:
 
 def test_a_catalogue_gives_no_features_without_a_moment() -> None:
     """But for those that last, and what is made of a card that has no others."""
-    fields = {"item_ids", "available_at", "fixed", "slices", "features", "title"}
+    fields = {"item_ids", "available_at", "fixed", "slices", "features", "title", "event_types"}
     assert set(Catalogue.__dataclass_fields__) == fields

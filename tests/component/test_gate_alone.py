@@ -78,11 +78,20 @@ def test_interactions_whose_item_was_set_aside_say_why(tmp_path):
 
 def test_types_that_count_for_nothing_are_kept_and_shown_and_judge_nothing(tmp_path):
     table = {**INTERACTIONS, "kind": ["purchase", "dislike", "purchase"]}
-    columns = {"event_time": "event_time", "event_type": "kind", "event_types": ["purchase", "cart"]}
-    decision, page = judged(tmp_path, make_card(tmp_path, table, columns=columns))
+    columns = {"event_time": "event_time", "event_type": "kind"}
+    events = {"purchase": {"predict": True}, "cart": {"predict": True}}
+    decision, page = judged(
+        tmp_path,
+        make_card(
+            tmp_path,
+            table,
+            columns=columns,
+            events=events,
+        ),
+    )
     assert [each.found for each in decision.reasons if each.check == "interactions"] == [2]
-    assert "purchase 2 (counts), dislike 1 (kept, counts for nothing)" in page
-    assert "columns.event_types names cart, which no event has" in page
+    assert "purchase 2 (predicted), dislike 1 (kept, counts for nothing)" in page
+    assert "events names cart, which no event has" in page
 
 
 def test_the_page_counts_its_checks_once(tmp_path):
@@ -92,12 +101,31 @@ def test_the_page_counts_its_checks_once(tmp_path):
     assert f"{held} of {len(checks)} checks held" in page and f"{held} checks that held" in page
 
 
+KIND = {"columns": {"event_time": "t", "event_type": "k"}}
+
+
 @pytest.mark.parametrize(
     ("changed", "told"),
     [
-        ({"columns": {"event_time": "t", "event_type": "kind"}}, "event_type and event_types go together"),
+        ({"columns": {"event_time": "t", "event_type": "kind"}}, "columns.event_type and events go together"),
         ({"columns": {"event_time": "t", "position": "n"}}, "position has no effect"),
-        ({"columns": {"event_time": "t", "event_type": "k", "event_types": ["né"]}}, "'né' is no type of an event"),
+        ({**KIND, "events": {"né": {"predict": True}}}, "'né' is no type of an event"),
+        ({**KIND, "events": {"view": {}}}, "events: none of view is predicted; write predict: true"),
+        ({"events": {"view": {"predict": True}}}, "columns.event_type and events go together"),
+        ({**KIND, "events": {"back": {"negative": True, "predict": True}}}, "negative and predict exclude each other"),
+        ({**KIND, "events": {"buy": {"predict": True, "history": False}}}, "what is predicted enters the history too"),
+        (
+            {**KIND, "events": {"buy": {"predict": True}, "seen": {"history": False, "weight": 2}}},
+            "weight has no effect",
+        ),
+        (
+            {**KIND, "events": {"buy": {"predict": True}, "back": {"negative": True, "weight": 2}}},
+            "weight has no effect on a kind that",
+        ),
+        (
+            {**KIND, "events": {"buy": {"predict": True}, "seen": {}}, "event_log": {"trains": True}},
+            "'purchase' would change histories online",
+        ),
         ({"event_log": {"interactions": ["add to cart!"]}}, "'add to cart!' is no type of an event"),
         ({"columns": {"event_time": "t", "basket": "order"}}, "without effect: columns.basket"),
         ({"source": {"options": {"days": 3}}}, "without effect: source.options"),

@@ -152,6 +152,36 @@ def test_a_feature_of_another_kind_than_accepted_is_not_compared(tmp_path):
     assert "brand drift" not in checks and "weight drift" in checks
 
 
+def test_kinds_of_events_that_come_in_other_shares_are_seen(tmp_path):
+    card = make_card(
+        columns={"event_time": "event_time", "event_type": "kind"},
+        events={"view": {}, "purchase": {"predict": True}, "dismissed": {"negative": True}},
+    )
+
+    def shopping(of_last_day):
+        """Two views for a purchase; of the day after the first run each kind as `of_last_day` has it."""
+        usual = ("view", "purchase", "view")
+        kinds = [of_last_day if row["event_time"] >= at(11) else usual for row in SHOPPING]
+        return [
+            {**row, "event_type": kind[n % len(kind)]}
+            for n, (row, kind) in enumerate(zip(SHOPPING, kinds, strict=True))
+        ]
+
+    more = [{**row, "event_id": f"m{n:04d}{k}", "user_id": f"{row['user_id']}-{k}"}
+            for k in range(3) for n, row in enumerate(SHOPPING) if row["event_time"] >= at(11)]  # fmt: skip
+    validate(tmp_path, "before", card=card, shopping=shopping(("view",)), as_of=at(11))
+    found = {}
+    for name, kinds in {"same": ("view", "purchase", "view"), "broken": ("seen",), "cut": ("purchase",)}.items():
+        extra = [{**row, "event_type": kinds[n % len(kinds)]} for n, row in enumerate(more)]
+        decision = validate(
+            tmp_path, name, card=card, shopping=[*shopping(kinds), *extra], reference=tmp_path / "before"
+        )
+        found[name] = reason(decision, "event types drift of new events")
+    assert found["same"].held and found["broken"].level == "block" and not found["cut"].held
+    assert {row["bin"] for row in found["broken"].evidence} >= {"view", "purchase", "all other values"}
+    assert "tolerances.event_types" in found["broken"].remedy
+
+
 def test_history_that_changed_under_the_same_counts_is_seen(tmp_path):
     validate(tmp_path, "before", as_of=at(11))
     # Ids are digests of shopper, item and time: other shoppers make other events.

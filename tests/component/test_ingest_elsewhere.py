@@ -198,7 +198,8 @@ def test_files_at_an_address_are_read_and_their_changes_seen(tmp_path, monkeypat
 
 @pytest.mark.parametrize("suffix", [".csv", ".jsonl"])
 def test_a_folder_of_parts_is_one_table_whatever_the_order_of_its_columns(tmp_path, suffix):
-    card = make_card(tmp_path, columns={"event_time": "event_time", "event_type": "type", "event_types": ["buy"]})
+    columns = {"event_time": "event_time", "event_type": "type"}
+    card = make_card(tmp_path, columns=columns, events={"buy": {"predict": True}})
     (folder := tmp_path / "clicks").mkdir()
     card = card.model_copy(update={"source": card.source.model_copy(update={"interactions": folder})})
     table = {**INTERACTIONS, "type": ["buy"] * 3}

@@ -301,16 +301,16 @@ def test_words_for_nobody_are_no_shopper_unless_the_card_says_so(tmp_path):
 def test_ids_and_event_types_are_those_that_the_gateway_takes(tmp_path):
     table = {"user_id": ["u" * 201, "u", "u", "u"], "item_id": ["x", "y" * 201, "x", "x"],
              "event_time": ["2025-01-01"] * 4, "kind": ["view", "view", "add-to-cart", "né"]}  # fmt: skip
-    columns = {"event_time": "event_time", "event_type": "kind", "event_types": ["add-to-cart"]}
-    report, _ = ingest(make_card(tmp_path, table, columns=columns), tmp_path)
+    columns, events = {"event_time": "event_time", "event_type": "kind"}, {"add-to-cart": {"predict": True}}
+    report, _ = ingest(make_card(tmp_path, table, columns=columns, events=events), tmp_path)
     assert report["reasons"] == {"long_user": 1, "long_item": 1, "malformed_event_type": 1}
 
 
 def test_a_view_and_a_purchase_at_one_moment_are_two_events(tmp_path):
     table = {"user_id": ["u"] * 3, "item_id": ["x"] * 3, "event_time": ["2025-01-01"] * 3,
              "kind": ["view", "purchase", "view"]}  # fmt: skip
-    columns = {"event_time": "event_time", "event_type": "kind", "event_types": ["purchase"]}
-    report, events = ingest(make_card(tmp_path, table, columns=columns), tmp_path)
+    columns, kinds = {"event_time": "event_time", "event_type": "kind"}, {"purchase": {"predict": True}}
+    report, events = ingest(make_card(tmp_path, table, columns=columns, events=kinds), tmp_path)
     assert report["reasons"] == {"duplicate_row": 1}
     assert len({row["event_id"] for row in interactions_of(events)}) == 2
 

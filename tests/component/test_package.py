@@ -22,17 +22,21 @@ from components.infra_validate import step as infra_validate
 from components.package import step as package
 from feature_repo.card import DatasetCard, Serving
 from heterrec import recipes
-from heterrec.export import save_model
+from heterrec.export import load_model, save_model
+from heterrec.inference import Answers, judged
 from heterrec.neighbours import Memory
 from heterrec.recipes import TrainConfig
-from heterrec.sequences import read_sequences
+from heterrec.sequences import NOW, read_sequences
 from heterrec.training import train
-from pipelines import forget
+from serving.gateway.archive import _contents
+from serving.gateway.tables import Tables
 from serving.scoring.scorer import Scorer
 from serving.torchserve import archive as archives
 from serving.torchserve.client import Reply
 from serving.torchserve.goldens import differences
+from tests.pipeline.bought import with_pairs_alone
 from tests.unit.heterrec.shop import KINDS, VARYING, write_shop
+from tests.unit.heterrec.test_kinds import typed
 
 ROOT = Path(__file__).parents[2]
 OTHERS = [
@@ -115,26 +119,40 @@ def test_what_serves_remembers_the_held_out_days_too(sequences: Path, model: Pat
 
 
 def test_a_deleted_users_pairs_leave_with_the_next_package(sequences: Path, model: Path, tmp_path: Path) -> None:
-    """The model folder still has them: what is packaged is counted anew."""
+    """The model folder may still have them: what is packaged is counted anew."""
     events = pq.read_table(sequences / "events.parquet")
-    catalogue = read_sequences(sequences).catalogue.item_ids
-    pairs = {}
-    for user in pc.unique(events["user_id"]).to_pylist():
-        pairs[user] = set(events.filter(pc.equal(events["user_id"], user))["item_id"].to_pylist())
-    gone, bought = next(
-        (user, [a, b])
-        for user, items in pairs.items()
-        for a in items
-        for b in items - {a}
-        if not any({a, b} <= others for name, others in pairs.items() if name != user)
-    )
-    assert set(bought) <= set(catalogue)
+    user, bought = with_pairs_alone(events)
     packaged(sequences, model, tmp_path / "before")
     left = shutil.copytree(sequences, tmp_path / "left", copy_function=shutil.copy)
-    pq.write_table(events.filter(pc.not_equal(events["user_id"], gone)), left / "events.parquet")
+    pq.write_table(events.filter(pc.not_equal(events["user_id"], user)), left / "events.parquet")
     packaged(left, model, tmp_path / "after")
-    assert forget._remembers(tmp_path / "before/shop.mar", [bought])
-    assert not forget._remembers(tmp_path / "after/shop.mar", [bought])
+    items = read_sequences(sequences).catalogue.item_ids
+    left_of = [bought.alone(memory_of(tmp_path / name).tables[0], items).sum() for name in ("before", "after")]
+    assert left_of[0] > 0 == left_of[1]
+
+
+def test_an_archive_answers_by_todays_values_and_the_model_was_judged_by_those_of_its_window(tmp_path: Path) -> None:
+    """Of everything that an archive shows or reckons with: vectors of items, and what a filter sees."""
+    data = read_sequences(sequences := write_shop(tmp_path / "sequences", users=40, changing=True))
+    tiny = replace(recipes.heterrec(), epochs=1)
+    tiny = replace(tiny, model=replace(tiny.model, width=16, item_layers=1, max_history=MAX_HISTORY))
+    save_model(train(data, tiny), tmp_path / "model")
+    packaged(sequences, tmp_path / "model", tmp_path / "archive")
+    mar, loaded, queries = tmp_path / "archive" / "shop.mar", load_model(tmp_path / "model"), data.queries("test")
+    (window,) = np.unique(data.slices(queries)).tolist()
+    then, now = (data.catalogue.columns(number) for number in (window, NOW))
+    assert then["price"] != now["price"] and then["stock"] != now["stock"]
+    shown = json.loads(archives.read(mar, "items.json"))["features"]
+    assert all(shown[name] == now[name] for name in VARYING)
+
+    today = Answers.to_serve(loaded, data)
+    of_window = Answers(loaded, data.catalogue, window)
+    matrix = np.load(BytesIO(archives.read(mar, "item_matrix.npy")))
+    np.testing.assert_array_equal(matrix, today.items)
+    judged_by = judged(loaded, data, queries)(numbers := np.arange(len(queries)))
+    np.testing.assert_array_equal(judged_by, of_window.scores(data, queries)(numbers))
+    of_window.memory = today.memory  # all else alike
+    assert not np.allclose(matrix, of_window.items), "the item vectors move with the values"
 
 
 def test_tables_alone_are_packaged_and_served(sequences: Path, tmp_path: Path) -> None:
@@ -265,6 +283,56 @@ def test_the_scorer_answers_the_goldens_as_the_trained_model_does(archive: Path,
     assert answers[0]["items"][0]["title"].split()[1] == "thing"
     popular = [item["score"] for item in answers[-1]["items"]]
     assert answers[-1]["fallback"] == "popular" and popular == sorted(popular, reverse=True)
+
+
+@pytest.mark.parametrize("recipe", ["heterrec", "neighbours"])
+def test_an_archive_of_several_kinds_of_events_answers_as_the_model_does(tmp_path: Path, recipe: str) -> None:
+    types = [{"name": "buy", "predict": True}, {"name": "view"}, {"name": "wave", "negative": True}]
+    data = typed(tmp_path / "sequences", types, repeats=False)
+    config = replace(recipes.by_name(recipe), epochs=1, least_steps=0)
+    if recipe == "heterrec":
+        config = replace(config, model=replace(config.model, width=16, item_layers=1, max_history=MAX_HISTORY))
+    save_model(train(data, config), tmp_path / "model")
+    card = CARD.model_copy(update={"repeats": False, "title": None})
+    archive = tmp_path / "archive"
+    archive.mkdir()
+    package.run(card=card, sequences=tmp_path / "sequences", model=tmp_path / "model", archive=archive, name="shop")
+    content = tmp_path / "content"
+    with zipfile.ZipFile(archive / "shop.mar") as mar:
+        mar.extractall(content)
+    scorer = Scorer.load(content)
+    goldens = [json.loads(line) for line in (content / "goldens.jsonl").read_text().splitlines()]
+    assert {
+        event["event_type"] for golden in goldens for event in golden["request"]["history"] if "event_type" in event
+    }
+    for golden in goldens:
+        (answer,) = scorer.score([golden["request"]])
+        assert not differences(golden, Reply(200, answer)), golden["request"]
+    whole = [golden["request"] for golden in goldens if not golden["answer"]["unknown_items"]]
+    asked = max(whole, key=lambda each: len(each["history"]))
+    tables = Tables.read(archive / "shop.mar")
+    assert tables is not None
+
+    def answered(history: list[dict[str, Any]]) -> list[dict[str, Any]]:
+        (answer,) = scorer.score(
+            [{**asked, "filters": {}, "exclude": [], "k": 40, "exclude_seen": True, "history": history}]
+        )
+        found: list[dict[str, Any]] = answer.get("items", [answer])
+        return found
+
+    def as_kind(kind: Any) -> list[dict[str, Any]]:
+        return [{**event, "event_type": kind} for event in asked["history"]]
+
+    own = {event["item_id"] for event in asked["history"]}
+    shown = {kind: {each["item_id"] for each in answered(as_kind(kind))} for kind in ("buy", "view", "wave", None)}
+    assert not shown["buy"] & own and not shown[None] & own, "what the shopper has is not shown again"
+    assert own <= shown["view"] and own <= shown["wave"], "what was looked at is"
+    # A kind that no history of training had is no part of one.
+    extra = [{**asked["history"][-1], "event_type": "scroll"}]
+    assert answered(asked["history"] + extra) == answered(asked["history"])
+    assert "history[0].event_type" in str(answered([{**asked["history"][0], "event_type": 3}]))
+    contents = _contents(archive / "shop.mar")
+    assert contents.had(as_kind("view")) == set() and contents.had(as_kind("buy")) == own
 
 
 def test_an_index_has_its_recall_on_the_models_own_users_and_answers_the_goldens(model: Path, tmp_path: Path) -> None:

@@ -12,7 +12,7 @@ from components import store, workspace
 from components.decision import Decision, Reason
 from components.errors import InputError
 from components.manifest import digest_json
-from components.push import refresh, step
+from components.push import refresh, registry, step
 from components.push.registry import Registry, Trial
 from components.push.release import released
 from components.report import ledger
@@ -58,20 +58,24 @@ class Shop:
     ) -> dict[str, Any]:
         folders = {kind: self.root / version / kind for kind in FOLDERS}
         if not folders["archive"].exists():
-            self._write(folders, version, recipe, passed)
+            self.write(version, recipe, passed)
         places = {"mlflow_url": self.mlflow_url, "rollout_url": self.rollout_url, "store": self.store}
         if release is not None:
             (folders["evaluation"] / "report.json").write_text(json.dumps({"release": release}))
         return step.run(**folders, **places, **{"lineage": LINEAGE, "clock": lambda: NOW, **changed})
 
-    def _write(self, folders: dict[str, Path], version: str, recipe: str, passed: bool) -> None:
+    def write(
+        self, version: str, recipe: str = "r1", passed: bool = True, content: str | None = None, **said: Any
+    ) -> None:
+        """What a run hands to push; `said` goes into the archive's report."""
+        folders = {kind: self.root / version / kind for kind in FOLDERS}
         for folder in folders.values():
             folder.mkdir(parents=True)
         (self.root / version / "content").mkdir()
-        (self.root / version / "content/goldens.jsonl").write_text(version)
+        (self.root / version / "content/goldens.jsonl").write_text(content or version)
         mar = folders["archive"] / f"{self.name}.mar"
         digest = archives.build(self.root / version / "content", mar, name=self.name, version=version)
-        report = {"model": self.name, "version": version, "archive_digest": digest, "recipe_digest": recipe}
+        report = {"model": self.name, "version": version, "archive_digest": digest, "recipe_digest": recipe, **said}
         (folders["archive"] / "report.json").write_text(json.dumps(report))
         for kind in ("model", "served"):
             (folders[kind] / "config.json").write_text(json.dumps({"model": {"width": 8}, "seed": 1}))
@@ -196,6 +200,59 @@ def test_the_same_archive_is_released_once_also_after_it_was_replaced(shop: Shop
     assert released(shop.rollout_url, shop.name, first["archive_digest"]) == "v1"
     assert released(shop.rollout_url, shop.name, "other") is None
     assert shop.aliases() == {"champion": "v2"}
+
+
+def test_files_of_a_release_that_changed_take_the_place_of_the_servers_copies(
+    shop: Shop, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A server is given the whole release; here MLflow's client writes the copies itself."""
+    monkeypatch.setattr(registry, "has_copies", lambda url: True)
+    shop.client.create_experiment(shop.name, artifact_location=f"{shop.root}/uploads")
+    digest = shop.push("v1")["archive_digest"]
+    (uploads,) = (shop.root / "uploads").glob("*/artifacts/release")
+    folder = shop.store / shop.name / "v1"
+
+    def contents(root: Path) -> dict[str, bytes]:
+        return {str(path.relative_to(root)): path.read_bytes() for path in root.rglob("*") if path.is_file()}
+
+    assert contents(uploads) == contents(folder)
+    changed = [folder / "model" / "weights.pt", folder / "manifest.json"]
+    for path in changed:
+        path.write_text("changed")
+    book = Registry(shop.mlflow_url, shop.name)
+    book.replace(digest, folder, changed)
+    assert contents(uploads) == contents(folder) and len(contents(folder)) > len(changed)
+    book.replace("of an archive that it never had", folder, [folder / "nothing"])
+
+
+@pytest.mark.parametrize(
+    ("network", "data_until"), [(True, "2026-01-04T00:00:00+00:00"), (False, "2026-01-05T06:00:00+00:00")]
+)
+def test_a_refreshed_network_is_as_old_as_its_training_and_tables_are_of_today(
+    network: bool, data_until: str, shop: Shop
+) -> None:
+    """Tables are counted anew over all events at each refresh; an equal model may take the place of what is older."""
+    for version, until in (("v1", "2026-01-04T00:00:00+00:00"), ("v1.1", "2026-01-05T06:00:00+00:00")):
+        shop.write(version, network=network, data_until=until, refreshes="v1")
+    shop.push("v1")
+    folders = {name: shop.root / "v1.1" / name for name in signature(refresh.run).parameters if name in FOLDERS}
+    places = {"mlflow_url": shop.mlflow_url, "rollout_url": shop.rollout_url, "store": shop.store}
+    assert refresh.run(**folders, **places, lineage=LINEAGE)["status"] == "refreshed"
+    with shop.table as table:
+        champion = table.read(shop.name).champion
+    assert champion is not None and champion.version == "v1.1" and champion.network == network
+    assert champion.data_until == datetime.fromisoformat(data_until)
+
+
+def test_a_version_that_was_released_holds_its_archive_and_no_other(shop: Shop) -> None:
+    shop.push("v1")
+    another = Shop(shop.root / "again", shop.mlflow_url, shop.name)
+    another.store, another.rollout_url = shop.store, shop.rollout_url
+    another.write("v1", content="other goldens")
+    before = archives.digest(shop.store / shop.name / "v1" / f"{shop.name}.mar")
+    with pytest.raises(InputError, match=r"holds another archive than .*; package under another version"):
+        another.push("v1")
+    assert archives.digest(shop.store / shop.name / "v1" / f"{shop.name}.mar") == before
 
 
 @pytest.mark.parametrize(

@@ -222,6 +222,24 @@ CASES = [
         {"dataset": "m", "gate": "evaluate"},
     ),
     Case("ModelBlocked", "passed", {'pipeline_gate_passed{dataset="m", gate="evaluate"}': "1x300"}, None),
+    Case(
+        "RefitSetAside",
+        "a check did not hold",
+        {
+            'pipeline_gate_reasons{dataset="m", gate="refit", level="warned"}': "1x300",
+            'pipeline_gate_reasons{dataset="m", gate="refit", level="blocked"}': "0x300",
+        },
+        {"dataset": "m"},
+    ),
+    Case(
+        "RefitSetAside",
+        "refitted, though another gate warned",
+        {
+            'pipeline_gate_reasons{dataset="m", gate="refit", level="warned"}': "0x300",
+            'pipeline_gate_reasons{dataset="m", gate="evaluate", level="warned"}': "3x300",
+        },
+        None,
+    ),
     Case("RolloutLookLate", "two hours", _look(120, 0.05), {"model": "m"}, at="5h"),
     Case("RolloutLookLate", "ten minutes", _look(10, 0.05), None, at="5h"),
     Case("RolloutLookLate", "no canary", _look(120, 0.0), None, at="5h"),

@@ -7,11 +7,14 @@ import pytest
 from prometheus_client.parser import text_string_to_metric_families
 
 from components.announce.step import keep_ending
+from components.decision import Decision
 from components.errors import InputError
+from components.refit import check
 from components.task import Record
 from pipelines import exporter
 from serving.rollout.document import Change, ModelVersion, Rollout, release
-from serving.rollout.table import Decision, RolloutTable
+from serving.rollout.table import Decision as Look
+from serving.rollout.table import RolloutTable
 
 TRAINING, CATALOGUE = "heterrec-training", "heterrec-catalogue"
 NOW = datetime(2026, 1, 5, 3, tzinfo=UTC)
@@ -110,6 +113,22 @@ def test_a_blocked_gate_is_told():
     assert found["pipeline_last_run_failed", "shop", TRAINING] == 0
 
 
+@pytest.mark.parametrize("held", [True, False])
+def test_a_refit_that_was_set_aside_counts_though_it_blocks_nothing(held):
+    """By the reasons that the check itself makes: of those that the alert reads."""
+    asked = Decision(
+        gate="refit",
+        reasons=[check._reason("the same recipe", held, "r1", "r1", "The refitted model is of recipe r1.")],
+    )
+    record("r1", "validate", **GATE)
+    record("r1", "refit", hours=0.1, **asked.summary())
+    ended("r1")
+    found = scraped()
+    assert found["pipeline_gate_passed", "shop", "refit", TRAINING] == 1
+    counted = [found["pipeline_gate_reasons", "shop", "refit", level, TRAINING] for level in ("blocked", "warned")]
+    assert counted == [0, 0 if held else 1]
+
+
 def test_training_and_evaluation_show_their_numbers():
     record("r1", "validate", **GATE)
     record("r1", "train", loss=3.5, validation_ndcg=0.12, epochs=9, device="cpu", seed=0)
@@ -138,9 +157,9 @@ def test_a_canary_is_told_with_its_last_look(home):
             outcome = release(row, arm, now=NOW, salt=lambda: "salt")
             row = table.propose(Change(outcome.rollout, "push", outcome.why), row.version)
         evidence = {"outcome": {"estimate": 0.02, "low": None, "high": 0.05}, "ratio": -1.5, "guardrails": []}
-        table.record("shop", Decision(at=NOW, salt="salt", action="hold", why="early", evidence=evidence))
+        table.record("shop", Look(at=NOW, salt="salt", action="hold", why="early", evidence=evidence))
         late = NOW + timedelta(minutes=10)
-        table.record("shop", Decision(at=late, salt="salt", action="raise", why="good", evidence=evidence))
+        table.record("shop", Look(at=late, salt="salt", action="raise", why="good", evidence=evidence))
     found = scraped()
     assert found["rollout_weight", "shop"] == 0.01
     assert found["rollout_serves", "shop", "challenger", "2.0"] == 1

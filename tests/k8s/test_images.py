@@ -19,6 +19,7 @@ from components.code_digest import ROOT, reached
 # Reached from there, and run elsewhere.
 ELSEWHERE = {
     "train": {
+        "components/ingest/spark.py",
         "components/features/spark.py",  # a cluster that joins with Spark adds pyspark and a Java to its image
         "serving/torchserve/server.py",  # `ask` starts a TorchServe, on a laptop
     },

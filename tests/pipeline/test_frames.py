@@ -5,8 +5,9 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from components import reference
 from components.task import read_records
-from feature_repo.card import load_card
+from feature_repo.card import DatasetCard, load_card
 from pipelines.frames import backfill, frame
 
 CARD = """
@@ -50,3 +51,44 @@ def test_a_shop_whose_every_brand_was_renamed_is_blocked_here_as_on_a_cluster(sh
     assert set(read_records("second")) == {"ingest", "resolve", "champion", "reference", "validate"}
     days = list(backfill(card, *[np.datetime64("2025-01-20").item()] * 2, run_id="backfill"))
     assert [day.digest for day in days] == [None], "a backfill of that day is blocked, too"
+
+
+class Shown:
+    """An output as Kubeflow's executor gives it: a path, and numbers."""
+
+    def __init__(self, path: Path) -> None:
+        self.path, self.numbers = str(path), {}
+
+    def log_metric(self, name: str, value: float) -> None:
+        self.numbers[name] = value
+
+
+def prepared(folder: Path, card: DatasetCard, as_of: str, run_id: str) -> tuple[bool, dict[str, Shown]]:
+    """The task of a refresh of the catalogue, as its pod calls it."""
+    from components.prepare.component import prepare
+
+    folder.mkdir()
+    outputs = {name: Shown(folder / name) for name in ("sequences", "page", "summary", "metrics")}
+    return prepare.python_func(run_id=run_id, card=card.model_dump_json(), as_of=as_of, **outputs), outputs
+
+
+def test_the_one_task_of_a_refresh_does_what_five_do_and_is_blocked_as_they_are(shop: Path) -> None:
+    card, moment = load_card(str(shop / "tiny.yaml")), "2025-01-19T23:59:59+00:00"
+    apart = frame(card, moment, run_id="apart")
+    accepted, shown = prepared(shop / "one", card, moment, "one")
+    assert accepted
+    assert reference.follow(Path(shown["sequences"].path)) == apart.sequences, "made once, found again"
+    records = read_records("one")
+    assert list(records) == ["ingest", "resolve", "champion", "reference", "validate", "features", "materialise"]
+    numbers = shown["metrics"].numbers
+    assert numbers["ingest_rows"] == 1200 and numbers["validate_blocked"] == 0
+    assert {name.partition("_")[0] for name in numbers} == {"ingest", "validate", "features", "materialise"}
+    assert "| champion | none yet |" in Path(shown["summary"].path).read_text()
+
+    brands(shop, "renamed")
+    accepted, shown = prepared(shop / "two", card, "2025-01-20T23:59:59+00:00", "two")
+    assert not accepted and shown["metrics"].numbers["validate_blocked"] > 0
+    page = Path(shown["page"].path).read_text()
+    assert "blocks" in page and "brand" in page, "the page says why"
+    assert list(Path(shown["sequences"].path).iterdir()) == [], "and no training frame is handed on"
+    assert not {"features", "materialise"} & read_records("two").keys()

@@ -34,11 +34,29 @@ def test_a_card_of_before_keeps_its_words_and_its_meaning(tmp_path, monkeypatch,
         load_card(str(path))
     assert main(["upgrade", str(path)]) == 0
     card = load_card(str(path))
-    assert (card.version, card.columns.event_types) == (VERSION, ["view", "dislike"])
+    assert (card.version, card.predicted_types) == (VERSION, ["view", "dislike"])
     text = path.read_text()
-    assert "# The shop of before." in text and "event_type: kind  # view or purchase\n  event_types: " in text
+    assert "# The shop of before." in text and "event_type: kind  # view or purchase\n" in text
     assert "Leave out those that are no interaction" in capsys.readouterr().out
     assert upgrade(path) == [f"{path} is of version {VERSION} already."] and path.read_text() == text
+
+
+@pytest.mark.parametrize(
+    "said", ["  event_types: [buy, cart]  # what counts\n", "  event_types:\n    - buy\n    - cart\n"]
+)
+def test_types_that_counted_are_predicted(tmp_path, monkeypatch, said):
+    monkeypatch.setenv("HETERREC_HOME", str(tmp_path / "home"))
+    make_card(tmp_path)
+    line = "  event_type: kind  # view or purchase\n"
+    (path := tmp_path / "tiny.yaml").write_text(
+        OLD.replace("name: tiny", "name: tiny\nversion: 2").replace(line, line + said)
+    )
+    with pytest.raises(CardError, match="pipelines upgrade"):
+        load_card(str(path))
+    upgrade(path)
+    card = load_card(str(path))
+    assert card.predicted_types == card.history_types == ["buy", "cart"]
+    assert (card.columns.event_type, card.split.by) == ("kind", "time") and "version: 3" in path.read_text()
 
 
 def test_what_a_person_has_to_say_is_told_and_the_card_stays(tmp_path):

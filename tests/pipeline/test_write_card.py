@@ -194,13 +194,13 @@ def test_the_columns_of_a_shop_are_seen_and_the_gate_takes_them(
     assert (card.columns.user_id, card.columns.item_id, card.columns.event_time) == columns
     assert {feature.name: feature.kind for feature in card.features} == features
     if make is event_log:
-        assert (card.columns.event_type, card.columns.event_types) == ("action", ["purchase"])
+        assert (card.columns.event_type, card.predicted_types) == ("action", ["purchase"])
     if make is grocery:
         assert (card.columns.basket, card.columns.quantity, card.ties) == ("basket_id", "quantity", "basket")
     if make is german_orders:
         assert (card.source.time_format, card.columns.quantity) == ("%d.%m.%Y %H:%M", "Menge")
     if make is one_table:
-        assert (card.source.items, card.columns.event_types) == (None, ["purchase"])
+        assert (card.source.items, card.predicted_types) == (None, ["purchase"])
     if make is invoice_lines:
         assert (card.columns.basket, card.columns.quantity) == ("InvoiceNo", "Quantity")
         assert [feature.name for feature in card.features if feature.table == "interactions"] == ["unitprice"]

@@ -36,7 +36,8 @@ def fill(home: Path, **changes: Any) -> Path:
     card = make_card(**{"event_log": LIVE["event_log"], **changes})
     items = [item(name, event_time=YESTERDAY - timedelta(days=20)) for name in ITEMS]
     varying = [change(name, YESTERDAY - timedelta(days=15), price(n)) for n, name in enumerate(ITEMS)]
-    bought = [event(f"u{n % 4}", ITEMS[n % 12], YESTERDAY - timedelta(days=10 - n / 4)) for n in range(20)]
+    kind = {} if card.events is None else {"event_type": "purchase"}
+    bought = [event(f"u{n % 4}", ITEMS[n % 12], YESTERDAY - timedelta(days=10 - n / 4), **kind) for n in range(20)]
     inputs = {
         "card": card,
         "events": write_events(home / "made" / "events", card, bought, items, varying),

@@ -79,8 +79,9 @@ def ask(curl: str) -> dict[str, Any]:
     return answer
 
 
-def test_up_prints_lines_that_ask_both_arms_and_ends_with_ctrl_c(workspace: Path) -> None:
-    with start(workspace, "up", "--dataset", "shop") as process:
+@pytest.mark.parametrize("server", ["torchserve", "plain"])
+def test_up_prints_lines_that_ask_both_arms_and_ends_with_ctrl_c(workspace: Path, server: str) -> None:
+    with start(workspace, "up", "--dataset", "shop", "--server", server) as process:
         assert process.stdout is not None
         printed = []
         for line in process.stdout:
@@ -95,6 +96,15 @@ def test_up_prints_lines_that_ask_both_arms_and_ends_with_ctrl_c(workspace: Path
     assert all(answer["items"][0]["title"].startswith("Kettle") for answer in answers)
     assert "  champion   1.0  99% of shoppers" in "".join(printed)
     assert within(10, lambda: not any(members(pid) for pid in children))
+
+
+def test_a_server_that_is_none_is_told_in_one_line(
+    workspace: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setenv("HETERREC_HOME", str(workspace))
+    monkeypatch.setenv("HETERREC_SERVER", "triton")
+    assert serving.main(["up", "--dataset", "shop"]) == 2
+    assert "HETERREC_SERVER='triton': expected torchserve or plain" in capsys.readouterr().err
 
 
 def test_up_starts_a_killed_torchserve_again_where_it_was(workspace: Path) -> None:

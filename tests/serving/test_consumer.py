@@ -15,15 +15,18 @@ from typing import Any
 
 import pytest
 
+from feature_repo.card import load_card
+from feature_repo.online import as_request
 from serving.consumer import delivery
 from serving.consumer.consumer import Busy
-from serving.consumer.join import event_id
+from serving.consumer.join import Identity, event_id
 from serving.eventlog.events import SCHEMA
 from serving.eventlog.segments import SegmentSink
 from serving.eventlog.stream import Stream
 from serving.eventlog.writer import EventLog, LogUnavailable
 from serving.rollout import log as rollout_log
 from serving.rollout.policy import Policy
+from serving.run_consumer import changing_kinds
 from tests.redis_server import RedisServer
 from tests.serving.live_shop import ITEMS, Transport, exposure, fill, outcome, price
 
@@ -100,6 +103,30 @@ def test_partitions_are_what_the_judge_and_the_gate_read(transport: Transport) -
     (reference := transport.home / "reference").mkdir()
     told = copy_exposures(make_card(), transport.home / "exposures" / "tiny", now, reference)
     assert told["exposures"] == 1 and not told["served_fault"]
+
+
+def test_the_history_of_several_kinds_says_which_each_event_was(tmp_path: Path) -> None:
+    said = {
+        "columns": {"event_time": "t", "event_type": "kind"},
+        "events": {"purchase": {"predict": True}, "view": {}, "like": {"history": False}},
+        "event_log": {"interactions": ["purchase", "view", "like"]},
+    }
+    card = load_card(str(fill(tmp_path, **said)))
+    transport = Transport(tmp_path)
+    log(
+        transport,
+        ("exposures", exposure("r1", "u1", ["i3", "i4"])),
+        *(("outcomes", outcome("r1", "i3", kind)) for kind in ("view", "like", "purchase")),
+    )
+    with transport.consumer(kinds=changing_kinds(card), identity=Identity(typed=True)) as consumer:
+        transport.settle(consumer)
+    told = transport.history("u1")
+    assert [record.values["event_type"] for record in told[:-2]] == ["purchase"] * 5, "as the batch wrote them"
+    assert [(record.item_id, record.values["event_type"]) for record in told[-2:]] == [
+        ("i3", "view"), ("i3", "purchase")
+    ]  # fmt: skip
+    last = as_request(told)[-1]
+    assert (last["event_type"], last["features"].keys()) == ("purchase", {"price", "label"})
 
 
 def test_what_nothing_follows_from_is_set_aside_with_the_reason(transport: Transport) -> None:

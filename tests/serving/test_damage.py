@@ -3,6 +3,7 @@
 import json
 import random
 from collections.abc import Iterator
+from contextlib import suppress
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
@@ -16,6 +17,8 @@ from serving.consumer.state import Exposure, State, StateDamaged, Waiting
 from serving.eventlog.events import DamagedEvent, Event, events, of_line, to_line
 from serving.eventlog.stream import _with_id, split_id
 from serving.gateway.access import Tokens
+from serving.gateway.models import KeyFile
+from serving.torchserve.keys import Keys
 
 TIMES = 1_000
 NOW = datetime(2026, 1, 5, tzinfo=UTC)
@@ -84,7 +87,7 @@ def test_a_sealed_file_is_known_for_damaged_and_one_of_before_is_taken(tmp_path:
 
 def test_deletions_are_carried_out_again_where_the_word_of_them_is_damaged(tmp_path: Path) -> None:
     told = {"a" * 64: 17, "b" * 64: 18}
-    for damaged in damages(to_file(told), 300):
+    for damaged in damages(to_file(told)):
         (tmp_path / NAME).write_bytes(damaged)
         found = erased(tmp_path)
         # Where the name of the checksum's key was hit the rest is as it was, and that name is no user's.
@@ -98,7 +101,7 @@ def test_a_damaged_line_of_deletions_is_told_and_the_others_hold(
     Forgotten(path).add(users, NOW)
     content = path.read_bytes()
     right = Forgotten(path).until()
-    for damaged in damages(content, 300):
+    for damaged in damages(content):
         caplog.clear()
         path.write_bytes(damaged)
         found = Forgotten(path).until()
@@ -116,7 +119,7 @@ def test_a_damaged_line_of_tokens_shuts_out_its_shop_only(monkeypatch: pytest.Mo
     content = "\n".join(tokens).encode()
     path = tmp_path / "tokens"
     monkeypatch.setenv("T_FILE", str(path))
-    for damaged in damages(content, 200):
+    for damaged in damages(content):
         path.write_bytes(damaged)
         try:
             found = Tokens.configured("T")
@@ -126,6 +129,24 @@ def test_a_damaged_line_of_tokens_shuts_out_its_shop_only(monkeypatch: pytest.Mo
         assert found is not None
         if len(damaged) == len(content):
             assert sum(map(found.hold, tokens)) >= 2, "a lost line break takes two"
+
+
+def test_damaged_keys_are_no_keys_and_the_last_one_known_holds_where_there_is_none(tmp_path: Path) -> None:
+    lasting = {"key": "k" * 8, "expiration time": "2026-01-05T10:00:00.123456789Z"}
+    told = {"inference": lasting, "management": lasting, "API": {"key": "k" * 8}}
+    path, published = tmp_path / "key_file.json", tmp_path / "inference.key"
+    keys, right = Keys(tmp_path), KeyFile(published)
+    published.write_text("k" * 8)
+    assert right.key() == "k" * 8
+    for damaged in damages(json.dumps(told).encode()):
+        path.write_bytes(damaged)
+        with suppress(ConnectionError):
+            assert keys.read().keys() == told.keys()
+        published.write_bytes(damaged[-8:])
+        with suppress(ValueError):  # more than a key, or no text: a call that failed, and says why
+            assert len(right.key().split()) <= 1
+    published.unlink()
+    right.key()
 
 
 def filled(path: Path) -> State:

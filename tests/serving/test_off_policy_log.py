@@ -96,7 +96,7 @@ def test_what_cannot_be_had_any_more_is_left_out_and_counted(
 ) -> None:
     row = {
         "request_id": "r", "user_id": "u", "time": NOW, "rules": 4, "override": False, "items": ["i1"], "n_items": 1,
-        "origins": ["ranked"], "draws": [0.9], "propensities": [0.5], "explorable": [3], "placement": "for-you",
+        "origins": ["ranked"], "draws": [0.9], "propensities": [0.5], "explorable": [3], "placement": "for_you",
         "request": '{"user_id": "u", "k": 5, "history": []}',
     }  # fmt: skip
     scorer = load(Path(arms["1.0"].archive), arms["1.0"].archive_digest, tmp_path / "one", "1.0")

@@ -16,6 +16,7 @@ import pytest
 from serving.gateway.access import Access, Tokens
 from serving.gateway.connections import Limits, protocol
 from serving.gateway.door import FULL, Door
+from serving.gateway.lag import STANDS, watch
 from serving.gateway.overload import ACTIVE_SECONDS, LEAST, MEMORY_SHARE, Bound
 
 
@@ -99,6 +100,49 @@ def test_one_shop_cannot_take_what_is_another_ones_share_and_has_what_nobody_els
     machine.at(machine.now + 2 * ACTIVE_SECONDS)
     machine.load(10, {b"greedy": 3_000})
     assert machine.counts[b"greedy", "model"] >= 0.9 * 10 * 300 and len(machine.bound._of) == 1
+
+
+def test_a_loop_that_cannot_keep_up_gives_up_memory_first_then_models_and_takes_both_back() -> None:
+    machine = Machine(300, 0.25)
+    machine.load(20, {b"": 1_500})
+    limit, memory = machine.bound.limit, machine.counts[b"", "memory"] / 20
+
+    def late(rounds: int, seconds: float) -> None:
+        """A word of the loop ten times a second, while five times as much comes as can be answered."""
+        shed.clear()
+        for _ in range(rounds):
+            machine.bound.lag(seconds)
+            machine.load(0.1, {b"": 1_500})
+            shed.update(machine.counts)
+
+    shed: Counter[tuple[bytes, str]] = Counter()
+    late(5, 2 * STANDS)
+    assert machine.bound.limit > 0.7 * limit, "models keep their room while memory has some"
+    late(20, 2 * STANDS)
+    assert shed[b"", "memory"] / 2 < 0.1 * memory, "next to none"
+    assert machine.bound.limit < 0.5 * limit
+    late(100, 0.0)
+    assert machine.bound.limit > 0.7 * limit, "back within ten seconds"
+    late(150, 0.0)
+    late(50, 0.0)
+    assert shed[b"", "memory"] / 5 > 0.6 * memory
+
+
+@pytest.mark.parametrize(("rest", "stands"), [(0.0, True), (0.02, False)])
+def test_a_standing_queue_of_the_loop_is_told_and_long_turns_with_rests_between_are_none(
+    rest: float, stands: bool
+) -> None:
+    told: list[float] = []
+
+    async def busy() -> None:
+        watching = asyncio.create_task(watch(told.append))
+        while len(told) < 4:
+            time.sleep(0.02)  # the work of one turn
+            await asyncio.sleep(rest)
+        watching.cancel()
+
+    asyncio.run(busy())
+    assert (min(told) > STANDS) is stands
 
 
 async def service(scope: Any, receive: Callable[[], Any], send: Callable[[Any], Any]) -> None:

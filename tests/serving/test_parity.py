@@ -6,6 +6,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import torch
 
 from components.features import step as features
 from components.materialise import step as materialise
@@ -26,13 +27,22 @@ ITEMS = [f"i{n}" for n in range(9)]
 DERIVED = {"name": "sold", "kind": "numeric", "derive": {"by": "count", "days": 7}, "token": False}
 
 
-def make_shop(root: Path, rng: random.Random, ties: str) -> tuple:
+KINDS = {
+    "buy": {"predict": True},
+    "view": {},
+    "wave": {"negative": True, "history": True},
+    "scroll": {"history": False},
+}
+
+
+def make_shop(root: Path, rng: random.Random, ties: str, *, typed: bool = False) -> tuple:
     """A shop whose moments collide, and whose values come late, are missing, or change in the instant of a click."""
 
     def moment() -> datetime:
         return at(rng.randrange(12), us=rng.choice([0, 0, 0, 1, 999_999]))
 
-    card = make_card(ties=ties, features=[*make_card().model_dump()["features"], DERIVED])
+    said = {"columns": {"event_time": "t", "event_type": "kind"}, "events": KINDS} if typed else {}
+    card = make_card(ties=ties, features=[*make_card().model_dump()["features"], DERIVED], **said)
     changes = {}
     for _ in range(160):
         name, time = rng.choice(ITEMS), moment()
@@ -41,6 +51,7 @@ def make_shop(root: Path, rng: random.Random, ties: str) -> tuple:
         changes[name, time] = {**change(name, time, price, label), "created_time": time + late}
     clicks = [
         event(f"u{rng.randrange(8)}", rng.choice(ITEMS), moment(), basket=rng.choice([None, None, "x", "y"]))
+        | ({"event_type": rng.choice(list(KINDS))} if typed else {})
         for _ in range(260)
     ]
     derived = [{"item_id": name, "event_time": at(day), "sold": float(day)} for name in ITEMS for day in range(1, 13)]
@@ -62,12 +73,15 @@ def offline(data: Sequences, encoder: FeatureEncoder, user: int, stop: int) -> l
 def served(encoder: FeatureEncoder, item_ids: list[str], records: list[Record]) -> list[np.ndarray]:
     """What the scorer feeds the model for a request made of the online history."""
     contract = {"default_k": 1, "max_k": 1, "max_history": MAX_HISTORY, "exclude_seen": False, "filterable": {}}
+    contract["event_types"] = [{"name": each.name, "predict": each.predict} for each in encoder.event_types]
+    contract |= {"digests": {}, "width": 2}
     scorer = Scorer(
         program=lambda: None,
         encoder=encoder,
         retrieval=None,
         items={"item_id": item_ids, "events": [0] * len(item_ids), "features": {}},
         contract=contract,
+        matrix=torch.zeros(len(item_ids), 2),
     )
     request = scorer._reader.read({"user_id": "u", "history": as_request(records)})
     return [part.numpy()[0] for part in scorer._tensors([request])[:4]]
@@ -82,16 +96,20 @@ def store_of(request, monkeypatch) -> str:
     return request.param
 
 
-@pytest.mark.parametrize("ties", ["order", "basket"])
-def test_tokens_of_the_online_store_equal_those_of_training_at_any_moment(tmp_path, store_of, ties):
+@pytest.mark.parametrize(("ties", "typed"), [("order", False), ("basket", False), ("basket", True)])
+def test_tokens_of_the_online_store_equal_those_of_training_at_any_moment(tmp_path, store_of, ties, typed):
     rng = random.Random(f"{store_of} {ties}")
-    card, events = make_shop(tmp_path, rng, ties)
+    card, events = make_shop(tmp_path, rng, ties, typed=typed)
     inputs = {"card": card, "events": events, "feast_root": tmp_path / "feast"}
     whole = tmp_path / "whole"
     features.run(**inputs, facts=write_facts(tmp_path / "facts", at(14)), sequences=whole)
     data = read_sequences(whole)
     catalogue = data.catalogue
-    encoder = FeatureEncoder.fit(catalogue.features, catalogue.columns(NOW), catalogue.item_ids, data.training_counts)
+    encoder = FeatureEncoder.fit(
+        catalogue.features, catalogue.columns(NOW), catalogue.item_ids, data.training_counts,
+        event_types=catalogue.event_types,
+    )  # fmt: skip
+    assert [each.name for each in encoder.event_types] == (["buy", "view", "wave"] if typed else [])
     assert [field.name for field in encoder.varying] == ["price", "label"], "a feature that is no token is not encoded"
 
     # The night's batch knows the first days; the log tells the rest, in pieces, late and more than once.

@@ -1,20 +1,33 @@
-"""The scorer knows no server: a plain FastAPI server answers byte for byte as TorchServe does."""
+"""The plain server is asked what TorchServe is asked: the tests of the contract run here against it, and it answers
+byte for byte as TorchServe does. So do those of the gateway in test_plain_online.py and of the reconciler in
+test_plain_reconciled.py."""
 
 import json
-import shutil
+import time
 import urllib.request
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 from urllib.error import HTTPError
 
+import psutil
 import pytest
-from fastapi.testclient import TestClient
 
-from serving.plain.app import MAX_REQUEST_BYTES, make_app
-from serving.torchserve import archive
+from serving.plain.app import MAX_REQUEST_BYTES
+from serving.plain.server import PlainServer
 from serving.torchserve.server import TorchServe
 from tests.serving.test_scorer import BAD, GOOD, event
+from tests.serving.test_server import (  # noqa: F401
+    test_a_server_that_cannot_start_is_told_with_its_log_and_nothing_of_it_stays,
+    test_an_archive_that_is_not_the_approved_one_is_refused,
+    test_archives_from_elsewhere_are_refused,
+    test_bad_requests_get_400_and_leave_the_worker_and_their_batch_mates_alone,
+    test_metrics_are_prometheus_on_a_port_of_their_own_and_workers_have_one_thread,
+    test_the_server_answers_as_the_scorer_does,
+    test_two_versions_serve_side_by_side_and_one_can_go,
+    test_unknown_models_and_versions_get_404,
+)
 
 REQUESTS: list[Any] = [
     GOOD,
@@ -28,20 +41,29 @@ BODIES = [*(json.dumps(request).encode() for request in REQUESTS), b"", b"{no js
 
 
 @pytest.fixture(scope="module")
-def plain(mar: Path) -> Iterator[TestClient]:
-    with TestClient(make_app(mar, digest=archive.digest(mar))) as client:
-        yield client
+def torchserve(request: pytest.FixtureRequest, mar: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Any]:
+    with TorchServe(tmp_path_factory.mktemp("torchserve")) as running:
+        running.register(mar)
+        yield running
 
 
-def test_its_answers_are_those_of_torchserve_byte_for_byte(plain: TestClient, server: TorchServe) -> None:
+@pytest.fixture(scope="module")
+def server(mar: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[PlainServer]:
+    """In place of TorchServe, for all tests of this file and what they are made of."""
+    with PlainServer(tmp_path_factory.mktemp("logs")) as running:
+        running.register(mar)
+        yield running
+
+
+def test_its_answers_are_those_of_torchserve_byte_for_byte(server: PlainServer, torchserve: TorchServe) -> None:
     for body in BODIES:
-        mine = plain.post("/predictions/shop/1.0", content=body, headers={"Content-Type": "application/json"})
-        assert (mine.status_code, mine.content) == raw(f"{server.address}/predictions/shop/1.0", body), body
+        asked = [raw(f"{each.address}/predictions/shop/1.0", body) for each in (server, torchserve)]
+        assert asked[0] == asked[1], body
 
 
-def raw(url: str, body: bytes) -> tuple[int, bytes]:
+def raw(url: str, body: bytes, **headers: str) -> tuple[int, bytes]:
     opener = urllib.request.build_opener(urllib.request.ProxyHandler({}))
-    request = urllib.request.Request(url, body, {"Content-Type": "application/json"}, method="POST")
+    request = urllib.request.Request(url, body, {"Content-Type": "application/json", **headers}, method="POST")
     try:
         with opener.open(request) as reply:
             return reply.status, reply.read()
@@ -49,15 +71,41 @@ def raw(url: str, body: bytes) -> tuple[int, bytes]:
         return error.code, error.read()
 
 
-def test_it_serves_its_one_version_within_limits(plain: TestClient) -> None:
-    assert plain.get("/ping").json() == {"status": "Healthy"}
-    assert plain.post("/predictions/shop", json=GOOD).json()["version"] == "1.0"
-    assert plain.post("/predictions/shop/2.0", json=GOOD).status_code == 404
-    assert plain.post("/predictions/shop", content=b" " * (MAX_REQUEST_BYTES + 1)).status_code == 413
+def test_large_bodies_and_what_nobody_waits_for_are_refused(server: PlainServer) -> None:
+    url = f"{server.address}/predictions/shop/1.0"
+    assert raw(url, b" " * (MAX_REQUEST_BYTES + 1))[0] == 413
+    for deadline, status in (("1.0", 200), (f"{time.time() - 1:.3f}", 408), (f"{time.time() + 60:.3f}", 200)):
+        assert raw(url, json.dumps(GOOD).encode(), **{"x-deadline": deadline})[0] == status, "1.0 is of another clock"
 
 
-def test_an_altered_archive_is_refused(mar: Path, tmp_path: Path) -> None:
-    altered = shutil.copy(mar, tmp_path / "shop.mar")
-    Path(altered).write_bytes(mar.read_bytes() + b" ")
-    with pytest.raises(ValueError, match="refused"):
-        make_app(Path(altered), digest=archive.digest(mar))
+def test_management_is_on_its_own_port_alone(server: PlainServer, tmp_path: Path) -> None:
+    assert server.call("inference", "POST", "/models?url=shop-1.0.mar").status == 404
+    assert server.call("inference", "GET", "/models/shop/all").status == 404
+    assert server.call("management", "POST", "/predictions/shop/1.0", b"{}").status == 404
+    assert server.call("management", "POST", "/models?url=shop-1.0.mar").status == 409
+    with pytest.raises(ValueError, match=r"on 127\.0\.0\.1 only"), PlainServer(tmp_path, tokens=True):
+        pass
+
+
+def test_what_comes_together_is_scored_together(server: PlainServer) -> None:
+    def batches() -> int:
+        opener = urllib.request.build_opener(urllib.request.ProxyHandler({}))
+        with opener.open(f"http://127.0.0.1:{server._ports['metrics']}/metrics") as reply:
+            lines = reply.read().decode().splitlines()
+        return sum(int(line.split()[-1]) for line in lines if line.startswith("ts_batches_total{"))
+
+    before = batches()
+    with ThreadPoolExecutor(32) as pool:
+        asked = [pool.submit(server.predict, "shop", "1.0", GOOD) for _ in range(320)]
+        assert {each.result().status for each in asked} == {200}
+    assert 10 <= batches() - before < 160
+
+
+def test_a_killed_worker_is_started_again_and_costs_its_batch_alone(server: PlainServer) -> None:
+    assert server._process is not None
+    (worker,) = psutil.Process(server._process.pid).children()
+    worker.kill()
+    end = time.monotonic() + 60
+    while server.predict("shop", "1.0", GOOD).status != 200 and time.monotonic() < end:
+        time.sleep(0.1)
+    assert server.predict("shop", "1.0", GOOD).status == 200 and server.versions("shop") == {"1.0": True}

@@ -94,3 +94,95 @@ def test_a_damaged_record_is_set_aside_with_its_place_and_reading_goes_on(
     assert {row["request_id"] for row in transport.rows("exposures")} == {"r0", "r2", "r3"}
     assert len(transport.rows("outcomes")) == 1 and len(transport.rows("set_aside")) == 3
     assert not segments.segments(transport.log)
+
+
+@pytest.mark.parametrize("known", [False, True])
+def test_what_is_damaged_between_reading_and_its_day_is_told_once_and_what_followed_from_it_stays(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture, known: bool
+) -> None:
+    fill(tmp_path)
+    transport = Transport(tmp_path)
+    sink = SegmentSink(transport.log)
+    sink.open()
+    written = [to_line("exposures", exposure(f"r{n}", "u1", ["i3"])) for n in range(3)]
+    sink.write([*written, to_line("outcomes", outcome("r1", "i3"))])
+    (path,) = segments.segments(transport.log)
+    caplog.set_level(logging.ERROR)
+
+    def damage() -> None:
+        content = bytearray(path.read_bytes())
+        content[len(written[0]) + 40] ^= 4
+        path.write_bytes(bytes(content))
+
+    if known:
+        damage()
+    with transport.consumer() as consumer:
+        consumer.round()  # its writer lives: what is read cannot be retired yet
+        if not known:
+            damage()
+        sink.close()
+        transport.settle(consumer)
+        count = consumer.metrics.registry.get_sample_value
+        assert count("consumer_set_aside_total", {"why": "damaged"}) == 1
+        assert (count("consumer_interactions_total", {"result": "added"}) == 1) is not known
+    assert {row["request_id"] for row in transport.rows("exposures")} == {"r0", "r2"}
+    damaged = [row for row in transport.rows("set_aside") if "no event" in row["reason"]]
+    assert len(damaged) == 1 and caplog.text.count(f"{path}, offset {len(written[0])}: ") == 1
+    assert ("damaged since it was read" in caplog.text) is not known
+
+
+def test_what_is_in_a_partition_while_its_outcome_is_in_a_segment_is_not_doubled_when_the_state_is_lost(
+    tmp_path: Path,
+) -> None:
+    fill(tmp_path)
+    transport = Transport(tmp_path)
+    sink = SegmentSink(transport.log)
+    sink.open()
+    shown = [("exposures", exposure(f"r{n}", f"u{n}", [f"i{n}"])) for n in range(3)]
+    sink.write([to_line(*event) for event in shown])
+    for lost in range(3):
+        # Read and written to its partition; the segment stays, as its writer lives.
+        sink.write([to_line("outcomes", outcome(f"r{lost}", f"i{lost}"))])
+        with transport.consumer() as consumer:
+            while consumer.round():
+                pass
+            consumer.round(flush=True)
+            assert not consumer.problems
+        assert sorted(row["item_id"] for row in transport.rows("interactions")) == [f"i{n}" for n in range(lost + 1)]
+        (transport.log / "consumer.db").unlink()
+    sink.close()
+    with transport.consumer() as consumer:
+        transport.settle(consumer)
+    assert sorted(row["item_id"] for row in transport.rows("interactions")) == ["i0", "i1", "i2"]
+    assert [transport.history(f"u{n}")[-1].item_id for n in range(3)] == ["i0", "i1", "i2"]
+    assert not segments.segments(transport.log)
+
+
+def test_a_segment_stays_until_what_was_damaged_in_it_is_in_its_day(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    fill(tmp_path)
+    transport = Transport(tmp_path)
+    sink = SegmentSink(transport.log)
+    sink.open()
+    sink.write([to_line("exposures", exposure("r0", "u1", ["i3"]))])
+    (path,) = segments.segments(transport.log)
+    with transport.consumer() as consumer:
+        consumer.round()
+        sink.close()
+        content = bytearray(path.read_bytes())
+        content[40] ^= 4
+        path.write_bytes(bytes(content))
+        calls, write = iter(range(10)), consumer._delivery.partitions
+
+        def full() -> None:
+            if next(calls):
+                raise OSError("no room")
+            write()
+
+        monkeypatch.setattr(consumer._delivery, "partitions", full)
+        consumer.round(flush=True)
+        assert path.exists() and "partitions" in consumer.problems
+        monkeypatch.undo()
+        transport.settle(consumer)
+    assert not path.exists() and len(transport.rows("set_aside")) >= 1

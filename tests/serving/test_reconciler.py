@@ -236,10 +236,11 @@ def test_a_killed_torchserve_is_not_ready_and_gets_its_versions_back(
     status = reconciler.look()
     assert not status.ready and status.versions == {"1.0": "loading", "2.0": "loading"}
     assert "TorchServe does not answer" in status.why["torchserve"]
-    address, key = guarded.address, (guarded.folder / INFERENCE_KEY).read_text()
+    address, key = guarded.address, guarded.key_file and guarded.key_file.read_text()
     guarded.restart()
     assert reconciler.look().versions == {"1.0": "ready", "2.0": "ready"}
-    assert guarded.address == address and (guarded.folder / INFERENCE_KEY).read_text() != key
+    assert guarded.address == address
+    assert guarded.key_file is None or guarded.key_file.read_text() != key
     assert guarded.predict("shop", "2.0", GOOD).status == 200
 
 
@@ -348,7 +349,9 @@ def test_without_an_answer_nothing_is_proven_and_nothing_is_taken_out(
     says = [row(arms["1.0"])]
     assert Reconciler(guarded, read=lambda: says[0], linger=0).look().ready
     management = guarded._addresses["management"]
-    full = Overloaded(inference=guarded.address, management=management, folder=guarded.folder, tokens=True)
+    full = Overloaded(
+        inference=guarded.address, management=management, folder=guarded.folder, tokens=bool(guarded.keys)
+    )
     started_meanwhile = Reconciler(full, read=lambda: says[0], linger=0)
     for _ in range(3):
         assert started_meanwhile.look().ready, "proven before, still loaded"

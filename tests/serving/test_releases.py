@@ -329,6 +329,10 @@ def test_the_cache_keeps_what_the_row_names_and_what_was_used_within_the_hour(bu
     old = time.time() - UNUSED_SECONDS - 60
     for path in (*paths[:3], other, junk):
         os.utime(path, (old, old))
+    before = set(cache.rglob("*.mar*"))
+    emptied = row(arms[0])
+    assert here.following(lambda: replace(emptied, champion=None, reference=None))().champion is None
+    assert set(cache.rglob("*.mar*")) == before, "a table that was emptied says nothing about what serves"
     read = here.following(lambda: row(arms[0], arms[1]))
     assert read() == row(arms[0], arms[1])
     assert {path for path in cache.rglob("*.mar*")} == {paths[0], paths[1], paths[3], other}

@@ -67,7 +67,7 @@ def test_who_ever_answers_keeps_the_rules_and_the_log_says_which(
     shelf = [{"i11": None}.get(item, int(item[1:]) % 2) for item in items]
     assert max(shelf.count(0), shelf.count(1)) <= 3
     logged = {row["request_id"]: row for row in rows(tmp_path / "log", "exposures")}[answer["request_id"]]
-    assert (logged["rules"], logged["placement"], logged["items"]) == (number, "for-you", items)
+    assert (logged["rules"], logged["placement"], logged["items"]) == (number, "for_you", items)
     assert logged["origins"] == ["pinned" if item == "i6" else "ranked" for item in items]
     assert logged["propensities"] == [1.0] * len(items)
     if "torchserve" not in options:

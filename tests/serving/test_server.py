@@ -86,7 +86,7 @@ def test_metrics_are_prometheus_on_a_port_of_their_own_and_workers_have_one_thre
     assert 'ts_inference_requests_total{model_name="shop",model_version="1.0"' in text
     assert server._process is not None
     environments = [each.environ() for each in members(server._process.pid)]
-    assert len(environments) >= 3 and all(each["OMP_NUM_THREADS"] == "1" for each in environments)
+    assert len(environments) >= 2 and all(each["OMP_NUM_THREADS"] == "1" for each in environments)
 
 
 def test_same_content_gives_the_same_archive(content: Path, mar: Path, tmp_path: Path) -> None:
@@ -105,8 +105,8 @@ def test_a_server_that_cannot_start_is_told_with_its_log_and_nothing_of_it_stays
     server: TorchServe, tmp_path: Path
 ) -> None:
     taken = server._ports["inference"]
-    second = TorchServe(tmp_path / "logs", ports={"inference": taken})
-    with pytest.raises(ServerFault, match=r"(?s)TorchServe ended with status .*in use"), second:
+    second = type(server)(tmp_path / "logs", ports={"inference": taken})
+    with pytest.raises(ServerFault, match=r"(?s) ended with status .*in use"), second:
         pass
     assert not second.folder.exists() and server.predict("shop", "1.0", GOOD).status == 200
 

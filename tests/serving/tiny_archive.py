@@ -19,6 +19,8 @@ FEATURES = [
 TAGS = [[] if number % 4 == 0 else [f"t{number % 3}", "odd" if number % 2 else "even"] for number in range(len(ITEMS))]
 FILTERABLE = {"price": "numeric", "shelf": "categorical", "tags": "multi_categorical"}
 EVENTS = [9 if number == 7 else 4 if number == 2 else 0 for number in range(len(ITEMS))]
+TREND = [3.0 if number == 4 else 1.5 if number == 2 else -1.0 for number in range(len(ITEMS))]
+SINCE = [20_000.0 + number % 8 for number in range(len(ITEMS))]
 MAX_HISTORY = 4
 
 
@@ -56,12 +58,17 @@ def popular(items: dict[str, Any]) -> dict[str, Any]:
         {
             "item_id": ITEMS[row],
             "events": EVENTS[row],
+            "trend": TREND[row],
+            "since": SINCE[row],
             "title": items["title"][row],
             "features": {name: values[row] for name, values in items["features"].items()},
         }
         for row in (7, 2)
     ]
-    return {"segment": "shelf", "overall": entries, "by_segment": {"low": entries[:1], "top": entries[1:]}}
+    by_segment = {"low": entries[:1], "top": entries[1:]}
+    return {
+        "segment": "shelf", "overall": entries, "by_segment": by_segment, "trending": entries[1:], "new": entries,
+    }  # fmt: skip
 
 
 def write_content(root: Path, *, version: str = "1.0", seed: int = 0, repeats: bool = False) -> Path:
@@ -83,7 +90,10 @@ def write_content(root: Path, *, version: str = "1.0", seed: int = 0, repeats: b
     titles = [None if item == "i11" else f"Kettle {item}" for item in ITEMS]
     prices, shelves = [float(number + 1) for number in range(len(ITEMS))], ["top", "low"] * (len(ITEMS) // 2)
     features = {"price": [*prices[:-1], None], "shelf": [*shelves[:-1], None], "tags": TAGS}
-    items = {"item_id": ITEMS, "title": titles, "segment": features["shelf"], "events": EVENTS, "features": features}
+    items = {
+        "item_id": ITEMS, "title": titles, "segment": features["shelf"], "events": EVENTS, "trend": TREND,
+        "since": SINCE, "features": features,
+    }  # fmt: skip
     (root / "items.json").write_text(json.dumps(items))
     encoder = FeatureEncoder.fit(
         FEATURES, {"price": prices, "shelf": shelves}, ITEMS, np.full(len(ITEMS), 9, dtype=np.int64)
@@ -119,6 +129,9 @@ def write_content(root: Path, *, version: str = "1.0", seed: int = 0, repeats: b
         "filterable": FILTERABLE,
         "filters_not": True,
         "segment": "shelf",
+        "parts": {"network": matrix.shape[1]},
+        "placements": ["for_you", "similar", "ranking", "popular"],
+        "kinds": ["popular", "trending", "new"],
         "digests": digests,
     }
     (root / "serving.json").write_text(json.dumps(contract))

@@ -15,9 +15,12 @@ from components.ingest.source import Raw, Table
 from feature_repo.card import DatasetCard
 from marketplace.config import MarketplaceConfig
 from marketplace.dirt import soil
-from marketplace.shop import INTERACTIONS, Marketplace
+from marketplace.shop import INTERACTIONS, TYPED, Marketplace
 
-TIMES_AS_TEXT = INTERACTIONS.set(INTERACTIONS.get_field_index("event_time"), pa.field("event_time", pa.string()))
+
+def _as_text(schema: pa.Schema) -> pa.Schema:
+    """With the times as text, as soiled rows have them."""
+    return schema.set(schema.get_field_index("event_time"), pa.field("event_time", pa.string()))
 
 
 def load(card: DatasetCard, connection: duckdb.DuckDBPyConnection, only: Collection[str] | None = None) -> Raw:
@@ -30,7 +33,8 @@ def load(card: DatasetCard, connection: duckdb.DuckDBPyConnection, only: Collect
     ]
     if config.placebo:
         notes.append("Placebo: each item is shown with another one's features, so they tell nothing of the choices.")
-    schema = (TIMES_AS_TEXT if config.dirty_rate else INTERACTIONS).append(pa.field("origin", pa.string()))
+    schema = TYPED if config.kinds else INTERACTIONS
+    schema = (_as_text(schema) if config.dirty_rate else schema).append(pa.field("origin", pa.string()))
     reader = pa.RecordBatchReader.from_batches(schema, _batches(shop, only))
     interactions = Table.of(connection.from_arrow(reader), origin="origin")
     return Raw(interactions=interactions, items=Table.of(connection.from_arrow(items)), notes=tuple(notes))
@@ -45,7 +49,10 @@ def content(card: DatasetCard) -> dict[str, Any]:
 def identity(card: DatasetCard) -> Any:
     """The shop whose life more days only make longer."""
     config = config_of(card)
-    return {**asdict(config), "start": config.start.isoformat(), "days": None}
+    said = {**asdict(config), "start": config.start.isoformat(), "days": None}
+    if not config.kinds:
+        del said["kinds"]  # so that shops of before it stay the same source
+    return said
 
 
 def config_of(card: DatasetCard) -> MarketplaceConfig:

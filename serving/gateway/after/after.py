@@ -7,6 +7,7 @@ from serving.gateway.after.catalogue import Catalogue
 from serving.gateway.after.compiled import Compiled, Explorable, compiled
 from serving.gateway.after.news import News
 from serving.gateway.after.showing import Asked, Items, Shown, show
+from serving.scoring.placed import FOR_YOU
 
 MORE, SPARE = 40, 10
 """Candidates beyond those that are shown: where rules choose among them; where some may be sold out."""
@@ -19,9 +20,9 @@ class After:
         self.news, self._clock = news, clock
         self._made: tuple[Compiled, Explorable] | None = None
 
-    def candidates(self, catalogue: Catalogue, k: int) -> int:
+    def candidates(self, catalogue: Catalogue, k: int, placement: str = FOR_YOU) -> int:
         """How many to rank, so that `k` are left to be shown."""
-        if not self._now(catalogue)[0].idle:
+        if not self._now(catalogue)[0].at(placement).idle:
             return 2 * k + MORE
         return k + SPARE if self.news.stock.withdrawn else k
 

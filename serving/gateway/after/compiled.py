@@ -1,7 +1,7 @@
 """The rules as they are for one catalogue at one moment: masks over its V items, made beside the requests."""
 
 import math
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import datetime
 from typing import NamedTuple
 
@@ -13,6 +13,7 @@ from serving.gateway.after.stock import Stock
 from serving.rollout.rules import Block, Boost, Exploration, Pin, Rules
 from serving.rollout.rules_table import Version
 from serving.scoring.filters import Mask
+from serving.scoring.placed import FOR_YOU
 
 
 class Chosen(NamedTuple):
@@ -29,13 +30,10 @@ class Chosen(NamedTuple):
 
 
 class Placed(NamedTuple):
-    """A rule that counts at some placements, and what it means."""
+    """A rule, and what it means."""
 
-    placements: tuple[str, ...]
+    rule: Block | Boost
     chosen: Chosen
-
-    def at(self, placement: str) -> bool:
-        return not self.placements or placement in self.placements
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -63,8 +61,28 @@ class Compiled:
     @property
     def idle(self) -> bool:
         """Whether nothing is to be done but to leave out what is withdrawn."""
-        rules = (self.blocks, self.pins, self.factors, self.shares, self.caps, self.alike)
-        return self.law is None and not any(rules)
+        return not self.blocks and not self.arranges
+
+    @property
+    def arranges(self) -> bool:
+        """Whether more is done to a ranking than to leave out of it."""
+        return self.law is not None or any((self.pins, self.factors, self.shares, self.caps, self.alike))
+
+    def at(self, placement: str) -> "Compiled":
+        """What of it counts there."""
+        if self.idle:
+            return self
+        mixed = placement == FOR_YOU
+        return replace(
+            self,
+            blocks=tuple(block for block in self.blocks if block.rule.at(placement)),
+            pins=tuple(pin for pin in self.pins if pin.at(placement)),
+            factors=tuple(boost for boost in self.factors if boost[1].rule.at(placement)),
+            shares=tuple(boost for boost in self.shares if boost[1].rule.at(placement)),
+            caps=self.caps if mixed else (),
+            alike=self.alike if mixed else (),
+            law=self.law if self.law is not None and self.law.at(placement) else None,
+        )
 
 
 def compiled(version: Version, catalogue: Catalogue, now: datetime) -> Compiled:
@@ -79,7 +97,7 @@ def compiled(version: Version, catalogue: Catalogue, now: datetime) -> Compiled:
         except Unknown as error:
             problems.append(f"rules {version.number}, {name}: {error}")
             return None
-        return Placed(rule.placements, Chosen(frozenset(rule.items), match_V))
+        return Placed(rule, Chosen(frozenset(rule.items), match_V))
 
     blocks = [placed(f"blocks.{n}", rule) for n, rule in enumerate(rules.blocks) if rule.holds(now)]
     boosts = [(rule, placed(f"boosts.{n}", rule)) for n, rule in enumerate(rules.boosts) if rule.holds(now)]

@@ -16,10 +16,10 @@ from serving.gateway.after.compiled import Compiled, Explorable, Placed
 from serving.gateway.after.stock import Stock
 from serving.rollout.assignment import place
 from serving.scoring.filters import Mask
+from serving.scoring.placed import FOR_YOU, RANKING
 
 Items = list[dict[str, Any]]
 Origin = Literal["ranked", "pinned", "explored"]
-FOR_YOU = "for-you"
 _LEAST = 1e-9
 
 
@@ -78,12 +78,13 @@ def draw(request_id: str, slot: int) -> float:
 
 
 def show(rules: Compiled, explorable: Explorable, stock: Stock, asked: Asked, ranked: Items, *, counts: bool) -> Shown:
-    """What is shown of `ranked`, best first. `counts`: its scores are numbers of events, and else logits.
+    """What is shown of `ranked`, best first. `counts`: its scores are numbers of events, and else the placement's.
 
     It is shorter than `asked.k` only where what was ranked has no more items that may be shown.
     """
-    if rules.idle:
-        return _in_stock(rules, stock, asked, ranked)
+    rules = rules.at(asked.placement)
+    if not rules.arranges:
+        return _left(rules, stock, asked, ranked)
     return _Selection(rules, explorable, stock, asked, ranked, counts).run()
 
 
@@ -99,42 +100,61 @@ def choices(
     rules: Compiled, explorable: Explorable, asked: Asked, ranked: Items, placed: Sequence[tuple[str, Origin]]
 ) -> list[Choice]:
     """Of each slot that showed what is `placed`: how `ranked` would have filled it, had nothing been withdrawn."""
-    selection = _Selection(rules, explorable, Stock(), asked, ranked, False)
+    selection = _Selection(rules.at(asked.placement), explorable, Stock(), asked, ranked, False)
     return [selection.choice(slot, item, origin) for slot, (item, origin) in enumerate(placed, start=1)]
 
 
-def _in_stock(rules: Compiled, stock: Stock, asked: Asked, ranked: Items) -> Shown:
-    left = [item for item in ranked if item["item_id"] not in stock.withdrawn] if stock.withdrawn else ranked
+def _left(rules: Compiled, stock: Stock, asked: Asked, ranked: Items) -> Shown:
+    """What is not withdrawn or blocked, as it was ranked."""
+    left, ids = ranked, [item["item_id"] for item in ranked]
+    if rules.blocks:
+        open_C = _open(rules, stock, ids, _rows(rules, ids))
+        left = [item for item, is_open in zip(ranked, open_C.tolist(), strict=True) if is_open]
+    elif stock.withdrawn:
+        left = [item for item in ranked if item["item_id"] not in stock.withdrawn]
     shown = left[: asked.k]
+    kept = {item["item_id"] for item in left} if len(left) < len(ranked) else ids
     return Shown(
         items=shown,
         origins=["ranked"] * len(shown),
         propensities=[1.0] * len(shown),
         draws=[None] * len(shown),
         explorable=[None] * len(shown),
-        withheld=[item["item_id"] for item in ranked if item["item_id"] in stock.withdrawn],
+        withheld=[] if kept is ids else [item for item in ids if item not in kept],
         rules=rules.version.number,
     )
 
 
+def _rows(rules: Compiled, ids: list[str]) -> npt.NDArray[np.int64]:
+    """(C,) of the catalogue; -1 for what it does not have."""
+    row = rules.catalogue.row
+    return np.fromiter((row.get(item, -1) for item in ids), np.int64, len(ids))
+
+
+def _open(rules: Compiled, stock: Stock, ids: list[str], row_C: npt.NDArray[np.int64]) -> Mask:
+    """(C,) what is neither withdrawn nor blocked."""
+    open_C = np.fromiter((item not in stock.withdrawn for item in ids), bool, len(ids))
+    for block in rules.blocks:
+        open_C &= ~block.chosen.among(ids, row_C)
+        if block.chosen.match_V is not None:
+            open_C &= row_C >= 0
+    return open_C
+
+
 class _Selection:
-    """Of one request."""
+    """Of one request, by rules that count at its placement."""
 
     def __init__(
         self, rules: Compiled, explorable: Explorable, stock: Stock, asked: Asked, ranked: Items, counts: bool
     ) -> None:
         self._rules, self._explorable, self._stock, self._asked = rules, explorable, stock, asked
         self._ranked, self._ids = ranked, [item["item_id"] for item in ranked]
-        row = rules.catalogue.row
-        self._row_C = np.fromiter((row.get(item, -1) for item in self._ids), np.int64, len(ranked))
-        self._blocks = [block for block in rules.blocks if block.at(asked.placement)]
+        self._row_C = _rows(rules, self._ids)
         self._forbidden_V = rules.catalogue.forbidden(asked.filters) if asked.filters else None
         self._pins = self._pinned()
         self._open_C = self._allowed()
         self._value_C = self._valued(counts)
-        self._shares = [
-            (share, by, by.chosen.among(self._ids, self._row_C)) for share, by in rules.shares if by.at(asked.placement)
-        ]
+        self._shares = [(share, by, by.chosen.among(self._ids, self._row_C)) for share, by in rules.shares]
         self._matched = [0] * len(self._shares)
         self._capped: list[dict[int, int]] = [{} for _ in rules.caps]
         self._caps_C = [(most, np.where(self._row_C < 0, -1, codes_V[self._row_C])) for most, codes_V in rules.caps]
@@ -171,12 +191,7 @@ class _Selection:
         due_C = self._due(slot)
         best = self._best(due_C)
         law = self._rules.law
-        if (
-            law is None
-            or due_C is not None
-            or not law.at(self._asked.placement)
-            or (law.slots and slot not in law.slots)
-        ):
+        if law is None or due_C is not None or (law.slots and slot not in law.slots):
             return best is not None and self._place(self._ranked[best], "ranked", at=best)
         row_E = self._fresh()
         if not len(row_E):
@@ -264,7 +279,7 @@ class _Selection:
             return False
         if self._forbidden_V is not None and self._forbidden_V[row]:
             return False
-        return not any(self._matches(block, item, row) for block in self._blocks)
+        return not any(self._matches(block, item, row) for block in self._rules.blocks)
 
     def _pinned(self) -> dict[int, str]:
         """Slot to item: of several pins of a slot the first that may be shown."""
@@ -272,28 +287,23 @@ class _Selection:
         for pin in self._rules.pins:
             if pin.slot > self._asked.k or pin.slot in found or pin.item in found.values():
                 continue
-            meant = pin.at(self._asked.placement) and (not pin.segments or self._asked.segment in pin.segments)
-            if meant and self._may(pin.item):
+            if (not pin.segments or self._asked.segment in pin.segments) and self._may(pin.item):
                 found[pin.slot] = pin.item
         return found
 
     def _allowed(self) -> Mask:
-        pinned, withdrawn = set(self._pins.values()), self._stock.withdrawn
-        open_C = np.fromiter((item not in withdrawn and item not in pinned for item in self._ids), bool, len(self._ids))
-        for block in self._blocks:
-            open_C &= ~block.chosen.among(self._ids, self._row_C)
-            if block.chosen.match_V is not None:
-                open_C &= self._row_C >= 0
-        return open_C
+        pinned = set(self._pins.values())
+        not_pinned_C = np.fromiter((item not in pinned for item in self._ids), bool, len(self._ids))
+        return np.asarray(_open(self._rules, self._stock, self._ids, self._row_C) & not_pinned_C)
 
     def _valued(self, counts: bool) -> npt.NDArray[np.float64]:
-        """(C,) logits, to which a factor's logarithm is added; between 0 and 1 where likeness is held against them."""
+        """(C,) logits, to which a factor's logarithm is added: of what is no logit the logarithm; between 0 and 1 where
+        likeness is held against them."""
         value_C = np.array([item["score"] for item in self._ranked], np.float64)
-        if counts:
+        if counts or self._asked.placement not in (FOR_YOU, RANKING):
             value_C = np.log(np.maximum(value_C, _LEAST))
         for logarithm, by in self._rules.factors:
-            if by.at(self._asked.placement):
-                value_C = value_C + logarithm * by.chosen.among(self._ids, self._row_C)
+            value_C = value_C + logarithm * by.chosen.among(self._ids, self._row_C)
         if self._rules.alike and self._open_C.any():
             low, high = value_C[self._open_C].min(), value_C[self._open_C].max()
             value_C = (value_C - low) / max(high - low, _LEAST)
@@ -306,7 +316,7 @@ class _Selection:
             gone_V = np.zeros(len(row), bool) if self._forbidden_V is None else self._forbidden_V.copy()
             known = (*self._asked.hidden, *self._pins.values(), *(item["item_id"] for item in self._shown.items))
             gone_V[[row[item] for item in known if item in row]] = True
-            for block in self._blocks:
+            for block in self._rules.blocks:
                 if block.chosen.match_V is not None:
                     gone_V |= block.chosen.match_V
                 else:

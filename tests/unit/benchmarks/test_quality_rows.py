@@ -2,7 +2,10 @@
 
 import pytest
 
-from benchmarks.quality_rows import ABLATIONS, AXES, BASELINES, MAIN, crossed, named
+from benchmarks.quality_rows import ABLATIONS, AXES, BASELINES, MAIN, crossed, named, of_plugins
+from heterrec.changes import changed
+from heterrec.plugins import load_plugins
+from heterrec.recipes import hstu
 
 
 def test_every_row_is_a_recipe():
@@ -45,3 +48,24 @@ def test_a_name_that_is_no_row_is_told(name, message):
 def test_an_unknown_axis_is_told():
     with pytest.raises(ValueError, match="axis 'heads' is unknown, expected some of taste"):
         crossed(["heterrec"], "taste,heads=1/2")
+
+
+def test_a_user_s_file_has_rows_by_name(tmp_path):
+    (tmp_path / "mine.py").write_text(
+        "from heterrec.recipes import hstu\n"
+        "RECIPES = {'wide': {'model.width': 96}, 'plain': {'base': 'sasrec', 'memory': []}, 'whole': hstu()}\n"
+        "BASELINES = {'nothing': lambda sequences, queries: None}\n"
+    )
+    plugins = load_plugins(tmp_path / "mine.py")
+    baselines, models = of_plugins(plugins)
+    assert list(baselines) == ["nothing"] and baselines["nothing"].fit is plugins.baselines["nothing"]
+    for budget in ("fast", "full"):
+        assert named("wide", models).config(budget, 3) == changed(
+            named("heterrec").config(budget, 3), {"model.width": 96}
+        )
+        assert named("plain", models).config(budget, 3) == changed(named("sasrec").config(budget, 3), {"memory": []})
+        assert named("whole", models).config(budget, 3) == hstu(seed=3)
+    assert named("wide+taste=0", models).config("fast", 0).model.taste is False
+    (tmp_path / "mine.py").write_text("RECIPES = {'no_taste': {}}")
+    with pytest.raises(ValueError, match="'no_taste' is a row of bench-quality"):
+        of_plugins(load_plugins(tmp_path / "mine.py"))

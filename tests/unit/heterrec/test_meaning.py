@@ -2,7 +2,8 @@
 
 import math
 from collections.abc import Callable
-from dataclasses import replace
+from dataclasses import fields, replace
+from typing import Any
 
 import numpy as np
 import pytest
@@ -273,6 +274,45 @@ def test_a_checkpoint_is_of_its_split_and_of_its_champion(shop: Sequences, encod
     identities = [training._identity() for training in of.values()]
     assert len(set(identities)) == len(identities), list(of)
     assert Training(shop, CONFIG)._identity() == identities[0]
+
+
+def test_a_checkpoint_is_of_all_its_data(changing: Sequences) -> None:
+    """Whatever differs in what training was given, a run on it must not go on from here: the value that an item had in
+    one slice changes no vocabulary, and so nothing else that the identity is made of."""
+    catalogue = changing.catalogue
+    begun = catalogue.slices[1]
+    there = np.flatnonzero(catalogue.available_at <= changing.training_end)
+    one, other = [item for item in there.tolist() if begun.columns["price"][item] is not None][:2]
+    prices = list(begun.columns["price"])
+    prices[one], prices[other] = prices[other], prices[one]
+    changed: dict[str, Any] = {
+        "item_ids": [*catalogue.item_ids[:-1], "another"],
+        "available_at": catalogue.available_at + 1,
+        "fixed": {**catalogue.fixed, "title": ["another", *catalogue.fixed["title"][1:]]},
+        "slices": (
+            catalogue.slices[0],
+            begun._replace(columns={**begun.columns, "price": prices}),
+            *catalogue.slices[2:],
+        ),
+        "features": catalogue.features[::-1],
+        "title": "title",
+    }
+    assert set(changed) == {field.name for field in fields(catalogue)}
+    data = [replace(changing, catalogue=replace(catalogue, **{name: value})) for name, value in changed.items()]
+    of_events: dict[str, Any] = {
+        "user_ids": [*changing.user_ids[:-1], "another"],
+        "offsets": np.insert(changing.offsets[1:-1], 0, [0, 1]),
+        **{name: np.roll(getattr(changing, name), 1) for name in ("row", "time", "basket", "split")},
+        "varying": {**changing.varying, "price": [9.5, *changing.varying["price"][1:]]},
+        "repeats": not changing.repeats,
+    }
+    assert set(of_events) | {"catalogue"} == {field.name for field in fields(changing)}
+    data += [replace(changing, **{name: value}) for name, value in of_events.items()]
+    identities = {each.identity for each in (changing, *data)}
+    assert len(identities) == 1 + len(data)
+    as_it_is, swapped, again = (Training(each, CONFIG) for each in (changing, data[3], changing))
+    assert as_it_is.encoder.to_json() == swapped.encoder.to_json(), "nothing else tells them apart"
+    assert as_it_is._identity() == again._identity() != swapped._identity()
 
 
 def test_the_id_of_nobody_says_nothing_of_what_a_new_items_id_is_like(model: HeterRec, columns: Columns) -> None:

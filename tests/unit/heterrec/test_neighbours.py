@@ -8,7 +8,7 @@ import pytest
 
 from heterrec import neighbour_tables, neighbours
 from heterrec.gates import over, recalled, remember
-from heterrec.neighbour_tables import BACK, SHRINKAGE, STEP, alike, moved, together
+from heterrec.neighbour_tables import BACK, SHRINKAGE, STEP, alike, in_baskets, moved, together
 from heterrec.neighbours import Memory, Table, ages, buckets
 from heterrec.sequences import Sequences
 from tests.unit.heterrec.small import changed
@@ -22,6 +22,27 @@ def memory(shop: Sequences) -> Memory:
 def as_dicts(table: Table) -> list[dict[int, float]]:
     bounds = zip(table.first_V[:-1], table.first_V[1:], strict=True)
     return [dict(zip(table.item_N[a:b].tolist(), table.weight_N[a:b].tolist(), strict=True)) for a, b in bounds]
+
+
+def test_in_one_basket_is_what_a_walk_over_all_baskets_counts(baskets: Sequences) -> None:
+    counts, expected = baskets.training_counts, dict[tuple[int, int], float]()
+    user = np.searchsorted(baskets.offsets, np.arange(len(baskets.row)), side="right")
+    lies = defaultdict(list)
+    for event in np.flatnonzero(baskets.split == 0):
+        lies[user[event], baskets.basket[event]].append(int(baskets.row[event]))
+    for basket in lies.values():
+        for a in basket:
+            for b in basket:
+                if a != b:
+                    weight = 1 / ((counts[a] + SHRINKAGE) * (counts[b] + SHRINKAGE)) ** 0.5
+                    expected[a, b] = expected.get((a, b), 0) + weight
+    following = walked(baskets)
+    for beside, scaled_by in ((None, expected), (together(baskets), following)):
+        mean = sum(scaled_by.values()) / len(scaled_by)
+        found = as_dicts(in_baskets(baskets, beside))
+        assert {(a, b) for a, row in enumerate(found) for b in row} == set(expected)
+        for (a, b), weight in expected.items():
+            assert found[a][b] == pytest.approx(weight / mean, rel=4e-3)
 
 
 def walked(sequences: Sequences) -> dict[tuple[int, int], float]:

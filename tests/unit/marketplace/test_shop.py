@@ -5,6 +5,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 import pytest
 
+from marketplace import browsing
 from marketplace.config import MarketplaceConfig
 from marketplace.dirt import KINDS, soil
 from marketplace.shop import Marketplace
@@ -186,3 +187,44 @@ def test_bad_options_are_named(options, message):
 def test_one_shopper_and_one_category_work():
     config = MarketplaceConfig(days=30, users=1, items=1, new_items_per_day=0, categories=1, brands=1)
     assert set(purchases(config)["user_id"].to_pylist()) <= {"u000000"}
+
+
+def with_kinds(**options):
+    return Marketplace(replace(SHOP, kinds=True, **options))
+
+
+def test_browsing_moves_no_purchase_and_stays_within_its_day():
+    for plain, day in zip(Marketplace(SHOP).days(), with_kinds().days(), strict=True):
+        kind = np.array(day.interactions["event_type"].to_pylist())
+        bought = day.interactions.filter(pa.array(kind == "purchase")).drop_columns("event_type")
+        assert bought.sort_by([("event_time", "ascending"), ("user_id", "ascending")]) == plain.interactions.sort_by(
+            [("event_time", "ascending"), ("user_id", "ascending")]
+        )
+        times = day.interactions["event_time"].to_pylist()
+        assert times == sorted(times) and {moment.date() for moment in times} <= {day.date}
+
+
+def test_looks_precede_purchases_of_what_is_wanted_and_dismissals_say_what_is_not():
+    """Lift of the law, with the history of then: of what is looked at like that of what is bought, of what is waved
+    away far below it; and of the items bought a share of `browsing.SEEN` was looked at shortly before."""
+    shop = with_kinds()
+    lifts, seen, purchases = {kind: [] for kind in browsing.KINDS}, 0, 0
+    history: dict[str, list[str]] = {}
+    for number, day in enumerate(shop.days()):
+        rows = day.interactions.to_pylist()
+        looked: dict[str, set[str]] = {}
+        for row in rows:
+            user, item, kind = row["user_id"], row["item_id"], row["event_type"]
+            if number > 3 and len(lifts[kind]) < 400:
+                lift = shop.lift(user, [item], row["event_time"], history=history.get(user, []))[0]
+                lifts[kind].append(lift if np.isfinite(lift) else -20.0)
+            if kind == "purchase":
+                purchases += 1
+                seen += item in looked.get(user, set())
+                history.setdefault(user, []).append(item)
+            elif kind == "view":
+                looked.setdefault(user, set()).add(item)
+    median = {kind: float(np.median(found)) for kind, found in lifts.items()}
+    assert all(len(found) > 100 for found in lifts.values())
+    assert abs(median["view"] - median["purchase"]) < 1 and median["dismissed"] < median["view"] - 1.5
+    assert browsing.SEEN - 0.05 < seen / purchases < browsing.SEEN + 0.2

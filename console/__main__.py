@@ -1,0 +1,108 @@
+"""The command line of the console: `python -m console` shows the workspace in a browser; `--help` lists its options."""
+
+import argparse
+import logging
+import os
+import signal
+import socket
+import sys
+import threading
+from collections.abc import Sequence
+from pathlib import Path
+
+from components import workspace
+from components.errors import InputError
+from console.settings import LOOPBACK, METRICS, Settings
+from serving.rollout.policy import Policy
+
+PORT = 8500
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Answer until Ctrl-C or SIGTERM; 0 success, 2 bad input."""
+    options = _parser().parse_args(arguments)
+    try:
+        return run(options)
+    except InputError as error:
+        print(f"error {error}", file=sys.stderr)
+        return 2
+
+
+def run(options: argparse.Namespace) -> int:
+    import uvicorn
+
+    from console.app import make_app
+
+    logging.basicConfig(format="%(asctime)s %(levelname)s %(message)s", level=logging.WARNING)
+    settings = _settings(options)
+    with _listen(options.host, options.port) as listening:
+        address = f"http://{options.host}:{listening.getsockname()[1]}"
+        print(f"console of {workspace.home()} at {address} (Ctrl-C ends it)", flush=True)
+        threading.Thread(target=_warm, name="warm", daemon=True).start()
+        config = uvicorn.Config(make_app(settings), log_level="warning", access_log=False, server_header=False)
+        server = uvicorn.Server(config)
+        for number in (signal.SIGINT, signal.SIGTERM):  # uvicorn raises them anew once it has ended in order
+            signal.signal(number, lambda *_: setattr(server, "should_exit", True))
+        server.run(sockets=[listening])
+    return 0 if server.started else 1
+
+
+def _warm() -> None:
+    """What takes seconds to import, while the first page is looked at."""
+    import serving.gateway.tables
+    import serving.scoring.scorer  # noqa: F401
+
+
+def _settings(options: argparse.Namespace) -> Settings:
+    try:
+        policy = Policy.from_json(options.policy.read_text() if options.policy else "")
+    except (OSError, ValueError) as error:
+        raise InputError(f"--policy {options.policy}: {error}") from error
+    loopback = options.host in ("127.0.0.1", "localhost", "::1")
+    if options.allow_changes and not loopback and not options.user_header:
+        raise InputError(
+            "--allow-changes beyond this machine needs --user-header: the header by which a login proxy says who asks"
+        )
+    return Settings(
+        metrics=tuple(options.metrics or METRICS),
+        prometheus=options.prometheus,
+        hosts=(*LOOPBACK, *options.allow_host),
+        changes=options.allow_changes,
+        user_header=options.user_header,
+        policy=policy,
+    )
+
+
+def _listen(host: str, port: int) -> socket.socket:
+    try:
+        family = socket.AF_INET6 if ":" in host else socket.AF_INET
+        return socket.create_server((host, port), family=family)
+    except OSError as error:
+        raise InputError(f"{host}:{port}: cannot be listened to ({error.strerror}). Choose another --port.") from error
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(prog="python -m console", description="See the workspace in a browser.")
+    parser.add_argument("--host", default="127.0.0.1", help="address to listen on (default: %(default)s)")
+    parser.add_argument("--port", type=int, default=PORT, help="0 for a free one (default: %(default)s)")
+    parser.add_argument(
+        "--metrics", action="append", metavar="URL",
+        help=f"of a gateway's operation port, or a consumer; may be repeated (default: {' and '.join(METRICS)})",
+    )  # fmt: skip
+    parser.add_argument("--prometheus", default="", metavar="URL", help="asked in place of --metrics; knows alerts too")
+    parser.add_argument(
+        "--allow-host", action="append", default=[], metavar="NAME", help="another name that browsers may call it by"
+    )
+    parser.add_argument("--policy", type=Path, help="JSON file of the rollout's policy, where it is not the default")
+    parser.add_argument(
+        "--allow-changes", action="store_true", help="let people promote, roll back, pause and resume (default: no)"
+    )
+    parser.add_argument(
+        "--user-header", default=os.environ.get("HETERREC_USER_HEADER", ""), metavar="NAME",
+        help="header by which a login proxy says who asks, such as kubeflow-userid",
+    )  # fmt: skip
+    return parser
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,69 @@
+"""Fills the console's templates; data is always escaped."""
+
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
+from typing import Any
+
+import jinja2
+
+from components.page import environment
+
+FOLDER = Path(__file__).parent / "templates"
+DASH = "–"  # noqa: RUF001
+
+
+def ago(moment: datetime | None) -> str:
+    """How long ago, in the largest unit that fits."""
+    if moment is None:
+        return DASH
+    return f"{lasting((datetime.now(UTC) - moment).total_seconds())} ago"
+
+
+def lasting(seconds: float | None) -> str:
+    """Seconds as people say them."""
+    if seconds is None:
+        return DASH
+    for size, name in ((86400, "d"), (3600, "h"), (60, "min")):
+        if seconds >= 2 * size:
+            return f"{seconds / size:,.0f} {name}"
+    return f"{seconds:.0f} s" if seconds >= 10 else f"{max(seconds, 0):.1f} s"
+
+
+def percent(share: float | None) -> str:
+    """Of a share, with as many digits as tell it from nothing."""
+    if share is None:
+        return DASH
+    return f"{100 * share:.0f} %" if share >= 0.1 or share == 0 else f"{100 * share:.2g} %"
+
+
+def signed(value: float | None) -> str:
+    return DASH if value is None else f"{value:+.4f}"
+
+
+def points(value: float | None) -> str:
+    """A difference of shares, in points of percent."""
+    return DASH if value is None else f"{100 * value:+.2f}"
+
+
+def day(moment: datetime) -> str:
+    return f"{moment:%Y-%m-%d}"
+
+
+def minute(moment: datetime | None) -> str:
+    return DASH if moment is None else f"{moment.astimezone(UTC):%Y-%m-%d %H:%M} UTC"
+
+
+def span(value: timedelta) -> str:
+    return lasting(value.total_seconds())
+
+
+_environment = environment().overlay(loader=jinja2.FileSystemLoader(FOLDER))
+_environment.filters |= {
+    "ago": ago, "lasting": lasting, "percent": percent, "signed": signed, "points": points, "day": day,
+    "minute": minute, "span": span,
+}  # fmt: skip
+
+
+def render(name: str, **values: Any) -> str:
+    """The template `name` with `values`."""
+    return _environment.get_template(name).render(**values)

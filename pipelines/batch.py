@@ -1,0 +1,275 @@
+"""Recommendations for all shoppers at once, as the champion would answer each of them now.
+
+The scorer, the archive and the histories are those of a request, so that a list is what the gateway answers: by the
+champion, without rules, exploration and the shop's stock, which are of the moment that a list is shown at. Written are
+parts of so many shoppers, each whole or not at all: what was killed goes on from the parts that there are.
+"""
+
+import hashlib
+import json
+import os
+import zipfile
+from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import ProcessPoolExecutor, as_completed
+from dataclasses import asdict, dataclass
+from multiprocessing import get_context
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Protocol
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+from components import workspace
+from components.errors import InputError
+from components.manifest import digest_file
+
+if TYPE_CHECKING:
+    from serving.scoring.scorer import Scorer
+
+SCHEMA = 1
+SHOPPERS = 2048
+"""In a part: what is lost at most where a run is killed, and what bounds its memory."""
+AT_ONCE = 256
+"""Shoppers that the scorer is asked about in one call."""
+PLAN, USERS, REPORT, PARTS = "plan.json", "users.parquet", "report.json", "recommendations"
+ROWS = pa.schema(
+    [
+        ("user_id", pa.string()),
+        ("rank", pa.int32()),
+        ("item_id", pa.string()),
+        ("score", pa.float32()),
+        ("by", pa.string()),
+    ]
+)
+"""`by` is model, or popular for a shopper whose history holds no item of the catalogue."""
+_scorer: "Scorer | None" = None
+
+
+class Histories(Protocol):
+    """Of some shoppers the `history` of a request each; empty where there is none. A process makes a copy of it."""
+
+    def __call__(self, users: Sequence[str]) -> dict[str, list[dict[str, Any]]]: ...
+
+
+@dataclass(frozen=True)
+class Online:
+    """Histories of the online store of a data set."""
+
+    dataset: str
+    root: Path
+
+    def __call__(self, users: Sequence[str]) -> dict[str, list[dict[str, Any]]]:
+        from feature_repo.online import as_request, user_histories
+        from feature_repo.store import connect
+
+        found = user_histories(connect(self.dataset, self.root), users)
+        return {user: as_request(records) for user, records in found.items()}
+
+
+@dataclass(frozen=True, kw_only=True)
+class Plan:
+    """What a folder of recommendations is of: one that goes on must be of the same."""
+
+    schema: int
+    model: str
+    version: str
+    archive_digest: str
+    k: int
+    shoppers: int
+    users_digest: str
+    part: int
+
+    @property
+    def parts(self) -> int:
+        return -(-self.shoppers // self.part)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Done:
+    """What is in the folder, and how many parts of it an earlier run had left."""
+
+    plan: Plan
+    rows: int
+    found: int
+
+
+def recommend(
+    *,
+    content: Path,
+    model: str,
+    version: str,
+    archive_digest: str,
+    users: Sequence[str],
+    histories: Histories,
+    k: int,
+    out: Path,
+    processes: int = 1,
+    part: int = SHOPPERS,
+    told: Callable[[int, int], None] = lambda done, of: None,
+) -> Done:
+    """Write the `k` best items of each of `users` into the folder `out`; goes on where a run was killed.
+
+    `content` is the unpacked archive. `out` gets plan.json, users.parquet, recommendations/part-*.parquet (`ROWS`, by
+    user and rank) and, last, report.json. `told` hears of each part. Raises `InputError` where `out` holds something
+    else, or the scorer refuses what is asked.
+    """
+    most = int(json.loads((content / "serving.json").read_text())["max_k"])
+    if k > most:
+        raise InputError(f"k: found {k}, expected at most {most}: what this model answers in one request")
+    listed = sorted(set(users))
+    plan = Plan(
+        schema=SCHEMA,
+        model=model,
+        version=version,
+        archive_digest=archive_digest,
+        k=k,
+        shoppers=len(listed),
+        users_digest=hashlib.sha256("\0".join(listed).encode()).hexdigest(),
+        part=part,
+    )
+    _open(out, plan, listed)
+    missing = [number for number in range(plan.parts) if not _whole(out, number)]
+    found = plan.parts - len(missing)
+    told(found, plan.parts)
+    for number, _ in enumerate(_made(content, histories, out, plan, missing, processes), start=1):
+        told(found + number, plan.parts)
+    for left in (out / PARTS).glob(".part-*"):  # of runs that were killed
+        left.unlink()
+    rows = sum(pq.read_metadata(_path(out, number)).num_rows for number in range(plan.parts))
+    digests = {_path(out, number).name: digest_file(_path(out, number)) for number in range(plan.parts)}
+    _write_json(out / REPORT, {**asdict(plan), "rows": rows, "digests": digests})
+    return Done(plan=plan, rows=rows, found=found)
+
+
+def _open(out: Path, plan: Plan, users: list[str]) -> None:
+    if (out / PLAN).is_file():
+        before = json.loads((out / PLAN).read_text())
+        differing = [name for name, value in asdict(plan).items() if before.get(name) != value]
+        if differing:
+            name = differing[0]
+            raise InputError(
+                f"{out}: was begun with {name} {before.get(name)!r}, and now it is {asdict(plan)[name]!r}; name a new "
+                "folder, or remove this one"
+            )
+        return
+    if out.exists() and any(path for path in out.iterdir() if path.name != USERS):
+        raise InputError(f"{out}: is not empty and holds no {PLAN}; name a new folder")
+    (out / PARTS).mkdir(parents=True, exist_ok=True)
+    partial = out / f"{USERS}.partial"
+    pq.write_table(pa.table({"user_id": pa.array(users, pa.string())}), partial)
+    os.replace(partial, out / USERS)
+    _write_json(out / PLAN, asdict(plan))
+
+
+def _made(
+    content: Path, histories: Histories, out: Path, plan: Plan, missing: list[int], processes: int
+) -> Iterator[None]:
+    """Make the missing parts, in as many processes; whoever is killed leaves no half of one."""
+    about = (out, plan, histories)
+    if processes == 1 or len(missing) < 2:
+        _load(content)
+        for number in missing:
+            _part(*about, number)
+            yield
+        return
+    with ProcessPoolExecutor(
+        processes, mp_context=get_context("spawn"), initializer=_load, initargs=(content,)
+    ) as workers:
+        for each in as_completed([workers.submit(_part, *about, number) for number in missing]):
+            each.result()
+            yield
+
+
+def _load(content: Path) -> None:
+    import torch
+
+    from serving.scoring.scorer import Scorer
+
+    global _scorer
+    torch.set_num_threads(1)  # a core for each process
+    _scorer = Scorer.load(content)
+
+
+def _part(out: Path, plan: Plan, histories: Histories, number: int) -> None:
+    assert _scorer is not None, "loaded when the process began"
+    users = pq.read_table(out / USERS)["user_id"].slice(number * plan.part, plan.part).to_pylist()
+    columns: dict[str, list[Any]] = {name: [] for name in ROWS.names}
+    for first in range(0, len(users), AT_ONCE):
+        asked = users[first : first + AT_ONCE]
+        of_user = histories(asked)
+        requests = [{"user_id": user, "k": plan.k, "history": of_user[user]} for user in asked]
+        for user, answer in zip(asked, _scorer.score(requests), strict=True):
+            if "error" in answer:
+                raise InputError(f"{user!r}: the model refuses what is asked: {answer['error']}")
+            items = answer["items"]
+            columns["user_id"] += [user] * len(items)
+            columns["rank"] += range(1, len(items) + 1)
+            columns["item_id"] += [item["item_id"] for item in items]
+            columns["score"] += [item["score"] for item in items]
+            columns["by"] += [answer.get("fallback", "model")] * len(items)
+    path = _path(out, number)
+    partial = path.with_name(f".{path.name}.{os.getpid()}")
+    pq.write_table(pa.table(columns, schema=ROWS), partial, compression="zstd")
+    os.replace(partial, path)
+
+
+def _whole(out: Path, number: int) -> bool:
+    """Whether the part is there: its name comes with its whole content, so it is enough that it can be opened."""
+    path = _path(out, number)
+    if not path.is_file():
+        return False
+    try:
+        return bool(pq.read_schema(path).equals(ROWS))
+    except pa.ArrowInvalid:
+        return False  # damaged since: it is made anew
+
+
+def _path(out: Path, number: int) -> Path:
+    return out / PARTS / f"part-{number:05}.parquet"
+
+
+def _write_json(path: Path, content: dict[str, Any]) -> None:
+    partial = path.with_suffix(".partial")
+    partial.write_text(json.dumps(content, indent=1))
+    os.replace(partial, path)
+
+
+def of_champion(
+    name: str, *, k: int, out: Path, processes: int, told: Callable[[int, int], None] = lambda done, of: None
+) -> Done:
+    """`recommend` by the champion of the data set `name`, for the shoppers whom the last run or refresh found.
+
+    Raises `InputError` where nothing is released, or the online store was never filled.
+    """
+    from tempfile import TemporaryDirectory
+
+    from feature_repo.store import histories_path
+    from serving.releases import Releases
+    from serving.rollout.table import RolloutTable
+    from serving.torchserve import archive
+
+    with RolloutTable(workspace.rollout_url()) as table:
+        champion = table.read(name).champion
+    if champion is None:
+        raise InputError(f"{name}: no model was released yet. Run `python -m pipelines run --dataset …` first.")
+    root = workspace.feature_store(name)
+    known = histories_path(root)
+    if not known.is_file():
+        raise InputError(f"{known}: the online store was never filled. Run `python -m pipelines run` for it first.")
+    mar = Releases(name, workspace.archives()).fetched(champion)
+    archive.check(mar, champion.archive_digest)  # an archive is code
+    with TemporaryDirectory(prefix="batch-") as folder:
+        with zipfile.ZipFile(mar) as packed:
+            packed.extractall(folder)
+        return recommend(
+            content=Path(folder),
+            model=name,
+            version=champion.version,
+            archive_digest=champion.archive_digest,
+            users=pq.read_table(known, columns=["user_id"])["user_id"].to_pylist(),
+            histories=Online(name, root),
+            k=k,
+            out=out,
+            processes=processes,
+            told=told,
+        )

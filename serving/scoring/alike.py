@@ -1,0 +1,68 @@
+"""Items like some given ones, by a network's own embeddings; and the best of them for one shopper.
+
+Letters: V items of the catalogue, E numbers of an embedding, C candidates, G given items.
+"""
+
+from collections.abc import Mapping, Sequence
+
+import numpy as np
+import torch
+
+from serving.scoring.retrieval import Best
+
+EMBEDDING = ("identity", "features", "network")
+"""Parts of an item's row that say what it is like; the others say how much it is wanted by all."""
+FUSED = 60.0
+"""Of reciprocal rank fusion (Cormack, Clarke & Büttcher, SIGIR 2009): rankings need no common scale."""
+
+
+def parts_of(contract: Mapping[str, object], *, memory: bool) -> dict[str, slice]:
+    """What stands where in an item's row. An archive of before this was said has its network's numbers in one part."""
+    said = contract.get("parts")
+    if not isinstance(said, Mapping):
+        width = int(str(contract["width"])) - memory
+        said = {"network": width - 1, "appeal": 1, "popularity": int(memory)}
+    out, at = {}, 0
+    for name, size in said.items():
+        out[str(name)], at = slice(at, at + size), at + size
+    return out
+
+
+class Alike:
+    """Over the item matrix (V, width) of a network whose rows have these parts."""
+
+    def __init__(self, matrix: torch.Tensor, parts: Mapping[str, slice]) -> None:
+        inside = [place for name, place in parts.items() if name in EMBEDDING]
+        self._embedding_VE = matrix[:, inside[0].start : inside[-1].stop]
+        self._length_V = self._embedding_VE.norm(dim=1).clamp(min=1e-12)
+
+    def scores(self, given: Sequence[int]) -> torch.Tensor:
+        """(V,) the cosine of each item with the middle of the given ones."""
+        out: torch.Tensor = self._embedding_VE @ self._towards(given).sum(0) / self._length_V
+        return out
+
+    def shares(self, given: Sequence[int], rows: Sequence[int]) -> torch.Tensor:
+        """(G, C) what each given item has in the score of each of these rows: they add up to it."""
+        chosen = list(rows)
+        out: torch.Tensor = self._towards(given) @ (self._embedding_VE[chosen] / self._length_V[chosen, None]).T
+        return out
+
+    def _towards(self, given: Sequence[int]) -> torch.Tensor:
+        """(G, E) that add up to a vector of length one."""
+        rows = list(given)
+        each = self._embedding_VE[rows] / self._length_V[rows, None]
+        out: torch.Tensor = each / each.sum(0).norm().clamp(min=1e-12)
+        return out
+
+
+def fused(alike: Best, taste_C: np.ndarray, k: int) -> tuple[Best, dict[int, tuple[float, float]]]:
+    """The best k of what is alike, best first, by their place there and by their place among a shopper's own scores
+    `taste_C` of the same items; and what either of the two gives of each score."""
+    place_C = np.empty(len(alike), np.int64)
+    place_C[np.argsort(-taste_C, kind="stable")] = np.arange(len(alike))
+    halves = {
+        row: (1 / (FUSED + 1 + place), 1 / (FUSED + 1 + int(own)))
+        for place, ((row, _), own) in enumerate(zip(alike, place_C, strict=True))
+    }
+    best = sorted(((row, sum(halves[row])) for row, _ in alike), key=lambda each: -each[1])
+    return best[:k], halves

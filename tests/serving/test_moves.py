@@ -1,0 +1,121 @@
+"""Every move of an experiment, on every kind of document: what it changes, what it leaves, and where it is refused."""
+
+from collections.abc import Callable
+from dataclasses import fields, replace
+from datetime import UTC, datetime, timedelta
+from typing import Any
+
+import pytest
+
+from serving.rollout import moves
+from serving.rollout.document import ModelVersion, Rollout
+
+BEGAN = datetime(2026, 1, 5, 10, tzinfo=UTC)
+NOW = BEGAN + timedelta(days=2)
+
+
+def version(name: str) -> ModelVersion:
+    about = {"archive": f"/store/{name}.mar", "archive_digest": f"d-{name}", "recipe_digest": name, "registered": BEGAN}
+    return ModelVersion(version=name, **about)  # type: ignore[arg-type]
+
+
+A, B, C, D = map(version, "abcd")
+EMPTY = Rollout(model="shop")
+ALONE = replace(EMPTY, champion=A, reference=A, since=BEGAN, version=7)
+OPENED = replace(ALONE, challenger=B, stage=1, weight=0.05, salt="salt")
+WATCHED = replace(ALONE, champion=B, former=A, salt="salt")
+WAITING = {"queue": (C, D)}
+MOVES: dict[str, Callable[[Rollout], Rollout]] = {
+    "raise": lambda row: moves.raise_weight(row, 0.25, now=NOW),
+    "promote": lambda row: moves.promote(row, now=NOW),
+    "roll back": lambda row: moves.roll_back(row, now=NOW, salt=lambda: "fresh"),
+    "end watch": lambda row: moves.end_watch(row, now=NOW, salt=lambda: "fresh"),
+    "pause": lambda row: moves.pause(row, True),
+    "resume": lambda row: moves.pause(row, False),
+}
+
+
+def changed(move: str, row: Rollout) -> dict[str, Any]:
+    """The fields that the move changed, and to what."""
+    after = MOVES[move](row)
+    names = [field.name for field in fields(row)]
+    return {name: getattr(after, name) for name in names if getattr(after, name) != getattr(row, name)}
+
+
+@pytest.mark.parametrize(
+    ("move", "row", "change"),
+    [
+        ("raise", OPENED, {"stage": 2, "weight": 0.25, "since": NOW}),
+        ("raise", replace(OPENED, stage=0, weight=0.01), {"stage": 1, "weight": 0.25, "since": NOW}),
+        ("raise", replace(OPENED, paused=True), {"stage": 2, "weight": 0.25, "since": NOW}),
+        (
+            "promote",
+            OPENED,
+            {"champion": B, "former": A, "challenger": None, "stage": None, "weight": 0.0, "since": NOW},
+        ),
+        ("roll back", OPENED, {"challenger": None, "stage": None, "weight": 0.0, "salt": "", "since": NOW}),
+        ("roll back", WATCHED, {"champion": A, "former": None, "salt": "", "since": NOW}),
+        ("end watch", WATCHED, {"former": None, "reference": B, "salt": "", "since": NOW}),
+        ("pause", OPENED, {"paused": True}),
+        ("pause", WATCHED, {"paused": True}),
+        ("resume", replace(OPENED, paused=True), {"paused": False}),
+        ("resume", replace(WATCHED, paused=True), {"paused": False}),
+    ],
+)
+def test_a_move_changes_what_it_is_for_and_nothing_else(move: str, row: Rollout, change: dict[str, Any]) -> None:
+    assert changed(move, row) == change
+
+
+@pytest.mark.parametrize(
+    ("move", "row"), [("promote", OPENED), ("roll back", OPENED), ("roll back", WATCHED), ("end watch", WATCHED)]
+)
+def test_what_ends_an_experiment_ends_its_pause(move: str, row: Rollout) -> None:
+    assert not MOVES[move](replace(row, paused=True)).paused
+
+
+@pytest.mark.parametrize(("move", "row"), [("roll back", OPENED), ("roll back", WATCHED), ("end watch", WATCHED)])
+def test_the_candidate_that_waited_longest_opens_its_experiment(move: str, row: Rollout) -> None:
+    """With a salt of its own, so that arms are drawn anew; the others wait on."""
+    alone, after = MOVES[move](row), MOVES[move](replace(row, **WAITING))
+    assert (after.challenger, after.queue, after.salt, after.stage) == (C, (D,), "fresh", 0)
+    assert (after.champion, after.former, after.reference) == (alone.champion, None, alone.reference)
+    assert 0 < after.weight < 0.05 and after.since == NOW
+
+
+@pytest.mark.parametrize("move", ["raise", "promote", "pause"])
+def test_while_an_experiment_goes_on_all_wait(move: str) -> None:
+    assert MOVES[move](replace(OPENED, **WAITING)).queue == (C, D)
+
+
+REFUSED = {
+    "raise": {"empty", "alone", "watched"},
+    "promote": {"empty", "alone", "watched"},
+    "roll back": {"empty", "alone"},
+    "end watch": {"empty", "alone", "opened"},
+    "pause": {"empty", "alone", "opened, paused", "watched, paused"},
+    "resume": {"empty", "alone", "opened", "watched"},
+}
+
+
+@pytest.mark.parametrize("move", MOVES)
+def test_a_move_that_is_not_open_to_a_document_is_refused_and_says_so(move: str) -> None:
+    rows = {"empty": EMPTY, "alone": ALONE, "opened": OPENED, "watched": WATCHED}
+    rows |= {f"{name}, paused": replace(rows[name], paused=True) for name in ("opened", "watched")}
+    refused = set()
+    for name, row in rows.items():
+        try:
+            MOVES[move](row)
+        except moves.WrongMove as fault:
+            assert str(fault).startswith("shop: ")
+            refused.add(name)
+    # But for pause and resume it is all the same whether a person holds the experiment.
+    pausing = move in ("pause", "resume")
+    assert refused == REFUSED[move] | (
+        set() if pausing else {f"{name}, paused" for name in REFUSED[move]} & rows.keys()
+    )
+
+
+@pytest.mark.parametrize("weight", [0.05, 0.049, 0.0])
+def test_no_shopper_who_met_the_challenger_loses_it_by_a_raise(weight: float) -> None:
+    with pytest.raises(moves.WrongMove, match=r"is not above 5%; to lower it, roll back"):
+        moves.raise_weight(OPENED, weight, now=NOW)
