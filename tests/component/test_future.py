@@ -172,7 +172,11 @@ FIXED = {
     "heterrec/neighbour_tables.py": "what is alike, by what lasts",
     "heterrec/beyond.py": "how lists differ, by what lasts: it ranks nothing",
 }
-SLICES = {"heterrec/sequences.py": "holds them", "heterrec/htfl.py": "encodes those of training, with when they begin"}
+SLICES = {
+    "heterrec/sequences.py": "holds them",
+    "heterrec/sequence_files.py": "writes them",
+    "heterrec/htfl.py": "encodes those of training, with when they begin",
+}
 
 
 def sources() -> list[tuple[str, ast.AST]]:
