@@ -148,6 +148,7 @@ def test_a_slice_holds_what_was_known_when_it_began(tmp_path: Path, by: str) -> 
 READS = {
     "components/features/step.py": "writes both",
     "heterrec/sequences.py": "reads both, the slices beside the catalogue of now",
+    "heterrec/sequence_files.py": "writes both, as the features step does",
     "components/package/shelf.py": "what serves, as of now",
     "components/materialise/step.py": "the online store, as of now",
     "components/materialise/parity.py": "the online store against the catalogue of now",
@@ -158,13 +159,24 @@ READS = {
 """Who may name the files that say what items are like."""
 SERVES = {
     "heterrec/sequences.py": "names it",
+    "heterrec/sequence_files.py": "writes it beside the slices",
+    "heterrec/best.py": "what the library recommends is for now",
+    "heterrec/filtering.py": "filters of what is recommended now",
     "heterrec/inference.py": "`Answers.to_serve`",
     "benchmarks/serving.py": "measures what serves",
     "benchmarks/serving_shop.py": "makes a shop to serve",
 }
 """Who may ask for the values as of now."""
-FIXED = {"heterrec/sequences.py": "holds them", "heterrec/neighbour_tables.py": "what is alike, by what lasts"}
-SLICES = {"heterrec/sequences.py": "holds them", "heterrec/htfl.py": "encodes those of training, with when they begin"}
+FIXED = {
+    "heterrec/sequences.py": "holds them",
+    "heterrec/neighbour_tables.py": "what is alike, by what lasts",
+    "heterrec/beyond.py": "how lists differ, by what lasts: it ranks nothing",
+}
+SLICES = {
+    "heterrec/sequences.py": "holds them",
+    "heterrec/sequence_files.py": "writes them",
+    "heterrec/htfl.py": "encodes those of training, with when they begin",
+}
 
 
 def sources() -> list[tuple[str, ast.AST]]:

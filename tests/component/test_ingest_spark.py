@@ -19,7 +19,8 @@ from tests.component.ingest_cards import make_card, write_csv
 
 DERIVED = {"name": "sold", "kind": "numeric", "derive": {"by": "count", "days": 7}, "token": False}
 FEATURES = [{"name": "title", "kind": "text"}, {"name": "price", "kind": "numeric"}, DERIVED]
-COLUMNS = {"event_time": "event_time", "event_type": "what", "event_types": ["view"], "quantity": "pieces"}
+COLUMNS = {"event_time": "event_time", "event_type": "what", "quantity": "pieces"}
+EVENTS = {"view": {"predict": True}}
 
 
 @pytest.fixture(scope="module", autouse=True)
@@ -54,7 +55,9 @@ def dirty(rng: random.Random, rows: int) -> dict[str, list]:
 
 def of_parts(folder: Path, kind: str) -> DatasetCard:
     rng = random.Random(7)
-    told = make_card(folder, columns=COLUMNS | {"item_key": "item_id"}, features=FEATURES, interactions=dirty(rng, 2))
+    told = make_card(
+        folder, columns=COLUMNS | {"item_key": "item_id"}, features=FEATURES, events=EVENTS, interactions=dirty(rng, 2)
+    )
     clicks = folder / "clicks"
     clicks.mkdir()
     for number in range(4):

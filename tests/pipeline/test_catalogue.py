@@ -179,7 +179,7 @@ def test_a_backfill_gives_each_day_once_and_for_all(capsys):
 
 def test_a_backfill_that_cannot_be_is_told(capsys):
     assert main(["backfill", "2020-01-01", "2020-01-01", *options(DAYS + 5)]) == 2
-    assert "lies before the first event" in capsys.readouterr().out
+    assert "lies before the first event" in capsys.readouterr().err
     assert main(["backfill", "2025-01-19", "2025-01-18", *options(DAYS + 5)]) == 2
     with pytest.raises(SystemExit):
         main(["backfill", "yesterday", "2025-01-18"])

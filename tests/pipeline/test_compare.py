@@ -143,7 +143,7 @@ def test_a_file_that_is_no_recipe_ends_a_run_before_it_begins(
         recipe_of(str(tmp_path / name), budget="fast", seed=0)
     assert main(["run", "--recipe", str(tmp_path / name)]) == 2
     assert main(["run", "--set", "model.widht=3"]) == 2
-    assert "--set: config.model.widht: no such field" in capsys.readouterr().out
+    assert "--set: config.model.widht: no such field" in capsys.readouterr().err
     assert not (tmp_path / "home").exists()
 
 

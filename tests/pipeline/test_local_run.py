@@ -105,7 +105,7 @@ def test_ask_answers_a_shopper_with_titles_from_torchserve(home):
     assert len(lines) == 3
     unknown = command(home, "ask", "--user", "nobody")
     assert unknown.returncode == 2
-    assert "user 'nobody': not in the online store" in unknown.stdout
+    assert "user 'nobody': not in the online store" in unknown.stderr
 
 
 def test_lineage_walks_from_the_release_to_the_source(home):
@@ -132,7 +132,7 @@ def test_lineage_walks_from_a_served_request_to_the_days_of_its_data(home):
     assert f"marketplace {released} champion" in result.stdout and re.search(r"^\s+commit  \w+", result.stdout, re.M)
     assert "40 day partitions: 2025-01-06 " in result.stdout.replace("\n", " ")
     missing = command(home, "lineage", "f" * 32)
-    assert missing.returncode == 2 and "in none of the event logs of marketplace" in missing.stdout
+    assert missing.returncode == 2 and "in none of the event logs of marketplace" in missing.stderr
 
 
 def test_model_trained_on_shuffled_targets_is_blocked_and_the_run_ends_green(home):
@@ -193,7 +193,7 @@ def test_nothing_released_names_no_card_that_may_not_be_there(tmp_path):
     card = ROOT / "feature_repo" / "datasets" / "example.yaml"
     result = command(tmp_path, "ask", "--dataset", str(card))
     assert result.returncode == 2
-    assert "example: no model was released yet. Run `make run DATASET=...` with its card;" in result.stdout
+    assert "example: no model was released yet. Run `make run DATASET=...` with its card;" in result.stderr
 
 
 @pytest.mark.parametrize(
@@ -217,7 +217,7 @@ def test_bad_card_gives_one_message_and_status_2(tmp_path, card, message):
     (tmp_path / "x.yaml").write_text(card)
     result = command(tmp_path / "home", "run", "--dataset", str(tmp_path / "x.yaml"))
     assert result.returncode == 2
-    assert message in result.stdout
+    assert message in result.stdout + result.stderr
     assert "Traceback" not in result.stdout + result.stderr
 
 
@@ -225,4 +225,4 @@ def test_second_run_in_a_workspace_is_refused_while_the_first_runs(home):
     with run_lock("nightly"):
         result = command(home, "run", *SMALL)
     assert result.returncode == 2
-    assert "run nightly (process" in result.stdout
+    assert "run nightly (process" in result.stderr

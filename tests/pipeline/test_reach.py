@@ -89,5 +89,5 @@ def test_a_server_is_sent_nothing_that_could_not_read_its_source(tmp_path, capsy
     with kubeflow_server() as server:
         asked = [*command, "--host", server.host, "--dataset", str(path), "--apply"]
         assert command_line.main(asked) == 2
-        assert "$SHOP_DATABASE" in capsys.readouterr().out
+        assert "$SHOP_DATABASE" in capsys.readouterr().err
         assert server.writes == []

@@ -32,7 +32,7 @@ from serving.torchserve.server import TorchServe
 from tests.s3_server import s3_bucket
 from tests.serving.live_shop import fill
 from tests.serving.open_gateway import NOW, OpenGateway, ask
-from tests.serving.test_command import JSON, free_ports
+from tests.serving.test_command import JSON
 from tests.serving.test_scorer import GOOD
 from tests.serving.test_server import within
 from tests.serving.tiny_archive import write_content
@@ -277,12 +277,6 @@ def test_the_command_up_serves_a_version_that_this_machine_never_had(machine: Pa
     assert not (machine / "releases").exists()
 
 
-def test_the_command_plain_serves_a_version_that_this_machine_never_had(machine: Path) -> None:
-    (port,) = free_ports(1)
-    with process(machine, "plain", "--dataset", "shop", "--port", port, ready=r"(http://\S+/predictions/\S+)") as found:
-        assert within(60, lambda: status(found[1], GOOD) == 200)
-
-
 def test_the_command_gateway_answers_from_an_archive_that_this_machine_never_had(machine: Path) -> None:
     card = str(machine / "shop.yaml")
     with process(
@@ -308,8 +302,8 @@ def test_a_command_whose_archive_cannot_be_had_says_so_in_one_line(
     monkeypatch.setenv("AWS_ENDPOINT_URL", AWAY)
     kept = {key: value for key, value in os.environ.items() if not key.startswith("HETERREC_")}
     told = subprocess.run(
-        [sys.executable, "-m", "serving", "plain", "--dataset", "shop"], cwd=ROOT, timeout=120,
-        env={**kept, "HETERREC_HOME": str(machine)}, capture_output=True, text=True,
+        [sys.executable, "-m", "pipelines", "ask", "--dataset", str(machine / "shop.yaml"), "--user", "u1"], cwd=ROOT,
+        timeout=120, env={**kept, "HETERREC_HOME": str(machine)}, capture_output=True, text=True,
     )  # fmt: skip
     assert told.returncode == 1 and told.stderr.startswith("error s3://models/workspace/releases/shop/1.0/shop.mar: ")
     assert len(told.stderr.splitlines()) == 1 and "is away or refuses" in told.stderr

@@ -7,7 +7,6 @@ from typing import Any
 
 import numpy as np
 import pytest
-from fastapi.testclient import TestClient
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
@@ -16,7 +15,6 @@ from heterrec.export import save_model
 from heterrec.recipes import neighbours
 from heterrec.sequences import read_sequences
 from heterrec.training import train
-from serving.plain.app import make_app
 from serving.scoring.reasons import SHOWN
 from serving.scoring.scorer import Scorer
 from serving.torchserve.server import TorchServe
@@ -120,7 +118,7 @@ def test_the_greatest_reason_is_the_planted_cause(scorers: dict[str, Scorer]) ->
     assert AFTER in list(why)[:3]
 
 
-def test_bought_together_comes_from_baskets_and_from_the_order_through_every_server(
+def test_bought_together_comes_from_baskets_and_from_the_order_through_the_gateway(
     planted: Path, server: TorchServe, open_gateway: OpenGateway, tmp_path: Path
 ) -> None:
     server.register(planted)
@@ -137,10 +135,6 @@ def test_bought_together_comes_from_baskets_and_from_the_order_through_every_ser
             first = answers[0]["items"][0]
             assert first["item_id"] == expected and given_ not in [item["item_id"] for item in answers[0]["items"]]
             assert (first["why"][0]["by"], first["why"][0]["item_id"]) == (by, given_)
-            request = {"history": [], "placement": "together", "items": [given_], "k": 5}
-            with TestClient(make_app(planted)) as plain:
-                again = plain.post("/predictions/planted", json=request).json()
-            assert [item["item_id"] for item in again["items"]] == [item["item_id"] for item in answers[0]["items"]]
         strange = client.post("/v1/bought-together", json={"items": ["gone"], "k": 5}).json()
         assert len(strange["items"]) == 5, "popular ones, of what nothing is known of"
     finally:

@@ -13,6 +13,7 @@ from torch.nn import functional as F
 
 from heterrec import fixed_lmp, lmp
 from heterrec.batches import TrainingBatches
+from heterrec.encoder import EventType
 from heterrec.fixed_lmp import FixedLMP
 from heterrec.htfl import Columns, encode_catalogue
 from heterrec.lmp import DAY, LMP, NEVER, Drawn, Step, full_infonce
@@ -296,6 +297,7 @@ def test_a_checkpoint_is_of_all_its_data(changing: Sequences) -> None:
         ),
         "features": catalogue.features[::-1],
         "title": "title",
+        "event_types": (EventType(name="view"),),
     }
     assert set(changed) == {field.name for field in fields(catalogue)}
     data = [replace(changing, catalogue=replace(catalogue, **{name: value})) for name, value in changed.items()]
