@@ -56,7 +56,7 @@ COMMANDS = sorted(
 
 def words_of(command: str) -> list[str]:
     """Of its first program, without a comment, the settings before it, and … but where it is an option's value."""
-    words = list(itertools.takewhile(lambda word: word not in ("&&", "|", ";"), shlex.split(command, comments=True)))
+    words = list(itertools.takewhile(lambda word: word not in ("&&", "|", ";", "<", ">"), shlex.split(command, comments=True)))
     while words and re.fullmatch(r"[A-Z_]+=.*", words[0]):
         words.pop(0)
     if "--" in words and words[0] == "kubectl":
@@ -80,7 +80,7 @@ def test_a_documented_command_is_one(page, command):
     assert words[0].endswith("python") and words[1] == "-m", f"{page}: {command!r} is no command that is known here"
     module, arguments = words[2], words[3:]
     if module in PARSERS:
-        parsed(PARSERS[module](), "…" in command or " " not in command.split(module)[-1].strip(), arguments)
+        parsed(PARSERS[module](), "…" in command or "--" not in command, arguments)
     else:
         assert importlib.util.find_spec(module), f"{page}: no module {module}"
 
