@@ -24,7 +24,7 @@ from tests.console import made
 from tests.console.conftest import HOSTS
 
 SECONDS = 2.0
-"""Processor time that only a page which reads everything takes: a quiet machine takes under .5, a busy one twice that."""
+"""Processor time that a page takes which reads everything: a quiet machine takes under .5, a busy one twice that."""
 ELEMENTS = {
     "a", "b", "bdi", "body", "br", "button", "circle", "code", "details", "div", "figcaption", "figure", "form",
     "g", "h1", "h2", "h3", "head", "header", "html", "iframe", "input", "label", "li", "line", "link", "main",

@@ -56,7 +56,9 @@ COMMANDS = sorted(
 
 def words_of(command: str) -> list[str]:
     """Of its first program, without a comment, the settings before it, and … but where it is an option's value."""
-    words = list(itertools.takewhile(lambda word: word not in ("&&", "|", ";", "<", ">"), shlex.split(command, comments=True)))
+    words = list(
+        itertools.takewhile(lambda word: word not in ("&&", "|", ";", "<", ">"), shlex.split(command, comments=True))
+    )
     while words and re.fullmatch(r"[A-Z_]+=.*", words[0]):
         words.pop(0)
     if "--" in words and words[0] == "kubectl":
