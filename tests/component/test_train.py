@@ -8,6 +8,7 @@ import subprocess
 import sys
 import time
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
@@ -25,7 +26,6 @@ from heterrec.encoder import MAX_WORDS, FeatureEncoder
 from heterrec.export import load_model
 from heterrec.recipes import LossConfig, ModelConfig, TrainConfig
 from heterrec.training import Update
-from pipelines.frames import _Place, here
 from tests.unit.heterrec.shop import write, write_shop
 
 ROOT = Path(__file__).parents[2]
@@ -204,8 +204,11 @@ def test_a_recipe_edited_by_hand_is_a_fault_of_the_input(
     monkeypatch.setenv("HETERREC_HOME", str(tmp_path / "home"))
     sequences = write_shop(tmp_path / "sequences")
     Manifest.seal(sequences, kind="sequences")
-    given = {"sequences": _Place(str(sequences)), "champion": _Place(str(tmp_path))}
+    names = ("champion", "model", "metrics", "page")
+    given = {name: SimpleNamespace(path=str(tmp_path / name)) for name in names}
     with pytest.raises(SystemExit) as ended:
-        here(train_component, str(tmp_path), run_id="r", task_name="train", recipe=recipe, **given)
+        train_component.python_func(
+            run_id="r", task_name="train", recipe=recipe, sequences=SimpleNamespace(path=str(sequences)), **given
+        )
     record = read_records("r")["train"]
     assert ended.value.code == 2 and record.input_fault and record.error.startswith(told)
