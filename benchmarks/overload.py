@@ -17,7 +17,7 @@ import threading
 import time
 import urllib.request
 from collections.abc import Iterator
-from contextlib import contextmanager, suppress
+from contextlib import ExitStack, contextmanager, suppress
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
@@ -87,8 +87,9 @@ def main() -> None:
 def model_server(name: str, mar: Path, home: Path) -> Iterator[TorchServe]:
     """TorchServe or the plain server with one version, on the servers' core."""
     kind = {"torchserve": TorchServe, "plain": PlainServer}[name]
-    with kind(home / "logs", start_seconds=600) as server:
-        _on_core(server._process.pid)  # type: ignore[union-attr]
+    with ExitStack() as stack:
+        with _children_on(SERVER_CORE):
+            server = stack.enter_context(kind(home / "logs", start_seconds=600))
         server.register(mar)
         yield server
 
@@ -111,9 +112,9 @@ def gateway(model: str) -> Iterator[tuple[str, str, int]]:
 @contextmanager
 def _process(command: list[str], *said: str) -> Iterator[tuple[list[str], int]]:
     """A process on the servers' core, and what it says of itself."""
-    process = subprocess.Popen(command, stdout=subprocess.PIPE, text=True)
+    with _children_on(SERVER_CORE):
+        process = subprocess.Popen(command, stdout=subprocess.PIPE, text=True)
     try:
-        _on_core(process.pid)
         assert process.stdout is not None
         found = [re.search(pattern, process.stdout.readline()) for pattern in said]
         if not all(found):
@@ -124,8 +125,15 @@ def _process(command: list[str], *said: str) -> Iterator[tuple[list[str], int]]:
         process.wait()
 
 
-def _on_core(pid: int) -> None:
-    os.sched_setaffinity(pid, {SERVER_CORE})
+@contextmanager
+def _children_on(core: int) -> Iterator[None]:
+    """What is started in the block runs there, all its threads and children: of a running process only one would move."""
+    before = os.sched_getaffinity(0)
+    os.sched_setaffinity(0, {core})
+    try:
+        yield
+    finally:
+        os.sched_setaffinity(0, before)
 
 
 def _opened(url: str, timeout: float = 10.0) -> bytes:
