@@ -9,7 +9,7 @@ import duckdb
 import yaml
 
 from components.errors import InputError
-from components.ingest.parse import LAST_POSITION, literal
+from components.ingest.parse import literal
 from feature_repo.card import VERSION, load_card
 from feature_repo.card_schema import PATH as SCHEMA
 from pipelines.card_facts import facts_of
@@ -121,7 +121,7 @@ def _columns(roles: Roles) -> list[str]:
         ),
     ]
     if roles.positional:
-        seen_by = f"no times; whole numbers up to {LAST_POSITION:,} that say the order"
+        seen_by = f"no times; whole numbers, such as {roles.time.example}, that say the order"
         lines.append(f"  position: {_plain(roles.time.name)}  # {seen_by}")
     else:
         seen_by = f"{roles.time.times:.1%} are times, such as {roles.time.example}"
