@@ -4,7 +4,7 @@ from fastapi import FastAPI, Request
 from fastapi.responses import HTMLResponse, Response
 from starlette.concurrency import run_in_threadpool
 
-from console import canary, changes, data, now, rollouts, run, runs
+from console import canary, changes, data, lineage, now, rollouts, run, runs
 from console.door import FRAMED_POLICY
 from console.render import render
 from console.runs import Unknown
@@ -48,11 +48,12 @@ def _add_runs(app: FastAPI, console: Console) -> None:
     @app.get("/runs/{name}")
     def one_run(name: str) -> Response:
         found = runs.one(name)
-        report = run.evaluation(found)
+        report, made_of = run.evaluation(found), lineage.parents(found)
         metrics = ["hr@10", "ndcg@10", "mrr", *run.other_metrics(report)] if report else []
         return console.page(
             "run.html", "Runs", found.name,
-            run=found, report=report, metrics=metrics, facts=run.facts(found), lineage=run.lineage(found),
+            run=found, report=report, metrics=metrics, facts=run.facts(found),
+            parents=made_of, graph=lineage.graph(found.records, made_of) if any(made_of.values()) else None,
             standing=run.standing(report) if report else None,
             against=run.against(report["differences"], "differences to each peer") if report else None,
             pages=run.pages(found),

@@ -11,7 +11,6 @@ from markupsafe import Markup
 
 from components import workspace
 from components.report.step import PAGES, TRAININGS
-from components.task import Record
 from console.charts import Plot, Scale, signed_figure
 from console.render import signed
 from console.runs import Run
@@ -45,7 +44,7 @@ def standing(report: Mapping[str, Any]) -> Markup:
     plot.axes(below=None)
     for place, (name, value) in enumerate(models.items()):
         plot.bar(place + 0.15, place + 0.85, value, f"f{min(place, 1) * 7}", f"{name}: {value:.4f}")
-        plot.name(place + 0.5, _cut(name, 14 if len(models) < 6 else 9), title=name)
+        plot.name(place + 0.5, _cut(name, 14 if len(models) < 5 else 9), title=name)
     return plot.svg()
 
 
@@ -71,15 +70,6 @@ def other_metrics(report: Mapping[str, Any]) -> list[str]:
     """Names of all metrics that the report has beside the usual, such as coverage and novelty."""
     found = dict.fromkeys(name for row in report["models"].values() for name in row)
     return [name for name in found if not name.startswith(("hr@", "ndcg@", "mrr"))]
-
-
-def lineage(run: Run) -> list[tuple[Record, list[str]]]:
-    """Each task with the tasks whose artifacts it was made of, by their digests."""
-    made = {record.digest: task for task, record in run.records.items() if record.digest}
-    return [
-        (record, [f"{name}: {made[digest]}" for name, digest in record.parents.items() if digest in made])
-        for record in run.records.values()
-    ]
 
 
 def pages(run: Run) -> list[tuple[str, str]]:

@@ -23,6 +23,8 @@ SHOWN = 50
 MOST_TRIED = 10
 LATER = timedelta(minutes=1)
 _MOST_FOUND = 20
+_REASONS = 5
+"""Shares of a score that are shown."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -37,6 +39,16 @@ class Seen:
 
 
 @dataclass(frozen=True, kw_only=True)
+class Reason:
+    """A share of a score: of what kind, by which of the shopper's items ("" where by none alone); below zero it
+    speaks against."""
+
+    by: str
+    title: str
+    share: float
+
+
+@dataclass(frozen=True, kw_only=True)
 class Place:
     """One place of a list; `moved` says how it stands against the list it is compared with."""
 
@@ -45,6 +57,7 @@ class Place:
     score: float
     moved: str
     style: str
+    why: Sequence[Reason] = ()
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -157,8 +170,17 @@ def _ranked(name: str, opened: Opened, answer: Answer, other: Answer, note: str)
         there = was.get(item["item_id"])
         moved, style = ("new", "good") if there is None else _moved(there - place)
         title = str(item.get("title") or item["item_id"])
-        places.append(Place(item=item["item_id"], title=title, score=item["score"], moved=moved, style=style))
+        why = _reasons(opened, item.get("why") or ())
+        places.append(Place(item=item["item_id"], title=title, score=item["score"], moved=moved, style=style, why=why))
     return Ranked(name=name, version=opened.version, places=places, note=note)
+
+
+def _reasons(opened: Opened, shares: Sequence[dict[str, Any]]) -> list[Reason]:
+    """The greatest shares of one score (docs/contracts.md, "Why"), the greatest first."""
+    return [
+        Reason(by=by, title="" if item is None else opened.title(item), share=share)
+        for by, item, share in ((each["by"], each["item_id"], each["share"]) for each in shares[:_REASONS])
+    ]
 
 
 def _moved(up: int) -> tuple[str, str]:
@@ -170,7 +192,7 @@ def _moved(up: int) -> tuple[str, str]:
 def _request(user: str, seen: Sequence[Seen]) -> dict[str, Any]:
     """As the gateway asks a model (docs/contracts.md, "archive"); `seen` is newest first."""
     events = [{"item_id": e.item, "event_time": e.at.isoformat(), "features": e.values} for e in reversed(seen)]
-    return {"user_id": user, "history": events, "k": K}
+    return {"user_id": user, "history": events, "k": K, "explain": True}
 
 
 _IDS: dict[str, tuple[int, pa.Array]] = {}

@@ -53,15 +53,24 @@ def run(number: int, *, whole: bool = False, quality: float = 0.15) -> str:
     record(name, "ingest", started=started, artifact=str(folders["events"]), report=report)
     decision = _decision(number)
     checked = {**decision.summary(), "dataset": MODEL, "as_of": started}
-    record(name, "validate", started=started, artifact=str(folders["validation"]), report=checked)
+    record(
+        name, "validate", started=started, artifact=str(folders["validation"]), report=checked,
+        parents={"events": "ingest-digest"},
+    )  # fmt: skip
     comparison = _comparison(quality)
     found = {f"{model} ndcg@10": row["ndcg@10"] for model, row in comparison["models"].items()}
     for peer, row in comparison["differences"].items():
         found |= {f"ndcg@10 against {peer}, {end}": row[end] for end in ("low", "high")}
     release_ = {"judged": "HeterRec", "released": "HeterRec", "why": HOSTILE}
     evaluated = {"passed": True, "metrics": found, "release": release_, "blocked": []}
-    record(name, "evaluate", started=started, artifact=str(folders["evaluation"]), report=evaluated)
-    record(name, "train", started=started, artifact=str(folders["model"]), report={"loss": 1.0, "epochs": 3})
+    record(
+        name, "evaluate", started=started, artifact=str(folders["evaluation"]), report=evaluated,
+        parents={"model": "train-digest"},
+    )  # fmt: skip
+    record(
+        name, "train", started=started, artifact=str(folders["model"]), report={"loss": 1.0, "epochs": 3},
+        parents={"sequences": "ingest-digest"},
+    )  # fmt: skip
     if whole:
         for folder in folders.values():
             folder.mkdir(parents=True)

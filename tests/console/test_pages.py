@@ -121,6 +121,7 @@ def test_a_shopper_s_lists_answer_what_was_tried_and_write_nothing(console: Test
     tried = Page(console.get("/parts/shopper?model=shop&user=u1&then=i5").text)
     assert plain.text.count("champion") and "tried now" not in plain.text
     assert "tried now" in tried.text and "challenger" in tried.text
+    assert plain.text.count("why") > 10  # of each model's places
     assert plain.links != tried.links
     after = {path: path.stat().st_mtime_ns for path in home.rglob("*")}
     # SQLite's own files beside the table come and go with a reader.
