@@ -127,7 +127,7 @@ def _process(command: list[str], *said: str) -> Iterator[tuple[list[str], int]]:
 
 @contextmanager
 def _children_on(core: int) -> Iterator[None]:
-    """What is started in the block runs there, all its threads and children: of a running process only one would move."""
+    """What is started in the block runs there with all its threads; of a running process only one thread would move."""
     before = os.sched_getaffinity(0)
     os.sched_setaffinity(0, {core})
     try:
