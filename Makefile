@@ -116,6 +116,9 @@ bench-quality: setup  ## models on one data set; DATASET=amazon_beauty SEEDS=3 B
 bench-train: setup  ## a step of training: HeterRec against item ID only, packed against padded, growth
 	@OMP_WAIT_POLICY=PASSIVE $(PYTHON) -m benchmarks.speed
 
+bench-tables: setup  ## what the neighbour tables cost to fit, up to 10^6 items and 10^7 events
+	@$(PYTHON) -m benchmarks.tables
+
 bench-gpu: setup  ## on a GPU: seconds to Beauty's line, tokens a second, share of the ceiling (on a CPU: that it runs)
 	@$(PYTHON) -m benchmarks.data amazon_beauty build/beauty >/dev/null
 	@HETERREC_COMMIT=$$(git describe --always --dirty --abbrev=12) $(PYTHON) -m benchmarks.gpu --sequences build/beauty
