@@ -1,11 +1,17 @@
-"""What tests of several rooms share: their order, and servers."""
+"""What tests of several rooms share: threads, their order, and servers."""
 
+import os
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 
 from tests.redis_server import MISSING, PROGRAM, RedisServer
+from tests.workers import pytest_xdist_make_scheduler  # noqa: F401  (a hook)
+
+# Before anything imports torch, and for every process that a test starts: several test processes share the cores, and
+# threads that spin while they wait for one another take the cores from those they wait for.
+os.environ.setdefault("OMP_NUM_THREADS", "1")
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
