@@ -14,9 +14,17 @@ from tests.workers import pytest_xdist_make_scheduler  # noqa: F401  (a hook)
 os.environ.setdefault("OMP_NUM_THREADS", "1")
 
 
+LONGEST = (
+    *("test_batch", "test_local_run", "test_user_interface"),
+    *("test_catalogue", "test_shared_store", "test_first_runs", "test_schedule", "test_notebook", "test_fixed_step"),
+)
+"""Files that take a minute or more, the first of them together."""
+
+
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     """The longest files first: none is left for the end when several processes share the work."""
-    items.sort(key=lambda item: "pipeline" not in item.path.parts)
+    rank = {name: place for place, name in enumerate(LONGEST)}
+    items.sort(key=lambda item: rank.get(item.path.stem, len(rank) + ("pipeline" not in item.path.parts)))
 
 
 @pytest.fixture

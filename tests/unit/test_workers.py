@@ -7,6 +7,7 @@ from pathlib import Path
 
 from components.workspace import ROOT
 from tests import workers
+from tests.conftest import LONGEST
 
 (COSTLY,) = workers.TOGETHER  # not by its name, for this file has no part in it
 CONFTEST = """
@@ -53,3 +54,8 @@ def test_the_files_of_the_pushed_run_are_given_out_together() -> None:
     together = {path.stem for path, unit in units.items() if unit == COSTLY}
     assert together == {"test_batch", "test_local_run", "test_user_interface"}, "every process makes it anew"
     assert all(unit == str(path) for path, unit in units.items() if path.stem not in together)
+
+
+def test_the_longest_files_are_there() -> None:
+    """A file that was renamed would be left for the end."""
+    assert not set(LONGEST) - {path.stem for path in (ROOT / "tests").rglob("test_*.py")}
