@@ -7,6 +7,9 @@ from pathlib import Path
 
 from components.workspace import ROOT
 
+SMALL = ("--option", "users=500", "--option", "days=40", "--option", "items=300")
+"""The smallest marketplace whose features surely pay: the pushed run's (conftest.py)."""
+
 
 def command(home: Path, *arguments: str) -> subprocess.CompletedProcess[str]:
     """`python -m pipelines` with these arguments, to its end."""

@@ -5,16 +5,14 @@ from pathlib import Path
 
 import pytest
 
-from tests.pipeline.command import command
-
-SMALL = ("users=800", "days=40", "items=400")
+from tests.pipeline.command import SMALL, command
 
 
 @pytest.fixture(scope="session")
 def pushed_home(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A workspace in which one small run was pushed; tests may run more in it."""
     home = tmp_path_factory.mktemp("workspace")
-    result = command(home, "run", *(part for each in SMALL for part in ("--option", each)))
+    result = command(home, "run", *SMALL)
     assert result.returncode == 0, result.stdout + result.stderr
     assert re.search(r"pushed: version \S+ \(champion\)", result.stdout), result.stdout
     return home

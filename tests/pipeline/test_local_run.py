@@ -13,9 +13,8 @@ from pipelines.lock import run_lock
 from serving.eventlog.events import to_line
 from serving.eventlog.segments import SegmentSink
 from tests.pages import assert_offline, pages
-from tests.pipeline.command import command, newest_run
+from tests.pipeline.command import SMALL, command, newest_run
 
-SMALL = ["--option", "users=800", "--option", "days=40", "--option", "items=400"]
 TASKS = [
     "ingest", "resolve", "champion", "reference", "validate", "features", "materialise", "train", "train-baseline",
     "tables", "evaluate", "refit", "package", "infra_validate", "push",
