@@ -32,7 +32,7 @@ class RedisServer:
         command = [PROGRAM, *(word for name, value in settings.items() for word in (f"--{name}", str(value)))]
         with (self.folder / "redis.log").open("ab") as log:
             self._process = subprocess.Popen(command, stdout=log, stderr=log)
-        deadline = time.monotonic() + 20
+        deadline = time.monotonic() + 300
         while not self._answers():
             assert self._process.poll() is None, (self.folder / "redis.log").read_text()
             assert time.monotonic() < deadline, f"redis-server did not answer on {self.address}"

@@ -41,7 +41,7 @@ class Hook(HTTPServer):
 @pytest.fixture
 def hook(monkeypatch: pytest.MonkeyPatch) -> Iterator[Hook]:
     server = Hook()
-    thread = threading.Thread(target=server.serve_forever)
+    thread = threading.Thread(target=server.serve_forever, args=(0.02,))
     thread.start()
     monkeypatch.setenv(step.WEBHOOK, f"http://127.0.0.1:{server.server_port}/hooks/very-secret")
     yield server

@@ -1,12 +1,7 @@
 """The whole loop on this machine, as a newcomer starts it: one small marketplace, real parts all the way."""
 
 import json
-import os
 import re
-import signal
-import subprocess
-import sys
-import time
 from pathlib import Path
 
 import pytest
@@ -14,30 +9,16 @@ import pytest
 from components.decision import Decision
 from components.refit.step import weights
 from components.task import read_records
-from components.workspace import ROOT
 from pipelines.lock import run_lock
 from serving.eventlog.events import to_line
 from serving.eventlog.segments import SegmentSink
 from tests.pages import assert_offline, pages
+from tests.pipeline.command import SMALL, command, newest_run
 
-SMALL = ["--option", "users=800", "--option", "days=40", "--option", "items=400"]
-TINY = ["--option", "users=200", "--option", "days=20", "--option", "items=200"]
 TASKS = [
     "ingest", "resolve", "champion", "reference", "validate", "features", "materialise", "train", "train-baseline",
     "tables", "evaluate", "refit", "package", "infra_validate", "push",
 ]  # fmt: skip
-
-
-def command(home: Path, *arguments: str) -> subprocess.CompletedProcess[str]:
-    environment = {**os.environ, "HETERREC_HOME": str(home), "COLUMNS": "200"}
-    return subprocess.run(
-        [sys.executable, "-m", "pipelines", *arguments],
-        cwd=ROOT, env=environment, capture_output=True, text=True, check=False, timeout=400,
-    )  # fmt: skip
-
-
-def newest_run(home: Path) -> str:
-    return max((home / "runs").iterdir(), key=lambda path: path.stat().st_mtime).name
 
 
 def assert_told(output: str, ending: str, reason: str) -> None:
@@ -153,72 +134,6 @@ def test_data_beyond_the_cards_limits_is_blocked_before_training(home):
     assert_told(result.stdout, "not pushed: blocked by validate", "validate: rejected_rate: Few of the source's rows")
     assert "change limits.max_rejected_rate in the card" in result.stdout
     assert list(read_records(newest_run(home))) == ["ingest", "resolve", "champion", "reference", "validate"]
-
-
-def test_run_after_a_killed_training_goes_on_from_the_checkpoint(tmp_path, monkeypatch):
-    monkeypatch.setenv("HETERREC_HOME", str(tmp_path))
-    environment = {**os.environ, "HETERREC_HOME": str(tmp_path)}
-    running = subprocess.Popen(
-        [sys.executable, "-m", "pipelines", "run", *TINY], cwd=ROOT, env=environment, start_new_session=True,
-        stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL,
-    )  # fmt: skip
-    try:
-        deadline = time.monotonic() + 200
-        while not list((tmp_path / "scratch" / "model").glob("*/*.pt")):
-            assert running.poll() is None, "the run ended before it could be killed"
-            assert time.monotonic() < deadline
-            time.sleep(0.02)
-    finally:
-        os.killpg(running.pid, signal.SIGKILL)
-        running.wait()
-    assert not list((tmp_path / "artifacts").glob("model/[!.]*"))
-    # Kubeflow may start the model or its baseline first.
-    task = next(name for name, record in read_records(newest_run(tmp_path)).items() if record.status == "running")
-    checkpoint = next((tmp_path / "scratch" / "model").glob("*/*.pt"))
-
-    result = command(tmp_path, "run", *TINY)
-    assert result.returncode == 0, result.stdout + result.stderr
-    records = read_records(newest_run(tmp_path))
-    assert records[task].status == "done"
-    assert records["features"].status == "reused"
-    assert not checkpoint.exists(), "what is left of a killed attempt goes with its success"
-    epochs = [point["epoch"] for point in json.loads((Path(records[task].artifact) / "curve.json").read_text())]
-    assert epochs == list(range(1, len(epochs) + 1))
-    log = (tmp_path / "runs" / newest_run(tmp_path) / "log.txt").read_text()
-    first = next(line for line in log.splitlines() if f'"task": "{task}"' in line and '"progress"' in line)
-    assert json.loads(first[first.index("{") :])["epoch"] > 1, "training began anew"
-
-
-def test_nothing_released_names_no_card_that_may_not_be_there(tmp_path):
-    card = ROOT / "feature_repo" / "datasets" / "example.yaml"
-    result = command(tmp_path, "ask", "--dataset", str(card))
-    assert result.returncode == 2
-    assert "example: no model was released yet. Run `make run DATASET=...` with its card;" in result.stderr
-
-
-@pytest.mark.parametrize(
-    ("card", "message"),
-    [
-        ("name: x\n", "description: is missing"),
-        ("name: [\n", "is not valid YAML"),
-        (
-            "name: x\ndescription: x\nsource: {adapter: files, interactions: no.csv, items: no.csv}\n"
-            "columns: {event_time: t}\nfeatures: []\nsplit: {by: time}\n",
-            "no.csv",
-        ),
-        (
-            "name: x\ndescription: x\nsource: {adapter: marketplace}\nfeatures: [{name: a, kind: picture}]\n"
-            "split: {by: time}\n",
-            "features.0.kind: Input should be 'categorical'",
-        ),
-    ],
-)
-def test_bad_card_gives_one_message_and_status_2(tmp_path, card, message):
-    (tmp_path / "x.yaml").write_text(card)
-    result = command(tmp_path / "home", "run", "--dataset", str(tmp_path / "x.yaml"))
-    assert result.returncode == 2
-    assert message in result.stdout + result.stderr
-    assert "Traceback" not in result.stdout + result.stderr
 
 
 def test_second_run_in_a_workspace_is_refused_while_the_first_runs(home):

@@ -56,7 +56,7 @@ def test_a_look_that_fails_is_told_to_the_webhook(tmp_path: Path, monkeypatch: p
             pass
 
     server = HTTPServer(("127.0.0.1", 0), Hook)
-    thread = threading.Thread(target=server.serve_forever)
+    thread = threading.Thread(target=server.serve_forever, args=(0.02,))
     thread.start()
     try:
         monkeypatch.setenv("HETERREC_HOME", str(tmp_path))

@@ -286,7 +286,7 @@ def test_a_login_page_is_no_server_that_has_nothing(ask):
             pass
 
     page = HTTPServer(("127.0.0.1", 0), LoginPage)
-    thread = threading.Thread(target=page.serve_forever)
+    thread = threading.Thread(target=page.serve_forever, args=(0.02,))
     thread.start()
     try:
         status, told = ask(f"http://127.0.0.1:{page.server_port}", "schedule", "--apply", "--only", "rollout")

@@ -122,7 +122,7 @@ def slow(server: TorchServe) -> Iterator[tuple[str, threading.Event]]:
             pass
 
     front = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
-    threading.Thread(target=front.serve_forever, daemon=True).start()
+    threading.Thread(target=front.serve_forever, args=(0.02,), daemon=True).start()
     yield f"http://127.0.0.1:{front.server_port}", late
     front.shutdown()
 
