@@ -135,7 +135,8 @@ def judge(
         f"SELECT * EXCLUDE found, CASE WHEN found = '' THEN []::VARCHAR[] ELSE string_split(found, ' ') END "
         f"AS reasons FROM (SELECT *, concat_ws(' ', {cases}) AS found FROM parsed)"
     )
-    _set_aside_repeats(connection, table, [each.sql for each in given], "duplicate_row", among="true")
+    # Of one part alone: a part that is taken over keeps its events, and not how they were written.
+    _set_aside_repeats(connection, table, ["origin", *(each.sql for each in given)], "duplicate_row", among="true")
     _set_aside_repeats(connection, table, event, duplicate, among="len(reasons) = 0")
     found = reasons_of(connection, table) if where else {}
     for column in columns:

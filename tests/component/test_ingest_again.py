@@ -71,3 +71,22 @@ def test_no_spelling_of_a_deleted_user_stays_in_any_file(tmp_path, make, given):
             shown = rows(events, str(path.relative_to(events))) if path.suffix == ".parquet" else path.read_text()
             assert GONE not in str(shown), path
             assert GONE.encode() not in path.read_bytes(), path
+
+
+def test_a_row_is_counted_alike_in_one_go_and_in_two(tmp_path):
+    """A part that is taken over keeps its events and not how they were written: rows repeat each other within a part
+    alone, and what stands in two parts is one event."""
+    again = {"user_id": ["a", "a", "b"], "item_id": ["x"] * 3, "event_time": ["2025-01-01T10:00:00Z"] * 3}
+    (tmp_path / "parts").mkdir()
+    card = make_card(tmp_path)
+    card = card.model_copy(update={"source": card.source.model_copy(update={"interactions": tmp_path / "parts"})})
+    counts, before = [], None
+    for name, written in (("before", [0]), ("in_two", [1]), ("in_one", [])):
+        for number in written:
+            pq.write_table(pa.table(again), tmp_path / f"parts/{number}.parquet")
+        (folder := tmp_path / name).mkdir()
+        report, events = ingest(card, folder, previous=before if name == "in_two" else None)
+        counts.append((report["rows"], report["accepted"], report["reasons"]))
+        before = events
+    assert counts[0] == (3, 2, {"duplicate_row": 1})
+    assert counts[1] == counts[2] == (6, 2, {"duplicate_event": 2, "duplicate_row": 2})
