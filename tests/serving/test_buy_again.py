@@ -12,7 +12,7 @@ from typing import Any
 import pyarrow as pa
 import pytest
 from fastapi.testclient import TestClient
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from components.package.shelf import returns
@@ -165,6 +165,7 @@ def test_a_bad_field_is_named(open_shop: Shop, body: dict[str, Any], field: str)
 PURCHASES = st.lists(st.tuples(st.sampled_from(ITEMS[:4]), st.integers(0, 400)), max_size=12)
 
 
+@settings(max_examples=60, deadline=None)
 @given(PURCHASES, st.sampled_from(ITEMS[:4]), st.integers(0, 400), st.floats(0.5, 200))
 def test_one_more_purchase_never_speaks_against_its_item_nor_for_another(
     purchases: list[tuple[str, int]], item: str, days: int, rhythm: float
@@ -177,6 +178,7 @@ def test_one_more_purchase_never_speaks_against_its_item_nor_for_another(
     )
 
 
+@settings(max_examples=60, deadline=None)
 @given(st.lists(st.tuples(st.sampled_from("abc"), st.sampled_from(["x", "y", "z"]), st.integers(0, 40)), min_size=1))
 def test_what_the_archive_tells_is_what_counting_by_hand_gives(events: list[tuple[str, str, int]]) -> None:
     begin = datetime(2026, 1, 1, tzinfo=UTC)
