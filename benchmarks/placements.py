@@ -26,8 +26,6 @@ from serving.scoring.scorer import Scorer
 RESULTS = Path(__file__).parent / "results" / "placements.json"
 ITEMS, K, GIVEN, ROUNDS, SHOPPERS = 12_000, 10, 200, 40, 20
 FOR_YOU = "for you"
-BAR = 1.0
-"""Of a recommendation's time, for a ranking of 200 items and for similar items."""
 
 
 def main() -> None:
