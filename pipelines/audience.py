@@ -117,7 +117,7 @@ def _best(
 ) -> Audience:
     """Of some shoppers, in a process that has loaded the scorer."""
     assert _scorer is not None, "loaded when the process began"
-    asked = [
+    asked: list[dict[str, Any]] = [
         {"placement": "ranking", "items": list(items), "exclude_seen": False},
         {"k": most, "exclude_seen": False},
     ]
