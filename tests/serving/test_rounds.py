@@ -30,6 +30,7 @@ def test_as_many_are_shown_as_there_are_within_the_rounds(
 
     async def rank(request: dict[str, Any]) -> Items | None:
         assert not set(request["exclude"]) - {f"i{n}" for n in gone}, "only what was withheld is left out"
+        assert set(asked[-1].get("exclude", ())) < set(request["exclude"]), "and all that was withheld before, too"
         asked.append(request)
         return None if stops else ranked(request)
 
