@@ -109,6 +109,12 @@ bench-features-pay: setup  ## HeterRec against item-ID-only on the marketplace a
 bench-typed-events: setup  ## views, carts and dismissals against purchases alone, for predicting purchases; SEEDS=3
 	@OMP_WAIT_POLICY=PASSIVE $(PYTHON) -m benchmarks.typed_events_pay --seeds $(SEEDS)
 
+bench-buy-again: setup  ## what orders a shopper's own purchases best, on Online Retail; BACK=28 for the days before the last 28
+	@$(PYTHON) -m benchmarks.buy_again --back $(or $(BACK),0)
+
+bench-placements: setup  ## what each placement costs the scorer beside a recommendation
+	@$(PYTHON) -m benchmarks.placements
+
 bench-quality: setup  ## models on one data set; DATASET=amazon_beauty SEEDS=3 BUDGET=fast|full ROWS=sasrec,heterrec|all GRID=taste,window=1/3 PLUGINS=my.py
 	@OMP_WAIT_POLICY=PASSIVE $(PYTHON) -m benchmarks.quality --dataset $(DATASET) --seeds $(SEEDS) --budget $(BUDGET) --rows $(ROWS) \
 		$(if $(GRID),--grid $(GRID)) $(if $(PLUGINS),--plugins $(PLUGINS))

@@ -52,6 +52,7 @@ def rules(catalogue: Catalogue, rng: np.random.Generator) -> dict[str, dict[str,
         "pins": [{"item": ids[30 + n], "slot": n + 2} for n in range(2)],
         "boosts": [{"where": {"category": [f"c{n}"]}, "factor": 1.5} for n in range(9)]
         + [{"where": {"price": {"max": 5}}, "share": 0.2}],
+        "value": {"by": "price", "alpha": 0.5},
         "diversity": {"caps": {"brand": 2}, "alike": {"relevance": 0.7, "by": ["brand", "category"]}},
         "exploration": {"share": 0.1, "slots": [4, 8], "most_events": 20},
     }

@@ -18,8 +18,9 @@ import numpy as np
 from heterrec import neighbours
 from heterrec.neighbours import BUCKETS, CHANNELS, Gate, Memory, Table
 from serving.gateway.archive import read_contents
-from serving.gateway.recommender import Wish, popular
+from serving.gateway.counted import popular
 from serving.gateway.tables import Tables
+from serving.gateway.wish import Wish
 from serving.torchserve.archive import digest
 
 ITEMS, HISTORY, K, SHOPPERS, TIMES, SEED = 10_000, 50, 10, 200, 2_000, 0

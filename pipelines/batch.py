@@ -11,7 +11,8 @@ import os
 import zipfile
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ProcessPoolExecutor, as_completed
-from dataclasses import asdict, dataclass
+from contextlib import contextmanager
+from dataclasses import asdict, dataclass, fields
 from multiprocessing import get_context
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol
@@ -194,23 +195,34 @@ def _part(out: Path, plan: Plan, histories: Histories, number: int) -> None:
     assert _scorer is not None, "loaded when the process began"
     users = pq.read_table(out / USERS)["user_id"].slice(number * plan.part, plan.part).to_pylist()
     columns: dict[str, list[Any]] = {name: [] for name in ROWS.names}
-    for first in range(0, len(users), AT_ONCE):
-        asked = users[first : first + AT_ONCE]
-        of_user = histories(asked)
-        requests = [{"user_id": user, "k": plan.k, "history": of_user[user]} for user in asked]
-        for user, answer in zip(asked, _scorer.score(requests), strict=True):
-            if "error" in answer:
-                raise InputError(f"{user!r}: the model refuses what is asked: {answer['error']}")
-            items = answer["items"]
-            columns["user_id"] += [user] * len(items)
-            columns["rank"] += range(1, len(items) + 1)
-            columns["item_id"] += [item["item_id"] for item in items]
-            columns["score"] += [item["score"] for item in items]
-            columns["by"] += [answer.get("fallback", "model")] * len(items)
+    for user, _, (answer,) in answers(_scorer, users, histories, [{"k": plan.k}]):
+        items = answer["items"]
+        columns["user_id"] += [user] * len(items)
+        columns["rank"] += range(1, len(items) + 1)
+        columns["item_id"] += [item["item_id"] for item in items]
+        columns["score"] += [item["score"] for item in items]
+        columns["by"] += [answer.get("fallback", "model")] * len(items)
     path = _path(out, number)
     partial = path.with_name(f".{path.name}.{os.getpid()}")
     pq.write_table(pa.table(columns, schema=ROWS), partial, compression="zstd")
     os.replace(partial, path)
+
+
+def answers(
+    scorer: "Scorer", users: Sequence[str], histories: Histories, asked: Sequence[dict[str, Any]]
+) -> Iterator[tuple[str, list[dict[str, Any]], list[dict[str, Any]]]]:
+    """Of each shopper the history, and the answers to requests with it and each of the fields `asked`."""
+    for first in range(0, len(users), AT_ONCE):
+        some = users[first : first + AT_ONCE]
+        of_user = histories(some)
+        requests = [{"user_id": user, "history": of_user[user], **fields} for user in some for fields in asked]
+        found = scorer.score(requests)
+        for number, user in enumerate(some):
+            mine = found[number * len(asked) : (number + 1) * len(asked)]
+            for answer in mine:
+                if "error" in answer:
+                    raise InputError(f"{user!r}: the model refuses what is asked: {answer['error']}")
+            yield user, of_user[user], mine
 
 
 def _whole(out: Path, number: int) -> bool:
@@ -234,13 +246,21 @@ def _write_json(path: Path, content: dict[str, Any]) -> None:
     os.replace(partial, path)
 
 
-def of_champion(
-    name: str, *, k: int, out: Path, processes: int, told: Callable[[int, int], None] = lambda done, of: None
-) -> Done:
-    """`recommend` by the champion of the data set `name`, for the shoppers whom the last run or refresh found.
+@dataclass(frozen=True, kw_only=True)
+class Champion:
+    """What serves, opened for a batch: `content` is its unpacked archive, `users` those of the last run or refresh."""
 
-    Raises `InputError` where nothing is released, or the online store was never filled.
-    """
+    model: str
+    version: str
+    archive_digest: str
+    content: Path
+    users: list[str]
+    histories: Histories
+
+
+@contextmanager
+def champion_of(name: str) -> Iterator[Champion]:
+    """Of the data set `name`. Raises `InputError` where nothing is released, or the online store was never filled."""
     from tempfile import TemporaryDirectory
 
     from feature_repo.store import histories_path
@@ -261,15 +281,20 @@ def of_champion(
     with TemporaryDirectory(prefix="batch-") as folder:
         with zipfile.ZipFile(mar) as packed:
             packed.extractall(folder)
-        return recommend(
-            content=Path(folder),
+        yield Champion(
             model=name,
             version=champion.version,
             archive_digest=champion.archive_digest,
+            content=Path(folder),
             users=pq.read_table(known, columns=["user_id"])["user_id"].to_pylist(),
             histories=Online(name, root),
-            k=k,
-            out=out,
-            processes=processes,
-            told=told,
         )
+
+
+def of_champion(
+    name: str, *, k: int, out: Path, processes: int, told: Callable[[int, int], None] = lambda done, of: None
+) -> Done:
+    """`recommend` by the champion of the data set `name`, for the shoppers whom the last run or refresh found."""
+    with champion_of(name) as champion:
+        asked = {each.name: getattr(champion, each.name) for each in fields(champion)}
+        return recommend(**asked, k=k, out=out, processes=processes, told=told)

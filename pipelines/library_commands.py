@@ -1,4 +1,4 @@
-"""The commands of the library over a card's data: `python -m pipelines compare|recommend`."""
+"""The commands of the library over a card's data: `python -m pipelines compare|recommend|audience`."""
 
 import argparse
 import os
@@ -40,6 +40,20 @@ def add_to(commands: Any) -> None:
     batch.add_argument("--out", type=Path, required=True, metavar="FOLDER", help="new, or one that goes on")
     batch.add_argument("--processes", type=_positive, default=os.cpu_count() or 1, help="(default: %(default)s)")
     batch.set_defaults(command=_recommend)
+    asking = commands.add_parser("audience", help="the shoppers most likely to want an item, for a campaign about it")
+    asking.add_argument("--dataset", default="marketplace", help=CARD)
+    asking.add_argument(
+        "--item", action="append", required=True, metavar="ID", help="the item; given more than once: any of them"
+    )
+    asking.add_argument("--top", type=_positive, default=1000, help="shoppers at most (default: %(default)s)")
+    asking.add_argument("--out", type=Path, required=True, metavar="FILE", help="ends with .parquet or .csv")
+    asking.add_argument(
+        "--owners",
+        action=argparse.BooleanOptionalAction,
+        help="who has one of the items already too (default: where the card says `repeats: true`)",
+    )
+    asking.add_argument("--processes", type=_positive, default=os.cpu_count() or 1, help="(default: %(default)s)")
+    asking.set_defaults(command=_audience)
 
 
 def plugins_of(path: Path | None) -> "Plugins":
@@ -96,6 +110,29 @@ def _recommend(options: argparse.Namespace) -> int:
     before = f", {done.found:,} of {done.plan.parts:,} parts were there" if done.found else ""
     show(
         f"{done.rows:,} rows of {done.plan.shoppers:,} shoppers, by {escape(name)} {escape(done.plan.version)}{before}"
+    )
+    show(f"written to {escape(str(options.out))}")
+    return 0
+
+
+def _audience(options: argparse.Namespace) -> int:
+    from pipelines.audience import of_champion
+    from pipelines.local import set_environment
+
+    set_environment()
+    name = load_card(options.dataset).name
+    found, version = of_champion(
+        name,
+        items=options.item,
+        top=options.top,
+        out=options.out,
+        owners=options.owners,
+        processes=options.processes,
+    )
+    show = Console(file=sys.stdout, highlight=False, soft_wrap=True).print
+    show(
+        f"{len(found.best):,} of {found.shoppers:,} shoppers, by {escape(name)} {escape(version)}; "
+        f"{found.unknown:,} have no history, {found.owners:,} have one of the items already"
     )
     show(f"written to {escape(str(options.out))}")
     return 0

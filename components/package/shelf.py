@@ -15,6 +15,8 @@ FILTERABLE = ("categorical", "multi_categorical", "numeric")
 """Kinds of features that a request may filter by."""
 _DAY, _WEEK, _BEFORE = 86_400_000_000, 7, 28
 """Microseconds; and days that a trend is of, and that it is held against."""
+_APART, _PRIOR = 0.5, 20
+"""Days that make two purchases of one; and purchases that stand for what holds of all items."""
 MAX_SEGMENTS = 100
 """Segments with popular items of their own: those with the most events."""
 
@@ -33,6 +35,10 @@ class Shelf:
     """By how many standard deviations of chance each was bought more in the last week than in the four before it."""
     since: list[float]
     """When each came, in days since 1970."""
+    rhythm: float | None
+    """Days between two purchases of an item by one shopper, the median; None where nothing is bought again."""
+    again: list[float] | None
+    """Of each item the share of its purchases after which the shopper bought it once more."""
     filterable: dict[str, str]
     """Kind of each feature that a request may filter by, tokens or not."""
     features: dict[str, list[Any]]
@@ -42,8 +48,9 @@ class Shelf:
         """Content of items.json."""
         segments = self.features[self.segment] if self.segment else [None] * len(self.item_ids)
         titles = {"title": self.titles} if self.titles is not None else {}
+        again = {"again": self.again} if self.again is not None else {}
         return {"item_id": self.item_ids, **titles, "segment": segments, "events": self.events,
-                "trend": self.trend, "since": self.since, "features": self.features}  # fmt: skip
+                "trend": self.trend, "since": self.since, **again, "features": self.features}  # fmt: skip
 
     def by_events(self) -> list[int]:
         """Rows, those with the most events first; equal ones by their id."""
@@ -89,6 +96,7 @@ def read_shelf(root: Path, sequences: Sequences, *, segment: str | None) -> Shel
     kinds = {feature["name"]: feature["kind"] for feature in described["features"] + described.get("others", [])}
     filterable = {name: kind for name, kind in kinds.items() if kind in FILTERABLE}
     title = described.get("title")
+    rhythm, again = returns(sequences)
     columns = list(dict.fromkeys([*filterable, *([title] if title else [])]))
     table = pq.read_table(root / "catalogue.parquet", columns=columns)
     return Shelf(
@@ -97,6 +105,8 @@ def read_shelf(root: Path, sequences: Sequences, *, segment: str | None) -> Shel
         events=np.bincount(sequences.row, minlength=len(sequences.catalogue)).tolist(),
         trend=_trend(sequences),
         since=(sequences.catalogue.available_at / _DAY).round(6).tolist(),
+        rhythm=rhythm,
+        again=again,
         segment=segment,
         filterable=filterable,
         features={name: [plain(value) for value in table[name].to_pylist()] for name in filterable},
@@ -113,6 +123,26 @@ def _trend(sequences: Sequences) -> list[float]:
     expected = before * (_WEEK / _BEFORE)
     found: list[float] = ((lately - expected) / np.sqrt(expected + 1)).round(4).tolist()
     return found
+
+
+def returns(sequences: Sequences) -> tuple[float | None, list[float] | None]:
+    """The shop's rhythm in days, and of each item how much of what was bought of it was bought once more by the same
+    shopper, half a day later at least; where little was bought of it mostly what holds for all."""
+    if not sequences.repeats:
+        return None, None
+    bought = sequences.predicted
+    user = np.repeat(np.arange(len(sequences.user_ids)), np.diff(sequences.offsets))[bought]
+    row, time = sequences.row[bought], sequences.time[bought]
+    order = np.lexsort((time, row, user))
+    user, row, time = user[order], row[order], time[order]
+    gap = np.diff(time) / _DAY
+    anew = (np.diff(user) == 0) & (np.diff(row) == 0) & (gap > _APART)
+    if not anew.any():
+        return None, None
+    size = len(sequences.catalogue)
+    come, bought_V = np.bincount(row[:-1][anew], minlength=size), np.bincount(row, minlength=size)
+    share = (come + _PRIOR * anew.sum() / len(row)) / (bought_V + _PRIOR)
+    return round(float(np.median(gap[anew])), 4), share.round(4).tolist()
 
 
 def plain(value: Any) -> Any:

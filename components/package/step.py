@@ -88,6 +88,8 @@ def run(
             "recipe_digest": recipe_digest(model, events.catalogue),
             "digests": {path.name: digest_file(path) for path in sorted(content.iterdir())},
         }
+        if shelf.rhythm is not None:
+            contract["rhythm"] = shelf.rhythm
         if types := loaded.encoder.event_types:
             contract["event_types"] = [{"name": each.name, "predict": each.predict} for each in types]
         version = version or _version(sequences, contract)

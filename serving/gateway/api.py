@@ -136,7 +136,7 @@ class Share(BaseModel):
     by: str = Field(
         description="a table (together, content, own, basket, order), a part of the network (identity, features, "
         "network, appeal), likeness to what was given (alike), the shopper's own order (taste), or a count "
-        "(popularity, popular, trending, new)"
+        "(popularity, popular, trending, new; again: of the shopper's own purchases)"
     )
     item_id: str | None = Field(description="which of the shopper's items, or of the items given; null: none by itself")
     share: float

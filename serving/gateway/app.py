@@ -9,7 +9,7 @@ from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
 import orjson
 from fastapi import FastAPI, HTTPException, Response
@@ -22,7 +22,7 @@ from serving.gateway.access import Access
 from serving.gateway.after.after import After
 from serving.gateway.after.endpoints import add_availability
 from serving.gateway.after.news import News
-from serving.gateway.api import Accepted, Event, Problem, RecommendationRequest, Recommendations
+from serving.gateway.api import Accepted, Event, Problem
 from serving.gateway.archive import BadFilter
 from serving.gateway.door import FULL, Door
 from serving.gateway.limits import guard
@@ -30,12 +30,13 @@ from serving.gateway.metrics import Metrics
 from serving.gateway.models import KeyFile, Models
 from serving.gateway.operation import Page
 from serving.gateway.overload import RETRY_SECONDS, Bound
-from serving.gateway.placements.endpoints import PROBLEMS, Authorization, Variant, add_placements, plain
-from serving.gateway.placements.session import events_of, plausible
+from serving.gateway.placements.endpoints import PROBLEMS, Authorization, add_placements
+from serving.gateway.placements.session import plausible
 from serving.gateway.probes import probe_all
-from serving.gateway.recommender import Deadlines, History, NotOffered, Recommended, Recommender, Wish
+from serving.gateway.recommender import Deadlines, History, NotOffered, Recommended, Recommender
 from serving.gateway.row import Row
 from serving.gateway.tables import MOST_BYTES
+from serving.gateway.wish import Wish
 from serving.rollout.assignment import drawn
 from serving.rollout.availability import Availability
 from serving.rollout.document import ModelVersion, Rollout
@@ -107,7 +108,7 @@ class _Service:
             try:
                 return await self.recommender.recommend(rollout, wish)
             except NotOffered as error:
-                raise HTTPException(501, str(error)) from error
+                raise HTTPException(error.status, str(error)) from error
             finally:
                 bound.leave(shop, time.perf_counter() - began)
         self.metrics.shed.labels(verdict).inc()
@@ -116,7 +117,7 @@ class _Service:
         try:
             return self.recommender.from_memory(rollout, wish)
         except NotOffered as error:
-            raise HTTPException(501, str(error)) from error
+            raise HTTPException(error.status, str(error)) from error
 
     def refused(self, status: int) -> None:
         """What the HTTP protocol has refused."""
@@ -243,12 +244,6 @@ def _add_service(app: FastAPI, service: _Service) -> None:
             answer["withheld_items"] = found.shown.withheld
         return Response(orjson.dumps(answer), media_type="application/json")
 
-    @app.post("/v1/recommendations", responses=PROBLEMS, response_model=Recommendations)
-    async def recommendations(
-        asked: RecommendationRequest, authorization: Authorization = None, x_variant: Variant = None
-    ) -> Response:
-        return await serve(_wish(asked, x_variant, service.clock()), asked.context, authorization)
-
     add_placements(app, serve, service.clock)
 
     @app.post("/v1/events", status_code=202, responses=PROBLEMS)
@@ -315,20 +310,6 @@ def pages(service: "_Service") -> dict[str, Callable[[], Page]]:
         return Page(200, CONTENT_TYPE_LATEST, generate_latest(metrics.registry))
 
     return {"/health": lambda: told(200, {"status": "alive"}), "/ready": ready, "/metrics": metrics_page}
-
-
-def _wish(asked: RecommendationRequest, arm: Literal["champion", "challenger"] | None, now: datetime) -> Wish:
-    return Wish(
-        user_id=asked.unit,
-        session=events_of(asked.session, now),
-        k=asked.k,
-        exclude_seen=asked.exclude_seen,
-        exclude=asked.exclude,
-        filters=plain(asked.filters),
-        personal=asked.personalise,
-        explain=asked.explain,
-        arm=arm,
-    )
 
 
 def _check_filters(service: _Service, rollout: Rollout, wish: Wish) -> None:

@@ -5,11 +5,13 @@ import json
 import zipfile
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
+from datetime import datetime
 from pathlib import Path
 from typing import Any
 
 from serving.gateway.after.catalogue import Catalogue, Unknown
-from serving.scoring.placed import COLUMN, FOR_YOU, POPULAR, RANKING
+from serving.gateway.placements.returns import Returns, returns_of
+from serving.scoring.placed import AGAIN, COLUMN, FOR_YOU, POPULAR, RANKING
 
 Filters = Mapping[str, Any]
 """Feature to a list of allowed values, to {"not": values}, or to {"min", "max"}."""
@@ -60,6 +62,8 @@ class Contents:
     """What the archive itself can be asked for; of before there were placements, one."""
     looked_at: frozenset[str] = frozenset()
     """Kinds of events that a history may have and that no item is hidden for: what is not predicted."""
+    returns: Returns | None = None
+    """Where things are bought again, and the archive tells of it."""
 
     def had(self, history: Sequence[Mapping[str, Any]]) -> set[str]:
         """The items of a history that the shopper has, and that are hidden where what was seen is."""
@@ -76,7 +80,7 @@ class Contents:
     ) -> frozenset[str]:
         """What a request does not want to see: what it excludes, what it gives for others to be like or to go with, and
         where it or the data set says so what the shopper has."""
-        if placement in (RANKING, POPULAR):
+        if placement in (RANKING, POPULAR, AGAIN):
             return frozenset(exclude)
         seen = self.had(history) if (self.exclude_seen if exclude_seen is None else exclude_seen) else ()
         return frozenset(exclude).union(items, seen)
@@ -119,6 +123,26 @@ class Contents:
         known = [(item, float(self.events_of[item])) for item in dict.fromkeys(items) if item in self.events_of]
         known.sort(key=lambda each: -each[1])
         return [{"item_id": item, "score": events, "title": None} for item, events in known]
+
+    def again(
+        self,
+        history: Sequence[Mapping[str, Any]],
+        *,
+        now: datetime,
+        k: int,
+        hidden: Collection[str],
+        filters: Filters,
+    ) -> list[dict[str, Any]]:
+        """What the shopper has bought and may buy again, best first."""
+        assert self.returns is not None
+        bought = [event for event in history if event.get("event_type") not in self.looked_at]
+        row, titles = self.catalogue.row, self.catalogue.titles
+        entries = [
+            {"item_id": item, "score": score, "title": titles[row[item]]}
+            for item, score in self.returns.of(bought, now)
+            if item in row
+        ]
+        return self._first(entries, "score", k=k, hidden=hidden, filters=filters)
 
     def _first(
         self,
@@ -186,6 +210,7 @@ def _contents(path: Path) -> Contents:
             if name in popular
         },
         placements=frozenset(contract.get("placements", [FOR_YOU])),
+        returns=returns_of(items, contract),
     )
 
 

@@ -3,11 +3,10 @@ neighbour tables for who has a history, the most popular items for who has none.
 
 import asyncio
 import logging
-import secrets
 import time
 from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Literal
 
@@ -16,14 +15,17 @@ import orjson
 from serving.eventlog.events import POPULAR, REMEMBERED, WITHOUT_A_MODEL
 from serving.gateway.after.after import After
 from serving.gateway.after.news import News
+from serving.gateway.after.rounds import until_full
 from serving.gateway.after.showing import Asked, Shown
-from serving.gateway.archive import Contents, Filters, check_digest, read_contents
+from serving.gateway.archive import Contents, check_digest, read_contents
+from serving.gateway.counted import popular
 from serving.gateway.models import Items, ModelFailed, Models
-from serving.gateway.placements.session import Events, joined
+from serving.gateway.placements.session import joined
 from serving.gateway.tables import MOST_BYTES, Tables
-from serving.rollout.assignment import Variant, drawn
+from serving.gateway.wish import Wish
+from serving.rollout.assignment import Variant
 from serving.rollout.document import ModelVersion, Rollout
-from serving.scoring.placed import FOR_YOU, RANKING, SIMILAR
+from serving.scoring.placed import AGAIN, FOR_YOU, RANKING, SIMILAR
 from serving.scoring.placed import POPULAR as POPULAR_ITEMS
 
 _logger = logging.getLogger(__name__)
@@ -35,12 +37,14 @@ Cause = Literal["model", "history", "overload", "archive"]
 arm's archive is of before there was such a placement."""
 _READERS = 16
 """Histories that are read at the same time."""
-_ROUNDS = 3
-"""Rankings of a request, where rules and stock leave less of one than was asked for."""
 
 
 class NotOffered(LookupError):
-    """No archive that serves can be asked for that; the message says what to do."""
+    """No archive that serves can be asked for that; the message says what to do, and `status` what HTTP answers."""
+
+    def __init__(self, why: str, status: int = 501) -> None:
+        super().__init__(why)
+        self.status = status
 
 
 class Fetching(OSError):
@@ -55,43 +59,6 @@ class Deadlines:
     challenger: float = 0.3
     champion: float = 0.5
     log: float = 0.3
-
-
-@dataclass(frozen=True, kw_only=True)
-class Wish:
-    """What a shopper asks for. `user_id` is the shopper, the anonymous session, or "" for nobody, who is of no
-    experiment; `session` what was just done; `exclude` are items that must not be shown, `arm` is that of a person
-    who tests; `request_id` seeds what is drawn for it."""
-
-    user_id: str
-    k: int = 10
-    exclude_seen: bool | None = None
-    exclude: Sequence[str] = ()
-    filters: Filters = field(default_factory=dict)
-    arm: Variant | None = None
-    session: Events = ()
-    placement: str = FOR_YOU
-    items: Sequence[str] = ()
-    """What is given: items that others should be like or go with, or that are to be ranked."""
-    kind: str = "popular"
-    personal: bool = True
-    """Whether the shopper's history counts, where the placement can do without."""
-    explain: bool = False
-    request_id: str = field(default_factory=lambda: secrets.token_hex(16))
-
-    @property
-    def of_somebody(self) -> bool:
-        """Whether what the shopper did counts."""
-        return self.placement == RANKING or (self.placement in (FOR_YOU, SIMILAR) and self.personal)
-
-    @property
-    def modelled(self) -> bool:
-        """Whether a model is asked: for you without you, popular items answer."""
-        return self.personal or self.placement != FOR_YOU
-
-    def variant(self, rollout: Rollout) -> Variant:
-        """The arm that answers."""
-        return self.arm or (drawn(rollout, self.user_id).variant if self.user_id else "champion")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -143,12 +110,8 @@ class Recommender:
         contents, tables = self.contents(rollout.champion), self._tables.get(rollout.champion.archive_digest)
         failures: list[tuple[str, str]] = []
         arm = wish.variant(rollout)
-        line = [(rollout.champion, self.deadlines.champion)]
-        if arm == "challenger" and rollout.challenger is not None:
-            line.insert(0, (rollout.challenger, self.deadlines.challenger))
-        elif arm == "former" and rollout.former is not None:
-            line.insert(0, (rollout.former, self.deadlines.challenger))
-        _check_kind(contents, wish)
+        line = self._line(rollout.champion, rollout, arm)
+        _check_offered(contents, wish)
         drawn_arm = line[0][0].version
         line = [(each, deadline) for each, deadline in line if self._answers(each, wish.placement)]
         known, seconds = await self._known(wish, failures)
@@ -157,34 +120,37 @@ class Recommender:
             line = []  # nothing to ask a model about
         history = joined(known or [], session)
         explain = wish.explain and all(self._answers(each, SIMILAR, RANKING) for each, _ in line)
-        asked = _request(wish, history, self._candidates(contents, wish), explain=explain)
-        version, items = await self._ranked(rollout.model, line, asked, tables, failures)
+        asked = wish.request(history, self._candidates(contents, wish), explain=explain)
+        version, items = POPULAR, None
+        if wish.modelled:
+            version, items = await self._ranked(rollout.model, line, asked, tables, failures)
         if items is None:
             version, items = POPULAR, popular(contents, history, replace(wish, k=asked["k"]))
-        shown = self._shown(contents, history, wish, version, items)
-        for _ in range(1, _ROUNDS):
-            full = len(shown.items) == wish.k or wish.placement == RANKING
-            if full or len(items) < min(asked["k"], contents.max_k) or not shown.withheld:
-                break
-            # All that can be shown is ranked again, with others in the place of what cannot.
-            more = {**asked, "exclude": [*asked.get("exclude", ()), *shown.withheld]}
+        answering = [(each, deadline) for each, deadline in line if each.version == version]
+
+        async def again(more: dict[str, Any]) -> Items | None:
+            """By who has answered, and nobody else."""
             if version == POPULAR:
-                found: Items | None = popular(contents, history, replace(wish, k=more["k"], exclude=more["exclude"]))
-            else:
-                same = [(each, deadline) for each, deadline in line if each.version == version]
-                again, found = await self._ranked(rollout.model, same, more, tables, failures)
-                found = found if again == version else None
-            if found is None:
-                break
-            asked, items = more, found
-            shown = self._shown(contents, history, wish, version, items)
+                return popular(contents, history, replace(wish, k=more["k"], exclude=more["exclude"]))
+            who, found = await self._ranked(rollout.model, answering, more, tables, failures)
+            return found if who == version else None
+
+        def show(ranked: Items) -> Shown:
+            return self._shown(contents, history, wish, version, ranked)
+
+        if wish.placement == RANKING:
+            shown = show(items)
+        else:
+            asked, shown = await until_full(
+                asked, items, k=wish.k, most=min(asked["k"], contents.max_k), show=show, rank=again
+            )
         status: Status = "fallback"
-        if version in WITHOUT_A_MODEL and not shown.items:
+        if version in WITHOUT_A_MODEL and not shown.items and not (wish.placement == AGAIN and known is not None):
             status = "error"
-        elif not wish.modelled or (version == drawn_arm and known is not None):
+        elif known is not None and (not wish.modelled or version == drawn_arm):
             status = "ok"
         cause: Cause | None = None
-        if status != "ok" and wish.modelled:
+        if status != "ok" and (wish.modelled or known is None):
             tried = bool(line) and line[0][0].version == drawn_arm
             cause = "history" if known is None else "model" if tried else "archive"
         return Recommended(
@@ -198,6 +164,12 @@ class Recommender:
             history_seconds=seconds,
             cause=cause,
         )
+
+    def _line(self, champion: ModelVersion, rollout: Rollout, arm: Variant) -> list[tuple[ModelVersion, float]]:
+        """Who is asked, one after the other, and the seconds that each may take."""
+        drawn_arm = {"challenger": rollout.challenger, "former": rollout.former}.get(arm)
+        line = [(champion, self.deadlines.champion)]
+        return line if drawn_arm is None else [(drawn_arm, self.deadlines.challenger), *line]
 
     def _answers(self, arm: ModelVersion, *placements: str) -> bool:
         """Whether the archive of `arm` can be asked for one of these. An archive that could not be read is of none."""
@@ -224,9 +196,9 @@ class Recommender:
         tables would be asked about is the store's to read."""
         assert rollout.champion is not None
         contents = self.contents(rollout.champion)
-        _check_kind(contents, wish)
+        _check_offered(contents, wish)
         history = joined([], wish.session if wish.of_somebody else ())
-        asked = _request(wish, history, self._candidates(contents, wish))
+        asked = wish.request(history, self._candidates(contents, wish))
         items = popular(contents, history, replace(wish, k=asked["k"]))
         shown = self._shown(contents, history, wish, POPULAR, items)
         return Recommended(
@@ -254,9 +226,9 @@ class Recommender:
         asked = Asked(
             k=len(items) if wish.placement == RANKING else wish.k,
             request_id=wish.request_id,
-            hidden=_hidden(contents, history, wish),
+            hidden=wish.hidden(contents, history),
             filters=wish.filters,
-            segment=contents.segment(_before(history, wish)),
+            segment=contents.segment(wish.before(history)),
             placement=wish.placement,
         )
         return self.after.show(contents.catalogue, asked, items, counts=version == POPULAR)
@@ -354,9 +326,14 @@ class Recommender:
         return read_contents(mar, arm.archive_digest)
 
 
-def _check_kind(contents: Contents, wish: Wish) -> None:
+def _check_offered(contents: Contents, wish: Wish) -> None:
     if wish.placement == POPULAR_ITEMS and wish.kind not in contents.counted:
         raise NotOffered(f"the archive that serves tells of no {wish.kind} items; package it anew (a catalogue run)")
+    if wish.placement == AGAIN and contents.exclude_seen:
+        why = "here nothing is bought twice (the card says `repeats: false`), so that nothing is there to buy again"
+        raise NotOffered(why, status=422)
+    if wish.placement == AGAIN and contents.returns is None:
+        raise NotOffered("the archive that serves tells of nothing that comes again; package it anew (a catalogue run)")
 
 
 def _remembered(
@@ -370,52 +347,3 @@ def _remembered(
     except Exception as error:  # whatever the archive's own code raises, the shopper gets an answer
         failures.append((REMEMBERED, f"{type(error).__name__}: {error}"))
         return REMEMBERED, None
-
-
-def popular(contents: Contents, history: Sequence[Mapping[str, Any]], wish: Wish) -> Items:
-    """The most popular items of the segment of the latest item, or of the given ones, then of all; of a ranking or of
-    popular items what is asked for, by counts."""
-    found = _popular(contents, history, wish)
-    if wish.explain:
-        for item in found:
-            item["why"] = [{"by": wish.kind, "item_id": None, "share": item["score"], "exact": True}]
-    return found
-
-
-def _popular(contents: Contents, history: Sequence[Mapping[str, Any]], wish: Wish) -> Items:
-    hidden = _hidden(contents, history, wish)
-    if wish.placement == RANKING:
-        return contents.ranked(wish.items)
-    if wish.placement == POPULAR_ITEMS:
-        return contents.best(wish.kind, k=wish.k, hidden=hidden, filters=wish.filters)
-    return contents.popular(_before(history, wish), k=wish.k, hidden=hidden, filters=wish.filters)
-
-
-def _hidden(contents: Contents, history: Sequence[Mapping[str, Any]], wish: Wish) -> frozenset[str]:
-    return contents.hidden(
-        history, placement=wish.placement, items=wish.items, exclude=wish.exclude, exclude_seen=wish.exclude_seen
-    )
-
-
-def _before(history: Sequence[Mapping[str, Any]], wish: Wish) -> Sequence[Mapping[str, Any]]:
-    """What says which segment is meant: the given items, as if they were the latest of the history."""
-    return history if wish.placement == RANKING else [*history, *({"item_id": item} for item in wish.items)]
-
-
-def _request(wish: Wish, history: list[dict[str, Any]], k: int, *, explain: bool = False) -> dict[str, Any]:
-    asked: dict[str, Any] = {"user_id": wish.user_id, "k": k, "history": history}
-    if wish.placement != FOR_YOU:
-        asked["placement"] = wish.placement
-    if wish.items:
-        asked["items"] = list(wish.items)
-    if wish.placement == POPULAR_ITEMS:
-        asked["kind"] = wish.kind
-    if explain:
-        asked["explain"] = True
-    if wish.exclude_seen is not None:
-        asked["exclude_seen"] = wish.exclude_seen
-    if wish.exclude:
-        asked["exclude"] = list(wish.exclude)
-    if wish.filters:
-        asked["filters"] = dict(wish.filters)
-    return asked

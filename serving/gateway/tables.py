@@ -17,7 +17,7 @@ import numpy as np
 from serving.scoring import reasons
 from serving.scoring.brought import brought
 from serving.scoring.filters import Filters
-from serving.scoring.placed import PLACEMENTS, RANKING, SIMILAR, TOGETHER
+from serving.scoring.placed import OF_ARCHIVES, RANKING, SIMILAR, TOGETHER
 from serving.scoring.remembering import Remembering, added
 from serving.scoring.requests import Reader, Request
 from serving.scoring.shelves import BASKETS, Baskets, Best, Shelves
@@ -56,7 +56,7 @@ class Tables:
             rows=rows,
             varying=(),
             filters=filters,
-            placements=PLACEMENTS,
+            placements=OF_ARCHIVES,
             kinds=self._shelves.kinds,
         )
         self._memory, self._bias_V = memory, memory.bias()

@@ -1,7 +1,7 @@
-"""What a shop wants shown whatever a model ranks: blocks, pins, boosts, diversity, exploration. One document a model.
+"""What a shop wants shown whatever a model ranks: blocks, pins, boosts, value, diversity, exploration.
 
-Plain values; `serving.rollout.rules_table` keeps the document and its history, `serving.gateway.after` follows it.
-Slots are numbered from 1, as a person counts them.
+One document a model, of plain values; `serving.rollout.rules_table` keeps it and its history, `serving.gateway.after`
+follows it. Slots are numbered from 1, as a person counts them.
 """
 
 from collections.abc import Iterator
@@ -119,6 +119,15 @@ class Boost(_Chooses):
         return self
 
 
+class Value(_Timed):
+    """Items in the order of what showing them is expected to bring: chance times the number `by` (a price, a margin) to
+    the power of `alpha`, where 1 is the expected value itself and 0 would be the model's order. An item without such a
+    number, or with none above 0, counts with the median of the others."""
+
+    by: Text
+    alpha: Annotated[float, Field(gt=0, le=2)] = 1.0
+
+
 class Alike(_Strict):
     """Maximal marginal relevance (Carbonell and Goldstein 1998): `relevance` of 1 is the model's order; likeness is the
     share of the features `by` in which two items agree."""
@@ -151,6 +160,7 @@ class Rules(_Strict):
     blocks: tuple[Block, ...] = ()
     pins: tuple[Pin, ...] = ()
     boosts: tuple[Boost, ...] = ()
+    value: Value | None = None
     diversity: Diversity = Diversity()
     exploration: Exploration | None = None
 

@@ -6,8 +6,10 @@ from typing import Any, NamedTuple
 from serving.scoring.faults import BadRequest
 
 FOR_YOU, SIMILAR, RANKING = "for_you", "similar", "ranking"
-POPULAR, TOGETHER = "popular", "together"
-PLACEMENTS = (FOR_YOU, SIMILAR, RANKING, POPULAR, TOGETHER)
+POPULAR, TOGETHER, AGAIN = "popular", "together", "again"
+OF_ARCHIVES = (FOR_YOU, SIMILAR, RANKING, POPULAR, TOGETHER)
+"""What an archive can be asked for."""
+PLACEMENTS = (*OF_ARCHIVES, AGAIN)
 COLUMN = {"popular": "events", "trending": "trend", "new": "since"}
 """Of items.json and popular.json, by the kind of popular items that it tells of."""
 KINDS = tuple(COLUMN)

@@ -11,7 +11,7 @@ import numpy as np
 import numpy.typing as npt
 
 from serving.scoring.filters import Filters
-from serving.scoring.placed import COLUMN, PLACEMENTS, SIMILAR, TOGETHER
+from serving.scoring.placed import COLUMN, OF_ARCHIVES, SIMILAR, TOGETHER
 from serving.scoring.remembering import Remembering
 from serving.scoring.requests import Request
 
@@ -54,7 +54,7 @@ def offered(files: Collection[str], *, network: bool) -> tuple[str, ...]:
         without.add(SIMILAR)
     if "memory.npz" not in files and BASKETS not in files:
         without.add(TOGETHER)
-    return tuple(each for each in PLACEMENTS if each not in without)
+    return tuple(each for each in OF_ARCHIVES if each not in without)
 
 
 class Shelves:

@@ -76,7 +76,7 @@ def test_a_shoppers_similar_items_are_put_in_the_order_of_likeness_and_of_the_sh
 ) -> None:
     client = open_gateway(champion)
     unpersonal = [
-        post(client, "/v1/similar-items", items=["i8"], k=9, user_id="u1", personalised=False),
+        post(client, "/v1/similar-items", items=["i8"], k=9, user_id="u1", personalise=False),
         post(client, "/v1/similar-items", items=["i8"], k=9),
     ]
     mine = post(client, "/v1/similar-items", items=["i8"], user_id="u1", k=9, exclude_seen=False)
@@ -198,7 +198,7 @@ BAD: list[tuple[str, dict[str, Any], str]] = [
     ("/v1/similar-items", {"items": []}, "items"),
     ("/v1/similar-items", {"items": ["i1"] * 51}, "items"),
     ("/v1/similar-items", {"items": ["i1", " "]}, "items.1"),
-    ("/v1/similar-items", {"items": ["i1"], "personalised": "perhaps"}, "personalised"),
+    ("/v1/similar-items", {"items": ["i1"], "personalise": "perhaps"}, "personalise"),
     ("/v1/similar-items", {"items": ["i1"], "filters": {"colour": ["red"]}}, "filters.colour"),
     ("/v1/similar-items", {"items": ["i1"], "explain": 7}, "explain"),
     ("/v1/rankings", {"items": ["i1"]}, "user_id"),

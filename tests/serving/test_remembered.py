@@ -27,9 +27,11 @@ from serving.eventlog.segments import SegmentSink
 from serving.eventlog.writer import EventLog
 from serving.gateway.app import make_app
 from serving.gateway.archive import read_contents
+from serving.gateway.counted import popular
 from serving.gateway.models import Models
-from serving.gateway.recommender import Deadlines, Recommender, Wish, popular
+from serving.gateway.recommender import Deadlines, Recommender
 from serving.gateway.tables import Tables, TooLarge
+from serving.gateway.wish import Wish
 from serving.rollout.document import ModelVersion, Rollout
 from serving.scoring.scorer import Scorer
 from serving.torchserve import archive

@@ -3,7 +3,7 @@
 from collections import Counter
 from collections.abc import Mapping
 from datetime import UTC, datetime, timedelta
-from itertools import product
+from itertools import pairwise, product
 from typing import Any
 
 import numpy as np
@@ -142,6 +142,9 @@ RULES = st.fixed_dictionaries(
         ),
     },
     optional={
+        "value": timed(
+            st.fixed_dictionaries({"by": st.just("price")}, optional={"alpha": st.sampled_from([0.2, 2.0])})
+        ),
         "exploration": timed(
             st.fixed_dictionaries(
                 {"share": st.sampled_from([0.05, 0.5])},
@@ -151,7 +154,7 @@ RULES = st.fixed_dictionaries(
                     "most_events": st.sampled_from([0, 30, 1000]),
                 },
             )
-        )
+        ),
     },
 )
 
@@ -231,7 +234,7 @@ def test_no_rule_is_ever_broken(
         assert number is None or number == draw(seed, slot)
         assert number is not None or found.propensities[slot - 1] == 1
         assert (found.explorable[slot - 1] is None) == (number is None)
-    simple = not rules["boosts"] and "alike" not in rules["diversity"]
+    simple = not rules["boosts"] and "alike" not in rules["diversity"] and "value" not in rules
     if simple:
         order = [item["item_id"] for item in candidates]
         kept = [order.index(item) for item, origin in zip(items, found.origins, strict=True) if origin == "ranked"]
@@ -267,6 +270,31 @@ def test_a_factor_is_that_of_the_chance_in_a_softmax_and_of_the_count_among_popu
     popular = [{"item_id": "i0", "score": 10.0}, {"item_id": "i1", "score": 4.0}]
     for factor, first in ((2.4, "i0"), (2.6, "i1")):
         assert ids(shown({"boosts": [{"items": ["i1"], "factor": factor}]}, asked, popular, counts=True))[0] == first
+
+
+@settings(max_examples=100, deadline=None)
+@given(
+    alpha=st.sampled_from([0.1, 1.0, 2.0]),
+    scores=st.lists(st.floats(-8, 8), min_size=len(IDS) + 2, max_size=len(IDS) + 2),
+    placement=st.sampled_from(["for_you", "ranking", "similar"]),
+)
+def test_items_come_by_their_chance_times_what_they_bring(alpha: float, scores: list[float], placement: str) -> None:
+    rules = {"value": {"by": "price", "alpha": alpha, "placements": ["for_you", "ranking"]}}
+    usual = float(np.median([price for price in PRICES if price > 0]))
+
+    def expected(item: str, score: float) -> float:
+        price = PRICES[IDS.index(item)] if item in IDS else 0.0
+        return float(np.exp(score)) * (price or usual) ** alpha  # a price of 0 tells nothing, as that of a stranger
+
+    ranked = [{"item_id": item, "score": score} for item, score in zip([*IDS, *STRANGERS], scores, strict=True)]
+    ranked.sort(key=lambda item: -item["score"])
+    found = shown(rules, Asked(k=len(ranked), request_id="r", hidden=frozenset(), placement=placement), ranked)
+    assert sorted(item["score"] for item in found.items) == sorted(scores), "the score told is the model's"
+    if placement == "similar":
+        assert found.items == ranked
+        return
+    values = [expected(item["item_id"], item["score"]) for item in found.items]
+    assert all(one >= after * (1 - 1e-9) for one, after in pairwise(values))
 
 
 def test_likeness_is_held_against_relevance() -> None:
@@ -344,6 +372,8 @@ BAD = [
     ({"pins": [{"item": "a", "slot": 0}]}, "pins.0.slot"),
     ({"boosts": [{"items": ["a"], "factor": 2, "share": 0.1}]}, "give factor or share"),
     ({"boosts": [{"items": ["a"], "factor": float("inf")}]}, "boosts.0.factor"),
+    ({"value": {"by": "price", "alpha": 0}}, "value.alpha"),
+    ({"value": {"alpha": 1}}, "value.by"),
     ({"diversity": {"caps": {"brand": 0}}}, "diversity.caps.brand"),
     ({"exploration": {"share": 0.9}}, "exploration.share"),
     ([], "rules: "),
@@ -369,14 +399,15 @@ def test_what_a_catalogue_cannot_follow_is_told_and_the_other_rules_hold() -> No
     rules = Rules.of(
         {
             "blocks": [{"where": {"colour": ["red"]}}, {"items": ["i1"]}, {"where": {"price": ["red"]}}],
+            "value": {"by": "brand"},
             "diversity": {"caps": {"price": 1}, "alike": {"relevance": 0.5, "by": ["size"]}},
             "exploration": {"share": 0.1, "where": {"colour": ["red"]}},
         }
     )
     told = faults(rules, CATALOGUE)
-    assert len(told) == 5 and told[0].startswith("blocks.0.where: ") and "colour" in told[0]
+    assert len(told) == 6 and told[0].startswith("blocks.0.where: ") and "colour" in told[0]
     made = compiled(Version(number=7, rules=rules), CATALOGUE, NOW)
-    assert len(made.problems) == 5 and all(problem.startswith("rules 7, ") for problem in made.problems)
+    assert len(made.problems) == 6 and all(problem.startswith("rules 7, ") for problem in made.problems)
     found = show(made, Explorable(made), stock(), Asked(k=2, request_id="r", hidden=frozenset()),
                  ranking("i1", "i2"), counts=False)  # fmt: skip
     assert ids(found) == ["i2"]

@@ -21,6 +21,7 @@ FILTERABLE = {"price": "numeric", "shelf": "categorical", "tags": "multi_categor
 EVENTS = [9 if number == 7 else 4 if number == 2 else 0 for number in range(len(ITEMS))]
 TREND = [3.0 if number == 4 else 1.5 if number == 2 else -1.0 for number in range(len(ITEMS))]
 SINCE = [20_000.0 + number % 8 for number in range(len(ITEMS))]
+AGAIN, RHYTHM = [(number % 4 + 1) / 10 for number in range(len(ITEMS))], 10.0
 MAX_HISTORY = 4
 
 
@@ -94,6 +95,8 @@ def write_content(root: Path, *, version: str = "1.0", seed: int = 0, repeats: b
         "item_id": ITEMS, "title": titles, "segment": features["shelf"], "events": EVENTS, "trend": TREND,
         "since": SINCE, "features": features,
     }  # fmt: skip
+    if repeats:
+        items["again"] = AGAIN
     (root / "items.json").write_text(json.dumps(items))
     encoder = FeatureEncoder.fit(
         FEATURES, {"price": prices, "shelf": shelves}, ITEMS, np.full(len(ITEMS), 9, dtype=np.int64)
@@ -134,6 +137,8 @@ def write_content(root: Path, *, version: str = "1.0", seed: int = 0, repeats: b
         "kinds": ["popular", "trending", "new"],
         "digests": digests,
     }
+    if repeats:
+        contract["rhythm"] = RHYTHM
     (root / "serving.json").write_text(json.dumps(contract))
     return root
 

@@ -27,6 +27,7 @@ class Catalogue:
         self.events: npt.NDArray[np.int64] = np.array(items.get("events") or [0] * len(self.ids), np.int64)
         columns = items.get("features", {})
         self._filters = Filters(filterable, columns, len(self.ids))
+        self._columns, self._numbers = columns, {name for name, kind in filterable.items() if kind == "numeric"}
         self._codes = {name: _codes(columns[name]) for name, kind in filterable.items() if kind == "categorical"}
 
     def forbidden(self, where: Mapping[str, Any]) -> Mask:
@@ -41,6 +42,13 @@ class Catalogue:
         if feature not in self._codes:
             raise Unknown(f"{feature!r} is no category of the catalogue; there are {', '.join(self._codes) or 'none'}")
         return self._codes[feature]
+
+    def numbers(self, feature: str) -> npt.NDArray[np.float64]:
+        """(V,) NaN where it is missing. Raises `Unknown`."""
+        if feature not in self._numbers:
+            there = ", ".join(sorted(self._numbers)) or "none"
+            raise Unknown(f"{feature!r} is no number of the catalogue; there are {there}")
+        return np.array([np.nan if cell is None else cell for cell in self._columns[feature]], np.float64)
 
 
 def _codes(column: list[Any]) -> Codes:

@@ -10,7 +10,7 @@ import numpy.typing as npt
 
 from serving.gateway.after.catalogue import Catalogue, Codes, Unknown
 from serving.gateway.after.stock import Stock
-from serving.rollout.rules import Block, Boost, Exploration, Pin, Rules
+from serving.rollout.rules import Block, Boost, Exploration, Pin, Rules, Value
 from serving.rollout.rules_table import Version
 from serving.scoring.filters import Mask
 from serving.scoring.placed import FOR_YOU
@@ -36,6 +36,19 @@ class Placed(NamedTuple):
     chosen: Chosen
 
 
+class Worth(NamedTuple):
+    """What items bring, as is added to a logit: alpha times the logarithm."""
+
+    rule: Value
+    logarithm_V: npt.NDArray[np.float64]
+    usual: float
+    """Of an item that the catalogue does not have."""
+
+    def of(self, row_C: npt.NDArray[np.int64]) -> npt.NDArray[np.float64]:
+        """(C,) of these rows; -1 is none of the catalogue."""
+        return np.where(row_C < 0, self.usual, self.logarithm_V[row_C])
+
+
 @dataclass(frozen=True, kw_only=True)
 class Compiled:
     """Of one catalogue, from the moment it was made until `until`."""
@@ -49,6 +62,7 @@ class Compiled:
     factors: tuple[tuple[float, Placed], ...]
     """ln of the factor."""
     shares: tuple[tuple[float, Placed], ...]
+    worth: Worth | None
     caps: tuple[tuple[int, Codes], ...]
     relevance: float
     alike: tuple[Codes, ...]
@@ -66,7 +80,11 @@ class Compiled:
     @property
     def arranges(self) -> bool:
         """Whether more is done to a ranking than to leave out of it."""
-        return self.law is not None or any((self.pins, self.factors, self.shares, self.caps, self.alike))
+        return (
+            self.law is not None
+            or self.worth is not None
+            or any((self.pins, self.factors, self.shares, self.caps, self.alike))
+        )
 
     def at(self, placement: str) -> "Compiled":
         """What of it counts there."""
@@ -79,6 +97,7 @@ class Compiled:
             pins=tuple(pin for pin in self.pins if pin.at(placement)),
             factors=tuple(boost for boost in self.factors if boost[1].rule.at(placement)),
             shares=tuple(boost for boost in self.shares if boost[1].rule.at(placement)),
+            worth=self.worth if self.worth is not None and self.worth.rule.at(placement) else None,
             caps=self.caps if mixed else (),
             alike=self.alike if mixed else (),
             law=self.law if self.law is not None and self.law.at(placement) else None,
@@ -88,7 +107,8 @@ class Compiled:
 def compiled(version: Version, catalogue: Catalogue, now: datetime) -> Compiled:
     """A rule that the catalogue cannot follow is left out and told: the others hold."""
     rules, problems = version.rules, list[str]()
-    timed = [*rules.blocks, *rules.pins, *rules.boosts, *([rules.exploration] if rules.exploration else [])]
+    alone = [rule for rule in (rules.value, rules.exploration) if rule is not None]
+    timed = [*rules.blocks, *rules.pins, *rules.boosts, *alone]
     turns = [turn for rule in timed for turn in (rule.since, rule.until) if turn is not None and turn > now]
 
     def placed(name: str, rule: Block | Boost) -> Placed | None:
@@ -112,6 +132,7 @@ def compiled(version: Version, catalogue: Catalogue, now: datetime) -> Compiled:
         pins=tuple(rule for rule in rules.pins if rule.holds(now)),
         factors=tuple((math.log(rule.factor), at) for rule, at in boosts if at is not None and rule.factor is not None),
         shares=tuple((rule.share, at) for rule, at in boosts if at is not None and rule.share is not None),
+        worth=_worth(version, catalogue, now, problems),
         caps=_caps(version, catalogue, problems),
         relevance=rules.diversity.alike.relevance if rules.diversity.alike else 1.0,
         alike=_alike(version, catalogue, problems),
@@ -134,6 +155,11 @@ def faults(rules: Rules, catalogue: Catalogue) -> list[str]:
             catalogue.codes(feature)
         except Unknown as error:
             found.append(f"{name}: {error}")
+    try:
+        if rules.value is not None:
+            catalogue.numbers(rules.value.by)
+    except Unknown as error:
+        found.append(f"value.by: {error}")
     return found
 
 
@@ -164,6 +190,24 @@ def _fresh(version: Version, law: Exploration, catalogue: Catalogue, problems: l
     if law.most_events is not None:
         fresh_V &= catalogue.events <= law.most_events
     return fresh_V
+
+
+def _worth(version: Version, catalogue: Catalogue, now: datetime, problems: list[str]) -> Worth | None:
+    rule = version.rules.value
+    if rule is None or not rule.holds(now):
+        return None
+    try:
+        number_V = catalogue.numbers(rule.by)
+    except Unknown as error:
+        problems.append(f"rules {version.number}, value.by: {error}")
+        return None
+    told_V = np.isfinite(number_V) & (number_V > 0)
+    if not told_V.any():
+        problems.append(f"rules {version.number}, value.by: no item has a {rule.by!r} above 0")
+        return None
+    usual = float(np.median(number_V[told_V]))
+    logarithm_V = rule.alpha * np.log(np.where(told_V, number_V, usual))
+    return Worth(rule, logarithm_V, rule.alpha * math.log(usual))
 
 
 def _caps(version: Version, catalogue: Catalogue, problems: list[str]) -> tuple[tuple[int, Codes], ...]:

@@ -297,13 +297,15 @@ class _Selection:
         return np.asarray(_open(self._rules, self._stock, self._ids, self._row_C) & not_pinned_C)
 
     def _valued(self, counts: bool) -> npt.NDArray[np.float64]:
-        """(C,) logits, to which a factor's logarithm is added: of what is no logit the logarithm; between 0 and 1 where
-        likeness is held against them."""
+        """(C,) logits, to which the logarithms of factors and of what an item brings are added: of what is no logit the
+        logarithm; between 0 and 1 where likeness is held against them."""
         value_C = np.array([item["score"] for item in self._ranked], np.float64)
         if counts or self._asked.placement not in (FOR_YOU, RANKING):
             value_C = np.log(np.maximum(value_C, _LEAST))
         for logarithm, by in self._rules.factors:
             value_C = value_C + logarithm * by.chosen.among(self._ids, self._row_C)
+        if self._rules.worth is not None:
+            value_C = value_C + self._rules.worth.of(self._row_C)
         if self._rules.alike and self._open_C.any():
             low, high = value_C[self._open_C].min(), value_C[self._open_C].max()
             value_C = (value_C - low) / max(high - low, _LEAST)

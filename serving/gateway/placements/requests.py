@@ -16,7 +16,7 @@ class SimilarItems(Who):
 
     needed: ClassVar[bool] = False
     items: _Few = Field(description="what others should be like")
-    personalised: bool = Field(default=True, description="whether the order is this shopper's, where there is one")
+    personalise: bool = Field(default=True, description="whether the order is this shopper's, where there is one")
     k: _K = 10
     exclude_seen: bool | None = Field(default=None, description="hide items seen; the data set's rule if absent")
     exclude: _Exclude = Field(default=[])
@@ -37,6 +37,15 @@ class Popular(Somebody):
 
     needed: ClassVar[bool] = False
     kind: Literal["popular", "trending", "new"] = "popular"
+    k: _K = 10
+    exclude: _Exclude = Field(default=[])
+    filters: Filters = Field(default={})
+    context: Context = Field(default={})
+
+
+class BuyAgain(Who):
+    """What the shopper has, where the shop sells things that are bought again."""
+
     k: _K = 10
     exclude: _Exclude = Field(default=[])
     filters: Filters = Field(default={})

@@ -1,0 +1,92 @@
+"""Who wants an item most: by chances that can be held against each other, and in any number of parts and processes."""
+
+import csv
+import math
+from pathlib import Path
+from typing import Any
+
+import pyarrow.parquet as pq
+import pytest
+
+from components.errors import InputError
+from pipelines.audience import ROWS, Audience, audience, write
+from serving.scoring.scorer import Scorer
+from tests.pipeline.test_batch import SHOPPERS, Made
+from tests.serving.tiny_archive import ITEMS, write_content
+
+
+@pytest.fixture(scope="module", params=[False, True], ids=["once", "again"])
+def content(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Of a shop where an item is bought once, and of one where it is bought again."""
+    return write_content(tmp_path_factory.mktemp("audience") / "content", repeats=request.param)
+
+
+def found(content: Path, **changes: Any) -> Audience:
+    asked: dict[str, Any] = {"users": SHOPPERS, "items": ["i2", "i5"], "top": 100, **changes}
+    return audience(content=content, histories=Made(), **asked)
+
+
+def by_hand(content: Path, items: list[str]) -> dict[str, float]:
+    """Of each shopper with a history the chance of any of `items`, by the ten best items and these."""
+    scorer, chances = Scorer.load(content), {}
+    for user, history in Made()(SHOPPERS).items():
+        if not any(event["item_id"] in ITEMS for event in history):
+            continue
+        (whole,) = scorer.score([{"history": history, "k": 10, "exclude_seen": False}])
+        (given,) = scorer.score([{"history": history, "placement": "ranking", "items": items}])
+        logits = {item["item_id"]: item["score"] for item in (*whole["items"], *given["items"])}
+        total = sum(math.exp(logit) for logit in logits.values())
+        chances[user] = sum(math.exp(logits[item]) for item in items) / total
+    return chances
+
+
+def test_the_best_shoppers_are_those_with_the_best_chances(content: Path) -> None:
+    expected = by_hand(content, ["i2", "i5"])
+    all_of_them = found(content, owners=True)
+    assert {each.user_id: each.chance for each in all_of_them.best} == pytest.approx(expected, rel=1e-3)
+    order = [each.chance for each in all_of_them.best]
+    assert order == sorted(order, reverse=True)
+    assert (all_of_them.shoppers, all_of_them.unknown) == (len(SHOPPERS), len(SHOPPERS) - len(expected))
+    assert found(content, owners=True, top=3).best == all_of_them.best[:3]
+
+
+def test_whoever_has_it_is_left_out_where_it_is_bought_once(content: Path) -> None:
+    owners = {
+        user
+        for user, history in Made()(SHOPPERS).items()
+        if not {"i2", "i5"}.isdisjoint(event["item_id"] for event in history)
+    }
+    assert owners
+    everybody = {each.user_id for each in found(content, owners=True).best}
+    assert {each.user_id for each in found(content, owners=False).best} == everybody - owners
+    by_rule = {each.user_id for each in found(content).best}
+    again = '"exclude_seen": false' in (content / "serving.json").read_text()
+    assert by_rule == (everybody if again else everybody - owners)
+    assert found(content).owners == len(owners)
+
+
+def test_parts_and_order_of_the_shoppers_change_nothing(content: Path) -> None:
+    whole = found(content, top=5)
+    assert found(content, top=5, part=4, users=[*reversed(SHOPPERS), "u001"]) == whole
+
+
+@pytest.mark.parametrize("kind", ["parquet", "csv"])
+def test_it_is_written_best_first_as_parquet_or_csv(content: Path, tmp_path: Path, kind: str) -> None:
+    best, out = found(content, top=4), tmp_path / "new" / f"who.{kind}"
+    write(best, out)
+    if kind == "csv":
+        with out.open() as file:
+            rows = [{**row, "rank": int(row["rank"]), "chance": float(row["chance"])} for row in csv.DictReader(file)]
+    else:
+        assert pq.read_schema(out).equals(ROWS)
+        rows = pq.read_table(out).to_pylist()
+    assert [(row["rank"], row["user_id"], row["item_id"]) for row in rows] == [
+        (rank, each.user_id, each.item_id) for rank, each in enumerate(best.best, start=1)
+    ]
+    assert [row["chance"] for row in rows] == pytest.approx([each.chance for each in best.best])
+    assert [path.name for path in out.parent.iterdir()] == [out.name]
+
+
+def test_an_item_that_there_is_not_is_named(content: Path) -> None:
+    with pytest.raises(InputError, match=r"--item: found 'gone', expected an item of the catalogue"):
+        found(content, items=["i2", "gone"])
