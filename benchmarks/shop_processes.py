@@ -40,6 +40,8 @@ class ShopProcesses:
         self.model, self._size, self._console = model, size, console
         self._running: dict[str, subprocess.Popen[str]] = {}
         self._logs = workspace.home() / "soak"
+        self._program: tuple[str, ...] = ("serving",)
+        """Module, and its arguments before the command, that starts gateway and consumer."""
 
     def __enter__(self) -> "ShopProcesses":
         with ExitStack() as undo:
@@ -145,7 +147,7 @@ class ShopProcesses:
 
     def _serve(self, name: str, *arguments: str) -> str:
         """Start `python -m serving ...`, and return the first address that it says."""
-        command = [sys.executable, "-m", "serving", *arguments, "--dataset", self.model]
+        command = [sys.executable, "-m", *self._program, *arguments, "--dataset", self.model]
         log = self._logs / f"{name}.log"
         process = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=log.open("a"), text=True)
         self._running[name] = process
