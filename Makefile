@@ -7,6 +7,7 @@ CANARIES ?= 2000
 YEARS ?= 24
 SECONDS ?= 40
 FAULTS ?= 200
+SERVER ?= torchserve
 JOBS ?= 3
 BUDGET ?= fast
 OVERLAY ?= production
@@ -85,8 +86,8 @@ lock-platforms: setup  ## resolve the images' groups from the lock for amd64 and
 	@# kfp-server-api is Python alone, and published as source alone.
 
 soak: export HETERREC_HOME := $(CURDIR)/var/soak
-soak: setup  ## ten minutes under load while parts are swapped, killed and restarted (needs redis-server)
-	@$(PYTHON) -m benchmarks.soak
+soak: setup  ## ten minutes under load while parts are swapped, killed and restarted (needs redis-server); SERVER=torchserve|plain
+	@$(PYTHON) -m benchmarks.soak --server $(SERVER)
 
 wheel: setup  ## the library alone (heterrec: torch, numpy, pyarrow) as build/heterrec-VERSION-py3-none-any.whl
 	@$(PYTHON) scripts/wheel.py

@@ -13,13 +13,10 @@ import os
 import platform
 import random
 import signal
-import socket
 import sys
-import threading
 import time
 from collections import Counter
-from collections.abc import Callable
-from contextlib import ExitStack, suppress
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -29,13 +26,14 @@ import psutil
 from rich.console import Console
 from rich.table import Table
 
-from benchmarks.shop_processes import ShopProcesses, _free_port
+from benchmarks.chaos_faults import GATEWAYS, Shop, drawn
 from benchmarks.soak import MODEL, SHOP
 from components import workspace
 from components.task import commit
+from serving import clocks
+from serving.eventlog.partitions import files
 
-RESULTS = Path(__file__).parent / "results" / "chaos.json"
-GATEWAYS = ("gateway0", "gateway1")
+RESULTS = Path(__file__).parent / "results"
 ANSWER_SECONDS = 30.0
 """Within which a shopper has an answer, of one gateway or the other: where both are killed at once, after a start."""
 EACH_SECONDS = 4.0
@@ -44,147 +42,6 @@ RATE = 20.0
 EVENT_SHARE = 0.5
 MOST_BYTES = 64_000_000
 """Of any one file that grows while the shop is served."""
-
-
-class Shop(ShopProcesses):
-    """The shop of the soak with two gateways, whose parts can be killed, frozen and damaged; each is started again."""
-
-    def _start(self, undo: ExitStack) -> None:
-        self.bursts: list[float] = []
-        """Seconds for which ten times as many shoppers are to come."""
-        super()._start(undo)
-        self._stop("gateway")
-        self.addresses = []
-        self._commands: dict[str, tuple[str, ...]] = {
-            "consumer": ("consumer", "--metrics-port", "0", "--flush-seconds", "5")
-        }
-        for name in GATEWAYS:
-            port = str(_free_port())
-            self._commands[name] = ("gateway", "--torchserve", self.torchserve, "--port", port, "--operation-port", "0")
-            self.addresses.append(self._serve(name, *self._commands[name]))
-        self._over = threading.Event()
-        self.starting: set[str] = set()
-        """Gateways that are being started again."""
-        # One for each part: a gateway must not wait for another one's start.
-        parts = [*self._commands, "redis"]
-        self._supervisors = [threading.Thread(target=self._supervise, args=(name,)) for name in parts]
-        for supervisor in self._supervisors:
-            supervisor.start()
-        undo.callback(self._end)
-
-    def _end(self) -> None:
-        self.settle()
-        for name in GATEWAYS:
-            self._stop(name)
-
-    def _supervise(self, name: str) -> None:
-        while not self._over.wait(0.2):
-            if name not in self._running or self._running[name].poll() is None:
-                continue
-            self.starting.add(name)
-            with suppress(RuntimeError):  # it ended again: the next look starts it again
-                if name == "redis":
-                    self.start_redis()
-                else:
-                    self._serve(name, *self._commands[name])
-            self.starting.discard(name)
-
-    def dead(self) -> list[str]:
-        return [name for name, process in self._running.items() if process.poll() is not None]
-
-    def settle(self) -> None:
-        """Nothing is started again any more."""
-        self._over.set()
-        for supervisor in self._supervisors:
-            supervisor.join()
-
-    def processes(self, name: str) -> list[psutil.Process]:
-        """Of a part, or of the `worker` or `server` of TorchServe."""
-        if name in self._running:
-            return [psutil.Process(self._running[name].pid)]
-        children = psutil.Process(self._running["torchserve"].pid).children(recursive=True)
-        java = [each for each in children if "java" in each.name()]
-        return java if name == "server" else [each for each in children if each not in java and each.name() != "sh"]
-
-    def kill(self, name: str) -> None:
-        for process in self.processes(name):
-            process.kill()
-
-    def freeze(self, name: str, seconds: float) -> None:
-        frozen = self.processes(name)
-        for process in frozen:
-            process.suspend()
-        threading.Timer(seconds, lambda: [_resume(process) for process in frozen]).start()
-
-    def fill_disk(self, name: str, seconds: float) -> None:
-        """No file of a part can grow any more, as on a full disk; what it writes into a socket can."""
-        full = self.processes(name)
-        for process in full:
-            process.rlimit(psutil.RLIMIT_FSIZE, (0, psutil.RLIM_INFINITY))
-        threading.Timer(seconds, lambda: [_free(process) for process in full]).start()
-
-    def flip(self, path: Path, draw: random.Random) -> None:
-        """One bit of a file; of a database while nobody has it open."""
-        with suppress(OSError), path.open("r+b") as file:
-            size = file.seek(0, os.SEEK_END)
-            file.seek(at := draw.randrange(max(size, 1)))
-            if byte := file.read(1):
-                file.seek(at)
-                file.write(bytes([byte[0] ^ (1 << draw.randrange(8))]))
-
-
-def _resume(process: psutil.Process) -> None:
-    with suppress(psutil.NoSuchProcess):
-        process.resume()
-
-
-def _free(process: psutil.Process) -> None:
-    with suppress(psutil.NoSuchProcess):
-        process.rlimit(psutil.RLIMIT_FSIZE, (psutil.RLIM_INFINITY, psutil.RLIM_INFINITY))
-
-
-def drawn(shop: Shop, draw: random.Random) -> tuple[str, Callable[[], None]]:
-    """A fault: what it is called, and what does it."""
-    log, torchserve = workspace.event_log(MODEL), workspace.home() / "torchserve" / "soak"
-    part = draw.choice([*GATEWAYS, "consumer", "redis", "worker", "server"])
-    seconds = draw.uniform(0.5, 6)
-    match draw.choice(["kill", "freeze", "full", "segment", "state", "file", "connections", "burst"]):
-        case "kill":
-            return f"{part} killed", lambda: shop.kill(part)
-        case "freeze":
-            return f"{part} frozen", lambda: shop.freeze(part, seconds)
-        case "full":
-            return f"no room for {part}", lambda: shop.fill_disk(part, seconds)
-        case "segment":
-            found = sorted((log / "segments").glob("*.jsonl"))
-            return "bit flipped in a segment", lambda: [shop.flip(path, draw) for path in found[:1]] and None
-        case "state":
-
-            def damage() -> None:
-                shop.kill("consumer")
-                shop.flip(log / "consumer.db", draw)
-
-            return "bit flipped in consumer.db", damage
-        case "file":
-            name = draw.choice(["rollout.json", "status.json", "inference.key"])
-            return f"bit flipped in {name}", lambda: shop.flip(torchserve / name, draw)
-        case "connections":
-            address = draw.choice(shop.addresses)
-            return "150 slow connections", lambda: _hold(address, seconds)
-        case _:
-            return "a burst", lambda: shop.bursts.append(seconds)
-    raise AssertionError
-
-
-def _hold(address: str, seconds: float) -> None:
-    """Connections that send half a request and then nothing."""
-    host, port = address.removeprefix("http://").split(":")
-    held = []
-    for _ in range(150):
-        with suppress(OSError):
-            held.append(socket.create_connection((host, int(port)), timeout=1))
-            held[-1].sendall(b"POST /v1/recommendations HTTP/1.1\r\nHost")
-    threading.Timer(seconds, lambda: [each.close() for each in held]).start()
 
 
 class Client:
@@ -276,9 +133,10 @@ async def chaos(faults: int, seed: int, pause: float, console: Console) -> int:
         shop.settle()
         dead = shop.dead()
         shop.flush()
+        ahead = (shop.clock() - clocks.now()).total_seconds() / 3600
     found = judged(client, done, dead)
-    found |= {"seed": seed, "faults": dict(done)}
-    RESULTS.write_text(json.dumps(found, indent=1) + "\n")
+    found |= {"seed": seed, "pause_s": pause, "hours_ahead": round(ahead, 1), "faults": dict(done)}
+    (RESULTS / f"chaos_{faults}.json").write_text(json.dumps(found, indent=1) + "\n")
     show(found, console)
     return 0 if found["sound"] else 1
 
@@ -287,10 +145,11 @@ def judged(client: Client, done: Counter[str], dead: list[str]) -> dict[str, Any
     log = workspace.event_log(MODEL)
 
     def rows(table: str, columns: str) -> list[tuple[Any, ...]]:
-        files = f"{log}/{table}/*/*.parquet"
-        if not list((log / table).glob("*/*.parquet")):
+        # Days of long ago are merged: a merged file and those that it stands for lie beside each other for an hour.
+        present = [str(path) for day in (log / table).glob("day=*") for path in files(day)]
+        if not present:
             return []
-        return duckdb.sql(f"select {columns} from read_parquet('{files}', union_by_name = true)").fetchall()
+        return duckdb.sql(f"select {columns} from read_parquet({present}, union_by_name = true)").fetchall()
 
     exposures = Counter(row[0] for row in rows("exposures", "request_id"))
     outcomes = set(rows("outcomes", "request_id, item_id"))

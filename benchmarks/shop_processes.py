@@ -28,6 +28,9 @@ from serving.rollout.table import RolloutTable
 from serving.torchserve import archive
 
 START_SECONDS = 90.0
+_SERVERS = ("org.pytorch.serve", "serving.plain.server")
+_WORKERS = ("model_service_worker", "plain/worker.py")
+"""In the commands of TorchServe and of the plain server, and of their workers."""
 
 
 class ShopProcesses:
@@ -36,10 +39,12 @@ class ShopProcesses:
     What goes wrong on the way is in `<workspace>/soak/<part>.log`.
     """
 
-    def __init__(self, model: str, size: dict[str, int], console: Console) -> None:
-        self.model, self._size, self._console = model, size, console
+    def __init__(self, model: str, size: dict[str, int], console: Console, *, server: str = "torchserve") -> None:
+        self.model, self._size, self._console, self._server = model, size, console, server
         self._running: dict[str, subprocess.Popen[str]] = {}
         self._logs = workspace.home() / "soak"
+        self._program: tuple[str, ...] = ("serving",)
+        """Module, and its arguments before the command, that starts gateway and consumer."""
 
     def __enter__(self) -> "ShopProcesses":
         with ExitStack() as undo:
@@ -62,7 +67,7 @@ class ShopProcesses:
         os.environ["HETERREC_EVENT_LOG_REDIS"] = f"redis://127.0.0.1:{self._redis_port}/0"
         shutil.rmtree(workspace.event_log(self.model), ignore_errors=True)
         folder = workspace.home() / "torchserve" / "soak"
-        self.torchserve = self._serve("torchserve", "up", "--folder", str(folder))
+        self.torchserve = self._serve("torchserve", "up", "--folder", str(folder), "--server", self._server)
         self.gateway = self._serve("gateway", "gateway", "--torchserve", self.torchserve, "--port", "0")
         self._serve("consumer", "consumer", "--metrics-port", "0", "--flush-seconds", "5")
 
@@ -96,21 +101,21 @@ class ShopProcesses:
         self._table.propose(Change(replace(row, champion=swapped), "soak", "a swap under load"), row.version)
 
     def kill_worker(self) -> None:
-        """The process that runs the model within TorchServe."""
-        for process in psutil.Process(self._running["torchserve"].pid).children(recursive=True):
-            if any("model_service_worker" in part for part in process.cmdline()):
-                process.kill()
-                return
-        raise RuntimeError("no worker of TorchServe is running")
+        """The process that runs the model within TorchServe, or the plain server."""
+        self._of_server(_WORKERS)[0].kill()
 
-    def kill_torchserve(self) -> None:
-        """The server and all of its workers; `python -m serving up` is to start it again."""
-        children = psutil.Process(self._running["torchserve"].pid).children(recursive=True)
-        servers = [process for process in children if "java" in process.name()]
-        assert servers, "TorchServe's server is not running"
-        for server in servers:
+    def kill_server(self) -> None:
+        """TorchServe, or the plain server, and all of its workers; `python -m serving up` is to start it again."""
+        for server in self._of_server(_SERVERS):
             for process in (*server.children(recursive=True), server):
                 process.kill()
+
+    def _of_server(self, words: tuple[str, ...]) -> list[psutil.Process]:
+        children = psutil.Process(self._running["torchserve"].pid).children(recursive=True)
+        found = [each for each in children if any(word in " ".join(each.cmdline()) for word in words)]
+        if not found:
+            raise RuntimeError(f"no process of {self._server} with {' or '.join(words)} in its command is running")
+        return found
 
     def start_redis(self) -> None:
         options = ["--port", self._redis_port, "--bind", "127.0.0.1", "--dir", self._redis_data, "--save", ""]
@@ -145,7 +150,7 @@ class ShopProcesses:
 
     def _serve(self, name: str, *arguments: str) -> str:
         """Start `python -m serving ...`, and return the first address that it says."""
-        command = [sys.executable, "-m", "serving", *arguments, "--dataset", self.model]
+        command = [sys.executable, "-m", *self._program, *arguments, "--dataset", self.model]
         log = self._logs / f"{name}.log"
         process = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=log.open("a"), text=True)
         self._running[name] = process

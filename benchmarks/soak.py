@@ -1,7 +1,7 @@
 """Ten minutes at 70 % of what this machine can serve, while parts are swapped, killed and restarted.
 
-Real processes: TorchServe with its reconciler, gateway, consumer, Redis with an append-only file. It must not leave a
-request without an answer, lose an acknowledged event, or grow. `make soak`
+Real processes: TorchServe (or the plain server) with its reconciler, gateway, consumer, Redis with an append-only
+file. It must not leave a request without an answer, lose an acknowledged event, or grow. `make soak SERVER=plain`
 """
 
 import argparse
@@ -30,13 +30,15 @@ from benchmarks.shop_processes import ShopProcesses
 from components import workspace
 from components.task import commit
 
-RESULTS = Path(__file__).parent / "results" / "soak.json"
+RESULTS = Path(__file__).parent / "results"
 MODEL = "marketplace"
 SHOP = {"users": 1200, "days": 40, "items": 600}
 AT_ONCE = 16
 """Callers while the capacity is measured."""
 EVENT_SHARE = 0.3
 """Answers that are clicked on."""
+PATIENCE = 10.0
+"""Seconds for which a caller who is told to ask again does so."""
 GROWTH = 1.1
 """Memory of the last fifth against the second, at most."""
 
@@ -54,6 +56,8 @@ class Met:
     """Requests whose answer said that the exposure is logged."""
     refused: int = 0
     """Clicks that were refused with a 503: the caller sends them again, here they count as not sent."""
+    asked_again: int = 0
+    """Refusals with `Retry-After` (the gateway's bound), after which the same was asked again."""
 
 
 class Callers:
@@ -64,13 +68,19 @@ class Callers:
 
     async def ask(self, met: Met) -> None:
         began = time.perf_counter()
+        wish = {"user_id": self._random.choice(self._users), "k": 10}
         try:
-            wish = {"user_id": self._random.choice(self._users), "k": 10}
-            async with self._session.post("/v1/recommendations", json=wish) as reply:
-                answer = await reply.json()
-                if reply.status != 200 or not answer["items"]:
-                    met.unanswered.append(f"{reply.status}: {answer}")
-                    return
+            while True:
+                async with self._session.post("/v1/recommendations", json=wish) as reply:
+                    answer = await reply.json()
+                    again = reply.headers.get("Retry-After")
+                if again is None or time.perf_counter() - began > PATIENCE:
+                    break
+                met.asked_again += 1
+                await asyncio.sleep(float(again))
+            if reply.status != 200 or not answer["items"]:
+                met.unanswered.append(f"{reply.status}: {answer}")
+                return
         except (aiohttp.ClientError, TimeoutError) as error:
             met.unanswered.append(f"{type(error).__name__}: {error}")
             return
@@ -127,12 +137,14 @@ def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--seconds", type=float, default=600.0)
     parser.add_argument("--load", type=float, default=0.7, help="share of the capacity")
+    parser.add_argument("--server", choices=["torchserve", "plain"], default="torchserve")
     options = parser.parse_args()
-    return asyncio.run(soak(options.seconds, options.load, Console(highlight=False, soft_wrap=True)))
+    console = Console(highlight=False, soft_wrap=True)
+    return asyncio.run(soak(options.seconds, options.load, options.server, console))
 
 
-async def soak(seconds: float, load: float, console: Console) -> int:
-    with ShopProcesses(MODEL, SHOP, console) as shop:
+async def soak(seconds: float, load: float, server: str, console: Console) -> int:
+    with ShopProcesses(MODEL, SHOP, console, server=server) as shop:
         base, timeout = shop.gateway, aiohttp.ClientTimeout(total=5)
         async with aiohttp.ClientSession(base, timeout=timeout, connector=aiohttp.TCPConnector(limit=0)) as session:
             callers = Callers(session, shop.users())
@@ -144,9 +156,9 @@ async def soak(seconds: float, load: float, console: Console) -> int:
             fifth = seconds / 5
             faults = [
                 (1 * fifth, "another version swapped in", lambda: shop.swap(worse)),
-                (2 * fifth, "worker of TorchServe killed", shop.kill_worker),
+                (2 * fifth, f"worker of {server} killed", shop.kill_worker),
                 (3 * fifth, "Redis killed and started again", shop.restart_redis),
-                (4 * fifth, "TorchServe killed", shop.kill_torchserve),
+                (4 * fifth, f"{server} killed", shop.kill_server),
             ]
 
             def each(now: float) -> None:
@@ -165,10 +177,11 @@ async def soak(seconds: float, load: float, console: Console) -> int:
             await callers.open_loop(rate, seconds, met, each)
             await asyncio.sleep(5)
         shop.flush()
-    found = _found(met, memory, capacity, rate, seconds)
+    found = {"server": server, **_found(met, memory, capacity, rate, seconds)}
     _show(found, console)
-    RESULTS.write_text(json.dumps(found, indent=1) + "\n")
-    console.print(f"written to {RESULTS}")
+    results = RESULTS / f"soak_{server}.json"
+    results.write_text(json.dumps(found, indent=1) + "\n")
+    console.print(f"written to {results}")
     return 0 if found["sound"] else 1
 
 
@@ -188,6 +201,7 @@ def _found(met: Met, memory: dict[str, list[float]], capacity: float, rate: floa
         "answered": met.statuses.total(),
         "statuses": dict(met.statuses),
         "unanswered": len(met.unanswered),
+        "asked_again": met.asked_again,
         "examples": met.unanswered[:3],
         "acknowledged_exposures": len(met.logged),
         "acknowledged_events": len(met.acknowledged),
@@ -216,6 +230,7 @@ def _show(found: dict[str, Any], console: Console) -> None:
     table = Table("what", "found", "bar", box=None)
     table.add_row("requests", f"{found['answered']:,} at {found['rate_per_second']:.0f}/s", "")
     table.add_row("without an answer", f"{found['unanswered']}", "0")
+    table.add_row("told to ask again, and did", f"{found['asked_again']}", "")
     table.add_row(
         "acknowledged", f"{found['acknowledged_exposures']:,} exposures, {found['acknowledged_events']:,} events", ""
     )

@@ -17,6 +17,8 @@ import yaml
 
 ROOT = Path(__file__).parent.parent
 MONITORING = ("ServiceMonitor", "PodMonitor", "PrometheusRule")
+SETTINGS = {"dataset": "HETERREC_DATASET", "server": "HETERREC_SERVER"}
+"""Values that are settings of every process."""
 Resource = dict[str, Any]
 OPEN, CLOSE = "HELM__", "__MLEH"
 ABOUT = """\
@@ -47,7 +49,7 @@ def chart(resources: list[Resource], overlay: str) -> dict[str, str]:
     values = Values()
     (settings,) = [each["data"] for each in resources if each["metadata"]["name"].startswith("settings-")]
     values.found = {
-        "dataset": settings["HETERREC_DATASET"],
+        **{value: settings[name] for value, name in SETTINGS.items()},
         "monitoring": {"enabled": True},
         "featureServer": {"enabled": True},
     }
@@ -89,7 +91,8 @@ def _parametrised(resource: Resource, values: Values) -> Resource:
     _restarting(spec.get("template", {}), values)
     match resource["kind"]:
         case "ConfigMap" if name.startswith("settings-"):
-            made["data"]["HETERREC_DATASET"] = values.take("dataset", made["data"]["HETERREC_DATASET"])
+            for value, setting in SETTINGS.items():
+                made["data"][setting] = values.take(value, made["data"][setting])
         case "HorizontalPodAutoscaler":
             for field in ("minReplicas", "maxReplicas"):
                 spec[field] = values.take(f"gateway.{field}", spec[field])
@@ -112,7 +115,8 @@ def _restarting(template: Resource, values: Values) -> None:
     pods = template.get("spec", {}).get("containers", [])
     if any("configMapRef" in source for each in pods for source in each.get("envFrom", [])):
         annotations = template["metadata"].setdefault("annotations", {})
-        annotations["heterrec.io/dataset"] = values.take("dataset", values.found["dataset"])
+        for value in SETTINGS:
+            annotations[f"heterrec.io/{value}"] = values.take(value, values.found[value])
 
 
 def _storage(spec: Resource, values: Values, name: str) -> None:

@@ -1,6 +1,14 @@
-"""How far the clocks of shops and machines may differ: one tolerance for whoever compares two of them."""
+"""What time it is, and how far the clocks of shops and machines may differ: one tolerance for whoever compares two."""
 
-from datetime import timedelta
+from collections.abc import Callable
+from datetime import UTC, datetime, timedelta
+
+Clock = Callable[[], datetime]
 
 TOLERANCE = timedelta(hours=1)
 """What is further off is set aside and counted, never taken and never dropped in silence."""
+
+
+def now() -> datetime:
+    """By the clock of this machine, in UTC."""
+    return datetime.now(UTC)

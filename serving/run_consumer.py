@@ -13,6 +13,7 @@ from components import workspace
 from components.errors import InputError
 from feature_repo.card import DatasetCard, load_card
 from feature_repo.forgotten import Forgotten
+from serving import clocks
 
 if TYPE_CHECKING:
     from serving.consumer.consumer import Consumer
@@ -22,7 +23,7 @@ PORT = "HETERREC_CONSUMER_METRICS_PORT"
 _RETRY_SECONDS = 1.0
 
 
-def run(options: argparse.Namespace) -> int:
+def run(options: argparse.Namespace, *, clock: clocks.Clock = clocks.now) -> int:
     """Follow the log until Ctrl-C or SIGTERM; beside another consumer of the same log, wait to take its place."""
     from serving.consumer.consumer import Busy
     from serving.consumer.metrics import Metrics, MetricsServer
@@ -33,7 +34,7 @@ def run(options: argparse.Namespace) -> int:
     stop = threading.Event()
     for number in (signal.SIGINT, signal.SIGTERM):
         signal.signal(number, lambda *_: stop.set())
-    consumer = consumer_of(card, metrics := Metrics(), flush_seconds=options.flush_seconds)
+    consumer = consumer_of(card, metrics := Metrics(), flush_seconds=options.flush_seconds, clock=clock)
     server = MetricsServer(
         metrics, options.host, options.metrics_port, lambda: "; ".join(consumer.problems.values()) or None
     )
@@ -62,7 +63,9 @@ def _tell(what: str, before: str) -> str:
     return what
 
 
-def consumer_of(card: DatasetCard, metrics: "Metrics", *, flush_seconds: float = 30.0) -> "Consumer":
+def consumer_of(
+    card: DatasetCard, metrics: "Metrics", *, flush_seconds: float = 30.0, clock: clocks.Clock = clocks.now
+) -> "Consumer":
     """The consumer of the card's log in the workspace. Raises `InputError` where the feature store was never filled."""
     from feature_repo.feast_import import FeatureStore
     from feature_repo.store import connect
@@ -81,6 +84,7 @@ def consumer_of(card: DatasetCard, metrics: "Metrics", *, flush_seconds: float =
             store,
             forgotten=Forgotten(workspace.forgotten(card.name)),
             retention=None if days is None else timedelta(days=days),
+            clock=clock,
         )
     except Exception as error:  # whatever the registry raises that nothing was applied to
         cause = " ".join(str(error).split())  # a database tells in several lines
@@ -97,6 +101,7 @@ def consumer_of(card: DatasetCard, metrics: "Metrics", *, flush_seconds: float =
         stream=None if redis is None else lambda known: Stream(redis, card.name, known=known),
         metrics=metrics,
         flush_seconds=flush_seconds,
+        clock=clock,
     )
 
 

@@ -12,7 +12,7 @@ from typing import Any
 
 from components import workspace
 from components.errors import InputError
-from serving import operate
+from serving import clocks, operate
 from serving.releases import Releases
 from serving.rollout.availability import Availability
 from serving.rollout.rules_table import RulesTable
@@ -28,7 +28,7 @@ TABLE_MIB = "HETERREC_GATEWAY_TABLES_MIB"
 SHOPS, TESTERS, KEYS = "HETERREC_API_TOKENS", "HETERREC_TESTER_TOKENS", "HETERREC_TORCHSERVE_KEYS"
 
 
-def run(options: argparse.Namespace) -> int:
+def run(options: argparse.Namespace, *, clock: clocks.Clock = clocks.now) -> int:
     """Answer shoppers until Ctrl-C or SIGTERM."""
     import uvicorn
 
@@ -63,9 +63,10 @@ def run(options: argparse.Namespace) -> int:
                 log=EventLog(StreamSink(redis, name) if redis else SegmentSink(workspace.event_log(name))),
                 access=access,
                 keys=KeyFile(Path(keys)) if keys else None,
+                clock=clock,
                 table_bytes=int(mib) * 2**20,
-                availability=Availability(table.database, name),
-                rules=RulesTable(table.database, name),
+                availability=Availability(table.database, name, clock=clock),
+                rules=RulesTable(table.database, name, clock=clock),
             )
             address = f"http://{options.host}:{listening.getsockname()[1]}"
             print(f"{name} is recommended at {address}/v1/recommendations (Ctrl-C ends it)", flush=True)

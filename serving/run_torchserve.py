@@ -74,9 +74,9 @@ def torchserve(options: argparse.Namespace) -> int:
     ports = {"inference": options.port, "management": options.management_port, "metrics": options.metrics_port}
     logs = options.folder / "logs"
     with contextlib.suppress(KeyboardInterrupt), _server(options)(
-        logs, host=options.host, ports=ports, tokens=options.tokens, folder=options.folder
+        logs, host=options.host, ports=ports, tokens=_tokens(options), folder=options.folder
     ) as server:  # fmt: skip
-        print(f"{options.server} listens on {options.host}:{options.port}, logs: {logs}", flush=True)
+        print(f"{options.server} listens at {server.address}, logs: {logs}", flush=True)
         return server.wait()
     return 0
 
@@ -85,7 +85,7 @@ def reconciler(options: argparse.Namespace) -> int:
     """Make the TorchServe beside it match the rollout row, until Ctrl-C or SIGTERM."""
     _end_by_signal()
     client = Client(
-        inference=options.torchserve, management=options.management, folder=options.folder, tokens=options.tokens,
+        inference=options.torchserve, management=options.management, folder=options.folder, tokens=_tokens(options),
         **_workers(options),
     )  # fmt: skip
     name = model_name(options.dataset)
@@ -127,6 +127,10 @@ def _server(options: argparse.Namespace) -> type[TorchServe]:
     if (kind := SERVERS.get(options.server)) is None:
         raise InputError(f"{SERVER}={options.server!r}: expected {' or '.join(SERVERS)}")
     return kind
+
+
+def _tokens(options: argparse.Namespace) -> bool:
+    return _server(options).has_keys if options.tokens is None else bool(options.tokens)
 
 
 def _follower(client: Client, model: str, releases: Releases) -> Reconciler:
@@ -189,8 +193,13 @@ def add_to(commands: "argparse._SubParsersAction[Any]") -> None:
         command.add_argument(
             "--tokens",
             action=argparse.BooleanOptionalAction,
-            default=None if command is both else True,
-            help="TorchServe asks callers for a key (of `up`: by default beyond loopback)",
+            help="the server asks callers for a key (default: TorchServe does, of `up` beyond loopback; plain cannot)",
+        )
+        command.add_argument(
+            "--server",
+            choices=list(SERVERS),
+            default=os.environ.get(SERVER, "torchserve"),
+            help=f"what answers requests (default: %(default)s, or ${SERVER})",
         )
     for command in (both, beside):
         command.add_argument("--dataset", default="marketplace", help="name of the data set, or path of its card")
@@ -202,14 +211,10 @@ def add_to(commands: "argparse._SubParsersAction[Any]") -> None:
         port = None if command is both else 8083
         command.add_argument("--status-port", type=int, default=port, help="of /ready (default: %(default)s)")
     for command in (both, alone):
-        command.add_argument(
-            "--server",
-            choices=list(SERVERS),
-            default=os.environ.get(SERVER, "torchserve"),
-            help=f"what answers requests (default: %(default)s, or ${SERVER})",
-        )
         inference, management, metrics = (None, None, None) if command is both else (8080, 8081, 8082)
-        command.add_argument("--host", default=HOST, help="of inference and metrics (default: %(default)s)")
+        command.add_argument(
+            "--host", default=HOST, help="of inference and metrics; of plain: of metrics (default: %(default)s)"
+        )
         command.add_argument("--port", type=int, default=inference, help="of the inference API")
         command.add_argument("--management-port", type=int, default=management, help="on loopback, always")
         command.add_argument("--metrics-port", type=int, default=metrics, help="of Prometheus metrics")

@@ -103,8 +103,11 @@ class Delivery:
         """Turn segments that were read to their end, and that nobody writes any more, into partitions."""
         for path in segments(self._log):
             with abandoned(path) as free:
-                if not free or path.stat().st_size > self._state.offset(path.name):
+                size, read = path.stat().st_size, self._state.offset(path.name)
+                if not free or size > read:
                     continue
+                if size < read:
+                    self._tell_cut(path, size, read)
                 self._retire(path)
                 self.partitions()  # what was found damaged: with the segment gone, the state alone would know of it
                 path.unlink()
@@ -127,6 +130,14 @@ class Delivery:
         kinds = self._online.kinds
         used = served(found.get("exposures", ()), kinds)
         self._write(self._values, path.stem, "served", served_schema(kinds), used)
+
+    def _tell_cut(self, path: Path, size: int, read: int) -> None:
+        """A segment that was cut after it was read: what followed from it has its place, the rows cut off are lost."""
+        why = f"damaged: {read - size:,} bytes of {path.name} are gone since they were read"
+        _logger.error("%s, offset %d: %s", path, size, why)
+        self._metrics.set_aside.labels("damaged").inc()
+        with self._state.transaction():
+            set_aside(self._state, int(path.name.partition("-")[0]) + size, why, "", self._clock())
 
     def _put_aside(self, path: Path, line: Line, fault: DamagedEvent) -> None:
         """A line that was damaged after it was read: what followed from it has its place, its row is lost."""

@@ -22,7 +22,7 @@ from serving import checksum
 from serving.checksum import Damaged, unseal
 from serving.consumer.state import State, moment
 from serving.eventlog.durable import appearing
-from serving.eventlog.partitions import DIGEST, write
+from serving.eventlog.partitions import DIGEST, UNREADABLE, of_the_disk, write
 from serving.eventlog.segments import segments
 
 NAME = "erased.json"
@@ -188,7 +188,9 @@ def _owned(folder: Path) -> Iterable[Path]:
 def _telling(path: Path) -> Iterator[None]:
     try:
         yield
-    except pa.ArrowException as error:
+    except UNREADABLE as error:
+        if of_the_disk(error):
+            raise
         raise OSError(f"{path}: cannot be read for deleted users ({error}). Restore or remove the file.") from error
 
 

@@ -11,6 +11,7 @@ from feature_repo.definitions import ITEM_DERIVED, ITEM_VARYING
 from feature_repo.feast_import import FeatureStore
 from feature_repo.forgotten import Forgotten
 from feature_repo.online import online
+from serving import clocks
 from serving.consumer.histories import HistoryWriter
 
 REOPEN_SECONDS = 60.0
@@ -26,8 +27,9 @@ class Online:
         *,
         forgotten: Forgotten | None = None,
         retention: timedelta | None = None,
+        clock: clocks.Clock = clocks.now,
     ) -> None:
-        self._connect, self.forgotten, self.retention = connect, forgotten, retention
+        self._connect, self.forgotten, self.retention, self._clock = connect, forgotten, retention, clock
         self._open()
 
     def _open(self) -> None:
@@ -40,7 +42,7 @@ class Online:
             field.name: pa.float64() if field.tags["kind"] == "numeric" else pa.string() for _, field in fields
         }
         """Features that vary over time, with their types."""
-        self.writer = HistoryWriter(self._store, forgotten=self.forgotten, retention=self.retention)
+        self.writer = HistoryWriter(self._store, forgotten=self.forgotten, retention=self.retention, clock=self._clock)
 
     def refresh(self) -> None:
         """Open the store anew where that was long ago."""

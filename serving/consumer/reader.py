@@ -133,7 +133,7 @@ class Reader:
         size, oldest = 0, None
         for path in segments(self._root):
             start = self._state.offset(path.name)
-            size += path.stat().st_size - start
+            size += max(0, path.stat().st_size - start)  # one that was cut has nothing unread
             if (line := next(lines(path, start, most=1), None)) is not None:
                 try:
                     row = of_line(split_id(line.content)[1]).row

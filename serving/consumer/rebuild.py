@@ -10,12 +10,11 @@ from datetime import datetime, timedelta
 from pathlib import Path
 from typing import Any
 
-import pyarrow as pa
 import pyarrow.parquet as pq
 
 from serving.consumer.join import ATTRIBUTION
 from serving.eventlog.events import to_line
-from serving.eventlog.partitions import files
+from serving.eventlog.partitions import UNREADABLE, files
 
 RECENT = timedelta(minutes=10)
 """An outcome that was received longer ago than this and has no exposure was set aside."""
@@ -43,7 +42,7 @@ def _rows(folder: Path, since: datetime, columns: list[str] | None = None) -> It
             try:
                 for batch in pq.ParquetFile(path).iter_batches(_ROWS, columns=columns):
                     yield batch.to_pylist()
-            except (pa.ArrowException, OSError) as error:
+            except UNREADABLE as error:
                 _logger.error("%s: cannot be read, its rows are not noted again: %s", path, error)
 
 

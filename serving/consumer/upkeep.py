@@ -5,13 +5,12 @@ from collections.abc import Callable
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
-import pyarrow as pa
 import pyarrow.parquet as pq
 
 from serving.consumer.join import ATTRIBUTION
 from serving.eventlog import merging
 from serving.eventlog.durable import sync_folder
-from serving.eventlog.partitions import write
+from serving.eventlog.partitions import UNREADABLE, of_the_disk, write
 
 TABLES = ("exposures", "outcomes", "interactions", "set_aside")
 KEPT = timedelta(days=400)
@@ -44,7 +43,9 @@ class Upkeep:
             try:
                 merging.drop_superseded(day)
                 merged = merging.merge(day)
-            except pa.ArrowException as error:
+            except UNREADABLE as error:
+                if of_the_disk(error):
+                    raise
                 self._open.pop(0)  # the next ones are no worse for it, and in an hour it is tried again
                 raise OSError(f"{day}: a file cannot be merged ({error}). Restore or remove it.") from error
             self._open.pop(0)

@@ -4,7 +4,6 @@ The merged file names those that it stands for. It appears in one moment, and fr
 the others over; they are removed later, when whoever had listed them before has read them.
 """
 
-import hashlib
 import json
 import time
 from collections.abc import Sequence
@@ -14,7 +13,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from serving.eventlog.durable import appearing, sync_folder
-from serving.eventlog.partitions import DIGEST, INSTEAD_OF, MERGED, digest, files, superseded
+from serving.eventlog.partitions import DIGEST, INSTEAD_OF, digest, files, merged_name, superseded
 
 READERS_SECONDS = 3600.0
 """So long after a merge somebody may still read the files of before."""
@@ -30,12 +29,11 @@ def merge(day: Path) -> bool:
     small = files(day)
     if len(small) < 2:
         return False
-    names = [path.name for path in small]
-    name = f"{MERGED}{hashlib.sha256(json.dumps(names).encode()).hexdigest()[:16]}"
+    names = json.dumps([path.name for path in small]).encode()
     schema = pa.unify_schemas([pq.read_schema(path).remove_metadata() for path in small])
-    said = {INSTEAD_OF: json.dumps(names).encode(), DIGEST: digest(small).encode()}
+    said = {INSTEAD_OF: names, DIGEST: digest(small).encode()}
     with (
-        appearing(day / f"{name}.parquet") as file,
+        appearing(day / merged_name(names)) as file,
         pq.ParquetWriter(file, schema.with_metadata(said), compression="zstd") as writer,
     ):
         _copy(small, schema, writer)

@@ -6,6 +6,7 @@ in the moment in which it appears.
 
 import hashlib
 import json
+import logging
 from collections.abc import Iterable, Sequence
 from datetime import UTC, datetime
 from pathlib import Path
@@ -20,6 +21,9 @@ MERGED = "merged-"
 """How the name of a file begins that stands for others."""
 INSTEAD_OF, DIGEST = b"heterrec.instead_of", b"heterrec.digest"
 """Metadata of such a file: the names of the others, and what `digest` said of the day before."""
+UNREADABLE = (pa.ArrowException, OSError)
+"""What reading a damaged file raises; see `of_the_disk`."""
+_logger = logging.getLogger(__name__)
 
 
 def write_days(folder: Path, name: str, schema: pa.Schema, rows: Iterable[tuple[datetime, dict[str, Any]]]) -> int:
@@ -50,10 +54,31 @@ def files(day: Path) -> list[Path]:
     return [path for path in present if path.name not in gone]
 
 
+def merged_name(names: bytes) -> str:
+    """Of the file that stands for others, whose names are given as its metadata has them."""
+    return f"{MERGED}{hashlib.sha256(names).hexdigest()[:16]}.parquet"
+
+
 def superseded(present: Iterable[Path]) -> set[str]:
-    """Names of files of one day that another one of them stands for."""
-    merged = (path for path in present if path.name.startswith(MERGED))
-    return {name for path in merged for name in json.loads(_said(path, INSTEAD_OF) or b"[]")}
+    """Names of files of one day that another one of them stands for; a damaged one stands for none, and is told."""
+    found: set[str] = set()
+    for path in present:
+        if path.name.startswith(MERGED):
+            try:
+                names = _said(path, INSTEAD_OF) or b""
+                if merged_name(names) != path.name:
+                    raise ValueError("it does not say what it stands for")
+                found.update(json.loads(names))
+            except (ValueError, *UNREADABLE) as error:
+                if of_the_disk(error):
+                    raise
+                _logger.error("%s: is damaged, the files that it stands for count where they are: %s", path, error)
+    return found
+
+
+def of_the_disk(error: Exception) -> bool:
+    """Whether it is no fault of the file's content: Arrow tells of some damage as of an `OSError`, without a number."""
+    return isinstance(error, OSError) and error.errno is not None
 
 
 def digest(day: Sequence[Path]) -> str:

@@ -12,7 +12,7 @@ _SECONDS = (0.001, 0.0025, 0.005, 0.0075, 0.01, 0.015, 0.025, 0.05, 0.075, 0.1, 
 _AGES = (1, 10, 60, 600, 3600, 6 * 3600, 86400, 7 * 86400, 30 * 86400, 365 * 86400)
 _MOST_TYPES = 20
 _PARTS = ("history", "news", "rollout", REMEMBERED)
-_REFUSED = (401, 403, 413, 429, 500, 503)
+_REFUSED = (401, 403, 408, 413, 431, 500, 503)
 """What an alert counts (k8s/components/monitoring/alerts.yaml)."""
 
 

@@ -1,7 +1,8 @@
 """A server without Java, with the paths, requests and answers of TorchServe's: versions side by side, each behind a
 worker with its own code, in batches, loaded and unloaded while others answer.
 
-For loopback only, where it asks for no key: beyond, TorchServe. It runs what a reconciler loads, as TorchServe does.
+Asked and managed on loopback only, where it wants no key: beyond, TorchServe. It runs what a reconciler loads, as
+TorchServe does.
 """
 
 import re

@@ -14,24 +14,30 @@ _ROOT = Path(__file__).parents[2]
 
 
 class PlainServer(TorchServe):
-    """`with PlainServer(logs) as server:`, and then everything that a `TorchServe` can; on loopback, without keys."""
+    """`with PlainServer(logs) as server:`, and then everything that a `TorchServe` can, without keys: it is asked and
+    managed on loopback, whatever `host` is; that is where its metrics are."""
 
     _called = "the plain server"
+    has_keys = False
     worker_log = "console.log"
 
     def _command(self) -> tuple[list[str], dict[str, str]]:
-        if self._tokens or self._host != HOST:
-            raise ValueError(f"the plain server listens on {HOST} only and asks for no key; elsewhere use TorchServe")
+        if self._tokens:
+            raise ValueError(f"the plain server is asked on {HOST} only and wants no key; elsewhere use TorchServe")
         ports = [part for api in APIS for part in (f"--{api}", str(self._ports[api]))]
         command = [sys.executable, "-m", "serving.plain.server", "--folder", str(self.folder), *ports]
-        return command, {"PYTHONPATH": str(_ROOT)}
+        return [*command, "--metrics-host", self._host], {"PYTHONPATH": str(_ROOT)}
+
+    def _asked_at(self) -> str:
+        return HOST
 
 
-async def serve(folder: Path, ports: dict[str, int]) -> None:
+async def serve(folder: Path, ports: dict[str, int], metrics_host: str) -> None:
     """Serve what is registered until SIGTERM."""
     import uvicorn
 
-    listening = [socket.create_server((HOST, ports[api]), backlog=1024) for api in APIS]
+    hosts = {api: metrics_host if api == "metrics" else HOST for api in APIS}
+    listening = [socket.create_server((hosts[api], ports[api]), backlog=1024) for api in APIS]
     config = uvicorn.Config(make_app(folder, ports), log_level="warning", access_log=False, timeout_keep_alive=75)
     server = uvicorn.Server(config)
     serving = asyncio.create_task(server.serve(listening))
@@ -46,11 +52,12 @@ def main() -> None:
 
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--folder", type=Path, required=True)
+    parser.add_argument("--metrics-host", default=HOST)
     for api in APIS:
         parser.add_argument(f"--{api}", type=int, required=True, metavar="PORT")
     options = parser.parse_args()
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # who has started it stops it
-    uvloop.run(serve(options.folder, {api: getattr(options, api) for api in APIS}))
+    uvloop.run(serve(options.folder, {api: getattr(options, api) for api in APIS}, options.metrics_host))
 
 
 if __name__ == "__main__":

@@ -50,6 +50,8 @@ class TorchServe(Client):
     """
 
     _called = "TorchServe"
+    has_keys = True
+    """Whether it can ask for tokens."""
     worker_log = "model_log.log"
     """In `logs`: what workers say."""
 
@@ -66,8 +68,8 @@ class TorchServe(Client):
     ) -> None:
         self.logs = logs.resolve()
         self._host, self._fixed, self._chosen = host, ports or {}, folder
-        self._tokens = not _is_loopback(host) if tokens is None else tokens
-        if not self._tokens and not _is_loopback(host):
+        self._tokens = self.has_keys and not _is_loopback(host) if tokens is None else tokens
+        if self.has_keys and not self._tokens and not _is_loopback(host):
             raise ValueError(f"host {host}: beyond loopback TorchServe has to ask for tokens")
         self._worker_options = {"start_seconds": start_seconds, **options}
         self._start_seconds = start_seconds
@@ -168,7 +170,7 @@ class TorchServe(Client):
     def _start(self) -> None:
         self._ports = dict(zip(_PORTS, _free_ports(len(_PORTS)), strict=True)) | self._fixed
         super().__init__(
-            inference=f"http://{_reached(self._host)}:{self._ports['inference']}",
+            inference=f"http://{self._asked_at()}:{self._ports['inference']}",
             management=f"http://{HOST}:{self._ports['management']}",
             folder=self.folder,
             tokens=self._tokens,
@@ -195,6 +197,9 @@ class TorchServe(Client):
                 start_new_session=True,
             )
         self._guard = _guard(self._process.pid)
+
+    def _asked_at(self) -> str:
+        return _reached(self._host)
 
     def _command(self) -> tuple[list[str], dict[str, str]]:
         """What starts the server, and what its environment has beside the usual."""

@@ -45,7 +45,7 @@ def without_what_helm_adds(resources: list[Resource]) -> dict[str, Resource]:
     found = {}
     for resource in copy.deepcopy(resources):
         for metadata in (resource["metadata"], resource.get("spec", {}).get("template", {}).get("metadata", {})):
-            for added in ("helm.sh/resource-policy", "heterrec.io/dataset"):
+            for added in ("helm.sh/resource-policy", *(f"heterrec.io/{value}" for value in chart.SETTINGS)):
                 metadata.get("annotations", {}).pop(added, None)
             if metadata.get("annotations") == {}:
                 del metadata["annotations"]
@@ -70,13 +70,13 @@ def test_in_another_namespace_no_name_of_the_overlay_s_stays(written):
 def test_a_value_arrives_where_it_belongs(written):
     _, folder = written
     image = "registry.example/heterrec-serve@sha256:" + 64 * "b"
-    found = made(folder, "shop", dataset="2024", images={"serve": image}, storage={"workspace": "7Gi"})
+    found = made(folder, "shop", dataset="2024", server="plain", images={"serve": image}, storage={"workspace": "7Gi"})
     (settings,) = [each for each in of_kind(found, "ConfigMap") if each["metadata"]["name"].startswith("settings-")]
     assert settings["data"]["HETERREC_DATASET"] == "2024", "a text, as ConfigMaps have them"
+    assert settings["data"]["HETERREC_SERVER"] == "plain"
     pods = {name(each): each["spec"]["template"] for each in of_kind(found, "Deployment")}
-    assert pods["Deployment/gateway"]["metadata"]["annotations"]["heterrec.io/dataset"] == "2024", (
-        "or it would not restart"
-    )
+    told = pods["Deployment/gateway"]["metadata"]["annotations"]
+    assert (told["heterrec.io/dataset"], told["heterrec.io/server"]) == ("2024", "plain"), "or it would not restart"
     assert {each["image"] for each in pods["Deployment/gateway"]["spec"]["containers"]} == {image}
     claims = {each["metadata"]["name"]: each for each in of_kind(found, "PersistentVolumeClaim")}
     workspace_claim = claims["heterrec-workspace"]

@@ -8,13 +8,16 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
+import pyarrow as pa
 import pytest
 
 from feature_repo.forgotten import Forgotten
 from serving.checksum import Damaged, of_file, to_file
 from serving.consumer.erasure import NAME, erased
 from serving.consumer.state import Exposure, State, StateDamaged, Waiting
+from serving.eventlog import merging
 from serving.eventlog.events import DamagedEvent, Event, events, of_line, to_line
+from serving.eventlog.partitions import files, write
 from serving.eventlog.stream import _with_id, split_id
 from serving.gateway.access import Tokens
 from serving.gateway.models import KeyFile
@@ -83,6 +86,21 @@ def test_a_sealed_file_is_known_for_damaged_and_one_of_before_is_taken(tmp_path:
         assert found == plain or len(found or {}) > len(plain)
     path.write_text(json.dumps(plain))
     assert of_file(path) == plain and of_file(tmp_path / "none") is None
+
+
+def test_a_damaged_merged_file_stands_for_nothing_and_is_told(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    for name in "ab":
+        write(tmp_path / f"{name}.parquet", pa.table({"request_id": [name]}))
+    assert merging.merge(tmp_path)
+    (merged,) = files(tmp_path)
+    content = merged.read_bytes()
+    for damaged in damages(content, 100):
+        merged.write_bytes(damaged)
+        found = {path.name for path in files(tmp_path)}
+        assert found >= {merged.name} and found - {merged.name} in (set(), {"a.parquet", "b.parquet"})
+    merged.write_bytes(content[:-8])
+    caplog.clear()
+    assert len(files(tmp_path)) == 3 and f"{merged}: is damaged" in caplog.text
 
 
 def test_deletions_are_carried_out_again_where_the_word_of_them_is_damaged(tmp_path: Path) -> None:

@@ -14,7 +14,7 @@ from urllib.error import HTTPError
 import psutil
 import pytest
 
-from serving.plain.app import MAX_REQUEST_BYTES
+from serving.plain.app import APIS, MAX_REQUEST_BYTES
 from serving.plain.server import PlainServer
 from serving.torchserve.server import TorchServe
 from tests.serving.test_scorer import BAD, GOOD, event
@@ -85,6 +85,13 @@ def test_management_is_on_its_own_port_alone(server: PlainServer, tmp_path: Path
     assert server.call("management", "POST", "/models?url=shop-1.0.mar").status == 409
     with pytest.raises(ValueError, match=r"on 127\.0\.0\.1 only"), PlainServer(tmp_path, tokens=True):
         pass
+
+
+def test_beyond_loopback_only_its_metrics_are_read(tmp_path: Path) -> None:
+    with PlainServer(tmp_path, host="0.0.0.0") as running:
+        listening = {each.laddr for each in psutil.net_connections() if each.status == psutil.CONN_LISTEN}
+        hosts = {api: {host for host, port in listening if port == running._ports[api]} for api in APIS}
+    assert hosts == {"inference": {"127.0.0.1"}, "management": {"127.0.0.1"}, "metrics": {"0.0.0.0"}}
 
 
 def test_what_comes_together_is_scored_together(server: PlainServer) -> None:

@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 
 from serving.clocks import TOLERANCE
-from serving.consumer.reader import MOST_AN_HOUR
+from serving.consumer.reader import MOST_AN_HOUR, WAIT
 from serving.eventlog.events import to_line
 from serving.eventlog.segments import SegmentSink
 from tests.serving.live_shop import Transport, exposure, fill, outcome
@@ -49,6 +49,19 @@ def test_an_event_told_again_is_one_and_its_key_tells_two_apart(transport: Trans
     write(transport, ("outcomes", outcome("r1", "i3")), ("outcomes", outcome("r1", "i4", key="second")))
     assert consumed(transport) == {"repeated": 2}, "also after a restart"
     assert sorted(row["item_id"] for row in transport.rows("interactions")) == ["i3", "i4", "i4"]
+
+
+def test_an_outcome_without_its_exposure_waits_its_time_and_is_then_set_aside_and_counted(transport: Transport) -> None:
+    write(transport, ("outcomes", outcome("nobody-s", "i3")))
+    moments, counted = [datetime.now(UTC)], []
+    with transport.consumer(clock=lambda: moments[-1]) as consumer:
+        unmatched = consumer.metrics.interactions.labels("unmatched")
+        for later in (timedelta(), WAIT / 2, WAIT + timedelta(seconds=1)):
+            moments.append(moments[0] + later)
+            transport.settle(consumer)
+            counted.append(unmatched._value.get())
+    assert counted == [0, 0, 1]
+    assert ["no exposure was logged" in row["reason"] for row in transport.rows("set_aside")] == [True]
 
 
 def test_clocks_may_differ_by_the_tolerance_and_what_is_further_off_is_counted(transport: Transport) -> None:

@@ -193,6 +193,9 @@ def test_one_command_shows_sets_restores_and_says_who_and_why(
     file.write_text("blocks:\n  - where: {colour: [red]}\n")
     status, _, error = rules("set", str(file), "--why", "wrong")
     assert status == 2 and "1.0 of shop cannot follow these rules: blocks.0.where" in error and "price" in error
+    stale = ("--expected-version", "0")
+    status, _, error = rules("set", str(file), "--why", "before its release", "--unchecked", *stale)
+    assert status == 2 and "cannot follow" not in error, "only its version was in the way"
     file.write_text("block: []\n")
     assert "block: Extra inputs" in rules("set", str(file), "--why", "wrong")[2]
     file.write_text("{")

@@ -179,9 +179,12 @@ def test_days_beyond_retention_go_and_what_is_trained_on_stays_where_the_card_is
         assert files(first), "ingest would take a day that is gone for a loss"
 
 
-def test_a_file_that_cannot_be_read_is_named_and_keeps_no_other_day_from_its_turn(tmp_path: Path) -> None:
+@pytest.mark.parametrize("content", [b"PAR1 and nothing else", b"PAR1" + 16 * b"\xff" + b"\x10\0\0\0PAR1"])
+def test_a_file_that_cannot_be_read_is_named_and_keeps_no_other_day_from_its_turn(
+    content: bytes, tmp_path: Path
+) -> None:
     bad, good = lay(tmp_path, 2), lay(tmp_path, 2, day=DAY + timedelta(days=1))
-    (bad / "1000-ab.parquet").write_bytes(b"PAR1 and nothing else")
+    (bad / "1000-ab.parquet").write_bytes(content)
     upkeep = Upkeep(tmp_path, tmp_path / "served", retention=None, clock=lambda: LATER + timedelta(days=9))
     with pytest.raises(OSError, match=r"day=2026-03-01: a file cannot be merged"):
         upkeep.step()
