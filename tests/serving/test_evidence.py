@@ -188,3 +188,12 @@ def test_users_of_one_chance_are_one_group_however_they_were_counted(groups: lis
     _, n, k = counted(groups)
     split, whole = log_e_value([0.25] * len(n), n, k), log_e_value([0.25], [sum(n)], [sum(k)])
     assert float(split) == pytest.approx(float(whole), abs=1e-8)
+
+
+@pytest.mark.parametrize("chance", [0.05, 0.25, 0.5])
+def test_where_a_fifth_of_an_arm_is_missing_few_more_users_are_needed_than_by_whoever_knows_that(chance: float) -> None:
+    """Whoever knows what is missing needs log(1 / alpha) over the divergence of the two divisions."""
+    left = 0.8 * chance / (1 - 0.2 * chance)
+    divergence = left * np.log(left / chance) + (1 - left) * np.log((1 - left) / (1 - chance))
+    users = 1.3 * np.log(1000) / divergence
+    assert float(log_e_value([chance], [users], [left * users])) > np.log(1000)
