@@ -1,6 +1,7 @@
 """The event log as the judge counts it, against counting by hand: small logs with all that a log can hold."""
 
 from collections import Counter, defaultdict
+from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
@@ -12,9 +13,11 @@ import pytest
 
 from serving.clocks import TOLERANCE
 from serving.rollout.assignment import HOLDOUT, place
-from serving.rollout.document import STAGES
-from serving.rollout.log import LATER, MOST_OF_USER, EventLog, LogFault, Sums
+from serving.rollout.document import STAGES, ModelVersion, Rollout
+from serving.rollout.judgement import look
+from serving.rollout.log import LATER, EventLog, LogFault, Sums
 from serving.rollout.policy import Policy
+from serving.rollout.sequential import UNKNOWN
 from tests.serving.canary_shop import EXPOSURE, OUTCOME
 
 OPENED = datetime(2026, 1, 5, 10, tzinfo=UTC)
@@ -227,15 +230,15 @@ def plain(number: int, **about: Any) -> Row:
 
 
 def test_nobody_is_more_than_a_shopper(tmp_path: Path) -> None:
-    """Of a user's exposures of a day the first count, and their share of all is taken of those."""
-    rows = [plain(0, time=OPENED)] + [plain(number, user_id="bot") for number in range(1, MOST_OF_USER + 11)]
-    late = [f"r{number}" for number in range(MOST_OF_USER - 4, MOST_OF_USER + 11)]
+    """Of a user's exposures of a day the first fifty count, and their share of all is taken of those."""
+    rows = [plain(0, time=OPENED)] + [plain(number, user_id="bot") for number in range(1, 61)]
+    late = [f"r{number}" for number in range(46, 61)]
     clicks = [{"request_id": request, "event_type": "click", "time": OPENED + timedelta(hours=13)} for request in late]
     with read(tmp_path, rows, clicks) as log:
         sums = log.successes()
-        assert sums.exposures.tolist() == [MOST_OF_USER] and sums.outcomes["success"].tolist() == [5]
-        assert sorted(log.technical(full=False).exposures) == [1, MOST_OF_USER]
-        assert log.traffic(3).busiest == pytest.approx(MOST_OF_USER / (MOST_OF_USER + 1))
+        assert sums.exposures.tolist() == [50] and sums.outcomes["success"].tolist() == [5]
+        assert sorted(log.technical(full=False).exposures) == [1, 50]
+        assert log.traffic(3).busiest == pytest.approx(50 / 51)
 
 
 def test_the_hours_of_novelty_and_of_attribution_are_whole(tmp_path: Path) -> None:
@@ -281,3 +284,21 @@ def test_columns_that_older_gateways_did_not_write_are_null_and_no_others(tmp_pa
         shorter = pa.schema([field for field in SCHEMA if field.name != column])
         with pytest.raises(LogFault, match=rf"exposures: no column {column}; expected request_id"):
             read(tmp_path, [plain(0)], [], shorter)
+
+
+def test_a_look_compares_from_the_fewest_users_on_and_knows_whom_all_meet(tmp_path: Path) -> None:
+    a, b = (
+        ModelVersion(version=name, archive=name, archive_digest=name, recipe_digest=name, registered=OPENED)
+        for name in "ab"
+    )
+    half = Rollout(model="shop", champion=a, challenger=b, stage=3, weight=0.5, salt="s", since=OPENED)
+    rows = [plain(number, variant="challenger" if number < 5 else "champion") for number in range(12)]
+    clicks = [{"request_id": f"r{number}", "event_type": "click", "time": rows[number]["time"]} for number in (1, 7)]
+    read(tmp_path, [*rows, plain(99, time=OPENED)], clicks)
+    for least in (4, 5, 6):
+        found = look(tmp_path, half, replace(POLICY, decision_users=least), opened=OPENED, now=NOW)
+        assert found.users == 5 and (found.outcome != UNKNOWN) == (least <= 5)
+        assert (found.champion_rate, found.challenger_rate) == pytest.approx((1 / 7, 1 / 5))
+    watched = Rollout(model="shop", champion=b, former=a, salt="s", since=OPENED)
+    for row, full in ((half, False), (replace(half, stage=4, weight=1.0), True), (watched, True)):
+        assert look(tmp_path, row, POLICY, opened=OPENED, now=NOW).full == full
