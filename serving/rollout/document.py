@@ -159,7 +159,7 @@ def release(
     The first model becomes champion. A model of an arm's own recipe replaces that arm's version and leaves the
     experiment running (a refresh is not a candidate). Any other is a candidate: challenger at the first stage,
     or queued while an experiment runs or its winner is watched. `salt` makes the salt of a new experiment. `better`:
-    a refresh of the champion that is surely better than the reference becomes it.
+    a refresh of the champion that is surely better than the reference becomes it, but for one that is watched yet.
     """
     if any(known.archive_digest == model.archive_digest for known in rollout.known):
         return Release("already released", rollout, f"{model.version} is part of the rollout already")
@@ -192,7 +192,8 @@ def opened(rollout: Rollout, challenger: ModelVersion, *, now: datetime, salt: C
 def _with_arm(rollout: Rollout, role: Role, model: ModelVersion, better: bool) -> Rollout:
     match role:
         case "champion":
-            return replace(rollout, champion=model, reference=model if better else rollout.held_against)
+            won = better and rollout.former is None  # while it is watched it may still go back
+            return replace(rollout, champion=model, reference=model if won else rollout.held_against)
         case "challenger":
             return replace(rollout, challenger=model)
         case "former":
