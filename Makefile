@@ -151,6 +151,9 @@ audit: setup  ## published advisories for every package of the lock and torch; f
 	@mkdir -p build && grep -ohE '^( *"torch==[0-9.]+|[a-zA-Z0-9][^ ;]*==[^ ;]+)' pyproject.toml requirements.lock | tr -d '" ' > build/audited.txt
 	@.venv/bin/uv tool run pip-audit --strict --no-deps --disable-pip --progress-spinner off --requirement build/audited.txt
 
+sbom: setup  ## the bill of materials of .venv (CycloneDX) as build/sbom.json; needs no docker
+	@scripts/sbom.sh
+
 bench-rollout: setup  ## is the canary's judge right? simulated A/A and A/B canaries beside the naive tests; CANARIES=2000
 	@$(PYTHON) -m benchmarks.rollout --canaries $(CANARIES)
 	@$(PYTHON) -m benchmarks.canary_worlds --canaries $(CANARIES)

@@ -5,7 +5,7 @@ from dataclasses import replace
 import pytest
 
 from console import __main__ as console
-from tests.k8s import test_images, test_network, test_policy
+from tests.k8s import test_network, test_policy
 from tests.k8s.cluster import Resource, composed, containers, of_kind, workloads
 
 OVERLAY = """
@@ -28,10 +28,6 @@ def test_it_holds_what_all_pods_hold(resources):
     test_policy.test_requests_and_limits_are_given(resources)
     test_policy.test_servers_are_probed(resources)
     test_policy.test_images_are_pinned("production", resources)
-
-
-def test_its_image_has_what_it_imports():
-    test_images.test_an_image_has_what_its_commands_import("train", "console.__main__")
 
 
 def test_it_changes_nothing_and_answers_its_probes(resources):

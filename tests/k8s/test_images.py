@@ -1,6 +1,7 @@
 """What runs in an image finds there every module and every package that it imports."""
 
 import ast
+import functools
 import re
 import shlex
 import tomllib
@@ -41,6 +42,7 @@ def stages() -> dict[str, list[str]]:
     return found
 
 
+@functools.cache
 def sources(image: str) -> set[Path]:
     """The files of this project that `image` has."""
     found: set[Path] = set()
@@ -52,6 +54,7 @@ def sources(image: str) -> set[Path]:
     return found
 
 
+@functools.cache
 def packages(image: str) -> set[str]:
     """Names of the distributions that the groups of `image` bring, all that these need included."""
     install = next(line for line in stages()[f"{image}-packages"] if "setup.sh" in line)
@@ -76,6 +79,7 @@ def packages(image: str) -> set[str]:
     return {name for name, _ in seen}
 
 
+@functools.cache
 def imported(path: Path) -> set[str]:
     """Top-level names of what the module at `path` imports when it runs, inside functions too."""
     found: set[str] = set()
@@ -104,14 +108,32 @@ def run_in_images() -> list[tuple[str, str]]:
     for path in ROOT.glob("components/*/component.py"):
         for image in re.findall(r"base_image=(\w+)", path.read_text()):
             found.add((image.lower(), f"components.{path.parent.name}.component"))
-    for path in ROOT.glob("k8s/base/*.yaml"):
+    for path in ROOT.glob("k8s/**/*.yaml"):
         for document in filter(None, yaml.safe_load_all(path.read_text())):
-            pod = document.get("spec", {}).get("template", {}).get("spec", {})
+            spec = document.get("spec", {}) if isinstance(document, dict) else {}
+            pod = spec.get("predictor") or spec.get("template", {}).get("spec") or {}
             for container in pod.get("containers", []) + pod.get("initContainers", []):
-                match container.get("args"), container["image"].removeprefix("heterrec-"):
+                match container.get("args"), container.get("image", "").removeprefix("heterrec-"):
                     case ["python", "-m", package, *_], ("train" | "serve") as image if package in OURS:
                         found.add((image, f"{package}.__main__"))
     return sorted(found)
+
+
+def copied() -> set[str]:
+    """What the Dockerfile takes from the build's context."""
+    lines = [shlex.split(line) for stage in stages().values() for line in stage if line.startswith("COPY")]
+    return {named for line in lines if not line[1].startswith("--from") for named in line[1:-1]}
+
+
+def test_the_builder_is_sent_all_that_is_copied_and_nothing_else():
+    """By .dockerignore, which leaves out everything and lets in what it names: what it forgets, no build finds."""
+    lines = [line for line in (ROOT / ".dockerignore").read_text().splitlines() if line and not line.startswith("#")]
+    assert lines[0] == "*"
+    sent = {line.removeprefix("!") for line in lines if line.startswith("!")}
+    for each in copied():
+        assert any(each == name or each.startswith(f"{name}/") for name in sent), f"COPY {each}: not in .dockerignore"
+    for name in sent:
+        assert any(each == name or each.startswith(f"{name}/") for each in copied()), f"{name}: nothing copies it"
 
 
 @pytest.mark.parametrize(("image", "module"), run_in_images())

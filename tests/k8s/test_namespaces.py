@@ -18,6 +18,7 @@ from tests.k8s.cluster import (
     schema,
     workloads,
 )
+from tests.k8s.test_network import SCRAPED
 from tests.k8s.test_schemas import check
 
 IN_MESH = "resources: ['{k8s}/overlays/profile']\ncomponents: ['{k8s}/components/mesh']\n" + (
@@ -76,8 +77,24 @@ def test_the_gateway_alone_joins_the_mesh_where_that_is_wanted(tmp_path):
             # Istio compares ports of the pod, not of its Service.
             assert set(to["operation"]["ports"]) <= ports
         assert "from" in rule or rule["to"][0]["operation"]["paths"] == ["/metrics"], "anybody may ask"
+    # Prometheus reaches what it scrapes, and shops the Service's port, by the rules for ports of the pod.
+    lets = {
+        caller: {
+            port
+            for rule in policy["spec"]["rules"]
+            if asks(rule, caller)
+            for port in rule["to"][0]["operation"]["ports"]
+        }
+        for caller in ("shop", "monitoring")
+    }
+    assert lets == {"shop": {"8000"}, "monitoring": {str(port) for pod, port in SCRAPED if pod == "gateway"}}
     (network,) = [each for each in of_kind(made, "NetworkPolicy") if each["metadata"]["name"] == "gateway-in-mesh"]
     assert {port["port"] for rule in network["spec"]["egress"] for port in rule["ports"]} == {15012}
+
+
+def asks(rule: Resource, caller: str) -> bool:
+    """Whether a rule names the namespace of a caller."""
+    return any(caller in each["source"]["namespaces"] for each in rule.get("from", []))
 
 
 def test_what_a_profile_gets_beside_servers_elsewhere_is_the_base_s_own():
