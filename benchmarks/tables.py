@@ -1,7 +1,8 @@
 """What the neighbour tables cost to fit as a shop grows: processor seconds and memory. `make bench-tables`
 
 Each table of each size is fitted in a process of its own, so that its peak of memory is its own. The shop is drawn:
-Zipf-popular items with a title of four Zipf-drawn words and a category, ten events a shopper in baskets of two, nothing to learn.
+Zipf-popular items with a title of four Zipf-drawn words and a category, ten events a shopper in baskets of two,
+nothing to learn.
 """
 
 import argparse
@@ -53,7 +54,9 @@ def main() -> None:
             rows.append(json.loads(subprocess.run(command, check=True, stdout=subprocess.PIPE).stdout))
             console.print(f"{name}, {size}: {rows[-1]['cpu_seconds']:.0f} s, {rows[-1]['memory_mib']:,.0f} MiB")
     machine = f"{platform.machine()}, {os.cpu_count()} cores, load {os.getloadavg()[0]:.1f}"
-    RESULTS.write_text(json.dumps({"commit": commit(), "seed": SEED, "machine": machine, "rows": rows}, indent=1) + "\n")
+    RESULTS.write_text(
+        json.dumps({"commit": commit(), "seed": SEED, "machine": machine, "rows": rows}, indent=1) + "\n"
+    )
     console.print(shown(rows))
     console.print(f"written to {RESULTS}")
 
