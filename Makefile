@@ -109,6 +109,9 @@ bench-features-pay: setup  ## HeterRec against item-ID-only on the marketplace a
 bench-typed-events: setup  ## views, carts and dismissals against purchases alone, for predicting purchases; SEEDS=3
 	@OMP_WAIT_POLICY=PASSIVE $(PYTHON) -m benchmarks.typed_events_pay --seeds $(SEEDS)
 
+bench-user-features: setup  ## what a table of users tells against nothing of them, where it says something and where not; SEEDS=3
+	@OMP_WAIT_POLICY=PASSIVE $(PYTHON) -m benchmarks.user_features_pay --seeds $(SEEDS)
+
 bench-quality: setup  ## models on one data set; DATASET=amazon_beauty SEEDS=3 BUDGET=fast|full ROWS=sasrec,heterrec|all GRID=taste,window=1/3 PLUGINS=my.py
 	@OMP_WAIT_POLICY=PASSIVE $(PYTHON) -m benchmarks.quality --dataset $(DATASET) --seeds $(SEEDS) --budget $(BUDGET) --rows $(ROWS) \
 		$(if $(GRID),--grid $(GRID)) $(if $(PLUGINS),--plugins $(PLUGINS))

@@ -44,11 +44,16 @@ def user_histories(store: FeatureStore, user_ids: Iterable[str]) -> dict[str, li
 
 def user_features(store: FeatureStore, user_id: str) -> dict[str, Any]:
     """What the store knows of one user beside the history, by name; nothing for a card without user features."""
+    return users_features(store, [user_id])[0]
+
+
+def users_features(store: FeatureStore, user_ids: Sequence[str]) -> list[dict[str, Any]]:
+    """The same of several users, in one read of the store."""
     names = user_feature_names(store)
     if not names:
-        return {}
-    found = online(store, [f"{USER_STATIC}:{name}" for name in names], [{"user_id": user_id}])
-    return {name: found[name][0] for name in names if found[name][0] is not None}
+        return [{} for _ in user_ids]
+    found = online(store, [f"{USER_STATIC}:{name}" for name in names], [{"user_id": user} for user in user_ids])
+    return [{name: found[name][row] for name in names if found[name][row] is not None} for row in range(len(user_ids))]
 
 
 def user_feature_names(store: FeatureStore) -> list[str]:

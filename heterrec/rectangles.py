@@ -48,8 +48,9 @@ class FixedStep(NamedTuple):
 
     def each(self, change: Callable[[Tensor], Tensor]) -> "FixedStep":
         """`change` of all its parts."""
+        target_S, weight_S, time_S, masked_SJ = map(change, self[:4])
         asked_S = None if self.asked_S is None else change(self.asked_S)
-        return FixedStep(*map(change, self[:4]), asked_S)
+        return FixedStep(target_S, weight_S, time_S, masked_SJ, asked_S)
 
 
 class Rectangles:

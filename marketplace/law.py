@@ -22,7 +22,7 @@ price band, dear after cheap and cheap after dear:
     category logit of c  + order·Σ_t w_t·[c = c_t]
     U of i in c          + order·Σ_t w_t·[c = c_t]·[brand_i = brand_t]·(1 + [band_i ≠ band_t])/2
 
-Where the shop has `groups`, each shopper is of one of GROUPS, which no purchase moves, and a group has leanings of its own:
+Where the shop has `groups`, each shopper is of one of GROUPS, which no purchase moves, with leanings of its own:
 
     category logit of c  + groups·group_leaning[group_u, c]
     U of i               + groups·GROUP_STYLE·<group_style[group_u], style_i>

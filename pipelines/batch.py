@@ -50,6 +50,9 @@ class Histories(Protocol):
 
     def __call__(self, users: Sequence[str]) -> dict[str, list[dict[str, Any]]]: ...
 
+    def features(self, users: Sequence[str]) -> list[dict[str, Any]]:
+        """What is known of each beside the history, by name; asked for where the model knows of such."""
+
 
 @dataclass(frozen=True)
 class Online:
@@ -64,6 +67,12 @@ class Online:
 
         found = user_histories(connect(self.dataset, self.root), users)
         return {user: as_request(records) for user, records in found.items()}
+
+    def features(self, users: Sequence[str]) -> list[dict[str, Any]]:
+        from feature_repo.online import users_features
+        from feature_repo.store import connect
+
+        return users_features(connect(self.dataset, self.root), users)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -198,6 +207,10 @@ def _part(out: Path, plan: Plan, histories: Histories, number: int) -> None:
         asked = users[first : first + AT_ONCE]
         of_user = histories(asked)
         requests = [{"user_id": user, "k": plan.k, "history": of_user[user]} for user in asked]
+        names = _scorer.asking.get("user_features")
+        if names:
+            for request, known in zip(requests, histories.features(asked), strict=True):
+                request["user_features"] = {name: value for name, value in known.items() if name in names}
         for user, answer in zip(asked, _scorer.score(requests), strict=True):
             if "error" in answer:
                 raise InputError(f"{user!r}: the model refuses what is asked: {answer['error']}")

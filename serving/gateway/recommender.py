@@ -201,7 +201,7 @@ class Recommender:
             version=version,
             status=status,
             shown=shown,
-            request=orjson.dumps(self._told(asked, by_version.get(version))).decode(),
+            request=orjson.dumps(self._for(asked, by_version.get(version))).decode(),
             history=history,
             failures=failures,
             history_seconds=seconds,
@@ -235,7 +235,7 @@ class Recommender:
     def _read_shopper(self, user_id: str) -> tuple[list[dict[str, Any]], Mapping[str, Any]]:
         return self._history(user_id), {} if self._traits is None else self._traits(user_id)
 
-    def _told(self, asked: Mapping[str, Any], arm: ModelVersion | None) -> dict[str, Any]:
+    def _for(self, asked: Mapping[str, Any], arm: ModelVersion | None) -> dict[str, Any]:
         """What of `asked` the archive of `arm` knows of who asks, and the rest as it is; of the tables nothing."""
         contents = None if arm is None else self._contents.get(arm.archive_digest)
         fields: Mapping[str, frozenset[str]] = {} if contents is None else contents.asking
@@ -297,7 +297,7 @@ class Recommender:
     ) -> tuple[str, Items | None]:
         """Who ranks, first in line or by the tables, and the items; None where nobody does."""
         version, items = await self._first(model, line, asked, failures)
-        return (version, items) if items is not None else _remembered(tables, self._told(asked, None), failures)
+        return (version, items) if items is not None else _remembered(tables, self._for(asked, None), failures)
 
     async def _first(
         self,
@@ -311,7 +311,7 @@ class Recommender:
             if not self._models.breakers[arm.version].allows():
                 failures.append((arm.version, "out of traffic"))
                 continue
-            body = orjson.dumps(self._told(asked, arm))
+            body = orjson.dumps(self._for(asked, arm))
             try:
                 return arm.version, await self._models.ask(model, arm, body, deadline=deadline)
             except ModelFailed as error:

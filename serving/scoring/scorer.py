@@ -17,6 +17,7 @@ import torch
 
 from serving.scoring import reasons
 from serving.scoring.alike import EMBEDDING, Alike, fused, parts_of
+from serving.scoring.asker import known_askers
 from serving.scoring.brought import brought
 from serving.scoring.faults import BadRequest
 from serving.scoring.filters import Filters
@@ -77,6 +78,7 @@ class Scorer:
             kinds=self._shelves.kinds,
         )
         self._contract = contract
+        self.asking = known_askers(contract)
         self._matrix, self._parts = matrix, {"popularity": slice(0, 1)}
         self._alike: Alike | None = None
         if program is not None:
