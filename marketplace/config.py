@@ -59,7 +59,7 @@ class MarketplaceConfig:
     """Whether shoppers also look at things, fill a cart and wave away (`marketplace.browsing`), told by a column
     `event_type`; the purchases are the same."""
     groups: float = 0.0
-    """Weight of the tastes of the shopper's group (`marketplace.law`), told by a table of users; 0: there is neither."""
+    """Weight of the tastes of the shopper's group (`marketplace.law`), told by a table of users; 0: neither."""
     strangers: bool = False
     """Let the table of users tell of each shopper the group of another one: it says nothing of the choices."""
     placebo: bool = False

@@ -19,6 +19,8 @@ if TYPE_CHECKING:
     from duckdb import DuckDBPyConnection
 
 TIME = pa.timestamp("us", tz="UTC")
+USERS = "users.parquet"
+"""Of the sequences artifact: what is known of each user as of the run."""
 ARROW: dict[Kind, pa.DataType] = {
     "categorical": pa.string(),
     "multi_categorical": pa.list_(pa.string()),

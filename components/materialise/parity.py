@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 import pyarrow.parquet as pq
 
-from components.features.step import USERS
+from components.features.tables import USERS
 from components.materialise.histories import histories
 from feature_repo.card import DatasetCard, Described
 from feature_repo.history import LATEST

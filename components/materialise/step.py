@@ -11,8 +11,7 @@ from typing import TYPE_CHECKING, Any
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from components.features.step import USERS
-from components.features.tables import TIME, read_as_of
+from components.features.tables import TIME, USERS, read_as_of
 from components.materialise.histories import histories
 from components.materialise.parity import check_items, check_user_features, check_users
 from feature_repo.card import DatasetCard

@@ -12,15 +12,14 @@ import torch
 
 from components.manifest import digest_json
 from heterrec.asking import Asked
-from heterrec.batches import TrainingBatches, encode_events, histories_of
+from heterrec.batches import TrainingBatches
 from heterrec.encoder import MAX_ASKED, FeatureEncoder
-from heterrec.export import export_program, load_model, save_model
 from heterrec.htfl import encode_catalogue
-from heterrec.inference import Answers, user_vectors
+from heterrec.inference import user_vectors
 from heterrec.model import HeterRec
 from heterrec.recipes import LossConfig, TrainConfig
 from heterrec.sequences import NOW, Sequences, _parts, read_sequences
-from heterrec.training import Training, train
+from heterrec.training import Training
 from heterrec.warm_start import begin_from
 from tests.unit.heterrec.shop import write_shop
 from tests.unit.heterrec.small import SMALL, lively
@@ -135,22 +134,6 @@ def test_the_fixed_step_asks_as_the_packed_one_does(data: Sequences):
     rectangle = next(iter(fixed.objective.rectangles.epoch(0)))
     assert_same(outcome(packed, packed_batch(packed, rectangle)), outcome(fixed, rectangle))
     assert packed.model.asker.table.grad.abs().sum() > 0
-
-
-def test_the_program_and_the_saved_model_ask_as_the_model_does(data: Sequences, tmp_path: Path):
-    trained = train(data, CONFIG)
-    lively(trained.model)
-    save_model(trained, tmp_path / "model")
-    loaded = load_model(tmp_path / "model")
-    answers = Answers(loaded, data.catalogue, NOW)
-    queries = data.queries("test").take(slice(0, 6))
-    program = export_program(answers).module()
-    expected, events = answers.users(data, queries), encode_events(data, loaded.encoder)
-    for n in range(len(queries)):
-        one = queries.take(np.array([n]))
-        ((_, history),) = histories_of(events, one, 8, 10**6)
-        found = program(*(part[None] for part in history[:4]), history.layout.length_B, *events.asked_at(one))
-        np.testing.assert_allclose(found.detach().numpy(), expected[n : n + 1], atol=2e-5)
 
 
 def test_a_champion_of_other_askers_is_begun_from_by_name(data: Sequences):
