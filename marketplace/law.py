@@ -22,6 +22,11 @@ price band, dear after cheap and cheap after dear:
     category logit of c  + order·Σ_t w_t·[c = c_t]
     U of i in c          + order·Σ_t w_t·[c = c_t]·[brand_i = brand_t]·(1 + [band_i ≠ band_t])/2
 
+Where the shop has `groups`, each shopper is of one of GROUPS, which no purchase moves, with leanings of its own:
+
+    category logit of c  + groups·group_leaning[group_u, c]
+    U of i               + groups·GROUP_STYLE·<group_style[group_u], style_i>
+
 where w_t = fade^(purchases since t). Which value of one feature stood beside which value of another, and which came
 later, is lost in any mean of the purchases; it is all that this term asks for.
 """
@@ -32,6 +37,8 @@ from marketplace.catalogue import ADJECTIVES, LATENT, Catalogue, Floats, Integer
 from marketplace.config import MarketplaceConfig
 
 EMPTY = -1
+GROUPS, GROUP_STYLE = 8, 6.0
+"""How many groups of shoppers there are, and how much their style weighs against their leaning to categories."""
 
 
 class Law:
@@ -43,6 +50,7 @@ class Law:
         self._draw_shoppers()
         self._draw_links()
         self._draw_rounds()
+        self._draw_groups()
         self._profile = self._profile_vectors()
         self._items = np.concatenate([catalogue.identity, self._profile], axis=1)
         self.members = [np.flatnonzero(catalogue.category == c) for c in range(config.categories)]
@@ -76,6 +84,15 @@ class Law:
             way = rng.permutation(config.categories)
             self.following[brand, way] = np.roll(way, -1)
 
+    def _draw_groups(self) -> None:
+        """(users,) the group of each shopper, and each group's tastes, from a stream of their own."""
+        config = self.config
+        rng = np.random.default_rng([config.seed, 10])
+        self.group = rng.integers(GROUPS, size=config.users)
+        self.group_leaning = rng.normal(size=(GROUPS, config.categories))
+        style = rng.normal(size=(GROUPS, config.style_dimension))
+        self.group_style = GROUP_STYLE * style / np.linalg.norm(style, axis=1, keepdims=True)
+
     def _profile_vectors(self) -> Floats:
         """(N, P) what an item leaves in the profile of who buys it: brand, style, words, tier."""
         catalogue = self.catalogue
@@ -87,6 +104,8 @@ class Law:
         """(n, C) log-probabilities of the next category."""
         last = history[:, -1]
         logits = self.tastes.leaning * self.leaning[users]
+        if self.config.groups:
+            logits += self.config.groups * self.group_leaning[self.group[users]]
         known = last != EMPTY
         logits[known] += self.tastes.transition * self.transition[self.catalogue.category[last[known]]]
         if self.config.order:
@@ -129,7 +148,12 @@ class Law:
             + [tastes.words] * len(ADJECTIVES)
             + [2 * tastes.tier]
         )
-        return np.concatenate([latent, weight * self._recent(history)], axis=1)
+        recent = weight * self._recent(history)
+        if self.config.groups:
+            first = self.config.brands
+            of_group = self.config.groups * self.group_style[self.group[users]]
+            recent[:, first : first + self.config.style_dimension] += of_group
+        return np.concatenate([latent, recent], axis=1)
 
     def _recent(self, history: Integers) -> Floats:
         """(n, P) mean of the profile vectors of the latest purchases, the later the heavier; 0 without any."""

@@ -76,6 +76,13 @@ class Marketplace:
         rows = np.arange(self._catalogue.on_sale(day))
         return self._shown(rows, self._catalogue.launch[rows], day)
 
+    def users(self) -> pa.Table:
+        """user_id and group of all shoppers, in a shop that has groups; of strangers that of another shopper."""
+        group = self._law.group
+        if self.config.strangers:
+            group = group[np.random.default_rng([self.config.seed, 11]).permutation(len(group))]
+        return pa.table({"user_id": self.user_ids, "group": pa.array([f"group {number}" for number in group])})
+
     def days(self) -> Iterator[Day]:
         """The shop's life, day by day, in memory that does not grow with the days."""
         arrival, activity = self._draw_habits()

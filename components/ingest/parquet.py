@@ -140,6 +140,9 @@ def _used(card: DatasetCard, table: str) -> tuple[set[str], set[str]]:
     """Columns that the card reads from the table, and those of them that are keys."""
     names = card.columns
     features = {spec.source_column for spec in card.sourced}
+    if table == "users":
+        read = {spec.source_column for spec in card.user_features}
+        return {names.user_key, names.user_available_at or names.user_key, *read}, {names.user_key}
     if table == "items":
         return {names.item_key, names.item_available_at or names.item_key, *features}, {names.item_key}
     keys = {name for name in (names.user_id, names.item_id, names.event_type, names.basket) if name}

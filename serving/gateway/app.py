@@ -33,7 +33,7 @@ from serving.gateway.overload import RETRY_SECONDS, Bound
 from serving.gateway.placements.endpoints import PROBLEMS, Authorization, add_placements
 from serving.gateway.placements.session import plausible
 from serving.gateway.probes import probe_all
-from serving.gateway.recommender import Deadlines, History, NotOffered, Recommended, Recommender
+from serving.gateway.recommender import Deadlines, History, NotOffered, Recommended, Recommender, Traits
 from serving.gateway.row import Row
 from serving.gateway.tables import MOST_BYTES
 from serving.gateway.wish import Wish
@@ -136,6 +136,7 @@ def make_app(
     read_rollout: Callable[[], Rollout],
     torchserve: str,
     history: History,
+    traits: Traits | None = None,
     log: EventLog,
     archive_of: Callable[[ModelVersion], Path | None] = lambda arm: Path(arm.archive),
     deadlines: Deadlines | None = None,
@@ -150,11 +151,11 @@ def make_app(
     `keys` the file with its inference key where it asks for one, `clock` tells the time of what is logged.
     `archive_of` says where the archive of a version lies: None while it is on its way, `OSError` or `ValueError` where
     it cannot be had. `table_bytes` bounds the neighbour tables that are kept in memory. `availability` and `rules` say
-    what is withdrawn and what else is to hold of what is shown."""
+    what is withdrawn and what else is to hold of what is shown, `traits` what is known of a user beside the history."""
     metrics = Metrics()
     news = News(availability, rules, metrics.failures.labels("news").inc)
     models = Models(torchserve, keys, lambda version, seconds: metrics.model.labels(version).observe(seconds))
-    recommender = Recommender(models, history, deadlines, archive_of, table_bytes, After(news, clock))
+    recommender = Recommender(models, history, deadlines, archive_of, table_bytes, After(news, clock), traits)
     row = Row(read_rollout, recommender, metrics.failures.labels("rollout").inc)
     service = _Service(
         models=models,
