@@ -170,6 +170,7 @@ SERVES = {
 FIXED = {
     "heterrec/sequences.py": "holds them",
     "heterrec/neighbour_tables.py": "what is alike, by what lasts",
+    "benchmarks/tables.py": "draws a shop",
     "heterrec/beyond.py": "how lists differ, by what lasts: it ranks nothing",
 }
 SLICES = {

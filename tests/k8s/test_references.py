@@ -124,6 +124,8 @@ def test_config_maps_secrets_and_claims_are_there_with_their_keys(resources):
             for source in container.get("envFrom", []):
                 assert source["configMapRef"]["name"] in maps, f"{found}: {source}"
             for variable in container.get("env", []):
+                if key := (variable.get("valueFrom") or {}).get("configMapKeyRef"):
+                    assert key["key"] in maps[key["name"]], f"{found}: {key}"
                 if reference := (variable.get("valueFrom") or {}).get("secretKeyRef"):
                     assert reference["key"] in SECRETS[reference["name"]], f"{found}: {reference}"
             for mount in container["volumeMounts"]:
