@@ -12,7 +12,6 @@ import torch
 
 from components.manifest import digest_json
 from heterrec.asking import Asked
-from heterrec.batches import TrainingBatches
 from heterrec.encoder import MAX_ASKED, FeatureEncoder
 from heterrec.htfl import encode_catalogue
 from heterrec.inference import user_vectors
