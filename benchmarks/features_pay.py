@@ -52,15 +52,10 @@ def main() -> None:
         )
     console.print(table)
     machine = f"{platform.machine()}, {os.cpu_count()} cores"
-    result = {
-        "commit": commit(),
-        "machine": machine,
-        "seeds": list(range(options.seeds)),
-        "shop": options.shop,
-        "rows": rows,
-    }
-    RESULTS.parent.mkdir(exist_ok=True)
-    RESULTS.write_text(json.dumps(result, indent=1) + "\n")
+    shops = json.loads(RESULTS.read_text()) if RESULTS.is_file() else {}
+    seeds = list(range(options.seeds))
+    shops[options.shop] = {"commit": commit(), "machine": machine, "seeds": seeds, "rows": rows}
+    RESULTS.write_text(json.dumps(shops, indent=1) + "\n")
     console.print(f"written to {RESULTS}")
 
 

@@ -12,7 +12,7 @@ from typing import Any
 from serving.gateway.after.catalogue import Catalogue, Unknown
 from serving.gateway.placements.returns import Returns, returns_of
 from serving.scoring.asker import known_askers
-from serving.scoring.placed import AGAIN, COLUMN, FOR_YOU, POPULAR, RANKING
+from serving.scoring.placed import COLUMN, FOR_YOU, POPULAR, RANKING
 
 Filters = Mapping[str, Any]
 """Feature to a list of allowed values, to {"not": values}, or to {"min", "max"}."""
@@ -83,7 +83,7 @@ class Contents:
     ) -> frozenset[str]:
         """What a request does not want to see: what it excludes, what it gives for others to be like or to go with, and
         where it or the data set says so what the shopper has."""
-        if placement in (RANKING, POPULAR, AGAIN):
+        if placement in (RANKING, POPULAR):
             return frozenset(exclude)
         seen = self.had(history) if (self.exclude_seen if exclude_seen is None else exclude_seen) else ()
         return frozenset(exclude).union(items, seen)
