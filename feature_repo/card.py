@@ -19,10 +19,12 @@ VERSION: Literal[3] = 3
 DATASETS = Path(__file__).parent / "datasets"
 
 Kind = Literal["categorical", "multi_categorical", "numeric", "text", "embedding"]
-Stored = Literal["items", "varying", "derived", "users"]
+Stored = Literal["items", "varying", "derived", "users", "interactions"]
 """A table of the events artifact that has features."""
 ASKER_KINDS: tuple[Kind, ...] = ("categorical", "multi_categorical", "numeric")
 """Of features of who asks, which have no token of their own."""
+CONTEXT_KINDS: tuple[Kind, ...] = ("categorical", "numeric")
+"""Of what is known of the moment, which a request says as one string or number."""
 FEASTS = frozenset(("day", "entity_row_id", "event_expire_timestamp", "event_timestamp", "created_timestamp", "rn"))
 """Columns that Feast's join adds or drops on its way; `day` is the partition's."""
 RESERVED = FEASTS | frozenset(
@@ -130,11 +132,37 @@ class UserFeature(Described):
     def stored_in(self) -> Stored:
         return "users"
 
+    @property
+    def of(self) -> Literal["user", "context"]:
+        """Whose it is, of what is known where something is asked for."""
+        return "user"
+
     @model_validator(mode="after")
     def _of_a_user(self) -> "UserFeature":
         if self.kind not in ASKER_KINDS:
             raise ValueError(
                 f"user feature {self.name!r}: found kind {self.kind}, expected one of {', '.join(ASKER_KINDS)}"
+            )
+        return self
+
+
+class ContextFeature(Described):
+    """What is known of the moment of an event before it is known what the event is of, from its row: the device, the
+    country, the channel. A request says it of its own moment (docs/contracts.md, "Context")."""
+
+    @property
+    def stored_in(self) -> Stored:
+        return "interactions"
+
+    @property
+    def of(self) -> Literal["user", "context"]:
+        return "context"
+
+    @model_validator(mode="after")
+    def _of_a_moment(self) -> "ContextFeature":
+        if self.kind not in CONTEXT_KINDS:
+            raise ValueError(
+                f"context {self.name!r}: found kind {self.kind}, expected one of {', '.join(CONTEXT_KINDS)}"
             )
         return self
 
@@ -216,7 +244,7 @@ class Columns(Strict):
 
 
 _ITEM_COLUMNS, _USER_COLUMNS = ("item_id", None), ("user_id", None)
-_OF_NO_INTERACTION = ("nobody", "item_key", "item_available_at", "user_key", "user_available_at")
+OF_NO_INTERACTION = ("nobody", "item_key", "item_available_at", "user_key", "user_available_at")
 
 
 class EventLog(Strict):
@@ -283,6 +311,8 @@ class DatasetCard(Strict):
     features: list[Feature]
     user_features: list[UserFeature] = Field(default_factory=list)
     """What is known of the users, from the users table (source.users)."""
+    context: list[ContextFeature] = Field(default_factory=list)
+    """What is known of the moment of each event, from the interactions, and of the moment of a request."""
     title: str | None = None
     """The feature that people read as the item's name."""
     segment: str | None = None
@@ -351,8 +381,8 @@ class DatasetCard(Strict):
     def _tables_fit(self) -> "DatasetCard":
         """What is said of several tables of interactions is about columns and features that there are."""
         tables = self.source.interactions if isinstance(self.source.interactions, list) else []
-        roles = {name for name in Columns.model_fields if name not in _OF_NO_INTERACTION}
-        read = {f.name for f in self.sourced if not self.source.has_items or f.table == "interactions"}
+        roles = {name for name in Columns.model_fields if name not in OF_NO_INTERACTION}
+        read = {f.name for f in self.read_off_interactions(has_items=self.source.has_items)}
         for table in tables:
             what = f"source.interactions, {table.name!r}: "
             if wrong := sorted(set(table.columns) - roles - read):
@@ -444,14 +474,23 @@ class DatasetCard(Strict):
         return [feature for feature in self.features if not feature.varies_in_time]
 
     @property
-    def asking(self) -> list[UserFeature]:
-        """What is known of who asks, at the moment of asking."""
-        return list(self.user_features)
+    def asking(self) -> list[UserFeature | ContextFeature]:
+        """What is known of who asks and of the moment of asking."""
+        return [*self.user_features, *self.context]
 
     @property
     def described(self) -> list[Described]:
         """Every feature that is stored and validated."""
-        return [*self.features, *self.user_features]
+        return [*self.features, *self.user_features, *self.context]
+
+    @property
+    def observed(self) -> list[Described]:
+        """What each row of interactions/ has beside its keys and times."""
+        return [*(feature for feature in self.sourced if feature.table == "interactions"), *self.context]
+
+    def read_off_interactions(self, *, has_items: bool) -> list[Described]:
+        """What is read off the source's interactions, where it has a table of items and where not."""
+        return self.observed if has_items else [*self.sourced, *self.context]
 
     @property
     def segment_feature(self) -> str | None:

@@ -103,7 +103,7 @@ def _description(card: DatasetCard, as_of: str) -> dict[str, Any]:
     facts = {"repeats": card.repeats, "title": card.title, "as_of": as_of, "dataset": card.name}
     # Where the history is of one kind there is nothing to tell apart.
     types = {"event_types": described(card.events)} if card.typed else {}
-    asking = [{"name": f.name, "kind": f.kind, "of": "user"} for f in card.asking]
+    asking = [{"name": f.name, "kind": f.kind, "of": f.of} for f in card.asking]
     return {"features": features, "others": others, **facts, **types, **({"asking": asking} if asking else {})}
 
 

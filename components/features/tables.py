@@ -55,9 +55,8 @@ class Table:
 
 def tables(card: DatasetCard) -> list[Table]:
     """The tables that `card` asks for, with the columns the contract gives them."""
-    observed = [feature for feature in card.sourced if feature.table == "interactions"]
     found = [
-        Table(name="interactions", files="interactions/day=*/*.parquet", columns={**_EVENT, **_columns(observed)}),
+        Table(name="interactions", files="interactions/day=*/*.parquet", columns={**_EVENT, **_columns(card.observed)}),
         Table(name="items", files="items/static.parquet", columns={**_KEYS, **_columns(card.static)}),
     ]
     if card.varying:

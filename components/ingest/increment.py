@@ -62,6 +62,8 @@ def basis_of(card: DatasetCard, identity: Any) -> str:
         asked["user_features"] = card.model_dump(mode="json", include={"user_features"})["user_features"]
     else:  # so that nights of before there were any stay
         del asked["columns"]["user_key"], asked["columns"]["user_available_at"]
+    if card.context:
+        asked["context"] = card.model_dump(mode="json", include={"context"})["context"]
     asked["columns"]["event_types"] = card.history_types  # where it was said before there were `events`
     asked["limits"] = {"retention_days": card.limits.retention_days}
     # How a file is written changes what is read of it; said where it is not seen, so that nights of before stay.

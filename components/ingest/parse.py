@@ -335,7 +335,7 @@ def columns_of_interactions(
         found.append(key("basket", given[names.basket], reason=None))
     if names.quantity is not None:
         found.append(quantity(given[names.quantity], decimal))
-    read = [spec for spec in card.sourced if all_features or spec.table == "interactions"]
+    read = card.read_off_interactions(has_items=not all_features)
     return found + [feature(spec, given[spec.source_column], decimal) for spec in read]
 
 

@@ -166,8 +166,9 @@ def require_interactions(card: DatasetCard, given: Collection[str], *, has_items
     optional = ("event_time", "created_time", "event_type", "position", "basket", "quantity")
     needed = [("columns.user_id", names.user_id), ("columns.item_id", names.item_id)]
     needed += [(f"columns.{name}", column) for name in optional if (column := getattr(names, name)) is not None]
-    read = [spec for spec in card.sourced if not has_items or spec.table == "interactions"]
-    needed += [(f"feature {spec.name}", spec.source_column) for spec in read]
+    for spec in card.read_off_interactions(has_items=has_items):
+        what = "context" if spec.stored_in == "interactions" else "feature"
+        needed.append((f"{what} {spec.name}", spec.source_column))
     require(given, needed, where=f"interactions of card {card.name!r}")
 
 

@@ -60,7 +60,7 @@ def accepted_sql(card: DatasetCard, *, has_items: bool) -> str:
     event_type = value_of("event_type") if names.event_type else "NULL::VARCHAR"
     user, item, moment = map(value_of, ("user_id", "item_id", "event_time"))
     created = f"coalesce({value_of('created_time')}, {moment})" if names.created_time else moment
-    observed = [spec for spec in card.sourced if not has_items or spec.table == "interactions"]
+    observed = card.read_off_interactions(has_items=has_items)
     # An event's id is a digest of what makes it that event, so that it stays the same when the source grows.
     told = f"{user}, {item}, epoch_us({moment})" + (f", {event_type}" if names.event_type else "")
     return (
@@ -112,7 +112,7 @@ def merge_varying(connection: duckdb.DuckDBPyConnection, card: DatasetCard, *, h
 
 def interactions_sql(card: DatasetCard, *, only: str = "") -> str:
     """Query of interactions/, in order; of the days in the table `only`, where one is named."""
-    observed = _names([spec for spec in card.sourced if spec.table == "interactions"])
+    observed = _names(card.observed)
     where = f"WHERE event_time::DATE IN (FROM {only})" if only else ""
     return (
         "SELECT event_id, user_id, item_id, event_time, created_time, position, basket, event_type, origin"
@@ -157,7 +157,7 @@ def schema_of_interactions(card: DatasetCard) -> pa.Schema:
     keys = [("event_id", pa.string()), ("user_id", pa.string()), ("item_id", pa.string())]
     times = [("event_time", TIME), ("created_time", TIME), ("position", pa.int64())]
     labels = [(name, pa.string()) for name in ("basket", "event_type", "origin")]
-    return pa.schema(keys + times + labels + _fields([spec for spec in card.features if spec.table == "interactions"]))
+    return pa.schema(keys + times + labels + _fields(card.observed))
 
 
 def schema_of_items(features: list[Feature]) -> pa.Schema:
@@ -173,7 +173,7 @@ def _fields(features: Sequence[Described]) -> list[tuple[str, pa.DataType]]:
     return [(spec.name, ARROW[spec.kind]) for spec in features]
 
 
-def _names(features: list[Feature]) -> str:
+def _names(features: Sequence[Described]) -> str:
     return ", ".join(quoted(spec.name) for spec in features)
 
 
@@ -181,7 +181,7 @@ def _nulls(features: list[Feature]) -> str:
     return ", ".join(f"NULL::{SQL_TYPE[spec.kind]} AS {quoted(spec.name)}" for spec in features)
 
 
-def _read(features: list[Feature]) -> str:
+def _read(features: Sequence[Described]) -> str:
     return "".join(f", {feature_of(spec.name)} AS {quoted(spec.name)}" for spec in features)
 
 

@@ -57,4 +57,4 @@ def source_of(feature: Described) -> str:
 
 def rows_of(feature: Described) -> str:
     """What its rows are, in words."""
-    return {"items": "items", "users": "users"}.get(feature.stored_in, "changes")
+    return {"varying": "changes", "derived": "changes"}.get(feature.stored_in, feature.stored_in)

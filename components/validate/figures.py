@@ -59,6 +59,7 @@ def row_measures(card: DatasetCard, db: "DuckDBPyConnection", checks: Sequence[R
         "latest_items": _shown(card.static),
         "varying": _shown(card.varying),
         "derived": _shown(card.derived),
+        "interactions": f"event_id, user_id, {_shown(card.context)}",
         "latest_users": _shown(card.user_features, "user_id"),
     }
     found = {}

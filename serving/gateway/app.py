@@ -41,6 +41,7 @@ from serving.rollout.assignment import drawn
 from serving.rollout.availability import Availability
 from serving.rollout.document import ModelVersion, Rollout
 from serving.rollout.rules_table import RulesTable
+from serving.scoring.asker import misfit
 from serving.scoring.placed import POPULAR, RANKING
 
 _logger = logging.getLogger(__name__)
@@ -208,6 +209,7 @@ def _add_service(app: FastAPI, service: _Service) -> None:
         if wish.arm == "challenger" and rollout.challenger is None:
             raise HTTPException(409, "no challenger serves")
         _check_filters(service, rollout, wish)
+        _check_context(service, rollout, wish)
         found = await service.recommend(rollout, wish, authorization)
         for part, reason in found.failures:
             service.failed(part, reason)
@@ -320,6 +322,15 @@ def _check_filters(service: _Service, rollout: Rollout, wish: Wish) -> None:
     except BadFilter as error:
         fault = {"loc": ("body", "filters", error.field), "msg": str(error), "type": "filter"}
         raise RequestValidationError([fault]) from error
+
+
+def _check_context(service: _Service, rollout: Rollout, wish: Wish) -> None:
+    """What a model knows of the moment must be of its kind; what none knows is kept with the exposure as it is."""
+    for contents in service.recommender.contents_of(rollout) if wish.context else ():
+        for name, kind in contents.asking.get("context", {}).items():
+            if (wrong := misfit(kind, wish.context.get(name))) is not None:
+                fault = {"loc": ("body", "context", name), "msg": f"expected {wrong}", "type": "context"}
+                raise RequestValidationError([fault])
 
 
 def _exposure(

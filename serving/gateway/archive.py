@@ -61,8 +61,8 @@ class Contents:
     """Whether its model knows filters of what an item must not be: the archive brings the code that scores it."""
     placements: frozenset[str] = frozenset([FOR_YOU])
     """What the archive itself can be asked for; of before there were placements, one."""
-    asking: Mapping[str, frozenset[str]] = field(default_factory=dict)
-    """By field of a request that says who asks, the names that a model of this archive knows."""
+    asking: Mapping[str, Mapping[str, str]] = field(default_factory=dict)
+    """By field of a request that says who asks, the names that a model of this archive knows, with their kinds."""
     looked_at: frozenset[str] = frozenset()
     """Kinds of events that a history may have and that no item is hidden for: what is not predicted."""
     returns: Returns | None = None

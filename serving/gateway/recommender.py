@@ -130,6 +130,8 @@ class Recommender:
         asked = wish.request(history, self._candidates(contents, wish), explain=explain)
         if traits:
             asked["user_features"] = dict(traits)
+        if wish.context:
+            asked["context"] = dict(wish.context)
         version, items = POPULAR, None
         if wish.modelled:
             version, items = await self._ranked(rollout.model, line, asked, tables, failures)
@@ -210,7 +212,7 @@ class Recommender:
     def _for(self, asked: Mapping[str, Any], arm: ModelVersion | None) -> dict[str, Any]:
         """What of `asked` the archive of `arm` knows of who asks, and the rest as it is; of the tables nothing."""
         contents = None if arm is None else self._contents.get(arm.archive_digest)
-        fields: Mapping[str, frozenset[str]] = {} if contents is None else contents.asking
+        fields: Mapping[str, Mapping[str, str]] = {} if contents is None else contents.asking
         told = {name: value for name, value in asked.items() if name not in ASKER_FIELDS}
         for field_, names in fields.items():
             if known := {name: value for name, value in asked.get(field_, {}).items() if name in names}:

@@ -1,4 +1,4 @@
-"""Who asks, as a request says it: what is known of the user, checked against the archive's contract."""
+"""Who asks, as a request says it: what is known of the user and the moment, checked against the archive's contract."""
 
 import math
 from collections.abc import Mapping, Sequence
@@ -6,13 +6,13 @@ from typing import Any
 
 from serving.scoring.faults import BadRequest
 
-FIELDS = {"user": "user_features"}
+FIELDS = {"user": "user_features", "context": "context"}
 """Of a request, by what a feature is of."""
 
 
-def known_askers(contract: Mapping[str, Any]) -> dict[str, frozenset[str]]:
-    """By field of a request the names that an archive knows."""
-    return {field: frozenset(kinds) for field, kinds in Asker(contract.get("asking", ())).fields.items()}
+def known_askers(contract: Mapping[str, Any]) -> dict[str, dict[str, str]]:
+    """By field of a request the names that an archive knows, with their kinds."""
+    return Asker(contract.get("asking", ())).fields
 
 
 class Asker:
@@ -36,13 +36,13 @@ class Asker:
             for name, value in told.items():
                 if name not in kinds:
                     raise BadRequest(f"{field}.{name}", value, f"no names but {', '.join(kinds)}")
-                if (wrong := _misfit(kinds[name], value)) is not None:
+                if (wrong := misfit(kinds[name], value)) is not None:
                     raise BadRequest(f"{field}.{name}", value, wrong)
                 found[name] = value
         return found
 
 
-def _misfit(kind: str, value: object) -> str | None:
+def misfit(kind: str, value: object) -> str | None:
     """What was expected, where that was not found; null is a missing value."""
     if value is None:
         return None

@@ -2,11 +2,9 @@
 
 import json
 import random
-import shutil
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
-import numpy as np
 import pyarrow.parquet as pq
 import pytest
 from pydantic import ValidationError
@@ -16,22 +14,11 @@ from components.features import step as features
 from components.ingest import step
 from components.materialise import step as materialise
 from components.materialise.parity import ParityError, check_user_features
-from components.package import step as package
 from components.validate import step as validate
 from feature_repo.card import DatasetCard
 from feature_repo.forgotten import Forgotten
-from heterrec.export import save_model
-from heterrec.training import train
-from serving.gateway.archive import _contents
-from serving.gateway.models import Models
-from serving.gateway.recommender import Recommender
-from serving.rollout.document import ModelVersion
-from serving.scoring.scorer import Scorer
-from serving.torchserve import archive as archives
 from tests.component.ingest_cards import ingest, make_card, rows, write_csv
 from tests.component.make_events import write_facts
-from tests.component.test_package import CARD
-from tests.unit.heterrec.test_asking import ASKING, CONFIG, asking
 
 START = datetime(2025, 3, 1, tzinfo=UTC)
 GROUP = {"name": "group", "kind": "categorical"}
@@ -203,60 +190,3 @@ def test_a_card_says_what_is_wrong_about_users(tmp_path, changed, told):
     asked = {"source": {"users": "users.csv"}, "user_features": [GROUP], **changed}
     with pytest.raises(ValidationError, match=told):
         make_card(tmp_path, **asked)
-
-
-def test_the_archive_answers_who_asks_as_the_model_does_and_refuses_what_it_does_not_know(tmp_path):
-    data = asking(tmp_path / "sequences", basket=3)
-    about = json.loads((tmp_path / "sequences" / "features.json").read_text())
-    (tmp_path / "sequences" / "features.json").write_text(json.dumps({**about, "title": "title"}))
-    trained = train(data, CONFIG)
-    trained.model.asker.table.data = np_noise(trained.model.asker.table)
-    save_model(trained, tmp_path / "model")
-    (tmp_path / "archive").mkdir()
-    package.run(
-        card=CARD, sequences=tmp_path / "sequences", model=tmp_path / "model", archive=tmp_path / "archive", name="shop"
-    )
-    mar, content = tmp_path / "archive" / "shop.mar", tmp_path / "content"
-    shutil.unpack_archive(mar, content, "zip")
-    scorer = Scorer.load(content)
-    goldens = [json.loads(line) for line in archives.read(mar, "goldens.jsonl").splitlines()]
-    requests = [golden["request"] for golden in goldens]
-    assert {name for request in requests for name in request.get("user_features", {})} == {f["name"] for f in ASKING}
-    for golden, answer in zip(goldens, scorer.score(requests), strict=True):
-        expected = [(item["item_id"], pytest.approx(item["score"], abs=1e-4)) for item in golden["answer"]["items"]]
-        assert [(item["item_id"], item["score"]) for item in answer["items"]] == expected
-    told = next(r for r in requests if r["history"] and r.get("user_features", {}).get("group") == "a")
-    others = [{**told, "user_features": each} for each in ({}, None, {"group": None}, {"group": "b"})]
-    first, none, null, nobody, other = (answer["items"] for answer in scorer.score([told, *others]))
-    assert none == null == nobody != first != other != none
-    for wrong, field in (
-        ({"group": 3}, "group"),
-        ({"age": "old"}, "age"),
-        ({"likes": "x"}, "likes"),
-        ({"size": 1}, "size"),
-    ):
-        (answer,) = scorer.score([{**told, "user_features": wrong}])
-        assert answer["error"]["field"] == f"user_features.{field}"
-    assert scorer.score([{**told, "user_features": [1]}])[0]["error"]["field"] == "user_features"
-    knows, before = (
-        ModelVersion(version=v, archive=str(mar), archive_digest=v, recipe_digest="r", registered=START)
-        for v in ("new", "old")
-    )
-    recommender = Recommender(Models("http://127.0.0.1"), lambda user: [])
-    contents = _contents(mar)
-    recommender._contents = {"new": contents, "old": _without(contents)}
-    asked = {"k": 3, "user_features": {"group": "a", "later": 1}}
-    assert recommender._for(asked, knows) == {"k": 3, "user_features": {"group": "a"}}
-    assert recommender._for(asked, before) == recommender._for(asked, None) == {"k": 3}
-
-
-def np_noise(table):
-    import torch
-
-    return torch.from_numpy(np.random.default_rng(0).normal(size=tuple(table.shape)).astype(np.float32))
-
-
-def _without(contents):
-    from dataclasses import replace
-
-    return replace(contents, asking={})

@@ -15,7 +15,7 @@ from components.ingest.source import Raw, Table
 from feature_repo.card import DatasetCard
 from marketplace.config import MarketplaceConfig
 from marketplace.dirt import soil
-from marketplace.shop import INTERACTIONS, TYPED, Marketplace
+from marketplace.shop import Marketplace, schema_of
 
 
 def _as_text(schema: pa.Schema) -> pa.Schema:
@@ -33,7 +33,7 @@ def load(card: DatasetCard, connection: duckdb.DuckDBPyConnection, only: Collect
     ]
     if config.placebo:
         notes.append("Placebo: each item is shown with another one's features, so they tell nothing of the choices.")
-    schema = TYPED if config.kinds else INTERACTIONS
+    schema = schema_of(config)
     schema = (_as_text(schema) if config.dirty_rate else schema).append(pa.field("origin", pa.string()))
     reader = pa.RecordBatchReader.from_batches(schema, _batches(shop, only))
     interactions = Table.of(connection.from_arrow(reader), origin="origin")
@@ -56,7 +56,13 @@ def identity(card: DatasetCard) -> Any:
     """The shop whose life more days only make longer."""
     config = config_of(card)
     said = {**asdict(config), "start": config.start.isoformat(), "days": None}
-    for name in ("kinds", "groups", "strangers"):  # so that shops of before them stay the same source
+    for name in (
+        "kinds",
+        "groups",
+        "strangers",
+        "devices",
+        "strange_devices",
+    ):  # so that shops of before them stay the same source
         if not said[name]:
             del said[name]
     return said

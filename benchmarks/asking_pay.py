@@ -1,8 +1,8 @@
-"""Do users' features pay where shoppers by construction are of groups with tastes, and cost nothing where they say
-nothing?
+"""Does what is known of who asks pay where it says something by construction, and cost nothing where it does not?
 
-Each shop twice: with what its table of users tells, and without. The same purchases of the same shoppers are asked for;
-paired bootstrap over shoppers (and seeds). `make bench-user-features SEEDS=1`
+`--of user`: shoppers of groups with tastes, which a table of users tells. `--of context`: visits by devices, by which
+other things are bought. Each shop twice: with what it tells, and without. The same purchases of the same shoppers are
+asked for; paired bootstrap over shoppers (and seeds). `make bench-user-features SEEDS=1`, `make bench-context SEEDS=1`
 """
 
 import argparse
@@ -28,14 +28,19 @@ from heterrec.recipes import by_name
 from heterrec.sequences import Queries, Sequences
 from heterrec.training import train
 
-RESULTS = Path(__file__).parent / "results" / "user_features_pay.json"
-SHOPS = ("marketplace_groups", "marketplace_strangers")
+RESULTS = Path(__file__).parent / "results"
+OF = {
+    "user": ("user_features_pay.json", ("marketplace_groups", "marketplace_strangers")),
+    "context": ("context_pay.json", ("marketplace_devices", "marketplace_strange_devices")),
+}
+"""The file of the result, and the cards: one where it says something, and its placebo."""
 SHORT, K = 5, 10
 """Events of a history that is short; length of a list."""
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--of", choices=OF, default="user")
     parser.add_argument("--seeds", type=int, default=1)
     parser.add_argument("--recipe", default="heterrec")
     parser.add_argument(
@@ -43,7 +48,8 @@ def main() -> None:
     )
     options = parser.parse_args()
     console, began = Console(), time.process_time()
-    rows = [compare(name, options.recipe, options.shop, options.seeds, console) for name in SHOPS]
+    file, shops = OF[options.of]
+    rows = [compare(name, options.recipe, options.shop, options.seeds, console) for name in shops]
     table = Table("shop", "shoppers", "with", "without", "difference in NDCG@10", "95 % interval", "shoppers asked")
     for row in rows:
         for what in ("all", "short histories"):
@@ -62,8 +68,8 @@ def main() -> None:
         "cpu_seconds": time.process_time() - began,
         "rows": rows,
     }
-    RESULTS.write_text(json.dumps(result, indent=1) + "\n")
-    console.print(f"written to {RESULTS} after {result['cpu_seconds']:.0f} CPU seconds")
+    (RESULTS / file).write_text(json.dumps(result, indent=1) + "\n")
+    console.print(f"written to {RESULTS / file} after {result['cpu_seconds']:.0f} CPU seconds")
 
 
 def unasked(data: Sequences) -> Sequences:
@@ -72,7 +78,7 @@ def unasked(data: Sequences) -> Sequences:
 
 
 def compare(name: str, recipe: str, changes: str, seeds: int, console: Console) -> dict[str, Any]:
-    """One shop with and without what is known of its users."""
+    """One shop with and without what is known of who asks."""
     data = sequences_of(name, changes)
     queries = data.queries("test")
     found: dict[str, list[npt.NDArray[np.float64]]] = {"with": [], "without": []}
