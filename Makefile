@@ -116,6 +116,12 @@ bench-buy-again: setup  ## what orders a shopper's own purchases best, on Online
 bench-placements: setup  ## what each placement costs the scorer beside a recommendation
 	@$(PYTHON) -m benchmarks.placements
 
+bench-user-features: setup  ## what a table of users tells against nothing of them, where it says something and where not; SEEDS=3
+	@OMP_WAIT_POLICY=PASSIVE $(PYTHON) -m benchmarks.asking_pay --seeds $(SEEDS)
+
+bench-context: setup  ## what the device of a visit tells against nothing of it, where it says something and where not; SEEDS=3
+	@OMP_WAIT_POLICY=PASSIVE $(PYTHON) -m benchmarks.asking_pay --of context --seeds $(SEEDS)
+
 bench-quality: setup  ## models on one data set; DATASET=amazon_beauty SEEDS=3 BUDGET=fast|full ROWS=sasrec,heterrec|all GRID=taste,window=1/3 PLUGINS=my.py
 	@OMP_WAIT_POLICY=PASSIVE $(PYTHON) -m benchmarks.quality --dataset $(DATASET) --seeds $(SEEDS) --budget $(BUDGET) --rows $(ROWS) \
 		$(if $(GRID),--grid $(GRID)) $(if $(PLUGINS),--plugins $(PLUGINS))

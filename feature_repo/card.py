@@ -19,6 +19,12 @@ VERSION: Literal[3] = 3
 DATASETS = Path(__file__).parent / "datasets"
 
 Kind = Literal["categorical", "multi_categorical", "numeric", "text", "embedding"]
+Stored = Literal["items", "varying", "derived", "users", "interactions"]
+"""A table of the events artifact that has features."""
+ASKER_KINDS: tuple[Kind, ...] = ("categorical", "multi_categorical", "numeric")
+"""Of features of who asks, which have no token of their own."""
+CONTEXT_KINDS: tuple[Kind, ...] = ("categorical", "numeric")
+"""Of what is known of the moment, which a request says as one string or number."""
 FEASTS = frozenset(("day", "entity_row_id", "event_expire_timestamp", "event_timestamp", "created_timestamp", "rn"))
 """Columns that Feast's join adds or drops on its way; `day` is the partition's."""
 RESERVED = FEASTS | frozenset(
@@ -71,16 +77,13 @@ class Derive(Strict):
         return self
 
 
-class Feature(Strict):
-    """One item feature: one token of HTFL, one Feast field, one set of expectations."""
+class Described(Strict):
+    """What is said of any feature, of an item or of a user."""
 
     name: str = Field(pattern=r"^[a-z][a-z0-9_]*$")
     kind: Kind
     column: str | None = None
     """Column in the source; the feature's name where it is left out."""
-    table: Literal["items", "interactions"] = "items"
-    """Which source table carries it; a feature read off the interactions must vary in time."""
-    varies_in_time: bool = False
     separator: str = "|"
     """Splits a multi_categorical or an embedding that a CSV holds as one string."""
     max_missing_rate: Rate = 0.5
@@ -91,6 +94,85 @@ class Feature(Strict):
     """Population stability index against the last accepted run above which validation warns."""
     block_drift: float = Field(default=1.0, gt=0)
     """The same, above which it blocks."""
+
+    @property
+    def source_column(self) -> str:
+        return self.column or self.name
+
+    @property
+    def stored_in(self) -> Stored:
+        """The table of the events artifact that holds its values."""
+        raise NotImplementedError
+
+    @property
+    def key(self) -> Literal["item_id", "user_id"]:
+        """Whose feature it is."""
+        return "user_id" if self.stored_in == "users" else "item_id"
+
+    @model_validator(mode="after")
+    def _named(self) -> "Described":
+        if self.name in RESERVED or self.name.endswith("_y"):
+            raise ValueError(
+                f"feature name {self.name!r} is taken by the files between the steps or by Feast's join (so are "
+                f"{', '.join(sorted(RESERVED))} and names ending in _y); give another name, and this one as `column`"
+            )
+        if self.block_drift < self.max_drift:
+            raise ValueError(f"feature {self.name!r}: block_drift must not be below max_drift")
+        return self
+
+
+class UserFeature(Described):
+    """One feature of the users: what is known of who asks, beside what they did.
+
+    Without columns.user_available_at it is as of the run: leave out whatever a user's own events move (what was spent,
+    the last visit), as the days held out would be told by it.
+    """
+
+    @property
+    def stored_in(self) -> Stored:
+        return "users"
+
+    @property
+    def of(self) -> Literal["user", "context"]:
+        """Whose it is, of what is known where something is asked for."""
+        return "user"
+
+    @model_validator(mode="after")
+    def _of_a_user(self) -> "UserFeature":
+        if self.kind not in ASKER_KINDS:
+            raise ValueError(
+                f"user feature {self.name!r}: found kind {self.kind}, expected one of {', '.join(ASKER_KINDS)}"
+            )
+        return self
+
+
+class ContextFeature(Described):
+    """What is known of the moment of an event before it is known what the event is of, from its row: the device, the
+    country, the channel. A request says it of its own moment (docs/contracts.md, "Context")."""
+
+    @property
+    def stored_in(self) -> Stored:
+        return "interactions"
+
+    @property
+    def of(self) -> Literal["user", "context"]:
+        return "context"
+
+    @model_validator(mode="after")
+    def _of_a_moment(self) -> "ContextFeature":
+        if self.kind not in CONTEXT_KINDS:
+            raise ValueError(
+                f"context {self.name!r}: found kind {self.kind}, expected one of {', '.join(CONTEXT_KINDS)}"
+            )
+        return self
+
+
+class Feature(Described):
+    """One item feature: one token of HTFL, one Feast field, one set of expectations."""
+
+    table: Literal["items", "interactions"] = "items"
+    """Which source table carries it; a feature read off the interactions must vary in time."""
+    varies_in_time: bool = False
     dimension: int | None = Field(default=None, gt=0)
     derive: Derive | None = None
     """Computed and not read; such a feature is numeric and varies in time."""
@@ -103,23 +185,13 @@ class Feature(Strict):
         return {"varies_in_time": True, **raw} if isinstance(raw, dict) and raw.get("derive") is not None else raw
 
     @property
-    def stored_in(self) -> Literal["items", "varying", "derived"]:
-        """The table of the events artifact that holds its values."""
+    def stored_in(self) -> Stored:
         if self.derive is not None:
             return "derived"
         return "varying" if self.varies_in_time else "items"
 
-    @property
-    def source_column(self) -> str:
-        return self.column or self.name
-
     @model_validator(mode="after")
     def _consistent(self) -> "Feature":
-        if self.name in RESERVED or self.name.endswith("_y"):
-            raise ValueError(
-                f"feature name {self.name!r} is taken by the files between the steps or by Feast's join (so are "
-                f"{', '.join(sorted(RESERVED))} and names ending in _y); give another name, and this one as `column`"
-            )
         if (self.kind == "embedding") != (self.dimension is not None):
             raise ValueError(f"feature {self.name!r}: an embedding needs `dimension`, other kinds must not have it")
         if self.derive is not None and not (self.kind == "numeric" and self.varies_in_time and self.column is None):
@@ -133,8 +205,6 @@ class Feature(Strict):
             )
         if self.varies_in_time and self.kind not in ("numeric", "categorical"):
             raise ValueError(f"feature {self.name!r}: only numeric and categorical features may vary in time")
-        if self.block_drift < self.max_drift:
-            raise ValueError(f"feature {self.name!r}: block_drift must not be below max_drift")
         if self.table == "interactions" and not self.varies_in_time:
             raise ValueError(f"feature {self.name!r} is read off the interactions: set varies_in_time: true")
         return self
@@ -159,6 +229,10 @@ class Columns(Strict):
     item_key: str = "item_id"
     item_available_at: str | None = None
     """Items table: when a row became known. Left out: known before the first interaction."""
+    user_key: str = "user_id"
+    user_available_at: str | None = None
+    """Users table: from when on a row holds; of several rows of a user each event sees the latest before it. Left out:
+    one row a user, known before the first interaction and as of the run."""
 
     @model_validator(mode="after")
     def _ordered(self) -> "Columns":
@@ -169,8 +243,8 @@ class Columns(Strict):
         return self
 
 
-_ITEM_COLUMNS = ("item_id", None)
-_OF_NO_INTERACTION = ("nobody", "item_key", "item_available_at")
+_ITEM_COLUMNS, _USER_COLUMNS = ("item_id", None), ("user_id", None)
+OF_NO_INTERACTION = ("nobody", "item_key", "item_available_at", "user_key", "user_available_at")
 
 
 class EventLog(Strict):
@@ -235,6 +309,10 @@ class DatasetCard(Strict):
     """What each kind of event means, by its value in columns.event_type, e.g. {view: {}, purchase: {predict: true}}.
     Left out, all events are of one kind: history, and predicted."""
     features: list[Feature]
+    user_features: list[UserFeature] = Field(default_factory=list)
+    """What is known of the users, from the users table (source.users)."""
+    context: list[ContextFeature] = Field(default_factory=list)
+    """What is known of the moment of each event, from the interactions, and of the moment of a request."""
     title: str | None = None
     """The feature that people read as the item's name."""
     segment: str | None = None
@@ -254,8 +332,13 @@ class DatasetCard(Strict):
     @model_validator(mode="after")
     def _consistent(self) -> "DatasetCard":
         names = [feature.name for feature in self.features]
-        if doubled := sorted({name for name in names if names.count(name) > 1}):
+        every = names + [feature.name for feature in self.asking]
+        if doubled := sorted({name for name in every if every.count(name) > 1}):
             raise ValueError(f"features: {', '.join(doubled)} declared twice")
+        if bool(self.user_features) != self.source.has_users:
+            raise ValueError(
+                "user_features and source.users (or source.sql.users) go together: the table, and what is read of it"
+            )
         if self.title is not None and self.title not in names:
             raise ValueError(f"title: {self.title!r} is none of the features {names}")
         if self.segment is not None and self.segment not in (kept := self._lasting_categories):
@@ -298,8 +381,8 @@ class DatasetCard(Strict):
     def _tables_fit(self) -> "DatasetCard":
         """What is said of several tables of interactions is about columns and features that there are."""
         tables = self.source.interactions if isinstance(self.source.interactions, list) else []
-        roles = {name for name in Columns.model_fields if name not in _OF_NO_INTERACTION}
-        read = {f.name for f in self.sourced if not self.source.has_items or f.table == "interactions"}
+        roles = {name for name in Columns.model_fields if name not in OF_NO_INTERACTION}
+        read = {f.name for f in self.read_off_interactions(has_items=self.source.has_items)}
         for table in tables:
             what = f"source.interactions, {table.name!r}: "
             if wrong := sorted(set(table.columns) - roles - read):
@@ -320,7 +403,9 @@ class DatasetCard(Strict):
         """What was written and does nothing is told, and not passed over."""
         source, idle = self.source, []
         if source.adapter == "marketplace":
-            idle += [f"source.{name}" for name in ("interactions", "items") if getattr(source, name) is not None]
+            idle += [
+                f"source.{name}" for name in ("interactions", "items", "users") if getattr(source, name) is not None
+            ]
             idle += ["source.csv (it reads no file)"] if source.csv != CsvTables() else []
         elif source.options and source.adapter != "complete_journey":
             idle.append(f"source.options ({source.adapter} has none)")
@@ -329,13 +414,18 @@ class DatasetCard(Strict):
         if not source.has_items and source.csv.items != Csv():
             idle.append("source.csv.items (there is no items table)")
         names = self.columns
-        if source.time_format is not None and {names.event_time, names.created_time, names.item_available_at} == {None}:
+        if not source.has_users and (names.user_key, names.user_available_at) != _USER_COLUMNS:
+            idle.append("columns.user_key and user_available_at (there is no users table)")
+        if not source.has_users and source.csv.users != Csv():
+            idle.append("source.csv.users (there is no users table)")
+        dated = {names.event_time, names.created_time, names.item_available_at, names.user_available_at}
+        if source.time_format is not None and dated == {None}:
             idle.append("source.time_format (the card names no column of times)")
         if self.split.by == "order" and self.split != Split(by="order"):
             idle.append("split.validation_days and test_days (each shopper's last two events are held out)")
         if self.columns.basket is not None and self.ties == "order":
             idle.append("columns.basket (baskets count where ties: basket)")
-        for feature in self.features:
+        for feature in self.described:
             what = f"feature {feature.name!r}: "
             if feature.separator != "|" and feature.kind not in ("multi_categorical", "embedding"):
                 idle.append(f"{what}separator (of a list or vector alone)")
@@ -384,6 +474,25 @@ class DatasetCard(Strict):
         return [feature for feature in self.features if not feature.varies_in_time]
 
     @property
+    def asking(self) -> list[UserFeature | ContextFeature]:
+        """What is known of who asks and of the moment of asking."""
+        return [*self.user_features, *self.context]
+
+    @property
+    def described(self) -> list[Described]:
+        """Every feature that is stored and validated."""
+        return [*self.features, *self.user_features, *self.context]
+
+    @property
+    def observed(self) -> list[Described]:
+        """What each row of interactions/ has beside its keys and times."""
+        return [*(feature for feature in self.sourced if feature.table == "interactions"), *self.context]
+
+    def read_off_interactions(self, *, has_items: bool) -> list[Described]:
+        """What is read off the source's interactions, where it has a table of items and where not."""
+        return self.observed if has_items else [*self.sourced, *self.context]
+
+    @property
     def segment_feature(self) -> str | None:
         """What divides the catalogue: `segment`, else the first categorical feature that does not vary, if any."""
         return self.segment or next(iter(self._lasting_categories), None)
@@ -429,7 +538,7 @@ def parse_card(path: Path, *, folder: Path | None = None) -> DatasetCard:
             return [table.model_copy(update={"place": located(table.place)}) for table in place]
         return (beside / place).resolve() if isinstance(place, Path) else place
 
-    places = {key: located(getattr(card.source, key)) for key in ("interactions", "items")}
+    places = {key: located(getattr(card.source, key)) for key in ("interactions", "items", "users")}
     return card.model_copy(update={"source": card.source.model_copy(update=places)})
 
 

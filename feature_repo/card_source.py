@@ -43,6 +43,7 @@ class CsvTables(Strict):
 
     interactions: Csv = Csv()
     items: Csv = Csv()
+    users: Csv = Csv()
 
 
 class Sql(Strict):
@@ -53,6 +54,7 @@ class Sql(Strict):
     interactions: str
     """A query, such as SELECT * FROM clicks."""
     items: str | None = None
+    users: str | None = None
     by: str | None = None
     """A column of times or dates of the interactions, such as inserted_at: a day of it that has as many rows as
     before, from the same first to the same last moment, is not read again."""
@@ -102,6 +104,8 @@ class Source(Strict):
     several tables, each with its own columns: [{place: views.csv, event_type: view, columns: {event_time: seen}}]."""
     items: Place | None = None
     """Left out: what is known of the items stands on the interactions."""
+    users: Place | None = None
+    """A file of what is known of the users (the card's user_features)."""
     sql: Sql | None = None
     timezone: str = "UTC"
     """Zone of source times that carry none."""
@@ -118,13 +122,24 @@ class Source(Strict):
             return (self.items if self.sql is None else self.sql.items) is not None
         return self.adapter != "online_retail"
 
+    @property
+    def has_users(self) -> bool:
+        """Whether there is a table of users."""
+        if self.adapter == "marketplace":
+            return bool(self.options.get("groups"))
+        return (self.users if self.sql is None else self.sql.users) is not None
+
     def identity(self) -> dict[str, Any]:
         """JSON value of all that is said here; what came later counts where it is set, so that runs of before stay
         comparable."""
         said = self.model_dump(mode="json")
-        for name in ("sql", "time_format"):
+        for name in ("sql", "time_format", "users"):
             if said[name] is None:
                 del said[name]
+        if self.csv.users == Csv():
+            del said["csv"]["users"]
+        if self.sql is not None and self.sql.users is None:
+            del said["sql"]["users"]
         for table in said["csv"].values():
             if table["decimal"] == ".":
                 del table["decimal"]
@@ -142,8 +157,10 @@ class Source(Strict):
             raise ValueError(
                 "`sql` and the sql adapter go together: sql: {url_from: SHOP_DATABASE, interactions: SELECT …}"
             )
-        if self.adapter == "sql" and (self.interactions, self.items) != (None, None):
-            raise ValueError("interactions and items have no effect beside sql, whose queries give both")
+        if self.adapter == "sql" and (self.interactions, self.items, self.users) != (None, None, None):
+            raise ValueError("interactions, items and users have no effect beside sql, whose queries give them")
+        if self.users is not None and self.adapter not in ("files", "marketplace"):
+            raise ValueError(f"users: a table of users is read by the adapters files and sql, not by {self.adapter}")
         if self.adapter == "sql" and self.csv != CsvTables():
             raise ValueError("csv has no effect: the sql adapter reads no file")
         return self

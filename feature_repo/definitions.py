@@ -6,7 +6,7 @@ from datetime import timedelta
 from pathlib import Path
 from typing import Any
 
-from feature_repo.card import DatasetCard, Feature, Kind
+from feature_repo.card import DatasetCard, Described, Feature, Kind
 from feature_repo.feast_import import (
     Array,
     Bytes,
@@ -25,7 +25,8 @@ from feature_repo.sources import parquet_source
 ITEM_STATIC = "item_static"
 ITEM_VARYING = "item_varying"
 ITEM_DERIVED = "item_derived"
-VIEWS = {"items": ITEM_STATIC, "varying": ITEM_VARYING, "derived": ITEM_DERIVED}
+USER_STATIC = "user_static"
+VIEWS = {"items": ITEM_STATIC, "varying": ITEM_VARYING, "derived": ITEM_DERIVED, "users": USER_STATIC}
 USER_HISTORY = "user_history"
 HISTORY_FIELD = "history"
 
@@ -54,8 +55,9 @@ class Definitions:
 
 
 def definitions(card: DatasetCard, *, events: Path, histories: Path, spark: bool = False) -> Definitions:
-    """Entities `item` and `user`; views `item_static`, `item_varying`, `item_derived` (each only where the card has
-    such features) and `user_history`; services `training` (read by the offline join) and `serving` (by a request).
+    """Entities `item` and `user`; views `item_static`, `item_varying`, `item_derived`, `user_static` (each only where
+    the card has such features) and `user_history`; services `training` (read by the offline join) and `serving` (by a
+    request).
 
     `events` is the events artifact, `histories` the Parquet file of user histories; Feast keeps both paths.
     `spark` says that the offline store is Spark, which wants sources of its own kind.
@@ -64,7 +66,7 @@ def definitions(card: DatasetCard, *, events: Path, histories: Path, spark: bool
     user = Entity(name="user", join_keys=["user_id"], value_type=ValueType.STRING)
     # Globs and not folders: DuckDB opens globs, Feast would ask pyarrow about a folder.
     views = [
-        _item_view(name, item, features, events / "items" / files, spark)
+        _view(name, item, "item_id", features, events / "items" / files, spark)
         for name, features, files in (
             (ITEM_STATIC, card.static, "static.parquet"),
             (ITEM_VARYING, card.varying, "varying/*/*.parquet"),
@@ -72,6 +74,10 @@ def definitions(card: DatasetCard, *, events: Path, histories: Path, spark: bool
         )
         if features
     ]
+    if card.user_features:
+        views.append(
+            _view(USER_STATIC, user, "user_id", card.user_features, events / "users" / "static.parquet", spark)
+        )
     history = FeatureView(
         name=USER_HISTORY,
         entities=[user],
@@ -88,24 +94,26 @@ def definitions(card: DatasetCard, *, events: Path, histories: Path, spark: bool
     return Definitions(entities=[item, user], views=[*views, history], services=services)
 
 
-def references(features: Sequence[Feature]) -> list[str]:
-    """Feast's names of item features, e.g. `item_static:brand`."""
+def references(features: Sequence[Described]) -> list[str]:
+    """Feast's names of features, e.g. `item_static:brand`."""
     return [f"{VIEWS[feature.stored_in]}:{feature.name}" for feature in features]
 
 
-def _item_view(name: str, item: Entity, features: Sequence[Feature], files: Path, spark: bool) -> FeatureView:
+def _view(name: str, entity: Entity, key: str, features: Sequence[Described], files: Path, spark: bool) -> FeatureView:
     fields = [Field(name=feature.name, dtype=DTYPES[feature.kind], tags=_tags(feature)) for feature in features]
     return FeatureView(
         name=name,
-        entities=[item],
+        entities=[entity],
         ttl=NEVER_EXPIRES,
-        schema=[Field(name="item_id", dtype=String), *fields],
-        source=parquet_source(name, files, key="item_id", features=[each.name for each in features], spark=spark),
+        schema=[Field(name=key, dtype=String), *fields],
+        source=parquet_source(name, files, key=key, features=[each.name for each in features], spark=spark),
     )
 
 
-def _tags(feature: Feature) -> dict[str, str]:
+def _tags(feature: Described) -> dict[str, str]:
     """The card's facts about a feature; tags survive the registry and can be read back by a server."""
+    if not isinstance(feature, Feature):
+        return {"kind": feature.kind}
     tags = {"kind": feature.kind, "varies_in_time": str(feature.varies_in_time).lower()}
     if not feature.token:
         tags["token"] = "false"

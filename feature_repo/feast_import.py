@@ -56,6 +56,7 @@ def _without_torch() -> Iterator[None]:
 with _without_typeguard(), _without_shared_metrics(), _without_torch():
     from feast import Entity, FeatureService, FeatureStore, FeatureView, Field, FileSource, RepoConfig, ValueType
     from feast.data_format import ParquetFormat
+    from feast.errors import FeatureViewNotFoundException
     from feast.infra.key_encoding_utils import deserialize_entity_key, serialize_entity_key
     from feast.infra.offline_stores.contrib.spark_offline_store.spark_source import (
         SavedDatasetSparkStorage,
@@ -84,6 +85,7 @@ __all__ = [
     "FeatureService",
     "FeatureStore",
     "FeatureView",
+    "FeatureViewNotFoundException",
     "Field",
     "FileSource",
     "Float32",

@@ -9,13 +9,14 @@ from weakref import WeakKeyDictionary
 import pyarrow as pa
 
 from feature_repo import one_trip
-from feature_repo.card import Feature, Kind
-from feature_repo.definitions import HISTORY_FIELD, USER_HISTORY, VIEWS
+from feature_repo.card import Described, Kind
+from feature_repo.definitions import HISTORY_FIELD, USER_HISTORY, USER_STATIC, VIEWS
 from feature_repo.faults import telling
 from feature_repo.feast_import import (
     EntityKeyProto,
     FeatureStore,
     FeatureView,
+    FeatureViewNotFoundException,
     FloatList,
     StringList,
     ValueProto,
@@ -23,7 +24,7 @@ from feature_repo.feast_import import (
 )
 from feature_repo.history import EVENT_TYPE, Record, decode
 
-_ITEMS_AT_ONCE = 20_000
+_ROWS_AT_ONCE = 20_000
 _CONNECTIONS: WeakKeyDictionary[FeatureStore, "_Connection"] = WeakKeyDictionary()
 _EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 
@@ -41,6 +42,25 @@ def user_histories(store: FeatureStore, user_ids: Iterable[str]) -> dict[str, li
     return {user: decode(value) if value else [] for user, value in zip(users, values, strict=True)}
 
 
+def user_features(store: FeatureStore, user_id: str) -> dict[str, Any]:
+    """What the store knows of one user beside the history, by name; nothing for a card without user features."""
+    return users_features(store, [user_id])[0]
+
+
+def users_features(store: FeatureStore, user_ids: Sequence[str]) -> list[dict[str, Any]]:
+    """The same of several users, in one read of the store."""
+    names = user_feature_names(store)
+    if not names:
+        return [{} for _ in user_ids]
+    found = online(store, [f"{USER_STATIC}:{name}" for name in names], [{"user_id": user} for user in user_ids])
+    return [{name: found[name][row] for name in names if found[name][row] is not None} for row in range(len(user_ids))]
+
+
+def user_feature_names(store: FeatureStore) -> list[str]:
+    """The user features that the store has, in the card's order; none for a store of a card without any."""
+    return _connection(store).fields(store, USER_STATIC)
+
+
 def as_request(records: Iterable[Record]) -> list[dict[str, Any]]:
     """The `history` of a request (docs/contracts.md, "archive") from the records of the online store."""
     return [_event(record) for record in records]
@@ -53,30 +73,34 @@ def _event(record: Record) -> dict[str, Any]:
     return {"item_id": record.item_id, "event_time": moment.isoformat(), **kind, "features": features}
 
 
-def write_items(store: FeatureStore, features: Sequence[Feature], items: pa.Table, moment: datetime) -> None:
-    """Write each item's `features` (columns of `items`, beside `item_id`) online; they replace what was there.
+def write_features(store: FeatureStore, features: Sequence[Described], rows: pa.Table, moment: datetime) -> None:
+    """Write the `features` of each item or of each user (columns of `rows`, beside `item_id` or `user_id`) online; they
+    replace what was there.
 
     A missing value is written as such: a store that was handed a frame gives '' or NaN in its place (FACTS). `moment`
     is when this is written, and later than any write before: Redis drops, without a word, what is not.
     """
     provider = get_provider(store.config)
-    by_view: dict[str, list[Feature]] = {}
+    if not features:
+        return
+    key = features[0].key
+    by_view: dict[str, list[Described]] = {}
     for feature in features:
         by_view.setdefault(VIEWS[feature.stored_in], []).append(feature)
-    for batch in items.to_batches(max_chunksize=_ITEMS_AT_ONCE):
+    for batch in rows.to_batches(max_chunksize=_ROWS_AT_ONCE):
         keys = [
-            EntityKeyProto(join_keys=["item_id"], entity_values=[ValueProto(string_val=item)])
-            for item in batch.column("item_id").to_pylist()
+            EntityKeyProto(join_keys=[key], entity_values=[ValueProto(string_val=value)])
+            for value in batch.column(key).to_pylist()
         ]
         for name, of_view in by_view.items():
             columns = [map(_VALUE[feature.kind], batch.column(feature.name).to_pylist()) for feature in of_view]
             names = [feature.name for feature in of_view]
-            rows: list[Any] = [
-                (key, dict(zip(names, values, strict=True)), moment, moment)
-                for key, *values in zip(keys, *columns, strict=True)
+            told: list[Any] = [
+                (each, dict(zip(names, values, strict=True)), moment, moment)
+                for each, *values in zip(keys, *columns, strict=True)
             ]
-            with telling(store.config.project, "Items are written in part; materialise again, it replaces them all."):
-                provider.online_write_batch(store.config, store.get_feature_view(name), rows, None)
+            with telling(store.config.project, "They are written in part; materialise again, it replaces them all."):
+                provider.online_write_batch(store.config, store.get_feature_view(name), told, None)
 
 
 def _text(value: str | None) -> ValueProto:
@@ -133,6 +157,7 @@ class _Connection:
     def __init__(self, store: FeatureStore) -> None:
         self.provider = get_provider(store.config)
         self._views: dict[str, tuple[float, FeatureView]] = {}
+        self._fields: dict[str, tuple[float, list[str]]] = {}
 
     def read(
         self, store: FeatureStore, by_view: dict[str, list[str]], entities: Sequence[EntityKeyProto]
@@ -146,6 +171,18 @@ class _Connection:
             name: [values for _, values in self.provider.online_read(store.config, view, entities, list(names))]
             for name, (view, names) in asked.items()
         }
+
+    def fields(self, store: FeatureStore, name: str) -> list[str]:
+        """The features of a view; none where the registry has no such view."""
+        now = time.monotonic()
+        until, names = self._fields.get(name, (0.0, []))
+        if now >= until:
+            try:
+                names = [field.name for field in self.view(store, name).features]
+            except FeatureViewNotFoundException:
+                names = []
+            self._fields[name] = now + store.config.registry.cache_ttl_seconds, names
+        return names
 
     def view(self, store: FeatureStore, name: str) -> FeatureView:
         now = time.monotonic()

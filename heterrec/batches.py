@@ -12,6 +12,7 @@ import numpy.typing as npt
 import torch
 from torch import Tensor
 
+from heterrec.asking import Asked
 from heterrec.encoder import FeatureEncoder
 from heterrec.lmp import Step, window_weights
 from heterrec.model import Histories
@@ -30,6 +31,16 @@ class Events:
     time_E: Tensor
     value_EN: Tensor
     missing_EN: Tensor
+    asked: Asked | None = None
+    """Who asked for each event, and last of all an asker of whom nothing is known; None where nothing ever is."""
+
+    def asked_at(self, queries: Queries) -> Asked | None:
+        """Who asks each query: as at its first target, where it has one."""
+        if self.asked is None:
+            return None
+        nothing = len(self.asked.row_NJ) - 1
+        number = np.where(queries.stop < queries.last, queries.stop, nothing)
+        return self.asked.take(torch.from_numpy(number).to(self.item_E.device))
 
     def histories(self, start: Ints, length: Ints) -> Histories:
         """The events [start, start + length) of each of B lists, packed."""
@@ -49,7 +60,11 @@ def encode_events(sequences: Sequences, encoder: FeatureEncoder, device: str = "
     value, missing = encoder.encode_varying(sequences.varying, len(sequences.row))
     arrays = (sequences.row + 1, sequences.time, value, missing)
     item, time, values, absent = (torch.tensor(array, device=device) for array in arrays)
-    return Events(item_E=item, time_E=time, value_EN=values, missing_EN=absent)
+    asked = None
+    if encoder.asking:
+        columns = {name: [*column, None] for name, column in sequences.asked.items()}
+        asked = Asked.of(encoder.encode_asking(columns, len(sequences.row) + 1), device)
+    return Events(item_E=item, time_E=time, value_EN=values, missing_EN=absent, asked=asked)
 
 
 def histories_of(
@@ -109,6 +124,7 @@ class TrainingBatches:
         asked = np.flatnonzero(predicted)
         asked_A = torch.from_numpy(asked).to(device)
         self.item_A, self.time_A = self.events.item_E[asked_A], self.events.time_E[asked_A]
+        self.asked_A = None if events.asked is None else events.asked.take(index[asked_A])
         self.weight_A = torch.from_numpy(sequences.weight[kept][asked]).to(device)
         self.before_E = torch.from_numpy(np.cumsum(predicted) - predicted).to(device)
         """Predicted events before each event. What was merely looked at is no target, and nothing that the user has:
@@ -206,7 +222,8 @@ class TrainingBatch:
         count_N = torch.bincount(list_N, minlength=layout.batch)[list_N]
         weight_N = window_weights(layout.position_S[state_N], count_N, source.window) * self.weight
         weight_N = weight_N * source.weight_A[drawn_N]
-        return Step(state_N, target_N, weight_N.float(), source.time_A[drawn_N], row[kept], other[kept])
+        asked_N = None if source.asked_A is None else drawn_N
+        return Step(state_N, target_N, weight_N.float(), source.time_A[drawn_N], row[kept], other[kept], asked_N)
 
 
 def _targets(user: Ints, basket: Ints, predicted: Bools, steps: int) -> tuple[Ints, Ints]:

@@ -22,6 +22,8 @@ MISSING, UNKNOWN = 0, 1
 BAGS = ("categorical", "multi_categorical", "text")
 SEVERAL = ("multi_categorical", "text")
 MAX_VALUES = 10_000
+MAX_ASKED = 8
+"""Values of one bag of an asker that are kept."""
 MAX_WORDS = 24
 """Values of one bag (words of a title) that are kept."""
 BUCKETS = 16
@@ -77,14 +79,23 @@ class FeatureEncoder:
     model meets that token in training by random dropout of IDs, which is how it can rank an item never seen.
     """
 
-    def __init__(self, fields: Sequence[Field], ids: Sequence[str], event_types: Sequence[EventType] = ()) -> None:
+    def __init__(
+        self,
+        fields: Sequence[Field],
+        ids: Sequence[str],
+        event_types: Sequence[EventType] = (),
+        asking: Sequence[Field] = (),
+    ) -> None:
         self.fields = tuple(fields)
+        self.asking = tuple(asking)
+        """What is known of who asks, in the order of `encode_asking`."""
         self.ids = tuple(ids)
         self.event_types = tuple(event_types)
         self._kind = {each.name: number for number, each in enumerate(self.event_types, start=1)}
         self._id = {item: index for index, item in enumerate(self.ids, start=1)}
         self._index = {
-            field.name: {value: index for index, value in enumerate(field.vocabulary, start=2)} for field in self.fields
+            field.name: {value: index for index, value in enumerate(field.vocabulary, start=2)}
+            for field in (*self.fields, *self.asking)
         }
 
     @property
@@ -97,6 +108,16 @@ class FeatureEncoder:
         """Values of an event that `encode_varying` gives: N, and one more where events are of several kinds."""
         return len(self.varying) + bool(self.event_types)
 
+    @property
+    def asking_names(self) -> frozenset[str]:
+        return frozenset(field.name for field in self.asking)
+
+    @property
+    def asking_rows(self) -> int:
+        """Rows that `encode_asking` names: of each field the missing value, and then the unknown one and each of the
+        vocabulary, or a number's slope and its buckets."""
+        return sum(map(asking_rows, self.asking))
+
     @classmethod
     def fit(
         cls,
@@ -106,6 +127,8 @@ class FeatureEncoder:
         counts: npt.NDArray[np.int64],
         *,
         event_types: Sequence[EventType] = (),
+        asking: Sequence[Mapping[str, Any]] = (),
+        asked: Mapping[str, Sequence[Any]] | None = None,
         min_events: int = 2,
         min_items: int = 2,
     ) -> "FeatureEncoder":
@@ -113,7 +136,8 @@ class FeatureEncoder:
 
         `features` are the entries of `features.json`; `counts` are the training events of each item. Items with
         fewer than `min_events` share the null ID; values that fewer than `min_items` items have are unknown, and so
-        are words and values of a bag of several that more than half of the items have.
+        are words and values of a bag of several that more than half of the items have. `asking` are the entries of
+        features.json about who asks, and `asked` their values at the training events.
         Raises `ValueError` for a feature without a column or of an unknown kind.
         """
         fields = []
@@ -123,7 +147,8 @@ class FeatureEncoder:
                 raise ValueError(f"feature {name!r}: the catalogue has no such column, only {sorted(columns)}")
             fields.append(_fit(name, kind, bool(feature["varies_in_time"]), columns[name], min_items))
         ids = [item for item, count in zip(item_ids, counts, strict=True) if count >= min_events]
-        return cls(fields, ids, event_types)
+        who = [_fit(each["name"], each["kind"], False, (asked or {})[each["name"]], min_items) for each in asking]
+        return cls(fields, ids, event_types, who)
 
     def encode_ids(self, item_ids: Iterable[str]) -> npt.NDArray[np.int64]:
         """Index of each item's own ID token (V,); 0, the null token, for items without one."""
@@ -158,6 +183,40 @@ class FeatureEncoder:
             missing[:, -1] = value[:, -1] == MISSING
         return value, missing
 
+    def encode_asking(
+        self, values: Mapping[str, Sequence[Any]], length: int
+    ) -> tuple[npt.NDArray[np.int64], npt.NDArray[np.float32]]:
+        """Encode `length` askers as rows (length, J) and their weights (length, J): J is 1 for a category, 2 for a
+        number (its bucket, and its slope weighted by the number) and MAX_ASKED for a bag, whose weights sum to one.
+
+        A feature that `values` lacks is missing for all.
+        """
+        rows, weights, first = [], [], 0
+        for field in self.asking:
+            column = values.get(field.name, [None] * length)
+            row, weight = self._of_asker(field, column)
+            rows.append(row + first)
+            weights.append(weight)
+            first += asking_rows(field)
+        if not rows:
+            return np.zeros((length, 0), dtype=np.int64), np.zeros((length, 0), dtype=np.float32)
+        return np.concatenate(rows, axis=1), np.concatenate(weights, axis=1)
+
+    def _of_asker(self, field: Field, column: Sequence[Any]) -> tuple[npt.NDArray[np.int64], npt.NDArray[np.float32]]:
+        value, missing = self._encode(field, column)
+        if field.kind == "numeric":
+            edges = np.asarray(field.edges, dtype=np.float32)
+            bucket = np.where(missing, MISSING, np.searchsorted(edges, value, side="left") + 2)
+            row = np.stack([bucket, np.full(len(value), _SLOPE)], axis=1).astype(np.int64)
+            return row, np.stack([np.ones(len(value)), np.where(missing, 0, value)], axis=1).astype(np.float32)
+        width = 1 if field.kind == "categorical" else MAX_ASKED
+        row = np.zeros((len(value), width), dtype=np.int64)
+        kept = value[:, :width]
+        row[:, : kept.shape[1]] = kept
+        weight = (row != MISSING).astype(np.float32)
+        weight[missing, 0] = 1
+        return row, weight / weight.sum(1, keepdims=True)
+
     def kinds(self, names: Iterable[Any]) -> npt.NDArray[np.int64]:
         """The number of each event's kind, from 1; 0 where it is not told or not known."""
         return np.array([self._kind.get(name, MISSING) for name in names], dtype=np.int64)
@@ -171,6 +230,8 @@ class FeatureEncoder:
         }
         if self.event_types:
             state["event_types"] = [asdict(each) for each in self.event_types]
+        if self.asking:
+            state["asking"] = [asdict(field) for field in self.asking]
         return json.dumps(state, ensure_ascii=False)
 
     @classmethod
@@ -179,11 +240,14 @@ class FeatureEncoder:
         state = json.loads(text)
         if state.get("version") != VERSION:
             raise ValueError(f"encoder: version {state.get('version')!r}, expected {VERSION}; train the model again")
-        fields = [
-            Field(**{**raw, **{key: tuple(raw[key]) for key in ("vocabulary", "centre", "edges")}})
-            for raw in state["fields"]
-        ]
-        return cls(fields, state["ids"], [EventType(**raw) for raw in state.get("event_types", ())])
+        fields, asking = (
+            [
+                Field(**{**raw, **{key: tuple(raw[key]) for key in ("vocabulary", "centre", "edges")}})
+                for raw in state.get(part, ())
+            ]
+            for part in ("fields", "asking")
+        )
+        return cls(fields, state["ids"], [EventType(**raw) for raw in state.get("event_types", ())], asking)
 
     def _encode(self, field: Field, column: Sequence[Any]) -> Encoded:
         if field.kind == "numeric":
@@ -204,6 +268,15 @@ class FeatureEncoder:
         for row, bag in enumerate(bags):
             out[row, : len(bag)] = bag
         return out, np.array([not bag for bag in bags], dtype=bool)
+
+
+_SLOPE = 1
+"""Row of a number's slope among those of its field."""
+
+
+def asking_rows(field: Field) -> int:
+    """Rows of one field among those that `FeatureEncoder.encode_asking` names."""
+    return len(field.edges) + 3 if field.kind == "numeric" else field.size
 
 
 def _fit(name: str, kind: str, varies: bool, column: Sequence[Any], min_items: int) -> Field:

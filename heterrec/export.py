@@ -10,6 +10,7 @@ import torch
 from torch import Tensor, nn
 from torch.export import Dim, ExportedProgram
 
+from heterrec.asking import Asked
 from heterrec.encoder import FeatureEncoder
 from heterrec.gates import by_itself
 from heterrec.htfl import Tokens, encode_catalogue
@@ -49,21 +50,30 @@ class UserProgram(nn.Module):
                 self.register_buffer("ids", items.tokens.id_RD)
 
     def forward(
-        self, item: Tensor, time: Tensor, varying_value: Tensor, varying_missing: Tensor, length: Tensor
+        self,
+        item: Tensor,
+        time: Tensor,
+        varying_value: Tensor,
+        varying_missing: Tensor,
+        length: Tensor,
+        asked_row: Tensor | None = None,
+        asked_weight: Tensor | None = None,
     ) -> Tensor:
-        """int64 (B, T), int64 (B, T), float32 (B, T, N), bool (B, T, N), int64 (B) to float32 (B, D)."""
+        """int64 (B, T), int64 (B, T), float32 (B, T, N), bool (B, T, N), int64 (B), and of a model that knows who asks
+        int64 (B, J), float32 (B, J), to float32 (B, D)."""
         batch, longest = item.shape
         # The batch is one size, whichever input it is read off: else an exported shape guards against T = 1.
         layout = Layout.rectangle(length.view(batch), longest)
         varying = varying_value.flatten(0, 1), varying_missing.flatten(0, 1)
         histories = Histories(item.flatten(), time.flatten(), *varying, layout)
+        asked = None if asked_row is None or asked_weight is None else Asked(asked_row, asked_weight)
         channel = self.get_buffer("channel")
         if self.static:
             own = self.get_buffer("own")
-            users = self.model.users(Tokens(own, own), channel, histories, own)
+            users = self.model.users(Tokens(own, own), channel, histories, own, asked)
         else:
             tokens = Tokens(self.get_buffer("features"), self.get_buffer("ids"))
-            users = self.model.users(tokens, channel, histories)
+            users = self.model.users(tokens, channel, histories, asked=asked)
         if self.trust is None:
             return users
         return torch.cat([self.trust * users, torch.ones_like(users[:, :1])], dim=-1)
@@ -139,7 +149,8 @@ def _present(path: Path) -> Path:
 def export_program(answers: Answers) -> ExportedProgram | None:
     """The sequence side over the catalogue of `answers`, of any batch and time; None where the tables answer alone.
 
-    `program(item, time, varying_value, varying_missing, length)` are the users of `Answers`.
+    `program(item, time, varying_value, varying_missing, length)`, and where the model knows who asks `asked_row` and
+    `asked_weight` after them, are the users of `Answers`.
     """
     loaded = answers.loaded
     if loaded.model is None:
@@ -150,7 +161,7 @@ def export_program(answers: Answers) -> ExportedProgram | None:
     return torch.export.export(
         UserProgram(loaded.model, loaded.encoder, answers.catalogue, answers.number, trust),
         example_input(loaded.encoder, batch=2, length=3),
-        dynamic_shapes=(over_both, over_both, over_both, over_both, {0: batch}),
+        dynamic_shapes=(*[over_both] * 4, *[{0: batch}] * (3 if loaded.encoder.asking else 1)),
         strict=False,
     )
 
@@ -164,4 +175,5 @@ def example_input(encoder: FeatureEncoder, *, batch: int, length: int) -> tuple[
         torch.zeros(varying),
         torch.ones(varying, dtype=torch.bool),
         torch.full((batch,), length, dtype=torch.int64),
+        *(Asked.of(encoder.encode_asking({}, batch)) if encoder.asking else ()),
     )

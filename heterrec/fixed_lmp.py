@@ -13,6 +13,7 @@ import torch
 from torch import Tensor
 
 from heterrec import distributed
+from heterrec.asking import Asked
 from heterrec.htfl import Columns
 from heterrec.lmp import DAY, LMP, NEVER, Drawn, Step
 from heterrec.model import HeterRec, Items, States
@@ -29,11 +30,17 @@ class FixedLMP(LMP):
     """See `LMP`. All items that came later stand without their ID too; those that are not drawn to, for no time."""
 
     def __init__(
-        self, config: LossConfig, columns: Columns, since_R: Tensor, counts_R: Tensor, opening: int = NEVER
+        self,
+        config: LossConfig,
+        columns: Columns,
+        since_R: Tensor,
+        counts_R: Tensor,
+        opening: int = NEVER,
+        asked: Asked | None = None,
     ) -> None:
         if config.candidates is not None:
             raise ValueError(f"candidates={config.candidates}: steps of a fixed shape take the whole catalogue")
-        super().__init__(config, columns, since_R, counts_R, opening)
+        super().__init__(config, columns, since_R, counts_R, opening, asked)
         self.newborn_S = torch.nonzero(self.later_R)[:, 0]
         self.twin_R = torch.zeros(len(since_R), dtype=torch.int64, device=since_R.device)
         numbers = torch.arange(len(since_R), len(since_R) + len(self.newborn_S), device=since_R.device)
@@ -74,7 +81,7 @@ class FixedLMP(LMP):
     def _fixed_item(
         self, model: HeterRec, items: Items, drawn: Drawn, states_ND: Tensor, k: int, step: FixedStep
     ) -> Tensor:
-        query = model.towards(states_ND, k)
+        query = model.towards(states_ND, k, self.who(step.asked_S))
         target = drawn.at(step.target_S, step.time_S)
         masked = drawn.at(step.masked_SJ, step.time_S[:, None])
         since_C = torch.cat([drawn.until_R, drawn.since_R[drawn.newborn_S]])
@@ -171,7 +178,11 @@ def _blocks(query_ND: Tensor, step: FixedStep, slice_N: Tensor, slices: int) -> 
         return filled[state_P].view(blocks, size, *part.shape[1:])
 
     slice_M = torch.searchsorted(until_K, torch.arange(blocks, device=slice_N.device), right=True)
-    return laid_out(query_ND), FixedStep(*(laid_out(part) for part in step)), slice_M.clamp(max=slices - 1)
+    return (
+        laid_out(query_ND),
+        step.each(laid_out),
+        slice_M.clamp(max=slices - 1),
+    )
 
 
 def _share(step: FixedStep, share: float) -> tuple[FixedStep, Tensor]:
@@ -181,4 +192,4 @@ def _share(step: FixedStep, share: float) -> tuple[FixedStep, Tensor]:
         return step, torch.arange(states, device=step.target_S.device)
     chance = torch.rand(states, device=step.target_S.device) + (step.weight_S <= 0)
     kept = chance.argsort()[: max(1, math.ceil(share * states))].sort().values
-    return FixedStep(*(part[kept] for part in step)), kept
+    return step.each(lambda part: part[kept]), kept

@@ -189,7 +189,8 @@ def vectors(model: HeterRec, columns: Columns, events: Events, queries: Queries)
     for chosen, histories in histories_of(events, queries, model.config.max_history, BATCH_EVENTS):
         rows, number = torch.unique(histories.item_S, return_inverse=True)
         items = model.items(columns.take(rows))
-        users = model.users(items.tokens, items.channel_RD, histories._replace(item_S=number))
+        asked = events.asked_at(queries.take(chosen))
+        users = model.users(items.tokens, items.channel_RD, histories._replace(item_S=number), asked=asked)
         out[chosen] = users.cpu().numpy()
     return out
 

@@ -18,6 +18,7 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from heterrec import distributed
+from heterrec.asking import Asked
 from heterrec.htfl import Columns
 from heterrec.model import HeterRec, Items, States
 from heterrec.products import fast_products
@@ -45,6 +46,8 @@ class Step(NamedTuple):
     mask_item: Tensor
     """Pairs (index into N, ascending; catalogue row) that are no negatives: the user's other targets,
     and what the user has where repeats are not wanted."""
+    asked_N: Tensor | None = None
+    """Who asks for the target, by number among `LMP.asked`; None where nothing is known of askers."""
 
 
 def window_weights(position: Tensor, count: Tensor, window: int) -> Tensor:
@@ -174,7 +177,8 @@ class LMP:
     """The loss of a batch; holds what is fixed over a run.
 
     `columns` are the encoded catalogue (R rows), `since_R` the time from which a row is a candidate (the largest
-    integer: never), `counts_R` its training events, and `opening` the time of the first of all of them.
+    integer: never), `counts_R` its training events, `opening` the time of the first of all of them, and `asked` who
+    asked for each event that is predicted, where anything is known of that.
 
     An item that came later was once without a past, as the new items are that the model will be asked about. So, at
     each step of training, a share of those is drawn that for their first days are represented, as target and as
@@ -182,9 +186,16 @@ class LMP:
     """
 
     def __init__(
-        self, config: LossConfig, columns: Columns, since_R: Tensor, counts_R: Tensor, opening: int = NEVER
+        self,
+        config: LossConfig,
+        columns: Columns,
+        since_R: Tensor,
+        counts_R: Tensor,
+        opening: int = NEVER,
+        asked: Asked | None = None,
     ) -> None:
         self.config = config
+        self.asked = asked
         self.columns = columns
         self.since_R = since_R
         self.traded = torch.nonzero(counts_R)[:, 0]
@@ -251,9 +262,12 @@ class LMP:
         ]
         return loss + self.config.token_weight * torch.stack(level).mean()
 
+    def who(self, asked_N: Tensor | None) -> Asked | None:
+        return None if self.asked is None or asked_N is None else self.asked.take(asked_N)
+
     def _item(self, model: HeterRec, items: Items, drawn: Drawn, states_SD: Tensor, k: int, step: Step) -> Tensor:
         """Each state against the candidates as they were in the slice of its target."""
-        query = model.towards(states_SD[step.state_N], k)
+        query = model.towards(states_SD[step.state_N], k, self.who(step.asked_N))
         if items.slices is None:
             return self._against(items.items_RD, items.bias_R, drawn, query, step)
         number_N = items.slices.of(step.time_N)
@@ -345,6 +359,7 @@ def _part(step: Step, kept: Tensor) -> Step:
         step.time_N[kept],
         row[row >= 0],
         step.mask_item[row >= 0],
+        None if step.asked_N is None else step.asked_N[kept],
     )
 
 

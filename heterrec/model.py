@@ -11,6 +11,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from heterrec.asking import Asked, Asker
 from heterrec.dropout import dropout
 from heterrec.encoder import FeatureEncoder
 from heterrec.htfl import EMBEDDING_STD, HTFL, Columns, Tokens
@@ -79,6 +80,7 @@ class HeterRec(nn.Module):
         fused = self.features > 1 and config.tokens == "flatten"
         self.temporal = TemporalEncoder(width, config.max_history)
         self.kinds = Kinds(encoder.event_types, width) if encoder.event_types else None
+        self.asker: Asker | None = None
         self.token_blocks = self._blocks(config.token_layers if fused else 0)
         gates = [config.gate] * (self.features - 1) + [1.0]
         self.fuse = Fuse(gates, width) if fused else None
@@ -94,6 +96,8 @@ class HeterRec(nn.Module):
         self.bias = nn.Linear(width, 1, bias=False)
         self.channels = 2 if fused else 1
         self.taste = Taste(width, config.max_history) if config.taste else None
+        if encoder.asking and config.features:
+            self.asker = Asker(encoder.asking_rows, self.channels, width)
         self.heads = nn.ModuleList(
             nn.ModuleList(Residual(width) for _ in range(self.channels)) for _ in range(config.steps)
         )
@@ -171,10 +175,17 @@ class HeterRec(nn.Module):
         tokens_RFD = self.htfl.found(tokens, rows)
         return tokens_RFD.sum(1) if self.fuse is None else self.fuse(tokens_RFD, tokens_RFD / EMBEDDING_STD)
 
-    def users(self, tokens: Tokens, channel_RD: Tensor, histories: Histories, own_RD: Tensor | None = None) -> Tensor:
+    def users(
+        self,
+        tokens: Tokens,
+        channel_RD: Tensor,
+        histories: Histories,
+        own_RD: Tensor | None = None,
+        asked: Asked | None = None,
+    ) -> Tensor:
         """User vectors (B, D) whose product with the item matrix is the score: MLP^1 of the last state [I], and a 1
         for the bias. Of the last block and the taste nothing else is computed. With `own_RD`, from `own`, the tokens
-        are not looked at."""
+        are not looked at. `asked` is who asks, of each of the B."""
         x, _ = self._fused(tokens, histories, own_RD)
         for block in self.item_blocks[:-1]:
             x = block(x, histories.layout)
@@ -182,7 +193,7 @@ class HeterRec(nn.Module):
         if self.taste is not None:
             taste = self.taste.last(self._liked(histories.item_S, channel_RD, histories), histories.layout)
             x = torch.cat([x, taste], dim=-1)
-        query = self.towards(x, 0)
+        query = self.towards(x, 0, asked)
         return torch.cat([query, torch.ones_like(query[:, :1])], dim=-1)
 
     def _liked(self, place_S: Tensor, channel_RD: Tensor, histories: Histories) -> Tensor:
@@ -215,12 +226,15 @@ class HeterRec(nn.Module):
         """Item embeddings (R, D) with the bias as their last number."""
         return torch.cat([items.items_RD, items.bias_R[:, None]], dim=-1)
 
-    def towards(self, states: Tensor, step: int) -> Tensor:
-        """States (…, width) as queries (…, D) for the item `step` + 1 baskets ahead, the temperature folded in."""
+    def towards(self, states: Tensor, step: int, asked: Asked | None = None) -> Tensor:
+        """States (…, width) as queries (…, D) for the item `step` + 1 baskets ahead, the temperature folded in; `asked`
+        is who asks for that item, of each state."""
         state, *taste = torch.split(states, self.config.width, dim=-1)
         query = [head(state) for head in self.heads[step]]  # type: ignore[attr-defined]
         if taste:
             query[-1] = query[-1] + taste[0]
+        if self.asker is not None and asked is not None:
+            query = [part + who for part, who in zip(query, self.asker(asked), strict=True)]
         channels = [F.normalize(channel, dim=-1) for channel in query]
         return torch.cat(channels, dim=-1) * self.sharpness
 

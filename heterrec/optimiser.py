@@ -15,7 +15,7 @@ from heterrec.recipes import TrainConfig
 
 GATE_PACE = 10.0
 GATES = ("gate_F", "gate_G", "scale", "speaks")
-FEATURES = ("htfl.values", "htfl.maps", "item_side", "token_", "fuse")
+FEATURES = ("htfl.values", "htfl.maps", "item_side", "token_", "fuse", "asker")
 ID_TABLE = "htfl.ids.weight"
 
 

@@ -6,6 +6,7 @@ is read there, without a shape that depends on a value, and so without a wait. L
 S = B * T states, K steps, J items that may be masked of a state, E events.
 """
 
+from collections.abc import Callable
 from typing import NamedTuple
 
 import numpy as np
@@ -42,6 +43,14 @@ class FixedStep(NamedTuple):
     """Microseconds of the target event."""
     masked_SJ: Tensor
     """Catalogue rows that are no negatives; 0, which is no item, where there are fewer."""
+    asked_S: Tensor | None = None
+    """As `Step.asked_N`."""
+
+    def each(self, change: Callable[[Tensor], Tensor]) -> "FixedStep":
+        """`change` of all its parts."""
+        target_S, weight_S, time_S, masked_SJ = map(change, self[:4])
+        asked_S = None if self.asked_S is None else change(self.asked_S)
+        return FixedStep(target_S, weight_S, time_S, masked_SJ, asked_S)
 
 
 class Rectangles:
@@ -105,7 +114,8 @@ class Rectangles:
             weight_S = window_weights(position_S, count_S, self.source.window) * has_S
             weight_S = weight_S * self.source.weight_A[drawn_S]
             other_SJ = torch.where(masked_SJ == target_S[:, None], 0, masked_SJ)
-            steps.append(FixedStep(target_S, weight_S.float(), self.source.time_A[drawn_S], other_SJ))
+            asked_S = None if self.source.asked_A is None else drawn_S
+            steps.append(FixedStep(target_S, weight_S.float(), self.source.time_A[drawn_S], other_SJ, asked_S))
         return steps
 
     def _masked(self, batch: Rectangle, ahead_S: Tensor, stop_SK: Tensor) -> Tensor:

@@ -7,7 +7,7 @@ of when it begins. Who is asked at some time sees the slice that began last befo
 import hashlib
 import json
 from collections.abc import Iterator
-from dataclasses import asdict, dataclass, fields
+from dataclasses import asdict, dataclass, field, fields
 from datetime import UTC, datetime, timedelta
 from functools import cached_property
 from pathlib import Path
@@ -56,16 +56,19 @@ class Catalogue:
     title: str | None = None
     event_types: tuple[EventType, ...] = ()
     """The kinds of events of a history; none where they are of one kind alone."""
+    asking: tuple[dict[str, str], ...] = ()
+    """What is known of who asks: `name` and `kind` of each, from features.json."""
 
     def __len__(self) -> int:
         return len(self.item_ids)
 
     @property
     def described(self) -> Any:
-        """What a recipe's identity has of the data: the features, and the kinds of events where there are several."""
-        if not self.event_types:
-            return self.features
-        return {"features": self.features, "event_types": [asdict(each) for each in self.event_types]}
+        """What a recipe's identity has of the data: the features, and where there are any the kinds of events and what
+        is known of who asks."""
+        types = {"event_types": [asdict(each) for each in self.event_types]} if self.event_types else {}
+        asking = {"asking": list(self.asking)} if self.asking else {}
+        return {"features": self.features, **types, **asking} if types or asking else self.features
 
     def columns(self, number: int) -> dict[str, list[Any]]:
         """Every feature of the V items as of a slice: that of a target (`slices_of`), or `NOW` for what serves."""
@@ -126,6 +129,8 @@ class Sequences:
     """Raw values of each varying feature, as they were at the event; and of `EVENT_TYPE`, where there are several."""
     catalogue: Catalogue
     repeats: bool
+    asked: dict[str, list[Any]] = field(default_factory=dict)
+    """Of each feature of who asks its raw values, as they were at the event."""
 
     @cached_property
     def kind(self) -> Ints:
@@ -158,6 +163,12 @@ class Sequences:
         against = np.array([False, *(each.negative for each in self.catalogue.event_types)])[self.kind]
         counts: Ints = np.bincount(self.row[(self.split == 0) & ~against], minlength=len(self.catalogue))
         return np.where(self.training_counts > 0, counts, 0)
+
+    @property
+    def training_asked(self) -> dict[str, list[Any]]:
+        """`asked` at the training events."""
+        kept = np.flatnonzero(self.split == 0).tolist()
+        return {name: [values[event] for event in kept] for name, values in self.asked.items()}
 
     @property
     def training_end(self) -> int:
@@ -215,11 +226,16 @@ class Sequences:
         return user, start, stop, last
 
 
+_LATER = ("asking", "asked")
+
+
 def _parts(data: Sequences | Catalogue) -> Iterator[bytes]:
     """Field by field, so that a new one is part of the identity, too."""
-    for field in fields(data):
-        value = getattr(data, field.name)
-        yield f"\n{field.name} ".encode()
+    for part in fields(data):
+        value = getattr(data, part.name)
+        if part.name in _LATER and not value:
+            continue  # so that data of before there was such a thing is the same data
+        yield f"\n{part.name} ".encode()
         if isinstance(value, Catalogue):
             yield from _parts(value)
         else:
@@ -245,6 +261,7 @@ def read_catalogue(root: Path) -> Catalogue:
         features=described["features"],
         title=described.get("title"),
         event_types=tuple(EventType(**each) for each in described.get("event_types", ())),
+        asking=tuple(described.get("asking", ())),
     )
 
 
@@ -267,8 +284,9 @@ def read_sequences(root: Path) -> Sequences:
     catalogue = read_catalogue(root)
     varying = [feature["name"] for feature in catalogue.features if feature["varies_in_time"]]
     varying += [EVENT_TYPE] if catalogue.event_types else []
+    asking = [each["name"] for each in catalogue.asking]
     path = root / "events.parquet"
-    table = _table(path, ["user_id", "item_id", "event_time", "position", "basket", "split", *varying])
+    table = _table(path, ["user_id", "item_id", "event_time", "position", "basket", "split", *varying, *asking])
     order = [(name, "ascending") for name in ("user_id", "basket", "event_time", "position")]
     table = table.take(pc.sort_indices(table, sort_keys=order))
     row = pc.index_in(table["item_id"], pa.array(catalogue.item_ids, type=table["item_id"].type))
@@ -290,6 +308,7 @@ def read_sequences(root: Path) -> Sequences:
         varying={name: table[name].to_pylist() for name in varying},
         catalogue=catalogue,
         repeats=bool(json.loads((root / "features.json").read_text())["repeats"]),
+        asked={name: table[name].to_pylist() for name in asking},
     )
 
 

@@ -185,6 +185,7 @@ class Training:
             torch.from_numpy(_since(sequences, config.loss.only_available)).to(device),
             torch.from_numpy(np.append(0, counts)).to(device),
             int(sequences.time[sequences.split == 0].min()),
+            self.batches.asked_A,
         )
         self.scratch: Path | None = None
         self.progress: Progress | None = None
@@ -370,6 +371,8 @@ def _encoder(sequences: Sequences, config: TrainConfig) -> FeatureEncoder:
         sequences.known_counts,
         min_events=config.model.min_events,
         event_types=catalogue.event_types,
+        asking=catalogue.asking if config.model.features else (),
+        asked=sequences.training_asked,
     )
 
 

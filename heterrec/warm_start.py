@@ -9,13 +9,14 @@ from dataclasses import replace
 import torch
 from torch import Tensor
 
-from heterrec.encoder import UNKNOWN, FeatureEncoder, Field
+from heterrec.encoder import UNKNOWN, FeatureEncoder, Field, asking_rows
 from heterrec.htfl import Columns
 from heterrec.model import HeterRec
 from heterrec.optimiser import ID_TABLE
 from heterrec.slices import SLOPE
 
 VALUE_TABLE = "htfl.values.weight"
+ASKER_TABLE = "asker.table"
 KINDS = ("kinds.token.weight", "kinds.speaks")
 RIDGE = 0.1
 """Of the map from features to IDs, against the mean square of the features."""
@@ -31,7 +32,7 @@ def begin_from(
     have other features or sizes.
     """
     old, new = before.state_dict(), model.state_dict()
-    tables = {VALUE_TABLE, ID_TABLE, *KINDS}
+    tables = {VALUE_TABLE, ID_TABLE, *KINDS, ASKER_TABLE}
     other = [name for name in new.keys() | old.keys() if name not in tables and _shape(old, name) != _shape(new, name)]
     if other or model.htfl.names != before.htfl.names or _kinds(model) != _kinds(before):
         raise ValueError(
@@ -41,6 +42,8 @@ def begin_from(
         )
     new.update({name: value for name, value in old.items() if name not in tables})
     new.update(_begun_kinds(model, before))
+    if ASKER_TABLE in new and ASKER_TABLE in old:
+        new[ASKER_TABLE] = _begun_asker(new[ASKER_TABLE], encoder, old[ASKER_TABLE], encoder_before)
     for g, part in enumerate(begun_values(model, before)):
         new[VALUE_TABLE][model.htfl.starts[g] : model.htfl.starts[g + 1]] = part
     known = {item: row for row, item in enumerate(encoder_before.ids, start=1)}
@@ -74,6 +77,21 @@ def _begun_kinds(model: HeterRec, before: HeterRec) -> dict[str, Tensor]:
         table[0] = before.state_dict()[key][0]
         begun[key] = table
     return begun
+
+
+def _begun_asker(table: Tensor, encoder: FeatureEncoder, old: Tensor, encoder_before: FeatureEncoder) -> Tensor:
+    """Of what is known of who asks, each feature's rows as the champion had them; what it had not says nothing yet."""
+    first, parts = 0, {}
+    for field in encoder_before.asking:
+        parts[field.name, field.kind] = field, old[first : (first := first + asking_rows(field))]
+    begun = []
+    for field in encoder.asking:
+        if (field.name, field.kind) in parts:
+            before, part = parts[field.name, field.kind]
+            begun.append(part[_rows(field, before).to(part.device)])
+        else:
+            begun.append(table.new_zeros(asking_rows(field), table.shape[1]))
+    return torch.cat(begun)
 
 
 def _suggested(model: HeterRec, columns: Columns, fresh: Tensor) -> Tensor:

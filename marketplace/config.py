@@ -58,6 +58,14 @@ class MarketplaceConfig:
     kinds: bool = False
     """Whether shoppers also look at things, fill a cart and wave away (`marketplace.browsing`), told by a column
     `event_type`; the purchases are the same."""
+    groups: float = 0.0
+    """Weight of the tastes of the shopper's group (`marketplace.law`), told by a table of users; 0: neither."""
+    strangers: bool = False
+    """Let the table of users tell of each shopper the group of another one: it says nothing of the choices."""
+    devices: float = 0.0
+    """Weight of what is bought by which device (`marketplace.law`), told by a column `device`; 0: neither."""
+    strange_devices: bool = False
+    """Let that column tell a device drawn anew: it says nothing of the choices."""
     placebo: bool = False
     """Show each item with the features of another one: the same choices, but features tell nothing of them."""
     dirty_rate: float = 0.0
@@ -82,6 +90,14 @@ class MarketplaceConfig:
             raise ValueError(f"marketplace: new_items_per_day={self.new_items_per_day}, expected 0 or more")
         if self.order < 0:
             raise ValueError(f"marketplace: order={self.order}, expected 0 or more")
+        if self.groups < 0 or (self.strangers and not self.groups):
+            raise ValueError(f"marketplace: groups={self.groups}, expected 0 or more, and above 0 with strangers")
+        if self.devices < 0 or (self.strange_devices and not self.devices):
+            raise ValueError(
+                f"marketplace: devices={self.devices}, expected 0 or more, and above 0 with strange_devices"
+            )
+        if self.devices and self.kinds:
+            raise ValueError("marketplace: devices are told of purchases alone; leave devices or kinds out")
         if not 0 <= self.dirty_rate <= 1:
             raise ValueError(f"marketplace: dirty_rate={self.dirty_rate}, expected 0 to 1")
         if self.events_per_active_day < 1:

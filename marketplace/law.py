@@ -24,6 +24,14 @@ price band, dear after cheap and cheap after dear:
 
 where w_t = fade^(purchases since t). Which value of one feature stood beside which value of another, and which came
 later, is lost in any mean of the purchases; it is all that this term asks for.
+
+Where the shop has `groups`, each shopper is of one of GROUPS, which no purchase moves, with leanings of its own:
+
+    category logit of c  + groups·group_leaning[group_u, c]
+    U of i               + groups·GROUP_STYLE·<group_style[group_u], style_i>
+
+Where it has `devices`, each visit is by one of DEVICES, drawn anew whoever visits, with the same two terms: what is
+bought by it leans to other categories and styles. Which one the next visit is by, no purchase before tells.
 """
 
 import numpy as np
@@ -32,6 +40,10 @@ from marketplace.catalogue import ADJECTIVES, LATENT, Catalogue, Floats, Integer
 from marketplace.config import MarketplaceConfig
 
 EMPTY = -1
+GROUPS, GROUP_STYLE = 8, 6.0
+"""How many groups of shoppers there are, and how much their style weighs against their leaning to categories."""
+DEVICES = ("phone", "tablet", "desktop", "app")
+DEVICE_STYLE = GROUP_STYLE
 
 
 class Law:
@@ -43,6 +55,8 @@ class Law:
         self._draw_shoppers()
         self._draw_links()
         self._draw_rounds()
+        self._draw_groups()
+        self._draw_devices()
         self._profile = self._profile_vectors()
         self._items = np.concatenate([catalogue.identity, self._profile], axis=1)
         self.members = [np.flatnonzero(catalogue.category == c) for c in range(config.categories)]
@@ -76,6 +90,23 @@ class Law:
             way = rng.permutation(config.categories)
             self.following[brand, way] = np.roll(way, -1)
 
+    def _draw_groups(self) -> None:
+        """(users,) the group of each shopper, and each group's tastes, from a stream of their own."""
+        config = self.config
+        rng = np.random.default_rng([config.seed, 10])
+        self.group = rng.integers(GROUPS, size=config.users)
+        self.group_leaning = rng.normal(size=(GROUPS, config.categories))
+        style = rng.normal(size=(GROUPS, config.style_dimension))
+        self.group_style = GROUP_STYLE * style / np.linalg.norm(style, axis=1, keepdims=True)
+
+    def _draw_devices(self) -> None:
+        """Each device's leanings, from a stream of their own."""
+        config = self.config
+        rng = np.random.default_rng([config.seed, 12])
+        self.device_leaning = rng.normal(size=(len(DEVICES), config.categories))
+        style = rng.normal(size=(len(DEVICES), config.style_dimension))
+        self.device_style = DEVICE_STYLE * style / np.linalg.norm(style, axis=1, keepdims=True)
+
     def _profile_vectors(self) -> Floats:
         """(N, P) what an item leaves in the profile of who buys it: brand, style, words, tier."""
         catalogue = self.catalogue
@@ -83,10 +114,14 @@ class Law:
         words = np.eye(len(ADJECTIVES))[catalogue.words].sum(axis=1)
         return np.concatenate([brand, catalogue.style, words, catalogue.tier[:, None]], axis=1)
 
-    def categories(self, users: Integers, history: Integers) -> Floats:
-        """(n, C) log-probabilities of the next category."""
+    def categories(self, users: Integers, history: Integers, device: Integers | None = None) -> Floats:
+        """(n, C) log-probabilities of the next category; `device` (n,) is what it is bought by."""
         last = history[:, -1]
         logits = self.tastes.leaning * self.leaning[users]
+        if self.config.groups:
+            logits += self.config.groups * self.group_leaning[self.group[users]]
+        if device is not None:
+            logits += self.config.devices * self.device_leaning[device]
         known = last != EMPTY
         logits[known] += self.tastes.transition * self.transition[self.catalogue.category[last[known]]]
         if self.config.order:
@@ -117,7 +152,7 @@ class Law:
         added: Floats = np.einsum("nk,nkm->nm", asked, same * (1 + other) / 2)
         return added
 
-    def contexts(self, users: Integers, history: Integers) -> Floats:
+    def contexts(self, users: Integers, history: Integers, device: Integers | None = None) -> Floats:
         """(n, D) the shoppers' side of the product."""
         tastes = self.tastes
         last = history[:, -1]
@@ -129,7 +164,13 @@ class Law:
             + [tastes.words] * len(ADJECTIVES)
             + [2 * tastes.tier]
         )
-        return np.concatenate([latent, weight * self._recent(history)], axis=1)
+        recent = weight * self._recent(history)
+        style = slice(self.config.brands, self.config.brands + self.config.style_dimension)
+        if self.config.groups:
+            recent[:, style] += self.config.groups * self.group_style[self.group[users]]
+        if device is not None:
+            recent[:, style] += self.config.devices * self.device_style[device]
+        return np.concatenate([latent, recent], axis=1)
 
     def _recent(self, history: Integers) -> Floats:
         """(n, P) mean of the profile vectors of the latest purchases, the later the heavier; 0 without any."""
@@ -190,12 +231,19 @@ class Law:
         return result
 
     def choose(
-        self, users: Integers, history: Integers, day: int, rng: np.random.Generator, *, against: bool = False
+        self,
+        users: Integers,
+        history: Integers,
+        day: int,
+        rng: np.random.Generator,
+        *,
+        device: Integers | None = None,
+        against: bool = False,
     ) -> Integers:
         """(n,) the next purchase of each shopper, drawn from the law; or `against` it, the inverse odds of a purchase
         within the category that the law draws."""
-        category = _draw(np.exp(self.categories(users, history)), rng)
-        contexts = self.contexts(users, history)
+        category = _draw(np.exp(self.categories(users, history, device)), rng)
+        contexts = self.contexts(users, history, device)
         chosen = np.empty(len(users), dtype=np.int64)
         for c in np.unique(category):
             mine = np.flatnonzero(category == c)

@@ -18,7 +18,7 @@ from numpy.typing import NDArray
 from marketplace.browsing import KINDS, PURCHASE, Browsing, Events
 from marketplace.catalogue import Floats, Integers, brand_names, category_names, draw_catalogue
 from marketplace.config import MarketplaceConfig
-from marketplace.law import EMPTY, Law
+from marketplace.law import DEVICES, EMPTY, Law
 
 REMEMBERED = 128
 """Purchases that a shopper does not make again."""
@@ -34,13 +34,19 @@ TYPED = INTERACTIONS.append(pa.field("event_type", pa.string()))
 _MICROSECONDS = 1_000_000
 
 
+def schema_of(config: MarketplaceConfig) -> pa.Schema:
+    """Of a day's interactions."""
+    schema = TYPED if config.kinds else INTERACTIONS
+    return schema.append(pa.field("device", pa.string())) if config.devices else schema
+
+
 @dataclass(frozen=True)
 class Day:
     """One day of the shop. All times are within it."""
 
     date: date
     interactions: pa.Table
-    """`INTERACTIONS`, or where the shop has kinds of events `TYPED`, in order of time."""
+    """As `schema_of` has it, in order of time."""
     items: pa.Table
     """item_id, available_at (start of the day), brand, category, price, title, style: launched or repriced."""
 
@@ -75,6 +81,13 @@ class Marketplace:
         day = self.config.days - 1 if day is None else day
         rows = np.arange(self._catalogue.on_sale(day))
         return self._shown(rows, self._catalogue.launch[rows], day)
+
+    def users(self) -> pa.Table:
+        """user_id and group of all shoppers, in a shop that has groups; of strangers that of another shopper."""
+        group = self._law.group
+        if self.config.strangers:
+            group = group[np.random.default_rng([self.config.seed, 11]).permutation(len(group))]
+        return pa.table({"user_id": self.user_ids, "group": pa.array([f"group {number}" for number in group])})
 
     def days(self) -> Iterator[Day]:
         """The shop's life, day by day, in memory that does not grow with the days."""
@@ -147,10 +160,12 @@ class Marketplace:
     def _trade(self, day: int, active: Integers, history: NDArray[np.int32], rng: np.random.Generator) -> pa.Table:
         """A day's purchases. Round by round, each active shopper makes the next one; `history` moves along."""
         visits = 1 + rng.poisson(self.config.events_per_active_day - 1, size=len(active))
+        device, shown = self._devices(day, len(active))
         users, items, rounds, besides = [], [], [], []
         for round_ in range(int(visits.max(initial=0))):
-            now = active[visits > round_]
-            chosen = self._law.choose(now, history[now], day, rng)
+            there = visits > round_
+            now, by = active[there], None if device is None else device[there]
+            chosen = self._law.choose(now, history[now], day, rng, device=by)
             if self._browsing is not None:
                 besides.append(self._browsing.before(now, history[now], chosen, day, round_))
             history[now, :-1] = history[now, 1:]
@@ -159,14 +174,27 @@ class Marketplace:
             items.append(chosen)
             rounds.append(np.full(len(now), round_))
         if not users:
-            return (TYPED if self._browsing is not None else INTERACTIONS).empty_table()
+            return schema_of(self.config).empty_table()
         user, item, round_of = map(np.concatenate, (users, items, rounds))
         moments = _moments(active, visits, rng)
-        moment = moments[np.searchsorted(active, user), round_of]
+        visit = np.searchsorted(active, user)
+        moment = moments[visit, round_of]
         order = np.lexsort((user, moment))
         quantity = np.minimum(rng.geometric(0.8, size=len(order)), 10)
         bought = self._told(day, user[order], item[order], moment[order], quantity)
+        if shown is not None:
+            bought = bought.append_column("device", pa.array(np.array(DEVICES)[shown[visit[order]]], pa.string()))
         return bought if self._browsing is None else self._with(bought, day, active, moments, besides)
+
+    def _devices(self, day: int, visits: int) -> tuple[Integers | None, Integers | None]:
+        """(visits,) what each visit of a day is by, and what the shop is told that it is by."""
+        if not self.config.devices:
+            return None, None
+        device, other = (
+            np.random.default_rng([self.config.seed, 13, day, index]).integers(len(DEVICES), size=visits)
+            for index in range(2)
+        )
+        return device, other if self.config.strange_devices else device
 
     def _told(self, day: int, user: Integers, item: Integers, moment: Integers, quantity: Integers) -> pa.Table:
         start = int(self.config.start.timestamp()) * _MICROSECONDS + day * 86_400 * _MICROSECONDS

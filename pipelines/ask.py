@@ -36,7 +36,7 @@ def ask(card: DatasetCard, *, user_id: str | None, k: int = 5) -> tuple[dict[str
 
 def online_request(card: DatasetCard, user_id: str | None, *, k: int) -> dict[str, Any]:
     """A request of docs/contracts.md whose history is what Feast's online store holds of the user."""
-    from feature_repo.online import as_request, user_history
+    from feature_repo.online import as_request, user_features, user_history
     from feature_repo.store import connect
 
     user_id = user_id or recent_user(card)
@@ -45,7 +45,9 @@ def online_request(card: DatasetCard, user_id: str | None, *, k: int) -> dict[st
     if not records:
         raise InputError(f"user {user_id!r}: not in the online store of {card.name}. Give a user of the data.")
     history = as_request(records)
-    return {"user_id": user_id, "history": history, "k": k, "exclude_seen": not card.repeats}
+    asked = {"user_id": user_id, "history": history, "k": k, "exclude_seen": not card.repeats}
+    features = user_features(store, user_id)
+    return {**asked, "user_features": features} if features else asked
 
 
 def recent_user(card: DatasetCard) -> str:

@@ -51,6 +51,9 @@ class Histories(Protocol):
 
     def __call__(self, users: Sequence[str]) -> dict[str, list[dict[str, Any]]]: ...
 
+    def features(self, users: Sequence[str]) -> list[dict[str, Any]]:
+        """What is known of each beside the history, by name; asked for where the model knows of such."""
+
 
 @dataclass(frozen=True)
 class Online:
@@ -65,6 +68,12 @@ class Online:
 
         found = user_histories(connect(self.dataset, self.root), users)
         return {user: as_request(records) for user, records in found.items()}
+
+    def features(self, users: Sequence[str]) -> list[dict[str, Any]]:
+        from feature_repo.online import users_features
+        from feature_repo.store import connect
+
+        return users_features(connect(self.dataset, self.root), users)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -212,10 +221,21 @@ def answers(
     scorer: "Scorer", users: Sequence[str], histories: Histories, asked: Sequence[dict[str, Any]]
 ) -> Iterator[tuple[str, list[dict[str, Any]], list[dict[str, Any]]]]:
     """Of each shopper the history, and the answers to requests with it and each of the fields `asked`."""
+    names = scorer.asking.get("user_features", ())
     for first in range(0, len(users), AT_ONCE):
         some = users[first : first + AT_ONCE]
         of_user = histories(some)
-        requests = [{"user_id": user, "history": of_user[user], **fields} for user in some for fields in asked]
+        known: list[dict[str, Any]] = [{} for _ in some]
+        if names:
+            known = [
+                {"user_features": {name: value for name, value in each.items() if name in names}}
+                for each in histories.features(some)
+            ]
+        requests = [
+            {"user_id": user, "history": of_user[user], **more, **fields}
+            for user, more in zip(some, known, strict=True)
+            for fields in asked
+        ]
         found = scorer.score(requests)
         for number, user in enumerate(some):
             mine = found[number * len(asked) : (number + 1) * len(asked)]

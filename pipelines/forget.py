@@ -113,14 +113,14 @@ def _events(card: DatasetCard, column: str, values: Sequence[str]) -> Iterator[t
 
 
 def _forget_online(card: DatasetCard, users: Sequence[str]) -> set[str]:
-    """Delete the histories of `users`; returns those who had one."""
-    from feature_repo.online import user_histories
+    """Delete the histories and features of `users`; returns those who had any."""
+    from feature_repo.online import user_features, user_history
     from feature_repo.store import connect, histories_path
     from serving.consumer.histories import HistoryWriter
 
     root = workspace.feature_store(card.name)
     feast = connect(card.name, root)
-    known = {user for user, history in user_histories(feast, users).items() if history}
+    known = {user for user in users if user_history(feast, user) or user_features(feast, user)}
     HistoryWriter(feast).forget(users)
     path = histories_path(root)
     if path.is_file():

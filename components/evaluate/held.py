@@ -155,7 +155,8 @@ def _missing(model: Path, data: Sequences) -> list[str]:
     if not (model / "weights.pt").is_file():
         return []
     encoder = FeatureEncoder.from_json((model / "encoder.json").read_text())
-    return sorted({field.name for field in encoder.fields} - {each["name"] for each in data.catalogue.features})
+    known = {each["name"] for each in (*data.catalogue.features, *data.catalogue.asking)}
+    return sorted({field.name for field in (*encoder.fields, *encoder.asking)} - known)
 
 
 def _incomparable(name: str, missing: list[str]) -> Reason:

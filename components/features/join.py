@@ -14,7 +14,7 @@ import pyarrow as pa
 from components.features import spark
 from components.features.splits import ORDER
 from components.features.tables import ARROW, TIME
-from feature_repo.card import DatasetCard, Feature
+from feature_repo.card import DatasetCard, Described
 from heterrec.sequences import SINCE
 
 if TYPE_CHECKING:
@@ -33,8 +33,8 @@ def joined_events(
 ) -> Iterator[pa.RecordBatch]:
     """The rows of the table `events`, which are in order, with every feature that varies in time as it was."""
     columns = ", ".join(f'"{name}"' for name in schema.names)
-    if card.over_time and spark.answers(store):
-        with spark.answer(store, db, "events", card.over_time) as found:
+    if (card.over_time or card.user_features) and spark.answers(store):
+        with spark.answer(store, db, "events", [*card.over_time, *card.user_features]) as found:
             counts = [db.execute(f"SELECT count(*) FROM {table}").fetchone() for table in (found, "events")]
             assert counts[0] == counts[1], "the join gives one row an event"
             rows = db.execute(f"SELECT {columns} FROM {found} ORDER BY user_id, {ORDER}").to_arrow_reader(_ROWS_AT_ONCE)
@@ -47,17 +47,31 @@ def joined_events(
 
 def _with_features(card: DatasetCard, store: "FeatureStore", events: pa.Table) -> pa.Table:
     """`events` and their features, in the same order, which no join keeps; all that it carries along costs it time."""
-    if not card.over_time:
-        return events
     number = np.arange(events.num_rows)
-    found = historical(
-        store, events.select(["item_id", "event_time"]).append_column(_NUMBER, pa.array(number)), card.over_time
-    )
-    assert found.num_rows == events.num_rows, "the join gives one row an event"
-    place = np.empty_like(number)
-    place[found[_NUMBER].to_numpy()] = number
-    features = found.select([feature.name for feature in card.over_time]).take(pa.array(place))
-    return pa.table([*events.columns, *features.columns], names=[*events.column_names, *features.column_names])
+    joined = events
+    for key, features in (("item_id", card.over_time), ("user_id", card.user_features)):
+        if not features:
+            continue
+        asked = events.select([key, "event_time"]).append_column(_NUMBER, pa.array(number))
+        found = historical(store, asked, features)
+        assert found.num_rows == events.num_rows, "the join gives one row an event"
+        place = np.empty_like(number)
+        place[found[_NUMBER].to_numpy()] = number
+        for feature in features:
+            joined = joined.append_column(feature.name, found[feature.name].take(pa.array(place)))
+    return joined
+
+
+def users(card: DatasetCard, store: "FeatureStore", db: "DuckDBPyConnection", as_of: datetime) -> pa.Table:
+    """Every user known by `as_of` or with an event, with the user features as they were at `as_of`."""
+    asked = db.execute(f"""
+        SELECT user_id, TIMESTAMPTZ '{as_of.isoformat()}' AS event_time
+        FROM (SELECT user_id FROM users UNION SELECT user_id FROM events) ORDER BY user_id
+    """).to_arrow_table()
+    found = historical(store, asked, card.user_features).sort_by("user_id")
+    assert found["user_id"].equals(asked["user_id"]), "Feast gives one row a user"
+    schema = pa.schema([("user_id", pa.string()), *((f.name, ARROW[f.kind]) for f in card.user_features)])
+    return found.select(schema.names).cast(schema)
 
 
 def catalogue(card: DatasetCard, store: "FeatureStore", db: "DuckDBPyConnection", as_of: datetime) -> pa.Table:
@@ -101,8 +115,9 @@ def slices(
         yield found.select(schema.names).sort_by([(SINCE, "ascending"), ("item_id", "ascending")]).cast(schema)
 
 
-def historical(store: "FeatureStore", asked: pa.Table, features: Sequence[Feature]) -> pa.Table:
-    """`asked` (item_id, event_time and whatever else) with each feature's latest value known at that time, by Feast."""
+def historical(store: "FeatureStore", asked: pa.Table, features: Sequence[Described]) -> pa.Table:
+    """`asked` (item_id or user_id, event_time and whatever else) with each feature's latest value known at that time,
+    by Feast."""
     import duckdb
 
     from feature_repo.asof_store import AsofOfflineStoreConfig

@@ -11,7 +11,7 @@ from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import TYPE_CHECKING, Any
 
-from feature_repo.card import Feature
+from feature_repo.card import Described
 
 if TYPE_CHECKING:
     from duckdb import DuckDBPyConnection
@@ -24,7 +24,7 @@ def answers(store: "FeatureStore") -> bool:
 
 
 @contextmanager
-def answer(store: "FeatureStore", db: "DuckDBPyConnection", asked: str, features: Sequence[Feature]) -> Iterator[str]:
+def answer(store: "FeatureStore", db: "DuckDBPyConnection", asked: str, features: Sequence[Described]) -> Iterator[str]:
     """The table `asked` of `db` with each feature's latest value known at its `event_time`, as SQL to select from.
 
     Gone when the context ends. Raises `RuntimeError` where Spark cannot be started or gives up.

@@ -23,7 +23,7 @@ def ordered_events(card: DatasetCard, as_of: datetime) -> str:
     A basket lies in one split as a whole, by the time of its first event.
     """
     held_out = _by_time(card, as_of) if card.split.by == "time" else _by_order()
-    kind = ", event_type" if card.typed else ""
+    kind = "".join(f', "{name}"' for name in (*(["event_type"] if card.typed else []), *(f.name for f in card.context)))
     own, ordinal, last = "", "basket", "max(basket) OVER (PARTITION BY user_id)"
     if card.typed:
         # Of several kinds the baskets with something predicted are counted: what was looked at before one is its own.

@@ -10,9 +10,9 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from components.errors import InputError
-from components.features.join import catalogue, joined_events, slices
+from components.features.join import catalogue, joined_events, slices, users
 from components.features.splits import ORDER, ordered_events, slice_starts
-from components.features.tables import ARROW, TIME, open_events, read_as_of
+from components.features.tables import ARROW, TIME, USERS, open_events, read_as_of
 from feature_repo.card import DatasetCard
 from feature_repo.event_types import described
 from heterrec.encoder import EVENT_TYPE
@@ -46,6 +46,9 @@ def run(*, card: DatasetCard, events: Path, facts: Path, feast_root: Path, seque
         items = catalogue(card, store, db, as_of)
         clock.lap("catalogue")
         pq.write_table(items, sequences / "catalogue.parquet", compression="zstd")
+        if card.user_features:
+            pq.write_table(users(card, store, db, as_of), sequences / USERS, compression="zstd")
+            clock.lap("users")
         if any(feature.token for feature in card.over_time):
             db.register("catalogue", items)
             _write_slices(card, store, db, as_of, sequences / "slices.parquet")
@@ -68,7 +71,7 @@ def _write_events(card: DatasetCard, store: "FeatureStore", db: "DuckDBPyConnect
             ("basket", pa.int64()),
             ("split", pa.string()),
             *([(EVENT_TYPE, pa.string())] if card.typed else []),
-            *((feature.name, ARROW[feature.kind]) for feature in card.over_time),
+            *((feature.name, ARROW[feature.kind]) for feature in (*card.over_time, *card.asking)),
         ]
     )
     with pq.ParquetWriter(path, schema, compression="zstd") as writer:
@@ -100,7 +103,8 @@ def _description(card: DatasetCard, as_of: str) -> dict[str, Any]:
     facts = {"repeats": card.repeats, "title": card.title, "as_of": as_of, "dataset": card.name}
     # Where the history is of one kind there is nothing to tell apart.
     types = {"event_types": described(card.events)} if card.typed else {}
-    return {"features": features, "others": others, **facts, **types}
+    asking = [{"name": f.name, "kind": f.kind, "of": f.of} for f in card.asking]
+    return {"features": features, "others": others, **facts, **types, **({"asking": asking} if asking else {})}
 
 
 def _report(db: "DuckDBPyConnection", items: int, card: DatasetCard) -> dict[str, Any]:

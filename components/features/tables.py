@@ -1,7 +1,7 @@
 """The events artifact as DuckDB tables, cut at `as_of`: the one way the steps after ingest read it."""
 
 import json
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import datetime
@@ -13,12 +13,14 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from components.errors import InputError
-from feature_repo.card import DatasetCard, Feature, Kind
+from feature_repo.card import DatasetCard, Described, Kind
 
 if TYPE_CHECKING:
     from duckdb import DuckDBPyConnection
 
 TIME = pa.timestamp("us", tz="UTC")
+USERS = "users.parquet"
+"""Of the sequences artifact: what is known of each user as of the run."""
 ARROW: dict[Kind, pa.DataType] = {
     "categorical": pa.string(),
     "multi_categorical": pa.list_(pa.string()),
@@ -53,9 +55,8 @@ class Table:
 
 def tables(card: DatasetCard) -> list[Table]:
     """The tables that `card` asks for, with the columns the contract gives them."""
-    observed = [feature for feature in card.sourced if feature.table == "interactions"]
     found = [
-        Table(name="interactions", files="interactions/day=*/*.parquet", columns={**_EVENT, **_columns(observed)}),
+        Table(name="interactions", files="interactions/day=*/*.parquet", columns={**_EVENT, **_columns(card.observed)}),
         Table(name="items", files="items/static.parquet", columns={**_KEYS, **_columns(card.static)}),
     ]
     if card.varying:
@@ -64,6 +65,9 @@ def tables(card: DatasetCard) -> list[Table]:
     if card.derived:
         columns = {**_KEYS, **_columns(card.derived)}
         found.append(Table(name="derived", files="items/derived/day=*/*.parquet", columns=columns))
+    if card.user_features:
+        columns = {"user_id": pa.string(), "event_time": TIME, "created_time": TIME, **_columns(card.user_features)}
+        found.append(Table(name="users", files="users/static.parquet", columns=columns))
     return found
 
 
@@ -104,7 +108,7 @@ def read_as_of(facts: Path) -> datetime:
 
 @contextmanager
 def open_events(card: DatasetCard, events: Path, as_of: datetime) -> Iterator["DuckDBPyConnection"]:
-    """A DuckDB connection with views `interactions`, `items`, `varying` and `derived` (where the card has such).
+    """A DuckDB connection with views `interactions` and `items`, and `varying`, `derived`, `users` where there are any.
 
     Only what had happened and was known by `as_of` is visible, and of the interactions the types that enter
     histories (`events` of the card); `interactions_all` has every row. Raises `InputError` where columns are missing.
@@ -137,7 +141,7 @@ def counting(card: DatasetCard, table: Table) -> str:
     return f" AND event_type IN ({types})"
 
 
-def _columns(features: list[Feature]) -> dict[str, pa.DataType]:
+def _columns(features: Sequence[Described]) -> dict[str, pa.DataType]:
     return {feature.name: ARROW[feature.kind] for feature in features}
 
 

@@ -58,6 +58,12 @@ class Increment:
 
 def basis_of(card: DatasetCard, identity: Any) -> str:
     asked = card.model_dump(mode="json", include={"name", "columns", "features", "limits"})
+    if card.user_features:
+        asked["user_features"] = card.model_dump(mode="json", include={"user_features"})["user_features"]
+    else:  # so that nights of before there were any stay
+        del asked["columns"]["user_key"], asked["columns"]["user_available_at"]
+    if card.context:
+        asked["context"] = card.model_dump(mode="json", include={"context"})["context"]
     asked["columns"]["event_types"] = card.history_types  # where it was said before there were `events`
     asked["limits"] = {"retention_days": card.limits.retention_days}
     # How a file is written changes what is read of it; said where it is not seen, so that nights of before stay.

@@ -228,7 +228,7 @@ def counts_of(connection: duckdb.DuckDBPyConnection, table: str) -> tuple[int, i
 
 def rejected_sql(table: str, given: Collection[Given], *, keep_lines: bool) -> str:
     """Query of the rows set aside, as docs/contracts.md has them; the text of lines that are no rows `keep_lines`."""
-    keys = {"interactions": ("user_id", "item_id"), "items": ("NULL", "item_id")}[table]
+    keys = {"interactions": ("user_id", "item_id"), "items": ("NULL", "item_id"), "users": ("user_id", "NULL")}[table]
     user, item = (value_of(key) if key != "NULL" else "NULL::VARCHAR" for key in keys)
     record = ", ".join(f"{literal(each.name)}, {each.sql}" for each in given)
     line = "line" if keep_lines else literal(NOT_KEPT)

@@ -140,11 +140,14 @@ def _used(card: DatasetCard, table: str) -> tuple[set[str], set[str]]:
     """Columns that the card reads from the table, and those of them that are keys."""
     names = card.columns
     features = {spec.source_column for spec in card.sourced}
+    if table == "users":
+        read = {spec.source_column for spec in card.user_features}
+        return {names.user_key, names.user_available_at or names.user_key, *read}, {names.user_key}
     if table == "items":
         return {names.item_key, names.item_available_at or names.item_key, *features}, {names.item_key}
     keys = {name for name in (names.user_id, names.item_id, names.event_type, names.basket) if name}
     others = {name for name in (names.event_time, names.created_time, names.position, names.quantity) if name}
-    return keys | others | features, keys
+    return keys | others | features | {spec.source_column for spec in card.context}, keys
 
 
 def _common(name: str, layouts: dict[_Layout, list[Path]], keys: set[str], used: set[str]) -> str:

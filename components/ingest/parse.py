@@ -9,7 +9,7 @@ from dataclasses import dataclass, field, replace
 from functools import partial
 
 from components.errors import InputError
-from feature_repo.card import DatasetCard, Feature, Kind
+from feature_repo.card import DatasetCard, Described, Feature, Kind
 from feature_repo.keys import EVENT_TYPE, MOST_CHARACTERS, inexact_sql, spelled_sql
 
 STRUCTURED = ("STRUCT", "MAP", "UNION", "BLOB", "BIT")
@@ -215,7 +215,7 @@ def quantity(given: Given, decimal: str) -> Column:
     )
 
 
-def feature(spec: Feature, given: Given, decimal: str) -> Column:
+def feature(spec: Described, given: Given, decimal: str) -> Column:
     """A feature of the card, as its kind's type. Raises `InputError` for a type that can never be of the kind."""
     what, value = f"feature {spec.name!r} ({spec.kind})", feature_of(spec.name)
     mine = partial(Column, name=spec.name, slot=value, given=given)
@@ -232,7 +232,7 @@ def feature(spec: Feature, given: Given, decimal: str) -> Column:
         )
     if spec.kind == "multi_categorical":
         return mine(value=_strings(spec, given), expected="a list of values")
-    if spec.kind == "embedding":
+    if isinstance(spec, Feature) and spec.kind == "embedding":
         return mine(
             value=_vector(spec, given),
             expected=f"{spec.dimension} numbers",
@@ -279,7 +279,7 @@ def _number(given: Given, what: str, decimal: str) -> str:
     return f"TRY_CAST({there} AS DOUBLE)"
 
 
-def _strings(spec: Feature, given: Given) -> str:
+def _strings(spec: Described, given: Given) -> str:
     if given.kind == "VARCHAR":
         parts, kind = f"string_split({given.sql}, {literal(spec.separator)})", "VARCHAR"
     elif _is_list(given.kind):
@@ -335,7 +335,7 @@ def columns_of_interactions(
         found.append(key("basket", given[names.basket], reason=None))
     if names.quantity is not None:
         found.append(quantity(given[names.quantity], decimal))
-    read = [spec for spec in card.sourced if all_features or spec.table == "interactions"]
+    read = card.read_off_interactions(has_items=not all_features)
     return found + [feature(spec, given[spec.source_column], decimal) for spec in read]
 
 

@@ -10,7 +10,7 @@ from components.ingest.parquet import read_parts
 from components.ingest.parse import literal, quoted
 from components.ingest.parts import as_parquet
 from components.ingest.source import Table, named
-from feature_repo.card import DatasetCard
+from feature_repo.card import OF_NO_INTERACTION, DatasetCard
 from feature_repo.card_source import InteractionsTable
 
 NEEDED = ("user_id", "item_id", "event_time", "position")
@@ -38,15 +38,16 @@ def read_tables(
 def _as_read(card: DatasetCard, table: InteractionsTable) -> DatasetCard:
     """The card with the names that this table has for the columns, and the way it is written."""
     roles = {role: name for role, name in table.columns.items() if role in type(card.columns).model_fields}
-    features = [
-        feature.model_copy(update={"column": table.columns.get(feature.name, feature.column)})
-        for feature in card.features
-    ]
+    features, context = (
+        [spec.model_copy(update={"column": table.columns.get(spec.name, spec.column)}) for spec in described]
+        for described in (card.features, card.context)
+    )
     csv = card.source.csv.model_copy(update={"interactions": table.csv})
     return card.model_copy(
         update={
             "columns": card.columns.model_copy(update=roles),
             "features": features,
+            "context": context,
             "source": card.source.model_copy(update={"csv": csv}),
         }
     )
@@ -58,7 +59,7 @@ def _columns(
     """SQL of what the card reads from the table, under the card's names."""
     for role in type(card.columns).model_fields:
         ours, theirs = getattr(card.columns, role), getattr(as_read.columns, role)
-        if role in ("nobody", "item_key", "item_available_at") or ours is None:
+        if role in OF_NO_INTERACTION or ours is None:
             continue
         if role == "event_type" and table.event_type is not None:
             yield f"{literal(table.event_type)} AS {quoted(ours)}"
@@ -71,8 +72,9 @@ def _columns(
                 f"{name}: no column {theirs!r} ({role} in {said}). Found: {', '.join(found.names) or 'none'}. Say "
                 f"under `columns` of this table what it calls {role}{advice}."
             )
-    for ours, theirs in zip(card.sourced, as_read.sourced, strict=True):
-        if (card.source.items is None or ours.table == "interactions") and theirs.source_column in found.names:
+    read = (each.read_off_interactions(has_items=card.source.items is not None) for each in (card, as_read))
+    for ours, theirs in zip(*read, strict=True):
+        if theirs.source_column in found.names:
             yield f"{found.column(theirs.source_column)} AS {quoted(ours.source_column)}"
         elif ours.name in table.columns:
             raise InputError(

@@ -70,6 +70,7 @@ class Raw:
     interactions: Table
     items: Table | None
     """None where the source has no items table: item features are then read off the accepted interactions."""
+    users: Table | None = None
     reject: dict[str, str] = field(default_factory=dict)
     """Reasons of this source alone: reason to the SQL condition on an interaction's raw columns (`Table.column`)."""
     notes: tuple[str, ...] = ()
@@ -124,7 +125,7 @@ def where(card: DatasetCard) -> Any:
     """The identity of a source of files: what they are called, wherever they lie."""
     given = card.source.interactions
     interactions = [table.place for table in given] if isinstance(given, list) else [given]
-    places = [*interactions, card.source.items]
+    places = [*interactions, card.source.items, card.source.users]
     return [place if isinstance(place, str) else place.name for place in places if place is not None]
 
 

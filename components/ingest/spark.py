@@ -67,6 +67,8 @@ def require_fit(card: DatasetCard) -> None:
         found = "several tables of interactions"
     elif source.items is None:
         found = "no table of items"
+    elif source.users is not None:
+        found = "a table of users"
     elif card.event_log.trains:
         found = "event_log.trains"
     elif card.limits.retention_days is not None:
@@ -74,7 +76,7 @@ def require_fit(card: DatasetCard) -> None:
     if found:
         raise InputError(
             f"card {card.name!r}: {ENGINE}=spark takes files on a disk that all machines share, with a table of items, "
-            f"without retention and event log; found {found}. Leave {ENGINE} out, or change the card."
+            f"without a table of users, retention and event log; found {found}. Leave {ENGINE} out, or change the card."
         )
 
 

@@ -39,6 +39,7 @@ from components.ingest.parse import Column, Given, columns_of_interactions, colu
 from components.ingest.source import Raw, Source, Table
 from components.ingest.sources import amazon_beauty, complete_journey, files, marketplace, online_retail, sql
 from components.ingest.sources.event_log import WithEventLog
+from components.ingest.users import judge_users, leave_forgotten, write_users
 from components.ingest.write import write_days, write_file
 from components.manifest import digest_json
 from feature_repo.card import DatasetCard
@@ -54,6 +55,10 @@ SOURCES: dict[str, Source] = {
     "sql": sql,
 }
 MEMORY = "2GB"
+USERS_AS_OF_THE_RUN = (
+    "The users table has no dates (columns.user_available_at): its features are as of the run, at all events. Whatever "
+    "a user's own events move must not be among them."
+)
 
 
 MOST_DAYS = 20_000
@@ -99,6 +104,8 @@ def run(
             open_previous(connection, plan)
             set_aside_known(connection, event_of(card))
         gone = erase(connection, card)
+        if raw.users is not None:
+            leave_forgotten(connection, card)
         tell("writing day partitions")
         _write(connection, card, raw, given, plan, events)
         counts = counts_by_part(connection, plan)
@@ -137,7 +144,8 @@ def set_zone(connection: duckdb.DuckDBPyConnection, card: DatasetCard) -> None:
 def _judge_all(
     connection: duckdb.DuckDBPyConnection, card: DatasetCard, raw: Raw, latest: str
 ) -> dict[str, dict[str, Given]]:
-    """Make `judged_interactions` and, where the source has one, `judged_items`; returns the source's columns."""
+    """Make `judged_interactions` and, where there are such tables, `judged_items` and `judged_users`; returns the
+    source's columns."""
     given = {"interactions": keep(connection, "interactions", raw.interactions)}
     require_interactions(card, given["interactions"], has_items=raw.items is not None)
     columns = columns_of_interactions(card, given["interactions"], latest=latest, all_features=raw.items is None)
@@ -145,6 +153,8 @@ def _judge_all(
     judge_interactions(connection, card, given["interactions"], columns, reject=raw.reject, where=where)
     if raw.items is not None:
         given["items"] = judge_items(connection, card, raw.items, latest)
+    if raw.users is not None:
+        given["users"] = judge_users(connection, card, raw.users, latest)
     for table in given:
         number_each_part(connection, table)
     return given
@@ -156,8 +166,9 @@ def require_interactions(card: DatasetCard, given: Collection[str], *, has_items
     optional = ("event_time", "created_time", "event_type", "position", "basket", "quantity")
     needed = [("columns.user_id", names.user_id), ("columns.item_id", names.item_id)]
     needed += [(f"columns.{name}", column) for name in optional if (column := getattr(names, name)) is not None]
-    read = [spec for spec in card.sourced if not has_items or spec.table == "interactions"]
-    needed += [(f"feature {spec.name}", spec.source_column) for spec in read]
+    for spec in card.read_off_interactions(has_items=has_items):
+        what = "context" if spec.stored_in == "interactions" else "feature"
+        needed.append((f"{what} {spec.name}", spec.source_column))
     require(given, needed, where=f"interactions of card {card.name!r}")
 
 
@@ -224,6 +235,8 @@ def _write(
     interactions = tables.interactions_sql(only=only, card=card), tables.schema_of_interactions(card)
     write_days(connection, *interactions, events / "interactions")
     write_items(connection, card, events, has_items=has_items, late=late, previous=previous)
+    if raw.users is not None:
+        write_users(connection, card, events, late=late, previous=previous)
     # Once users were deleted nothing is kept that cannot be told to be another's.
     keep_lines = not connection.execute("FROM forgotten LIMIT 1").fetchall()
     rejected = " UNION ALL ".join(
@@ -323,6 +336,11 @@ def report_of(
     if raw.items is not None:
         report["item_rows"], report["item_rejected"] = counts_of(connection, "items")
         report["item_reasons"] = reasons_of(connection, "items")
+    if raw.users is not None:
+        report["user_rows"], report["user_rejected"] = counts_of(connection, "users")
+        report["user_reasons"] = reasons_of(connection, "users")
+        if card.columns.user_available_at is None:
+            report["notes"].append(USERS_AS_OF_THE_RUN)
     notes: list[str] = report["notes"]
     if synthesised:
         notes.append("The source knows only the order: event times are 2000-01-01 plus one day per position.")

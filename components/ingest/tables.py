@@ -1,11 +1,13 @@
 """From judged rows to the tables of the events artifact, in SQL: what was accepted, and each change of an item."""
 
+from collections.abc import Sequence
+
 import duckdb
 import pyarrow as pa
 
 from components.features.tables import ARROW, TIME
 from components.ingest.parse import SQL_TYPE, feature_of, literal, quoted, value_of
-from feature_repo.card import DatasetCard, Feature
+from feature_repo.card import DatasetCard, Described, Feature
 
 REJECTED = pa.schema(
     [
@@ -18,6 +20,10 @@ REJECTED = pa.schema(
         ("record", pa.string()),
     ]
 )
+
+
+FIRST_KNOWN = "SELECT coalesce(min(event_time), TIMESTAMPTZ '2000-01-01 00:00:00+00') - INTERVAL 1 DAY FROM accepted"
+"""The moment from which on holds what has no date."""
 
 
 def accept(
@@ -54,7 +60,7 @@ def accepted_sql(card: DatasetCard, *, has_items: bool) -> str:
     event_type = value_of("event_type") if names.event_type else "NULL::VARCHAR"
     user, item, moment = map(value_of, ("user_id", "item_id", "event_time"))
     created = f"coalesce({value_of('created_time')}, {moment})" if names.created_time else moment
-    observed = [spec for spec in card.sourced if not has_items or spec.table == "interactions"]
+    observed = card.read_off_interactions(has_items=has_items)
     # An event's id is a digest of what makes it that event, so that it stays the same when the source grows.
     told = f"{user}, {item}, epoch_us({moment})" + (f", {event_type}" if names.event_type else "")
     return (
@@ -75,9 +81,7 @@ def know_items(connection: duckdb.DuckDBPyConnection, card: DatasetCard, *, has_
     elif names.item_available_at is not None:
         known = f"SELECT {item} AS item_id, {moment} AS event_time, row AS position {_read(listed)}"
     else:
-        first = (
-            "(SELECT coalesce(min(event_time), TIMESTAMPTZ '2000-01-01 00:00:00+00') - INTERVAL 1 DAY FROM accepted)"
-        )
+        first = f"({FIRST_KNOWN})"
         if before:
             first = f"coalesce((SELECT min(event_time) FROM read_parquet({literal(before)})), {first})"
         known = f"SELECT {item} AS item_id, {first} AS event_time, row AS position {_read(listed)}"
@@ -108,7 +112,7 @@ def merge_varying(connection: duckdb.DuckDBPyConnection, card: DatasetCard, *, h
 
 def interactions_sql(card: DatasetCard, *, only: str = "") -> str:
     """Query of interactions/, in order; of the days in the table `only`, where one is named."""
-    observed = _names([spec for spec in card.sourced if spec.table == "interactions"])
+    observed = _names(card.observed)
     where = f"WHERE event_time::DATE IN (FROM {only})" if only else ""
     return (
         "SELECT event_id, user_id, item_id, event_time, created_time, position, basket, event_type, origin"
@@ -116,52 +120,60 @@ def interactions_sql(card: DatasetCard, *, only: str = "") -> str:
     )
 
 
-def changes_sql(view: str, features: list[Feature], *, late: str = "", before: str = "") -> str:
-    """Query of items/static or items/varying: of the rows of `view` those that change one of `features`, in order.
+def changes_sql(
+    view: str, features: Sequence[Described], *, key: str = "item_id", late: str = "", before: str = ""
+) -> str:
+    """Query of items/static, items/varying or users/static: of the rows of `view` those that change one of `features`
+    of their `key`, in order.
 
-    Of several rows of one item and moment the last counts. `before` is the file or glob of the previous ingest: its
+    Of several rows of one key and moment the last counts. `before` is the file or glob of the previous ingest: its
     rows stay, and those that are new count from `late` where their time had passed (see `accept`).
     """
     names = [quoted(spec.name) for spec in features]
-    columns = ", ".join(["item_id", "event_time", *names])
+    columns = ", ".join([key, "event_time", *names])
     changed = [f"{name} IS DISTINCT FROM lag({name}) OVER life" for name in names]
     first = "row_number() OVER life = 1"
     values = "".join(f", {name}" for name in names)
     rows = (
         f"WITH latest AS (SELECT {columns} FROM {view} "
-        "QUALIFY row_number() OVER (PARTITION BY item_id, event_time ORDER BY position DESC) = 1) "
-        f"SELECT item_id, event_time, event_time AS created_time{values} FROM latest "
-        f"WINDOW life AS (PARTITION BY item_id ORDER BY event_time) QUALIFY {' OR '.join([first, *changed])} "
+        f"QUALIFY row_number() OVER (PARTITION BY {key}, event_time ORDER BY position DESC) = 1) "
+        f"SELECT {key}, event_time, event_time AS created_time{values} FROM latest "
+        f"WINDOW life AS (PARTITION BY {key} ORDER BY event_time) QUALIFY {' OR '.join([first, *changed])} "
     )
     if before:
         told = f"(FROM read_parquet({literal(before)}, hive_partitioning = false))"
-        newest = "QUALIFY row_number() OVER (PARTITION BY item_id, event_time ORDER BY created_time DESC) = 1"
+        newest = f"QUALIFY row_number() OVER (PARTITION BY {key}, event_time ORDER BY created_time DESC) = 1"
         same = " AND ".join(
-            ["r.item_id = p.item_id AND r.event_time = p.event_time"]
+            [f"r.{key} = p.{key} AND r.event_time = p.event_time"]
             + [f"r.{name} IS NOT DISTINCT FROM p.{name}" for name in names]
         )
         new = f"SELECT r.* FROM ({rows}) r ANTI JOIN (SELECT * FROM {told} {newest}) p ON {same}"
         when = f"CASE {late} ELSE r.created_time END"
         rows = f"SELECT r.* REPLACE ({when} AS created_time) FROM ({new}) r UNION ALL BY NAME SELECT * FROM {told}"
-    return f"FROM ({rows}) ORDER BY event_time, item_id, created_time"
+    return f"FROM ({rows}) ORDER BY event_time, {key}, created_time"
 
 
 def schema_of_interactions(card: DatasetCard) -> pa.Schema:
     keys = [("event_id", pa.string()), ("user_id", pa.string()), ("item_id", pa.string())]
     times = [("event_time", TIME), ("created_time", TIME), ("position", pa.int64())]
     labels = [(name, pa.string()) for name in ("basket", "event_type", "origin")]
-    return pa.schema(keys + times + labels + _fields([spec for spec in card.features if spec.table == "interactions"]))
+    return pa.schema(keys + times + labels + _fields(card.observed))
 
 
 def schema_of_items(features: list[Feature]) -> pa.Schema:
-    return pa.schema([("item_id", pa.string()), ("event_time", TIME), ("created_time", TIME), *_fields(features)])
+    return schema_of(features, key="item_id")
 
 
-def _fields(features: list[Feature]) -> list[tuple[str, pa.DataType]]:
+def schema_of(features: Sequence[Described], *, key: str) -> pa.Schema:
+    """Of rows about items or about users."""
+    return pa.schema([(key, pa.string()), ("event_time", TIME), ("created_time", TIME), *_fields(features)])
+
+
+def _fields(features: Sequence[Described]) -> list[tuple[str, pa.DataType]]:
     return [(spec.name, ARROW[spec.kind]) for spec in features]
 
 
-def _names(features: list[Feature]) -> str:
+def _names(features: Sequence[Described]) -> str:
     return ", ".join(quoted(spec.name) for spec in features)
 
 
@@ -169,7 +181,7 @@ def _nulls(features: list[Feature]) -> str:
     return ", ".join(f"NULL::{SQL_TYPE[spec.kind]} AS {quoted(spec.name)}" for spec in features)
 
 
-def _read(features: list[Feature]) -> str:
+def _read(features: Sequence[Described]) -> str:
     return "".join(f", {feature_of(spec.name)} AS {quoted(spec.name)}" for spec in features)
 
 

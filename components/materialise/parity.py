@@ -7,8 +7,9 @@ from typing import TYPE_CHECKING, Any
 
 import pyarrow.parquet as pq
 
+from components.features.tables import USERS
 from components.materialise.histories import histories
-from feature_repo.card import DatasetCard
+from feature_repo.card import DatasetCard, Described
 from feature_repo.history import LATEST
 
 if TYPE_CHECKING:
@@ -23,22 +24,31 @@ class ParityError(RuntimeError):
 
 def check_items(card: DatasetCard, store: "FeatureStore", sequences: Path, sample: int = SAMPLE) -> int:
     """Compare `sample` items, spread over the catalogue, feature by feature; the number compared."""
+    return _check_features(card.features, store, sequences / "catalogue.parquet", sample)
+
+
+def check_user_features(card: DatasetCard, store: "FeatureStore", sequences: Path, sample: int = SAMPLE) -> int:
+    """The same of users, spread over all that there are."""
+    return _check_features(card.user_features, store, sequences / USERS, sample)
+
+
+def _check_features(features: Sequence[Described], store: "FeatureStore", path: Path, sample: int) -> int:
     from feature_repo.definitions import references
     from feature_repo.online import online
 
-    catalogue = pq.read_table(sequences / "catalogue.parquet")
-    chosen = catalogue.take(_spread(catalogue.num_rows, sample)).to_pylist()
-    if not card.features or not chosen:
+    table = pq.read_table(path)
+    chosen = table.take(_spread(table.num_rows, sample)).to_pylist()
+    if not features or not chosen:
         return 0
-    answer = online(store, references(card.features), [{"item_id": row["item_id"]} for row in chosen])
+    key = features[0].key
+    answer = online(store, references(features), [{key: row[key]} for row in chosen])
     for place, row in enumerate(chosen):
-        for feature in card.features:
+        for feature in features:
             found, expected = answer[feature.name][place], row[feature.name]
             if _missing_alike(found) != _missing_alike(expected):
                 raise ParityError(
-                    f"online store: item {row['item_id']!r} has {feature.name}={found!r}, the catalogue of "
-                    f"{sequences} has {expected!r}. Run materialise again; if it persists, the store was written by "
-                    "something else."
+                    f"online store: {key} {row[key]!r} has {feature.name}={found!r}, {path} has {expected!r}. Run "
+                    "materialise again; if it persists, the store was written by something else."
                 )
     return len(chosen)
 

@@ -11,9 +11,9 @@ from typing import TYPE_CHECKING, Any
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from components.features.tables import TIME, read_as_of
+from components.features.tables import TIME, USERS, read_as_of
 from components.materialise.histories import histories
-from components.materialise.parity import check_items, check_users
+from components.materialise.parity import check_items, check_user_features, check_users
 from feature_repo.card import DatasetCard
 from feature_repo.forgotten import Forgotten, microseconds
 from feature_repo.history import Record, encode
@@ -24,7 +24,7 @@ if TYPE_CHECKING:
     from serving.consumer.histories import HistoryWriter
 
 MARK = "materialised.json"
-"""In the store's folder: the moment as of which the items are online."""
+"""In the store's folder: the moment as of which the items and the users' features are online."""
 
 
 def run(
@@ -38,7 +38,7 @@ def run(
     forgotten: Forgotten | None = None,
     clock: Callable[[], datetime] = lambda: datetime.now(UTC),
 ) -> dict[str, Any]:
-    """Write item features and user histories as of the facts' moment into the online store of `feast_root`.
+    """Write features of items and users, and histories, as of the facts' moment into the online store of `feast_root`.
 
     Items are those of the catalogue of `sequences`, so that what is served is what was joined; where the store
     already has them as of a later moment they stay. Histories go through the writer of serving/consumer, which merges
@@ -53,7 +53,7 @@ def run(
     store = open_store(card, events, feast_root)
     newer = _materialised_as_of(feast_root) > as_of
     if not newer:
-        _write_items(card, store, sequences, feast_root, as_of, clock())
+        _write_features(card, store, sequences, feast_root, as_of, clock(), forgotten)
     days = card.limits.retention_days
     retention = None if days is None else timedelta(days=days)
     writer = HistoryWriter(store, forgotten=forgotten, retention=retention, clock=clock)
@@ -66,6 +66,7 @@ def run(
         "items": pq.read_metadata(sequences / "catalogue.parquet").num_rows,
         "kept_newer_items": newer,
         "checked_items": 0 if newer else check_items(card, store, sequences),
+        **({"checked_user_features": _checked_features(card, store, sequences, newer)} if card.user_features else {}),
         "checked_users": check_users(card, store, sequences, **expired),
         "seconds": round(time.perf_counter() - started, 2),
     }
@@ -74,15 +75,31 @@ def run(
     return report
 
 
-def _write_items(
-    card: DatasetCard, store: "FeatureStore", sequences: Path, feast_root: Path, as_of: datetime, now: datetime
+def _write_features(
+    card: DatasetCard,
+    store: "FeatureStore",
+    sequences: Path,
+    feast_root: Path,
+    as_of: datetime,
+    now: datetime,
+    forgotten: Forgotten | None,
 ) -> None:
-    from feature_repo.online import write_items
+    from feature_repo.online import write_features
 
-    write_items(store, card.features, pq.read_table(sequences / "catalogue.parquet"), now)
+    write_features(store, card.features, pq.read_table(sequences / "catalogue.parquet"), now)
+    if card.user_features:
+        users = pq.read_table(sequences / USERS)
+        if forgotten is not None:  # who was deleted while this run went on must not come back by it
+            moment = microseconds(as_of)
+            users = users.filter([not forgotten.covers(user, moment) for user in users["user_id"].to_pylist()])
+        write_features(store, card.user_features, users, now)
     partial = feast_root / f".{MARK}.partial"
     partial.write_text(json.dumps({"as_of": as_of.isoformat()}))
     os.replace(partial, feast_root / MARK)
+
+
+def _checked_features(card: DatasetCard, store: "FeatureStore", sequences: Path, newer: bool) -> int:
+    return 0 if newer else check_user_features(card, store, sequences)
 
 
 def _materialised_as_of(feast_root: Path) -> datetime:

@@ -11,6 +11,7 @@ from components.package.shelf import Shelf, plain
 from heterrec.encoder import EVENT_TYPE
 from heterrec.inference import Answers
 from heterrec.sequences import SPLITS, Ints, Queries, Sequences
+from serving.scoring.asker import FIELDS as ASKER_FIELDS
 from serving.scoring.retrieval import Approximate, Asked
 
 COUNT = 24
@@ -121,6 +122,7 @@ def _golden(
         "history": [_event(sequences, event) for event in events],
         "k": k,
         "exclude_seen": exclude_seen,
+        **_asker(sequences, int(queries.stop[number])),
     }
     score_V = score_V.copy()
     hidden = sequences.seen(queries, number).tolist() if exclude_seen else []
@@ -140,6 +142,15 @@ def _golden(
     ]
     golden = {"request": request, "answer": {"items": items, "unknown_items": 0}}
     return golden, Asked(min(k, len(score_V)), hidden, forbidden)
+
+
+def _asker(sequences: Sequences, event: int) -> dict[str, Any]:
+    """Who asks for the event, as a request says it."""
+    known: dict[str, dict[str, Any]] = {}
+    for each in sequences.catalogue.asking:
+        if (value := sequences.asked[each["name"]][event]) is not None:
+            known.setdefault(ASKER_FIELDS[each["of"]], {})[each["name"]] = plain(value)
+    return known
 
 
 def _finds(index: Approximate, user_D: npt.NDArray[np.float32], wanted: Asked, golden: Golden, shelf: Shelf) -> bool:

@@ -92,6 +92,8 @@ def run(
             contract["rhythm"] = shelf.rhythm
         if types := loaded.encoder.event_types:
             contract["event_types"] = [{"name": each.name, "predict": each.predict} for each in types]
+        if asking := [each for each in events.catalogue.asking if each["name"] in loaded.encoder.asking_names]:
+            contract["asking"] = asking
         version = version or _version(sequences, contract)
         contract["version"] = version
         (content / "serving.json").write_text(json.dumps(contract, indent=1, sort_keys=True))

@@ -6,7 +6,7 @@ from dataclasses import dataclass, field
 from datetime import date, datetime, timedelta
 from typing import TYPE_CHECKING, Any
 
-from components.validate.columns import source_of
+from components.validate.columns import rows_of, source_of
 from components.validate.drift import chance, moved, stability_index
 from components.validate.expectations import EVIDENCE, Measure
 from components.validate.figures import local_day, rows_later
@@ -20,7 +20,7 @@ from components.validate.profile import (
     words,
 )
 from components.validate.suite import Check, at_most, factor, within
-from feature_repo.card import DatasetCard, Feature
+from feature_repo.card import DatasetCard, Described
 
 if TYPE_CHECKING:
     from duckdb import DuckDBPyConnection
@@ -52,7 +52,7 @@ def compare(
     since = datetime.fromisoformat(reference["as_of"])
     result = Comparison(found=list(_accepted_days(card, db, days, reference, since)))
     result.found += _new_source_rows(card, report, reference)
-    for feature in card.features:
+    for feature in card.described:
         before = reference["features"].get(feature.name)
         if before is None or before["kind"] != feature.kind:
             continue
@@ -155,7 +155,7 @@ def _by_day(before: dict[date, int], now: dict[date, int], sign: int) -> Any:
     ]
 
 
-def _drift(name: str, message: str, feature: Feature, before: Distribution, now: Distribution) -> Found:
+def _drift(name: str, message: str, feature: Described, before: Distribution, now: Distribution) -> Found:
     slack = chance(before, now)
     warn, block = feature.max_drift + slack, feature.block_drift + slack
     check = at_most(
@@ -170,7 +170,7 @@ def _drift(name: str, message: str, feature: Feature, before: Distribution, now:
 
 
 def _about_new_rows(
-    db: "DuckDBPyConnection", feature: Feature, before: Distribution, since: datetime
+    db: "DuckDBPyConnection", feature: Described, before: Distribution, since: datetime
 ) -> Iterator[Found]:
     """The rows since the last accepted run: among all rows those of one day would hardly show."""
     table = source_of(feature)
@@ -178,12 +178,14 @@ def _about_new_rows(
     now = distribution(db, feature, rows, before)
     if sum(now["counts"]) + now["missing"] < ENOUGH:
         return
-    what = "changes" if feature.varies_in_time else "items"
+    what = rows_of(feature)
     message = f"{feature.name} of new {what} is distributed as that of all in the last accepted run"
     yield _drift(f"{feature.name} drift of new {what}", message, feature, before, now)
 
 
-def _about_values(card: DatasetCard, db: "DuckDBPyConnection", feature: Feature, reference: Profile) -> Iterator[Found]:
+def _about_values(
+    card: DatasetCard, db: "DuckDBPyConnection", feature: Described, reference: Profile
+) -> Iterator[Found]:
     name, limits = feature.name, card.tolerances
     if known := reference["samples"].get(name):
         now = sample(db, feature, list(known))
@@ -199,7 +201,7 @@ def _about_values(card: DatasetCard, db: "DuckDBPyConnection", feature: Feature,
         yield _growth(card, db, feature, vocabulary)
 
 
-def _growth(card: DatasetCard, db: "DuckDBPyConnection", feature: Feature, vocabulary: dict[str, Any]) -> Found:
+def _growth(card: DatasetCard, db: "DuckDBPyConnection", feature: Described, vocabulary: dict[str, Any]) -> Found:
     """Of a large vocabulary the digests up to the last one remembered stand for all."""
     known = vocabulary["known"]
     last = known[-1] if len(known) < vocabulary["size"] else "g"

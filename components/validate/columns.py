@@ -1,12 +1,12 @@
 """How a feature's column is read in SQL: whether its value is missing, and the number that stands for it."""
 
-from feature_repo.card import Feature
+from feature_repo.card import Described
 
 MEASURE = {"numeric": "value", "text": "characters", "embedding": "length of the vector"}
 """What `number` is, by kind; other kinds have none."""
 
 
-def missing(feature: Feature) -> str:
+def missing(feature: Described) -> str:
     """SQL condition: nothing is there. Infinite is not missing, and neither is a vector with a hole in it."""
     name = f'"{feature.name}"'
     if feature.kind == "numeric":
@@ -16,7 +16,7 @@ def missing(feature: Feature) -> str:
     return f"coalesce({name}, '') = ''"
 
 
-def number(feature: Feature) -> str:
+def number(feature: Described) -> str:
     """SQL: the value of a number, the length in characters of a text, that of an embedding as a vector; else NULL."""
     name = f'"{feature.name}"'
     if feature.kind == "numeric":
@@ -30,7 +30,7 @@ def number(feature: Feature) -> str:
     return "NULL"
 
 
-def values(feature: Feature) -> str:
+def values(feature: Described) -> str:
     """SQL: the list of distinct things that the feature says: its value, its values, or the words of a text."""
     name = f'"{feature.name}"'
     if feature.kind == "multi_categorical":
@@ -40,7 +40,7 @@ def values(feature: Feature) -> str:
     return f"[nullif({name}, '')]"
 
 
-def readable(feature: Feature) -> str:
+def readable(feature: Described) -> str:
     """SQL: what evidence shows of the value; vectors by their first numbers."""
     name = f'"{feature.name}"'
     if feature.kind == "multi_categorical":
@@ -50,6 +50,11 @@ def readable(feature: Feature) -> str:
     return name
 
 
-def source_of(feature: Feature) -> str:
+def source_of(feature: Described) -> str:
     """The table that has the feature."""
-    return feature.stored_in if feature.varies_in_time else "latest_items"
+    return {"items": "latest_items", "users": "latest_users"}.get(feature.stored_in, feature.stored_in)
+
+
+def rows_of(feature: Described) -> str:
+    """What its rows are, in words."""
+    return {"varying": "changes", "derived": "changes"}.get(feature.stored_in, feature.stored_in)

@@ -10,16 +10,16 @@ from components.features.tables import differences
 from components.validate.columns import readable
 from components.validate.expectations import EVIDENCE, Measure
 from components.validate.suite import RowCheck
-from feature_repo.card import DatasetCard, Feature
+from feature_repo.card import DatasetCard, Described
 
 if TYPE_CHECKING:
     from duckdb import DuckDBPyConnection
 
 Rows = list[dict[str, Any]]
 
-_LATEST_ITEMS = """
-    SELECT * FROM items
-    QUALIFY row_number() OVER (PARTITION BY item_id ORDER BY event_time DESC, created_time DESC) = 1
+_LATEST = """
+    SELECT * FROM {table}
+    QUALIFY row_number() OVER (PARTITION BY {key} ORDER BY event_time DESC, created_time DESC) = 1
 """
 _TRADED = """
     SELECT event_id, user_id, item_id, event_time, created_time, known.since IS NOT NULL AS item_known,
@@ -30,11 +30,14 @@ _TRADED = """
 
 
 def prepare(card: DatasetCard, db: "DuckDBPyConnection", events: Path) -> None:
-    """On top of `open_events`: the table `latest_items` (a row an item, as of `as_of`), the view `traded`, and the
+    """On top of `open_events`: the tables `latest_items` and, where there are users' features, `latest_users` (a row an
+    item, a user, as of `as_of`), the view `traded`, and the
     table `items_set_aside` (item_id, why)."""
     # Every scan asks each day's file for its footer.
     db.execute("SET parquet_metadata_cache = true")
-    db.execute(f"CREATE TEMP TABLE latest_items AS {_LATEST_ITEMS}")
+    db.execute(f"CREATE TEMP TABLE latest_items AS {_LATEST.format(table='items', key='item_id')}")
+    if card.user_features:
+        db.execute(f"CREATE TEMP TABLE latest_users AS {_LATEST.format(table='users', key='user_id')}")
     db.execute(f"CREATE TEMP VIEW traded AS {_TRADED}")
     db.execute("CREATE TEMP TABLE items_set_aside (item_id VARCHAR, why VARCHAR)")
     if (rejected := events / "rejected.parquet").is_file():
@@ -56,6 +59,8 @@ def row_measures(card: DatasetCard, db: "DuckDBPyConnection", checks: Sequence[R
         "latest_items": _shown(card.static),
         "varying": _shown(card.varying),
         "derived": _shown(card.derived),
+        "interactions": f"event_id, user_id, {_shown(card.context)}",
+        "latest_users": _shown(card.user_features, "user_id"),
     }
     found = {}
     for table in dict.fromkeys(check.table for check in checks):
@@ -95,6 +100,7 @@ def run_measures(
         "interactions": Measure(found=events),
         "rejected_rate": _set_aside(report, "rejected", "rows", "reasons"),
         "item_rejected_rate": _set_aside(report, "item_rejected", "item_rows", "item_reasons"),
+        "user_rejected_rate": _set_aside(report, "user_rejected", "user_rows", "user_reasons"),
         "age_days": Measure(found=_age(as_of, newest)),
         "catalogue_age_days": Measure(found=_age(as_of, newest_item)),
         "missing_days": Measure(found=len(missing), evidence=lambda: [{"day": f"{d:%a %Y-%m-%d}"} for d in missing]),
@@ -156,8 +162,8 @@ def read_report(events: Path) -> dict[str, Any]:
     return dict(json.loads((events / "report.json").read_text()))
 
 
-def _shown(features: Sequence[Feature]) -> str:
-    return ", ".join(["item_id", "event_time", *map(readable, features)])
+def _shown(features: Sequence[Described], key: str = "item_id") -> str:
+    return ", ".join([key, "event_time", *map(readable, features)])
 
 
 def _set_aside(report: dict[str, Any], rejected: str, rows: str, reasons: str) -> Measure:

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 from components.errors import InputError
 from components.validate.columns import number, source_of, values
 from components.validate.figures import local
-from feature_repo.card import DatasetCard, Feature
+from feature_repo.card import DatasetCard, Described
 
 if TYPE_CHECKING:
     from duckdb import DuckDBPyConnection
@@ -44,10 +44,10 @@ def profile(
         "as_of": as_of.isoformat(),
         "source": {name: report[name] for name in ("rows", "rejected", "reasons")},
         "days": {day.isoformat(): events for day, events in days.items()},
-        "features": {feature.name: distribution(db, feature, source_of(feature)) for feature in card.features},
+        "features": {feature.name: distribution(db, feature, source_of(feature)) for feature in card.described},
         "events": sample_of_events(card, db),
         "samples": {feature.name: sample(db, feature) for feature in card.static},
-        "vocabularies": {feature.name: vocabulary(db, feature) for feature in card.features if has_words(feature)},
+        "vocabularies": {feature.name: vocabulary(db, feature) for feature in card.described if has_words(feature)},
     }
     if card.events is not None:
         found["event_types"] = kinds_of(db, as_of)
@@ -87,13 +87,13 @@ def read_profile(path: Path) -> Profile:
     return dict(found)
 
 
-def has_words(feature: Feature) -> bool:
+def has_words(feature: Described) -> bool:
     """Whether the feature has a vocabulary that can grow."""
     return feature.kind in ("categorical", "multi_categorical", "text")
 
 
 def distribution(
-    db: "DuckDBPyConnection", feature: Feature, rows: str, bins: Distribution | None = None
+    db: "DuckDBPyConnection", feature: Described, rows: str, bins: Distribution | None = None
 ) -> Distribution:
     """Counts of `feature` in the table or query `rows`, in the bins of another distribution where one is given."""
     if feature.kind in ("numeric", "text", "embedding"):
@@ -109,14 +109,14 @@ def sample_of_events(card: DatasetCard, db: "DuckDBPyConnection", known: Sequenc
     return dict(db.execute(query, [] if known is None else [list(known)]).fetchall())
 
 
-def sample(db: "DuckDBPyConnection", feature: Feature, items: Sequence[str] | None = None) -> dict[str, str]:
+def sample(db: "DuckDBPyConnection", feature: Described, items: Sequence[str] | None = None) -> dict[str, str]:
     """Digest of the feature's value by item, of `items` or of the sample."""
     which = f"ORDER BY md5(item_id) LIMIT {SAMPLE}" if items is None else "WHERE item_id IN (SELECT unnest(?))"
     query = f"SELECT item_id, md5(coalesce(\"{feature.name}\"::VARCHAR, ''))[:8] FROM latest_items {which}"
     return dict(db.execute(query, [] if items is None else [list(items)]).fetchall())
 
 
-def vocabulary(db: "DuckDBPyConnection", feature: Feature) -> Distribution:
+def vocabulary(db: "DuckDBPyConnection", feature: Described) -> Distribution:
     """How many values there are, and digests of the first of them by digest."""
     digests = f"SELECT DISTINCT md5(x)[:8] AS d FROM ({words(feature)})"
     known = [d for (d,) in db.execute(f"SELECT d FROM ({digests}) ORDER BY d LIMIT {MOST_VALUES}").fetchall()]
@@ -125,13 +125,13 @@ def vocabulary(db: "DuckDBPyConnection", feature: Feature) -> Distribution:
     return {"size": counted[0], "known": known}
 
 
-def words(feature: Feature) -> str:
+def words(feature: Described) -> str:
     """Query of x, every value (of text: word) that there is, and `rows`, how often."""
     each = f"SELECT unnest({values(feature)}) AS x FROM {source_of(feature)}"
     return f"SELECT x, count(*) AS rows FROM ({each}) WHERE x <> '' GROUP BY x"
 
 
-def _numbers(db: "DuckDBPyConnection", rows: str, feature: Feature, edges: Sequence[float] | None) -> Distribution:
+def _numbers(db: "DuckDBPyConnection", rows: str, feature: Described, edges: Sequence[float] | None) -> Distribution:
     """Counts between `edges` (deciles where none are given); the outer bins are open."""
     value = f"({number(feature)})::DOUBLE"
     select = f"SELECT CASE WHEN isfinite({value}) THEN {value} END AS x FROM"
@@ -139,7 +139,7 @@ def _numbers(db: "DuckDBPyConnection", rows: str, feature: Feature, edges: Seque
         steps = [n / BINS for n in range(1, BINS)]
         (count,) = db.execute(f"SELECT count(*) FROM {rows}").fetchall()[0]
         # Quantiles need all values in memory; some of many do.
-        some = f"{rows} WHERE hash(item_id, event_time) % {1 + count // MOST_FOR_EDGES} = 0"
+        some = f"{rows} WHERE hash({feature.key}, event_time) % {1 + count // MOST_FOR_EDGES} = 0"
         query = f"SELECT quantile_disc(x, {steps}) FROM ({select} {some})"
         (quantiles,) = db.execute(query).fetchall()[0]
         edges = sorted(set(quantiles or []))
@@ -158,7 +158,7 @@ def _numbers(db: "DuckDBPyConnection", rows: str, feature: Feature, edges: Seque
     }
 
 
-def _values(db: "DuckDBPyConnection", rows: str, feature: Feature, chosen: Sequence[str] | None) -> Distribution:
+def _values(db: "DuckDBPyConnection", rows: str, feature: Described, chosen: Sequence[str] | None) -> Distribution:
     """Counts of the most frequent values (or of `chosen`) and of all others together."""
     each = f"SELECT x, count(*) AS n FROM (SELECT unnest({values(feature)}) AS x FROM {rows}) GROUP BY x"
     if chosen is None:

@@ -5,8 +5,8 @@ from dataclasses import dataclass, replace
 from typing import Literal
 
 from components.decision import Level
-from components.validate.columns import missing, number, source_of
-from feature_repo.card import DatasetCard, Feature
+from components.validate.columns import missing, number, rows_of, source_of
+from feature_repo.card import DatasetCard, Described, Feature
 from feature_repo.limits import Tolerance
 
 Unit = Literal["count", "share", "times", "index"]
@@ -148,6 +148,10 @@ def run_checks(card: DatasetCard) -> list[Check]:
         at_most("event_id unique", "No event is there twice", block=0, remedy=BROKEN),
         at_most("event_time missing", "Every interaction has event_time", block=0, remedy=BROKEN),
     ]
+    if card.user_features:
+        found.append(
+            _rejected("user_rejected_rate", "Few rows of the users table were set aside", limits.max_rejected_rate)
+        )
     if limits.max_age_days is not None:
         message, field = "The newest event is recent (days before as_of)", "limits.max_age_days"
         found.append(at_most("age_days", message, block=limits.max_age_days, field=field))
@@ -166,8 +170,9 @@ def _rejected(name: str, message: str, limit: float) -> Check:
 
 
 def row_checks(card: DatasetCard) -> list[RowCheck]:
-    """Of single rows, of `interactions`, `latest_items` (a row an item), `varying` and `derived` (a row a change)."""
-    return [*_about_interactions(card), *(check for feature in card.features for check in _about_feature(feature))]
+    """Of single rows, of `interactions`, `latest_items` (a row an item), `latest_users` (a row a user), `varying` and
+    `derived` (a row a change)."""
+    return [*_about_interactions(card), *(check for feature in card.described for check in _about_feature(feature))]
 
 
 def _about_interactions(card: DatasetCard) -> Iterator[RowCheck]:
@@ -187,9 +192,9 @@ def _about_interactions(card: DatasetCard) -> Iterator[RowCheck]:
     yield _share("order of times", "traded", "created_time < event_time", message, 0.0, remedy=remedy)
 
 
-def _about_feature(feature: Feature) -> Iterator[RowCheck]:
+def _about_feature(feature: Described) -> Iterator[RowCheck]:
     table, name = source_of(feature), feature.name
-    rows = "changes" if feature.varies_in_time else "items"
+    rows = rows_of(feature)
     lacks = missing(feature)
     message, field = f"Few of the {rows} lack {name}", f"max_missing_rate of feature {name}"
     yield _share(f"{name} missing", table, lacks, message, feature.max_missing_rate, field=field)
@@ -203,7 +208,7 @@ def _about_feature(feature: Feature) -> Iterator[RowCheck]:
         outside += [f"{value} > {feature.max!r}"] if feature.max is not None else []
         message, field = f"Every {what} lies in {low} to {high}", f"min and max of feature {name}"
         yield _share(f"{name} range", table, " OR ".join(outside), message, 0.0, field=field)
-    if feature.kind == "embedding":
+    if isinstance(feature, Feature) and feature.kind == "embedding":
         message = f"Every {name} has {feature.dimension} numbers, as the card says"
         yield _share(f"{name} dimension", table, f'len("{name}") NOT IN (0, {feature.dimension})', message, 0.0,
                      field=f"dimension of feature {name}")  # fmt: skip

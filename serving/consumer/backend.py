@@ -35,13 +35,15 @@ class Backend(Protocol):
         """Entity keys of all users that have a history."""
 
 
-def backend_of(store: FeatureStore, online_store: Any, view: str) -> Backend:
-    """The backend of Feast's `online_store` object. Raises `ValueError` for a kind that has none here."""
+def backend_of(store: FeatureStore, online_store: Any, view: str, *others: str) -> Backend:
+    """The backend of Feast's `online_store` object, for histories, which are `view`, and the `others` that go with one.
+    Raises `ValueError` for a kind that has none here."""
     config = store.config
     kind = type(online_store).__name__
     if kind == "SqliteOnlineStore":
         path = Path(config.online_store.path)
-        return _Sqlite(online_store._get_conn(config), path, f"{config.project}_{view}")
+        tables = [f"{config.project}_{name}" for name in (view, *others)]
+        return _Sqlite(online_store._get_conn(config), path, *tables)
     if kind == "RedisOnlineStore":
         return _Redis(online_store._get_client(config.online_store), config.project, view)
     raise ValueError(f"online_store: {kind} is no store that histories can be written to; expected sqlite or redis.")
@@ -50,9 +52,9 @@ def backend_of(store: FeatureStore, online_store: Any, view: str) -> Backend:
 class _Sqlite:
     """Locks are files beside the database: a process that dies lets go of them."""
 
-    def __init__(self, connection: sqlite3.Connection, path: Path, table: str) -> None:
+    def __init__(self, connection: sqlite3.Connection, path: Path, *tables: str) -> None:
         self._connection, self._path = connection, path
-        self._table = '"' + table.replace('"', '""') + '"'
+        self._table, *self._others = ('"' + table.replace('"', '""') + '"' for table in tables)
         # What is overwritten or deleted is zeroed, so that a deletion leaves nothing of a user on the disk.
         connection.execute("PRAGMA secure_delete = ON")
 
@@ -75,7 +77,8 @@ class _Sqlite:
 
     def delete(self, keys: Sequence[bytes]) -> None:
         with self._connection:
-            self._connection.executemany(f"DELETE FROM {self._table} WHERE entity_key = ?", [(key,) for key in keys])
+            for table in (self._table, *self._others):
+                self._connection.executemany(f"DELETE FROM {table} WHERE entity_key = ?", [(key,) for key in keys])
         self._connection.execute("PRAGMA wal_checkpoint(TRUNCATE)")  # the write-ahead log has them too
 
     def stored(self) -> Iterator[bytes]:

@@ -16,7 +16,7 @@ from datetime import UTC, datetime, timedelta
 from itertools import islice
 from typing import Any, NamedTuple, TypeVar
 
-from feature_repo.definitions import HISTORY_FIELD, ITEM_DERIVED, ITEM_VARYING, USER_HISTORY
+from feature_repo.definitions import HISTORY_FIELD, ITEM_DERIVED, ITEM_VARYING, USER_HISTORY, USER_STATIC
 from feature_repo.faults import telling
 from feature_repo.feast_import import (
     EntityKeyProto,
@@ -90,7 +90,8 @@ class HistoryWriter:
         self._view = store.get_feature_view(USER_HISTORY)
         self._kinds = _varying_kinds(store)
         self._provider = get_provider(store.config)
-        self._backend = backend_of(store, self._provider.online_store, USER_HISTORY)
+        beside = [view.name for view in store.list_feature_views() if view.name == USER_STATIC]
+        self._backend = backend_of(store, self._provider.online_store, USER_HISTORY, *beside)
         # Feast gives a provider a single SQLite connection, so a process writes one thing at a time.
         self._turn = threading.Lock()
 

@@ -33,7 +33,7 @@ from serving.gateway.overload import RETRY_SECONDS, Bound
 from serving.gateway.placements.endpoints import PROBLEMS, Authorization, add_placements
 from serving.gateway.placements.session import plausible
 from serving.gateway.probes import probe_all
-from serving.gateway.recommender import Deadlines, History, NotOffered, Recommended, Recommender
+from serving.gateway.recommender import Deadlines, History, NotOffered, Recommended, Recommender, Traits
 from serving.gateway.row import Row
 from serving.gateway.tables import MOST_BYTES
 from serving.gateway.wish import Wish
@@ -41,6 +41,7 @@ from serving.rollout.assignment import drawn
 from serving.rollout.availability import Availability
 from serving.rollout.document import ModelVersion, Rollout
 from serving.rollout.rules_table import RulesTable
+from serving.scoring.asker import misfit
 from serving.scoring.placed import POPULAR, RANKING
 
 _logger = logging.getLogger(__name__)
@@ -136,6 +137,7 @@ def make_app(
     read_rollout: Callable[[], Rollout],
     torchserve: str,
     history: History,
+    traits: Traits | None = None,
     log: EventLog,
     archive_of: Callable[[ModelVersion], Path | None] = lambda arm: Path(arm.archive),
     deadlines: Deadlines | None = None,
@@ -150,11 +152,11 @@ def make_app(
     `keys` the file with its inference key where it asks for one, `clock` tells the time of what is logged.
     `archive_of` says where the archive of a version lies: None while it is on its way, `OSError` or `ValueError` where
     it cannot be had. `table_bytes` bounds the neighbour tables that are kept in memory. `availability` and `rules` say
-    what is withdrawn and what else is to hold of what is shown."""
+    what is withdrawn and what else is to hold of what is shown, `traits` what is known of a user beside the history."""
     metrics = Metrics()
     news = News(availability, rules, metrics.failures.labels("news").inc)
     models = Models(torchserve, keys, lambda version, seconds: metrics.model.labels(version).observe(seconds))
-    recommender = Recommender(models, history, deadlines, archive_of, table_bytes, After(news, clock))
+    recommender = Recommender(models, history, deadlines, archive_of, table_bytes, After(news, clock), traits)
     row = Row(read_rollout, recommender, metrics.failures.labels("rollout").inc)
     service = _Service(
         models=models,
@@ -207,6 +209,7 @@ def _add_service(app: FastAPI, service: _Service) -> None:
         if wish.arm == "challenger" and rollout.challenger is None:
             raise HTTPException(409, "no challenger serves")
         _check_filters(service, rollout, wish)
+        _check_context(service, rollout, wish)
         found = await service.recommend(rollout, wish, authorization)
         for part, reason in found.failures:
             service.failed(part, reason)
@@ -319,6 +322,15 @@ def _check_filters(service: _Service, rollout: Rollout, wish: Wish) -> None:
     except BadFilter as error:
         fault = {"loc": ("body", "filters", error.field), "msg": str(error), "type": "filter"}
         raise RequestValidationError([fault]) from error
+
+
+def _check_context(service: _Service, rollout: Rollout, wish: Wish) -> None:
+    """What a model knows of the moment must be of its kind; what none knows is kept with the exposure as it is."""
+    for contents in service.recommender.contents_of(rollout) if wish.context else ():
+        for name, kind in contents.asking.get("context", {}).items():
+            if (wrong := misfit(kind, wish.context.get(name))) is not None:
+                fault = {"loc": ("body", "context", name), "msg": f"expected {wrong}", "type": "context"}
+                raise RequestValidationError([fault])
 
 
 def _exposure(

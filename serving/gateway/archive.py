@@ -4,13 +4,14 @@ import hashlib
 import json
 import zipfile
 from collections.abc import Collection, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from datetime import datetime
 from pathlib import Path
 from typing import Any
 
 from serving.gateway.after.catalogue import Catalogue, Unknown
 from serving.gateway.placements.returns import Returns, returns_of
+from serving.scoring.asker import known_askers
 from serving.scoring.placed import COLUMN, FOR_YOU, POPULAR, RANKING
 
 Filters = Mapping[str, Any]
@@ -60,6 +61,8 @@ class Contents:
     """Whether its model knows filters of what an item must not be: the archive brings the code that scores it."""
     placements: frozenset[str] = frozenset([FOR_YOU])
     """What the archive itself can be asked for; of before there were placements, one."""
+    asking: Mapping[str, Mapping[str, str]] = field(default_factory=dict)
+    """By field of a request that says who asks, the names that a model of this archive knows, with their kinds."""
     looked_at: frozenset[str] = frozenset()
     """Kinds of events that a history may have and that no item is hidden for: what is not predicted."""
     returns: Returns | None = None
@@ -202,6 +205,7 @@ def _contents(path: Path) -> Contents:
         catalogue=Catalogue(items, contract.get("filterable", {})),
         max_k=contract["max_k"],
         knows_not=contract.get("filters_not", False),
+        asking=known_askers(contract),
         looked_at=frozenset(each["name"] for each in contract.get("event_types", ()) if not each["predict"]),
         events_of=dict(zip(items["item_id"], items["events"], strict=True)),
         counted={

@@ -7,7 +7,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-from serving.gateway.recommender import History
+from serving.gateway.recommender import History, Traits
 
 AGAIN_SECONDS = 1.0
 """Between attempts to open a store that could not be opened."""
@@ -15,12 +15,17 @@ _logger = logging.getLogger(__name__)
 
 
 def feast_history(dataset: str, root: Path) -> History:
-    """Reads the online store of `dataset` below `root`; an unknown shopper has an empty history.
+    """The first of `feast_shopper`."""
+    return feast_shopper(dataset, root)[0]
+
+
+def feast_shopper(dataset: str, root: Path) -> tuple[History, Traits]:
+    """Read the online store of `dataset` below `root`: an unknown shopper has an empty history, and no features.
 
     A store that cannot be opened now (its registry is away, or was never filled) costs shoppers their history and not
     the service its start: it is tried again by those who ask for one.
     """
-    from feature_repo.online import as_request, user_history
+    from feature_repo.online import as_request, user_features, user_history
     from feature_repo.store import connect
 
     store = _Opened(lambda: connect(dataset, root))
@@ -32,7 +37,10 @@ def feast_history(dataset: str, root: Path) -> History:
     def history(user_id: str) -> list[dict[str, Any]]:
         return as_request(user_history(store.get(), user_id))
 
-    return history
+    def traits(user_id: str) -> dict[str, Any]:
+        return user_features(store.get(), user_id)
+
+    return history, traits
 
 
 class _Opened:

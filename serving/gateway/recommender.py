@@ -25,16 +25,20 @@ from serving.gateway.tables import MOST_BYTES, Tables
 from serving.gateway.wish import Wish
 from serving.rollout.assignment import Variant
 from serving.rollout.document import ModelVersion, Rollout
+from serving.scoring.asker import FIELDS
 from serving.scoring.placed import AGAIN, FOR_YOU, RANKING, SIMILAR
 from serving.scoring.placed import POPULAR as POPULAR_ITEMS
 
 _logger = logging.getLogger(__name__)
 History = Callable[[str], list[dict[str, Any]]]
 """The events of a user as docs/contracts.md sends them to TorchServe, oldest first. Blocks; called in a thread."""
+Traits = Callable[[str], Mapping[str, Any]]
+"""The features of a user by name, as the store has them. Blocks, and is called in the same thread."""
 Status = Literal["ok", "fallback", "error"]
 Cause = Literal["model", "history", "overload", "archive"]
 """Why another than the drawn arm answered: a model's own call failed, the history did, too much was in flight, or the
 arm's archive is of before there was such a placement."""
+ASKER_FIELDS = frozenset(FIELDS.values())
 _READERS = 16
 """Histories that are read at the same time."""
 
@@ -89,8 +93,10 @@ class Recommender:
         archive_of: Callable[[ModelVersion], Path | None] = lambda arm: Path(arm.archive),
         table_bytes: int = MOST_BYTES,
         after: After | None = None,
+        traits: Traits | None = None,
     ) -> None:
         self._models, self._history, self._archive_of = models, history, archive_of
+        self._traits = traits
         self.after = after or After(News(None, None))
         self._table_bytes = table_bytes
         self.deadlines = deadlines or Deadlines()
@@ -113,14 +119,19 @@ class Recommender:
         line = self._line(rollout.champion, rollout, arm)
         _check_offered(contents, wish)
         drawn_arm = line[0][0].version
+        by_version = {each.version: each for each, _ in line}
         line = [(each, deadline) for each, deadline in line if self._answers(each, wish.placement)]
-        known, seconds = await self._known(wish, failures)
+        known, traits, seconds = await self._known(wish, failures)
         session = wish.session if wish.of_somebody else ()
         if not wish.modelled or (known is None and not session and not wish.items):
             line = []  # nothing to ask a model about
         history = joined(known or [], session)
         explain = wish.explain and all(self._answers(each, SIMILAR, RANKING) for each, _ in line)
         asked = wish.request(history, self._candidates(contents, wish), explain=explain)
+        if traits:
+            asked["user_features"] = dict(traits)
+        if wish.context:
+            asked["context"] = dict(wish.context)
         version, items = POPULAR, None
         if wish.modelled:
             version, items = await self._ranked(rollout.model, line, asked, tables, failures)
@@ -158,7 +169,7 @@ class Recommender:
             version=version,
             status=status,
             shown=shown,
-            request=orjson.dumps(asked).decode(),
+            request=orjson.dumps(self._for(asked, by_version.get(version))).decode(),
             history=history,
             failures=failures,
             history_seconds=seconds,
@@ -178,18 +189,35 @@ class Recommender:
         contents = self._contents.get(arm.archive_digest)
         return contents is not None and not contents.placements.isdisjoint(placements)
 
-    async def _known(self, wish: Wish, failures: list[tuple[str, str]]) -> tuple[list[dict[str, Any]] | None, float]:
-        """The history that the store has, None where it does not answer, and the seconds that it took."""
+    async def _known(
+        self, wish: Wish, failures: list[tuple[str, str]]
+    ) -> tuple[list[dict[str, Any]] | None, Mapping[str, Any], float]:
+        """The history that the store has, None where it does not answer, the user's features, and the seconds that it
+        took."""
         if not (wish.of_somebody and wish.user_id):
-            return [], 0.0
+            return [], {}, 0.0
         began, known = time.perf_counter(), None
+        traits: Mapping[str, Any] = {}
         try:
-            reading = asyncio.get_running_loop().run_in_executor(self._readers, self._history, wish.user_id)
-            known = await asyncio.wait_for(reading, self.deadlines.history)
+            reading = asyncio.get_running_loop().run_in_executor(self._readers, self._read_shopper, wish.user_id)
+            known, traits = await asyncio.wait_for(reading, self.deadlines.history)
         except Exception as error:  # whatever the store raises, the shopper gets an answer and the log the reason
             why = f"not within {self.deadlines.history} s" if isinstance(error, TimeoutError) else error
             failures.append(("history", f"{type(error).__name__}: {why}"))
-        return known, time.perf_counter() - began
+        return known, traits, time.perf_counter() - began
+
+    def _read_shopper(self, user_id: str) -> tuple[list[dict[str, Any]], Mapping[str, Any]]:
+        return self._history(user_id), {} if self._traits is None else self._traits(user_id)
+
+    def _for(self, asked: Mapping[str, Any], arm: ModelVersion | None) -> dict[str, Any]:
+        """What of `asked` the archive of `arm` knows of who asks, and the rest as it is; of the tables nothing."""
+        contents = None if arm is None else self._contents.get(arm.archive_digest)
+        fields: Mapping[str, Mapping[str, str]] = {} if contents is None else contents.asking
+        told = {name: value for name, value in asked.items() if name not in ASKER_FIELDS}
+        for field_, names in fields.items():
+            if known := {name: value for name, value in asked.get(field_, {}).items() if name in names}:
+                told[field_] = known
+        return told
 
     def from_memory(self, rollout: Rollout, wish: Wish) -> Recommended:
         """An answer without store and model, for when these have no room: popular items, as the history that the
@@ -242,17 +270,22 @@ class Recommender:
         failures: list[tuple[str, str]],
     ) -> tuple[str, Items | None]:
         """Who ranks, first in line or by the tables, and the items; None where nobody does."""
-        version, items = await self._first(model, line, orjson.dumps(asked), failures)
-        return (version, items) if items is not None else _remembered(tables, asked, failures)
+        version, items = await self._first(model, line, asked, failures)
+        return (version, items) if items is not None else _remembered(tables, self._for(asked, None), failures)
 
     async def _first(
-        self, model: str, line: Sequence[tuple[ModelVersion, float]], body: bytes, failures: list[tuple[str, str]]
+        self,
+        model: str,
+        line: Sequence[tuple[ModelVersion, float]],
+        asked: Mapping[str, Any],
+        failures: list[tuple[str, str]],
     ) -> tuple[str, Items | None]:
         """Who answers first in line, and the items; None where nobody does."""
         for arm, deadline in line:
             if not self._models.breakers[arm.version].allows():
                 failures.append((arm.version, "out of traffic"))
                 continue
+            body = orjson.dumps(self._for(asked, arm))
             try:
                 return arm.version, await self._models.ask(model, arm, body, deadline=deadline)
             except ModelFailed as error:

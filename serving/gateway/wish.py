@@ -35,6 +35,8 @@ class Wish:
     personal: bool = True
     """Whether the shopper's history counts, where the placement can do without."""
     explain: bool = False
+    context: Mapping[str, Any] = field(default_factory=dict)
+    """What the shop says of the moment; a model is told what it knows of that."""
     now: datetime = field(default_factory=lambda: datetime.now(UTC))
     request_id: str = field(default_factory=lambda: secrets.token_hex(16))
 

@@ -14,8 +14,9 @@ some 20 seconds, once for each unpacked archive; answers agree to rounding."""
 _logger = logging.getLogger(__name__)
 
 
-def load(root: Path, *, varying: int) -> Program:
-    """Read `program.pt2`, whose histories have `varying` features that change; compiled where `COMPILE` is 1.
+def load(root: Path, *, varying: int, asked: int = 0) -> Program:
+    """Read `program.pt2`, whose histories have `varying` features that change and askers `asked` values; compiled where
+    `COMPILE` is 1.
 
     A machine that cannot compile gets the program as it is, and a warning that says why.
     """
@@ -23,7 +24,7 @@ def load(root: Path, *, varying: int) -> Program:
     if os.environ.get(COMPILE) != "1":
         return exported.module()
     try:
-        return _compiled(root, exported, varying)
+        return _compiled(root, exported, varying, asked)
     except Exception as fault:  # of a compiler there are many, and the program runs without
         _logger.warning(
             "%s: cannot be compiled here, it runs as it is: %r. That takes a C++ compiler (g++); %s=0 needs none.",
@@ -32,7 +33,7 @@ def load(root: Path, *, varying: int) -> Program:
         return exported.module()
 
 
-def _compiled(root: Path, exported: torch.export.ExportedProgram, varying: int) -> Program:
+def _compiled(root: Path, exported: torch.export.ExportedProgram, varying: int, asked: int) -> Program:
     """By AOTInductor; a worker that is started again finds what the one before it compiled."""
     package = root / f"compiled-{torch.__version__}.pt2"
     if not package.is_file():
@@ -44,6 +45,7 @@ def _compiled(root: Path, exported: torch.export.ExportedProgram, varying: int) 
                 torch.zeros(batch, time, varying),
                 torch.ones(batch, time, varying, dtype=torch.bool),
                 torch.full((batch,), time, dtype=torch.int64),
+                *((torch.zeros(batch, asked, dtype=torch.int64), torch.ones(batch, asked)) if asked else ()),
             ),
             {},
         )

@@ -7,6 +7,7 @@ from operator import le
 from typing import Any, NamedTuple
 
 from serving.scoring import placed
+from serving.scoring.asker import Asker
 from serving.scoring.faults import BadRequest
 from serving.scoring.filters import Filter, Filters
 from serving.scoring.placed import FOR_YOU, RANKING, SIMILAR, TOGETHER, Placed
@@ -43,6 +44,8 @@ class Request(NamedTuple):
     known: History
     """Of the whole history; `history` is its end."""
     placed: Placed = _FOR_YOU
+    asked: Mapping[str, Any] = _NOTHING
+    """What is known of who asks, by name."""
 
 
 class Reader:
@@ -69,13 +72,15 @@ class Reader:
         self._types = {each["name"]: number for number, each in enumerate(types, start=1)}
         self._others = frozenset(number for number, each in enumerate(types, start=1) if not each["predict"])
         self._placements, self._kinds = placements, kinds
+        self._asker = Asker(contract.get("asking", ()))
+        self._fields = frozenset((*_FIELDS, *self._asker.fields))
 
     def read(self, raw: object) -> Request:
         """Check one request and order its history; raises `BadRequest`."""
         if not isinstance(raw, dict):
             raise BadRequest("request", raw, f"a JSON object with the fields {', '.join(_FIELDS)}")
-        if extra := sorted(map(str, raw.keys() - set(_FIELDS))):
-            raise BadRequest("request", extra[0], f"no fields but {', '.join(_FIELDS)}")
+        if extra := sorted(map(str, raw.keys() - self._fields)):
+            raise BadRequest("request", extra[0], f"no fields but {', '.join((*_FIELDS, *self._asker.fields))}")
         if not isinstance(raw.get("user_id"), str | None):
             raise BadRequest("user_id", raw["user_id"], "a string, or none at all")
         if not isinstance(raw.get("history"), list):
@@ -109,6 +114,7 @@ class Reader:
             unknown_items=len(events) - len(known.rows),
             known=known,
             placed=asked,
+            asked=self._asker.read(raw) if self._asker.fields else _NOTHING,
         )
 
     def _known(self, events: list[Any]) -> History:

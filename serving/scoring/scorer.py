@@ -17,6 +17,7 @@ import torch
 
 from serving.scoring import reasons
 from serving.scoring.alike import EMBEDDING, Alike, fused, parts_of
+from serving.scoring.asker import known_askers
 from serving.scoring.brought import brought
 from serving.scoring.faults import BadRequest
 from serving.scoring.filters import Filters
@@ -77,6 +78,7 @@ class Scorer:
             kinds=self._shelves.kinds,
         )
         self._contract = contract
+        self.asking = known_askers(contract)
         self._matrix, self._parts = matrix, {"popularity": slice(0, 1)}
         self._alike: Alike | None = None
         if program is not None:
@@ -105,7 +107,9 @@ class Scorer:
             raise ValueError("item_matrix.npy: holds numbers that are not finite; train and package the model again")
         encoder = brought(root / "encoder.py").FeatureEncoder.from_json((root / "encoder.json").read_text())
         return cls(
-            program=load_program(root, varying=_per_event(encoder)) if _network(contract) else None,
+            program=load_program(root, varying=_per_event(encoder), asked=_asker(encoder, [{}])[0].shape[1])
+            if _network(contract)
+            else None,
             encoder=encoder,
             memory=_memory(root, contract),
             retrieval=_retrieval(root, item_matrix, contract["retrieval"]),
@@ -281,7 +285,7 @@ class Scorer:
         return list(zip(best.tolist(), self._events[best].astype(float).tolist(), strict=True))
 
     def _tensors(self, requests: Sequence[Request]) -> tuple[torch.Tensor, ...]:
-        """What the program takes, right-padded: item, time, varying_value, varying_missing, length."""
+        """What the program takes, right-padded: item, time, varying_value, varying_missing, length, and who asks."""
         histories = [request.history for request in requests]
         length_B = np.array([len(history.rows) for history in histories], np.int64)
         b, t, n = len(requests), int(length_B.max()), _per_event(self._encoder)
@@ -299,7 +303,9 @@ class Scorer:
                 kinds = [kind for history in histories for kind in history.kinds]
                 columns["event_type"] = [types[kind - 1].name if kind else None for kind in kinds]
             value_BTN[inside_BT], missing_BTN[inside_BT] = self._encoder.encode_varying(columns, len(seen))
-        arrays = (item_BT, time_BT, value_BTN, missing_BTN, length_B)
+        arrays = [item_BT, time_BT, value_BTN, missing_BTN, length_B]
+        if getattr(self._encoder, "asking", ()):
+            arrays += _asker(self._encoder, [request.asked for request in requests])
         return tuple(torch.from_numpy(array) for array in arrays)
 
     def _answer(self, best: Best, request: Request, why: Shares | None = None) -> Answer:
@@ -317,6 +323,16 @@ class Scorer:
 def _event_types(encoder: Any) -> tuple[Any, ...]:
     """The kinds of events that the archive's encoder tells apart; those of before there were kinds have none."""
     return getattr(encoder, "event_types", ())
+
+
+def _asker(encoder: Any, askers: Sequence[Mapping[str, Any]]) -> tuple[npt.NDArray[Any], npt.NDArray[Any]]:
+    """Rows and weights of who asks; without a column of an archive that does not know."""
+    fields = getattr(encoder, "asking", ())
+    if not fields:
+        return np.zeros((len(askers), 0), np.int64), np.zeros((len(askers), 0), np.float32)
+    columns = {field.name: [asker.get(field.name) for asker in askers] for field in fields}
+    rows, weights = encoder.encode_asking(columns, len(askers))
+    return rows, weights
 
 
 def _per_event(encoder: Any) -> int:

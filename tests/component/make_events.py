@@ -67,13 +67,15 @@ def write_events(
     varying: Sequence[Row] = (),
     report: Row | None = None,
     derived: Sequence[Row] = (),
+    users: Sequence[Row] = (),
 ) -> Path:
     """Write and seal the artifact; event ids and positions follow the order of `interactions`."""
     numbered = [{"event_id": f"e{n:04d}", "position": n, **row} for n, row in enumerate(interactions)]
     rows = {"interactions": numbered, "items": list(items), "varying": list(varying), "derived": list(derived)}
+    rows["users"] = list(users)
     for table in tables(card):
-        if table.name == "items":
-            _write(root / table.files, rows["items"], table.columns)
+        if table.name in ("items", "users"):
+            _write(root / table.files, rows[table.name], table.columns)
             continue
         folder = root / "interactions" if table.name == "interactions" else root / "items" / table.name
         by_day = sorted(rows[table.name], key=lambda row: row["event_time"])

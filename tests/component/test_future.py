@@ -1,7 +1,7 @@
 """Nothing that came to be known after a moment enters what was decided at it: planted feeds, and a scan of every path.
 
-The feeds are what shops have: reviews, stock, bestseller rank and age of a listing. Each is right as of every moment,
-and tells, as of now, what was bought in the held-out days.
+The feeds are what shops have: reviews, stock, bestseller rank and age of a listing, and of each shopper what was bought
+last. Each is right as of every moment, and tells, as of now, what was bought in the held-out days.
 """
 
 import ast
@@ -17,13 +17,14 @@ import pytest
 import torch
 
 from components.features import splits, step
+from components.features.tables import USERS as USERS_FILE
 from heterrec import htfl, inference
 from heterrec.inference import Answers, judged
 from heterrec.metrics import rank
 from heterrec.recipes import LossConfig, ModelConfig, TrainConfig
-from heterrec.sequences import NOW, Catalogue, Sequences, read_sequences
+from heterrec.sequences import NOW, Catalogue, Queries, Sequences, read_sequences
 from heterrec.training import train
-from tests.component.make_events import at, change, event, item, make_card, write_events, write_facts
+from tests.component.make_events import CARD, at, change, event, item, make_card, write_events, write_facts
 from tests.component.test_features import latest
 
 ROOT = Path(__file__).parents[2]
@@ -39,10 +40,13 @@ CONFIG = TrainConfig(
 
 
 def shop_with_feeds(folder: Path, *, until: float | None = None) -> Sequences:
-    """A shop whose feeds follow what is bought; from the day `until` on they say something else."""
+    """A shop whose feeds follow what is bought; from the day `until` on they say something else, and those of a shopper
+    from the first purchase after it on."""
     card = make_card(
         features=[{"name": "brand", "kind": "categorical"}]
         + [{"name": name, "kind": kind, "varies_in_time": True} for name, kind in FEEDS.items()],
+        source={**CARD["source"], "users": "users.csv"},
+        user_features=[{"name": "bought_last", "kind": "categorical"}],
         title=None,
     )
     rng = random.Random(0)
@@ -64,10 +68,24 @@ def shop_with_feeds(folder: Path, *, until: float | None = None) -> Sequences:
             if until is not None and day > until:
                 told = {"reviews": 1e4 * rng.random(), "rank": 1e3 * rng.random(), "age": 1e3, "stock": "gone"}
             rows.append({"item_id": name, "event_time": at(day), **told})
-    events = write_events(folder / "events", card, shopping, [item(f"i{n:02d}") for n in range(ITEMS)], rows)
+    users = bought_last(shopping, DAYS + 1 if until is None else until)
+    items = [item(f"i{n:02d}") for n in range(ITEMS)]
+    events = write_events(folder / "events", card, shopping, items, rows, users=users)
     inputs = {"events": events, "facts": write_facts(folder / "facts", last), "feast_root": folder / "feast"}
     step.run(card=card, **inputs, sequences=folder / "sequences")
     return read_sequences(folder / "sequences")
+
+
+def bought_last(shopping: list[dict], until: float) -> list[dict]:
+    """Of each user what was bought last, a row a microsecond after each purchase; once the first one of the day `until`
+    or later is made, a thing that nobody sells."""
+    rows, over = [], set()
+    for row in sorted(shopping, key=lambda row: row["event_time"]):
+        over |= {row["user_id"]} if row["event_time"] >= at(until) else set()
+        said = "gone" if row["user_id"] in over else row["item_id"]
+        since = row["event_time"] + timedelta(microseconds=1)
+        rows.append({"user_id": row["user_id"], "event_time": since, "bought_last": said})
+    return rows
 
 
 def test_feeds_that_know_the_held_out_days_change_nothing_that_came_before_them(tmp_path: Path) -> None:
@@ -78,6 +96,10 @@ def test_feeds_that_know_the_held_out_days_change_nothing_that_came_before_them(
     assert (now > then).any()
     leak = rank(lambda asked: np.repeat((now - then)[None], len(asked), axis=0).astype(np.float32), whole, queries)
     trained = train(whole, CONFIG)
+    told = np.array(whole.catalogue.item_ids) == np.array(last_of(tmp_path / "whole", whole, queries))[:, None]
+    by_user = rank(lambda asked: told[asked].astype(np.float32), whole, queries)
+    assert by_user.mean("ndcg", 10) > 0.4, "what is known of the user as of now tells it too"
+    assert trained.model.asker.table.abs().sum() > 0, "what is known of the user is learned from"
     assert leak.mean("ndcg", 10) > 0.4, "the feed as of now tells what was bought"
 
     cut = shop_with_feeds(tmp_path / "test", until=TEST)
@@ -93,6 +115,13 @@ def test_feeds_that_know_the_held_out_days_change_nothing_that_came_before_them(
     )
     served = [Answers.to_serve(trained.loaded, data).items for data in (whole, cut)]
     assert not np.allclose(*served), "what serves follows the newest values"
+
+
+def last_of(folder: Path, data: Sequences, queries: Queries) -> list[str]:
+    """What the users table tells, as of now, of who asks each query."""
+    table = pq.read_table(folder / "sequences" / USERS_FILE)
+    told = dict(zip(table["user_id"].to_pylist(), table["bought_last"].to_pylist(), strict=True))
+    return [told[data.user_ids[user]] for user in queries.user]
 
 
 @pytest.mark.parametrize("by", ["time", "order"])
@@ -157,6 +186,14 @@ READS = {
     "components/train/plan.py": "how many items there are",
 }
 """Who may name the files that say what items are like."""
+READS_USERS = {
+    "components/features/tables.py": "names the file",
+    "components/features/step.py": "writes it",
+    "components/materialise/step.py": "the online store, as of now",
+    "components/materialise/parity.py": "the online store against what is known now",
+    "pipelines/batch.py": "who is asked for, a file of its own",
+}
+"""Who may name the file that says what users are like as of now: nothing that trains or judges."""
 SERVES = {
     "heterrec/sequences.py": "names it",
     "heterrec/sequence_files.py": "writes it beside the slices",
@@ -193,22 +230,30 @@ def of_a_catalogue(node: ast.Attribute) -> bool:
     )
 
 
+def names_users(node: ast.AST) -> bool:
+    imported = isinstance(node, ast.ImportFrom) and node.module == "components.features.tables"
+    return imported and any(alias.name == "USERS" for alias in node.names)
+
+
 def test_every_path_that_reads_what_items_are_like_says_as_of_when() -> None:
     """A new one must take a moment, or be named above with its reason."""
-    found: dict[str, set[str]] = {"files": set(), "now": set(), "fixed": set(), "slices": set()}
+    found: dict[str, set[str]] = {name: set() for name in ("files", "users", "now", "fixed", "slices")}
     for name, tree in sources():
         for node in ast.walk(tree):
             text = node.value if isinstance(node, ast.Constant) else None
             if text in ("catalogue.parquet", "slices.parquet"):
                 found["files"].add(name)
+            if text == USERS_FILE or names_users(node):
+                found["users"].add(name)
             if isinstance(node, ast.ImportFrom) and node.module == "heterrec.sequences":
                 found["now"] |= {name for alias in node.names if alias.name == "NOW"}
             if isinstance(node, ast.Attribute) and node.attr in ("fixed", "slices") and of_a_catalogue(node):
                 found[node.attr].add(name)
-    named = {"files": READS, "now": SERVES, "fixed": FIXED, "slices": SLICES}
+    named = {"files": READS, "users": READS_USERS, "now": SERVES, "fixed": FIXED, "slices": SLICES}
     for what, names in found.items():
         assert names <= named[what].keys(), f"{what}: as of when? {sorted(names - named[what].keys())}"
-    assert found["files"] == READS.keys() and "heterrec/inference.py" in found["now"]
+    assert (found["files"], found["users"]) == (READS.keys(), READS_USERS.keys())
+    assert "heterrec/inference.py" in found["now"]
 
 
 @pytest.mark.parametrize(
@@ -228,6 +273,6 @@ def test_the_moment_has_no_default(reader, moment: str) -> None:
 
 
 def test_a_catalogue_gives_no_features_without_a_moment() -> None:
-    """But for those that last, and what is made of a card that has no others."""
-    fields = {"item_ids", "available_at", "fixed", "slices", "features", "title", "event_types"}
+    """But for those that last, and what is made of a card that has no others; of users it has the names alone."""
+    fields = {"item_ids", "available_at", "fixed", "slices", "features", "title", "event_types", "asking"}
     assert set(Catalogue.__dataclass_fields__) == fields

@@ -36,12 +36,19 @@ def load(card: DatasetCard, connection: duckdb.DuckDBPyConnection, only: Collect
     return Raw(
         interactions=interactions,
         items=items,
+        users=None if card.source.users is None else _users(card, connection),
         notes=interactions.notes if items else (*interactions.notes, WITHOUT_ITEMS),
     )
 
 
+def _users(card: DatasetCard, connection: duckdb.DuckDBPyConnection) -> Table:
+    path = _at_hand(card, "users", connection)
+    with named(path, _place(card, "users", path), each=True):
+        return read(path, connection, card, table="users")
+
+
 def content(card: DatasetCard) -> dict[str, Any]:
-    others = [_digests(card, "items")] if card.source.items is not None else []
+    others = [_digests(card, name) for name in ("items", "users") if getattr(card.source, name) is not None]
     if isinstance(card.source.interactions, list):
         parts = {name: digest for table in card.source.interactions for name, digest in _of_table(card, table).items()}
     else:
@@ -49,7 +56,7 @@ def content(card: DatasetCard) -> dict[str, Any]:
     if parts.keys() == {""}:
         return {"": [parts, *others]}
     # Without a table of items all interactions must be read to know them: no part is taken over.
-    return {"": others, **parts} if others else {"": parts}
+    return {"": others, **parts} if card.source.items is not None else {"": [parts, *others] if others else parts}
 
 
 def identity(card: DatasetCard) -> Any:

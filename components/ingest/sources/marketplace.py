@@ -15,7 +15,7 @@ from components.ingest.source import Raw, Table
 from feature_repo.card import DatasetCard
 from marketplace.config import MarketplaceConfig
 from marketplace.dirt import soil
-from marketplace.shop import INTERACTIONS, TYPED, Marketplace
+from marketplace.shop import Marketplace, schema_of
 
 
 def _as_text(schema: pa.Schema) -> pa.Schema:
@@ -33,11 +33,17 @@ def load(card: DatasetCard, connection: duckdb.DuckDBPyConnection, only: Collect
     ]
     if config.placebo:
         notes.append("Placebo: each item is shown with another one's features, so they tell nothing of the choices.")
-    schema = TYPED if config.kinds else INTERACTIONS
+    schema = schema_of(config)
     schema = (_as_text(schema) if config.dirty_rate else schema).append(pa.field("origin", pa.string()))
     reader = pa.RecordBatchReader.from_batches(schema, _batches(shop, only))
     interactions = Table.of(connection.from_arrow(reader), origin="origin")
-    return Raw(interactions=interactions, items=Table.of(connection.from_arrow(items)), notes=tuple(notes))
+    users = Table.of(connection.from_arrow(shop.users())) if config.groups else None
+    return Raw(
+        interactions=interactions,
+        items=Table.of(connection.from_arrow(items)),
+        users=users,
+        notes=tuple(notes),
+    )
 
 
 def content(card: DatasetCard) -> dict[str, Any]:
@@ -50,8 +56,15 @@ def identity(card: DatasetCard) -> Any:
     """The shop whose life more days only make longer."""
     config = config_of(card)
     said = {**asdict(config), "start": config.start.isoformat(), "days": None}
-    if not config.kinds:
-        del said["kinds"]  # so that shops of before it stay the same source
+    for name in (
+        "kinds",
+        "groups",
+        "strangers",
+        "devices",
+        "strange_devices",
+    ):  # so that shops of before them stay the same source
+        if not said[name]:
+            del said[name]
     return said
 
 

@@ -45,15 +45,21 @@ def load(card: DatasetCard, connection: duckdb.DuckDBPyConnection, only: Collect
         query = asked.interactions if asked.by is None else _dated(database, asked, only)
         interactions = _table(database, query, connection, card, "interactions")
         items = None if asked.items is None else _table(database, asked.items, connection, card, "items")
+        users = None if asked.users is None else _table(database, asked.users, connection, card, "users")
     if asked.by is not None:
         interactions = _with_origin(interactions)
-    return Raw(interactions=interactions, items=items)
+    return Raw(interactions=interactions, items=items, users=users)
 
 
 def content(card: DatasetCard) -> dict[str, Any]:
     asked = _asked(card)
     with _database(card) as database:
-        others = [] if asked.items is None else [asked.items, _digest(_run(database, asked.items, card, "items"))]
+        others = [
+            told
+            for name, query in (("items", asked.items), ("users", asked.users))
+            if query is not None
+            for told in (query, _digest(_run(database, query, card, name)))
+        ]
         if asked.by is None:
             rows = _digest(_run(database, asked.interactions, card, "interactions"))
             return {"": [asked.interactions, rows, *others]}
@@ -67,12 +73,12 @@ def content(card: DatasetCard) -> dict[str, Any]:
         facts: list[list[Any]] = [list(row) for row in days]
         parts = {WITHOUT if row[0] is None else str(row[0]): [asked.interactions, *map(str, row[1:])] for row in facts}
     # Without a table of items all interactions must be read to know them: no part is taken over.
-    return {"": others, **parts} if others else {"": parts}
+    return {"": others, **parts} if asked.items is not None else {"": [parts, *others] if others else parts}
 
 
 def identity(card: DatasetCard) -> Any:
     asked = _asked(card)
-    return [asked.url_from, asked.interactions, asked.items]
+    return [asked.url_from, asked.interactions, asked.items, *([asked.users] if asked.users is not None else [])]
 
 
 def _asked(card: DatasetCard) -> Sql:

@@ -23,7 +23,7 @@ Variant = Annotated[Arm, Header(alias="X-Variant", description="for people who t
 Placed = RecommendationRequest | SimilarItems | Ranking | Popular | BoughtTogether | BuyAgain
 
 
-_SENT = ("items", "kind", "k", "exclude_seen", "exclude", "explain")
+_SENT = ("items", "kind", "k", "exclude_seen", "exclude", "explain", "context")
 """Fields that a request and a `Wish` have alike."""
 
 

@@ -11,7 +11,7 @@ from pathlib import Path
 import jsonschema
 import pytest
 import yaml
-from pydantic import BaseModel
+from pydantic import BaseModel, Field
 
 from feature_repo.card import DATASETS, DatasetCard
 from feature_repo.card_schema import PATH, schema
@@ -147,10 +147,11 @@ def unread(model: type[BaseModel]) -> list[str]:
                 called[inner].add(name)
     found = []
     for each, names in fields.items():
-        general = called[each] | {"self", *vars_of_lists(each)}
+        general = called[each] | {"self", *properties_with(each)}
         for name in names:
+            readers = [base.__name__ for base in each.__mro__ if name in getattr(base, "model_fields", {})]
             for module in read:
-                here = general | module.typed[each.__name__]
+                here = general.union(*(module.typed[reader] for reader in readers))
                 here |= {alias for known in list(here) for alias in module.called.get(known, ())} - {""}
                 if any((known, name) in module.pairs for known in here) or (
                     name in module.strings and any((known, "*") in module.pairs for known in here)
@@ -161,9 +162,15 @@ def unread(model: type[BaseModel]) -> list[str]:
     return found
 
 
-def vars_of_lists(model: type[BaseModel]) -> set[str]:
-    """Properties of the card that hold some of its features."""
-    return {"sourced", "varying", "derived", "static", "over_time"} if model.__name__ == "Feature" else set()
+def properties_with(model: type[BaseModel]) -> set[str]:
+    """Properties of the card that hold some of the model's objects, as such or as what they have in common with
+    others: `card.described` are features of items and of users."""
+    found = set()
+    for name, each in vars(DatasetCard).items():
+        if isinstance(each, property):
+            held = models_of(typing.get_type_hints(each.fget)["return"])
+            found |= {name for kind in held if issubclass(model, kind)}
+    return found
 
 
 NEEDS_NO_READER = {
@@ -177,10 +184,14 @@ def test_every_field_of_the_card_is_read_by_something_that_is_not_the_card():
 
 
 def test_a_field_that_nothing_reads_is_found():
+    class UserFeature(DatasetCard.model_fields["user_features"].annotation.__args__[0]):  # type: ignore[misc,name-defined]
+        most_boring_value: str = "none"
+
     class Limits(DatasetCard.model_fields["limits"].annotation):  # type: ignore[misc,name-defined]
         most_boring_days: int = 3
 
     class Card(DatasetCard):
         limits: Limits = Limits()
+        user_features: list[UserFeature] = Field(default_factory=list)
 
-    assert "Limits.most_boring_days" in unread(Card)
+    assert {"Limits.most_boring_days", "UserFeature.most_boring_value"} <= set(unread(Card))

@@ -173,7 +173,7 @@ MOMENTS = [9, 10, 19, 20, 21]
 class Plain:
     """A model whose states are its queries."""
 
-    def towards(self, states: Tensor, step: int) -> Tensor:
+    def towards(self, states: Tensor, step: int, asked: None = None) -> Tensor:
         return states
 
 
@@ -188,15 +188,22 @@ def by_hand(query: Tensor, items: Items, target: int, time: int) -> Tensor:
     return -F.log_softmax(logits, 0)[0]
 
 
+def bare(kind: type[LMP]) -> LMP:
+    """A loss of which nothing is known but what is given at each call."""
+    loss = object.__new__(kind)
+    loss.asked = None
+    return loss
+
+
 def packed(query: Tensor, items: Items, step: Step) -> Tensor:
     drawn = Drawn(None, torch.tensor([2]), SINCE, UNTIL, TWIN, *(torch.zeros(0, dtype=torch.int64),) * 3)
-    return LMP._item(object.__new__(LMP), Plain(), items, drawn, query, 0, step)
+    return LMP._item(bare(LMP), Plain(), items, drawn, query, 0, step)
 
 
 def sampled(query: Tensor, items: Items, step: Step) -> Tensor:
     nothing = torch.zeros(3, dtype=torch.float64)
     drawn = Drawn(torch.arange(4), torch.tensor([2]), SINCE, UNTIL, TWIN, torch.tensor([1, 2, 3]), nothing, nothing[:0])
-    return LMP._item(object.__new__(LMP), Plain(), items, drawn, query, 0, step)
+    return LMP._item(bare(LMP), Plain(), items, drawn, query, 0, step)
 
 
 def fixed(query: Tensor, items: Items, step: Step) -> Tensor:
@@ -204,7 +211,7 @@ def fixed(query: Tensor, items: Items, step: Step) -> Tensor:
     drawn = Drawn(None, torch.tensor([2]), SINCE, UNTIL, TWIN, nothing, nothing, nothing)
     masked = torch.zeros((len(query), 1), dtype=torch.int64)
     fixed_step = FixedStep(step.target_N, step.weight_N, step.time_N, masked)
-    return FixedLMP._fixed_item(object.__new__(FixedLMP), Plain(), items, drawn, query, 0, fixed_step)
+    return FixedLMP._fixed_item(bare(FixedLMP), Plain(), items, drawn, query, 0, fixed_step)
 
 
 @pytest.mark.parametrize("way", [packed, sampled, fixed], ids=lambda way: way.__name__)
@@ -298,6 +305,7 @@ def test_a_checkpoint_is_of_all_its_data(changing: Sequences) -> None:
         "features": catalogue.features[::-1],
         "title": "title",
         "event_types": (EventType(name="view"),),
+        "asking": ({"name": "group", "kind": "categorical", "of": "user"},),
     }
     assert set(changed) == {field.name for field in fields(catalogue)}
     data = [replace(changing, catalogue=replace(catalogue, **{name: value})) for name, value in changed.items()]
@@ -307,6 +315,7 @@ def test_a_checkpoint_is_of_all_its_data(changing: Sequences) -> None:
         **{name: np.roll(getattr(changing, name), 1) for name in ("row", "time", "basket", "split")},
         "varying": {**changing.varying, "price": [9.5, *changing.varying["price"][1:]]},
         "repeats": not changing.repeats,
+        "asked": {"group": ["a"] * len(changing.row)},
     }
     assert set(of_events) | {"catalogue"} == {field.name for field in fields(changing)}
     data += [replace(changing, **{name: value}) for name, value in of_events.items()]
