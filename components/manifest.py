@@ -6,21 +6,15 @@ refused with the reason instead of being read.
 
 import hashlib
 import json
-import os
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
 from components.errors import InputError
+from components.files import digest_file, replace_text
 
 NAME = "manifest.json"
 SCHEMA = 1
-
-
-def digest_file(path: Path) -> str:
-    """SHA-256 of a file's content, as hex."""
-    with path.open("rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()
 
 
 def digest_json(value: Any) -> str:
@@ -55,9 +49,7 @@ class Manifest:
         files = sorted(p for p in root.rglob("*") if p.is_file() and p.relative_to(root).as_posix() != NAME)
         content = {path.relative_to(root).as_posix(): digest_file(path) for path in files}
         manifest = cls(kind=kind, content=content, parents=parents or {}, facts=facts or {})
-        partial = root / f".{NAME}.partial"
-        partial.write_text(json.dumps(asdict(manifest), indent=1, sort_keys=True))
-        os.replace(partial, root / NAME)
+        replace_text(root / NAME, json.dumps(asdict(manifest), indent=1, sort_keys=True))
         return manifest
 
     @classmethod

@@ -6,12 +6,12 @@ there is one.
 """
 
 import json
-import os
 import shutil
 from pathlib import Path
 
 from components import store, workspace
 from components.errors import InputError
+from components.files import replace_text
 from components.manifest import Manifest
 
 NAME = "reference.json"
@@ -31,9 +31,7 @@ def write(output: Path, artifact: Path, manifest: Manifest) -> None:
         "digest": manifest.digest,
         "address": shared.address_of(artifact) if shared else "",
     }
-    partial = output / f".{NAME}.partial"
-    partial.write_text(json.dumps(told, indent=1))
-    os.replace(partial, output / NAME)
+    replace_text(output / NAME, json.dumps(told, indent=1))
 
 
 def follow(path: Path) -> Path:

@@ -16,6 +16,7 @@ from urllib.parse import urlsplit
 from components import workspace
 from components.console import emit
 from components.errors import InputError
+from components.files import replacing
 from components.manifest import NAME, Manifest
 
 ADDRESS = "HETERREC_STORE"
@@ -312,6 +313,5 @@ def _within(artifact: Path, name: str) -> str:
 
 def _replace(path: Path, content: bytes) -> None:
     path.parent.mkdir(parents=True, exist_ok=True)
-    partial = path.with_name(f".{path.name}.{os.getpid()}.fetched")
-    partial.write_bytes(content)
-    os.replace(partial, path)
+    with replacing(path) as partial:
+        partial.write_bytes(content)

@@ -24,6 +24,7 @@ from components.alone import alone
 from components.code_digest import code_digest, package_versions
 from components.console import emit
 from components.errors import InputError
+from components.files import replace_text
 from components.manifest import Manifest, digest_json
 from feature_repo.card import CardError
 
@@ -56,9 +57,7 @@ class Record:
     def write(self, run_id: str) -> None:
         path = workspace.runs() / run_id / f"{self.task}.json"
         path.parent.mkdir(parents=True, exist_ok=True)
-        partial = path.with_suffix(".partial")
-        partial.write_text(json.dumps(asdict(self), indent=1, default=str))
-        os.replace(partial, path)
+        replace_text(path, json.dumps(asdict(self), indent=1, default=str))
         if shared := store.shared():
             shared.keep_file(path)
 

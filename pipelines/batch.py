@@ -7,7 +7,6 @@ parts of so many shoppers, each whole or not at all: what was killed goes on fro
 
 import hashlib
 import json
-import os
 import zipfile
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ProcessPoolExecutor, as_completed
@@ -22,7 +21,7 @@ import pyarrow.parquet as pq
 
 from components import workspace
 from components.errors import InputError
-from components.manifest import digest_file
+from components.files import digest_file, replace_text, replacing
 
 if TYPE_CHECKING:
     from serving.scoring.scorer import Scorer
@@ -165,9 +164,8 @@ def _open(out: Path, plan: Plan, users: list[str]) -> None:
     if out.exists() and any(path for path in out.iterdir() if path.name != USERS):
         raise InputError(f"{out}: is not empty and holds no {PLAN}; name a new folder")
     (out / PARTS).mkdir(parents=True, exist_ok=True)
-    partial = out / f"{USERS}.partial"
-    pq.write_table(pa.table({"user_id": pa.array(users, pa.string())}), partial)
-    os.replace(partial, out / USERS)
+    with replacing(out / USERS) as partial:
+        pq.write_table(pa.table({"user_id": pa.array(users, pa.string())}), partial)
     _write_json(out / PLAN, asdict(plan))
 
 
@@ -212,9 +210,8 @@ def _part(out: Path, plan: Plan, histories: Histories, number: int) -> None:
         columns["score"] += [item["score"] for item in items]
         columns["by"] += [answer.get("fallback", "model")] * len(items)
     path = _path(out, number)
-    partial = path.with_name(f".{path.name}.{os.getpid()}")
-    pq.write_table(pa.table(columns, schema=ROWS), partial, compression="zstd")
-    os.replace(partial, path)
+    with replacing(path) as partial:
+        pq.write_table(pa.table(columns, schema=ROWS), partial, compression="zstd")
 
 
 def answers(
@@ -261,9 +258,7 @@ def _path(out: Path, number: int) -> Path:
 
 
 def _write_json(path: Path, content: dict[str, Any]) -> None:
-    partial = path.with_suffix(".partial")
-    partial.write_text(json.dumps(content, indent=1))
-    os.replace(partial, path)
+    replace_text(path, json.dumps(content, indent=1))
 
 
 @dataclass(frozen=True, kw_only=True)

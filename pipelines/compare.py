@@ -1,7 +1,6 @@
 """Recipes and baselines compared on one card: trained and ranked for the same shoppers, with a page."""
 
 import json
-import os
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -10,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 from components import workspace
 from components.console import emit
 from components.errors import InputError
+from components.files import replace_text
 from components.page import BAD, GOOD, INK, QUIET, axes, render, svg
 from components.task import commit
 from feature_repo.card import DatasetCard
@@ -128,9 +128,7 @@ def _written(found: "Contest", about: dict[str, Any], folder: Path) -> Compared:
         TEMPLATE, title=f"Compared on {about['card']}", about=about, k=found.k, first=first, picture=_picture(about)
     )
     for path, text in ((page, html), (result, json.dumps(about, indent=1))):
-        partial = path.with_suffix(".partial")
-        partial.write_text(text)
-        os.replace(partial, path)
+        replace_text(path, text)
     return Compared(contest=found, page=page, result=result)
 
 

@@ -16,6 +16,7 @@ import pyarrow.parquet as pq
 from markupsafe import escape
 
 from components import store, workspace
+from components.files import replace_text, replacing
 from components.ingest.latest import ingest
 from components.task import Task
 from feature_repo.card import DatasetCard
@@ -125,10 +126,9 @@ def _forget_online(card: DatasetCard, users: Sequence[str]) -> set[str]:
     path = histories_path(root)
     if path.is_file():
         table = pq.read_table(path)
-        partial = path.with_suffix(".partial")
         others = pc.invert(pc.is_in(table["user_id"], value_set=pa.array(users, pa.string())))
-        pq.write_table(table.filter(others), partial)
-        os.replace(partial, path)
+        with replacing(path) as partial:
+            pq.write_table(table.filter(others), partial)
     return known
 
 
@@ -196,8 +196,6 @@ def _leave_pages(users: Sequence[str]) -> None:
         for named, instead in shown.items():
             after = after.replace(named, instead)
         if after != before:
-            partial = path.with_name(f"{path.name}.partial")
-            partial.write_text(after)
-            os.replace(partial, path)
+            replace_text(path, after)
             if shared and path.suffix == ".json":
                 shared.keep_file(path)

@@ -4,7 +4,6 @@ The tasks are those of the pipelines: whichever comes second reuses what the fir
 """
 
 import json
-import os
 from collections.abc import Iterator
 from dataclasses import dataclass
 from datetime import UTC, date, datetime, time, timedelta
@@ -14,6 +13,7 @@ from typing import Any
 
 from components import workspace
 from components.decision import Decision
+from components.files import replace_text
 from components.manifest import Manifest
 from components.task import read_records
 from feature_repo.card import DatasetCard
@@ -60,9 +60,7 @@ def backfill(card: DatasetCard, first: date, last: date, *, run_id: str) -> Iter
         digest = Manifest.read(made.sequences).digest if made.sequences is not None else None
         if digest is not None and digest != before:
             path.parent.mkdir(parents=True, exist_ok=True)
-            partial = path.with_suffix(".partial")
-            partial.write_text(json.dumps({"digest": digest, "artifact": str(made.sequences), "as_of": made.as_of}))
-            os.replace(partial, path)
+            replace_text(path, json.dumps({"digest": digest, "artifact": str(made.sequences), "as_of": made.as_of}))
         yield Day(day=day, frame=made, digest=digest, before=before)
 
 

@@ -6,7 +6,6 @@ theirs, and stays.
 """
 
 import json
-import os
 from collections.abc import Iterator, Mapping, Sequence, Set
 from dataclasses import dataclass
 from io import BytesIO
@@ -16,6 +15,7 @@ import numpy as np
 import numpy.typing as npt
 
 from components import store, workspace
+from components.files import replacing
 from components.manifest import NAME, Manifest
 from components.push.registry import Registry, has_copies
 from components.push.release import models_of
@@ -84,9 +84,8 @@ def _leave(model: Path, bought: Bought) -> bool:
         beside=memory.beside,
         alone=memory.alone,
     )
-    partial = path.with_name(f".{MEMORY}.partial.npz")
-    left.save(partial)
-    os.replace(partial, path)
+    with replacing(path) as partial:
+        left.save(partial)
     return True
 
 

@@ -4,7 +4,6 @@ A rollout row names an archive by a path or by an address that fsspec knows (s3:
 was fetched is compared before anything opens it. The cache has a folder for each model and a file for each digest.
 """
 
-import hashlib
 import logging
 import os
 import shutil
@@ -16,6 +15,7 @@ from typing import BinaryIO
 
 from components.alone import alone
 from components.errors import InputError
+from components.files import digest_file
 from components.store import StoreFault, is_address, opened, told
 from serving.rollout.document import ModelVersion, Rollout
 
@@ -150,7 +150,7 @@ class Releases:
         if not target.is_file():
             return None
         if arm.archive_digest not in self._checked:
-            if _digest(target) != arm.archive_digest:
+            if digest_file(target) != arm.archive_digest:
                 _logger.error("%s: is damaged and fetched again", target)
                 target.unlink(missing_ok=True)
                 return None
@@ -163,12 +163,12 @@ class Releases:
         begun = file.seek(0, os.SEEK_END)
         try:
             self._append(arm, file, begun)
-            found = _digest(_partial(target))
+            found = digest_file(_partial(target))
             if begun and found != arm.archive_digest:
                 # What was begun may be of another file under this address.
                 file.truncate(0)
                 self._append(arm, file, 0)
-                found = _digest(_partial(target))
+                found = digest_file(_partial(target))
             os.fsync(file.fileno())
         except OSError as error:
             if not isinstance(error, Unreached):
@@ -218,8 +218,3 @@ def _blocks(address: str, begun: int, room: int) -> Iterator[bytes]:
 
 def _partial(target: Path) -> Path:
     return target.with_name(f"{target.name}.partial")
-
-
-def _digest(path: Path) -> str:
-    with path.open("rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()

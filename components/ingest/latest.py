@@ -4,7 +4,6 @@ The same source asked again is the same artifact, however often; a changed one i
 """
 
 import json
-import os
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
@@ -12,6 +11,7 @@ from typing import Any
 from components import store, workspace
 from components.code_digest import code_digest
 from components.errors import InputError
+from components.files import replace_text
 from components.ingest import spark, step
 from components.manifest import Manifest, digest_json
 from components.task import Report, Task
@@ -84,9 +84,7 @@ class Latest:
             "from_artifact": str(self.artifact or ""),
         }
         self._path.parent.mkdir(parents=True, exist_ok=True)
-        partial = self._path.with_suffix(".partial")
-        partial.write_text(json.dumps(found, indent=1))
-        os.replace(partial, self._path)
+        replace_text(self._path, json.dumps(found, indent=1))
 
 
 def _whole(artifact: Path, digest: str) -> Path | None:

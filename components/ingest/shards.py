@@ -17,6 +17,7 @@ from typing import Literal
 import duckdb
 import pyarrow as pa
 
+from components.files import replacing
 from components.ingest import tables
 from components.ingest.erase import erase, list_gone
 from components.ingest.increment import Plan, counts_by_part
@@ -165,6 +166,5 @@ def _insert(connection: duckdb.DuckDBPyConnection, table: str, block: bytes) -> 
 
 
 def _whole(path: Path, write: Callable[[Path], object]) -> None:
-    partial = path.with_name(f".{path.name}.{os.getpid()}")
-    write(partial)
-    os.replace(partial, path)
+    with replacing(path) as partial:
+        write(partial)

@@ -1,7 +1,6 @@
 """Materialise: fill the online store as of the run's moment, then read back and compare."""
 
 import json
-import os
 import time
 from collections.abc import Callable, Iterator
 from datetime import UTC, datetime, timedelta
@@ -12,6 +11,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from components.features.tables import TIME, USERS, read_as_of
+from components.files import replace_text, replacing
 from components.materialise.histories import histories
 from components.materialise.parity import check_items, check_user_features, check_users
 from feature_repo.card import DatasetCard
@@ -93,9 +93,7 @@ def _write_features(
             moment = microseconds(as_of)
             users = users.filter([not forgotten.covers(user, moment) for user in users["user_id"].to_pylist()])
         write_features(store, card.user_features, users, now)
-    partial = feast_root / f".{MARK}.partial"
-    partial.write_text(json.dumps({"as_of": as_of.isoformat()}))
-    os.replace(partial, feast_root / MARK)
+    replace_text(feast_root / MARK, json.dumps({"as_of": as_of.isoformat()}))
 
 
 def _checked_features(card: DatasetCard, store: "FeatureStore", sequences: Path, newer: bool) -> int:
@@ -137,8 +135,6 @@ def _write_histories(
             HISTORY_FIELD: pa.array(values, pa.binary()),
         }
     )
-    path = histories_path(feast_root)
-    partial = path.with_suffix(".partial")
-    pq.write_table(table, partial)
-    os.replace(partial, path)
+    with replacing(histories_path(feast_root)) as partial:
+        pq.write_table(table, partial)
     return len(users)

@@ -12,7 +12,8 @@ from typing import Any
 import numpy as np
 
 from components import recipe_digest as recipes
-from components.manifest import digest_file, digest_json
+from components.files import digest_file
+from components.manifest import digest_json
 from components.package import program
 from components.package.goldens import askers, goldens
 from components.package.index import USERS, make_index

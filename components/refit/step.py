@@ -6,7 +6,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from components.decision import Decision, Reason
-from components.manifest import NAME, digest_file
+from components.files import digest_file
+from components.manifest import NAME
 from components.refit import check
 from components.train import step as training
 

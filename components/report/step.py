@@ -10,6 +10,7 @@ from components.evaluate.names import baseline_name, model_name
 from components.evaluate.page import body as comparison_body
 from components.evaluate.page import read_json
 from components.evaluate.pictures import training_curves
+from components.files import replace_text
 from components.page import render
 from components.report.ending import ending, instead, why
 from components.store import present
@@ -34,8 +35,8 @@ def run(*, run_id: str, state: str) -> Path:
     folder = workspace.runs() / run_id
     for task in TRAININGS:
         if model := _artifact(records, task):
-            _write(folder / f"{task}.html", train_page(task, model, records[task].report))
-    _write(folder / "page.html", page(run_id=run_id, state=state, beside=folder))
+            replace_text(folder / f"{task}.html", train_page(task, model, records[task].report))
+    replace_text(folder / "page.html", page(run_id=run_id, state=state, beside=folder))
     return folder / "page.html"
 
 
@@ -84,12 +85,6 @@ def _links(records: dict[str, Record], beside: Path) -> dict[str, list[tuple[str
         if (beside / f"{task}.html").is_file():
             found[task] = [(f"{task}.html", "its curve, numbers and recipe")]
     return found
-
-
-def _write(path: Path, html: str) -> None:
-    partial = path.with_suffix(".partial")
-    partial.write_text(html)
-    os.replace(partial, path)
 
 
 def _artifact(records: dict[str, Record], task: str) -> Path | None:

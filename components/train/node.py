@@ -8,6 +8,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from components.errors import InputError
+from components.files import replace_text
 from components.train import nodes, step
 from components.train.progress import EventProgress
 
@@ -40,9 +41,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
             sharded=asked["sharded"],
         )
     except InputError as error:
-        partial = folder / f".{nodes.FAULT}.{os.environ.get('RANK', '0')}"
-        partial.write_text(json.dumps(str(error)))
-        os.replace(partial, folder / nodes.FAULT)
+        replace_text(folder / nodes.FAULT, json.dumps(str(error)))
         return 2
     return 0
 

@@ -17,6 +17,7 @@ from typing import Any
 
 from components.console import emit
 from components.errors import InputError
+from components.files import replace_text
 from components.manifest import Manifest
 
 VARIABLE = "HETERREC_TRAINJOB"
@@ -164,9 +165,7 @@ def _lay(folder: Path, work: Mapping[str, Any]) -> None:
             _copy(work[name], folder / name)
     begun = {name: work.get(name) is not None for name in BEGUN_FROM}
     task = {"config": work["config"].to_json(), "sharded": work["sharded"], **begun}
-    partial = folder / f"{TASK}.partial"
-    partial.write_text(json.dumps(task))
-    os.replace(partial, folder / TASK)
+    replace_text(folder / TASK, json.dumps(task))
 
 
 def _copy(artifact: Path, target: Path) -> None:

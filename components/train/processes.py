@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from components.errors import InputError
+from components.files import replace_text
 
 PROCESSES = "HETERREC_TRAIN_PROCESSES"
 SHARDED = "HETERREC_TRAIN_SHARDED"
@@ -86,9 +87,7 @@ def _process(number: int, count: int, port: int, threads: int, fault: Path, work
     try:
         step.fit(**work)
     except InputError as error:
-        partial = fault.with_suffix(f".{number}")
-        partial.write_text(json.dumps(str(error)))
-        os.replace(partial, fault)
+        replace_text(fault, json.dumps(str(error)))
         raise SystemExit(2) from error
 
 

@@ -1,6 +1,5 @@
 """What the gateway takes from a version's archive: popular items for when no model answers, filters, a probe."""
 
-import hashlib
 import json
 import zipfile
 from collections.abc import Collection, Mapping, Sequence
@@ -9,6 +8,7 @@ from datetime import datetime
 from pathlib import Path
 from typing import Any
 
+from components.files import digest_file
 from serving.gateway.after.catalogue import Catalogue, Unknown
 from serving.gateway.placements.returns import Returns, returns_of
 from serving.scoring.asker import known_askers
@@ -172,9 +172,8 @@ class Contents:
 
 def check_digest(path: Path, digest: str) -> None:
     """Raises `OSError` where there is no archive, `ValueError` where its SHA-256 is not `digest`."""
-    with path.open("rb") as file:
-        if (found := hashlib.file_digest(file, "sha256").hexdigest()) != digest:
-            raise ValueError(f"{path}: digest {found[:12]}, expected {digest[:12]}; restore the released archive")
+    if (found := digest_file(path)) != digest:
+        raise ValueError(f"{path}: digest {found[:12]}, expected {digest[:12]}; restore the released archive")
 
 
 def read_contents(path: Path, digest: str) -> Contents:

@@ -4,13 +4,13 @@ torch-model-archiver writes the same layout, but stamps it with the time of day;
 same bytes on any machine (entries sorted, stored uncompressed, dated 1980), so that the digest identifies a model.
 """
 
-import hashlib
 import json
 import os
 import re
 import zipfile
 from pathlib import Path
 
+from components.files import digest_file
 from serving.torchserve import handler
 
 HANDLER = "handler.py"
@@ -51,8 +51,7 @@ def code() -> dict[str, bytes]:
 
 def digest(mar: Path) -> str:
     """SHA-256 of the archive's bytes, as hex."""
-    with mar.open("rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()
+    return digest_file(mar)
 
 
 def check(mar: Path, expected: str, *, called: Path | None = None) -> None:

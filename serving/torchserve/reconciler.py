@@ -3,7 +3,6 @@
 import contextlib
 import json
 import logging
-import os
 import threading
 import time
 from collections.abc import Callable, Mapping
@@ -13,6 +12,7 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any, Literal
 
+from components.files import replacing
 from serving import checksum
 from serving.rollout.document import ModelVersion, Rollout, succeeding
 from serving.torchserve import archive
@@ -335,10 +335,9 @@ class Reconciler:
     def _write(self, name: str, content: dict[str, Any]) -> bool:
         """Whether it is written; a folder that is full or not there yet keeps nothing else from its work."""
         path = self._client.folder / name
-        partial = path.with_suffix(".partial")
         try:
-            partial.write_bytes(checksum.to_file(content))
-            os.replace(partial, path)
+            with replacing(path) as partial:
+                partial.write_bytes(checksum.to_file(content))
         except OSError as fault:
             self._tell(name, f"{path}: cannot be written: {fault.strerror}")
             return False

@@ -7,9 +7,9 @@ from typing import Any
 
 import duckdb
 
+from components.files import digest_file
 from components.ingest.read import read
 from components.ingest.source import Raw, Table, locate, where
-from components.manifest import digest_file
 from feature_repo.card import DatasetCard
 
 ADDRESS = "Amazon Beauty 5-core is for measuring only and not redistributed; the order is that of S3-Rec's data folder."

@@ -12,10 +12,10 @@ from typing import Any
 import duckdb
 
 from components.errors import InputError
+from components.files import digest_file
 from components.ingest.parse import quoted
 from components.ingest.read import read
 from components.ingest.source import Raw, Table, locate, where
-from components.manifest import digest_file
 from feature_repo.card import DatasetCard
 
 ADDRESS = (

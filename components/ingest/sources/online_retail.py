@@ -9,9 +9,9 @@ from typing import Any
 
 import duckdb
 
+from components.files import digest_file
 from components.ingest.read import read
 from components.ingest.source import Raw, locate, where
-from components.manifest import digest_file
 from feature_repo.card import DatasetCard
 
 ADDRESS = "Online Retail II is at https://archive.ics.uci.edu/dataset/502 (both sheets as one Parquet file)."
