@@ -140,7 +140,7 @@ bench-tables: setup  ## what the neighbour tables cost to fit, up to 10^6 items 
 
 bench-gpu: setup  ## on a GPU: seconds to Beauty's line, tokens a second, share of the ceiling (on a CPU: that it runs)
 	@$(PYTHON) -m benchmarks.data amazon_beauty build/beauty >/dev/null
-	@HETERREC_COMMIT=$$(git describe --always --dirty --abbrev=12) $(PYTHON) -m benchmarks.gpu --sequences build/beauty
+	@HETERREC_COMMIT=$$(git describe --always --dirty --abbrev=12 '--exclude=*') $(PYTHON) -m benchmarks.gpu --sequences build/beauty
 
 bench-gate: setup  ## the data gate on clean trading days, night by night: it must block none; NIGHTS=60
 	@$(PYTHON) -m benchmarks.gate_days --nights $(NIGHTS)

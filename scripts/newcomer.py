@@ -1,4 +1,4 @@
-"""`make newcomer`: what somebody does who has two tables and a fresh clone, by the tutorial's own commands, in its order.
+"""`make newcomer`: what somebody with two tables does in a fresh clone, by the tutorial's own commands in its order.
 
 A shop is made on the spot, no field of the card is edited, no file of code is opened. It ends well when the served
 model has answered and the console's first page names the shop; each command's seconds are printed.
@@ -30,9 +30,6 @@ def main() -> int:
     with tempfile.TemporaryDirectory(prefix="newcomer-") as folder:
         clone = Path(folder) / "clone"
         subprocess.run(["git", "clone", "--quiet", str(ROOT), str(clone)], check=True)
-        # Installing is the machine's and the index's time; whoever asks for it sees that too.
-        if not os.environ.get("NEWCOMER_INSTALLS"):
-            (clone / ".venv").symlink_to(ROOT / ".venv")
         write_tables(clone)
         *commands, last = documented()
         assert len(commands) <= 4, "the tutorial promises five commands"
@@ -55,7 +52,7 @@ def documented() -> list[str]:
 
 
 def write_tables(folder: Path, *, shoppers: int = 400, items: int = 150, days: int = 40) -> None:
-    """`clicks.csv` and `items.csv` of a shop whose shoppers like a maker each and go on to the next thing of a series."""
+    """`clicks.csv` and `items.csv`: each shopper likes one maker, and goes on to the next thing of its series."""
     draw, start = Random(0), datetime(2025, 3, 1, tzinfo=UTC)
     makers = [f"maker {number % 10}" for number in range(items)]
     series = {name: [item for item in range(items) if makers[item] == name] for name in set(makers)}
@@ -109,7 +106,7 @@ def serve(command: str, clone: Path, environment: dict[str, str]) -> None:
         assert answer["items"], answer
         page = read(said["console"])
         assert SHOP in page and answer["version"] in page, "the console's first page does not know the shop"
-        print(f"newcomer: {answer['version']} of {SHOP} answered with {len(answer['items'])} items, and the console has it")
+        print(f"newcomer: {answer['version']} answered with {len(answer['items'])} items, and the console has it")
     finally:
         os.killpg(running.pid, signal.SIGINT)
         running.wait(60)

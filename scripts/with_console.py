@@ -10,14 +10,15 @@ from collections.abc import Sequence
 
 
 def main(arguments: Sequence[str]) -> int:
-    """The command's exit status. A console that cannot start says why, and the command runs without it."""
+    """The command's exit status, as a shell tells it (143 after SIGTERM). A console that cannot start says why, and the command runs without it."""
     split = arguments.index("--")
     console = subprocess.Popen([sys.executable, "-m", "console", *arguments[:split]])
     command = subprocess.Popen([sys.executable, *arguments[split + 1 :]])
     signal.signal(signal.SIGTERM, lambda *_: command.terminate())
     signal.signal(signal.SIGINT, lambda *_: None)  # Ctrl-C reaches all of them by itself
     try:
-        return command.wait()
+        status = command.wait()
+        return status if status >= 0 else 128 - status
     finally:
         console.terminate()
         console.wait()
