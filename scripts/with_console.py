@@ -10,7 +10,10 @@ from collections.abc import Sequence
 
 
 def main(arguments: Sequence[str]) -> int:
-    """The command's exit status, as a shell tells it (143 after SIGTERM). A console that cannot start says why, and the command runs without it."""
+    """The command's exit status, as a shell tells it (143 after SIGTERM).
+
+    A console that cannot start says why, and the command runs without it.
+    """
     split = arguments.index("--")
     console = subprocess.Popen([sys.executable, "-m", "console", *arguments[:split]])
     command = subprocess.Popen([sys.executable, *arguments[split + 1 :]])
