@@ -226,6 +226,23 @@ def test_rollout_status_says_what_serves_and_how_it_came_to_be(workspace: Path) 
     assert status == 0
     assert "  challenger 2.0  1% of shoppers, registered 2026-01-05" in out
     assert "UTC  push: 1.0 is the first model of shop" in out
+    assert out.startswith(f"rollout table sqlite:///{workspace}/rollout.db\n"), "it says where it looks"
+
+
+def test_a_script_reads_what_serves(
+    workspace: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setenv("HETERREC_HOME", str(workspace))
+    assert serving.main(["rollout", "status", "--json"]) == 0
+    told = json.loads(capsys.readouterr().out)
+    (shop,) = told["models"]
+    assert (
+        told["table"].endswith("/rollout.db")
+        and Rollout.from_json(
+            {name: value for name, value in shop.items() if name not in ("changes", "looks")}
+        ).champion
+    )
+    assert [change["who"] for change in shop["changes"]] == ["push", "push"] and shop["looks"] == []
 
 
 def test_a_person_pauses_resumes_and_rolls_back_and_the_history_says_who_and_why(workspace: Path) -> None:
