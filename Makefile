@@ -13,6 +13,15 @@ BUDGET ?= fast
 OVERLAY ?= production
 ROWS ?= sasrec,sasrec_plain,sasrec_own,sasrec_features,hstu,heterrec
 SIZES ?= 100000,1000000
+# Options of the console beside `serve` and `demo`, such as "--port 8600".
+CONSOLE ?=
+# Read where they are set: what they are for stands beside the targets.
+SHOP ?=
+BACK ?=
+GRID ?=
+PLUGINS ?=
+MODULE ?=
+TESTS ?=
 PYTHON := .venv/bin/python
 export PYTHONPATH := $(CURDIR)
 export GX_ANALYTICS_ENABLED := false
@@ -40,10 +49,10 @@ test: setup  ## all tests, over the real libraries and a real TorchServe; a file
 
 demo: export HETERREC_HOME := $(CURDIR)/var/demo
 demo: setup  ## from nothing to canaries that decide for themselves: promoted, rolled back, out of traffic; under 10 minutes
-	@$(WITH_CONSOLE) $(PYTHON) -m benchmarks.demo
+	@$(PYTHON) -m scripts.with_console $(CONSOLE) -- -m benchmarks.demo
 
 serve: setup  ## TorchServe with the champion (and challenger), a curl line to try, and the console; ends with Ctrl-C
-	@$(WITH_CONSOLE) $(PYTHON) -m serving up --dataset $(DATASET)
+	@$(PYTHON) -m scripts.with_console $(CONSOLE) -- -m serving up --dataset $(DATASET)
 
 console: setup  ## the workspace in a browser: what serves, runs, canaries, data, shoppers, items; ends with Ctrl-C
 	@$(PYTHON) -m console
@@ -60,6 +69,9 @@ check: setup  ## ruff, strict types, import directions, documentation: what CI c
 	@.venv/bin/mypy
 	@.venv/bin/lint-imports --no-cache
 	@$(PYTHON) -m sphinx -q -W --keep-going -b html docs build/docs
+
+newcomer: setup  ## the tutorial's commands in a fresh clone, on a shop made on the spot, until the console shows it; told by seconds
+	@$(PYTHON) -m scripts.newcomer
 
 docs: setup  ## the documentation as a site in build/docs; links are checked
 	@$(PYTHON) -m sphinx -q -W --keep-going -b html docs build/docs
@@ -134,7 +146,7 @@ bench-tables: setup  ## what the neighbour tables cost to fit, up to 10^6 items 
 
 bench-gpu: setup  ## on a GPU: seconds to Beauty's line, tokens a second, share of the ceiling (on a CPU: that it runs)
 	@$(PYTHON) -m benchmarks.data amazon_beauty build/beauty >/dev/null
-	@HETERREC_COMMIT=$$(git describe --always --dirty --abbrev=12) $(PYTHON) -m benchmarks.gpu --sequences build/beauty
+	@HETERREC_COMMIT=$$(git describe --always --dirty --abbrev=12 '--exclude=*') $(PYTHON) -m benchmarks.gpu --sequences build/beauty
 
 bench-gate: setup  ## the data gate on clean trading days, night by night: it must block none; NIGHTS=60
 	@$(PYTHON) -m benchmarks.gate_days --nights $(NIGHTS)

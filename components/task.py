@@ -86,7 +86,7 @@ def commit() -> str:
     """The code's commit: `$HETERREC_COMMIT` in an image, git's answer in a checkout, else "unknown"."""
     if named := os.environ.get("HETERREC_COMMIT"):
         return named
-    command = ["git", "-C", str(workspace.ROOT), "describe", "--always", "--dirty", "--abbrev=12"]
+    command = ["git", "-C", str(workspace.ROOT), "describe", "--always", "--dirty", "--abbrev=12", "--exclude=*"]
     try:
         return subprocess.run(command, capture_output=True, text=True, check=True).stdout.strip()
     except (OSError, subprocess.CalledProcessError):

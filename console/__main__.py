@@ -13,6 +13,7 @@ from pathlib import Path
 from components import workspace
 from components.errors import InputError
 from console.settings import LOOPBACK, METRICS, Settings
+from console.trials import SETTING
 from serving.rollout.policy import Policy
 
 PORT = 8500
@@ -66,6 +67,7 @@ def _settings(options: argparse.Namespace) -> Settings:
     return Settings(
         metrics=tuple(options.metrics or METRICS),
         prometheus=options.prometheus,
+        mlflow=os.environ.get(SETTING, ""),
         hosts=(*LOOPBACK, *options.allow_host),
         changes=options.allow_changes,
         user_header=options.user_header,

@@ -59,6 +59,12 @@ def _add_runs(app: FastAPI, console: Console) -> None:
             pages=run.pages(found),
         )  # fmt: skip
 
+    @app.get("/parts/trials")
+    def trials(dataset: str, run: str = "") -> Response:
+        kept = console.trials.made_by(dataset, run) if run else console.trials.of(dataset)
+        here = set(runs.names(dataset))
+        return HTMLResponse(render("trials_part.html", kept=kept, here=here, of_run=bool(run)))
+
     @app.get("/compare")
     def compare(a: str, b: str) -> Response:
         left, right = runs.one(a), runs.one(b)

@@ -12,6 +12,7 @@ from console.archives import Opened
 from console.render import render
 from console.runs import Unknown
 from console.site import Console
+from console.standing import standing
 from serving.rollout.document import Rollout
 
 
@@ -73,6 +74,7 @@ def _add_item(app: FastAPI, console: Console) -> None:
             title_=opened.title(id), size=len(opened.ids), known=known, features=opened.features(id),
             events=opened.items["events"][opened.row[id]] if known else 0, near=item.near(opened, id),
             found=[(each, opened.title(each)) for each in opened.search(q)] if q else [],
+            standing=standing(row.model, opened.features(id)) if known and row else {},
         )  # fmt: skip
 
     @app.get("/parts/item")

@@ -17,6 +17,8 @@ class Settings:
     """Addresses of /metrics and /ready. A name that stands for several machines is asked at each of them."""
     prometheus: str = ""
     """Address of a Prometheus, which knows every replica and the alerts."""
+    mlflow: str = ""
+    """Address of MLflow's server, which keeps every run that trained; of another kind, or none: unknown."""
     hosts: tuple[str, ...] = LOOPBACK
     """Names by which browsers may call the console (the `Host` they send, without its port)."""
     changes: bool = False

@@ -9,6 +9,7 @@ from console.door import Door
 from console.metrics import Metrics
 from console.render import render
 from console.settings import Settings
+from console.trials import Trials
 
 PLACES = [
     ("/", "Now"),
@@ -27,6 +28,7 @@ class Console:
     def __init__(self, settings: Settings) -> None:
         self.settings, self.door = settings, Door(settings.hosts)
         self.metrics = Metrics(settings.metrics, settings.prometheus)
+        self.trials = Trials(settings.mlflow)
         self.archives = Archives()
 
     def page(self, name: str, here: str, title: str, status: int = 200, **values: Any) -> HTMLResponse:

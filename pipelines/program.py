@@ -5,7 +5,6 @@ The commands themselves are those of `python -m pipelines`, `serving` and `conso
 
 import argparse
 import sys
-import tomllib
 from collections.abc import Callable, Sequence
 from types import ModuleType
 from typing import Any
@@ -16,8 +15,8 @@ from click.shell_completion import CompletionItem
 import console.__main__
 import pipelines.__main__
 import serving.__main__
-from components import workspace
 from components.task import commit
+from pipelines.version import version
 
 SECTIONS: tuple[tuple[str, ModuleType], ...] = (
     ("Data to a release", pipelines.__main__),
@@ -77,13 +76,12 @@ def program() -> click.Group:
             delegated = Delegated(shown, command, says, _runner(module, arguments))
             delegated.module = module  # type: ignore[attr-defined]
             made.add_command(delegated)
-    return click.version_option(version(), prog_name="heterrec", message="%(prog)s %(version)s")(made)
+    return click.version_option(about(), prog_name="heterrec", message="%(prog)s %(version)s")(made)
 
 
-def version() -> str:
-    """Of the project, with the commit where the checkout knows it."""
-    number = tomllib.loads((workspace.ROOT / "pyproject.toml").read_text())["project"]["version"]
-    return f"{number} ({commit()[:12]})"
+def about() -> str:
+    """The version, with the commit where checkout or image know it."""
+    return f"{version()} ({commit()})"
 
 
 def main(arguments: Sequence[str] | None = None) -> None:

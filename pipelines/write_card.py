@@ -21,13 +21,14 @@ MOST_FEATURES = 12
 
 
 def write_card(tables: list[Path], to: Path | None) -> Path:
-    """Write a card for the two tables among `tables` and return its path. Raises `InputError` where they are not seen,
-    or where there is a file already."""
+    """Write a card for the two tables among `tables` and return its path; the data set is called as its file `to` is,
+    or as the folder of the tables. Raises `InputError` where they are not seen, or where there is a file already."""
     with TemporaryDirectory(prefix="duckdb-") as spill, duckdb.connect() as connection:
         connection.execute(f"SET memory_limit = '2GB'; SET temp_directory = {literal(spill)}; SET TimeZone = 'UTC'")
         looked = [look(path, connection, f"table_{n}") for n, path in enumerate(tables)]
         roles = find_roles(connection, looked)
-        name = re.sub(r"[^a-z0-9]+", "_", roles.interactions.path.resolve().parent.name.lower()).strip("_")
+        called = to.stem if to else roles.interactions.path.resolve().parent.name
+        name = re.sub(r"[^a-z0-9]+", "_", called.lower()).strip("_")
         name = name if re.match("[a-z]", name) else f"shop_{name}".rstrip("_")
         target = to or roles.interactions.path.resolve().parent / f"{name}.yaml"
         if target.exists():

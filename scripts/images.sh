@@ -3,7 +3,7 @@
 # Usage: images.sh [train|serve ...]
 #   TORCH=cuda       the train image for GPU nodes (default: cpu)
 #   REGISTRY=...     prefix of the names (default: localhost)
-#   TAG=...          their tag (default: the commit)
+#   TAG=...          their tag (default: the version where this commit is a release, else the commit)
 #   PLATFORM=...     linux/amd64, linux/arm64 (default: this machine's)
 #   BASE=...         another base image (default: the one that the Dockerfile pins by digest)
 #   ENGINE=...       docker or buildah (default: which of them works)
@@ -15,7 +15,8 @@ for target in "${targets[@]}"; do
   [[ $target =~ ^(train|serve)$ ]] || { echo "images: $target is no image, expected train or serve" >&2; exit 2; }
 done
 registry=${REGISTRY:-localhost} torch=${TORCH:-cpu}
-commit=$(git describe --always --dirty --abbrev=12)
+commit=$(git describe --always --dirty --abbrev=12 '--exclude=*')  # never a tag
+tag=${TAG:-$(python3 pipelines/version.py --image)}
 
 engine() {
   if docker info >/dev/null 2>&1; then echo docker; return; fi
@@ -52,7 +53,7 @@ for target in train serve; do
     continue
   fi
   suffix=; [ "$target" = train ] && [ "$torch" != cpu ] && suffix=-$torch
-  name=$registry/heterrec-$target:${TAG:-$commit}$suffix
+  name=$registry/heterrec-$target:$tag$suffix
   build "$target" "$name"
   rows+=("  \"$target\": {\"name\": \"$name\", \"digest\": \"$(digest "$name")\"}")
 done

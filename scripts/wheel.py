@@ -11,6 +11,8 @@ import tomllib
 import zipfile
 from pathlib import Path
 
+from pipelines.version import version
+
 ROOT = Path(__file__).resolve().parent.parent
 PACKAGE = "heterrec"
 _MOMENT = (1980, 1, 1, 0, 0, 0)
@@ -20,19 +22,19 @@ _MOMENT = (1980, 1, 1, 0, 0, 0)
 def build(folder: Path) -> Path:
     """Write `heterrec-VERSION-py3-none-any.whl` into `folder` and return its path."""
     project = tomllib.loads((ROOT / "pyproject.toml").read_text())
-    version = project["project"]["version"]
-    about = f"{PACKAGE}-{version}.dist-info"
+    number = version()
+    about = f"{PACKAGE}-{number}.dist-info"
     files = {f"{PACKAGE}/{path.name}": path.read_bytes() for path in sorted((ROOT / PACKAGE).glob("*.py"))}
     files |= {
         f"{PACKAGE}/py.typed": b"",
         f"{about}/licenses/LICENSE": (ROOT / "LICENSE").read_bytes(),
-        f"{about}/METADATA": _metadata(project).encode(),
+        f"{about}/METADATA": _metadata(project, number).encode(),
         f"{about}/WHEEL": b"Wheel-Version: 1.0\nGenerator: heterrec\nRoot-Is-Purelib: true\nTag: py3-none-any\n",
     }
     record = [f"{name},sha256={_digest(content)},{len(content)}" for name, content in files.items()]
     files[f"{about}/RECORD"] = "\n".join([*record, f"{about}/RECORD,,", ""]).encode()
     folder.mkdir(parents=True, exist_ok=True)
-    path = folder / f"{PACKAGE}-{version}-py3-none-any.whl"
+    path = folder / f"{PACKAGE}-{number}-py3-none-any.whl"
     with zipfile.ZipFile(path, "w", zipfile.ZIP_DEFLATED) as wheel:
         for name, content in files.items():
             info = zipfile.ZipInfo(name, _MOMENT)
@@ -41,14 +43,14 @@ def build(folder: Path) -> Path:
     return path
 
 
-def _metadata(project: dict[str, dict[str, object]]) -> str:
+def _metadata(project: dict[str, dict[str, object]], number: str) -> str:
     about, groups = project["project"], project["dependency-groups"]
     needed = groups["model"]
     assert isinstance(needed, list)
     lines = [
         "Metadata-Version: 2.4",
         f"Name: {PACKAGE}",
-        f"Version: {about['version']}",
+        f"Version: {number}",
         "Summary: HeterRec, sequential recommendation from two tables: features and IDs as tokens, beside a memory",
         f"License-Expression: {about['license']}",
         "License-File: LICENSE",

@@ -1,6 +1,7 @@
 """What a person does to a rollout: `python -m serving rollout status|pause|resume|rollback|promote`."""
 
 import argparse
+import json
 import os
 import secrets
 from collections.abc import Callable
@@ -23,6 +24,12 @@ def status(options: argparse.Namespace) -> int:
     """Print what serves, how it came to be, and what the last looks at it said."""
     with RolloutTable(workspace.rollout_url()) as table:
         names = [model_name(options.dataset)] if options.dataset else table.models()
+        if options.json:
+            print(
+                json.dumps({"table": table.database.where, "models": [_plain(table, name) for name in names]}, indent=1)
+            )
+            return 0
+        print(f"rollout table {table.database.where}")
         if not names:
             print("nothing was released yet: `make run`")
         for name in names:
@@ -33,6 +40,17 @@ def status(options: argparse.Namespace) -> int:
             for look in table.decisions(name, row.salt)[-_LOOKS:] if row.salt else []:
                 print(f"    {look.at:%Y-%m-%d %H:%M:%S} UTC  looked: {look.action}, {look.why}")
     return 0
+
+
+def _plain(table: RolloutTable, name: str) -> dict[str, Any]:
+    """What a script would read: the document, every change of it, and the looks at the present experiment."""
+    row = table.read(name)
+    looks = table.decisions(name, row.salt) if row.salt else []
+    return {
+        **row.to_json(),
+        "changes": [{"at": each.at.isoformat(), "who": each.who, "why": each.why} for each in table.history(name)],
+        "looks": [{"at": each.at.isoformat(), "action": each.action, "why": each.why} for each in looks],
+    }
 
 
 def change(options: argparse.Namespace) -> int:
@@ -106,6 +124,7 @@ def add_to(commands: "argparse._SubParsersAction[Any]") -> None:
     actions = rollout.add_subparsers(required=True, metavar="ACTION")
     shown = actions.add_parser("status", help="what serves, and how it came to be")
     shown.add_argument("--dataset", help="name of one data set; all if left out")
+    shown.add_argument("--json", action="store_true", help="for a script")
     shown.set_defaults(command=status)
     for what, meaning in HELP.items():
         action = actions.add_parser(what, help=meaning)

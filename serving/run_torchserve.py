@@ -8,6 +8,7 @@ import logging
 import os
 import shlex
 import signal
+import sys
 import threading
 from collections.abc import Callable
 from pathlib import Path
@@ -17,7 +18,7 @@ from components import workspace
 from components.errors import InputError
 from serving.operate import arms, model_name
 from serving.plain.server import PlainServer
-from serving.releases import Releases
+from serving.releases import Releases, Unreached
 from serving.rollout.document import ModelVersion, Rollout
 from serving.rollout.table import RolloutTable
 from serving.torchserve import archive, readiness
@@ -36,8 +37,13 @@ def up(options: argparse.Namespace) -> int:
     """Serve until Ctrl-C or SIGTERM; what the row says is followed, and a TorchServe that dies is started again."""
     rollout = released(model_name(options.dataset))
     releases = Releases(rollout.model, workspace.archives())
-    for arm in rollout.serving:
-        _check(arm, releases.fetched(arm))
+    for role, arm in rollout.roles.items():
+        try:
+            _check(arm, releases.fetched(arm))
+        except (InputError, Unreached) as fault:
+            if role == "champion":
+                raise
+            print(f"warning {fault} The {role} {arm.version} does not serve before.", file=sys.stderr)
     _end_by_signal()
     kind = _server(options)
     print(f"starting {options.server} with {' and '.join(arm.version for arm in rollout.serving)} of {rollout.model}")
@@ -53,6 +59,8 @@ def up(options: argparse.Namespace) -> int:
             raise InputError("; ".join(follower.status.why.values()))
         print("\n".join(arms(rollout)))
         for role, arm in rollout.roles.items():
+            if follower.status.versions[arm.version] != "ready":
+                continue
             print(f"\n# ask the {role}")
             print(curl(server.address, rollout.model, arm, releases.fetched(arm), key=server.key_file))
         print(f"\nlogs: {server.logs}\nCtrl-C ends it", flush=True)

@@ -17,6 +17,8 @@ from components.store import present
 from components.task import Record, commit, read_records
 from components.train.page import render as train_page
 
+PLAINEST = "popularity"
+"""The peer that everybody knows."""
 TEMPLATE = Path(__file__).parent / "template.html"
 TRAININGS = ("train", "train-baseline")
 PAGES = {
@@ -56,6 +58,7 @@ def page(*, run_id: str, state: str, beside: Path | None) -> str:
         as_of=read_json(facts / "facts.json")["as_of"] if facts else None,
         ending=told,
         ending_class=style,
+        headline=_headline(records),
         why=why(records),
         records=list(records.values()),
         power=records["features"].notes.get("power") if "features" in records else None,
@@ -70,6 +73,19 @@ def page(*, run_id: str, state: str, beside: Path | None) -> str:
         serving=_decision(records, "infra_validate"),
         links=_links(records, beside) if beside else {},
     )
+
+
+def _headline(records: dict[str, Record]) -> str:
+    """What was judged, by which recipe, and the number that people ask for first; nothing before a comparison."""
+    report = records["evaluate"].report if _artifact(records, "evaluate") else {}
+    judged = (report.get("release") or {}).get("judged", "")
+    number = report.get("metrics", {}).get(f"{judged} ndcg@10")
+    if number is None:
+        return ""
+    low = report["metrics"].get(f"ndcg@10 against {PLAINEST}, low")
+    high = report["metrics"].get(f"ndcg@10 against {PLAINEST}, high")
+    against = f", {low:+.4f} to {high:+.4f} against {PLAINEST}" if low is not None and high is not None else ""
+    return f"{judged}: NDCG@10 {number:.4f}{against}"
 
 
 def _links(records: dict[str, Record], beside: Path) -> dict[str, list[tuple[str, str]]]:

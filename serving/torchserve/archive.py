@@ -71,6 +71,15 @@ def identity(mar: Path) -> tuple[str, str]:
         raise ValueError(f"{mar}: is no TorchServe archive ({error!r}); package the model again") from error
 
 
+def check_identity(mar: Path, model: str, version: str) -> None:
+    """Raises `ValueError` where the archive calls itself another model or version: it would be loaded beside, or in
+    place of, what serves under that name."""
+    if (found := identity(mar)) != (model, version):
+        raise ValueError(
+            f"{mar}: holds {' '.join(found)}, but the rollout row names it {model} {version}; refused, release it anew"
+        )
+
+
 def read(mar: Path, entry: str) -> bytes:
     """One file of the archive, such as `goldens.jsonl`."""
     with zipfile.ZipFile(mar) as archive:

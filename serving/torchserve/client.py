@@ -79,16 +79,8 @@ class Client:
         Raises `ValueError` where the file is no archive or its SHA-256 is not `digest` (an archive is code: give
         the digest of what was approved), and `ServerFault` where its worker does not come up.
         """
-        partial = self.folder / STORE / f"{secrets.token_hex(4)}.partial"
-        try:
-            shutil.copyfile(mar, partial)
-            if digest is not None:
-                archive.check(partial, digest, called=mar)
-            model, version = archive.identity(mar)
-            copy = self.copy_of(model, version)
-            os.replace(partial, copy)
-        finally:
-            partial.unlink(missing_ok=True)
+        model, version = self.keep(mar, digest=digest)
+        copy = self.copy_of(model, version)
         path = f"/models?{urlencode({'url': copy.name, **self._options})}"
         try:
             reply = self.call("management", "POST", path, timeout=self._start_seconds)
@@ -96,6 +88,19 @@ class Client:
             reply = Reply(0, f"no answer within {self._start_seconds:.0f} s")
         if reply.status != 200:
             raise ServerFault(f"{mar}: TorchServe did not load it: {reply.body}")
+        return model, version
+
+    def keep(self, mar: Path, *, digest: str | None = None) -> tuple[str, str]:
+        """Put a copy where TorchServe loads from, and return its (model, version); `ValueError` as `register`."""
+        partial = self.folder / STORE / f"{secrets.token_hex(4)}.partial"
+        try:
+            shutil.copyfile(mar, partial)
+            if digest is not None:
+                archive.check(partial, digest, called=mar)
+            model, version = archive.identity(mar)
+            os.replace(partial, self.copy_of(model, version))
+        finally:
+            partial.unlink(missing_ok=True)
         return model, version
 
     def unregister(self, model: str, version: str) -> None:

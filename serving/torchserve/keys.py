@@ -2,6 +2,7 @@
 
 import json
 import os
+import re
 from collections.abc import Callable
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
@@ -33,11 +34,13 @@ class Keys:
         try:
             raw = json.loads(path.read_text())
             return {
-                kind: Key(raw[kind]["key"], _time(raw[kind]["expiration time"]) if kind != "API" else None)
+                kind: Key(_key(raw[kind]["key"]), _time(raw[kind]["expiration time"]) if kind != "API" else None)
                 for kind in ("inference", "management", "API")
             }
-        except (FileNotFoundError, ValueError, KeyError, TypeError) as error:  # it is not written in one piece
-            raise ConnectionError(f"{path}: holds no keys at the moment") from error
+        except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:  # it is not written in one piece
+            raise ConnectionError(
+                f"{path}: holds no keys at the moment ({type(error).__name__}); TorchServe writes it when it starts"
+            ) from error
 
     def worn(self) -> list[Kind]:
         """The kinds of which less than half of the life is left."""
@@ -60,6 +63,13 @@ class Keys:
             file.write(key)
         os.replace(partial, path)
         return True
+
+
+def _key(text: str) -> str:
+    """What can stand in a header: a damaged key must not end in a fault of the HTTP client."""
+    if not re.fullmatch(r"[!-~]+", text):
+        raise ValueError("a key has signs that no key has")
+    return text
 
 
 def _time(text: str) -> datetime:

@@ -207,8 +207,8 @@ class Reconciler:
         if before is not None and before.stamp == (arm.archive_digest, stamp) and self._clock() < before.until:
             self._tell(arm.version, before.why)
             return
-        held = arm.version in loaded and self._holds(model, arm)
         try:
+            held = arm.version in loaded and self._holds(model, arm)
             # What TorchServe has loaded already needs no other copy.
             mar = self._client.copy_of(model, arm.version) if held else self._archive_of(arm)
         except (OSError, ValueError) as fault:
@@ -216,23 +216,21 @@ class Reconciler:
             return
         if mar is None:
             return
-        touched = False
+        assert self._believed is not None
+        served, touched = arm.version in loaded and self._believed.get(arm.version) == arm.archive_digest, False
         try:
             if not held:
                 archive.check(mar, arm.archive_digest)
-                touched = True
-                self._unconfirmed.discard(arm.version)
-                if arm.version in loaded:
-                    self._client.unregister(model, arm.version)
-                _logger.info("loading %s %s", model, arm.version)
-                self._client.register(mar, digest=arm.archive_digest)
-                self._answered.pop(arm.archive_digest, None)
+                archive.check_identity(mar, model, arm.version)
+                if served:  # what is loaded is right, and its copy on disk was damaged since
+                    self._client.keep(mar, digest=arm.archive_digest)
+                else:
+                    touched = True
+                    self._register(model, arm, mar, again=arm.version in loaded)
             self._prove(model, arm)
         except (ConnectionError, TimeoutError):
             raise  # of TorchServe, and says nothing about the archive
         except _NoAnswer as silence:
-            assert self._believed is not None
-            served = held and self._believed.get(arm.version) == arm.archive_digest
             if served:  # what serves is not taken out for want of proof
                 self._proven[arm.version] = arm.archive_digest
                 self._unconfirmed.add(arm.version)
@@ -247,6 +245,17 @@ class Reconciler:
         self._proven[arm.version] = arm.archive_digest
         _logger.info("%s %s is ready", model, arm.version)
 
+    def _register(self, model: str, arm: ModelVersion, mar: Path, *, again: bool) -> None:
+        """Have TorchServe load an archive; `again`: in place of what it has under that version."""
+        assert self._believed is not None
+        self._unconfirmed.discard(arm.version)
+        self._believed.pop(arm.version, None)
+        if again:
+            self._client.unregister(model, arm.version)
+        _logger.info("loading %s %s", model, arm.version)
+        self._client.register(mar, digest=arm.archive_digest)
+        self._answered.pop(arm.archive_digest, None)
+
     def _refuse(self, model: str, arm: ModelVersion, stamp: object, fault: Exception, *, unload: bool) -> None:
         if unload:
             self._proven.pop(arm.version, None)
@@ -254,7 +263,8 @@ class Reconciler:
                 self._client.unregister(model, arm.version)
         before = self._refused.get(arm.version)
         rest = min(4 * before.rest, LONGEST_REST) if before is not None else FIRST_REST
-        why = f"{arm.version} is refused: {fault if isinstance(fault, ServerFault | ValueError) else repr(fault)}"
+        said = isinstance(fault, ServerFault | ValueError | OSError)
+        why = f"{arm.version} is refused: {fault if said else repr(fault)}"
         self._refused[arm.version] = _Refusal(
             why=why, stamp=(arm.archive_digest, stamp), until=self._clock() + rest, rest=rest
         )
@@ -297,7 +307,8 @@ class Reconciler:
         self._unnamed_since = {
             version: self._unnamed_since.get(version, now) for version in loaded if version not in named
         }
-        if not named <= self._proven.keys():
+        # A row without a champion is a table that was lost: it says nothing about what serves.
+        if row.champion is None or not named <= self._proven.keys():
             return
         for version, since in self._unnamed_since.items():
             if now - since >= self._linger:

@@ -47,7 +47,7 @@ def mar(tmp_path_factory: pytest.TempPathFactory) -> Path:
     save_model(trained, root / "model")
     (root / "archive").mkdir()
     places = {name: root / name for name in ("sequences", "model", "archive")}
-    package.run(card=CARD, **places, name="shop")
+    package.run(card=CARD, **places, name="shop", version="now")
     return root / "archive" / "shop.mar"
 
 
@@ -164,6 +164,7 @@ def test_the_gateway_asks_the_model_with_the_user_as_stored_and_the_moment_as_sa
         return 200, json.dumps(scorer.score([json.loads(body)])[0]).encode()
 
     monkeypatch.setattr(recommender._models, "_send", send)
+    recommender._models.breakers.clear()  # the probe had found no server
     monkeypatch.setattr(recommender, "_traits", lambda user: {"group": "b" if user == "other" else "a"})
     asked = [("u", {"age": 3}), ("u", {"age": 55}), ("u", {}), ("other", {})]
     answers = []

@@ -59,10 +59,10 @@ def test_several_tables_call_it_as_they_like_and_one_that_lacks_it_tells_nothing
     )
     write_csv(tmp_path / "till.csv", {**keys, "event_time": [at(3).isoformat(), at(4).isoformat()]})
     tables = [{"place": tmp_path / "web.csv", "columns": {"device": "agent"}}, {"place": tmp_path / "till.csv"}]
-    users = write_csv(tmp_path / "users.csv", {"who": ["a"], "since": [at(0).isoformat()], "group": ["red"]})
+    users = write_csv(tmp_path / "users.csv", {"user_id": ["a"], "since": [at(0).isoformat()], "group": ["red"]})
     card = make_card(
         tmp_path,
-        columns={"event_time": "event_time", "user_key": "who", "user_available_at": "since"},
+        columns={"event_time": "event_time", "user_available_at": "since"},
         source={"interactions": tables, "users": users},
         context=[DEVICE],
         user_features=[{"name": "group", "kind": "categorical"}],

@@ -1,6 +1,7 @@
 """What pictures and forecasts compute: axes, areas, the growth of counters, the width of an interval to come."""
 
 import math
+import re
 from datetime import UTC, datetime, timedelta
 from itertools import pairwise
 
@@ -11,6 +12,7 @@ from hypothesis import strategies as st
 
 from console import canary, data, embedding
 from console.charts import Scale
+from console.standing import among
 from serving.rollout.document import ModelVersion, Rollout
 from serving.rollout.policy import Policy
 from serving.rollout.sequential import half_width, mixing
@@ -133,3 +135,23 @@ def test_colours_tell_numbers_by_size_and_words_by_how_many_there_are():
     assert of[:3] == ["f0", "f1", "f0"] and of[3] == "f7" and len(key) == 8
     assert embedding.colours([["x", "y"], []])[0] == ["f0", "f7"]
     assert embedding.colours([None])[1] == []
+
+
+@given(st.lists(st.integers(0, 60), min_size=1, max_size=80), st.integers(0, 60))
+def test_a_number_stands_where_it_does_among_the_rows(values: list[int], value: int):
+    edges = sorted(set(np.quantile(values, [n / 10 for n in range(1, 10)], method="lower").tolist()))
+    counts = np.bincount(np.searchsorted(edges, values, side="left"), minlength=len(edges) + 1).tolist()
+    found = {"kind": "numeric", "edges": edges, "counts": counts, "missing": 0, "min": min(values), "max": max(values)}
+    told = among(found, value)
+    if not min(values) <= value <= max(values):
+        assert told.startswith("beyond all rows")
+        return
+    below, above = (int(share) / 100 for share in re.findall(r"(\d+)%", told))
+    assert below <= sum(each < value for each in values) / len(values) + 0.0051
+    assert above <= sum(each > value for each in values) / len(values) + 0.0051
+
+
+def test_a_word_and_what_is_missing_are_told_by_their_share():
+    found = {"kind": "categorical", "values": ["a", "b"], "counts": [6, 2, 1], "missing": 1, "distinct": 4}
+    assert (among(found, "a"), among(found, "z")) == ("60.0% of the rows", "one of the rarer values")
+    assert among(found, None) == "missing, as in 10.0% of the rows"

@@ -51,6 +51,8 @@ def test_it_is_reached_by_the_login_proxy_alone_and_reaches_what_it_reads(resour
     assert asking == {"login"}
     (prometheus,) = [pod for pod in pods if pod.name == "prometheus"]
     assert test_network.reaches(mine, prometheus, "web", policies)
+    (mlflow,) = [pod for pod in pods if pod.name == "mlflow"]
+    assert test_network.reaches(mine, mlflow, "http", policies)
     (redis,) = [pod for pod in pods if pod.name == "redis"]
     assert test_network.reaches(mine, redis, "redis", policies)
     stranger = replace(prometheus, labels={"app.kubernetes.io/name": "grafana"})

@@ -9,9 +9,15 @@ import time
 from pathlib import Path
 
 import pytest
+from fastapi.testclient import TestClient
+from markupsafe import escape
 
 from components import workspace
-from components.push.registry import Record, Registry
+from components.push.registry import Record, Registry, Trial
+from console.app import make_app
+from console.settings import Settings
+from console.trials import Trials
+from tests.console.made import HOSTILE
 from tests.k8s import postgres_server
 from tests.k8s.cluster import rendered, workloads
 from tests.k8s.postgres_server import Postgres
@@ -97,6 +103,39 @@ def test_a_release_is_registered_with_its_files(server: int, tmp_path: Path):
     # What docs/operations.md fetches when the workspace is lost.
     fetched = Path(client.download_artifacts(run, "release", str(tmp_path)))
     assert (fetched / "shop.mar").read_bytes() == b"archive"
+
+
+def test_the_console_reads_what_it_keeps(server: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    """Blocked runs too, with their reason, recipe and curve; by HTTP alone."""
+    monkeypatch.setenv("HETERREC_HOME", str(tmp_path))
+    url = f"http://localhost:{server}"
+    registry = Registry(url, "kept")
+    for number, outcome in enumerate(("released", "not pushed: blocked by evaluate")):
+        curve = [{"epoch": epoch, "loss": 3.0 / epoch} for epoch in (1, 2, 3)]
+        reason = HOSTILE if number else ""
+        registry.log(
+            Trial(
+                run_id=f"kept-{number}",
+                model="HeterRec + memory",
+                settings={"model.width": 64 + number, "seed": 0},
+                metrics={"models.HeterRec + memory.ndcg@10": 0.1 + number / 100},
+                curve=curve,
+                tags={"outcome": outcome, "reason": reason},
+            )
+        )
+    settings = Settings(hosts=("testserver",), metrics=(), mlflow=url.replace("//", "//somebody:s3cret@"))
+    trials = Trials(settings.mlflow)
+    kept = trials.of("kept")
+    assert [(trial.run, trial.quality) for trial in kept.trials] == [("kept-1", 0.11), ("kept-0", 0.1)]
+    assert kept.differing == ["model.width"] and not kept.unknown
+    assert trials.of("never run").trials == () and not trials.of("never run").unknown
+    assert trials.made_by("kept", "x' OR tags.run_id = 'kept-0").trials == ()
+    with TestClient(make_app(settings)) as client:
+        every = client.get("/parts/trials", params={"dataset": "kept"}).text
+        one = client.get("/parts/trials", params={"dataset": "kept", "run": "kept-1"}).text
+    assert "not pushed: blocked by evaluate" in every and "0.1100" in every and "s3cret" not in every
+    assert HOSTILE not in every and str(escape(HOSTILE)) in one
+    assert "epoch 3: 1.0000" in one and "model.width" in one and "kept-0" not in one
 
 
 @pytest.mark.parametrize("host", ["mlflow:5000", "mlflow.elsewhere.svc:5000"])

@@ -114,6 +114,7 @@ def test_the_last_lines_say_the_check_the_numbers_what_would_change_it_and_the_p
     if kind != "not blessed":  # whose page needs the whole comparison: test_local_run.py looks at one
         page = report.run(run_id=RUN, state="SUCCEEDED")
         assert sentence in page.read_text()
+        assert re.findall(r"<h2>(\w+)", page.read_text())[-1] == "Tasks", "why comes first, the tasks last"
     outcome = Outcome(run_id=RUN, records=read_records(RUN), page=page)
     lines = "\n".join(outcome.last_lines("my_shop.yaml"))
     assert outcome.ending == sentence

@@ -51,6 +51,9 @@ def test_first_run_does_every_task_and_makes_a_page_that_needs_no_network(home):
     assert against["item ID only"]["low"] > 0, "features must pay where they matter by construction"
     page = (home / "runs" / run_id / "page.html").read_text()
     assert "(champion)" in page
+    sections = re.findall(r"<h2>([\w ]*\w)", page)
+    assert (sections[0], sections[-1]) == ("Comparison", "Tasks"), "the result first, how it was made last"
+    assert re.search(r"<p><b>HeterRec: NDCG@10 0\.\d{4}, \+.* against popularity</b></p>", page)
     refit = records["refit"].report
     assert refit["refitted"], refit["sentence"]
     assert refit["judged"] != refit["serves"] and refit["sentence"] in page

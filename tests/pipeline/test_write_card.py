@@ -213,6 +213,12 @@ def test_the_columns_of_a_shop_are_seen_and_the_gate_takes_them(
         write_card(files, None)
 
 
+def test_a_card_that_is_given_a_name_calls_the_data_set_by_it(tmp_path: Path) -> None:
+    own_export(tmp_path)
+    path = write_card(sorted(tmp_path.iterdir()), tmp_path / "My own-shop.yaml")
+    assert load_card(str(path)).name == "my_own_shop", "the commands to come name the file"
+
+
 def test_one_table_alone_is_refused_in_a_sentence(tmp_path: Path) -> None:
     own_export(tmp_path)
     with pytest.raises(InputError, match="one table alone"):

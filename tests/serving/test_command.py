@@ -98,6 +98,23 @@ def test_up_prints_lines_that_ask_both_arms_and_ends_with_ctrl_c(workspace: Path
     assert within(10, lambda: not any(members(pid) for pid in children))
 
 
+def test_up_serves_the_champion_where_the_archive_of_the_challenger_is_damaged(workspace: Path) -> None:
+    second = workspace.parent / "second.mar"
+    second.write_bytes(second.read_bytes()[:-100])
+    with start(workspace, "up", "--dataset", "shop", "--server", "plain") as process:
+        assert process.stdout is not None
+        printed = []
+        for line in process.stdout:
+            printed.append(line)
+            if "Ctrl-C" in line:
+                break
+        asked = [ask(line)["version"] for line in printed if line.startswith("curl")]
+        process.send_signal(signal.SIGINT)
+        _, error = process.communicate(timeout=60)
+    assert process.returncode == 0 and asked == ["1.0"], error
+    assert f"warning {second}: found " in error and "The challenger 2.0 does not serve before." in error
+
+
 def test_a_server_that_is_none_is_told_in_one_line(
     workspace: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -209,6 +226,23 @@ def test_rollout_status_says_what_serves_and_how_it_came_to_be(workspace: Path) 
     assert status == 0
     assert "  challenger 2.0  1% of shoppers, registered 2026-01-05" in out
     assert "UTC  push: 1.0 is the first model of shop" in out
+    assert out.startswith(f"rollout table sqlite:///{workspace}/rollout.db\n"), "it says where it looks"
+
+
+def test_a_script_reads_what_serves(
+    workspace: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setenv("HETERREC_HOME", str(workspace))
+    assert serving.main(["rollout", "status", "--json"]) == 0
+    told = json.loads(capsys.readouterr().out)
+    (shop,) = told["models"]
+    assert (
+        told["table"].endswith("/rollout.db")
+        and Rollout.from_json(
+            {name: value for name, value in shop.items() if name not in ("changes", "looks")}
+        ).champion
+    )
+    assert [change["who"] for change in shop["changes"]] == ["push", "push"] and shop["looks"] == []
 
 
 def test_a_person_pauses_resumes_and_rolls_back_and_the_history_says_who_and_why(workspace: Path) -> None:

@@ -9,6 +9,7 @@ from click.testing import CliRunner
 import pipelines.__main__
 import serving.__main__
 from pipelines import program
+from pipelines.version import version
 
 
 def completions(*words: str, incomplete: str = "") -> set[str]:
@@ -32,7 +33,7 @@ def test_commands_and_their_options_are_completed():
 
 
 def test_the_version_is_the_projects():
-    assert CliRunner().invoke(program.program(), ["--version"]).output.startswith(f"heterrec {program.version()}")
+    assert CliRunner().invoke(program.program(), ["--version"]).output.startswith(f"heterrec {version()} (")
 
 
 @pytest.mark.parametrize(
