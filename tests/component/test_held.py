@@ -1,9 +1,8 @@
 """What tonight's model is held against, from an artifact as resolve makes it; the rankings are written by hand."""
 
-import json
 import shutil
 from dataclasses import replace
-from datetime import datetime, timedelta
+from datetime import timedelta
 from pathlib import Path
 from typing import Any
 
@@ -14,74 +13,9 @@ import pytest
 
 from components.evaluate.blessing import Blessing, Change
 from components.evaluate.held import HeldAgainst
-from components.recipe_digest import recipe_digest
-from feature_repo.card import DatasetCard, Release
-from heterrec import recipes
 from heterrec.metrics import Ranking
-from heterrec.sequences import Sequences, read_sequences
-from tests.unit.heterrec.shop import KINDS, VARYING, write_shop
-from tests.unit.heterrec.small import encoder_of
-
-CARD = DatasetCard.model_validate(
-    {
-        "name": "shop",
-        "description": "tiny",
-        "source": {"adapter": "files", "interactions": "x", "items": "y"},
-        "features": [
-            {"name": name, "kind": kind, "varies_in_time": name in VARYING}
-            | ({"dimension": 6} if kind == "embedding" else {})
-            for name, kind in KINDS.items()
-        ],
-        "split": {"by": "time"},
-        "release": Release(margin=0.1, pool_days=5, fresh_days=20),
-    }
-)
-
-
-class Shop:
-    """Sequences, and folders as far as `held` reads models and champions."""
-
-    def __init__(self, root: Path) -> None:
-        self.root, self.sequences = root, write_shop(root / "sequences")
-        self.data = read_sequences(self.sequences)
-        self.queries = self.data.queries("test")
-        self.now = datetime.fromisoformat(json.loads((self.sequences / "features.json").read_text())["as_of"])
-        settings = {"network": recipes.heterrec(), "other": recipes.sasrec(), "tables": recipes.neighbours()}
-        self.models = {name: root / name for name in settings}
-        for name, folder in self.models.items():
-            folder.mkdir()
-            for file in ("config.json", "recipe.json"):
-                (folder / file).write_text(settings[name].to_json())
-            (folder / "encoder.json").write_text(encoder_of(self.data).to_json())
-            if settings[name].network:
-                (folder / "weights.pt").touch()
-
-    def recipe(self, name: str) -> str:
-        asked = json.loads((self.models[name] / "recipe.json").read_text())
-        return recipe_digest(asked, self.data.catalogue.described)
-
-    def champion(self, name: str, serving: str | None, reference: str | None = None, **facts: Any) -> Path:
-        """The artifact, where the reference has weights of its own with those of the model `reference`."""
-        folder = self.root / name
-        folder.mkdir()
-        told: dict[str, Any] = {"version": None}
-        if serving:
-            shutil.copytree(self.models[serving], folder / "model")
-            told = {"version": "7", "recipe_digest": self.recipe(serving), "data_until": None, "reference": "6",
-                    "nights": [], **facts}  # fmt: skip
-        if reference:
-            shutil.copytree(self.models[reference], folder / "reference")
-        (folder / "champion.json").write_text(json.dumps(told))
-        return folder
-
-    def held(self, champion: Path, model: str = "network", data: Sequences | None = None) -> HeldAgainst:
-        return HeldAgainst.read(champion, self.models[model], self.sequences, data or self.data, CARD)
-
-    def ranking(self, rank: int) -> Ranking:
-        """Of a model that finds what every shopper bought in this place."""
-        asked = np.arange(len(self.queries))
-        rows = self.data.row[self.queries.stop]
-        return Ranking(queries=len(asked), query=asked, target=rows, rank=np.full(len(asked), rank))
+from heterrec.sequences import Sequences
+from tests.component.gate_shop import Shop
 
 
 @pytest.fixture(scope="module")
@@ -104,6 +38,13 @@ def test_a_model_of_the_champions_recipe_is_its_refresh_and_any_other_none(shop:
             assert (instead.refresh, instead.recipe) == (serving == "tables", shop.recipe("tables"))
             assert replace(instead, recipe=held.recipe, refresh=held.refresh) == held
     assert not shop.held(shop.champion("nobody", None)).refresh
+
+
+def test_a_model_of_before_recipes_were_kept_has_that_of_its_settings(shop: Shop) -> None:
+    old = shutil.copytree(shop.models["network"], shop.root / "old")
+    (old / "recipe.json").unlink()
+    held = shop.held(shop.champion("champion", "network"), "other")
+    assert held.of(old, shop.data).refresh
 
 
 def test_what_is_asked_for_is_in_the_card(shop: Shop) -> None:
@@ -174,6 +115,12 @@ def test_every_night_is_kept_against_the_reference_and_a_refresh_is_judged_by_it
         "dataset": "shop", "as_of": shop.now.isoformat(), "recipe": shop.recipe("network"), "file": "night.parquet",
         "reference": "6",
     }  # fmt: skip
+
+
+@pytest.mark.parametrize(("rank", "found"), [(1, 1.0), (3, 0.5), (10, 1 / np.log2(11)), (11, 0.0)])
+def test_a_night_is_told_in_ndcg_at_ten(rank: int, found: float, shop: Shop) -> None:
+    _, night = judge(shop, shop.held(shop.champion("champion", "network")), ours=rank)
+    assert pq.read_table(night)["ours"].to_pylist() == pytest.approx([found] * len(shop.queries))
 
 
 def test_without_a_reference_nothing_is_judged_or_kept(shop: Shop) -> None:
