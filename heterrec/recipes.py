@@ -310,7 +310,7 @@ def _typed(kind: Any, raw: Any, path: str) -> Any:
         if (type(value) not in allowed and not number) or (isinstance(value, float) and not math.isfinite(value)):
             names = " or ".join("nothing (null)" if each is type(None) else each.__name__ for each in allowed)
             raise ValueError(f"{path}.{name}: found {value!r}, expected {names}; compare heterrec/recipes.py")
-        values[name] = value
+        values[name] = float(value) if number else value  # 1 and 1.0 are one recipe, whose identity is its text
     return kind(**values)
 
 

@@ -35,7 +35,7 @@ from scripts.breakages import breakages
 
 ROOT = Path(__file__).parents[1]
 KEPT = ROOT / "tests" / "mutants.toml"
-LEAST, TIMES = 60.0, 20.0
+LEAST, TIMES = 30.0, 5.0
 """Seconds a mutant may take, or so many times what the tests take without one; what runs longer has changed the
 behaviour so that it hangs, and is dead, too."""
 

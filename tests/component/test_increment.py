@@ -254,7 +254,7 @@ def test_what_is_taken_over_is_forgotten_and_grows_too_old_as_well(tmp_path):
 def test_a_deletion_takes_its_own_microsecond_with_it_and_what_is_as_old_as_retention_stays(
     taken_over: bool, tmp_path: Path
 ) -> None:
-    """Whether an event is read in this ingest or was taken over from the one before: each is asked by SQL of its own."""
+    """Whether an event is read in this ingest or was taken over from the one before: each by SQL of its own."""
     us, bought, oldest = timedelta(microseconds=1), timedelta(days=1.5), timedelta(days=1.2)
     shop = shop_of_two_days(tmp_path, limits={"retention_days": 2.0})
     part(shop.clicks, "c", *((f"old {n:+}", "x", (oldest + n * us) / timedelta(days=1)) for n in (-1, 0, 1)))

@@ -51,6 +51,22 @@ def test_what_is_right_is_read_as_it_was_written() -> None:
     assert TrainConfig.from_json('{"learning_rate": 1, "loss": {"candidates": 5}}').learning_rate == 1
 
 
+@pytest.mark.parametrize("path", [path for path, value in LEAVES if type(value) is float], ids=".".join)
+def test_a_number_is_one_recipe_however_it_is_written(path: tuple[str, ...]) -> None:
+    """Equal settings have one text, of which a recipe's identity is made: else `clip: 1` were a candidate against 1.0,
+    with an A/B test to win against itself."""
+    for number in (0, 1, 2):
+        assert told(edited(path, number)) == told(edited(path, float(number)))
+
+
+def told(text: str) -> str:
+    """The recipe as it is written down; of what is none, why."""
+    try:
+        return TrainConfig.from_json(text).to_json()
+    except ValueError as error:
+        return str(error)
+
+
 @pytest.mark.parametrize(
     ("text", "message"),
     [
