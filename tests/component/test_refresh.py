@@ -136,6 +136,19 @@ def test_a_card_that_asks_for_other_answers_is_a_change(changed: dict[str, Any],
     assert shop.refresh(tmp_path / "archive", card=card)["changed"]
 
 
+def test_of_an_archive_only_its_own_check_its_code_and_its_names_are_no_answer(shop: Shop) -> None:
+    """Whatever else a contract has, or will have, is one."""
+    contract = json.loads(archives.read(shop.released / "shop.mar", "serving.json"))
+    names = [*contract, *contract["digests"]]
+
+    def other(name: str) -> dict[str, Any]:
+        digests = {file: "another" if file == name else digest for file, digest in contract["digests"].items()}
+        return {**contract, "digests": digests, **({name: "another"} if name in contract else {})}
+
+    told = {name for name in names if name != "digests" and step._answers(other(name)) == step._answers(contract)}
+    assert told == {"goldens.jsonl", "encoder.py", "neighbours.py", "version", "recipe_digest"}
+
+
 def test_an_item_that_came_is_counted_and_one_that_left_is_not(shop: Shop, tmp_path: Path) -> None:
     moved = shutil.copytree(shop.sequences, tmp_path / "sequences", copy_function=shutil.copy)
     for file in ("catalogue", "slices", "events"):
