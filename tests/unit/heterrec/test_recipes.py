@@ -1,5 +1,6 @@
 """A recipe is a parameter that people edit by hand: what is no recipe is refused with the name of its field."""
 
+import itertools
 import json
 import math
 from collections.abc import Iterator
@@ -57,6 +58,11 @@ def test_a_number_is_one_recipe_however_it_is_written(path: tuple[str, ...]) -> 
     with an A/B test to win against itself."""
     for number in (0, 1, 2):
         assert told(edited(path, number)) == told(edited(path, float(number)))
+
+
+def test_tables_are_one_recipe_in_whatever_order_they_are_named() -> None:
+    texts = {told(edited(("memory",), list(names))) for names in itertools.permutations(["own", "together", "own"])}
+    assert len(texts) == 1 and TrainConfig.from_json(texts.pop()).memory == ("together", "own")
 
 
 def told(text: str) -> str:
