@@ -8,6 +8,7 @@ from typing import Any
 
 import pytest
 
+from components import store
 from components.decision import Decision, Reason
 from components.errors import InputError
 from components.manifest import Manifest
@@ -130,3 +131,26 @@ def test_places_are_named_as_they_are_found_where_there_is_no_store(tmp_path: Pa
     assert release.uri(tmp_path) == tmp_path.as_uri()
     assert release.moment(None) is release.moment("") is None
     assert release.moment("2026-01-05T00:00:00+00:00") == NOW
+
+
+@pytest.mark.parametrize("before_manifests", [False, True])
+def test_where_machines_share_no_disk_the_whole_release_is_in_the_store_before_a_row_can_name_it(
+    before_manifests: bool, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Also one that is there already: its upload may have been killed, and of before manifests it was never sealed."""
+    home, elsewhere, bucket = tmp_path / "home", tmp_path / "elsewhere", f"memory://{tmp_path.name}/workspace"
+    monkeypatch.setenv("HETERREC_HOME", str(home))
+    mar, digest = archive(tmp_path / "made")
+    target = home / "releases" / "shop" / "v1"
+    release.store_release(mar, models(tmp_path / "made"), target, digest=digest)
+    if before_manifests:
+        (target / "manifest.json").unlink()
+    monkeypatch.setenv("HETERREC_STORE", bucket)
+    stored = release.store_release(mar, {}, target, digest=digest)
+    assert release.located(stored) == f"{bucket}/releases/shop/v1/shop.mar"
+    assert release.uri(target) == f"{bucket}/releases/shop/v1"
+    monkeypatch.setenv("HETERREC_HOME", str(elsewhere))
+    fetched = store.released(f"{bucket}/releases/shop/v1/shop.mar")
+    assert fetched.is_relative_to(elsewhere)
+    assert (fetched / "shop.mar").read_bytes() == mar.read_bytes()
+    assert (fetched / "model" / "weights.pt").read_text() == "model"

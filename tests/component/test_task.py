@@ -62,6 +62,7 @@ def test_same_config_code_and_inputs_are_reused(tmp_path):
     assert report == report_again == {"length": 7}
     assert (again / "file.txt").read_text() == "content"
     assert read_records("r2")["step"].status == "reused"
+    assert {reference.follow(tmp_path / f"out-{run}") for run in ("r1", "r2")} == {again}
 
 
 def test_what_another_run_is_making_is_waited_for_and_reused(tmp_path, home, capfd):
@@ -189,6 +190,7 @@ def test_a_fault_of_ours_is_raised_and_recorded_as_one(tmp_path):
         Task("step", run_id="r1", module=MODULE).make_always(tmp_path / "o", kind="thing", make=work)
     record = read_records("r1")["step"]
     assert (record.status, record.input_fault, record.error) == ("failed", False, "ZeroDivisionError: by nought")
+    assert record.seconds > 0, "what was spent in vain was spent"
 
 
 def test_a_card_that_is_wrong_is_a_fault_of_the_input(tmp_path):
@@ -211,13 +213,14 @@ def test_a_run_knows_its_tasks_in_order_what_they_took_and_where_their_results_c
             pass
         return {"n": 1}
 
+    began = time.process_time()
     later = Task("b", run_id="r1", module=MODULE, inputs={"up": upstream})
     later.make_always(tmp_path / "b", kind="thing", make=burn)
     Task("a", run_id="r1", module=MODULE).make_always(tmp_path / "a", kind="thing", make=lambda out, _: {})
     Task("c", run_id="r1", module=MODULE).annotate(why="told")
     records = read_records("r1")
     assert list(records) == ["b", "a", "c"]
-    assert 0.05 <= records["b"].cpu_seconds < 50 and records["b"].seconds >= 0.05 and records["a"].cpu_seconds < 50
+    assert 0.05 <= records["b"].cpu_seconds <= time.process_time() - began + 0.01 and records["b"].seconds >= 0.05
     assert 1 < records["b"].peak_mib < 10**6 and (records["c"].status, records["c"].notes) == (
         "running",
         {"why": "told"},
