@@ -59,9 +59,15 @@ def recipe_digest(settings: Mapping[str, Any], features: Any) -> str:
 
 def training_code(chosen: Mapping[str, Any]) -> str:
     """SHA-256 over the syntax of every definition that `ENTRIES` reach where the settings are as `chosen`."""
-    digest = hashlib.sha256()
-    for module, name in sorted(reach(chosen)):
-        digest.update(f"{module}:{name}\0{code.canonical(_pruned(module, name, chosen))}\0".encode())
+    return _training_code(frozenset(chosen.items()))
+
+
+@cache
+def _training_code(chosen: frozenset[tuple[str, Any]]) -> str:
+    """Once a process, as the sources are read once: each takes most of a second."""
+    settings, digest = dict(chosen), hashlib.sha256()
+    for module, name in sorted(reach(settings)):
+        digest.update(f"{module}:{name}\0{code.canonical(_pruned(module, name, settings))}\0".encode())
     return digest.hexdigest()
 
 

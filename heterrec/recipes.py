@@ -152,6 +152,8 @@ class TrainConfig:
             raise ValueError("network and memory are both off: there is nothing to recommend by")
         if unknown := sorted(set(self.memory) - set(CHANNELS)):
             raise ValueError(f"memory={unknown[0]!r} is unknown, expected some of {CHANNELS}")
+        # A set, in one order: a recipe's identity is its text.
+        object.__setattr__(self, "memory", tuple(name for name in CHANNELS if name in self.memory))
         if self.epoch_events is not None and self.epoch_events < 1:
             raise ValueError(f"epoch_events={self.epoch_events} must be positive, or None for all")
         if self.loss.token_steps > self.model.steps:
@@ -310,7 +312,7 @@ def _typed(kind: Any, raw: Any, path: str) -> Any:
         if (type(value) not in allowed and not number) or (isinstance(value, float) and not math.isfinite(value)):
             names = " or ".join("nothing (null)" if each is type(None) else each.__name__ for each in allowed)
             raise ValueError(f"{path}.{name}: found {value!r}, expected {names}; compare heterrec/recipes.py")
-        values[name] = value
+        values[name] = float(value) if number else value  # 1 and 1.0 are one recipe, whose identity is its text
     return kind(**values)
 
 

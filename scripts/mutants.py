@@ -5,23 +5,27 @@ command fails where one lives. `make mutate MODULE=serving/rollout/ratio.py` (`-
 syntax (scripts/breakages.py), runs the tests that import the module, and tells which survive; what matters among them
 gets a test, and a line in the list.
 
-A mutant is never written to disk: a forked process, with the libraries loaded already, imports the changed source. So a
-test that runs the module in a process of its own does not see it.
+A mutant is never written to disk: a forked process imports the changed source, and with it all that is ours. What the
+tests load of others (libraries, pytest's plugins) was loaded once, before the fork. A test that runs the module in a
+process of its own does not see the mutant.
 """
 
 import argparse
 import ast
+import gc
 import importlib.abc
 import importlib.util
 import os
 import random
 import shlex
 import signal
-import subprocess
 import sys
+import tempfile
 import time
 import tomllib
-from collections.abc import Iterable, Iterator, Sequence
+import warnings
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import suppress
 from importlib.machinery import ModuleSpec
 from pathlib import Path
 from types import ModuleType
@@ -31,11 +35,7 @@ from scripts.breakages import breakages
 
 ROOT = Path(__file__).parents[1]
 KEPT = ROOT / "tests" / "mutants.toml"
-LIBRARIES = ("numpy", "scipy.stats", "pandas", "pyarrow.parquet", "duckdb", "hypothesis", "pytest", "sqlalchemy",
-             "torch", "feast", "mlflow", "fastapi.testclient")  # fmt: skip
-MANY = 5
-"""Mutants from which it pays to load the libraries first."""
-LEAST, TIMES = 60.0, 20.0
+LEAST, TIMES = 30.0, 5.0
 """Seconds a mutant may take, or so many times what the tests take without one; what runs longer has changed the
 behaviour so that it hangs, and is dead, too."""
 
@@ -111,8 +111,9 @@ class _Changed(importlib.abc.MetaPathFinder, importlib.abc.Loader):
         exec(compile(self._source, str(self._path), "exec"), module.__dict__)
 
 
-def dies(mutant: Mutant, limit: float) -> bool:
-    """Whether the tests fail with it, in a process of its own, or take longer than `limit` seconds."""
+def dies(mutant: Mutant, limit: float, after: Callable[[], None] = lambda: None) -> bool:
+    """Whether the tests fail with it, in a process of its own, or take longer than `limit` seconds. The process calls
+    `after` once the tests ran."""
     child = os.fork()
     if child == 0:
         os.setpgid(0, 0)
@@ -121,13 +122,15 @@ def dies(mutant: Mutant, limit: float) -> bool:
 
         sys.meta_path.insert(0, _Changed(mutant))
         plain = ["-x", "-q", "-p", "no:cacheprovider", "-p", "no:xdist", "-p", "no:randomly"]
-        os._exit(int(pytest.main([*plain, *mutant.tests]) != pytest.ExitCode.OK))
+        failed = pytest.main([*plain, *mutant.tests]) != pytest.ExitCode.OK
+        after()
+        os._exit(int(failed))
     until = time.monotonic() + limit
     while time.monotonic() < until:
         done, status = os.waitpid(child, os.WNOHANG)
         if done:
             return status != 0
-        time.sleep(0.05)
+        time.sleep(0.02)
     os.killpg(child, signal.SIGKILL)
     os.waitpid(child, 0)
     return True
@@ -154,9 +157,6 @@ def main() -> int:
         mutants = made(options.find, tests, options.most, options.seed)
     else:
         mutants = [mutant for mutant in kept(options.kept) if options.only in mutant.file]
-    if len(mutants) >= MANY:
-        for library in _needed({test for mutant in mutants for test in mutant.tests}):
-            importlib.import_module(library)
     limits = {key: _limit(*key) for key in sorted({(mutant.file, tuple(mutant.tests)) for mutant in mutants})}
     lived = 0
     for number, mutant in enumerate(mutants, 1):
@@ -168,25 +168,29 @@ def main() -> int:
     return int(lived > 0)
 
 
-def _needed(tests: Iterable[str]) -> list[str]:
-    """Of `LIBRARIES` those that these test files load: each is then loaded once, and not by every mutant."""
-    files = sorted(test for test in tests if (ROOT / test).is_file())
-    modules = [_module(file) for file in files]
-    load = f"""import sys
-for name in {modules}: __import__(name)
-print(*(name for name in {LIBRARIES} if name in sys.modules))"""
-    done = subprocess.run([sys.executable, "-c", load], cwd=ROOT, capture_output=True, text=True, check=True)
-    return done.stdout.split()
-
-
 def _limit(file: str, tests: Sequence[str]) -> float:
-    """How long the tests may take with a mutant; ends the program where they fail without one."""
+    """How long the tests may take with a mutant; ends the program where they fail without one. What they load that is
+    not ours is loaded here, for all processes to come."""
     began = time.monotonic()
-    if dies(Mutant(file, "unchanged", (ROOT / file).read_text(), tests), float("inf")):
-        raise SystemExit(f"{' '.join(tests)} fails without a mutant: mend that first")
-    seconds = time.monotonic() - began
+    with tempfile.TemporaryFile("w+") as loaded:
+        unchanged = Mutant(file, "unchanged", (ROOT / file).read_text(), tests)
+        if dies(unchanged, float("inf"), lambda: print(*_of_others(), file=loaded, flush=True)):
+            raise SystemExit(f"{' '.join(tests)} fails without a mutant: mend that first")
+        seconds = time.monotonic() - began
+        loaded.seek(0)
+        with warnings.catch_warnings(action="ignore"):  # the tests' own process has told them
+            for name in loaded.read().split():
+                with suppress(ImportError):  # a name that a package makes of its own (six.moves) comes with that
+                    importlib.import_module(name)
+    gc.freeze()
     print(f"{' '.join(tests)}: {seconds:.1f} s for {file} as it is", file=sys.stderr)
     return max(LEAST, TIMES * seconds)
+
+
+def _of_others() -> list[str]:
+    """The modules that are loaded and are not of this project, in the order in which they were asked for."""
+    own = {path.name for path in ROOT.iterdir()} | {"__main__", "conftest"}
+    return [name for name in sys.modules if name.split(".")[0] not in own]
 
 
 if __name__ == "__main__":

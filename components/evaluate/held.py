@@ -13,14 +13,13 @@ import pyarrow.parquet as pq
 
 from components.decision import Reason
 from components.evaluate.blessing import Blessing, Night, Rule, bless
+from components.evaluate.choice import K
 from components.evaluate.names import CHAMPION, NEIGHBOURS, REFERENCE, model_name
 from components.recipe_digest import recipe_digest
 from feature_repo.card import DatasetCard
 from heterrec.encoder import FeatureEncoder
 from heterrec.metrics import Ranking
 from heterrec.sequences import Queries, Sequences
-
-K = 10
 
 
 @dataclass(frozen=True, kw_only=True)

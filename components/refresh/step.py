@@ -13,7 +13,11 @@ from feature_repo.card import DatasetCard
 from serving.rollout.document import ModelVersion
 from serving.torchserve import archive as archives
 
-_OF_THE_CATALOGUE = ("item_matrix.npy", "items.json", "popular.json", "program.pt2", "memory.npz")
+_NOT_SERVED = ("goldens.jsonl", "encoder.py", "neighbours.py")
+"""Files of an archive whose change alone changes no answer: what it is checked by, and code, which goes out with the
+next archive that is one."""
+_TOLD = ("version", "recipe_digest", "digests")
+"""What a contract says of itself; all else is how the archive answers."""
 
 
 def run(*, card: DatasetCard, sequences: Path, serving: ModelVersion, archive: Path) -> dict[str, Any]:
@@ -37,7 +41,7 @@ def run(*, card: DatasetCard, sequences: Path, serving: ModelVersion, archive: P
     report |= {
         "refreshes": serving.version,
         "recipe_digest": serving.recipe_digest,
-        "changed": any(before["digests"].get(name) != now["digests"].get(name) for name in _OF_THE_CATALOGUE),
+        "changed": _answers(before) != _answers(now),
         "new_items": sum(item not in known for item in _items(archive / f"{card.name}.mar")),
     }
     (archive / "report.json").write_text(json.dumps(report, indent=1))
@@ -52,6 +56,12 @@ def patch(version: str) -> str:
     """
     found = re.fullmatch(r"(.*-[0-9a-f]{8}|\d+\.\d+)\.(\d+)", version)
     return f"{found[1]}.{int(found[2]) + 1}" if found else f"{version}.1"
+
+
+def _answers(contract: dict[str, Any]) -> dict[str, Any]:
+    """What an archive with this contract answers by."""
+    files = {name: digest for name, digest in contract["digests"].items() if name not in _NOT_SERVED}
+    return {"files": files, **{name: value for name, value in contract.items() if name not in _TOLD}}
 
 
 def _contract(mar: Path) -> dict[str, Any]:

@@ -159,9 +159,13 @@ def test_an_edit_changes_the_recipes_that_can_run_it(
     (tmp_path / "edited.py").write_text(text.replace(old, new))
     monkeypatch.setattr(code_digest, "source", lambda name: tmp_path / "edited.py" if name == module else real(name))
     try:
-        code_digest.tree.cache_clear()
-        recipe_digest._module.cache_clear()
+        forget()
         assert (recipe_digest.training_code(CHOSEN) == before) == same
     finally:
-        code_digest.tree.cache_clear()
-        recipe_digest._module.cache_clear()
+        forget()
+
+
+def forget() -> None:
+    """What a process remembers of the sources."""
+    for kept in (code_digest.tree, recipe_digest._module, recipe_digest._training_code):
+        kept.cache_clear()

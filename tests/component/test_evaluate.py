@@ -3,7 +3,6 @@
 import json
 import shutil
 from dataclasses import asdict, replace
-from datetime import datetime, timedelta
 from pathlib import Path
 from typing import Any
 
@@ -15,7 +14,7 @@ from components.decision import Decision
 from components.evaluate import choice, held, step, tables
 from components.evaluate.names import NEIGHBOURS, baseline_name, name_of
 from components.recipe_digest import recipe_digest
-from feature_repo.card import DatasetCard, Release
+from feature_repo.card import DatasetCard
 from heterrec import recipes
 from heterrec.baselines import popularity
 from heterrec.beyond import Shown, beyond
@@ -268,33 +267,6 @@ def test_the_reference_decides_and_not_the_champion(gate, tmp_path: Path, models
     held_back = next(reason for reason in decision.reasons if reason.check == "no worse than the reference")
     assert not held_back.held
     assert {"champion", "reference"} < set(report(tmp_path)["models"])
-
-
-def test_nights_of_the_same_recipe_within_the_pool_are_taken(
-    tmp_path: Path, sequences: Path, models: dict[str, Path]
-) -> None:
-    now = datetime.fromisoformat(json.loads((sequences / "features.json").read_text())["as_of"])
-    data = read_sequences(sequences)
-    recipe = recipe_digest(json.loads((models["good"] / "recipe.json").read_text()), data.catalogue.features)
-    nights = [
-        {"recipe": recipe, "as_of": (now - timedelta(days=1)).isoformat(), "file": "1.parquet"},
-        {"recipe": recipe, "as_of": (now - timedelta(days=30.5)).isoformat(), "file": "1.parquet"},
-        {"recipe": recipe, "as_of": (now - timedelta(days=31)).isoformat(), "file": "gone.parquet"},
-        {"recipe": "another", "as_of": (now - timedelta(days=1)).isoformat(), "file": "gone.parquet"},
-    ]
-    champion = champion_of(
-        tmp_path / "champion",
-        sequences,
-        models["good"],
-        nights=nights,
-        data_until=(now - timedelta(days=3)).isoformat(),
-    )
-    table = {"user_id": ["a", "b"], "ours": [1.0, 0.0], "theirs": [0.5, 0.0]}
-    pq.write_table(held.pa.table(table), champion / "1.parquet")
-    card = CARD.model_copy(update={"release": Release(pool_days=5, margin=0.1)})
-    found = held.HeldAgainst.read(champion, models["good"], sequences, data, card)
-    assert found.refresh and found.age_days == 3 and (found.rule.margin, found.rule.pool_days) == (0.1, 5)
-    assert [(night.users, night.days_ago) for night in found._earlier()] == [(["a", "b"], 1), (["a", "b"], 30.5)]
 
 
 def test_a_candidate_of_another_recipe_is_only_held_not_to_be_surely_below_the_champion(gate, tmp_path: Path) -> None:

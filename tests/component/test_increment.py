@@ -7,6 +7,7 @@ from pathlib import Path
 
 import pyarrow as pa
 import pyarrow.parquet as pq
+import pytest
 
 from components.features import step as features
 from components.ingest import step
@@ -247,6 +248,26 @@ def test_what_is_taken_over_is_forgotten_and_grows_too_old_as_well(tmp_path):
     assert [(row["user_id"], row["item_id"]) for row in interactions_of(events)] == [("u", "y"), ("w", "x"), ("u", "x")]
     assert rows(events, "rejected.parquet") == []
     assert sorted(inodes(events)) == ["day=2025-03-02", "day=2025-03-04"]
+
+
+@pytest.mark.parametrize("taken_over", [False, True])
+def test_a_deletion_takes_its_own_microsecond_with_it_and_what_is_as_old_as_retention_stays(
+    taken_over: bool, tmp_path: Path
+) -> None:
+    """Whether an event is read in this ingest or was taken over from the one before: each by SQL of its own."""
+    us, bought, oldest = timedelta(microseconds=1), timedelta(days=1.5), timedelta(days=1.2)
+    shop = shop_of_two_days(tmp_path, limits={"retention_days": 2.0})
+    part(shop.clicks, "c", *((f"old {n:+}", "x", (oldest + n * us) / timedelta(days=1)) for n in (-1, 0, 1)))
+    part(shop.clicks, "d", *((f"deleted {n:+}", "x", 1.5) for n in (-1, 0, 1)))
+    if taken_over:
+        shop.ingest()
+    part(shop.clicks, "e", ("newest", "x", 3.2))
+    forgotten = Forgotten(tmp_path / "forgotten.txt")
+    for n in (-1, 0, 1):
+        forgotten.add([f"deleted {n:+}"], DAY + bought + n * us)
+    events, _ = shop.ingest(forgotten=forgotten)
+    left = {row["user_id"] for row in interactions_of(events)} - {"u", "v", "w", "newest"}
+    assert left == {"old +0", "old +1", "deleted -1"}
 
 
 def test_a_shop_of_one_day_has_its_derived_columns_without_a_value(tmp_path):

@@ -244,17 +244,6 @@ def test_a_refreshed_network_is_as_old_as_its_training_and_tables_are_of_today(
     assert champion.data_until == datetime.fromisoformat(data_until)
 
 
-def test_a_version_that_was_released_holds_its_archive_and_no_other(shop: Shop) -> None:
-    shop.push("v1")
-    another = Shop(shop.root / "again", shop.mlflow_url, shop.name)
-    another.store, another.rollout_url = shop.store, shop.rollout_url
-    another.write("v1", content="other goldens")
-    before = archives.digest(shop.store / shop.name / "v1" / f"{shop.name}.mar")
-    with pytest.raises(InputError, match=r"holds another archive than .*; package under another version"):
-        another.push("v1")
-    assert archives.digest(shop.store / shop.name / "v1" / f"{shop.name}.mar") == before
-
-
 @pytest.mark.parametrize(
     "killed_in",
     [

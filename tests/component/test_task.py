@@ -17,7 +17,8 @@ from components import code_digest, reference, workspace
 from components.code_digest import package_versions
 from components.errors import InputError
 from components.manifest import Manifest
-from components.task import Task, read_records
+from components.task import Task, lineage, read_records
+from feature_repo.card import CardError
 
 MODULE = "components.errors"
 
@@ -61,6 +62,7 @@ def test_same_config_code_and_inputs_are_reused(tmp_path):
     assert report == report_again == {"length": 7}
     assert (again / "file.txt").read_text() == "content"
     assert read_records("r2")["step"].status == "reused"
+    assert {reference.follow(tmp_path / f"out-{run}") for run in ("r1", "r2")} == {again}
 
 
 def test_what_another_run_is_making_is_waited_for_and_reused(tmp_path, home, capfd):
@@ -162,6 +164,79 @@ def test_fault_of_the_input_is_recorded_and_ends_with_status_2(tmp_path):
         Task("step", run_id="r1", module=MODULE).make_always(tmp_path / "o", kind="thing", make=work)
     assert ended.value.code == 2
     assert read_records("r1")["step"].error == "clicks.csv: column 'when' is missing"
+
+
+def act(tmp_path: Path, text: str, run_id: str = "r1") -> Path:
+    """A step that acts on the world."""
+    task = Task("act", run_id=run_id, module=MODULE)
+    task.make_always(tmp_path / "act", kind="deed", make=lambda out, _: {"n": (out / "x").write_text(text)})
+    return task.artifact
+
+
+def test_what_acts_on_the_world_acts_again_in_every_run_and_attempt(tmp_path):
+    first = act(tmp_path, "1")
+    again = act(tmp_path, "2")
+    assert first == again and (again / "x").read_text() == "2", "an attempt repeated takes the place of the one before"
+    other = act(tmp_path, "2", run_id="r2")
+    assert other != again and read_records("r2")["act"].status == "done"
+    assert reference.follow(tmp_path / "act") == other
+
+
+def test_a_fault_of_ours_is_raised_and_recorded_as_one(tmp_path):
+    def work(out: Path, scratch: Path) -> dict:
+        raise ZeroDivisionError("by nought")
+
+    with pytest.raises(ZeroDivisionError):
+        Task("step", run_id="r1", module=MODULE).make_always(tmp_path / "o", kind="thing", make=work)
+    record = read_records("r1")["step"]
+    assert (record.status, record.input_fault, record.error) == ("failed", False, "ZeroDivisionError: by nought")
+    assert record.seconds > 0, "what was spent in vain was spent"
+
+
+def test_a_card_that_is_wrong_is_a_fault_of_the_input(tmp_path):
+    def work(out: Path, scratch: Path) -> dict:
+        raise CardError("shop.yaml: split is missing")
+
+    with pytest.raises(SystemExit):
+        Task("step", run_id="r1", module=MODULE).make_always(tmp_path / "o", kind="thing", make=work)
+    assert read_records("r1")["step"].input_fault
+
+
+def test_a_run_knows_its_tasks_in_order_what_they_took_and_where_their_results_came_from(tmp_path, monkeypatch):
+    monkeypatch.setenv("HETERREC_COMMIT", "abc")
+    (upstream := tmp_path / "upstream").mkdir()
+    Manifest.seal(upstream, kind="input")
+
+    def burn(out: Path, scratch: Path) -> dict:
+        until = time.process_time() + 0.05
+        while time.process_time() < until:
+            pass
+        return {"n": 1}
+
+    began = time.process_time()
+    later = Task("b", run_id="r1", module=MODULE, inputs={"up": upstream})
+    later.make_always(tmp_path / "b", kind="thing", make=burn)
+    Task("a", run_id="r1", module=MODULE).make_always(tmp_path / "a", kind="thing", make=lambda out, _: {})
+    Task("c", run_id="r1", module=MODULE).annotate(why="told")
+    records = read_records("r1")
+    assert list(records) == ["b", "a", "c"]
+    assert 0.05 <= records["b"].cpu_seconds <= time.process_time() - began + 0.01 and records["b"].seconds >= 0.05
+    assert 1 < records["b"].peak_mib < 10**6 and (records["c"].status, records["c"].notes) == (
+        "running",
+        {"why": "told"},
+    )
+    digest = Manifest.read(upstream).digest
+    told = lineage("r1")
+    assert (told["run_id"], told["commit"], list(told["tasks"])) == ("r1", "abc", ["b", "a"])
+    assert told["tasks"]["b"] == {
+        "digest": Manifest.read(later.artifact).digest, "parents": {"up": digest}, "artifact": str(later.artifact),
+    }  # fmt: skip
+
+
+def test_an_input_is_handed_on_as_it_is(tmp_path):
+    upstream = act(tmp_path, "1")
+    Task("step", run_id="r2", module=MODULE, inputs={"up": upstream}).hand_on(tmp_path / "out", "up")
+    assert reference.follow(tmp_path / "out") == upstream
 
 
 def test_killed_task_leaves_no_artifact_and_finds_its_scratch_again(tmp_path, home):

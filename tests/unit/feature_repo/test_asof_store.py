@@ -139,6 +139,18 @@ def test_join_equals_brute_force_on_random_timelines(shop, rows, asked, view, by
     assert shop.ask(asked, view, by_created=by_created) == expected
 
 
+@pytest.mark.parametrize("by_created", [False, True])
+@pytest.mark.parametrize("view", ["lasting", "fleeting"])
+def test_every_moment_about_a_value_and_its_successor(shop, view, by_created):
+    """Random timelines meet a boundary, and the one moment that tells which side it is on, by luck."""
+    asked = [("a", moment) for moment in range(-1, 15)]
+    for created in (-1, 0, 2, 9):
+        rows = [Row("a", 0, created, 1.0, None), Row("a", 8, 8, None, "new")]
+        shop.write(rows)
+        expected = [brute_force(rows, *each, view, by_created) for each in asked]
+        assert shop.ask(asked, view, by_created=by_created) == expected, created
+
+
 @settings(max_examples=25, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(ROWS, ASKED, st.sampled_from(["lasting", "fleeting"]), st.booleans())
 def test_join_equals_feasts_own_on_random_timelines(shop, rows, asked, view, by_created):

@@ -1,5 +1,6 @@
 """A recipe is a parameter that people edit by hand: what is no recipe is refused with the name of its field."""
 
+import itertools
 import json
 import math
 from collections.abc import Iterator
@@ -49,6 +50,27 @@ def test_what_is_right_is_read_as_it_was_written() -> None:
         assert TrainConfig.from_json(by_name(name, seed=4).to_json()) == by_name(name, seed=4)
     assert TrainConfig.from_json("{}") == TrainConfig()
     assert TrainConfig.from_json('{"learning_rate": 1, "loss": {"candidates": 5}}').learning_rate == 1
+
+
+@pytest.mark.parametrize("path", [path for path, value in LEAVES if type(value) is float], ids=".".join)
+def test_a_number_is_one_recipe_however_it_is_written(path: tuple[str, ...]) -> None:
+    """Equal settings have one text, of which a recipe's identity is made: else `clip: 1` were a candidate against 1.0,
+    with an A/B test to win against itself."""
+    for number in (0, 1, 2):
+        assert told(edited(path, number)) == told(edited(path, float(number)))
+
+
+def test_tables_are_one_recipe_in_whatever_order_they_are_named() -> None:
+    texts = {told(edited(("memory",), list(names))) for names in itertools.permutations(["own", "together", "own"])}
+    assert len(texts) == 1 and TrainConfig.from_json(texts.pop()).memory == ("together", "own")
+
+
+def told(text: str) -> str:
+    """The recipe as it is written down; of what is none, why."""
+    try:
+        return TrainConfig.from_json(text).to_json()
+    except ValueError as error:
+        return str(error)
 
 
 @pytest.mark.parametrize(
