@@ -69,15 +69,18 @@ def test_in_another_namespace_no_name_of_the_overlay_s_stays(written):
 
 def test_a_value_arrives_where_it_belongs(written):
     _, folder = written
-    image = "registry.example/heterrec-serve@sha256:" + 64 * "b"
-    found = made(folder, "shop", dataset="2024", server="plain", images={"serve": image}, storage={"workspace": "7Gi"})
+    images = {kind: f"registry.example/heterrec-{kind}@sha256:" + 64 * "b" for kind in ("serve", "gateway", "train")}
+    found = made(folder, "shop", dataset="2024", server="plain", images=images, storage={"workspace": "7Gi"})
     (settings,) = [each for each in of_kind(found, "ConfigMap") if each["metadata"]["name"].startswith("settings-")]
     assert settings["data"]["HETERREC_DATASET"] == "2024", "a text, as ConfigMaps have them"
     assert settings["data"]["HETERREC_SERVER"] == "plain"
     pods = {name(each): each["spec"]["template"] for each in of_kind(found, "Deployment")}
     told = pods["Deployment/gateway"]["metadata"]["annotations"]
     assert (told["heterrec.io/dataset"], told["heterrec.io/server"]) == ("2024", "plain"), "or it would not restart"
-    assert {each["image"] for each in pods["Deployment/gateway"]["spec"]["containers"]} == {image}
+    of_pod = {each["name"]: each["image"] for each in pods["Deployment/gateway"]["spec"]["containers"]}
+    assert of_pod == {"gateway": images["gateway"], "torchserve": images["serve"], "reconciler": images["serve"]}
+    of_consumer = {each["image"] for each in pods["Deployment/consumer"]["spec"]["containers"]}
+    assert of_consumer == {images["gateway"]}
     claims = {each["metadata"]["name"]: each for each in of_kind(found, "PersistentVolumeClaim")}
     workspace_claim = claims["heterrec-workspace"]
     assert workspace_claim["spec"]["resources"]["requests"]["storage"] == "7Gi"
