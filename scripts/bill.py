@@ -1,7 +1,7 @@
-"""The bill of materials of the place where it runs, as CycloneDX 1.6 in JSON: `python bill.py NAME VERSION >bill.cdx.json`.
+"""The bill of materials of where it runs, as CycloneDX 1.6 in JSON: `python bill.py NAME VERSION >bill.cdx.json`.
 
-Python packages, Python itself and Debian's packages. It needs the standard library alone, so an image gets it by standard
-input (scripts/images.sh). Nothing in it says when it was made: the same packages give the same file.
+Python packages, Python itself and Debian's packages. It needs the standard library alone, so an image gets it by
+standard input (scripts/images.sh). Nothing in it says when it was made: the same packages give the same file.
 """
 
 import json

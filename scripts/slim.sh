@@ -1,5 +1,6 @@
 #!/usr/bin/env bash
-# Takes out of .venv what no process of an image imports; Dockerfiles alone run it. The MB are of an image that has the package.
+# Takes out of .venv what no process of an image imports; Dockerfiles alone run it. The MB are of an image that has it.
+# Usage: slim.sh [PACKAGE ...]     (packages that this image does without besides)
 # What is left out here and loaded by a server all the same, tests/serving/test_imports.py finds; for the image of train
 # a run in containers does (python -m pipelines run --containers).
 set -euo pipefail
@@ -17,4 +18,4 @@ leave_out feast/ui                                               # pages of Feas
 leave_out botocore/data/!(s3|sts|sso*|*.json)                    # descriptions of Amazon's other services: 25
 leave_out **/tests                                               # of packages: 60
 popd >/dev/null
-bin/uv pip uninstall --quiet --python bin/python uv pip
+bin/uv pip uninstall --quiet --python bin/python "$@" uv pip

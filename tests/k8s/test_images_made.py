@@ -1,4 +1,4 @@
-"""scripts/images.sh labels what it builds with where it comes from, and writes what it is made of, by each engine alike.
+"""scripts/images.sh says of what it builds where it comes from and what it is made of, by each engine alike.
 
 No engine runs where tests run: a program of that name notes what it was asked for, and is the image's Python.
 """

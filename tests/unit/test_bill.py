@@ -19,10 +19,8 @@ from scripts.bill import component
 def bill() -> dict[str, Any]:
     """As an image gets it: by standard input."""
     command = [sys.executable, "-", "shop/train:1", "1.2.3"]
-    text = subprocess.run(
-        command, input=(ROOT / "scripts/bill.py").read_bytes(), capture_output=True, check=True
-    ).stdout
-    made: dict[str, Any] = json.loads(text)
+    done = subprocess.run(command, stdin=(ROOT / "scripts/bill.py").open(), capture_output=True, check=True)
+    made: dict[str, Any] = json.loads(done.stdout)
     return made
 
 
