@@ -181,3 +181,9 @@ def test_an_image_has_what_its_commands_import(image: str, module: str) -> None:
             assert has & {canonicalize_name(each) for each in PROVIDERS.get(name, [])}, (
                 f"{path.relative_to(ROOT)}, reached from {module}, imports {name}: not in the groups of image {image}"
             )
+
+
+@pytest.mark.parametrize("image", ["train", "serve", "gateway"])
+def test_an_image_reads_a_bucket(image: str) -> None:
+    """fsspec finds the driver of s3:// by its name: no import shows that it is needed."""
+    assert "s3fs" in packages(image)
