@@ -229,8 +229,8 @@ def _show(server: "Server", *, apply: bool) -> None:
 
 
 def _parameters(options: argparse.Namespace) -> dict[str, dict[str, Any]]:
-    from heterrec.recipes import warm
     from components.ingest.source import DATA_VARIABLE
+    from heterrec.recipes import warm
     from pipelines.reach import placed, require_within_reach
 
     card = with_options(load_card(options.dataset), options.option)

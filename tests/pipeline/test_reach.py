@@ -64,7 +64,7 @@ def test_what_a_laptop_has_in_shared_data_lies_for_pods_where_their_environment_
         Path("/data/sets/beauty/items.csv.gz"),
     )
     assert placed(beauty, None) == beauty
-    with pytest.raises(InputError, match="by `environment: {HETERREC_DATA: …}` of that file which mounted folder"):
+    with pytest.raises(InputError, match=r"by `environment: \{HETERREC_DATA: …\}` of that file which mounted folder"):
         require_within_reach(beauty, cluster)
     with pytest.raises(InputError, match="/elsewhere/beauty/interactions"):
         require_within_reach(placed(beauty, "/elsewhere"), cluster)
@@ -99,8 +99,8 @@ def test_a_server_is_told_the_paths_of_pods(tmp_path, monkeypatch):
     facts = tmp_path / "cluster.yaml"
     facts.write_text(yaml.safe_dump({"claims": {"d": "/data"}, "environment": {DATA_VARIABLE: "/data"}}))
     with kubeflow_server() as server:
-        asked = ["submit", "--run", "--host", server.host, "--dataset", "amazon_beauty", "--cluster", str(facts), "--apply"]
-        assert command_line.main(asked) == 0
+        asked = ["--host", server.host, "--dataset", "amazon_beauty", "--cluster", str(facts), "--apply"]
+        assert command_line.main(["submit", "--run", *asked]) == 0
         sent = str(server.runs)
     assert "/data/beauty/interactions.csv.gz" in sent and str(SHARED) not in sent
 
