@@ -107,7 +107,7 @@ wheel: setup  ## the library alone (heterrec: torch, numpy, pyarrow) as build/he
 chart: setup  ## a Helm chart in build/chart, from the overlay OVERLAY=production (or profile, local, gpu)
 	@$(PYTHON) -m scripts.chart build/chart $(OVERLAY)
 
-images:  ## the images of k8s/images by docker or buildah; TORCH=cuda REGISTRY=... TAG=... PLATFORM=linux/arm64
+images:  ## the images of k8s/images by docker, podman or buildah, and what each is made of; TORCH=cuda REGISTRY=... TAG=... PLATFORM=linux/arm64
 	@scripts/images.sh
 
 bench-features: setup  ## the feature store: ingest, gate, join against a bare ASOF join, materialise, reads; SIZES=100000,1000000
@@ -169,8 +169,8 @@ audit: setup  ## published advisories for every package of the lock and torch; f
 	@mkdir -p build && grep -ohE '^( *"torch==[0-9.]+|[a-zA-Z0-9][^ ;]*==[^ ;]+)' pyproject.toml requirements.lock | tr -d '" ' > build/audited.txt
 	@.venv/bin/uv tool run pip-audit --strict --no-deps --disable-pip --progress-spinner off --requirement build/audited.txt
 
-sbom: setup  ## the bill of materials of .venv (CycloneDX) as build/sbom.json; needs no docker
-	@scripts/sbom.sh
+sbom: setup  ## the bill of materials (CycloneDX) of .venv and this machine's Debian packages as build/sbom.json
+	@mkdir -p build && $(PYTHON) scripts/bill.py heterrec-pipeline "$$(git describe --always --dirty)" > build/sbom.json
 
 bench-rollout: setup  ## is the canary's judge right? simulated A/A and A/B canaries beside the naive tests; CANARIES=2000
 	@$(PYTHON) -m benchmarks.rollout --canaries $(CANARIES)

@@ -229,10 +229,12 @@ def _show(server: "Server", *, apply: bool) -> None:
 
 
 def _parameters(options: argparse.Namespace) -> dict[str, dict[str, Any]]:
+    from components.ingest.source import DATA_VARIABLE
     from heterrec.recipes import warm
-    from pipelines.reach import require_within_reach
+    from pipelines.reach import placed, require_within_reach
 
     card = with_options(load_card(options.dataset), options.option)
+    card = placed(card, options.facts.environment.get(DATA_VARIABLE))
     require_within_reach(card, options.facts)
     trained = recipe(options.recipe, options, options.set)
     if options.warm_start:

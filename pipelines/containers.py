@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 from components import image, workspace
 from components.errors import InputError
+from components.ingest.source import DATA_VARIABLE
 
 if TYPE_CHECKING:
     from docker import DockerClient
@@ -33,6 +34,12 @@ def choose_images(built: Path = BUILT) -> None:
         setattr(image, kind.upper(), name)
 
 
+def folders() -> dict[str, bool]:
+    """The folders of this disk that containers see, under the path that they have here, and whether they may write."""
+    data = os.environ.get(DATA_VARIABLE)
+    return {str(workspace.home()): True} | ({str(Path(data).expanduser()): False} if data else {})
+
+
 def runner() -> "DockerRunner":
     """Containers as a hardened cluster runs them: no network, a read-only root, the caller's own user.
 
@@ -56,17 +63,13 @@ def runner() -> "DockerRunner":
     home = workspace.home()
     home.mkdir(parents=True, exist_ok=True)
     named = {name: value for name, value in os.environ.items() if name.startswith("HETERREC_")}
-    data = os.environ.get("HETERREC_DATA")
     return DockerRunner(
         network_mode="none",
         read_only=True,
         tmpfs={"/tmp": "exec"},
         user=f"{os.getuid()}:{os.getgid()}",
         environment={**named, "HETERREC_HOME": str(home)},
-        mounts=[
-            Mount(str(home), str(home), type="bind"),
-            *([Mount(data, data, type="bind", read_only=True)] if data else []),
-        ],
+        mounts=[Mount(each, each, type="bind", read_only=not writes) for each, writes in folders().items()],
     )
 
 

@@ -81,10 +81,14 @@ def run(
 
     With `containers` each task runs in its image, else in a process of its own.
     """
-    from pipelines.containers import choose_images
+    from components.ingest.source import DATA_VARIABLE
+    from pipelines.containers import choose_images, folders
+    from pipelines.reach import placed, require_in_containers
 
     if containers:
         choose_images()
+        card = placed(card, os.environ.get(DATA_VARIABLE))
+        require_in_containers(card, list(folders()))
     from pipelines.training import build
 
     asked = {"card": card.model_dump_json(), "recipe": recipe, "baseline": baseline, "as_of": as_of}

@@ -25,7 +25,7 @@ pip=(.venv/bin/python -m pip --disable-pip-version-check --quiet)
 "${pip[@]}" install "uv==$uv"
 
 # torch first, and on its own: the default build for Linux brings several GB of CUDA libraries. Without a GPU, take
-# (HETERREC_TORCH=cpu|cuda decides otherwise) a CPU build: a wheel that is at hand, else PyTorch's CPU index, else whatever the default index has.
+# (HETERREC_TORCH=cpu|cuda|none decides otherwise) a CPU build: a wheel that is at hand, else PyTorch's CPU index, else whatever the default index has.
 gpu() { if nvidia-smi >/dev/null 2>&1; then echo cuda; else echo cpu; fi; }
 install_torch() {
   .venv/bin/python -c "import torch, sys; sys.exit(torch.__version__.split('+')[0] != '$torch')" 2>/dev/null && return
@@ -41,7 +41,7 @@ install_torch() {
   echo "setup: no CPU build of torch within reach, taking the default one (large)" >&2
   "${pip[@]}" install "torch==$torch"
 }
-install_torch
+[ "${HETERREC_TORCH:-}" = none ] || install_torch
 
 # pip's own certificate setting holds for uv too, so that both work behind the same company proxy.
 [ -z "${PIP_CERT:-}" ] || export SSL_CERT_FILE=${SSL_CERT_FILE:-$PIP_CERT}

@@ -1,6 +1,8 @@
 """The Helm chart, rendered by helm itself: with no values of one's own it is the overlay that it was written from."""
 
 import copy
+import functools
+import itertools
 import json
 import shutil
 import subprocess
@@ -62,6 +64,55 @@ def test_without_values_of_one_s_own_the_chart_is_the_overlay(written):
         assert by_helm[each] == resource, each
 
 
+def leaves(values: Any, path: tuple[str, ...] = ()) -> dict[tuple[str, ...], Any]:
+    """Every value of a chart by its place."""
+    if not isinstance(values, dict):
+        return {path: values}
+    return {place: each for name, value in values.items() for place, each in leaves(value, (*path, name)).items()}
+
+
+def nested(path: tuple[str, ...], value: Any) -> dict[str, Any]:
+    first, *rest = path
+    return {first: nested(tuple(rest), value) if rest else value}
+
+
+def merged(one: dict[str, Any], other: dict[str, Any]) -> dict[str, Any]:
+    both = {name: merged(one[name], other[name]) for name in one.keys() & other.keys()}
+    return {**one, **other, **both}
+
+
+def test_helm_lints_the_chart_and_every_value_arrives_somewhere(written):
+    overlay, folder = written
+    assert HELM is not None
+    linted = subprocess.run([HELM, "lint", "--strict", str(folder)], capture_output=True, text=True)
+    assert linted.returncode == 0, linted.stdout
+    values = leaves(yaml.safe_load((folder / "values.yaml").read_text()))
+    assert len(values) >= 10
+    switches = [path for path, value in values.items() if isinstance(value, bool)]
+    # Texts and numbers that nothing else of the chart has.
+    told = {
+        path: 4000 + n if isinstance(value, int) else f"another-{n}"
+        for n, (path, value) in enumerate(values.items())
+        if path not in switches
+    }
+    done = helm(folder, "shop", **functools.reduce(merged, itertools.starmap(nested, told.items())))
+    assert done.returncode == 0, done.stderr
+    assert not [path for path, value in told.items() if str(value) not in done.stdout]
+    everything = len(made(folder, "shop"))
+    for path in switches:
+        left = len(made(folder, "shop", **nested(path, False)))
+        assert left < everything or overlay == "local", f"{path}: the overlay local alone has nothing to leave out"
+
+
+def test_uninstalling_keeps_every_volume(written):
+    """Helm removes what it made, but for what says keep; a StatefulSet's own claims it never made."""
+    _, folder = written
+    claims = of_kind(made(folder, "shop"), "PersistentVolumeClaim")
+    assert claims
+    for claim in claims:
+        assert claim["metadata"]["annotations"]["helm.sh/resource-policy"] == "keep", name(claim)
+
+
 def test_in_another_namespace_no_name_of_the_overlay_s_stays(written):
     overlay, folder = written
     assert not mentions(made(folder, "elsewhere"), namespace(overlay))
@@ -69,15 +120,18 @@ def test_in_another_namespace_no_name_of_the_overlay_s_stays(written):
 
 def test_a_value_arrives_where_it_belongs(written):
     _, folder = written
-    image = "registry.example/heterrec-serve@sha256:" + 64 * "b"
-    found = made(folder, "shop", dataset="2024", server="plain", images={"serve": image}, storage={"workspace": "7Gi"})
+    images = {kind: f"registry.example/heterrec-{kind}@sha256:" + 64 * "b" for kind in ("serve", "gateway", "train")}
+    found = made(folder, "shop", dataset="2024", server="plain", images=images, storage={"workspace": "7Gi"})
     (settings,) = [each for each in of_kind(found, "ConfigMap") if each["metadata"]["name"].startswith("settings-")]
     assert settings["data"]["HETERREC_DATASET"] == "2024", "a text, as ConfigMaps have them"
     assert settings["data"]["HETERREC_SERVER"] == "plain"
     pods = {name(each): each["spec"]["template"] for each in of_kind(found, "Deployment")}
     told = pods["Deployment/gateway"]["metadata"]["annotations"]
     assert (told["heterrec.io/dataset"], told["heterrec.io/server"]) == ("2024", "plain"), "or it would not restart"
-    assert {each["image"] for each in pods["Deployment/gateway"]["spec"]["containers"]} == {image}
+    of_pod = {each["name"]: each["image"] for each in pods["Deployment/gateway"]["spec"]["containers"]}
+    assert of_pod == {"gateway": images["gateway"], "torchserve": images["serve"], "reconciler": images["serve"]}
+    of_consumer = {each["image"] for each in pods["Deployment/consumer"]["spec"]["containers"]}
+    assert of_consumer == {images["gateway"]}
     claims = {each["metadata"]["name"]: each for each in of_kind(found, "PersistentVolumeClaim")}
     workspace_claim = claims["heterrec-workspace"]
     assert workspace_claim["spec"]["resources"]["requests"]["storage"] == "7Gi"

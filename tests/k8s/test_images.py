@@ -25,6 +25,7 @@ ELSEWHERE = {
         "serving/torchserve/server.py",  # `ask` starts a TorchServe, on a laptop
     },
     "serve": set(),
+    "gateway": {"serving/torchserve/server.py"},  # nor is one started beside a gateway
 }
 OURS = {path.parent.name for path in ROOT.glob("*/__init__.py")}
 PROVIDERS = metadata.packages_distributions()
@@ -58,7 +59,7 @@ def sources(image: str) -> set[Path]:
 def packages(image: str) -> set[str]:
     """Names of the distributions that the groups of `image` bring, all that these need included."""
     install = next(line for line in stages()[f"{image}-packages"] if "setup.sh" in line)
-    groups = re.search(r"scripts/setup\.sh ([a-z ]+)", install)
+    groups = re.search(r"scripts/setup\.sh ([a-z ]+\b)", install)
     assert groups is not None
     declared = tomllib.loads((ROOT / "pyproject.toml").read_text())["dependency-groups"]
 
@@ -102,6 +103,34 @@ def file_of(module: str) -> Path:
     return base.with_suffix(".py") if base.with_suffix(".py").is_file() else base / "__init__.py"
 
 
+def starts(module: str, seen: set[str] | None = None) -> set[str]:
+    """Modules of this project that are there once `module` is imported: those that functions import are not."""
+    seen = set() if seen is None else seen
+    if module in seen or not file_of(module).is_file():
+        return seen
+    seen.add(module)
+    waiting: list[ast.AST] = [ast.parse(file_of(module).read_text())]
+    while waiting:
+        node = waiting.pop()
+        if isinstance(node, ast.If) and ast.unparse(node.test) == "TYPE_CHECKING":
+            continue
+        if isinstance(node, ast.ImportFrom) and node.module and not node.level:
+            for name in (node.module, *(f"{node.module}.{alias.name}" for alias in node.names)):
+                starts(name, seen)
+        elif isinstance(node, ast.Import):
+            for alias in node.names:
+                starts(alias.name, seen)
+        if not isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef | ast.Lambda):
+            waiting += ast.iter_child_nodes(node)
+    return seen
+
+
+COMMANDS = {name: f"serving.run_{name}" for name in ("gateway", "consumer", "torchserve")} | {
+    "reconciler": "serving.run_torchserve"
+}
+"""The module that has a command of `python -m serving`: it brings what its own command needs, late."""
+
+
 def run_in_images() -> list[tuple[str, str]]:
     """Image and module of all that runs there: each component, and each command of the manifests."""
     found = set()
@@ -114,7 +143,9 @@ def run_in_images() -> list[tuple[str, str]]:
             pod = spec.get("predictor") or spec.get("template", {}).get("spec") or {}
             for container in pod.get("containers", []) + pod.get("initContainers", []):
                 match container.get("args"), container.get("image", "").removeprefix("heterrec-"):
-                    case ["python", "-m", package, *_], ("train" | "serve") as image if package in OURS:
+                    case ["python", "-m", "serving", command, *_], image:
+                        found.add((image, COMMANDS[command]))
+                    case ["python", "-m", package, *_], image if package in OURS:
                         found.add((image, f"{package}.__main__"))
     return sorted(found)
 
@@ -139,6 +170,8 @@ def test_the_builder_is_sent_all_that_is_copied_and_nothing_else():
 @pytest.mark.parametrize(("image", "module"), run_in_images())
 def test_an_image_has_what_its_commands_import(image: str, module: str) -> None:
     modules = reached(module)
+    if module in COMMANDS.values():
+        modules |= starts("serving.__main__")
     files = {file_of(name) for name in modules}
     missing = sorted(str(path.relative_to(ROOT)) for path in files - sources(image))
     assert not missing, f"{image} has not these files that {module} imports (COPY in k8s/images/Dockerfile)"
@@ -148,3 +181,9 @@ def test_an_image_has_what_its_commands_import(image: str, module: str) -> None:
             assert has & {canonicalize_name(each) for each in PROVIDERS.get(name, [])}, (
                 f"{path.relative_to(ROOT)}, reached from {module}, imports {name}: not in the groups of image {image}"
             )
+
+
+@pytest.mark.parametrize("image", ["train", "serve", "gateway"])
+def test_an_image_reads_a_bucket(image: str) -> None:
+    """fsspec finds the driver of s3:// by its name: no import shows that it is needed."""
+    assert "s3fs" in packages(image)
