@@ -153,6 +153,7 @@ def _asked(row: Exposure, contents: Contents) -> Asked:
         filters=request.get("filters", {}),
         segment=contents.segment([*history, *({"item_id": item} for item in items)]),
         placement=placement,
+        tired=frozenset(row.get("tired") or ()),
     )
 
 

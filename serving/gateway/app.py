@@ -33,7 +33,7 @@ from serving.gateway.overload import RETRY_SECONDS, Bound
 from serving.gateway.placements.endpoints import PROBLEMS, Authorization, add_placements
 from serving.gateway.placements.session import plausible
 from serving.gateway.probes import probe_all
-from serving.gateway.recommender import Deadlines, History, NotOffered, Recommended, Recommender
+from serving.gateway.recommender import Deadlines, History, ImpressionsOf, NotOffered, Recommended, Recommender
 from serving.gateway.row import Row
 from serving.gateway.tables import MOST_BYTES
 from serving.gateway.wish import Wish
@@ -145,16 +145,17 @@ def make_app(
     table_bytes: int = MOST_BYTES,
     availability: Availability | None = None,
     rules: RulesTable | None = None,
+    impressions: ImpressionsOf = lambda user_id: {},
 ) -> FastAPI:
     """The service. `read_rollout` reads the row of the one model it serves, `torchserve` is the inference address,
     `keys` the file with its inference key where it asks for one, `clock` tells the time of what is logged.
     `archive_of` says where the archive of a version lies: None while it is on its way, `OSError` or `ValueError` where
     it cannot be had. `table_bytes` bounds the neighbour tables that are kept in memory. `availability` and `rules` say
-    what is withdrawn and what else is to hold of what is shown."""
+    what is withdrawn and what else is to hold of what is shown, `impressions` what a rule of fatigue has to know."""
     metrics = Metrics()
     news = News(availability, rules, metrics.failures.labels("news").inc)
     models = Models(torchserve, keys, lambda version, seconds: metrics.model.labels(version).observe(seconds))
-    recommender = Recommender(models, history, deadlines, archive_of, table_bytes, After(news, clock))
+    recommender = Recommender(models, history, deadlines, archive_of, table_bytes, After(news, clock), impressions)
     row = Row(read_rollout, recommender, metrics.failures.labels("rollout").inc)
     service = _Service(
         models=models,
@@ -349,4 +350,5 @@ def _exposure(
         "override": False,
         "cause": found.cause,
         "placement": wish.placement,
+        "tired": None if found.tired is None else sorted(found.tired),
     }

@@ -8,7 +8,7 @@ from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, Literal, TypeVar
 
 import orjson
 
@@ -25,12 +25,16 @@ from serving.gateway.tables import MOST_BYTES, Tables
 from serving.gateway.wish import Wish
 from serving.rollout.assignment import Variant
 from serving.rollout.document import ModelVersion, Rollout
+from serving.rollout.rules import Fatigue
 from serving.scoring.placed import AGAIN, FOR_YOU, RANKING, SIMILAR
 from serving.scoring.placed import POPULAR as POPULAR_ITEMS
 
 _logger = logging.getLogger(__name__)
 History = Callable[[str], list[dict[str, Any]]]
 """The events of a user as docs/contracts.md sends them to TorchServe, oldest first. Blocks; called in a thread."""
+ImpressionsOf = Callable[[str], Mapping[str, Sequence[int]]]
+"""What a shopper was shown and did nothing with, as `feature_repo.impressions` keeps it. Blocks; called in a thread."""
+Read = TypeVar("Read")
 Status = Literal["ok", "fallback", "error"]
 Cause = Literal["model", "history", "overload", "archive"]
 """Why another than the drawn arm answered: a model's own call failed, the history did, too much was in flight, or the
@@ -76,6 +80,8 @@ class Recommended:
     history_seconds: float
     cause: Cause | None = None
     """Where the status is not `ok`."""
+    tired: frozenset[str] | None = None
+    """What the shopper was shown too often; None where no rule asks, or nobody could say."""
 
 
 class Recommender:
@@ -89,9 +95,10 @@ class Recommender:
         archive_of: Callable[[ModelVersion], Path | None] = lambda arm: Path(arm.archive),
         table_bytes: int = MOST_BYTES,
         after: After | None = None,
+        impressions: ImpressionsOf = lambda user_id: {},
     ) -> None:
         self._models, self._history, self._archive_of = models, history, archive_of
-        self.after = after or After(News(None, None))
+        self.after, self._impressions = after or After(News(None, None)), impressions
         self._table_bytes = table_bytes
         self.deadlines = deadlines or Deadlines()
         self._contents: dict[str, Contents] = {}
@@ -114,7 +121,13 @@ class Recommender:
         _check_offered(contents, wish)
         drawn_arm = line[0][0].version
         line = [(each, deadline) for each, deadline in line if self._answers(each, wish.placement)]
-        known, seconds = await self._known(wish, failures)
+        rule = self._fatigue(contents, wish)
+        if rule is None:
+            (known, seconds), tired = await self._known(wish, failures), None
+        else:
+            (known, seconds), tired = await asyncio.gather(
+                self._known(wish, failures), self._tired(rule, wish, failures)
+            )
         session = wish.session if wish.of_somebody else ()
         if not wish.modelled or (known is None and not session and not wish.items):
             line = []  # nothing to ask a model about
@@ -136,7 +149,7 @@ class Recommender:
             return found if who == version else None
 
         def show(ranked: Items) -> Shown:
-            return self._shown(contents, history, wish, version, ranked)
+            return self._shown(contents, history, wish, version, ranked, tired or frozenset())
 
         if wish.placement == RANKING:
             shown = show(items)
@@ -163,6 +176,7 @@ class Recommender:
             failures=failures,
             history_seconds=seconds,
             cause=cause,
+            tired=tired,
         )
 
     def _line(self, champion: ModelVersion, rollout: Rollout, arm: Variant) -> list[tuple[ModelVersion, float]]:
@@ -182,14 +196,30 @@ class Recommender:
         """The history that the store has, None where it does not answer, and the seconds that it took."""
         if not (wish.of_somebody and wish.user_id):
             return [], 0.0
-        began, known = time.perf_counter(), None
+        began = time.perf_counter()
+        known = await self._read_of_shopper(self._history, wish.user_id, failures)
+        return known, time.perf_counter() - began
+
+    def _fatigue(self, contents: Contents, wish: Wish) -> Fatigue | None:
+        """The rule that holds for this shopper there."""
+        return self.after.fatigue(contents.catalogue, wish.placement) if wish.of_somebody and wish.user_id else None
+
+    async def _tired(self, rule: Fatigue, wish: Wish, failures: list[tuple[str, str]]) -> frozenset[str] | None:
+        """What the shopper was shown too often; None where the store does not answer."""
+        impressions = await self._read_of_shopper(self._impressions, wish.user_id, failures)
+        return None if impressions is None else self.after.tired(rule, impressions)
+
+    async def _read_of_shopper(
+        self, read: Callable[[str], Read], user_id: str, failures: list[tuple[str, str]]
+    ) -> Read | None:
+        """What the store has; None where it does not answer in time."""
         try:
-            reading = asyncio.get_running_loop().run_in_executor(self._readers, self._history, wish.user_id)
-            known = await asyncio.wait_for(reading, self.deadlines.history)
+            reading = asyncio.get_running_loop().run_in_executor(self._readers, read, user_id)
+            return await asyncio.wait_for(reading, self.deadlines.history)
         except Exception as error:  # whatever the store raises, the shopper gets an answer and the log the reason
             why = f"not within {self.deadlines.history} s" if isinstance(error, TimeoutError) else error
             failures.append(("history", f"{type(error).__name__}: {why}"))
-        return known, time.perf_counter() - began
+            return None
 
     def from_memory(self, rollout: Rollout, wish: Wish) -> Recommended:
         """An answer without store and model, for when these have no room: popular items, as the history that the
@@ -220,7 +250,13 @@ class Recommender:
         )
 
     def _shown(
-        self, contents: Contents, history: Sequence[Mapping[str, Any]], wish: Wish, version: str, items: Items
+        self,
+        contents: Contents,
+        history: Sequence[Mapping[str, Any]],
+        wish: Wish,
+        version: str,
+        items: Items,
+        tired: frozenset[str] = frozenset(),
     ) -> Shown:
         """What comes after every ranking, whoever made it."""
         asked = Asked(
@@ -230,6 +266,7 @@ class Recommender:
             filters=wish.filters,
             segment=contents.segment(wish.before(history)),
             placement=wish.placement,
+            tired=tired,
         )
         return self.after.show(contents.catalogue, asked, items, counts=version == POPULAR)
 

@@ -1,4 +1,4 @@
-"""What a shop wants shown whatever a model ranks: blocks, pins, boosts, value, diversity, exploration.
+"""What a shop wants shown whatever a model ranks: blocks, pins, boosts, value, diversity, exploration, fatigue.
 
 One document a model, of plain values; `serving.rollout.rules_table` keeps it and its history, `serving.gateway.after`
 follows it. Slots are numbered from 1, as a person counts them.
@@ -7,7 +7,7 @@ follows it. Slots are numbered from 1, as a person counts them.
 from collections.abc import Iterator
 from datetime import datetime
 from itertools import chain
-from typing import Annotated, Any, ClassVar
+from typing import Annotated, Any, ClassVar, Literal
 
 from pydantic import (
     AfterValidator,
@@ -20,12 +20,14 @@ from pydantic import (
     model_validator,
 )
 
-from serving.scoring.placed import FOR_YOU, PLACEMENTS, RANKING
+from serving.scoring.placed import FOR_YOU, PLACEMENTS, POPULAR, RANKING, TOGETHER
 
 MOST_SLOTS = 50
 """As many items as a request may ask for."""
 MOST_RULES = 500
 """Entries of a document: each costs every request a little."""
+MOST_DAYS, MOST_SHOWN = 7, 20
+"""As far back, and as often of one item, as the consumer counts what a shopper was shown."""
 Text = Annotated[str, StringConstraints(min_length=1, max_length=200)]
 Share = Annotated[float, Field(gt=0, le=1)]
 Slot = Annotated[int, Field(ge=1, le=MOST_SLOTS)]
@@ -154,6 +156,21 @@ class Exploration(_Adds):
     most_events: Annotated[int, Field(ge=0)] | None = None
 
 
+class Fatigue(_Timed):
+    """What a shopper was shown `after` times within `days` and did nothing with comes after all else (`demote`), or not
+    at all (`hide`). A pin stays; what was clicked or bought counts anew from then on."""
+
+    after: Annotated[int, Field(ge=2, le=MOST_SHOWN)]
+    days: Annotated[int, Field(ge=1, le=MOST_DAYS)] = MOST_DAYS
+    then: Literal["demote", "hide"] = "demote"
+
+    @model_validator(mode="after")
+    def _of_somebody(self) -> "Fatigue":
+        if found := {POPULAR, TOGETHER}.intersection(self.placements):
+            raise ValueError(f"placements: {', '.join(sorted(found))} shows everybody the same")
+        return self
+
+
 class Rules(_Strict):
     """The document."""
 
@@ -163,6 +180,7 @@ class Rules(_Strict):
     value: Value | None = None
     diversity: Diversity = Diversity()
     exploration: Exploration | None = None
+    fatigue: Fatigue | None = None
 
     @model_validator(mode="after")
     def _bounded(self) -> "Rules":

@@ -22,7 +22,7 @@ from components.workspace import ROOT
 from feature_repo.store import histories_path
 from pipelines.__main__ import main
 from pipelines.batch import PARTS, PLAN, REPORT, ROWS, Done, recommend
-from serving.gateway.online import feast_history
+from serving.gateway.online import OnlineStore
 from serving.releases import Releases
 from serving.rollout.table import RolloutTable
 from serving.scoring.scorer import Scorer
@@ -187,7 +187,7 @@ def test_the_champion_s_lists_are_what_it_answers_with_the_gateway_s_history(
         packed.extractall(tmp_path / "content")
     scorer, history = (
         Scorer.load(tmp_path / "content"),
-        feast_history("marketplace", workspace.feature_store("marketplace")),
+        OnlineStore("marketplace", workspace.feature_store("marketplace")).history,
     )
     for user in sorted(known)[:: len(known) // 20]:
         (answer,) = scorer.score([{"user_id": user, "k": 20, "history": history(user)}])
