@@ -13,7 +13,7 @@ import secrets
 import sqlite3
 import time
 from collections.abc import Callable, Iterable, Iterator
-from contextlib import contextmanager
+from contextlib import closing, contextmanager
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -128,9 +128,11 @@ class State:
         if version != _VERSION and not self.new:
             raise StateDamaged(f"found version {version}, expected {_VERSION}")
         self._sql.executescript(_TABLES + impressions.TABLES)
-        (found,) = self._sql.execute("PRAGMA quick_check(1)").fetchone()
+        (found,) = self._sql.execute("PRAGMA integrity_check(1)").fetchone()
         if found != "ok":
             raise StateDamaged(found)
+        if _declared(self._sql) != _DECLARED:
+            raise StateDamaged("its tables are not those that were made")
         self._sql.create_function("crc", -1, _crc, deterministic=True)
         for table, columns in _CHECKED.items():
             if self._sql.execute(f"SELECT 1 FROM {table} WHERE crc IS NOT crc({columns}) LIMIT 1").fetchone():
@@ -321,6 +323,20 @@ class State:
                 gone = [(number,) for number, of, text in rows if row(of, json.loads(text))]
                 self._sql.executemany(f"DELETE FROM {table} WHERE number = ?", gone)
         self._sql.execute("PRAGMA wal_checkpoint(TRUNCATE)")
+
+
+def _declared(sql: sqlite3.Connection) -> list[tuple[str, str]]:
+    """What the file says of its tables, which no row's checksum is of."""
+    return sql.execute("SELECT name, sql FROM sqlite_master WHERE sql IS NOT NULL ORDER BY name").fetchall()
+
+
+def _made() -> list[tuple[str, str]]:
+    with closing(sqlite3.connect(":memory:")) as sql:
+        sql.executescript(_TABLES + impressions.TABLES)
+        return _declared(sql)
+
+
+_DECLARED = _made()
 
 
 def _crc(*values: object) -> int:

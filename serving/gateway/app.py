@@ -207,6 +207,7 @@ def _add_service(app: FastAPI, service: _Service) -> None:
         rollout = service.released()
         if wish.arm == "challenger" and rollout.challenger is None:
             raise HTTPException(409, "no challenger serves")
+        wish = wish.drawn(service.recommender.after.news.rules.rules.holdout)
         _check_filters(service, rollout, wish)
         found = await service.recommend(rollout, wish, authorization)
         for part, reason in found.failures:
@@ -215,7 +216,7 @@ def _add_service(app: FastAPI, service: _Service) -> None:
         exposure = _exposure(rollout, wish, context, found, time=service.clock(), latency_ms=latency)
         if wish.arm is not None or not wish.user_id or wish.placement == POPULAR or not wish.modelled:
             # Of no experiment: what people who test see is not judged, nor what is shown to nobody in particular, nor
-            # counts, which are no arm's doing.
+            # counts, which are no arm's doing: to who is held out, too.
             exposure |= {"override": wish.arm is not None, "salt": "", "stage": None}
         logged = await service.append("exposures", exposure, service.recommender.deadlines.log, synced=False)
         metrics.served.labels(found.variant, found.version, found.status).inc()
@@ -351,4 +352,5 @@ def _exposure(
         "cause": found.cause,
         "placement": wish.placement,
         "tired": None if found.tired is None else sorted(found.tired),
+        "holdout": wish.held,
     }

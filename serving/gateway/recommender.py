@@ -202,7 +202,9 @@ class Recommender:
 
     def _fatigue(self, contents: Contents, wish: Wish) -> Fatigue | None:
         """The rule that holds for this shopper there."""
-        return self.after.fatigue(contents.catalogue, wish.placement) if wish.of_somebody and wish.user_id else None
+        if wish.held or not (wish.of_somebody and wish.user_id):
+            return None
+        return self.after.fatigue(contents.catalogue, wish.placement)
 
     async def _tired(self, rule: Fatigue, wish: Wish, failures: list[tuple[str, str]]) -> frozenset[str] | None:
         """What the shopper was shown too often; None where the store does not answer."""

@@ -1,4 +1,5 @@
-"""What a shop wants shown whatever a model ranks: blocks, pins, boosts, value, diversity, exploration, fatigue.
+"""What a shop wants shown whatever a model ranks: blocks, pins, boosts, value, diversity, exploration, fatigue, a
+holdout.
 
 One document a model, of plain values; `serving.rollout.rules_table` keeps it and its history, `serving.gateway.after`
 follows it. Slots are numbered from 1, as a person counts them.
@@ -20,6 +21,7 @@ from pydantic import (
     model_validator,
 )
 
+from serving.rollout.assignment import place
 from serving.scoring.placed import FOR_YOU, PLACEMENTS, POPULAR, RANKING, TOGETHER
 
 MOST_SLOTS = 50
@@ -171,6 +173,17 @@ class Fatigue(_Timed):
         return self
 
 
+class Holdout(_Strict):
+    """A fixed `share` of shoppers, drawn by `salt`, who get popular items in place of a model's: beside them everybody
+    else shows what a model is worth. A higher share adds shoppers and takes none out, another salt draws anew."""
+
+    share: Annotated[float, Field(gt=0, le=0.5)]
+    salt: Text = "holdout"
+
+    def has(self, user_id: str) -> bool:
+        return place(self.salt, user_id) < self.share
+
+
 class Rules(_Strict):
     """The document."""
 
@@ -181,6 +194,7 @@ class Rules(_Strict):
     diversity: Diversity = Diversity()
     exploration: Exploration | None = None
     fatigue: Fatigue | None = None
+    holdout: Holdout | None = None
 
     @model_validator(mode="after")
     def _bounded(self) -> "Rules":
