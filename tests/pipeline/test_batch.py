@@ -2,6 +2,7 @@
 
 import json
 import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -17,11 +18,15 @@ import pyarrow.parquet as pq
 import pytest
 
 from components import workspace
+from components.announce.expected import missing
 from components.errors import InputError
+from components.manifest import Manifest
+from components.recommend.step import PARTS, PLAN, REPORT, ROWS, Done, recommend, run
 from components.workspace import ROOT
 from feature_repo.store import histories_path
+from pipelines import local, recommend_run
 from pipelines.__main__ import main
-from pipelines.batch import PARTS, PLAN, REPORT, ROWS, Done, recommend
+from pipelines.forget import PERSONAL
 from serving.gateway.online import OnlineStore
 from serving.releases import Releases
 from serving.rollout.table import RolloutTable
@@ -195,6 +200,30 @@ def test_the_champion_s_lists_are_what_it_answers_with_the_gateway_s_history(
         assert [score for _, score in found[user]] == pytest.approx(
             [item["score"] for item in answer["items"]], abs=1e-4
         )
+
+
+def test_the_recurring_run_makes_the_command_s_lists_goes_on_where_it_was_killed_and_keeps_few(
+    pushed_home: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("HETERREC_HOME", str(pushed_home))
+    out = tmp_path / "lists"
+    assert main(["recommend", "--dataset", "marketplace", "--k", "5", "--out", str(out), "--processes", "1"]) == 0
+    for run_id in ("lists-1", "lists-2", "lists-3"):
+        records = local.execute(recommend_run.build, run_id=run_id, model="marketplace", k=5, processes=1)
+        assert records["recommend"].status == "done" and not missing(recommend_run.NAME, records, "SUCCEEDED")
+        artifact = Path(records["recommend"].artifact)
+        assert lists(artifact).equals(lists(out)) and Manifest.verify(artifact, kind="lists")
+    kept = sorted(path.name for path in artifact.parent.iterdir())
+    assert kept == ["lists-2-recommend", "lists-3-recommend"] and "lists" in PERSONAL
+
+    begun = tmp_path / "scratch" / "lists"  # as a killed attempt leaves it
+    shutil.copytree(out, begun)
+    (begun / REPORT).unlink()
+    asked: dict[str, Any] = {"model": "marketplace", "processes": 1, "scratch": tmp_path / "scratch"}
+    report = run(k=5, lists=tmp_path / "again", **asked)
+    assert report["parts_found"] == report["parts"] > 0 and lists(tmp_path / "again").equals(lists(out))
+    other = run(k=4, lists=tmp_path / "other", **asked)
+    assert other["parts_found"] == 0 and other["rows"] < report["rows"], "of another question it is begun anew"
 
 
 def test_nobody_is_nothing(content: Path, tmp_path: Path) -> None:
