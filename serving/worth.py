@@ -3,9 +3,8 @@
 import argparse
 from collections.abc import Mapping, Sequence
 from datetime import UTC, datetime, timedelta
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-import duckdb
 import numpy as np
 
 from components import workspace
@@ -18,7 +17,9 @@ from serving.rollout.off_policy import FEWEST
 from serving.rollout.rules import Holdout
 from serving.rollout.rules_table import RulesTable, Version
 from serving.rollout.table import RolloutTable
-from serving.rollout.worth import Shoppers, difference, shoppers
+
+if TYPE_CHECKING:
+    from serving.rollout.worth import Shoppers
 
 
 def standing(versions: Sequence[Version]) -> tuple[Holdout, datetime] | None:
@@ -34,8 +35,10 @@ def standing(versions: Sequence[Version]) -> tuple[Holdout, datetime] | None:
     return holdout, since
 
 
-def told(found: Shoppers) -> list[str]:
+def told(found: "Shoppers") -> list[str]:
     """A line for each outcome: of those whom models serve, of those held out, and by how much more it is."""
+    from serving.rollout.worth import difference
+
     lines = []
     for name, outcome_N in found.outcomes.items():
         each = difference(found.held_N, outcome_N)
@@ -51,6 +54,10 @@ def told(found: Shoppers) -> list[str]:
 
 def run(options: argparse.Namespace) -> int:
     """Print the differences; 0 whatever they say."""
+    import duckdb  # which the images of gateway and server need not have
+
+    from serving.rollout.worth import shoppers
+
     name, now = operate.model_name(options.dataset), datetime.now(UTC)
     with RolloutTable(workspace.rollout_url()) as table:
         stands = standing(RulesTable(table.database, name).history())
