@@ -9,6 +9,7 @@ import sys
 import time
 import zipfile
 from dataclasses import dataclass
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
@@ -21,7 +22,8 @@ from components import workspace
 from components.announce.expected import missing
 from components.errors import InputError
 from components.manifest import Manifest
-from components.recommend.step import PARTS, PLAN, REPORT, ROWS, Done, recommend, run
+from components.recommend.step import PARTS, PLAN, REPORT, ROWS, Done, of_champion, recommend, run
+from components.recommend.task import recommend as again
 from components.workspace import ROOT
 from feature_repo.store import histories_path
 from pipelines import local, recommend_run
@@ -29,8 +31,11 @@ from pipelines.__main__ import main
 from pipelines.forget import PERSONAL
 from serving.gateway.online import OnlineStore
 from serving.releases import Releases
+from serving.rollout.document import Change, ModelVersion, Rollout
 from serving.rollout.table import RolloutTable
 from serving.scoring.scorer import Scorer
+from serving.torchserve import archive
+from tests.serving.live_shop import fill
 from tests.serving.tiny_archive import ITEMS, write_content
 
 SHOPPERS = [f"u{number:03}" for number in range(23)]
@@ -202,27 +207,45 @@ def test_the_champion_s_lists_are_what_it_answers_with_the_gateway_s_history(
         )
 
 
+@pytest.fixture
+def tiny_home(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """A filled feature store, and the little archive as what serves."""
+    home = tmp_path / "home"
+    monkeypatch.setenv("HETERREC_HOME", str(home))
+    monkeypatch.delenv("HETERREC_ROLLOUT_URL", raising=False)
+    fill(home)
+    mar = tmp_path / "tiny.mar"
+    archive.build(write_content(tmp_path / "content"), mar, name="tiny", version="1.0")
+    champion = ModelVersion(
+        version="1.0", archive=str(mar), archive_digest=archive.digest(mar), recipe_digest="r",
+        registered=datetime(2026, 1, 5, tzinfo=UTC),
+    )  # fmt: skip
+    with RolloutTable(workspace.rollout_url()) as table:
+        table.propose(Change(Rollout(model="tiny", champion=champion), "push", "first"), 0)
+    return home
+
+
 def test_the_recurring_run_makes_the_command_s_lists_goes_on_where_it_was_killed_and_keeps_few(
-    pushed_home: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    tiny_home: Path, tmp_path: Path
 ) -> None:
-    monkeypatch.setenv("HETERREC_HOME", str(pushed_home))
     out = tmp_path / "lists"
-    assert main(["recommend", "--dataset", "marketplace", "--k", "5", "--out", str(out), "--processes", "1"]) == 0
-    for run_id in ("lists-1", "lists-2", "lists-3"):
-        records = local.execute(recommend_run.build, run_id=run_id, model="marketplace", k=5, processes=1)
-        assert records["recommend"].status == "done" and not missing(recommend_run.NAME, records, "SUCCEEDED")
-        artifact = Path(records["recommend"].artifact)
-        assert lists(artifact).equals(lists(out)) and Manifest.verify(artifact, kind="lists")
+    assert of_champion("tiny", k=3, out=out, processes=1).rows > 3
+    records = local.execute(recommend_run.build, run_id="lists-1", model="tiny", k=3, processes=1)
+    assert records["recommend"].status == "done" and not missing(recommend_run.NAME, records, "SUCCEEDED")
+    artifact = Path(records["recommend"].artifact)
+    assert lists(artifact).equals(lists(out)) and Manifest.verify(artifact, kind="lists")
+    for run_id in ("lists-2", "lists-3"):
+        again(run_id=run_id, model="tiny", k=3, processes=1, lists=str(tmp_path / run_id))
     kept = sorted(path.name for path in artifact.parent.iterdir())
     assert kept == ["lists-2-recommend", "lists-3-recommend"] and "lists" in PERSONAL
 
     begun = tmp_path / "scratch" / "lists"  # as a killed attempt leaves it
     shutil.copytree(out, begun)
     (begun / REPORT).unlink()
-    asked: dict[str, Any] = {"model": "marketplace", "processes": 1, "scratch": tmp_path / "scratch"}
-    report = run(k=5, lists=tmp_path / "again", **asked)
+    asked: dict[str, Any] = {"model": "tiny", "processes": 1, "scratch": tmp_path / "scratch"}
+    report = run(k=3, lists=tmp_path / "again", **asked)
     assert report["parts_found"] == report["parts"] > 0 and lists(tmp_path / "again").equals(lists(out))
-    other = run(k=4, lists=tmp_path / "other", **asked)
+    other = run(k=2, lists=tmp_path / "other", **asked)
     assert other["parts_found"] == 0 and other["rows"] < report["rows"], "of another question it is begun anew"
 
 
