@@ -17,6 +17,7 @@ import orjson
 from scipy import stats
 
 from components.task import commit
+from serving.consumer.impressions import MOST_ITEMS
 from serving.gateway.after.after import After
 from serving.gateway.after.catalogue import Catalogue
 from serving.gateway.after.compiled import Explorable, compiled
@@ -25,6 +26,7 @@ from serving.gateway.after.showing import Asked, show
 from serving.gateway.after.stock import Stock
 from serving.rollout.rules import Rules
 from serving.rollout.rules_table import Version
+from serving.scoring.placed import FOR_YOU
 
 RESULTS = Path(__file__).parent / "results" / "after.json"
 ITEMS, WITHDRAWN, K, TIMES, DRAWS = 10_000, 1_000, 10, 3_000, 1_000_000
@@ -55,6 +57,7 @@ def rules(catalogue: Catalogue, rng: np.random.Generator) -> dict[str, dict[str,
         "value": {"by": "price", "alpha": 0.5},
         "diversity": {"caps": {"brand": 2}, "alike": {"relevance": 0.7, "by": ["brand", "category"]}},
         "exploration": {"share": 0.1, "slots": [4, 8], "most_events": 20},
+        "fatigue": {"after": 3},
     }
     return {"nothing": {}, **{name: {name: value} for name, value in every.items()}, "all at once": every}
 
@@ -69,10 +72,14 @@ def milliseconds(rng: np.random.Generator) -> dict[str, dict[str, float]]:
         after.news.stock.withdrawn = set(rng.choice(catalogue.ids, WITHDRAWN, replace=False).tolist())
         count, taken = after.candidates(catalogue, K), []
         bodies = [_body(catalogue, rng, count) for _ in range(50)]
+        shown = [_impressions(catalogue, rng) if "fatigue" in plain else b"{}" for _ in range(50)]
         fewer = [orjson.dumps(orjson.loads(body)[:K]) for body in bodies]
         for number in range(TIMES):
-            asked = Asked(k=K, request_id=str(number), hidden=frozenset(catalogue.ids[:50]))
+            hidden = frozenset(catalogue.ids[:50])
             began = time.perf_counter()
+            rule, impressions = after.fatigue(catalogue, FOR_YOU), orjson.loads(shown[number % 50])
+            tired = frozenset[str]() if rule is None else after.tired(rule, impressions)
+            asked = Asked(k=K, request_id=str(number), hidden=hidden, tired=tired)
             ranked = orjson.loads(bodies[number % 50])
             after.candidates(catalogue, K)
             after.show(catalogue, asked, ranked, counts=False)
@@ -87,6 +94,12 @@ def _body(catalogue: Catalogue, rng: np.random.Generator, count: int) -> bytes:
     score = np.sort(rng.normal(size=count))[::-1].tolist()
     ids = rng.choice(catalogue.ids, count, replace=False).tolist()
     return orjson.dumps([{"item_id": i, "score": s, "title": f"Kettle {i}"} for i, s in zip(ids, score, strict=True)])
+
+
+def _impressions(catalogue: Catalogue, rng: np.random.Generator) -> bytes:
+    """As many as are kept of a shopper, half of them often enough to tire."""
+    ids = rng.choice(catalogue.ids, MOST_ITEMS, replace=False).tolist()
+    return orjson.dumps({item: [int(NOW.timestamp())] * (2 + n % 2) for n, item in enumerate(ids)})
 
 
 def law(draws: int) -> dict[str, Any]:

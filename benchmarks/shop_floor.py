@@ -31,7 +31,7 @@ from serving.consumer.online import Online
 from serving.eventlog.segments import SegmentSink
 from serving.eventlog.writer import EventLog
 from serving.gateway.app import make_app
-from serving.gateway.online import feast_history
+from serving.gateway.online import OnlineStore
 from serving.gateway.recommender import Deadlines
 from serving.rollout.document import Change, Rollout
 from serving.rollout.table import RolloutTable
@@ -96,7 +96,7 @@ class ShopFloor:
         app = make_app(
             read_rollout=partial(self.table.read, self.model),
             torchserve=self.torchserve,
-            history=feast_history(self.model, workspace.feature_store(self.model)),
+            history=OnlineStore(self.model, workspace.feature_store(self.model)).history,
             log=EventLog(SegmentSink(workspace.event_log(self.model), roll_seconds=ROLL_SECONDS)),
             deadlines=DEADLINES,
             clock=self.clock,

@@ -1,6 +1,6 @@
 """The shoppers most likely to want an item: for a mail or a campaign about it.
 
-By the scorer, the archive and the histories of a request, as lists for all shoppers are (`pipelines.batch`). Logits of
+By the scorer, the archive and the histories of a request, as lists for all are (`components/recommend`). Logits of
 two shoppers are on no common scale: held against each other are chances, of a softmax over the catalogue, as in
 training. Its sum is taken over the items of the shopper's own longest list, which hold nearly all of it, and the given.
 """
@@ -20,7 +20,8 @@ import pyarrow.csv
 import pyarrow.parquet as pq
 
 from components.errors import InputError
-from pipelines.batch import SHOPPERS, Histories, answers, champion_of
+from components.recommend.champion import Histories, champion_of
+from components.recommend.step import SHOPPERS, answers
 
 if TYPE_CHECKING:
     from serving.scoring.scorer import Scorer

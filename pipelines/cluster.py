@@ -6,7 +6,7 @@ from `$HETERREC_TRAIN_IMAGE` and `$HETERREC_SERVE_IMAGE` where those are set, so
 
 import os
 from collections.abc import Iterable
-from dataclasses import dataclass, field
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any, Literal
 
@@ -79,9 +79,10 @@ class Deadlines:
     """Before the next night's."""
     catalogue: int = 4 * 3600
     rollout: int = 1800
+    recommend: int = 4 * 3600
 
     def __post_init__(self) -> None:
-        for name in ("training", "catalogue", "rollout"):
+        for name in asdict(self):
             if getattr(self, name) <= 0:
                 raise ValueError(f"deadlines.{name}: found {getattr(self, name)}, expected seconds above 0")
 

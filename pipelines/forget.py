@@ -27,7 +27,7 @@ from pipelines.remembered import Bought, leave_releases
 
 PERSONAL = (
     "events", "sequences", "reference", "validation", "evaluation", "champion", "archive", "infra_validation",
-    "materialised", "model", "served",
+    "materialised", "model", "served", "lists",
 )  # fmt: skip
 """Kinds of stored artifacts that name users, or whose tables hold what they bought together; all can be made again,
 without them."""

@@ -92,7 +92,7 @@ def _compare(options: argparse.Namespace) -> int:
 
 
 def _recommend(options: argparse.Namespace) -> int:
-    from pipelines.batch import of_champion
+    from components.recommend.step import of_champion
     from pipelines.local import set_environment
 
     set_environment()

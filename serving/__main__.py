@@ -6,7 +6,7 @@ from collections.abc import Sequence
 
 from components.errors import InputError
 from feature_repo.card import CardError
-from serving import off_policy, operate, replay, run_consumer, run_gateway, run_torchserve, shop_rules
+from serving import off_policy, operate, replay, run_consumer, run_gateway, run_torchserve, shop_rules, worth
 from serving.releases import Unreached
 from serving.rollout.database import TableAway
 
@@ -37,6 +37,7 @@ def _parser() -> argparse.ArgumentParser:
     operate.add_to(commands)
     shop_rules.add_to(commands)
     off_policy.add_to(commands)
+    worth.add_to(commands)
     return parser
 
 

@@ -96,7 +96,9 @@ def slots(
     drawn = [
         row
         for row in exposures
-        if row.get("draws") and not row["override"] and any(d is not None for d in row["draws"])
+        if row.get("draws")
+        and not (row["override"] or row.get("holdout"))
+        and any(drawn is not None for drawn in row["draws"])
     ]
     drawn.sort(key=lambda row: row["time"])  # rules are made anew where their time has come
     for start in range(0, len(drawn), _AT_ONCE):
@@ -153,6 +155,7 @@ def _asked(row: Exposure, contents: Contents) -> Asked:
         filters=request.get("filters", {}),
         segment=contents.segment([*history, *({"item_id": item} for item in items)]),
         placement=placement,
+        tired=frozenset(row.get("tired") or ()),
     )
 
 

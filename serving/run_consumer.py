@@ -97,7 +97,11 @@ def consumer_of(
         workspace.exposures(card.name),
         online,
         kinds=changing_kinds(card),
-        identity=Identity(typed=card.columns.event_type is not None, nobody=tuple(card.columns.nobody)),
+        identity=Identity(
+            typed=card.columns.event_type is not None,
+            nobody=tuple(card.columns.nobody),
+            negative=frozenset(name for name, each in (card.events or {}).items() if each.negative),
+        ),
         stream=None if redis is None else lambda known: Stream(redis, card.name, known=known),
         metrics=metrics,
         flush_seconds=flush_seconds,

@@ -39,7 +39,7 @@ def run(options: argparse.Namespace, *, clock: clocks.Clock = clocks.now) -> int
     from serving.gateway.app import make_app, pages
     from serving.gateway.connections import Limits, protocol
     from serving.gateway.models import KeyFile
-    from serving.gateway.online import feast_shopper
+    from serving.gateway.online import OnlineStore
     from serving.gateway.operation import OperationServer
 
     # Threads wait for the disk and the store: what they bring must not wait for a long turn of another.
@@ -52,7 +52,7 @@ def run(options: argparse.Namespace, *, clock: clocks.Clock = clocks.now) -> int
     mib = os.environ.get(TABLE_MIB, "256")
     if not mib.isdecimal():
         raise InputError(f"{TABLE_MIB}={mib!r}: expected a whole number of MiB, 0 for none")
-    history, traits = feast_shopper(name, workspace.feature_store(name))
+    store = OnlineStore(name, workspace.feature_store(name))
     try:
         access = Access(Tokens.configured(SHOPS), Tokens.configured(TESTERS))
         with RolloutTable(workspace.rollout_url()) as table, _listen(options.host, options.port) as listening:
@@ -60,8 +60,9 @@ def run(options: argparse.Namespace, *, clock: clocks.Clock = clocks.now) -> int
                 read_rollout=releases.following(lambda: table.read(name)),
                 archive_of=releases.at_hand,
                 torchserve=options.torchserve,
-                history=history,
-                traits=traits,
+                history=store.history,
+                traits=store.traits,
+                impressions=store.impressions,
                 log=EventLog(StreamSink(redis, name) if redis else SegmentSink(workspace.event_log(name))),
                 access=access,
                 keys=KeyFile(Path(keys)) if keys else None,

@@ -100,7 +100,8 @@ def _check(rules: Rules, name: str, table: RolloutTable) -> None:
 def add_to(commands: "argparse._SubParsersAction[Any]") -> None:
     """Add `rules` and its actions to a command line."""
     rules = commands.add_parser(
-        "rules", help="blocks, pins, boosts, value, diversity, exploration: what holds, and changing it"
+        "rules",
+        help="blocks, pins, boosts and all else that a shop wants shown: what holds, and changing it",
     )
     actions = rules.add_subparsers(required=True, metavar="ACTION")
 

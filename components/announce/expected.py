@@ -55,7 +55,16 @@ def of_catalogue(records: Records, arms: Iterable[str] = ("champion",)) -> list[
     return tasks
 
 
-EXPECTED = {"heterrec-training": of_training, "heterrec-catalogue": of_catalogue}
+def of_lists(records: Records) -> list[str]:
+    """Of the pipeline that makes lists for all shoppers: its one task."""
+    return ["recommend"]
+
+
+EXPECTED = {
+    "heterrec-training": of_training,
+    "heterrec-catalogue": of_catalogue,
+    "heterrec-recommend": of_lists,
+}
 
 
 def _said(records: Records, task: str, what: str) -> Any:

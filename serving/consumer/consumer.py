@@ -201,6 +201,7 @@ class Consumer:
             self._state.filled()
         read = self._reader.read()
         self._delivery.histories()
+        self._delivery.impressions()
         return read
 
     def _flush(self) -> int:

@@ -6,7 +6,7 @@ Each piece may be done twice with the same effect and is struck off once it is d
 import json
 import logging
 from collections.abc import Callable, Iterable
-from datetime import datetime
+from datetime import datetime, timedelta
 from pathlib import Path
 from typing import Any
 
@@ -27,6 +27,7 @@ from serving.eventlog.events import Event as Logged
 from serving.eventlog.partitions import write_days
 from serving.eventlog.segments import Line, abandoned, lines, segments, tail
 from serving.eventlog.stream import split_id
+from serving.rollout.rules import MOST_DAYS
 
 AT_ONCE = 2_000
 _logger = logging.getLogger(__name__)
@@ -89,6 +90,14 @@ class Delivery:
                 self._metrics.interactions.labels(result).inc(number)
             done += len(noted)
         return done
+
+    def impressions(self) -> None:
+        """Tell the store what has changed of what shoppers were shown. Raises `Unavailable`; the rest stays noted."""
+        noted, since = self._state.impressions, microseconds(self._clock() - timedelta(days=MOST_DAYS))
+        while users := noted.untold(AT_ONCE):
+            self._online.writer.tell_impressions(users, lambda user: noted.of(user, since, self._erasure.covered))
+            with self._state.transaction():
+                noted.told(users)
 
     def partitions(self) -> None:
         """Write noted rows to their partitions. Raises `OSError`; what is left stays noted."""

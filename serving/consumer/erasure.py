@@ -94,7 +94,7 @@ class Erasure:
         until = dict(self._list())
         with self._state.transaction():
             self._state.add_erased(self._requests(), datetime.now(UTC))
-        self._state.purge(covers=self._covered, line=self.covers_line, row=self._row_gone)
+        self._state.purge(covers=self.covered, line=self.covers_line, row=self._row_gone)
         requests = pa.array(sorted(self._state.erased()), pa.string())
         # Exposures first: an outcome without one counts for nothing, while one without its outcome counts as a failure.
         folders = [self._log / name for name in ("exposures", "outcomes", "interactions", "set_aside")]
@@ -132,7 +132,8 @@ class Erasure:
         users = [user for user in table["user_id"].unique().to_pylist() if user is not None and digest(user) in until]
         return pc.is_in(table["user_id"], value_set=pa.array(users, pa.string()))
 
-    def _covered(self, user_id: str, time: int) -> bool:
+    def covered(self, user_id: str, time: int) -> bool:
+        """`covers` of microseconds since 1970."""
         return self._forgotten is not None and self._forgotten.covers(user_id, time)
 
     def _row_gone(self, table: str, row: dict[str, Any]) -> bool:

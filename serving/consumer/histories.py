@@ -16,6 +16,7 @@ from datetime import UTC, datetime, timedelta
 from itertools import islice
 from typing import Any, NamedTuple, TypeVar
 
+from feature_repo import impressions
 from feature_repo.definitions import HISTORY_FIELD, ITEM_DERIVED, ITEM_VARYING, USER_HISTORY, USER_STATIC
 from feature_repo.faults import telling
 from feature_repo.feast_import import (
@@ -28,8 +29,10 @@ from feature_repo.feast_import import (
 )
 from feature_repo.forgotten import Forgotten, microseconds
 from feature_repo.history import EVENT_TYPE, LATEST, Record, decode, encode
+from feature_repo.impressions import Impressions
 from serving.clocks import TOLERANCE
 from serving.consumer.backend import backend_of
+from serving.rollout.rules import MOST_DAYS
 
 PARTITIONS = 16
 """Users are spread over as many locks; every writer of a store must agree on it."""
@@ -92,6 +95,7 @@ class HistoryWriter:
         self._provider = get_provider(store.config)
         beside = [view.name for view in store.list_feature_views() if view.name == USER_STATIC]
         self._backend = backend_of(store, self._provider.online_store, USER_HISTORY, *beside)
+        self._impressions = impressions.kept(store, self._provider.online_store)
         # Feast gives a provider a single SQLite connection, so a process writes one thing at a time.
         self._turn = threading.Lock()
 
@@ -131,7 +135,17 @@ class HistoryWriter:
             self._forgotten.add(users, self._clock())
         for partition, part in _by_partition((user, ()) for user in users).items():
             with self._holding(partition):
+                self._impressions.delete([user for user, _ in part])
                 self._backend.delete([_key(user) for user, _ in part])
+
+    def tell_impressions(self, users: Sequence[str], impressions_of: Callable[[str], Impressions]) -> None:
+        """Replace what is told of what these users were shown; it is asked for while nobody deletes them."""
+        now = int(self._clock().timestamp())
+        for partition, part in _by_partition((user, ()) for user in users).items():
+            with self._holding(partition) as still_held:
+                told = {user: impressions_of(user) for user, _ in part}
+                still_held()
+                self._impressions.write(told, now, now + 86_400 * MOST_DAYS)
 
     def expire(self) -> int:
         """Drop every event older than the retention; the number of users whose history shrank or went."""

@@ -47,6 +47,8 @@ class Identity(NamedTuple):
     """Whether the type is part of an event: a view and a purchase at one moment are two."""
     nobody: tuple[str, ...] = NOBODY
     """User ids that stand for no user."""
+    negative: frozenset[str] = frozenset()
+    """Types that speak against an item."""
 
 
 UNTYPED = Identity()

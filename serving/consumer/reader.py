@@ -202,6 +202,8 @@ class _Noting:
         self._now, self._known = now, known
         self._exposures: dict[str, Exposure] = {}
         self._outcomes: list[tuple[Waiting, dict[str, Any]]] = []
+        self._answers: list[dict[str, Any]] = []
+        """Outcomes that say something for their item."""
         self._set_aside: list[tuple[int, str, bytes]] = []
         self._keep: list[Waiting] = []
         self._done: list[Waiting] = []
@@ -244,9 +246,13 @@ class _Noting:
                 time=row["time"],
                 model_version=row["model_version"],
                 override=bool(row.get("override")),
+                tiring=row.get("tired") is not None,
             )
-        elif row["event_type"] in self._kinds:
-            self._outcomes.append((Waiting(0, line.position, self._now, line.content), row))
+        else:
+            if row["event_type"] not in self._identity.negative:
+                self._answers.append(row)
+            if row["event_type"] in self._kinds:
+                self._outcomes.append((Waiting(0, line.position, self._now, line.content), row))
 
     def join(self, waiting: Iterable[Waiting]) -> None:
         """Find the interactions among the outcomes taken, and among those that wait."""
@@ -306,6 +312,7 @@ class _Noting:
         """Into the state, in the transaction of the caller."""
         self._state.add_erased(self._erased, self._now)
         self._state.add_exposures(self._exposures.items())
+        self._note_impressions()
         for entry in self._keep:
             self._state.keep_waiting(entry)
         for entry in self._done:
@@ -326,6 +333,18 @@ class _Noting:
                 self._state.note_row("interactions", row)
         for position, reason, line in self._set_aside:
             set_aside(self._state, position, reason, line.decode(errors="replace"), self._now)
+
+    def _note_impressions(self) -> None:
+        """Of shoppers to whom a rule of fatigue holds; an outcome whose exposure comes later is of one, for all that is
+        known."""
+        noted = self._state.impressions
+        changed = {each.user_id for each in self._exposures.values() if each.tiring}
+        for row in self._answers:
+            exposure = self._exposures.get(row["request_id"]) or self._state.exposure(row["request_id"])
+            if exposure.tiring if exposure is not None else not self._is_erased(row, None):
+                noted.answer(row["request_id"], row.get("item_id"), microseconds(row["time"]))
+                changed |= {exposure.user_id} if exposure is not None else set()
+        noted.changed(changed)
 
 
 def _position(line: bytes) -> int:

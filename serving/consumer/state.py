@@ -13,13 +13,14 @@ import secrets
 import sqlite3
 import time
 from collections.abc import Callable, Iterable, Iterator
-from contextlib import contextmanager
+from contextlib import closing, contextmanager
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any, NamedTuple
 from zlib import crc32
 
 from feature_repo.forgotten import microseconds
+from serving.consumer import impressions
 
 _EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 _TABLES = """
@@ -29,7 +30,7 @@ CREATE TABLE IF NOT EXISTS stream (
 );
 CREATE TABLE IF NOT EXISTS exposure (
     request_id TEXT PRIMARY KEY, user_id TEXT NOT NULL, items TEXT NOT NULL, time INTEGER NOT NULL,
-    model_version TEXT, override INTEGER NOT NULL, crc INTEGER NOT NULL
+    model_version TEXT, override INTEGER NOT NULL, tiring INTEGER NOT NULL, crc INTEGER NOT NULL
 ) WITHOUT ROWID;
 CREATE INDEX IF NOT EXISTS exposure_time ON exposure (time);
 CREATE TABLE IF NOT EXISTS waiting (
@@ -58,15 +59,16 @@ CREATE TABLE IF NOT EXISTS identity (
 """
 _CHECKED = {
     "segment": "name, offset", "stream": "ms, seq",
-    "exposure": "request_id, user_id, items, time, model_version, override", "waiting": "position, since, line",
+    "exposure": "request_id, user_id, items, time, model_version, override, tiring",
+    "waiting": "position, since, line",
     "history": "user_id, row", "partition_row": "name, row", "erased": "request_id, at",
-    "taken": "identity, user_id, at", "identity": "name",
+    "taken": "identity, user_id, at", "identity": "name", **impressions.CHECKED,
 }  # fmt: skip
 """Columns of each table that the checksum of a row is of, in its order."""
 _OF_THE_DISK = (sqlite3.SQLITE_BUSY, sqlite3.SQLITE_LOCKED, sqlite3.SQLITE_NOMEM, sqlite3.SQLITE_IOERR,
                 sqlite3.SQLITE_FULL, sqlite3.SQLITE_CANTOPEN)  # fmt: skip
 """Faults that are not the file's own: it is full or fails, or another process is in the way."""
-_VERSION = 2
+_VERSION = 3
 """Of the tables; a file of another version is made anew."""
 
 
@@ -82,6 +84,8 @@ class Exposure(NamedTuple):
     time: datetime
     model_version: str | None
     override: bool
+    tiring: bool = False
+    """Whether a rule of fatigue held."""
 
 
 class Waiting(NamedTuple):
@@ -123,10 +127,12 @@ class State:
         (version,) = self._sql.execute("PRAGMA user_version").fetchone()
         if version != _VERSION and not self.new:
             raise StateDamaged(f"found version {version}, expected {_VERSION}")
-        self._sql.executescript(_TABLES)
-        (found,) = self._sql.execute("PRAGMA quick_check(1)").fetchone()
+        self._sql.executescript(_TABLES + impressions.TABLES)
+        (found,) = self._sql.execute("PRAGMA integrity_check(1)").fetchone()
         if found != "ok":
             raise StateDamaged(found)
+        if _declared(self._sql) != _DECLARED:
+            raise StateDamaged("its tables are not those that were made")
         self._sql.create_function("crc", -1, _crc, deterministic=True)
         for table, columns in _CHECKED.items():
             if self._sql.execute(f"SELECT 1 FROM {table} WHERE crc IS NOT crc({columns}) LIMIT 1").fetchone():
@@ -134,6 +140,7 @@ class State:
         name = secrets.token_hex(4)
         self._sql.execute("INSERT OR IGNORE INTO identity VALUES (0, ?, ?)", (name, _crc(name)))
         (self.name,) = self._sql.execute("SELECT name FROM identity").fetchone()
+        self.impressions = impressions.ImpressionsNoted(self._sql, self._rows)
 
     def close(self) -> None:
         self._sql.close()
@@ -186,23 +193,24 @@ class State:
 
     def add_exposures(self, exposures: Iterable[tuple[str, Exposure]]) -> None:
         self._sql.executemany(
-            "INSERT OR IGNORE INTO exposure VALUES (?1, ?2, ?3, ?4, ?5, ?6, crc(?1, ?2, ?3, ?4, ?5, ?6))",
+            "INSERT OR IGNORE INTO exposure VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, crc(?1, ?2, ?3, ?4, ?5, ?6, ?7))",
             [
-                (ident, e.user_id, json.dumps(e.items), microseconds(e.time), e.model_version, e.override)
+                (ident, e.user_id, json.dumps(e.items), microseconds(e.time), e.model_version, e.override, e.tiring)
                 for ident, e in exposures
             ],
         )
 
     def exposure(self, request_id: str) -> Exposure | None:
         columns = _CHECKED["exposure"]
-        for _, user, items, at, version, override in self._rows(
+        for _, user, items, at, version, override, tiring in self._rows(
             f"SELECT {columns}, crc FROM exposure WHERE request_id = ?", (request_id,)
         ):
-            return Exposure(user, tuple(json.loads(items)), moment(at), version, bool(override))
+            return Exposure(user, tuple(json.loads(items)), moment(at), version, bool(override), bool(tiring))
         return None
 
     def forget_exposures(self, before: datetime) -> None:
         self._sql.execute("DELETE FROM exposure WHERE time < ?", (microseconds(before),))
+        self.impressions.forget(microseconds(before))
 
     def waiting(self) -> list[Waiting]:
         rows = self._rows("SELECT position, since, line, crc, number FROM waiting ORDER BY number")
@@ -302,6 +310,7 @@ class State:
         self._sql.create_function("covers", 2, covers)
         noted = {"history": "'interactions'", "partition_row": "name"}
         with self.transaction():
+            self.impressions.purge()
             self._sql.execute(
                 "DELETE FROM exposure WHERE covers(user_id, time) OR request_id IN (SELECT request_id FROM erased)"
             )
@@ -314,6 +323,20 @@ class State:
                 gone = [(number,) for number, of, text in rows if row(of, json.loads(text))]
                 self._sql.executemany(f"DELETE FROM {table} WHERE number = ?", gone)
         self._sql.execute("PRAGMA wal_checkpoint(TRUNCATE)")
+
+
+def _declared(sql: sqlite3.Connection) -> list[tuple[str, str]]:
+    """What the file says of its tables, which no row's checksum is of."""
+    return sql.execute("SELECT name, sql FROM sqlite_master WHERE sql IS NOT NULL ORDER BY name").fetchall()
+
+
+def _made() -> list[tuple[str, str]]:
+    with closing(sqlite3.connect(":memory:")) as sql:
+        sql.executescript(_TABLES + impressions.TABLES)
+        return _declared(sql)
+
+
+_DECLARED = _made()
 
 
 def _crc(*values: object) -> int:

@@ -9,9 +9,10 @@ import pyarrow as pa
 
 from serving.checksum import Damaged, seal, unseal, whole_in
 
-SCHEMA = 4
+SCHEMA = 5
 """Version 1 had neither `override` nor `received`, version 2 neither `cause` nor `key`, version 3 neither `placement`
-nor what comes after the ranking (`origins`, `propensities`, `draws`, `explorable`, `rules`): null in their rows."""
+nor what comes after the ranking (`origins`, `propensities`, `draws`, `explorable`, `rules`), version 4 neither `tired`
+nor `holdout`: null in their rows."""
 POPULAR, REMEMBERED = "popular", "tables"
 """The `model_version` of what no model answered: the most popular items; the tables of the champion's archive."""
 WITHOUT_A_MODEL = (POPULAR, REMEMBERED)
@@ -25,7 +26,7 @@ TABLES = {
             "n_items": _COUNT, "items": pa.list_(_TEXT), "scores": pa.list_(_REAL), "request": _TEXT, "context": _TEXT,
             "override": _BOOL, "cause": _TEXT, "placement": _TEXT, "origins": pa.list_(_TEXT),
             "propensities": pa.list_(_REAL), "draws": pa.list_(_REAL),
-            "explorable": pa.list_(_COUNT), "rules": _WHOLE,
+            "explorable": pa.list_(_COUNT), "rules": _WHOLE, "tired": pa.list_(_TEXT), "holdout": _BOOL,
         }
     ),
     "outcomes": pa.schema(

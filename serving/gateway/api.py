@@ -155,7 +155,7 @@ class Item(BaseModel):
 
 class Recommendations(BaseModel):
     request_id: str
-    variant: Literal["champion", "challenger", "former"]
+    variant: Literal["champion", "challenger", "former", "holdout"]
     model: str
     version: str = Field(description="who answered; popular or tables where no model did")
     status: Literal["ok", "fallback", "error"]

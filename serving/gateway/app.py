@@ -33,7 +33,7 @@ from serving.gateway.overload import RETRY_SECONDS, Bound
 from serving.gateway.placements.endpoints import PROBLEMS, Authorization, add_placements
 from serving.gateway.placements.session import plausible
 from serving.gateway.probes import probe_all
-from serving.gateway.recommender import Deadlines, History, NotOffered, Recommended, Recommender, Traits
+from serving.gateway.recommender import Deadlines, History, ImpressionsOf, NotOffered, Recommended, Recommender, Traits
 from serving.gateway.row import Row
 from serving.gateway.tables import MOST_BYTES
 from serving.gateway.wish import Wish
@@ -137,7 +137,7 @@ def make_app(
     read_rollout: Callable[[], Rollout],
     torchserve: str,
     history: History,
-    traits: Traits | None = None,
+    traits: Traits = lambda user_id: {},
     log: EventLog,
     archive_of: Callable[[ModelVersion], Path | None] = lambda arm: Path(arm.archive),
     deadlines: Deadlines | None = None,
@@ -147,16 +147,19 @@ def make_app(
     table_bytes: int = MOST_BYTES,
     availability: Availability | None = None,
     rules: RulesTable | None = None,
+    impressions: ImpressionsOf = lambda user_id: {},
 ) -> FastAPI:
     """The service. `read_rollout` reads the row of the one model it serves, `torchserve` is the inference address,
     `keys` the file with its inference key where it asks for one, `clock` tells the time of what is logged.
     `archive_of` says where the archive of a version lies: None while it is on its way, `OSError` or `ValueError` where
     it cannot be had. `table_bytes` bounds the neighbour tables that are kept in memory. `availability` and `rules` say
-    what is withdrawn and what else is to hold of what is shown, `traits` what is known of a user beside the history."""
+    what is withdrawn and what else is to hold of what is shown, `traits` what is known of a user beside the history,
+    `impressions` what a rule of fatigue has to know."""
     metrics = Metrics()
     news = News(availability, rules, metrics.failures.labels("news").inc)
     models = Models(torchserve, keys, lambda version, seconds: metrics.model.labels(version).observe(seconds))
-    recommender = Recommender(models, history, deadlines, archive_of, table_bytes, After(news, clock), traits)
+    after = After(news, clock)
+    recommender = Recommender(models, history, deadlines, archive_of, table_bytes, after, traits, impressions)
     row = Row(read_rollout, recommender, metrics.failures.labels("rollout").inc)
     service = _Service(
         models=models,
@@ -208,6 +211,7 @@ def _add_service(app: FastAPI, service: _Service) -> None:
         rollout = service.released()
         if wish.arm == "challenger" and rollout.challenger is None:
             raise HTTPException(409, "no challenger serves")
+        wish = wish.drawn(service.recommender.after.news.rules.rules.holdout)
         _check_filters(service, rollout, wish)
         _check_context(service, rollout, wish)
         found = await service.recommend(rollout, wish, authorization)
@@ -217,7 +221,7 @@ def _add_service(app: FastAPI, service: _Service) -> None:
         exposure = _exposure(rollout, wish, context, found, time=service.clock(), latency_ms=latency)
         if wish.arm is not None or not wish.user_id or wish.placement == POPULAR or not wish.modelled:
             # Of no experiment: what people who test see is not judged, nor what is shown to nobody in particular, nor
-            # counts, which are no arm's doing.
+            # counts, which are no arm's doing: to who is held out, too.
             exposure |= {"override": wish.arm is not None, "salt": "", "stage": None}
         logged = await service.append("exposures", exposure, service.recommender.deadlines.log, synced=False)
         metrics.served.labels(found.variant, found.version, found.status).inc()
@@ -361,4 +365,6 @@ def _exposure(
         "override": False,
         "cause": found.cause,
         "placement": wish.placement,
+        "tired": None if found.tired is None else sorted(found.tired),
+        "holdout": wish.held,
     }

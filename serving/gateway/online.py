@@ -1,46 +1,56 @@
-"""The shopper's history as Feast's online store holds it, in the form that a model is asked with."""
+"""What the online store holds of a shopper, in the form that the service asks for it."""
 
 import logging
 import threading
 import time
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-from serving.gateway.recommender import History, Traits
+if TYPE_CHECKING:
+    from feature_repo.impressions import Impressions, Kept
 
 AGAIN_SECONDS = 1.0
 """Between attempts to open a store that could not be opened."""
 _logger = logging.getLogger(__name__)
 
 
-def feast_history(dataset: str, root: Path) -> History:
-    """The first of `feast_shopper`."""
-    return feast_shopper(dataset, root)[0]
-
-
-def feast_shopper(dataset: str, root: Path) -> tuple[History, Traits]:
-    """Read the online store of `dataset` below `root`: an unknown shopper has an empty history, and no features.
+class OnlineStore:
+    """Of `dataset` below `root`; an unknown shopper has an empty history, and no features.
 
     A store that cannot be opened now (its registry is away, or was never filled) costs shoppers their history and not
-    the service its start: it is tried again by those who ask for one.
+    the service its start: it is tried again by those who ask for one. Methods block, and may be called in any thread.
     """
-    from feature_repo.online import as_request, user_features, user_history
-    from feature_repo.store import connect
 
-    store = _Opened(lambda: connect(dataset, root))
-    try:
-        store.get()
-    except Exception as error:  # whatever the registry raises
-        _logger.warning("the feature store cannot be opened, popular items answer meanwhile: %s", error)
+    def __init__(self, dataset: str, root: Path) -> None:
+        from feature_repo.store import connect
 
-    def history(user_id: str) -> list[dict[str, Any]]:
-        return as_request(user_history(store.get(), user_id))
+        self._store = _Opened(lambda: connect(dataset, root))
+        self._kept: Kept | None = None
+        try:
+            self._store.get()
+        except Exception as error:  # whatever the registry raises
+            _logger.warning("the feature store cannot be opened, popular items answer meanwhile: %s", error)
 
-    def traits(user_id: str) -> dict[str, Any]:
-        return user_features(store.get(), user_id)
+    def history(self, user_id: str) -> list[dict[str, Any]]:
+        """As a model is asked with it."""
+        from feature_repo.online import as_request, user_history
 
-    return history, traits
+        return as_request(user_history(self._store.get(), user_id))
+
+    def traits(self, user_id: str) -> dict[str, Any]:
+        """What is known of the user beside the history."""
+        from feature_repo.online import user_features
+
+        return user_features(self._store.get(), user_id)
+
+    def impressions(self, user_id: str) -> "Impressions":
+        """What the shopper was shown lately and did nothing with, where a rule of fatigue holds."""
+        from feature_repo.impressions import kept
+
+        if self._kept is None:
+            self._kept = kept(self._store.get())
+        return self._kept.read(user_id)
 
 
 class _Opened:

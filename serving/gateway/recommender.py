@@ -8,7 +8,7 @@ from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, Literal, TypeVar
 
 import orjson
 
@@ -25,6 +25,7 @@ from serving.gateway.tables import MOST_BYTES, Tables
 from serving.gateway.wish import Wish
 from serving.rollout.assignment import Variant
 from serving.rollout.document import ModelVersion, Rollout
+from serving.rollout.rules import Fatigue
 from serving.scoring.asker import FIELDS
 from serving.scoring.placed import AGAIN, FOR_YOU, RANKING, SIMILAR
 from serving.scoring.placed import POPULAR as POPULAR_ITEMS
@@ -34,6 +35,9 @@ History = Callable[[str], list[dict[str, Any]]]
 """The events of a user as docs/contracts.md sends them to TorchServe, oldest first. Blocks; called in a thread."""
 Traits = Callable[[str], Mapping[str, Any]]
 """The features of a user by name, as the store has them. Blocks, and is called in the same thread."""
+ImpressionsOf = Callable[[str], Mapping[str, Sequence[int]]]
+"""What a shopper was shown and did nothing with, as `feature_repo.impressions` keeps it. Blocks; called in a thread."""
+Read = TypeVar("Read")
 Status = Literal["ok", "fallback", "error"]
 Cause = Literal["model", "history", "overload", "archive"]
 """Why another than the drawn arm answered: a model's own call failed, the history did, too much was in flight, or the
@@ -80,6 +84,8 @@ class Recommended:
     history_seconds: float
     cause: Cause | None = None
     """Where the status is not `ok`."""
+    tired: frozenset[str] | None = None
+    """What the shopper was shown too often; None where no rule asks, or nobody could say."""
 
 
 class Recommender:
@@ -93,10 +99,11 @@ class Recommender:
         archive_of: Callable[[ModelVersion], Path | None] = lambda arm: Path(arm.archive),
         table_bytes: int = MOST_BYTES,
         after: After | None = None,
-        traits: Traits | None = None,
+        traits: Traits = lambda user_id: {},
+        impressions: ImpressionsOf = lambda user_id: {},
     ) -> None:
         self._models, self._history, self._archive_of = models, history, archive_of
-        self._traits = traits
+        self._traits, self._impressions = traits, impressions
         self.after = after or After(News(None, None))
         self._table_bytes = table_bytes
         self.deadlines = deadlines or Deadlines()
@@ -121,7 +128,13 @@ class Recommender:
         drawn_arm = line[0][0].version
         by_version = {each.version: each for each, _ in line}
         line = [(each, deadline) for each, deadline in line if self._answers(each, wish.placement)]
-        known, traits, seconds = await self._known(wish, failures)
+        rule, tired = self._fatigue(contents, wish), None
+        if rule is None:
+            known, traits, seconds = await self._known(wish, failures)
+        else:
+            (known, traits, seconds), tired = await asyncio.gather(
+                self._known(wish, failures), self._tired(rule, wish, failures)
+            )
         session = wish.session if wish.of_somebody else ()
         if not wish.modelled or (known is None and not session and not wish.items):
             line = []  # nothing to ask a model about
@@ -147,7 +160,7 @@ class Recommender:
             return found if who == version else None
 
         def show(ranked: Items) -> Shown:
-            return self._shown(contents, history, wish, version, ranked)
+            return self._shown(contents, history, wish, version, ranked, tired or frozenset())
 
         if wish.placement == RANKING:
             shown = show(items)
@@ -174,6 +187,7 @@ class Recommender:
             failures=failures,
             history_seconds=seconds,
             cause=cause,
+            tired=tired,
         )
 
     def _line(self, champion: ModelVersion, rollout: Rollout, arm: Variant) -> list[tuple[ModelVersion, float]]:
@@ -196,18 +210,13 @@ class Recommender:
         took."""
         if not (wish.of_somebody and wish.user_id):
             return [], {}, 0.0
-        began, known = time.perf_counter(), None
-        traits: Mapping[str, Any] = {}
-        try:
-            reading = asyncio.get_running_loop().run_in_executor(self._readers, self._read_shopper, wish.user_id)
-            known, traits = await asyncio.wait_for(reading, self.deadlines.history)
-        except Exception as error:  # whatever the store raises, the shopper gets an answer and the log the reason
-            why = f"not within {self.deadlines.history} s" if isinstance(error, TimeoutError) else error
-            failures.append(("history", f"{type(error).__name__}: {why}"))
+        began = time.perf_counter()
+        found = await self._read_of_shopper(self._read_shopper, wish.user_id, failures)
+        known, traits = (None, {}) if found is None else found
         return known, traits, time.perf_counter() - began
 
     def _read_shopper(self, user_id: str) -> tuple[list[dict[str, Any]], Mapping[str, Any]]:
-        return self._history(user_id), {} if self._traits is None else self._traits(user_id)
+        return self._history(user_id), self._traits(user_id)
 
     def _for(self, asked: Mapping[str, Any], arm: ModelVersion | None) -> dict[str, Any]:
         """What of `asked` the archive of `arm` knows of who asks, and the rest as it is; of the tables nothing."""
@@ -218,6 +227,29 @@ class Recommender:
             if known := {name: value for name, value in asked.get(field_, {}).items() if name in names}:
                 told[field_] = known
         return told
+
+    def _fatigue(self, contents: Contents, wish: Wish) -> Fatigue | None:
+        """The rule that holds for this shopper there."""
+        if wish.held or not (wish.of_somebody and wish.user_id):
+            return None
+        return self.after.fatigue(contents.catalogue, wish.placement)
+
+    async def _tired(self, rule: Fatigue, wish: Wish, failures: list[tuple[str, str]]) -> frozenset[str] | None:
+        """What the shopper was shown too often; None where the store does not answer."""
+        impressions = await self._read_of_shopper(self._impressions, wish.user_id, failures)
+        return None if impressions is None else self.after.tired(rule, impressions)
+
+    async def _read_of_shopper(
+        self, read: Callable[[str], Read], user_id: str, failures: list[tuple[str, str]]
+    ) -> Read | None:
+        """What the store has; None where it does not answer in time."""
+        try:
+            reading = asyncio.get_running_loop().run_in_executor(self._readers, read, user_id)
+            return await asyncio.wait_for(reading, self.deadlines.history)
+        except Exception as error:  # whatever the store raises, the shopper gets an answer and the log the reason
+            why = f"not within {self.deadlines.history} s" if isinstance(error, TimeoutError) else error
+            failures.append(("history", f"{type(error).__name__}: {why}"))
+            return None
 
     def from_memory(self, rollout: Rollout, wish: Wish) -> Recommended:
         """An answer without store and model, for when these have no room: popular items, as the history that the
@@ -248,7 +280,13 @@ class Recommender:
         )
 
     def _shown(
-        self, contents: Contents, history: Sequence[Mapping[str, Any]], wish: Wish, version: str, items: Items
+        self,
+        contents: Contents,
+        history: Sequence[Mapping[str, Any]],
+        wish: Wish,
+        version: str,
+        items: Items,
+        tired: frozenset[str] = frozenset(),
     ) -> Shown:
         """What comes after every ranking, whoever made it."""
         asked = Asked(
@@ -258,6 +296,7 @@ class Recommender:
             filters=wish.filters,
             segment=contents.segment(wish.before(history)),
             placement=wish.placement,
+            tired=tired,
         )
         return self.after.show(contents.catalogue, asked, items, counts=version == POPULAR)
 

@@ -2,7 +2,7 @@
 
 import secrets
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime
 from typing import Any
 
@@ -10,6 +10,7 @@ from serving.gateway.archive import Contents, Filters
 from serving.gateway.placements.session import Events
 from serving.rollout.assignment import Variant, drawn
 from serving.rollout.document import Rollout
+from serving.rollout.rules import Holdout
 from serving.scoring.placed import AGAIN, FOR_YOU, POPULAR, RANKING, SIMILAR
 
 History = Sequence[Mapping[str, Any]]
@@ -37,8 +38,18 @@ class Wish:
     explain: bool = False
     context: Mapping[str, Any] = field(default_factory=dict)
     """What the shop says of the moment; a model is told what it knows of that."""
+    held: bool | None = None
+    """Whether the shopper is held out of all models; None where that is not asked: of nobody, of people who test, of
+    who does not want to be known, and where no model knows shoppers."""
     now: datetime = field(default_factory=lambda: datetime.now(UTC))
     request_id: str = field(default_factory=lambda: secrets.token_hex(16))
+
+    def drawn(self, holdout: Holdout | None) -> "Wish":
+        """The same, and whether its shopper is held out."""
+        asked = holdout is not None and self.user_id and self.arm is None and self.personal
+        if holdout is None or not asked or self.placement not in (FOR_YOU, SIMILAR, RANKING):
+            return self
+        return replace(self, held=holdout.has(self.user_id))
 
     @property
     def of_somebody(self) -> bool:
@@ -47,11 +58,13 @@ class Wish:
 
     @property
     def modelled(self) -> bool:
-        """Whether a model is asked: for you without you, and for what to buy again, counts answer."""
-        return self.placement != AGAIN and (self.personal or self.placement != FOR_YOU)
+        """Whether a model is asked: counts answer for you without you, what to buy again, and who is held out."""
+        return not self.held and self.placement != AGAIN and (self.personal or self.placement != FOR_YOU)
 
     def variant(self, rollout: Rollout) -> Variant:
         """The arm that answers."""
+        if self.held:
+            return "holdout"
         return self.arm or (drawn(rollout, self.user_id).variant if self.user_id else "champion")
 
     def hidden(self, contents: Contents, history: History) -> frozenset[str]:
@@ -66,6 +79,8 @@ class Wish:
 
     def before(self, history: History) -> History:
         """What says which segment is meant: the given items, as if they were the latest of the history."""
+        if self.held:
+            history = ()
         return history if self.placement == RANKING else [*history, *({"item_id": item} for item in self.items)]
 
     def request(self, history: list[dict[str, Any]], k: int, *, explain: bool = False) -> dict[str, Any]:

@@ -9,7 +9,8 @@ from typing import Literal, NamedTuple
 
 from serving.rollout.document import Rollout
 
-Variant = Literal["champion", "challenger", "former"]
+Variant = Literal["champion", "challenger", "former", "holdout"]
+"""The last is no arm of an experiment: see `serving.rollout.rules.Holdout`."""
 HOLDOUT = 0.02
 """Share of shoppers that keep the champion of before while all others meet its successor, through full traffic and the
 watch: what happens to everybody then happens to them too, and is no fault of the new model."""

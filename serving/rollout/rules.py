@@ -1,4 +1,5 @@
-"""What a shop wants shown whatever a model ranks: blocks, pins, boosts, value, diversity, exploration.
+"""What a shop wants shown whatever a model ranks: blocks, pins, boosts, value, diversity, exploration, fatigue, a
+holdout.
 
 One document a model, of plain values; `serving.rollout.rules_table` keeps it and its history, `serving.gateway.after`
 follows it. Slots are numbered from 1, as a person counts them.
@@ -7,7 +8,7 @@ follows it. Slots are numbered from 1, as a person counts them.
 from collections.abc import Iterator
 from datetime import datetime
 from itertools import chain
-from typing import Annotated, Any, ClassVar
+from typing import Annotated, Any, ClassVar, Literal
 
 from pydantic import (
     AfterValidator,
@@ -20,12 +21,15 @@ from pydantic import (
     model_validator,
 )
 
-from serving.scoring.placed import FOR_YOU, PLACEMENTS, RANKING
+from serving.rollout.assignment import place
+from serving.scoring.placed import FOR_YOU, PLACEMENTS, POPULAR, RANKING, TOGETHER
 
 MOST_SLOTS = 50
 """As many items as a request may ask for."""
 MOST_RULES = 500
 """Entries of a document: each costs every request a little."""
+MOST_DAYS, MOST_SHOWN = 7, 20
+"""As far back, and as often of one item, as the consumer counts what a shopper was shown."""
 Text = Annotated[str, StringConstraints(min_length=1, max_length=200)]
 Share = Annotated[float, Field(gt=0, le=1)]
 Slot = Annotated[int, Field(ge=1, le=MOST_SLOTS)]
@@ -154,6 +158,32 @@ class Exploration(_Adds):
     most_events: Annotated[int, Field(ge=0)] | None = None
 
 
+class Fatigue(_Timed):
+    """What a shopper was shown `after` times within `days` and did nothing with comes after all else (`demote`), or not
+    at all (`hide`). A pin stays; what was clicked or bought counts anew from then on."""
+
+    after: Annotated[int, Field(ge=2, le=MOST_SHOWN)]
+    days: Annotated[int, Field(ge=1, le=MOST_DAYS)] = MOST_DAYS
+    then: Literal["demote", "hide"] = "demote"
+
+    @model_validator(mode="after")
+    def _of_somebody(self) -> "Fatigue":
+        if found := {POPULAR, TOGETHER}.intersection(self.placements):
+            raise ValueError(f"placements: {', '.join(sorted(found))} shows everybody the same")
+        return self
+
+
+class Holdout(_Strict):
+    """A fixed `share` of shoppers, drawn by `salt`, who get popular items in place of a model's: beside them everybody
+    else shows what a model is worth. A higher share adds shoppers and takes none out, another salt draws anew."""
+
+    share: Annotated[float, Field(gt=0, le=0.5)]
+    salt: Text = "holdout"
+
+    def has(self, user_id: str) -> bool:
+        return place(self.salt, user_id) < self.share
+
+
 class Rules(_Strict):
     """The document."""
 
@@ -163,6 +193,8 @@ class Rules(_Strict):
     value: Value | None = None
     diversity: Diversity = Diversity()
     exploration: Exploration | None = None
+    fatigue: Fatigue | None = None
+    holdout: Holdout | None = None
 
     @model_validator(mode="after")
     def _bounded(self) -> "Rules":

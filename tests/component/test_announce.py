@@ -11,7 +11,7 @@ import pytest
 from components.announce import step
 from components.announce.expected import ALWAYS, EXPECTED
 from components.task import Record, read_records
-from pipelines import catalogue_run, training
+from pipelines import catalogue_run, recommend_run, training
 from pipelines.local import Outcome
 
 TRAINED = ["features", "materialise", "train", "train-baseline", "tables", "evaluate"]
@@ -156,7 +156,7 @@ def test_a_pipeline_without_records_of_its_own_is_told_by_kubeflows_word(hook: H
 
 
 def test_the_pipelines_are_called_what_is_expected_of_them() -> None:
-    assert set(EXPECTED) == {training.NAME, catalogue_run.NAME}
+    assert set(EXPECTED) == {training.NAME, catalogue_run.NAME, recommend_run.NAME}
 
 
 def test_a_task_that_failed_is_told_whatever_word_kubeflow_has_for_the_run(hook: Hook) -> None:

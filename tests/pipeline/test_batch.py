@@ -2,12 +2,14 @@
 
 import json
 import os
+import shutil
 import signal
 import subprocess
 import sys
 import time
 import zipfile
 from dataclasses import dataclass
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
@@ -17,15 +19,23 @@ import pyarrow.parquet as pq
 import pytest
 
 from components import workspace
+from components.announce.expected import missing
 from components.errors import InputError
+from components.manifest import Manifest
+from components.recommend.step import PARTS, PLAN, REPORT, ROWS, Done, of_champion, recommend, run
+from components.recommend.task import recommend as again
 from components.workspace import ROOT
 from feature_repo.store import histories_path
+from pipelines import local, recommend_run
 from pipelines.__main__ import main
-from pipelines.batch import PARTS, PLAN, REPORT, ROWS, Done, recommend
-from serving.gateway.online import feast_history
+from pipelines.forget import PERSONAL
+from serving.gateway.online import OnlineStore
 from serving.releases import Releases
+from serving.rollout.document import Change, ModelVersion, Rollout
 from serving.rollout.table import RolloutTable
 from serving.scoring.scorer import Scorer
+from serving.torchserve import archive
+from tests.serving.live_shop import fill
 from tests.serving.tiny_archive import ITEMS, write_content
 
 SHOPPERS = [f"u{number:03}" for number in range(23)]
@@ -187,7 +197,7 @@ def test_the_champion_s_lists_are_what_it_answers_with_the_gateway_s_history(
         packed.extractall(tmp_path / "content")
     scorer, history = (
         Scorer.load(tmp_path / "content"),
-        feast_history("marketplace", workspace.feature_store("marketplace")),
+        OnlineStore("marketplace", workspace.feature_store("marketplace")).history,
     )
     for user in sorted(known)[:: len(known) // 20]:
         (answer,) = scorer.score([{"user_id": user, "k": 20, "history": history(user)}])
@@ -195,6 +205,48 @@ def test_the_champion_s_lists_are_what_it_answers_with_the_gateway_s_history(
         assert [score for _, score in found[user]] == pytest.approx(
             [item["score"] for item in answer["items"]], abs=1e-4
         )
+
+
+@pytest.fixture
+def tiny_home(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """A filled feature store, and the little archive as what serves."""
+    home = tmp_path / "home"
+    monkeypatch.setenv("HETERREC_HOME", str(home))
+    monkeypatch.delenv("HETERREC_ROLLOUT_URL", raising=False)
+    fill(home)
+    mar = tmp_path / "tiny.mar"
+    archive.build(write_content(tmp_path / "content"), mar, name="tiny", version="1.0")
+    champion = ModelVersion(
+        version="1.0", archive=str(mar), archive_digest=archive.digest(mar), recipe_digest="r",
+        registered=datetime(2026, 1, 5, tzinfo=UTC),
+    )  # fmt: skip
+    with RolloutTable(workspace.rollout_url()) as table:
+        table.propose(Change(Rollout(model="tiny", champion=champion), "push", "first"), 0)
+    return home
+
+
+def test_the_recurring_run_makes_the_command_s_lists_goes_on_where_it_was_killed_and_keeps_few(
+    tiny_home: Path, tmp_path: Path
+) -> None:
+    out = tmp_path / "lists"
+    assert of_champion("tiny", k=3, out=out, processes=1).rows > 3
+    records = local.execute(recommend_run.build, run_id="lists-1", model="tiny", k=3, processes=1)
+    assert records["recommend"].status == "done" and not missing(recommend_run.NAME, records, "SUCCEEDED")
+    artifact = Path(records["recommend"].artifact)
+    assert lists(artifact).equals(lists(out)) and Manifest.verify(artifact, kind="lists")
+    for run_id in ("lists-2", "lists-3"):
+        again(run_id=run_id, model="tiny", k=3, processes=1, lists=str(tmp_path / run_id))
+    kept = sorted(path.name for path in artifact.parent.iterdir())
+    assert kept == ["lists-2-recommend", "lists-3-recommend"] and "lists" in PERSONAL
+
+    begun = tmp_path / "scratch" / "lists"  # as a killed attempt leaves it
+    shutil.copytree(out, begun)
+    (begun / REPORT).unlink()
+    asked: dict[str, Any] = {"model": "tiny", "processes": 1, "scratch": tmp_path / "scratch"}
+    report = run(k=3, lists=tmp_path / "again", **asked)
+    assert report["parts_found"] == report["parts"] > 0 and lists(tmp_path / "again").equals(lists(out))
+    other = run(k=2, lists=tmp_path / "other", **asked)
+    assert other["parts_found"] == 0 and other["rows"] < report["rows"], "of another question it is begun anew"
 
 
 def test_nobody_is_nothing(content: Path, tmp_path: Path) -> None:

@@ -119,6 +119,7 @@ def test_kubeflow_loads_what_was_compiled_and_needs_no_run_id(compiled, here, tm
             "training": {"card", "recipe", "baseline"},
             "catalogue": {"card"},
             "rollout": {"model"},
+            "recommend": {"model"},
         }[kind]
     )
 
@@ -242,7 +243,7 @@ def test_a_run_that_waits_for_what_never_comes_is_ended_before_the_next_one_is_d
     """Of one schedule only one run runs at a time, and a pod that finds no node never times out by itself."""
     kind = compiled[0]
     deadline = run_deadline(documents(kind)[1])
-    assert deadline == {"training": 79200, "catalogue": 14400, "rollout": 1800}[kind]
+    assert deadline == {"training": 79200, "catalogue": 14400, "rollout": 1800, "recommend": 14400}[kind]
     if kind == "training":
         assert deadline < 24 * 3600
 
@@ -270,7 +271,7 @@ def test_an_exit_handler_runs_however_a_run_ends(compiled):
 
 def test_kubeflow_caching_is_off_for_every_task(compiled):
     found = tasks(compiled[1])
-    assert len(found) == {"training": 13, "catalogue": 8, "rollout": 1}[compiled[0]]
+    assert len(found) == {"training": 13, "catalogue": 8, "rollout": 1, "recommend": 2}[compiled[0]]
     assert not [name for name, task in found.items() if task.get("cachingOptions", {}).get("enableCache")]
 
 
@@ -279,7 +280,7 @@ def test_a_run_takes_as_many_pods_as_the_docs_say(compiled):
     kind, spec, _ = compiled
     pods = sum(pods_of(spec, spec["root"]["dag"], taken=True).values())
     quiet = sum(pods_of(spec, spec["root"]["dag"], taken=False).values())
-    assert (pods, quiet) == {"training": (33, 33), "catalogue": (23, 13), "rollout": (3, 3)}[kind]
+    assert (pods, quiet) == {"training": (33, 33), "catalogue": (23, 13), "rollout": (3, 3), "recommend": (6, 6)}[kind]
     (row,) = (line for line in asked_for().splitlines() if line.startswith(f"| `heterrec-{kind}` |"))
     told = [cell.strip() for cell in row.split("|")[1:-1]]
     assert (told[1], told[3]) == (str(pods), str(quiet))

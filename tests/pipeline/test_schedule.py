@@ -13,10 +13,11 @@ import pytest
 
 from components.workspace import ROOT
 from pipelines import __main__ as command_line
-from pipelines.cluster_commands import CRONS
+from pipelines.cluster_commands import ASKED_FOR, CRONS
 from tests.pipeline.kfp_server import KubeflowServer, kubeflow_server
 
-NAMES = {f"heterrec-{kind}-marketplace": cron for kind, cron in CRONS.items()}
+USUAL = {kind: cron for kind, cron in CRONS.items() if kind not in ASKED_FOR}
+NAMES = {f"heterrec-{kind}-marketplace": cron for kind, cron in USUAL.items()}
 
 
 @pytest.fixture
@@ -51,10 +52,20 @@ def test_a_dry_run_shows_what_would_be_made_and_makes_nothing(server, ask):
     status, told = ask(server, "schedule")
     assert status == 0
     assert server.writes == []
-    for kind, cron in CRONS.items():
+    for kind, cron in USUAL.items():
         assert f"create pipeline heterrec-{kind}" in told
         assert f"create recurring run heterrec-{kind}-marketplace: {cron}" in told
     assert "Pass --apply" in told
+
+
+def test_lists_recur_where_they_are_asked_for_and_go_with_all_else(server, ask):
+    ask(server, "schedule", "--apply", "--only", "recommend", "--k", "7")
+    (found,) = server.recurring.values()
+    assert found["display_name"] == "heterrec-recommend-marketplace" and CRONS["recommend"] in str(found)
+    assert found["runtime_config"]["parameters"] == {"model": "marketplace", "k": 7}
+    assert "heterrec-recommend" in ask(server, "list")[1]
+    ask(server, "unschedule", "--apply")
+    assert not server.recurring
 
 
 @pytest.mark.parametrize("command", ["schedule", "submit"])

@@ -96,7 +96,7 @@ async def shopping(writer: EventLog, prefix: str) -> None:
             seen = [{"item_id": "i1", "event_time": (then - timedelta(days=1)).isoformat(), "features": {}}]
             asked = json.dumps({"user_id": user, "history": seen})
             more = {"time": then.isoformat(), "request": asked, "context": json.dumps({"visitor": user})}
-            await writer.append("exposures", exposure(request, user, ["i3", "i4"], **more))
+            await writer.append("exposures", exposure(request, user, ["i3", "i4"], tired=[], **more))
             await writer.append("outcomes", outcome(request, "i3", time=then.isoformat()))
             await writer.append("outcomes", outcome(request, "i4", "click", time=then.isoformat()))
             await writer.append("outcomes", outcome(request, "i9", time=then.isoformat()))  # was not shown

@@ -178,6 +178,8 @@ def filled(path: Path) -> State:
             state.note_history(f"u{number}", {"item_id": "i1", "number": number})
             state.note_row("interactions", {"item_id": "i1", "number": number})
         state.add_erased(["gone"], NOW)
+        state.impressions.answer("r1", "i1", 5)
+        state.impressions.changed(["u1"])
     state.filled()
     return state
 
@@ -185,7 +187,8 @@ def filled(path: Path) -> State:
 def seen(state: State) -> Any:
     noted = state.histories(100), [state.exposure(f"r{n}") for n in range(60)], state.waiting(), state.erased()
     state.open_batch()
-    return state.name, state.offset("1-a.jsonl"), state.stream_id(), noted, [rows for _, rows in state.batches()]
+    told = state.impressions.untold(9), [state.impressions.of("u1", 0, lambda user, at: False)]
+    return state.name, state.offset("1-a.jsonl"), state.stream_id(), noted, told, [rows for _, rows in state.batches()]
 
 
 def test_a_damaged_state_is_known_for_it_when_it_is_opened(tmp_path: Path) -> None:

@@ -14,7 +14,7 @@ from serving.eventlog import segments
 from serving.eventlog.writer import LogUnavailable, Sink
 from serving.gateway.breaker import FAILURES, REST_SECONDS
 from serving.gateway.models import Models
-from serving.gateway.online import feast_history
+from serving.gateway.online import OnlineStore
 from serving.gateway.recommender import Deadlines, Recommender
 from serving.gateway.row import READ_SECONDS
 from serving.rollout.assignment import variant
@@ -118,7 +118,7 @@ def test_the_history_comes_from_feasts_online_store_and_is_logged_as_the_model_s
 
     items, prices = [item(f"i{n}") for n in range(5)], [change(f"i{n}", at(0), 10.0 + n, None) for n in range(5)]
     materialise(tmp_path, [event(f"u{n % 2}", f"i{n % 5}", at(1 + n)) for n in range(10)], items, prices, at(20))
-    client = open_gateway(rollout, history=feast_history("tiny", tmp_path / "feast"))
+    client = open_gateway(rollout, history=OnlineStore("tiny", tmp_path / "feast").history)
     answers = [ask(client, "u1"), ask(client, "stranger")]
     assert [answer["status"] for answer in answers] == ["ok", "ok"]
     asked = {row["user_id"]: json.loads(row["request"]) for row in rows(tmp_path / "log", "exposures")}

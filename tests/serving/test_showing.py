@@ -141,6 +141,9 @@ RULES = st.fixed_dictionaries(
         ),
     },
     optional={
+        "fatigue": timed(
+            st.fixed_dictionaries({"after": st.just(2)}, optional={"then": st.sampled_from(["demote", "hide"])})
+        ).filter(lambda rule: "together" not in rule.get("placements", ())),
         "value": timed(
             st.fixed_dictionaries({"by": st.just("price")}, optional={"alpha": st.sampled_from([0.2, 2.0])})
         ),
@@ -169,6 +172,7 @@ RULES = st.fixed_dictionaries(
     seed=st.text("abc", min_size=1, max_size=8),
     segment=st.sampled_from(["tea", "pots", ""]),
     placement=st.sampled_from(["for_you", "together"]),
+    tired=st.frozensets(ITEM, max_size=12),
 )
 def test_no_rule_is_ever_broken(
     rules: dict[str, Any],
@@ -180,12 +184,15 @@ def test_no_rule_is_ever_broken(
     seed: str,
     segment: str,
     placement: str,
+    tired: frozenset[str],
 ) -> None:
     allowed = [
         (item, score) for item, score in ranked if item not in hidden and (not filters or matches(filters, item))
     ]  # as every ranking is asked for
     candidates = [{"item_id": item, "score": score} for item, score in sorted(allowed, key=lambda each: -each[1])]
-    asked = Asked(k=k, request_id=seed, hidden=hidden, filters=filters, segment=segment, placement=placement)
+    asked = Asked(
+        k=k, request_id=seed, hidden=hidden, filters=filters, segment=segment, placement=placement, tired=tired
+    )
     found = shown(rules, asked, candidates, stock(*withdrawn))
     items = ids(found)
     blocks = [block for block in rules["blocks"] if counts_now(block, placement, ("for_you", "together"))]
@@ -223,6 +230,17 @@ def test_no_rule_is_ever_broken(
         left = {item["item_id"] for item in candidates} - set(items)
         assert left == set(found.withheld), "what is left could not be shown"
 
+    fatigue = rules.get("fatigue")
+    if fatigue is None or not counts_now(fatigue, placement):
+        tired = frozenset()
+    by_origin = list(zip(items, found.origins, strict=True))
+    assert not [item for item, origin in by_origin if item in tired and origin == "explored"]
+    if tired and fatigue is not None and fatigue.get("then") == "hide":
+        assert not [item for item, origin in by_origin if item in tired and origin != "pinned"]
+    if not any("share" in boost for boost in rules["boosts"]):
+        late = [item in tired for item, origin in by_origin if origin == "ranked"]
+        assert late == sorted(late), "what tires comes after all else"
+
     law = rules.get("exploration")
     exploring = law is not None and counts_now(law, placement)
     for slot, (item, origin, number) in enumerate(zip(items, found.origins, found.draws, strict=True), start=1):
@@ -236,7 +254,7 @@ def test_no_rule_is_ever_broken(
     simple = not rules["boosts"] and "alike" not in rules["diversity"] and "value" not in rules
     if simple:
         order = [item["item_id"] for item in candidates]
-        kept = [order.index(item) for item, origin in zip(items, found.origins, strict=True) if origin == "ranked"]
+        kept = [(item in tired, order.index(item)) for item, origin in by_origin if origin == "ranked"]
         assert kept == sorted(kept), "the ranking's order stays"
 
 
@@ -321,6 +339,9 @@ BAD = [
     ({"value": {"alpha": 1}}, "value.by"),
     ({"diversity": {"caps": {"brand": 0}}}, "diversity.caps.brand"),
     ({"exploration": {"share": 0.9}}, "exploration.share"),
+    ({"fatigue": {"after": 1}}, "fatigue.after"),
+    ({"fatigue": {"after": 2, "days": 8}}, "fatigue.days"),
+    ({"fatigue": {"after": 2, "placements": ["for_you", "popular"]}}, "popular shows everybody the same"),
     ([], "rules: "),
     ({"blocks": [{"items": [str(n)]} for n in range(501)]}, "501 rules, expected at most 500"),
 ]

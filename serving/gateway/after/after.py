@@ -1,12 +1,13 @@
 """What comes after a ranking, as this replica knows it: news and rules, applied to every answer."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping, Sequence
 from datetime import UTC, datetime
 
 from serving.gateway.after.catalogue import Catalogue
 from serving.gateway.after.compiled import Compiled, Explorable, compiled
 from serving.gateway.after.news import News
 from serving.gateway.after.showing import Asked, Items, Shown, show
+from serving.rollout.rules import Fatigue
 from serving.scoring.placed import FOR_YOU
 
 MORE, SPARE = 40, 10
@@ -25,6 +26,16 @@ class After:
         if not self._now(catalogue)[0].at(placement).idle:
             return 2 * k + MORE
         return k + SPARE if self.news.stock.withdrawn else k
+
+    def fatigue(self, catalogue: Catalogue, placement: str) -> Fatigue | None:
+        """The rule that holds there, which needs to know what a shopper was shown."""
+        rule = self._now(catalogue)[0].fatigue
+        return rule if rule is not None and rule.at(placement) else None
+
+    def tired(self, rule: Fatigue, impressions: Mapping[str, Sequence[int]]) -> frozenset[str]:
+        """What a shopper has seen enough of: `impressions` are seconds since 1970 by item, without what was taken."""
+        since = self._clock().timestamp() - 86_400 * rule.days
+        return frozenset(item for item, at in impressions.items() if sum(each >= since for each in at) >= rule.after)
 
     def show(self, catalogue: Catalogue, asked: Asked, ranked: Items, *, counts: bool) -> Shown:
         """What is shown of `ranked`, best first, to who asked; see `showing.show`."""

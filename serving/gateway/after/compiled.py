@@ -10,7 +10,7 @@ import numpy.typing as npt
 
 from serving.gateway.after.catalogue import Catalogue, Codes, Unknown
 from serving.gateway.after.stock import Stock
-from serving.rollout.rules import Block, Boost, Exploration, Pin, Rules, Value
+from serving.rollout.rules import Block, Boost, Exploration, Fatigue, Pin, Rules, Value
 from serving.rollout.rules_table import Version
 from serving.scoring.filters import Mask
 from serving.scoring.placed import FOR_YOU
@@ -69,13 +69,14 @@ class Compiled:
     law: Exploration | None
     fresh_V: Mask | None
     """What may be explored as far as the rules say."""
+    fatigue: Fatigue | None
     problems: tuple[str, ...]
     """Rules that this catalogue cannot follow, and why."""
 
     @property
     def idle(self) -> bool:
         """Whether nothing is to be done but to leave out what is withdrawn."""
-        return not self.blocks and not self.arranges
+        return not self.blocks and not self.arranges and self.fatigue is None
 
     @property
     def arranges(self) -> bool:
@@ -101,13 +102,14 @@ class Compiled:
             caps=self.caps if mixed else (),
             alike=self.alike if mixed else (),
             law=self.law if self.law is not None and self.law.at(placement) else None,
+            fatigue=self.fatigue if self.fatigue is not None and self.fatigue.at(placement) else None,
         )
 
 
 def compiled(version: Version, catalogue: Catalogue, now: datetime) -> Compiled:
     """A rule that the catalogue cannot follow is left out and told: the others hold."""
     rules, problems = version.rules, list[str]()
-    alone = [rule for rule in (rules.value, rules.exploration) if rule is not None]
+    alone = [rule for rule in (rules.value, rules.exploration, rules.fatigue) if rule is not None]
     timed = [*rules.blocks, *rules.pins, *rules.boosts, *alone]
     turns = [turn for rule in timed for turn in (rule.since, rule.until) if turn is not None and turn > now]
 
@@ -138,6 +140,7 @@ def compiled(version: Version, catalogue: Catalogue, now: datetime) -> Compiled:
         alike=_alike(version, catalogue, problems),
         law=law if fresh_V is not None else None,
         fresh_V=fresh_V,
+        fatigue=rules.fatigue if rules.fatigue is not None and rules.fatigue.holds(now) else None,
         problems=tuple(problems),
     )
 

@@ -36,6 +36,8 @@ class Asked:
     segment: str = ""
     """Of the shopper, as for popular items."""
     placement: str = FOR_YOU
+    tired: frozenset[str] = frozenset()
+    """What the shopper was shown too often, for a rule of fatigue."""
 
 
 @dataclass(kw_only=True)
@@ -83,7 +85,7 @@ def show(rules: Compiled, explorable: Explorable, stock: Stock, asked: Asked, ra
     It is shorter than `asked.k` only where what was ranked has no more items that may be shown.
     """
     rules = rules.at(asked.placement)
-    if not rules.arranges:
+    if not rules.arranges and not (asked.tired and rules.fatigue is not None):
         return _left(rules, stock, asked, ranked)
     return _Selection(rules, explorable, stock, asked, ranked, counts).run()
 
@@ -151,6 +153,8 @@ class _Selection:
         self._ranked, self._ids = ranked, [item["item_id"] for item in ranked]
         self._row_C = _rows(rules, self._ids)
         self._forbidden_V = rules.catalogue.forbidden(asked.filters) if asked.filters else None
+        self._tired = asked.tired if rules.fatigue is not None else frozenset[str]()
+        self._rested_C = np.fromiter((item not in self._tired for item in self._ids), bool, len(ranked))
         self._pins = self._pinned()
         self._open_C = self._allowed()
         self._value_C = self._valued(counts)
@@ -214,6 +218,8 @@ class _Selection:
         open_C = self._open_C if due_C is None else due_C
         if not open_C.any():
             return None
+        if (rested_C := open_C & self._rested_C).any():
+            open_C = rested_C
         gain_C = self._value_C
         if self._codes_FC:
             relevance = self._rules.relevance
@@ -294,7 +300,10 @@ class _Selection:
     def _allowed(self) -> Mask:
         pinned = set(self._pins.values())
         not_pinned_C = np.fromiter((item not in pinned for item in self._ids), bool, len(self._ids))
-        return np.asarray(_open(self._rules, self._stock, self._ids, self._row_C) & not_pinned_C)
+        open_C = _open(self._rules, self._stock, self._ids, self._row_C) & not_pinned_C
+        if self._rules.fatigue is not None and self._rules.fatigue.then == "hide":
+            open_C &= self._rested_C
+        return np.asarray(open_C)
 
     def _valued(self, counts: bool) -> npt.NDArray[np.float64]:
         """(C,) logits, to which the logarithms of factors and of what an item brings are added: of what is no logit the
@@ -316,7 +325,8 @@ class _Selection:
         row_E, row = self._explorable.rows(self._stock), self._rules.catalogue.row
         if self._gone_V is None:
             gone_V = np.zeros(len(row), bool) if self._forbidden_V is None else self._forbidden_V.copy()
-            known = (*self._asked.hidden, *self._pins.values(), *(item["item_id"] for item in self._shown.items))
+            shown = (item["item_id"] for item in self._shown.items)
+            known = (*self._asked.hidden, *self._tired, *self._pins.values(), *shown)
             gone_V[[row[item] for item in known if item in row]] = True
             for block in self._rules.blocks:
                 if block.chosen.match_V is not None:

@@ -7,21 +7,20 @@ parts of so many shoppers, each whole or not at all: what was killed goes on fro
 
 import hashlib
 import json
-import zipfile
+import shutil
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ProcessPoolExecutor, as_completed
-from contextlib import contextmanager
 from dataclasses import asdict, dataclass, fields
 from multiprocessing import get_context
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Protocol
+from typing import TYPE_CHECKING, Any
 
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from components import workspace
 from components.errors import InputError
 from components.files import digest_file, replace_text, replacing
+from components.recommend.champion import Champion, Histories, champion_of
 
 if TYPE_CHECKING:
     from serving.scoring.scorer import Scorer
@@ -45,34 +44,8 @@ ROWS = pa.schema(
 _scorer: "Scorer | None" = None
 
 
-class Histories(Protocol):
-    """Of some shoppers the `history` of a request each; empty where there is none. A process makes a copy of it."""
-
-    def __call__(self, users: Sequence[str]) -> dict[str, list[dict[str, Any]]]: ...
-
-    def features(self, users: Sequence[str]) -> list[dict[str, Any]]:
-        """What is known of each beside the history, by name; asked for where the model knows of such."""
-
-
-@dataclass(frozen=True)
-class Online:
-    """Histories of the online store of a data set."""
-
-    dataset: str
-    root: Path
-
-    def __call__(self, users: Sequence[str]) -> dict[str, list[dict[str, Any]]]:
-        from feature_repo.online import as_request, user_histories
-        from feature_repo.store import connect
-
-        found = user_histories(connect(self.dataset, self.root), users)
-        return {user: as_request(records) for user, records in found.items()}
-
-    def features(self, users: Sequence[str]) -> list[dict[str, Any]]:
-        from feature_repo.online import users_features
-        from feature_repo.store import connect
-
-        return users_features(connect(self.dataset, self.root), users)
+class OtherLists(InputError):
+    """The folder holds lists of another model, question or crowd."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -156,7 +129,7 @@ def _open(out: Path, plan: Plan, users: list[str]) -> None:
         differing = [name for name, value in asdict(plan).items() if before.get(name) != value]
         if differing:
             name = differing[0]
-            raise InputError(
+            raise OtherLists(
                 f"{out}: was begun with {name} {before.get(name)!r}, and now it is {asdict(plan)[name]!r}; name a new "
                 "folder, or remove this one"
             )
@@ -261,55 +234,32 @@ def _write_json(path: Path, content: dict[str, Any]) -> None:
     replace_text(path, json.dumps(content, indent=1))
 
 
-@dataclass(frozen=True, kw_only=True)
-class Champion:
-    """What serves, opened for a batch: `content` is its unpacked archive, `users` those of the last run or refresh."""
-
-    model: str
-    version: str
-    archive_digest: str
-    content: Path
-    users: list[str]
-    histories: Histories
-
-
-@contextmanager
-def champion_of(name: str) -> Iterator[Champion]:
-    """Of the data set `name`. Raises `InputError` where nothing is released, or the online store was never filled."""
-    from tempfile import TemporaryDirectory
-
-    from feature_repo.store import histories_path
-    from serving.releases import Releases
-    from serving.rollout.table import RolloutTable
-    from serving.torchserve import archive
-
-    with RolloutTable(workspace.rollout_url()) as table:
-        champion = table.read(name).champion
-    if champion is None:
-        raise InputError(f"{name}: no model was released yet. Run `python -m pipelines run --dataset …` first.")
-    root = workspace.feature_store(name)
-    known = histories_path(root)
-    if not known.is_file():
-        raise InputError(f"{known}: the online store was never filled. Run `python -m pipelines run` for it first.")
-    mar = Releases(name, workspace.archives()).fetched(champion)
-    archive.check(mar, champion.archive_digest)  # an archive is code
-    with TemporaryDirectory(prefix="batch-") as folder:
-        with zipfile.ZipFile(mar) as packed:
-            packed.extractall(folder)
-        yield Champion(
-            model=name,
-            version=champion.version,
-            archive_digest=champion.archive_digest,
-            content=Path(folder),
-            users=pq.read_table(known, columns=["user_id"])["user_id"].to_pylist(),
-            histories=Online(name, root),
-        )
-
-
 def of_champion(
     name: str, *, k: int, out: Path, processes: int, told: Callable[[int, int], None] = lambda done, of: None
 ) -> Done:
     """`recommend` by the champion of the data set `name`, for the shoppers whom the last run or refresh found."""
     with champion_of(name) as champion:
-        asked = {each.name: getattr(champion, each.name) for each in fields(champion)}
-        return recommend(**asked, k=k, out=out, processes=processes, told=told)
+        return recommend(**asked_of(champion), k=k, out=out, processes=processes, told=told)
+
+
+def asked_of(champion: Champion) -> dict[str, Any]:
+    return {each.name: getattr(champion, each.name) for each in fields(champion)}
+
+
+def run(*, model: str, k: int, processes: int, lists: Path, scratch: Path) -> dict[str, Any]:
+    """`recommend` by the champion of `model` into the empty folder `lists`; the report, with what it took over.
+
+    Parts are made in `scratch`, where an attempt that was killed has left those that it had; what was begun by another
+    champion, or for other shoppers, is begun anew.
+    """
+    with champion_of(model) as champion:
+        making = scratch / "lists"
+        try:
+            done = recommend(**asked_of(champion), k=k, out=making, processes=processes)
+        except OtherLists:
+            shutil.rmtree(making)
+            done = recommend(**asked_of(champion), k=k, out=making, processes=processes)
+    shutil.copytree(making, lists, dirs_exist_ok=True)
+    plan = done.plan
+    return {"model": model, "version": plan.version, "k": k, "shoppers": plan.shoppers, "rows": done.rows,
+            "parts": plan.parts, "parts_found": done.found}  # fmt: skip
