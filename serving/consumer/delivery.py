@@ -22,12 +22,11 @@ from serving.consumer.reader import set_aside
 from serving.consumer.served import schema as served_schema
 from serving.consumer.served import served
 from serving.consumer.state import State
-from serving.eventlog.events import TABLES, DamagedEvent, events
+from serving.eventlog.events import MOST_DAYS, TABLES, DamagedEvent, events
 from serving.eventlog.events import Event as Logged
 from serving.eventlog.partitions import write_days
 from serving.eventlog.segments import Line, abandoned, lines, segments, tail
 from serving.eventlog.stream import split_id
-from serving.rollout.rules import MOST_DAYS
 
 AT_ONCE = 2_000
 _logger = logging.getLogger(__name__)

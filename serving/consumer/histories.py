@@ -32,7 +32,7 @@ from feature_repo.history import EVENT_TYPE, LATEST, Record, decode, encode
 from feature_repo.impressions import Impressions
 from serving.clocks import TOLERANCE
 from serving.consumer.backend import backend_of
-from serving.rollout.rules import MOST_DAYS
+from serving.eventlog.events import MOST_DAYS
 
 PARTITIONS = 16
 """Users are spread over as many locks; every writer of a store must agree on it."""

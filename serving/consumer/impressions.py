@@ -11,7 +11,7 @@ from collections.abc import Callable, Iterable, Iterator
 from typing import Any
 
 from feature_repo.impressions import Impressions
-from serving.rollout.rules import MOST_SHOWN
+from serving.eventlog.events import MOST_SHOWN
 
 MOST_ITEMS = 100
 """Of a shopper: those that were shown most often."""

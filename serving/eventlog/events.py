@@ -16,6 +16,8 @@ nor `holdout`: null in their rows."""
 POPULAR, REMEMBERED = "popular", "tables"
 """The `model_version` of what no model answered: the most popular items; the tables of the champion's archive."""
 WITHOUT_A_MODEL = (POPULAR, REMEMBERED)
+MOST_DAYS, MOST_SHOWN = 7, 20
+"""As far back, and as often of one item, as is counted what a shopper was shown (`tired`)."""
 _TIME = pa.timestamp("us", tz="UTC")
 _TEXT, _REAL, _COUNT, _WHOLE, _BOOL = pa.string(), pa.float64(), pa.int32(), pa.int64(), pa.bool_()
 TABLES = {

@@ -21,6 +21,7 @@ from pydantic import (
     model_validator,
 )
 
+from serving.eventlog.events import MOST_DAYS, MOST_SHOWN
 from serving.rollout.assignment import place
 from serving.scoring.placed import FOR_YOU, PLACEMENTS, POPULAR, RANKING, TOGETHER
 
@@ -28,8 +29,6 @@ MOST_SLOTS = 50
 """As many items as a request may ask for."""
 MOST_RULES = 500
 """Entries of a document: each costs every request a little."""
-MOST_DAYS, MOST_SHOWN = 7, 20
-"""As far back, and as often of one item, as the consumer counts what a shopper was shown."""
 Text = Annotated[str, StringConstraints(min_length=1, max_length=200)]
 Share = Annotated[float, Field(gt=0, le=1)]
 Slot = Annotated[int, Field(ge=1, le=MOST_SLOTS)]

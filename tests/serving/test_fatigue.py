@@ -18,10 +18,10 @@ from feature_repo.store import connect
 from serving.consumer.impressions import MOST_ITEMS
 from serving.consumer.join import Identity
 from serving.consumer.state import Exposure, State
+from serving.eventlog.events import MOST_SHOWN
 from serving.gateway.after.showing import Asked
 from serving.gateway.online import OnlineStore
 from serving.rollout.document import ModelVersion, Rollout
-from serving.rollout.rules import MOST_SHOWN
 from serving.rollout.rules_table import RulesTable
 from tests.serving.live_shop import Transport, exposure, fill, outcome
 from tests.serving.open_gateway import OpenGateway, ask, rows
