@@ -49,7 +49,7 @@ test: setup  ## all tests, over the real libraries and a real TorchServe; a file
 
 demo: export HETERREC_HOME := $(CURDIR)/var/demo
 demo: setup  ## from nothing to canaries that decide for themselves: promoted, rolled back, out of traffic; under 10 minutes
-	@$(PYTHON) -m scripts.with_console $(CONSOLE) -- -m benchmarks.demo
+	@$(PYTHON) -m scripts.with_console $(CONSOLE) -- -m benchmarks.serving.demo
 
 serve: setup  ## TorchServe with the champion (and challenger), a curl line to try, and the console; ends with Ctrl-C
 	@$(PYTHON) -m scripts.with_console $(CONSOLE) -- -m serving up --dataset $(DATASET)
@@ -99,7 +99,7 @@ lock-platforms: setup  ## resolve the images' groups from the lock for amd64 and
 
 soak: export HETERREC_HOME := $(CURDIR)/var/soak
 soak: setup  ## ten minutes under load while parts are swapped, killed and restarted (needs redis-server); SERVER=torchserve|plain
-	@$(PYTHON) -m benchmarks.soak --server $(SERVER)
+	@$(PYTHON) -m benchmarks.serving.soak --server $(SERVER)
 
 wheel: setup  ## the library alone (heterrec: torch, numpy, pyarrow) as build/heterrec-VERSION-py3-none-any.whl
 	@$(PYTHON) scripts/wheel.py
@@ -111,22 +111,22 @@ images:  ## the images of k8s/images by docker, podman or buildah, and what each
 	@scripts/images.sh
 
 bench-features: setup  ## the feature store: ingest, gate, join against a bare ASOF join, materialise, reads; SIZES=100000,1000000
-	@$(PYTHON) -m benchmarks.features --events $(SIZES)
+	@$(PYTHON) -m benchmarks.features.store --events $(SIZES)
 
 bench-staleness: setup  ## what serves has seen the last days, or not: regret by the shop's own law; SHOP=users=1200,days=40,…
-	@OMP_WAIT_POLICY=PASSIVE $(PYTHON) -m benchmarks.staleness $(if $(SHOP),--shop $(SHOP))
+	@OMP_WAIT_POLICY=PASSIVE $(PYTHON) -m benchmarks.model.staleness $(if $(SHOP),--shop $(SHOP))
 
 bench-features-pay: setup  ## HeterRec against item-ID-only on the marketplace and its placebo; SEEDS=3
-	@OMP_WAIT_POLICY=PASSIVE $(PYTHON) -m benchmarks.features_pay --seeds $(SEEDS)
+	@OMP_WAIT_POLICY=PASSIVE $(PYTHON) -m benchmarks.model.features_pay --seeds $(SEEDS)
 
 bench-typed-events: setup  ## views, carts and dismissals against purchases alone, for predicting purchases; SEEDS=3
-	@OMP_WAIT_POLICY=PASSIVE $(PYTHON) -m benchmarks.typed_events_pay --seeds $(SEEDS)
+	@OMP_WAIT_POLICY=PASSIVE $(PYTHON) -m benchmarks.model.typed_events_pay --seeds $(SEEDS)
 
 bench-buy-again: setup  ## what orders a shopper's own purchases best, on Online Retail; BACK=28 for the days before the last 28
-	@$(PYTHON) -m benchmarks.buy_again --back $(or $(BACK),0)
+	@$(PYTHON) -m benchmarks.model.buy_again --back $(or $(BACK),0)
 
 bench-placements: setup  ## what each placement costs the scorer beside a recommendation
-	@$(PYTHON) -m benchmarks.placements
+	@$(PYTHON) -m benchmarks.serving.placements
 
 bench-user-features: setup  ## what a table of users tells against nothing of them, where it says something and where not; SEEDS=3
 	@OMP_WAIT_POLICY=PASSIVE $(PYTHON) -m benchmarks.asking_pay --seeds $(SEEDS)
@@ -135,34 +135,34 @@ bench-context: setup  ## what the device of a visit tells against nothing of it,
 	@OMP_WAIT_POLICY=PASSIVE $(PYTHON) -m benchmarks.asking_pay --of context --seeds $(SEEDS)
 
 bench-quality: setup  ## models on one data set; DATASET=amazon_beauty SEEDS=3 BUDGET=fast|full ROWS=sasrec,heterrec|all GRID=taste,window=1/3 PLUGINS=my.py
-	@OMP_WAIT_POLICY=PASSIVE $(PYTHON) -m benchmarks.quality --dataset $(DATASET) --seeds $(SEEDS) --budget $(BUDGET) --rows $(ROWS) \
+	@OMP_WAIT_POLICY=PASSIVE $(PYTHON) -m benchmarks.model.quality --dataset $(DATASET) --seeds $(SEEDS) --budget $(BUDGET) --rows $(ROWS) \
 		$(if $(GRID),--grid $(GRID)) $(if $(PLUGINS),--plugins $(PLUGINS))
 
 bench-train: setup  ## a step of training: HeterRec against item ID only, packed against padded, growth
-	@OMP_WAIT_POLICY=PASSIVE $(PYTHON) -m benchmarks.speed
+	@OMP_WAIT_POLICY=PASSIVE $(PYTHON) -m benchmarks.model.speed
 
 bench-tables: setup  ## what the neighbour tables cost to fit, up to 10^6 items and 10^7 events
-	@$(PYTHON) -m benchmarks.tables
+	@$(PYTHON) -m benchmarks.model.tables
 
 bench-gpu: setup  ## on a GPU: seconds to Beauty's line, tokens a second, share of the ceiling (on a CPU: that it runs)
-	@$(PYTHON) -m benchmarks.data amazon_beauty build/beauty >/dev/null
-	@HETERREC_COMMIT=$$(git describe --always --dirty --abbrev=12 '--exclude=*') $(PYTHON) -m benchmarks.gpu --sequences build/beauty
+	@$(PYTHON) -m benchmarks.model.data amazon_beauty build/beauty >/dev/null
+	@HETERREC_COMMIT=$$(git describe --always --dirty --abbrev=12 '--exclude=*') $(PYTHON) -m benchmarks.model.gpu --sequences build/beauty
 
 bench-gate: setup  ## the data gate on clean trading days, night by night: it must block none; NIGHTS=60
-	@$(PYTHON) -m benchmarks.gate_days --nights $(NIGHTS)
+	@$(PYTHON) -m benchmarks.gate.days --nights $(NIGHTS)
 
 bench-gate-speed: setup  ## seconds and memory of ingest and the data gate; EVENTS=5 millions of made-up ones besides
-	@$(PYTHON) -m benchmarks.gate_speed --events $(EVENTS)
+	@$(PYTHON) -m benchmarks.gate.speed --events $(EVENTS)
 
 bench-gateway: setup  ## what the gateway adds to calling TorchServe directly, at half load; SECONDS=40
-	@OMP_WAIT_POLICY=PASSIVE $(PYTHON) -m benchmarks.gateway --seconds $(SECONDS)
+	@OMP_WAIT_POLICY=PASSIVE $(PYTHON) -m benchmarks.serving.gateway --seconds $(SECONDS)
 
 bench-overload: setup  ## 2, 5 and 20 times what gateway and either server can answer, load and servers on a core each; SECONDS=40
-	@OMP_NUM_THREADS=1 $(PYTHON) -m benchmarks.overload --seconds $(SECONDS)
+	@OMP_NUM_THREADS=1 $(PYTHON) -m benchmarks.serving.overload --seconds $(SECONDS)
 
 chaos: export HETERREC_HOME := $(CURDIR)/var/chaos
 chaos: setup  ## 200 overlapping faults drawn by seed, two gateways, under load (needs redis-server); FAULTS=200
-	@$(PYTHON) -m benchmarks.chaos --faults $(FAULTS)
+	@$(PYTHON) -m benchmarks.serving.chaos --faults $(FAULTS)
 
 audit: setup  ## published advisories for every package of the lock and torch; fails where one is skipped or has one
 	@# Names and versions alone: where one line has hashes the tool asks for those of every line, and torch has none here.
@@ -173,26 +173,26 @@ sbom: setup  ## the bill of materials (CycloneDX) of .venv and this machine's De
 	@mkdir -p build && $(PYTHON) scripts/bill.py heterrec-pipeline "$$(git describe --always --dirty)" > build/sbom.json
 
 bench-rollout: setup  ## is the canary's judge right? simulated A/A and A/B canaries beside the naive tests; CANARIES=2000
-	@$(PYTHON) -m benchmarks.rollout --canaries $(CANARIES)
-	@$(PYTHON) -m benchmarks.canary_worlds --canaries $(CANARIES)
+	@$(PYTHON) -m benchmarks.decisions.rollout --canaries $(CANARIES)
+	@$(PYTHON) -m benchmarks.decisions.worlds --canaries $(CANARIES)
 
 bench-decisions: setup  ## do blessing, release and canary keep their promises? simulated years beside two naive peers; YEARS=24
-	@$(PYTHON) -m benchmarks.decisions --years $(YEARS)
+	@$(PYTHON) -m benchmarks.decisions.years --years $(YEARS)
 
 bench-serving: setup  ## the scorer against the eager model, TorchServe against an echo handler: requests a second, p99
-	@OMP_NUM_THREADS=1 $(PYTHON) -m benchmarks.serving
+	@OMP_NUM_THREADS=1 $(PYTHON) -m benchmarks.serving.scorer
 
 bench-retrieval: setup  ## the best of 10,000 to 1,000,000 items: exactly, in half precision, through the index
-	@OMP_NUM_THREADS=1 $(PYTHON) -m benchmarks.retrieval
+	@OMP_NUM_THREADS=1 $(PYTHON) -m benchmarks.model.retrieval
 
 bench-after: setup  ## what rules, stock and diversity add to an answer, and a million draws against their law
-	@OMP_NUM_THREADS=1 $(PYTHON) -m benchmarks.after
+	@OMP_NUM_THREADS=1 $(PYTHON) -m benchmarks.serving.after
 
 bench-off-policy: setup  ## a policy's worth told from another one's log, against a known truth; 200 logs
-	@OMP_NUM_THREADS=1 $(PYTHON) -m benchmarks.off_policy
+	@OMP_NUM_THREADS=1 $(PYTHON) -m benchmarks.decisions.off_policy
 
 bench-log-days: setup  ## a day of the event log as the consumer writes it, 2,880 files a table, against the merged one
-	@$(PYTHON) -m benchmarks.log_days
+	@$(PYTHON) -m benchmarks.features.log_days
 
 fuzz-ingest: export FUZZ_SECONDS ?= 600
 fuzz-ingest: setup  ## ten minutes of tables of any dialect, types and order through ingest; FUZZ_SECONDS=600
@@ -201,7 +201,7 @@ fuzz-ingest: setup  ## ten minutes of tables of any dialect, types and order thr
 mutants: setup  ## breakages of what decides that were once not noticed: do the tests still notice each?
 	@$(PYTHON) -m scripts.mutants
 
-mutate: setup  ## new breakages of a module by its syntax, and which of them its tests let live; MODULE=serving/rollout/ratio.py
+mutate: setup  ## new breakages of a module by its syntax, and which of them its tests let live; MODULE=experiments/sample_ratio.py
 	@$(PYTHON) -m scripts.mutants --find $(MODULE) $(if $(TESTS),--tests "$(TESTS)")
 
 clean:  ## remove the workspace (runs, artifacts, stores, models); keeps .venv

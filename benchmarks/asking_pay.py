@@ -19,16 +19,16 @@ import numpy.typing as npt
 from rich.console import Console
 from rich.table import Table
 
-from benchmarks.data import sequences_of
-from components.task import commit
-from heterrec.comparison import paired_bootstrap
-from heterrec.inference import judged
-from heterrec.metrics import rank
+from benchmarks.model.data import sequences_of
+from heterrec.data.sequences import Queries, Sequences
+from heterrec.evaluation.comparison import paired_bootstrap
+from heterrec.evaluation.metrics import rank
+from heterrec.inference.answers import judged
 from heterrec.recipes import by_name
-from heterrec.sequences import Queries, Sequences
-from heterrec.training import train
+from heterrec.training.loop import train
+from runtime.task import commit
 
-RESULTS = Path(__file__).parent / "results"
+RESULTS = Path(__file__).parents[1] / "results"
 OF = {
     "user": ("user_features_pay.json", ("marketplace_groups", "marketplace_strangers")),
     "context": ("context_pay.json", ("marketplace_devices", "marketplace_strange_devices")),

@@ -10,11 +10,11 @@ import threading
 from collections.abc import Sequence
 from pathlib import Path
 
-from components import workspace
-from components.errors import InputError
 from console.settings import LOOPBACK, METRICS, Settings
 from console.trials import SETTING
-from serving.rollout.policy import Policy
+from experiments.policy import Policy
+from runtime import workspace
+from runtime.errors import InputError
 
 PORT = 8500
 

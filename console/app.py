@@ -8,14 +8,14 @@ from fastapi.responses import PlainTextResponse, Response
 from starlette.exceptions import HTTPException
 from starlette.staticfiles import StaticFiles
 
-from components.errors import InputError
-from components.store import StoreFault
 from console import routes, routes_models
 from console.door import HEADERS
 from console.runs import Unknown
 from console.settings import Settings
 from console.site import Console
-from serving.rollout.database import TableAway
+from experiments.database import TableAway
+from runtime.errors import InputError
+from runtime.object_store import StoreFault
 
 _HTTP = {404: "There is no such page", 405: "That cannot be done here", 422: "The address is not complete"}
 _logger = logging.getLogger(__name__)

@@ -14,12 +14,12 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from components import workspace
-from components.errors import InputError
 from console import rollouts
 from console.runs import Unknown
+from experiments.document import ModelVersion, Rollout
+from runtime import workspace
+from runtime.errors import InputError
 from serving.releases import Releases, Unreached
-from serving.rollout.document import ModelVersion, Rollout
 from serving.torchserve import archive
 
 _KEPT = 4

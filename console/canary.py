@@ -10,18 +10,28 @@ from typing import Any, NamedTuple
 import numpy as np
 from markupsafe import Markup
 
-from components.rollout.page import folded, ratio, stages, standing
+from components.rollout.page import (
+    folded,
+    ratio,
+    stages,
+    standing,
+)
 from components.rollout.pictures import NAMES, share
 from console import rollouts
-from console.charts import Plot, Scale, signed_figure, times
+from console.charts import (
+    Plot,
+    Scale,
+    signed_figure,
+    times,
+)
 from console.render import minute, percent, points
+from experiments.decision import planned_exposures
+from experiments.document import Rollout
+from experiments.policy import Policy
+from experiments.sequential_test import half_width
+from experiments.table import Decision, Entry, RolloutTable
+from experiments.transitions import WrongMove
 from serving.operate import HELP, MOVES
-from serving.rollout.document import Rollout
-from serving.rollout.judgement import planned_exposures
-from serving.rollout.moves import WrongMove
-from serving.rollout.policy import Policy
-from serving.rollout.sequential import half_width
-from serving.rollout.table import Decision, Entry, RolloutTable
 
 _MANY = 1e9
 """Exposures among which successes are as frequent as their rate says."""
@@ -165,7 +175,7 @@ def _stage(looks: Sequence[Decision], row: Rollout, policy: Policy) -> list[str]
 def half_at(effective: float, found: dict[str, Any], rate: float, policy: Policy) -> float:
     """Half of the interval's width at `effective` exposures, where it is (high - low) / 2 at those of `found`.
 
-    By the boundary of `serving.rollout.sequential`: variance grows with the exposures, mixing stays.
+    By the boundary of `experiments.sequential_test`: variance grows with the exposures, mixing stays.
     """
     now = found["effective"]
     known = (found["high"] - found["low"]) / 2 * now

@@ -7,10 +7,10 @@ from urllib.parse import parse_qs
 
 from starlette.requests import Request
 
-from components.errors import InputError
 from console.door import Door
 from console.rollouts import opened
 from console.settings import Settings
+from runtime.errors import InputError
 from serving.operate import MOVES, move
 
 _MOST = {"why": 500, "who": 200}

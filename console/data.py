@@ -4,7 +4,12 @@ import json
 import math
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from datetime import UTC, date, datetime, timedelta
+from datetime import (
+    UTC,
+    date,
+    datetime,
+    timedelta,
+)
 from itertools import islice, pairwise
 from pathlib import Path
 from typing import Any
@@ -12,11 +17,18 @@ from typing import Any
 import pyarrow.parquet as pq
 from markupsafe import Markup
 
-from components.decision import Decision, Reason
-from components.validate.columns import MEASURE
+from components.shared.columns import MEASURE
 from console import runs
-from console.charts import Plot, Scale, figure, ranked, spark, times
+from console.charts import (
+    Plot,
+    Scale,
+    figure,
+    ranked,
+    spark,
+    times,
+)
 from console.runs import Run
+from runtime.decision import Decision, Reason
 
 MOST_BARS, MOST_VALUES = 180, 12
 RUNS = 60

@@ -2,7 +2,12 @@
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from datetime import UTC, date, datetime, timedelta
+from datetime import (
+    UTC,
+    date,
+    datetime,
+    timedelta,
+)
 from pathlib import Path
 from typing import Any
 
@@ -10,10 +15,10 @@ import duckdb
 import numpy as np
 from markupsafe import Markup
 
-from components import workspace
 from console import runs
 from console.archives import Answer, Opened
 from console.charts import Plot, Scale, times
+from runtime import workspace
 
 K = 10
 LATEST = timedelta(days=90)

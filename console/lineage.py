@@ -5,8 +5,8 @@ from itertools import groupby
 
 from markupsafe import Markup
 
-from components.task import Record
 from console.runs import Run
+from runtime.task import Record
 
 _WIDE, _HIGH, _ACROSS, _DOWN = 112, 30, 36, 14
 _STYLES = {"done": "good", "reused": "none", "failed": "bad", "running": "warn"}

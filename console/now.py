@@ -5,14 +5,19 @@ from dataclasses import dataclass
 from datetime import UTC, datetime
 from typing import NamedTuple
 
-from components import workspace
 from console import rollouts, runs
 from console.metrics import Traffic
-from console.render import DASH, ago, lasting, percent
-from serving.rollout.database import TableAway
-from serving.rollout.document import Rollout
-from serving.rollout.judgement import WITHHELD
-from serving.rollout.table import Decision
+from console.render import (
+    DASH,
+    ago,
+    lasting,
+    percent,
+)
+from experiments.database import TableAway
+from experiments.decision import WITHHELD
+from experiments.document import Rollout
+from experiments.table import Decision
+from runtime import workspace
 
 FALLBACKS, ERRORS, BEHIND = 0.05, 0.01, 600.0
 """Shares of answers, and seconds of the consumer, from which something is wrong; of the alerts in k8s/."""

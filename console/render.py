@@ -6,7 +6,7 @@ from typing import Any
 
 import jinja2
 
-from components.page import environment
+from runtime.page import environment
 
 FOLDER = Path(__file__).parent / "templates"
 DASH = "–"  # noqa: RUF001

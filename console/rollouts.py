@@ -6,9 +6,9 @@ from pathlib import Path
 
 from sqlalchemy.engine import make_url
 
-from components import workspace
-from serving.rollout.document import Rollout
-from serving.rollout.table import Decision, Entry, RolloutTable
+from experiments.document import Rollout
+from experiments.table import Decision, Entry, RolloutTable
+from runtime import workspace
 
 
 @contextmanager

@@ -4,7 +4,16 @@ from fastapi import FastAPI, Request
 from fastapi.responses import HTMLResponse, Response
 from starlette.concurrency import run_in_threadpool
 
-from console import canary, changes, data, lineage, now, rollouts, run, runs
+from console import (
+    canary,
+    changes,
+    data,
+    lineage,
+    now,
+    rollouts,
+    run,
+    runs,
+)
 from console.door import FRAMED_POLICY
 from console.render import render
 from console.runs import Unknown

@@ -6,14 +6,21 @@ from urllib.parse import urlencode
 from fastapi import FastAPI
 from fastapi.responses import HTMLResponse, RedirectResponse, Response
 
-from components.errors import InputError
-from console import archives, embedding, item, run, runs, shopper
+from console import (
+    archives,
+    embedding,
+    item,
+    run,
+    runs,
+    shopper,
+)
 from console.archives import Opened
 from console.render import render
 from console.runs import Unknown
 from console.site import Console
 from console.standing import standing
-from serving.rollout.document import Rollout
+from experiments.document import Rollout
+from runtime.errors import InputError
 
 
 def add_to(app: FastAPI, console: Console) -> None:

@@ -9,11 +9,11 @@ from typing import Any, NamedTuple
 
 from markupsafe import Markup
 
-from components import workspace
 from components.report.step import PAGES, TRAININGS
 from console.charts import Plot, Scale, signed_figure
 from console.render import signed
 from console.runs import Run
+from runtime import workspace
 
 _LEFT_OUT = ("partitions", "found", "metrics", "remedies", "blocked", "blocking", "warned", "nights")
 """Of a task's report: what has a place of its own on the page, or is long."""

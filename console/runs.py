@@ -11,13 +11,18 @@ from typing import Any
 
 from markupsafe import Markup
 
-from components import workspace
-from components.announce.step import ENDING
 from components.report.ending import GATES, ending, why
-from components.store import present
-from components.task import Record
-from console.charts import Plot, Scale, signed_figure, times
+from components.shared.announcement import ENDING
+from console.charts import (
+    Plot,
+    Scale,
+    signed_figure,
+    times,
+)
 from console.render import signed
+from runtime import workspace
+from runtime.object_store import present
+from runtime.task import Record
 
 A_PAGE = 25
 OVER_TIME = 60

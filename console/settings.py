@@ -2,7 +2,7 @@
 
 from dataclasses import dataclass, field
 
-from serving.rollout.policy import Policy
+from experiments.policy import Policy
 
 LOOPBACK = ("127.0.0.1", "localhost", "[::1]")
 METRICS = ("http://127.0.0.1:8001", "http://127.0.0.1:9200")

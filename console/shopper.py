@@ -10,12 +10,12 @@ import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
-from components import workspace
-from components.errors import InputError
 from console.archives import Answer, Archives, Opened
+from experiments.document import Rollout
 from feature_repo.history import Record, decode
 from feature_repo.store import histories_path
-from serving.rollout.document import Rollout
+from runtime import workspace
+from runtime.errors import InputError
 
 K = 10
 SHOWN = 50

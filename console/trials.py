@@ -46,7 +46,7 @@ class Trial:
     @property
     def quality(self) -> float | None:
         """NDCG@10 of the model that it is about."""
-        named = re.sub(r"[^\w.\- :/]", "_", self.model)  # as components/push/registry.py writes it
+        named = re.sub(r"[^\w.\- :/]", "_", self.model)  # as components/shared/model_registry.py writes it
         return self.numbers.get(f"models.{named}.ndcg_at_10")
 
 

@@ -9,7 +9,14 @@ from pydantic import Field, ValidationError, model_validator
 from feature_repo.card_source import Csv, CsvTables, Source
 from feature_repo.event_types import EventType, require_event_types, require_some_predicted
 from feature_repo.keys import NOBODY
-from feature_repo.limits import Calendar, Limits, Rate, Strict, Tolerances
+from feature_repo.limits import (
+    Calendar,
+    Limits,
+    Rate,
+    Strict,
+    Tolerances,
+)
+from runtime.errors import InputError
 
 if TYPE_CHECKING:
     from pydantic_core import ErrorDetails
@@ -46,7 +53,7 @@ RESERVED = FEASTS | frozenset(
 Nothing else that the program calls its own can be a feature's name: it has a mark that no card can write."""
 
 
-class CardError(ValueError):
+class CardError(InputError):
     """A card that cannot be used: which field, what was found, what was expected."""
 
 

@@ -6,7 +6,12 @@ from datetime import timedelta
 from pathlib import Path
 from typing import Any
 
-from feature_repo.card import DatasetCard, Described, Feature, Kind
+from feature_repo.card import (
+    DatasetCard,
+    Described,
+    Feature,
+    Kind,
+)
 from feature_repo.feast_import import (
     Array,
     Bytes,

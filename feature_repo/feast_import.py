@@ -54,7 +54,16 @@ def _without_torch() -> Iterator[None]:
 
 
 with _without_typeguard(), _without_shared_metrics(), _without_torch():
-    from feast import Entity, FeatureService, FeatureStore, FeatureView, Field, FileSource, RepoConfig, ValueType
+    from feast import (
+        Entity,
+        FeatureService,
+        FeatureStore,
+        FeatureView,
+        Field,
+        FileSource,
+        RepoConfig,
+        ValueType,
+    )
     from feast.data_format import ParquetFormat
     from feast.errors import FeatureViewNotFoundException
     from feast.infra.key_encoding_utils import deserialize_entity_key, serialize_entity_key
@@ -72,7 +81,13 @@ with _without_typeguard(), _without_shared_metrics(), _without_torch():
     from feast.protos.feast.types.EntityKey_pb2 import EntityKey as EntityKeyProto
     from feast.protos.feast.types.Value_pb2 import FloatList, StringList
     from feast.protos.feast.types.Value_pb2 import Value as ValueProto
-    from feast.types import Array, Bytes, Float32, Float64, String
+    from feast.types import (
+        Array,
+        Bytes,
+        Float32,
+        Float64,
+        String,
+    )
 
 __all__ = [
     "Array",

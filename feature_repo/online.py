@@ -8,9 +8,14 @@ from weakref import WeakKeyDictionary
 
 import pyarrow as pa
 
-from feature_repo import one_trip
+from feature_repo import batched_read
 from feature_repo.card import Described, Kind
-from feature_repo.definitions import HISTORY_FIELD, USER_HISTORY, USER_STATIC, VIEWS
+from feature_repo.definitions import (
+    HISTORY_FIELD,
+    USER_HISTORY,
+    USER_STATIC,
+    VIEWS,
+)
 from feature_repo.faults import telling
 from feature_repo.feast_import import (
     EntityKeyProto,
@@ -161,12 +166,12 @@ class _Connection:
 
     def read(
         self, store: FeatureStore, by_view: dict[str, list[str]], entities: Sequence[EntityKeyProto]
-    ) -> dict[str, list[one_trip.Values]]:
+    ) -> dict[str, list[batched_read.Values]]:
         """The features of each view, an entity each."""
         asked = {name: (self.view(store, name), names) for name, names in by_view.items()}
         online_store = self.provider.online_store
-        if one_trip.serves(online_store):
-            return one_trip.read(online_store, store.config, asked, entities)
+        if batched_read.serves(online_store):
+            return batched_read.read(online_store, store.config, asked, entities)
         return {
             name: [values for _, values in self.provider.online_read(store.config, view, entities, list(names))]
             for name, (view, names) in asked.items()

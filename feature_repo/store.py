@@ -17,7 +17,12 @@ import yaml
 
 from feature_repo.card import DatasetCard
 from feature_repo.definitions import Definitions, definitions
-from feature_repo.feast_import import DecodeError, FeatureStore, RegistryProto, RepoConfig
+from feature_repo.feast_import import (
+    DecodeError,
+    FeatureStore,
+    RegistryProto,
+    RepoConfig,
+)
 
 EMBEDDED = Path(__file__).parent / "feature_store.yaml"
 OVERLAYS = Path(__file__).parent / "overlays"

@@ -10,10 +10,10 @@ from dataclasses import dataclass
 import numpy as np
 import numpy.typing as npt
 
-from heterrec.best import highest
-from heterrec.metrics import Scores
-from heterrec.neighbour_tables import _words
-from heterrec.sequences import Ints, Queries, Sequences
+from heterrec.data.sequences import Ints, Queries, Sequences
+from heterrec.evaluation.metrics import Scores
+from heterrec.inference.best import highest
+from heterrec.memory.neighbour_tables import _words
 
 K = 10
 SMOOTHED = 0.01

@@ -4,20 +4,38 @@ The pipeline's gate, the front door's `evaluate`, `compare` and bench-quality ra
 take the same intervals, `comparison.paired_bootstrap`.
 """
 
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from dataclasses import asdict, dataclass, field, fields, replace
+from collections.abc import (
+    Callable,
+    Iterable,
+    Iterator,
+    Mapping,
+    Sequence,
+)
+from dataclasses import (
+    asdict,
+    dataclass,
+    field,
+    fields,
+    replace,
+)
 
 import numpy as np
 import pyarrow as pa
 
-from heterrec.baselines import Fit
 from heterrec.beyond import Beyond, Shown, beyond
-from heterrec.comparison import Difference, paired_bootstrap
-from heterrec.inference import judged
-from heterrec.metrics import Floats, Metric, Ranking, Scores, rank
+from heterrec.data.sequences import Queries, Sequences
+from heterrec.evaluation.baselines import Fit
+from heterrec.evaluation.comparison import Difference, paired_bootstrap
+from heterrec.evaluation.metrics import (
+    Floats,
+    Metric,
+    Ranking,
+    Scores,
+    rank,
+)
+from heterrec.inference.answers import judged
 from heterrec.recipes import TrainConfig
-from heterrec.sequences import Queries, Sequences
-from heterrec.training import Progress, train
+from heterrec.training.loop import Progress, train
 
 K = 10
 

@@ -18,20 +18,36 @@ import numpy.typing as npt
 import pyarrow as pa
 import torch
 
-from heterrec.bar import Bar
-from heterrec.baselines import BASELINES, Fit
-from heterrec.best import Likeness, Lists, best, highest, rows_of
 from heterrec.changes import changed, recipe
-from heterrec.contest import Contest, K, ranked, someone
-from heterrec.export import load_model, save_model, tables_of
-from heterrec.filtering import allowed
-from heterrec.inference import Answers, judged
-from heterrec.prepare import prepare
+from heterrec.contest import (
+    Contest,
+    K,
+    ranked,
+    someone,
+)
+from heterrec.data.prepare import prepare
+from heterrec.data.sequence_files import write_sequences
+from heterrec.data.sequences import (
+    Ints,
+    Queries,
+    Sequences,
+    read_sequences,
+)
+from heterrec.evaluation.baselines import BASELINES, Fit
+from heterrec.inference.answers import Answers, judged
+from heterrec.inference.best import (
+    Likeness,
+    Lists,
+    best,
+    highest,
+    rows_of,
+)
+from heterrec.inference.filtering import allowed
+from heterrec.progress_bar import Bar
 from heterrec.recipes import TrainConfig, neighbours
-from heterrec.refit import refit
-from heterrec.sequence_files import write_sequences
-from heterrec.sequences import Ints, Queries, Sequences, read_sequences
-from heterrec.training import Trained, train
+from heterrec.training.export import load_model, save_model, tables_of
+from heterrec.training.loop import Trained, train
+from heterrec.training.refit import refit
 
 SCHEMA = 1
 _AT_ONCE = 2**24
@@ -86,8 +102,8 @@ class HeterRec:
         """Learn from a table of events and one of items; returns itself.
 
         `layout` says how to read them (columns, kinds, split, repeats, ties): the arguments of
-        `heterrec.prepare.prepare`, which says what a table must have and what it raises. Or give `Sequences`, as
-        `prepare` or `heterrec.sequences.read_sequences` make them. Held out are each user's last events; after
+        `heterrec.data.prepare.prepare`, which says what a table must have and what it raises. Or give `Sequences`, as
+        `prepare` or `heterrec.data.sequences.read_sequences` make them. Held out are each user's last events; after
         `evaluate` has judged, `refit` learns from them too. Raises `ValueError` where there is nothing to learn from.
 
         >>> model.fit(interactions, items, user="customer", split="time", test_days=7)
@@ -177,10 +193,10 @@ class HeterRec:
     ) -> Contest:
         """HR, NDCG and MRR at `k` for the held-out shoppers, the whole catalogue ranked, beside baselines.
 
-        `baselines` (name to `heterrec.baselines.Fit`) stand beside popularity and the neighbour tables alone. The
-        intervals are paired over shoppers: of each baseline's NDCG against the model's. Print the result, take its
-        `.table()`, or its `.lists()`, which says what the lists are like: coverage, novelty, diversity, popularity,
-        calibration. Raises `ValueError` where nobody is held out.
+        `baselines` (name to `heterrec.evaluation.baselines.Fit`) stand beside popularity and the neighbour tables
+        alone. The intervals are paired over shoppers: of each baseline's NDCG against the model's. Print the result,
+        take its `.table()`, or its `.lists()`, which says what the lists are like: coverage, novelty, diversity,
+        popularity, calibration. Raises `ValueError` where nobody is held out.
         """
         fitted, sequences = self._fitted(), self.sequences
         queries = someone(sequences, split)

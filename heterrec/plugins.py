@@ -8,8 +8,8 @@ from importlib.util import module_from_spec, spec_from_file_location
 from pathlib import Path
 from typing import Any
 
-from heterrec.baselines import BASELINES, Fit
 from heterrec.changes import recipe
+from heterrec.evaluation.baselines import BASELINES, Fit
 from heterrec.recipes import RECIPES, TrainConfig
 
 TAKEN = frozenset({*RECIPES, *(f"{name}_full" for name in RECIPES), *BASELINES})
@@ -27,8 +27,8 @@ class Plugins:
 
 
 def load_plugins(path: Path | None) -> Plugins:
-    """Run the Python file `path` and take its `BASELINES` (name to `fit(sequences, queries)`, `heterrec.baselines.Fit`)
-    and its `RECIPES` (name to fields or `TrainConfig`).
+    """Run the Python file `path` and take its `BASELINES` (name to `fit(sequences, queries)`,
+    `heterrec.evaluation.baselines.Fit`) and its `RECIPES` (name to fields or `TrainConfig`).
 
     It runs with all rights of who calls: name files that you trust. Raises `ValueError` naming the file and the entry
     that is missing, of another type, or called like one of the project's own.

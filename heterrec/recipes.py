@@ -6,11 +6,23 @@ steps) is derived from it in training.
 
 import json
 import math
-from dataclasses import asdict, dataclass, field, is_dataclass, replace
-from typing import Any, Literal, get_args, get_origin, get_type_hints
+from dataclasses import (
+    asdict,
+    dataclass,
+    field,
+    is_dataclass,
+    replace,
+)
+from typing import (
+    Any,
+    Literal,
+    get_args,
+    get_origin,
+    get_type_hints,
+)
 
 from heterrec import cost
-from heterrec.neighbours import CHANNELS
+from heterrec.memory.neighbours import CHANNELS
 
 Tokens = Literal["flatten", "sum"]
 Block = Literal["softmax", "hstu"]
@@ -136,9 +148,10 @@ class TrainConfig:
     """How far back the mean of the weights reaches that is validated and kept, as a share of the steps so far."""
     validation_queries: int = 10_000
     refit: bool = True
-    """After the blessing the network goes on over the held-out days too (`heterrec/refit.py`), and that serves: what
-    was judged is as old as the windows are long. Off, the judged weights serve: where they must be the very same, as in
-    a comparison of two ways to train, or where a quarter more of training is too dear for what the days bring."""
+    """After the blessing the network goes on over the held-out days too (`heterrec/training/refit.py`), and that
+    serves: what was judged is as old as the windows are long. Off, the judged weights serve: where they must be the
+    very same, as in a comparison of two ways to train, or where a quarter more of training is too dear for what the
+    days bring."""
     warm_start: bool = False
     """Begin with the champion's weights, where there is one: for scheduled retraining."""
     shuffle_targets: bool = False

@@ -16,8 +16,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from marketplace.catalogue import Integers
+from marketplace.choice_model import Law
 from marketplace.config import MarketplaceConfig
-from marketplace.law import Law
 
 PURCHASE = "purchase"
 KINDS = (PURCHASE, "view", "cart", "dismissed")

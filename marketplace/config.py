@@ -7,7 +7,7 @@ from typing import Any
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Tastes:
-    """Weights of the law of choice (`marketplace.law`); 0 takes a term out of it."""
+    """Weights of the law of choice (`marketplace.choice_model`); 0 takes a term out of it."""
 
     transition: float = 1.0
     """From the category of the last purchase to its complementary categories."""
@@ -54,22 +54,24 @@ class MarketplaceConfig:
     new_items_per_day: int = 10
     seed: int = 0
     order: float = 0.0
-    """Weight of the order of features across purchases (`marketplace.law`); without it the law has no such term."""
+    """Weight of the order of features across purchases (`marketplace.choice_model`); without it the law has no such
+    term."""
     kinds: bool = False
     """Whether shoppers also look at things, fill a cart and wave away (`marketplace.browsing`), told by a column
     `event_type`; the purchases are the same."""
     groups: float = 0.0
-    """Weight of the tastes of the shopper's group (`marketplace.law`), told by a table of users; 0: neither."""
+    """Weight of the tastes of the shopper's group (`marketplace.choice_model`), told by a table of users; 0:
+    neither."""
     strangers: bool = False
     """Let the table of users tell of each shopper the group of another one: it says nothing of the choices."""
     devices: float = 0.0
-    """Weight of what is bought by which device (`marketplace.law`), told by a column `device`; 0: neither."""
+    """Weight of what is bought by which device (`marketplace.choice_model`), told by a column `device`; 0: neither."""
     strange_devices: bool = False
     """Let that column tell a device drawn anew: it says nothing of the choices."""
     placebo: bool = False
     """Show each item with the features of another one: the same choices, but features tell nothing of them."""
     dirty_rate: float = 0.0
-    """Bad rows added per good one (`marketplace.dirt`)."""
+    """Bad rows added per good one (`marketplace.corruption`)."""
     categories: int = 24
     brands: int = 40
     style_dimension: int = 16

@@ -9,16 +9,32 @@ shop.click("u000017", shown, time, rng, history=[...])     # the answer to a sho
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from datetime import UTC, date, datetime, timedelta
+from datetime import (
+    UTC,
+    date,
+    datetime,
+    timedelta,
+)
 
 import numpy as np
 import pyarrow as pa
 from numpy.typing import NDArray
 
-from marketplace.browsing import KINDS, PURCHASE, Browsing, Events
-from marketplace.catalogue import Floats, Integers, brand_names, category_names, draw_catalogue
+from marketplace.browsing import (
+    KINDS,
+    PURCHASE,
+    Browsing,
+    Events,
+)
+from marketplace.catalogue import (
+    Floats,
+    Integers,
+    brand_names,
+    category_names,
+    draw_catalogue,
+)
+from marketplace.choice_model import DEVICES, EMPTY, Law
 from marketplace.config import MarketplaceConfig
-from marketplace.law import DEVICES, EMPTY, Law
 
 REMEMBERED = 128
 """Purchases that a shopper does not make again."""

@@ -12,14 +12,14 @@ from pathlib import Path
 
 from rich.console import Console
 
-from components import workspace
-from components.errors import InputError
-from feature_repo.card import CardError, load_card
+from feature_repo.card import load_card
 from feature_repo.faults import Unavailable
 from pipelines import cluster_commands, data_commands, library_commands
 from pipelines.data_commands import moment, new_run_id, with_options
 from pipelines.recipe_files import RECIPE, SETTING
 from pipelines.stopping import Stopped, stopped_by_signal
+from runtime import workspace
+from runtime.errors import InputError
 from serving.releases import Unreached
 
 REQUEST_ID = re.compile("[0-9a-f]{32}")
@@ -40,12 +40,12 @@ def main(arguments: Sequence[str] | None = None) -> int:
     except Stopped as stop:
         errors.print(f"[red]stopped[/] by {stop.name}. {AGAIN}")
         return stop.status
-    except (InputError, CardError, Unavailable, Unreached) as error:
+    except (InputError, Unavailable, Unreached) as error:
         if options.debug:
             traceback.print_exc()
         for line in str(error).splitlines():
             errors.print(f"[red]error[/] {_plain(line)}")
-        return 2 if isinstance(error, InputError | CardError) else 1
+        return 2 if isinstance(error, InputError) else 1
 
 
 def _run(options: argparse.Namespace) -> int:
@@ -146,8 +146,8 @@ def _status(options: argparse.Namespace) -> int:
 
 
 def _lineage(options: argparse.Namespace) -> int:
+    from events.schema import POPULAR, WITHOUT_A_MODEL
     from pipelines.lineage import served, trace
-    from serving.eventlog.events import POPULAR, WITHOUT_A_MODEL
 
     model, version = options.model, options.version
     if REQUEST_ID.fullmatch(model) and version is None:
@@ -235,7 +235,7 @@ def _parser() -> argparse.ArgumentParser:
 
     rollout = commands.add_parser("rollout", help="look once at the experiment: raise, promote, hold, roll back")
     rollout.add_argument("--dataset", default="marketplace", help="name of the data set, or path of its card")
-    rollout.add_argument("--policy", type=Path, help="JSON file of what differs from serving/rollout/policy.py")
+    rollout.add_argument("--policy", type=Path, help="JSON file of what differs from experiments/policy.py")
     rollout.set_defaults(command=_rollout)
 
     status = commands.add_parser("status", help="list the latest runs and their tasks")

@@ -4,11 +4,11 @@ from typing import Any
 
 import pyarrow.parquet as pq
 
-from components import workspace
-from components.errors import InputError
+from experiments.table import RolloutTable
 from feature_repo.card import DatasetCard
+from runtime import workspace
+from runtime.errors import InputError
 from serving.releases import Releases
-from serving.rollout.table import RolloutTable
 from serving.torchserve.server import TorchServe
 
 

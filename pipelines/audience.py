@@ -19,9 +19,9 @@ import pyarrow as pa
 import pyarrow.csv
 import pyarrow.parquet as pq
 
-from components.errors import InputError
 from components.recommend.champion import Histories, champion_of
 from components.recommend.step import SHOPPERS, answers
+from runtime.errors import InputError
 
 if TYPE_CHECKING:
     from serving.scoring.scorer import Scorer

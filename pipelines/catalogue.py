@@ -5,16 +5,16 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from components import workspace
-from components.announce.expected import of_catalogue
-from components.errors import InputError
 from components.report.ending import why
-from components.task import Record
+from components.shared.expected_tasks import of_catalogue
+from experiments.document import Rollout
+from experiments.table import RolloutTable
 from feature_repo.card import DatasetCard
 from pipelines import local
 from pipelines.catalogue_run import build
-from serving.rollout.document import Rollout
-from serving.rollout.table import RolloutTable
+from runtime import workspace
+from runtime.errors import InputError
+from runtime.task import Record
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -5,17 +5,17 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from components import workspace
-from components.decision import Decision
 from components.features.splits import ordered_events
-from components.features.tables import open_events, read_as_of
 from components.ingest import step as ingest
-from components.manifest import Manifest
 from components.resolve import step as resolve
+from components.shared.tables import open_events, read_as_of
 from components.train.plan import Learned, Plan, plan
 from components.validate import step as validate
 from feature_repo.card import DatasetCard
 from heterrec.recipes import by_name
+from runtime import workspace
+from runtime.decision import Decision
+from runtime.manifest import Manifest
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -13,8 +13,9 @@ from typing import Any, Literal
 import yaml
 from pydantic import ConfigDict, TypeAdapter, ValidationError
 
-from components import image, store
-from components.errors import InputError
+from components.shared import image
+from runtime import object_store as store
+from runtime.errors import InputError
 
 FILE = "HETERREC_CLUSTER"
 LAUNCHERS = ("AWS_", "MINIO_", "GOOGLE_APPLICATION_CREDENTIALS", "AZURE_")

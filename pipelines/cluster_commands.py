@@ -9,12 +9,12 @@ from typing import TYPE_CHECKING, Any
 from rich.console import Console
 from rich.markup import escape
 
-from components import workspace
-from components.errors import InputError
 from feature_repo.card import load_card
 from pipelines import cluster
 from pipelines.data_commands import CARD, with_options
 from pipelines.recipe_files import RECIPE, SETTING, recipe_of
+from runtime import workspace
+from runtime.errors import InputError
 
 if TYPE_CHECKING:
     from heterrec.recipes import TrainConfig
@@ -70,7 +70,7 @@ def add_to(commands: Any) -> None:
         parser.add_argument("--seed", type=int, default=0)
         parser.add_argument("--warm-start", action="store_true", help="begin with the champion's weights")
         parser.add_argument("--k", type=int, default=20, help="items of a list, of recommend (default: %(default)s)")
-        parser.add_argument("--policy", type=Path, help="JSON file of what differs from serving/rollout/policy.py")
+        parser.add_argument("--policy", type=Path, help="JSON file of what differs from experiments/policy.py")
 
 
 def recipe(name: str, options: argparse.Namespace, settings: Sequence[str] = ()) -> "TrainConfig":
@@ -113,7 +113,12 @@ def _compile(options: argparse.Namespace) -> int:
 
 def _on_server(command: Callable[[argparse.Namespace, "Server"], None]) -> Callable[[argparse.Namespace], int]:
     def run(options: argparse.Namespace) -> int:
-        from pipelines.kubeflow import Access, ServerFault, connect, told
+        from pipelines.kubeflow import (
+            Access,
+            ServerFault,
+            connect,
+            told,
+        )
         from pipelines.schedule import Server
 
         if not options.host:

@@ -6,15 +6,23 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from components import workspace
-from components.console import emit
-from components.errors import InputError
-from components.files import replace_text
-from components.page import BAD, GOOD, INK, QUIET, axes, render, svg
-from components.task import commit
 from feature_repo.card import DatasetCard
 from pipelines.frames import frame
 from pipelines.recipe_files import recipe_of, title_of
+from runtime import workspace
+from runtime.errors import InputError
+from runtime.files import replace_text
+from runtime.log import emit
+from runtime.page import (
+    BAD,
+    GOOD,
+    INK,
+    QUIET,
+    axes,
+    render,
+    svg,
+)
+from runtime.task import commit
 
 if TYPE_CHECKING:
     from heterrec.contest import Contest
@@ -67,9 +75,9 @@ def compare(
     comes twice.
     """
     from components.train.progress import EventProgress
-    from heterrec.baselines import BASELINES
     from heterrec.contest import contest
-    from heterrec.sequences import read_sequences
+    from heterrec.data.sequences import read_sequences
+    from heterrec.evaluation.baselines import BASELINES
 
     baselines = {**BASELINES, **(plugins.baselines if plugins else {})}
     titles = [title_of(name) for name in names]

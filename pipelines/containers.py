@@ -5,9 +5,10 @@ import os
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from components import image, workspace
-from components.errors import InputError
 from components.ingest.source import DATA_VARIABLE
+from components.shared import image
+from runtime import workspace
+from runtime.errors import InputError
 
 if TYPE_CHECKING:
     from docker import DockerClient
@@ -44,7 +45,8 @@ def runner() -> "DockerRunner":
     """Containers as a hardened cluster runs them: no network, a read-only root, the caller's own user.
 
     They see the workspace under the path that it has here, so that records and manifests mean the same on both sides.
-    The images are those of `components.image`; the engine is `$DOCKER_HOST`'s. Raises `InputError` where none answers.
+    The images are those of `components.shared.image`; the engine is `$DOCKER_HOST`'s. Raises `InputError` where none
+    answers.
     """
     import docker
     from docker.errors import DockerException

@@ -12,12 +12,12 @@ from typing import Any
 from rich.console import Console
 from rich.markup import escape
 
-from components import workspace
-from components.errors import InputError
-from components.task import read_records
 from feature_repo.card import DatasetCard, load_card
 from pipelines.lock import run_lock
 from pipelines.terminal import Terminal
+from runtime import workspace
+from runtime.errors import InputError
+from runtime.task import read_records
 
 CARD = "a card in feature_repo/datasets, or a path to one"
 

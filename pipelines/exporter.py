@@ -10,7 +10,12 @@ import logging
 import signal
 import threading
 import time
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import (
+    Callable,
+    Iterable,
+    Iterator,
+    Sequence,
+)
 from contextlib import contextmanager
 from datetime import datetime
 from typing import Any, NamedTuple
@@ -19,12 +24,12 @@ from prometheus_client import CollectorRegistry, start_http_server
 from prometheus_client.core import GaugeMetricFamily, Metric
 from prometheus_client.registry import Collector
 
-from components import workspace
-from components.announce.step import ENDING
-from components.errors import InputError
-from components.task import Record, read_records
-from serving.rollout.document import Rollout
-from serving.rollout.table import RolloutTable
+from components.shared.announcement import ENDING
+from experiments.document import Rollout
+from experiments.table import RolloutTable
+from runtime import workspace
+from runtime.errors import InputError
+from runtime.task import Record, read_records
 
 _logger = logging.getLogger(__name__)
 _FOLDERS, _RUNS = 1000, 50

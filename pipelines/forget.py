@@ -15,15 +15,15 @@ import pyarrow.compute as pc
 import pyarrow.parquet as pq
 from markupsafe import escape
 
-from components import store, workspace
-from components.files import replace_text, replacing
 from components.ingest.latest import ingest
-from components.task import Task
 from feature_repo.card import DatasetCard
 from feature_repo.faults import Unavailable
 from feature_repo.forgotten import Forgotten
 from feature_repo.keys import spelled
 from pipelines.remembered import Bought, leave_releases
+from runtime import object_store, workspace
+from runtime.files import replace_text, replacing
+from runtime.task import Task
 
 PERSONAL = (
     "events", "sequences", "reference", "validation", "evaluation", "champion", "archive", "infra_validation",
@@ -63,7 +63,7 @@ def forget(card: DatasetCard, users: Sequence[str], *, run_id: str) -> Deleted:
     deleted, users = Deleted(), list(dict.fromkeys(map(spelled, users)))
     forgotten = Forgotten(workspace.forgotten(card.name))
     # First the list: whatever writes meanwhile leaves them out already.
-    shared = store.shared()
+    shared = object_store.shared()
     if shared:
         shared.bring_file(forgotten.path)
     forgotten.add(users, datetime.now(UTC))
@@ -106,7 +106,7 @@ def _events(card: DatasetCard, column: str, values: Sequence[str]) -> Iterator[t
     pointer = workspace.latest_events(card.name)
     if not pointer.is_file() or not values:
         return
-    events = store.present(Path(json.loads(pointer.read_text())["artifact"]))
+    events = object_store.present(Path(json.loads(pointer.read_text())["artifact"]))
     for path in events.glob("interactions/*/*.parquet"):
         chosen = [(column, "in", list(values))]
         part = pq.read_table(path, columns=["user_id", "item_id"], filters=chosen, partitioning=None)
@@ -115,9 +115,9 @@ def _events(card: DatasetCard, column: str, values: Sequence[str]) -> Iterator[t
 
 def _forget_online(card: DatasetCard, users: Sequence[str]) -> set[str]:
     """Delete the histories and features of `users`; returns those who had any."""
+    from events.consumer.histories import HistoryWriter
     from feature_repo.online import user_features, user_history
     from feature_repo.store import connect, histories_path
-    from serving.consumer.histories import HistoryWriter
 
     root = workspace.feature_store(card.name)
     feast = connect(card.name, root)
@@ -137,10 +137,10 @@ def _leave_log(card: DatasetCard, forgotten: Forgotten) -> bool:
 
     Returns False where there is no log. Raises `Unavailable` after `LOG_SECONDS`.
     """
-    from serving.consumer.consumer import Busy
-    from serving.consumer.erasure import erased
-    from serving.consumer.metrics import Metrics
-    from serving.run_consumer import consumer_of
+    from events.consumer.command import consumer_of
+    from events.consumer.consumer import Busy
+    from events.consumer.erasure import erased
+    from events.consumer.metrics import Metrics
 
     log, asked = workspace.event_log(card.name), forgotten.until()
     if not log.is_dir() and workspace.event_log_redis() is None:
@@ -177,7 +177,7 @@ def _drop_artifacts(*, keep: Path) -> int:
                 dropped += 1
     for folder in (workspace.home() / "kfp", workspace.scratch(), workspace.home() / "frames"):
         shutil.rmtree(folder, ignore_errors=True)
-    if shared := store.shared():
+    if shared := object_store.shared():
         for kind in PERSONAL:
             for path in shared.names(workspace.artifacts() / kind):
                 if path.name != keep.name:
@@ -188,7 +188,7 @@ def _drop_artifacts(*, keep: Path) -> int:
 
 def _leave_pages(users: Sequence[str]) -> None:
     """Take the users out of what past runs show as evidence: cells of their pages and values of their records."""
-    shared = store.shared()
+    shared = object_store.shared()
     shown = {json.dumps(user): '"(deleted)"' for user in users}
     shown |= {f">{escape(user)}<": ">(deleted)<" for user in users}
     for path in (path for path in workspace.runs().rglob("*") if path.suffix in (".html", ".json", ".txt")):

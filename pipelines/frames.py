@@ -6,17 +6,23 @@ The tasks are those of the pipelines: whichever comes second reuses what the fir
 import json
 from collections.abc import Iterator
 from dataclasses import dataclass
-from datetime import UTC, date, datetime, time, timedelta
+from datetime import (
+    UTC,
+    date,
+    datetime,
+    time,
+    timedelta,
+)
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any
 
-from components import workspace
-from components.decision import Decision
-from components.files import replace_text
-from components.manifest import Manifest
-from components.task import read_records
 from feature_repo.card import DatasetCard
+from runtime import workspace
+from runtime.decision import Decision
+from runtime.files import replace_text
+from runtime.manifest import Manifest
+from runtime.task import read_records
 
 
 @dataclass(frozen=True, kw_only=True)

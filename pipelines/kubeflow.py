@@ -15,7 +15,7 @@ import kfp_server_api
 import urllib3
 from kfp.client import ServiceAccountTokenVolumeCredentials
 
-from components.errors import InputError
+from runtime.errors import InputError
 
 TOKEN = "HETERREC_KFP_TOKEN"
 TIMEOUT_SECONDS = 60

@@ -9,10 +9,16 @@ from typing import TYPE_CHECKING, Any
 from rich.console import Console
 from rich.markup import escape
 
-from components.errors import InputError
 from feature_repo.card import load_card
-from pipelines.data_commands import CARD, moment, new_run_id, running, with_options
+from pipelines.data_commands import (
+    CARD,
+    moment,
+    new_run_id,
+    running,
+    with_options,
+)
 from pipelines.recipe_files import RECIPE, SETTING
+from runtime.errors import InputError
 
 if TYPE_CHECKING:
     from heterrec.plugins import Plugins

@@ -6,10 +6,10 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from components import workspace
-from components.errors import InputError
-from components.task import Record, read_records
-from serving.eventlog import logged
+from events import logged
+from runtime import workspace
+from runtime.errors import InputError
+from runtime.task import Record, read_records
 
 
 @dataclass(frozen=True, kw_only=True)

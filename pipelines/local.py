@@ -9,12 +9,12 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from components import workspace
-from components.announce.expected import of_training
 from components.report.ending import broken, ending, why
-from components.task import Record, read_records
+from components.shared.expected_tasks import of_training
 from feature_repo.card import DatasetCard
 from pipelines.terminal import Terminal
+from runtime import workspace
+from runtime.task import Record, read_records
 
 ENVIRONMENT = {
     "GX_ANALYTICS_ENABLED": "false",

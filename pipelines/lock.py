@@ -5,8 +5,8 @@ import os
 from collections.abc import Iterator
 from contextlib import contextmanager
 
-from components import workspace
-from components.errors import InputError
+from runtime import workspace
+from runtime.errors import InputError
 
 
 @contextmanager

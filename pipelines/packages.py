@@ -11,7 +11,12 @@ from kfp import compiler
 from kfp.compiler.compiler_utils import KubernetesManifestOptions
 from kfp.dsl.base_component import BaseComponent
 
-from pipelines import catalogue_run, recommend_run, rollout, training
+from pipelines import (
+    catalogue_run,
+    recommend_run,
+    rollout,
+    training,
+)
 from pipelines.cluster import Cluster
 
 BUILDERS: dict[str, Callable[[Cluster | None], BaseComponent]] = {

@@ -73,7 +73,7 @@ class Placement:
         return self._placed(task, lambda cluster: (cluster.train_image, replace(cluster.small, retries=0)))
 
     def _placed(self, task: dsl.PipelineTask, where: Callable[[Cluster], tuple[str, Needs]]) -> dsl.PipelineTask:
-        # Kubeflow's cache keys on arguments, not on content or code: components/task.py reuses by content instead.
+        # Kubeflow's cache keys on arguments, not on content or code: runtime/task.py reuses by content instead.
         task.set_caching_options(False)
         if self._cluster is not None:
             image, needs = where(self._cluster)

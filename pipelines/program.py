@@ -15,8 +15,8 @@ from click.shell_completion import CompletionItem
 import console.__main__
 import pipelines.__main__
 import serving.__main__
-from components.task import commit
 from pipelines.version import version
+from runtime.task import commit
 
 SECTIONS: tuple[tuple[str, ModuleType], ...] = (
     ("Data to a release", pipelines.__main__),

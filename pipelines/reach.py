@@ -4,11 +4,11 @@ from collections.abc import Collection, Iterator
 from pathlib import Path
 from typing import Any
 
-from components.errors import InputError
 from components.ingest.source import DATA_VARIABLE, SHARED
 from feature_repo.card import DatasetCard
 from feature_repo.card_source import Source
 from pipelines.cluster import Cluster
+from runtime.errors import InputError
 
 
 def placed(card: DatasetCard, data: str | None) -> DatasetCard:

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 import yaml
 
-from components.errors import InputError
+from runtime.errors import InputError
 
 if TYPE_CHECKING:
     from heterrec.plugins import Plugins

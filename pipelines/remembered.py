@@ -6,7 +6,12 @@ theirs, and stays.
 """
 
 import json
-from collections.abc import Iterator, Mapping, Sequence, Set
+from collections.abc import (
+    Iterator,
+    Mapping,
+    Sequence,
+    Set,
+)
 from dataclasses import dataclass
 from io import BytesIO
 from pathlib import Path
@@ -14,14 +19,14 @@ from pathlib import Path
 import numpy as np
 import numpy.typing as npt
 
-from components import store, workspace
-from components.files import replacing
-from components.manifest import NAME, Manifest
-from components.push.registry import Registry, has_copies
-from components.push.release import models_of
-from heterrec.neighbours import Memory, Table
-from serving.rollout.document import ModelVersion
-from serving.rollout.table import RolloutTable
+from components.shared.model_registry import Registry, has_copies
+from components.shared.release_store import models_of
+from experiments.document import ModelVersion
+from experiments.table import RolloutTable
+from heterrec.memory.neighbours import Memory, Table
+from runtime import object_store, workspace
+from runtime.files import replacing
+from runtime.manifest import NAME, Manifest
 from serving.scoring.shelves import BASKETS
 from serving.torchserve import archive as archives
 
@@ -57,9 +62,9 @@ def leave_releases(name: str, users: Set[str], bought: Bought) -> list[str]:
     archive has to be made anew."""
     with RolloutTable(workspace.rollout_url()) as table:
         row = table.read(name)
-    of_known = {store.released(version.archive): version for version in row.known}
+    of_known = {object_store.released(version.archive): version for version in row.known}
     # The reference serves nobody, and each night's model is judged by it.
-    reference = {store.released(row.held_against.archive)} if row.held_against else set()
+    reference = {object_store.released(row.held_against.archive)} if row.held_against else set()
     here = {path.parent for path in (workspace.releases() / name).glob("*/*.mar")}
     for release in sorted(here | reference | of_known.keys()):
         if left := [model for model in models_of(release).values() if _leave(model, bought)]:
@@ -97,7 +102,7 @@ def _without(table: Table, gone_N: npt.NDArray[np.bool_]) -> Table:
 def _keep(name: str, release: Path, models: Sequence[Path]) -> None:
     """Let every copy of the release be the changed one."""
     Manifest.seal(release, kind="released")
-    if shared := store.shared():
+    if shared := object_store.shared():
         shared.keep(release)
     if has_copies(url := workspace.mlflow_url()):
         changed = [*(model / MEMORY for model in models), release / NAME]

@@ -7,10 +7,31 @@ from functools import cached_property
 
 import duckdb
 
-from components.errors import InputError
-from components.ingest.parse import LAST_POSITION, Given, literal, order
-from pipelines.guess import Guess, feature_of, is_basket, is_number_of, is_quantity, is_user, strongest_types
-from pipelines.look import Looked, Seen, counted, moment, overlap, says, seen
+from components.ingest.parse import (
+    LAST_POSITION,
+    Given,
+    literal,
+    order,
+)
+from pipelines.guess import (
+    Guess,
+    feature_of,
+    is_basket,
+    is_number_of,
+    is_quantity,
+    is_user,
+    strongest_types,
+)
+from pipelines.look import (
+    Looked,
+    Seen,
+    counted,
+    moment,
+    overlap,
+    says,
+    seen,
+)
+from runtime.errors import InputError
 
 _ITEM = (
     "item|product|sku|movie|film|asin|article|artikel|produkt|producto|produit|articulo|book|song|track|stock|goods|"

@@ -22,7 +22,7 @@ def build(cluster: Cluster | None = None) -> BaseComponent:
 
         Args:
             model: Name of the model, which is that of its dataset card.
-            policy: What differs from the default policy (serving/rollout/policy.py), as a JSON object.
+            policy: What differs from the default policy (experiments/policy.py), as a JSON object.
             run_id: Named where the look fails; empty on a cluster, where Kubeflow's own ID does.
         """
         # One task, which tells its own failure: 144 looks a day are 144 times the pods of one.

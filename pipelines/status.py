@@ -6,9 +6,9 @@ from datetime import datetime
 from pathlib import Path
 from typing import Any
 
-from components import workspace
 from components.report.ending import ending, why
-from components.task import Record, read_records
+from runtime import workspace
+from runtime.task import Record, read_records
 
 
 @dataclass(frozen=True, kw_only=True)

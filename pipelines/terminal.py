@@ -6,9 +6,14 @@ from typing import Any, TextIO
 
 from rich.console import Console
 from rich.markup import escape
-from rich.progress import BarColumn, Progress, TaskID, TextColumn
+from rich.progress import (
+    BarColumn,
+    Progress,
+    TaskID,
+    TextColumn,
+)
 
-from components.console import parse
+from runtime.log import parse
 
 MARKS = {"done": "[green]✓[/]", "reused": "[cyan]↺[/]", "failed": "[red]✗[/]"}
 
@@ -40,7 +45,7 @@ class Terminal(io.TextIOBase):
         self._log.flush()
 
     def show(self, event: dict[str, Any]) -> None:
-        """Render one event of components/console.py; kinds without a rendering stay in the log."""
+        """Render one event of runtime/log.py; kinds without a rendering stay in the log."""
         if event["event"] == "progress":
             self._progress(event)
         elif event["event"] == "task_ended":

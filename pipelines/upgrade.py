@@ -9,13 +9,19 @@ from tempfile import TemporaryDirectory
 import duckdb
 import yaml
 
-from components import workspace
-from components.errors import InputError
 from components.ingest.increment import NAME, SCHEMA
 from components.ingest.parse import literal
 from components.ingest.step import source_of
-from feature_repo.card import VERSION, CardError, DatasetCard, load_card, parse_card
+from feature_repo.card import (
+    VERSION,
+    CardError,
+    DatasetCard,
+    load_card,
+    parse_card,
+)
 from feature_repo.keys import spelled_sql
+from runtime import workspace
+from runtime.errors import InputError
 
 
 def upgrade(path: Path) -> list[str]:

@@ -8,7 +8,6 @@ from tempfile import TemporaryDirectory
 import duckdb
 import yaml
 
-from components.errors import InputError
 from components.ingest.parse import literal
 from feature_repo.card import VERSION, load_card
 from feature_repo.card_schema import PATH as SCHEMA
@@ -16,6 +15,7 @@ from pipelines.card_facts import facts_of
 from pipelines.guess import Guess, best_of
 from pipelines.look import Looked, Seen, look
 from pipelines.roles import Roles, find_roles
+from runtime.errors import InputError
 
 MOST_FEATURES = 12
 

@@ -1,7 +1,7 @@
 """Do the tests notice? Small breakages of the modules that decide, each run against the tests that belong to them.
 
 `make mutants` (this, without arguments) runs the list that is kept (tests/mutants.toml): every one must die, and the
-command fails where one lives. `make mutate MODULE=serving/rollout/ratio.py` (`--find` the file) makes new ones by
+command fails where one lives. `make mutate MODULE=experiments/sample_ratio.py` (`--find` the file) makes new ones by
 syntax (scripts/breakages.py), runs the tests that import the module, and tells which survive; what matters among them
 gets a test, and a line in the list.
 

@@ -12,7 +12,7 @@ import time
 import urllib.request
 from pathlib import Path
 
-from components.workspace import ROOT
+from runtime.workspace import ROOT
 
 FOLDER = ROOT / "docs" / "images"
 MOST_BYTES = 300_000

@@ -24,7 +24,7 @@ def build(folder: Path) -> Path:
     project = tomllib.loads((ROOT / "pyproject.toml").read_text())
     number = version()
     about = f"{PACKAGE}-{number}.dist-info"
-    files = {f"{PACKAGE}/{path.name}": path.read_bytes() for path in sorted((ROOT / PACKAGE).glob("*.py"))}
+    files = {path.relative_to(ROOT).as_posix(): path.read_bytes() for path in sorted((ROOT / PACKAGE).rglob("*.py"))}
     files |= {
         f"{PACKAGE}/py.typed": b"",
         f"{about}/licenses/LICENSE": (ROOT / "LICENSE").read_bytes(),

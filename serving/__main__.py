@@ -4,11 +4,19 @@ import argparse
 import sys
 from collections.abc import Sequence
 
-from components.errors import InputError
-from feature_repo.card import CardError
-from serving import off_policy, operate, replay, run_consumer, run_gateway, run_torchserve, shop_rules, worth
+from events.consumer import command
+from experiments.database import TableAway
+from runtime.errors import InputError
+from serving import (
+    off_policy,
+    operate,
+    replay,
+    run_gateway,
+    run_torchserve,
+    shop_rules,
+    worth,
+)
 from serving.releases import Unreached
-from serving.rollout.database import TableAway
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -16,7 +24,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     options = _parser().parse_args(arguments)
     try:
         return int(options.command(options))
-    except (InputError, CardError) as error:
+    except InputError as error:
         if options.debug:
             raise
         print(f"error {error}", file=sys.stderr)
@@ -32,7 +40,7 @@ def _parser() -> argparse.ArgumentParser:
     commands = parser.add_subparsers(required=True)
     run_torchserve.add_to(commands)
     run_gateway.add_to(commands)
-    run_consumer.add_to(commands)
+    command.add_to(commands)
     replay.add_to(commands)
     operate.add_to(commands)
     shop_rules.add_to(commands)

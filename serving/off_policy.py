@@ -9,27 +9,32 @@ import argparse
 import json
 import tempfile
 from collections import Counter
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import (
+    Callable,
+    Iterable,
+    Mapping,
+    Sequence,
+)
 from datetime import datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 
-from components import workspace
-from components.errors import InputError
+from events.logged import Exposure, latest, rewarded
+from experiments import off_policy
+from experiments.document import ModelVersion
+from experiments.off_policy import Interval
+from experiments.rules_table import RulesTable, Version
+from experiments.table import Entry, RolloutTable
+from runtime import workspace
+from runtime.errors import InputError
 from serving import operate
-from serving.eventlog.logged import Exposure, latest, rewarded
 from serving.gateway.after.compiled import Compiled, Explorable, compiled
 from serving.gateway.after.showing import Asked, Items, choices
 from serving.gateway.archive import Contents, read_contents
 from serving.releases import Releases
 from serving.replay import load
-from serving.rollout import off_policy
-from serving.rollout.document import ModelVersion
-from serving.rollout.off_policy import Interval
-from serving.rollout.rules_table import RulesTable, Version
-from serving.rollout.table import Entry, RolloutTable
 from serving.scoring.placed import FOR_YOU
 from serving.torchserve import archive
 

@@ -8,13 +8,13 @@ from collections.abc import Callable
 from datetime import UTC, datetime
 from typing import Any
 
-from components import workspace
-from components.errors import InputError
+from experiments import transitions
+from experiments.document import Change, Rollout
+from experiments.table import RolloutTable, StaleRollout
+from experiments.transitions import WrongMove
 from feature_repo.card import load_card
-from serving.rollout import moves
-from serving.rollout.document import Change, Rollout
-from serving.rollout.moves import WrongMove
-from serving.rollout.table import RolloutTable, StaleRollout
+from runtime import workspace
+from runtime.errors import InputError
 
 _LOOKS = 5
 """Latest decisions that the status prints."""
@@ -105,10 +105,10 @@ def _salt() -> str:
 
 
 MOVES: dict[str, Callable[[Rollout, datetime], Rollout]] = {
-    "pause": lambda row, now: moves.pause(row, True),
-    "resume": lambda row, now: moves.pause(row, False),
-    "rollback": lambda row, now: moves.roll_back(row, now=now, salt=_salt),
-    "promote": lambda row, now: moves.promote(row, now=now),
+    "pause": lambda row, now: transitions.pause(row, True),
+    "resume": lambda row, now: transitions.pause(row, False),
+    "rollback": lambda row, now: transitions.roll_back(row, now=now, salt=_salt),
+    "promote": lambda row, now: transitions.promote(row, now=now),
 }
 HELP = {
     "pause": "hold the experiment where it is; guardrails still roll it back",

@@ -13,11 +13,16 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import BinaryIO
 
-from components.alone import alone
-from components.errors import InputError
-from components.files import digest_file
-from components.store import StoreFault, is_address, opened, told
-from serving.rollout.document import ModelVersion, Rollout
+from experiments.document import ModelVersion, Rollout
+from runtime.errors import InputError
+from runtime.files import digest_file
+from runtime.locks import alone
+from runtime.object_store import (
+    StoreFault,
+    is_address,
+    opened,
+    told,
+)
 
 BLOCK = 8 << 20
 """Bytes that are asked for at once; what a kill loses of a download."""

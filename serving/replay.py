@@ -9,14 +9,14 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from components import workspace
-from components.errors import InputError
+from events.logged import Exposure, latest
+from events.schema import WITHOUT_A_MODEL
+from experiments.document import ModelVersion
+from experiments.table import RolloutTable
+from runtime import workspace
+from runtime.errors import InputError
 from serving import operate
-from serving.eventlog.events import WITHOUT_A_MODEL
-from serving.eventlog.logged import Exposure, latest
 from serving.releases import Releases
-from serving.rollout.document import ModelVersion
-from serving.rollout.table import RolloutTable
 from serving.scoring.placed import RANKING
 from serving.torchserve import archive
 from serving.torchserve.client import Reply

@@ -10,13 +10,13 @@ import sys
 from pathlib import Path
 from typing import Any
 
-from components import workspace
-from components.errors import InputError
-from serving import clocks, operate
+from experiments.availability import Availability
+from experiments.rules_table import RulesTable
+from experiments.table import RolloutTable
+from runtime import clocks, workspace
+from runtime.errors import InputError
+from serving import operate
 from serving.releases import Releases
-from serving.rollout.availability import Availability
-from serving.rollout.rules_table import RulesTable
-from serving.rollout.table import RolloutTable
 
 KEEP_ALIVE = 75
 """Seconds that an idle connection stays open: longer than clients and proxies keep theirs, so that no request meets one
@@ -32,9 +32,9 @@ def run(options: argparse.Namespace, *, clock: clocks.Clock = clocks.now) -> int
     """Answer shoppers until Ctrl-C or SIGTERM."""
     import uvicorn
 
-    from serving.eventlog.segments import SegmentSink
-    from serving.eventlog.stream import StreamSink
-    from serving.eventlog.writer import EventLog, LogUnavailable
+    from events.segments import SegmentSink
+    from events.stream import StreamSink
+    from events.writer import EventLog, LogUnavailable
     from serving.gateway.access import Access, Tokens
     from serving.gateway.app import make_app, pages
     from serving.gateway.connections import Limits, protocol

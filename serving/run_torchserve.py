@@ -14,13 +14,13 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-from components import workspace
-from components.errors import InputError
+from experiments.document import ModelVersion, Rollout
+from experiments.table import RolloutTable
+from runtime import workspace
+from runtime.errors import InputError
 from serving.operate import arms, model_name
 from serving.plain.server import PlainServer
 from serving.releases import Releases, Unreached
-from serving.rollout.document import ModelVersion, Rollout
-from serving.rollout.table import RolloutTable
 from serving.torchserve import archive, readiness
 from serving.torchserve.client import Client
 from serving.torchserve.reconciler import Reconciler

@@ -8,15 +8,15 @@ from typing import Any
 
 import yaml
 
-from components import workspace
-from components.errors import InputError
+from experiments.rules import BadRules, Rules
+from experiments.rules_table import RulesTable, StaleRules, Version
+from experiments.table import RolloutTable
+from runtime import workspace
+from runtime.errors import InputError
 from serving import operate
 from serving.gateway.after.compiled import faults
 from serving.gateway.archive import read_contents
 from serving.releases import Releases
-from serving.rollout.rules import BadRules, Rules
-from serving.rollout.rules_table import RulesTable, StaleRules, Version
-from serving.rollout.table import RolloutTable
 
 
 def show(options: argparse.Namespace) -> int:

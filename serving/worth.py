@@ -7,19 +7,19 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from components import workspace
-from components.errors import InputError
+from experiments.off_policy import FEWEST
+from experiments.rules import Holdout
+from experiments.rules_table import RulesTable, Version
+from experiments.table import RolloutTable
+from runtime import workspace
+from runtime.errors import InputError
 from serving import operate
 from serving.gateway.after.catalogue import Unknown
 from serving.gateway.archive import read_contents
 from serving.releases import Releases
-from serving.rollout.off_policy import FEWEST
-from serving.rollout.rules import Holdout
-from serving.rollout.rules_table import RulesTable, Version
-from serving.rollout.table import RolloutTable
 
 if TYPE_CHECKING:
-    from serving.rollout.worth import Shoppers
+    from experiments.worth import Shoppers
 
 
 def standing(versions: Sequence[Version]) -> tuple[Holdout, datetime] | None:
@@ -37,7 +37,7 @@ def standing(versions: Sequence[Version]) -> tuple[Holdout, datetime] | None:
 
 def told(found: "Shoppers") -> list[str]:
     """A line for each outcome: of those whom models serve, of those held out, and by how much more it is."""
-    from serving.rollout.worth import difference
+    from experiments.worth import difference
 
     lines = []
     for name, outcome_N in found.outcomes.items():
@@ -56,7 +56,7 @@ def run(options: argparse.Namespace) -> int:
     """Print the differences; 0 whatever they say."""
     import duckdb  # which the images of gateway and server need not have
 
-    from serving.rollout.worth import shoppers
+    from experiments.worth import shoppers
 
     name, now = operate.model_name(options.dataset), datetime.now(UTC)
     with RolloutTable(workspace.rollout_url()) as table:

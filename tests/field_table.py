@@ -5,7 +5,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any
 
-from components.workspace import ROOT
+from runtime.workspace import ROOT
 
 OPAQUE = {"labels", "annotations", "matchLabels", "data", "requests", "limits", "hard"}
 """What is below them is names of ours, or Kubernetes' own resources; below a Service's `selector`, too."""

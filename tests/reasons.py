@@ -2,7 +2,7 @@
 
 import re
 
-from components.decision import Decision
+from runtime.decision import Decision
 
 
 def assert_told(decision: Decision) -> None:

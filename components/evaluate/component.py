@@ -2,7 +2,7 @@
 
 from kfp import dsl
 
-from components.image import TRAIN
+from components.shared.image import TRAIN
 
 
 @dsl.component(base_image=TRAIN, install_kfp_package=False)
@@ -23,8 +23,8 @@ def evaluate(
     import shutil
     from pathlib import Path
 
-    from components.task import Task
     from feature_repo.card import DatasetCard
+    from runtime.task import Task
 
     dataset = DatasetCard.model_validate_json(card)
     inputs = {

@@ -11,15 +11,25 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from components.decision import Reason
-from components.evaluate.blessing import Blessing, Night, Rule, bless
-from components.evaluate.choice import K
-from components.evaluate.names import CHAMPION, NEIGHBOURS, REFERENCE, model_name
-from components.recipe_digest import recipe_digest
+from components.evaluate.blessing import (
+    Blessing,
+    Night,
+    Rule,
+    bless,
+)
+from components.shared.choice import K
+from components.shared.model_names import (
+    CHAMPION,
+    NEIGHBOURS,
+    REFERENCE,
+    model_name,
+)
+from components.shared.recipe_digest import recipe_digest
 from feature_repo.card import DatasetCard
-from heterrec.encoder import FeatureEncoder
-from heterrec.metrics import Ranking
-from heterrec.sequences import Queries, Sequences
+from heterrec.data.encoder import FeatureEncoder
+from heterrec.data.sequences import Queries, Sequences
+from heterrec.evaluation.metrics import Ranking
+from runtime.decision import Reason
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -9,20 +9,28 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from components.decision import Decision, Reason
-from components.evaluate import names
 from components.evaluate.blessing import Blessing
-from components.evaluate.choice import Choice, Judged, K, choose, not_below, of_model, of_tables
 from components.evaluate.held import HeldAgainst
-from components.evaluate.names import CHAMPION, NEIGHBOURS, POPULARITY
+from components.shared import model_names
+from components.shared.choice import (
+    Choice,
+    Judged,
+    K,
+    choose,
+    not_below,
+    of_model,
+    of_tables,
+)
+from components.shared.model_names import CHAMPION, NEIGHBOURS, POPULARITY
 from feature_repo.card import DatasetCard
-from heterrec.baselines import popularity
 from heterrec.beyond import Shown, beyond
-from heterrec.comparison import Difference, compare, slices
-from heterrec.export import load_model
-from heterrec.inference import judged
-from heterrec.metrics import Ranking, Scores, rank
-from heterrec.sequences import Queries, Sequences, read_sequences
+from heterrec.data.sequences import Queries, Sequences, read_sequences
+from heterrec.evaluation.baselines import popularity
+from heterrec.evaluation.comparison import Difference, compare, slices
+from heterrec.evaluation.metrics import Ranking, Scores, rank
+from heterrec.inference.answers import judged
+from heterrec.training.export import load_model
+from runtime.decision import Decision, Reason
 
 NIGHTS = ("night.parquet", "tables_night.parquet")
 """Of the model, and of the tables in its place."""
@@ -42,19 +50,19 @@ def run(
     `night.parquet` and `tables_night.parquet`; return what the run's record keeps.
 
     Released is the model, or in its place the neighbour tables alone (`tables`, a model of the recipe `neighbours` on
-    the same training events), or nothing; see `components.evaluate.choice`. Both are asked to lie above popularity with
+    the same training events), or nothing; see `components.shared.choice`. Both are asked to lie above popularity with
     a 95 % paired interval that excludes zero; as a refresh of the champion's recipe to be no worse than the reference
     (`components.evaluate.blessing`); and as a candidate of another recipe, which has an A/B test before it, not to be
     surely below the champion. A network must be surely above the tables, or, where a network serves, not surely below
     them; the tables must then be surely above the champion. To be above the baseline is not required, but said.
     """
-    from components.evaluate.page import page
+    from components.shared.comparison_page import page
 
     data = read_sequences(sequences)
     queries = data.queries("test")
     held = HeldAgainst.read(champion, model, sequences, data, card)
-    new = names.model_name(model)
-    models = {new: model, **held.models, names.baseline_name(baseline, new): baseline}
+    new = model_names.model_name(model)
+    models = {new: model, **held.models, model_names.baseline_name(baseline, new): baseline}
     if new != NEIGHBOURS:
         models[NEIGHBOURS] = tables
     contenders: dict[str, Scores] = {name: judged(load_model(path), data, queries) for name, path in models.items()}

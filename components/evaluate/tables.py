@@ -6,10 +6,10 @@ In the artifact `model` of the recipe `neighbours`, whatever recipe was trained.
 from pathlib import Path
 from typing import Any
 
-from heterrec.export import load_model, save_model, tables_of
+from heterrec.data.sequences import read_sequences
 from heterrec.recipes import neighbours
-from heterrec.sequences import read_sequences
-from heterrec.training import train
+from heterrec.training.export import load_model, save_model, tables_of
+from heterrec.training.loop import train
 
 
 def run(*, sequences: Path, model: Path, tables: Path) -> dict[str, Any]:

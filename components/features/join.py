@@ -13,9 +13,9 @@ import pyarrow as pa
 
 from components.features import spark
 from components.features.splits import ORDER
-from components.features.tables import ARROW, TIME
+from components.shared.tables import ARROW, TIME
 from feature_repo.card import DatasetCard, Described
-from heterrec.sequences import SINCE
+from heterrec.data.sequences import SINCE
 
 if TYPE_CHECKING:
     from duckdb import DuckDBPyConnection

@@ -7,7 +7,7 @@ from typing import Any, Literal
 from scipy.stats import norm
 
 from feature_repo.card import DatasetCard
-from heterrec.sequences import read_sequences
+from heterrec.data.sequences import read_sequences
 
 SPREAD = 0.25
 """Standard deviation of a shopper's difference in NDCG@10 between a model and popularity; .23 in the run of ml-100k

@@ -9,13 +9,24 @@ from typing import TYPE_CHECKING, Any
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from components.errors import InputError
-from components.features.join import catalogue, joined_events, slices, users
+from components.features.join import (
+    catalogue,
+    joined_events,
+    slices,
+    users,
+)
 from components.features.splits import ORDER, ordered_events, slice_starts
-from components.features.tables import ARROW, TIME, USERS, open_events, read_as_of
+from components.shared.tables import (
+    ARROW,
+    TIME,
+    USERS,
+    open_events,
+    read_as_of,
+)
 from feature_repo.card import DatasetCard
 from feature_repo.event_types import described
-from heterrec.encoder import EVENT_TYPE
+from heterrec.data.encoder import EVENT_TYPE
+from runtime.errors import InputError
 
 if TYPE_CHECKING:
     from duckdb import DuckDBPyConnection

@@ -2,11 +2,11 @@
 
 from pathlib import Path
 
-from components.console import emit
 from components.features import power
-from components.summary import numbers
-from components.task import Report, Task
+from components.shared.summary import numbers
 from feature_repo.card import DatasetCard
+from runtime.log import emit
+from runtime.task import Report, Task
 
 
 def features(

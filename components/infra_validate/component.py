@@ -2,7 +2,7 @@
 
 from kfp import dsl
 
-from components.image import SERVE
+from components.shared.image import SERVE
 
 
 @dsl.component(base_image=SERVE, install_kfp_package=False)
@@ -18,13 +18,13 @@ def infra_validate(
     """Serve the archive, replay its golden requests, measure latency; False where an answer is wrong or late."""
     from pathlib import Path
 
-    from components import store, workspace
-    from components.decision import Decision
     from components.infra_validate import step
-    from components.summary import decision, numbers
-    from components.task import Task
+    from components.shared.summary import decision, numbers
+    from experiments.table import RolloutTable
     from feature_repo.card import DatasetCard
-    from serving.rollout.table import RolloutTable
+    from runtime import object_store, workspace
+    from runtime.decision import Decision
+    from runtime.task import Task
 
     dataset = DatasetCard.model_validate_json(card)
     task = Task(task_name, run_id=run_id, module="components.infra_validate.step", inputs={"archive": archive.path})
@@ -33,7 +33,7 @@ def infra_validate(
         with RolloutTable(workspace.rollout_url()) as table:
             champion = table.read(dataset.name).champion
         # What serves now, as this step acts on the world of now: a busy machine is busy for both.
-        mar = store.released(champion.archive) / Path(champion.archive).name if champion else None
+        mar = object_store.released(champion.archive) / Path(champion.archive).name if champion else None
         asked = {"serving": mar if mar and mar.is_file() else None, "max_p99_ms": dataset.serving.max_p99_ms}
         return step.run(archive=task.inputs["archive"], validation=out, **asked).summary()
 

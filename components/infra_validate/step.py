@@ -7,8 +7,8 @@ from typing import Any, cast
 
 import numpy as np
 
-from components.decision import Decision, Level, Reason
-from components.package.artifact import find
+from components.shared.archive_artifact import find
+from runtime.decision import Decision, Level, Reason
 from serving.torchserve import archive as archives
 from serving.torchserve.client import Reply, ServerFault
 from serving.torchserve.goldens import TOLERANCE, Golden, differences

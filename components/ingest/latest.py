@@ -8,21 +8,21 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
-from components import store, workspace
-from components.code_digest import code_digest
-from components.errors import InputError
-from components.files import replace_text
 from components.ingest import spark, step
-from components.manifest import Manifest, digest_json
-from components.task import Report, Task
 from feature_repo.card import DatasetCard
 from feature_repo.forgotten import Forgotten
+from runtime import object_store, workspace
+from runtime.code_digest import code_digest
+from runtime.errors import InputError
+from runtime.files import replace_text
+from runtime.manifest import Manifest, digest_json
+from runtime.task import Report, Task
 
 
 def ingest(task: Task, output: str | Path, *, card: DatasetCard, as_of: str) -> Report:
     """Give `output` the events artifact of the card's source as it is now, and let the next ingest start from it."""
     moment = datetime.fromisoformat(as_of) if as_of else None
-    if shared := store.shared():
+    if shared := object_store.shared():
         shared.bring_file(workspace.latest_events(card.name))
         shared.bring_file(workspace.forgotten(card.name))
     latest = Latest(workspace.latest_events(card.name))
@@ -88,7 +88,7 @@ class Latest:
 
 
 def _whole(artifact: Path, digest: str) -> Path | None:
-    artifact = store.present(artifact)
+    artifact = object_store.present(artifact)
     try:
         return artifact if Manifest.verify(artifact, kind="events").digest == digest else None
     except InputError:

@@ -8,9 +8,18 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 from functools import partial
 
-from components.errors import InputError
-from feature_repo.card import DatasetCard, Described, Feature, Kind
-from feature_repo.keys import EVENT_TYPE, MOST_CHARACTERS, inexact_sql, spelled_sql
+from feature_repo.card import (
+    DatasetCard,
+    Described,
+    Feature,
+)
+from feature_repo.keys import (
+    EVENT_TYPE,
+    MOST_CHARACTERS,
+    inexact_sql,
+    spelled_sql,
+)
+from runtime.errors import InputError
 
 STRUCTURED = ("STRUCT", "MAP", "UNION", "BLOB", "BIT")
 WHOLE = ("TINYINT", "SMALLINT", "INTEGER", "BIGINT", "HUGEINT", "UTINYINT", "USMALLINT", "UINTEGER", "UBIGINT")
@@ -19,14 +28,6 @@ FOUR_DIGITS = "TIMESTAMPTZ '0100-01-01 00:00:00+00'"
 """DuckDB reads 01/06/25 as the 25th of June of the year 1: times before this had no year of four digits."""
 LAST_POSITION = 90_000
 """Synthesised times are one day a position and must stay within what nanosecond clocks can hold (the year 2262)."""
-
-SQL_TYPE: dict[Kind, str] = {
-    "categorical": "VARCHAR",
-    "multi_categorical": "VARCHAR[]",
-    "numeric": "DOUBLE",
-    "text": "VARCHAR",
-    "embedding": "FLOAT[]",
-}
 
 
 @dataclass(frozen=True)

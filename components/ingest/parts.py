@@ -1,17 +1,22 @@
 """A folder of CSV or JSON files as one of Parquet files: the same names, each value as its own file has it."""
 
-from collections.abc import Callable, Collection, Mapping, Sequence
+from collections.abc import (
+    Callable,
+    Collection,
+    Mapping,
+    Sequence,
+)
 from pathlib import Path
 from uuid import uuid4
 
 import duckdb
 
-from components.errors import InputError
-from components.ingest.judge import keep
 from components.ingest.parse import literal, quoted
 from components.ingest.read import read
+from components.ingest.row_validation import keep
 from components.ingest.source import Table, scratch
 from feature_repo.card import DatasetCard
+from runtime.errors import InputError
 
 PARQUET = (".parquet", ".pq", ".parq")
 TABLE = "part_of_interactions"

@@ -6,13 +6,19 @@ from pathlib import Path
 import duckdb
 import pyarrow as pa
 
-from components.errors import InputError
 from components.ingest.json_lines import is_json, read_json
 from components.ingest.parquet import MAGIC, read_parquet
 from components.ingest.source import Table
-from components.ingest.text import GZIP, ZSTD, opened, read_csv, unpacked
+from components.ingest.text import (
+    GZIP,
+    ZSTD,
+    opened,
+    read_csv,
+    unpacked,
+)
 from feature_repo.card import DatasetCard
 from feature_repo.card_source import Csv
+from runtime.errors import InputError
 
 EXPECTED = "CSV or JSON (also .gz or .zst) or Parquet"
 _OTHERS = {

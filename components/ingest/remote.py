@@ -3,9 +3,9 @@
 from pathlib import Path
 from typing import Any
 
-from components import store
-from components.errors import InputError
-from components.manifest import digest_json
+from runtime import object_store
+from runtime.errors import InputError
+from runtime.manifest import digest_json
 
 _ADVICE = "Try again when the store answers, or correct the address in the card's source."
 
@@ -13,8 +13,8 @@ _ADVICE = "Try again when the store answers, or correct the address in the card'
 def listed(address: str) -> dict[str, str]:
     """Each file at or below the address: its path below it ("" for the address itself) to a digest that changes with
     its content, as the store tells it. Raises `InputError` where there is none, `StoreFault` where it is away."""
-    files, name = store.opened(address)
-    with store.told(address, _ADVICE):
+    files, name = object_store.opened(address)
+    with object_store.told(address, _ADVICE):
         found: dict[str, Any] = files.find(name, detail=True)
     # What some consoles leave for a folder is an object of its name.
     found = {path: info for path, info in found.items() if info.get("type") != "directory" and path[-1:] != "/"}
@@ -26,12 +26,12 @@ def listed(address: str) -> dict[str, str]:
 
 def fetched(address: str, folder: Path) -> Path:
     """A copy in `folder` of the file, or of the folder of files, at the address."""
-    files, name = store.opened(address)
+    files, name = object_store.opened(address)
     target = folder / (name.rstrip("/").rsplit("/", 1)[-1] or "files")
     for below in listed(address):
         copy = target / below if below else target
         copy.parent.mkdir(parents=True, exist_ok=True)
-        with store.told(address, _ADVICE):
+        with object_store.told(address, _ADVICE):
             files.get_file(f"{name.rstrip('/')}/{below}" if below else name, str(copy))
     return target
 

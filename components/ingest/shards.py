@@ -17,16 +17,26 @@ from typing import Literal
 import duckdb
 import pyarrow as pa
 
-from components.files import replacing
 from components.ingest import tables
 from components.ingest.erase import erase, list_gone
 from components.ingest.increment import Plan, counts_by_part
-from components.ingest.judge import agreement, keep, number_each_part, rejected_sql
-from components.ingest.parse import Given, columns_of_interactions, literal, user
+from components.ingest.parse import (
+    Given,
+    columns_of_interactions,
+    literal,
+    user,
+)
+from components.ingest.row_validation import (
+    agreement,
+    keep,
+    number_each_part,
+    rejected_sql,
+)
 from components.ingest.sources import files
 from components.ingest.step import MEMORY, judge_interactions, set_zone
 from components.ingest.write import write_days, write_file
 from feature_repo.card import DatasetCard
+from runtime.files import replacing
 
 PART = 2**40
 """More rows than a part has: the number of a row is its part's place times this, and its place in the part."""

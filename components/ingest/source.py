@@ -2,7 +2,12 @@
 
 import os
 import re
-from collections.abc import Callable, Collection, Iterator, Sequence
+from collections.abc import (
+    Callable,
+    Collection,
+    Iterator,
+    Sequence,
+)
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -10,10 +15,10 @@ from typing import Any, Protocol
 
 import duckdb
 
-from components.errors import InputError
 from components.ingest.parse import quoted
 from feature_repo.card import DatasetCard
 from feature_repo.card_source import InteractionsTable
+from runtime.errors import InputError
 
 # Resolved, as a card's paths are: ../shared may be a link.
 SHARED = (Path(__file__).parents[2].parent / "shared" / "data").resolve()

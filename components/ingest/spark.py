@@ -23,20 +23,31 @@ from typing import TYPE_CHECKING, Any
 
 import duckdb
 
-from components import workspace
-from components.errors import InputError
 from components.ingest import tables
 from components.ingest.increment import Plan
-from components.ingest.judge import number_each_part, rejected_sql, require_agreement
 from components.ingest.parse import Given, columns_of_interactions, literal
-from components.ingest.shards import Asked, judged, opened, read_some, written
+from components.ingest.row_validation import number_each_part, rejected_sql, require_agreement
+from components.ingest.shards import (
+    Asked,
+    judged,
+    opened,
+    read_some,
+    written,
+)
 from components.ingest.source import Raw, Table
 from components.ingest.sources import files
-from components.ingest.step import judge_items, report_of, require_interactions, write_items
+from components.ingest.step import (
+    judge_items,
+    report_of,
+    require_interactions,
+    write_items,
+)
 from components.ingest.write import write_file
-from components.manifest import digest_json
 from feature_repo.card import DatasetCard
 from feature_repo.forgotten import Forgotten
+from runtime import workspace
+from runtime.errors import InputError
+from runtime.manifest import digest_json
 
 if TYPE_CHECKING:
     from pyspark import SparkContext

@@ -11,7 +11,6 @@ from typing import Any
 import duckdb
 import pyarrow.parquet as pq
 
-from components.errors import InputError
 from components.ingest import tables
 from components.ingest.derive import derived_sql
 from components.ingest.erase import erase, list_gone
@@ -25,7 +24,15 @@ from components.ingest.increment import (
     rewritten,
     take_over_days,
 )
-from components.ingest.judge import (
+from components.ingest.parse import (
+    Column,
+    Given,
+    columns_of_interactions,
+    columns_of_items,
+    literal,
+    value_of,
+)
+from components.ingest.row_validation import (
     counts_of,
     judge,
     keep,
@@ -35,16 +42,23 @@ from components.ingest.judge import (
     require,
     set_aside_known,
 )
-from components.ingest.parse import Column, Given, columns_of_interactions, columns_of_items, literal, value_of
 from components.ingest.source import Raw, Source, Table
-from components.ingest.sources import amazon_beauty, complete_journey, files, marketplace, online_retail, sql
+from components.ingest.sources import (
+    amazon_beauty,
+    complete_journey,
+    files,
+    marketplace,
+    online_retail,
+    sql,
+)
 from components.ingest.sources.event_log import WithEventLog
 from components.ingest.users import judge_users, leave_forgotten, write_users
 from components.ingest.write import write_days, write_file
-from components.manifest import digest_json
 from feature_repo.card import DatasetCard
 from feature_repo.event_types import EventType
 from feature_repo.forgotten import Forgotten
+from runtime.errors import InputError
+from runtime.manifest import digest_json
 
 SOURCES: dict[str, Source] = {
     "marketplace": marketplace,

@@ -5,9 +5,15 @@ from collections.abc import Sequence
 import duckdb
 import pyarrow as pa
 
-from components.features.tables import ARROW, TIME
-from components.ingest.parse import SQL_TYPE, feature_of, literal, quoted, value_of
+from components.ingest.parse import (
+    feature_of,
+    literal,
+    quoted,
+    value_of,
+)
+from components.shared.tables import ARROW, TIME
 from feature_repo.card import DatasetCard, Described, Feature
+from feature_repo.kinds import SQL_TYPE
 
 REJECTED = pa.schema(
     [

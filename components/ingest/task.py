@@ -1,8 +1,8 @@
 """Ingest as a task of a run."""
 
 from components.ingest import latest
-from components.task import Report, Task
 from feature_repo.card import DatasetCard
+from runtime.task import Report, Task
 
 
 def ingest(*, run_id: str, card: DatasetCard, as_of: str, events: str) -> Report:

@@ -8,13 +8,23 @@ from pathlib import Path
 
 import duckdb
 
-from components.errors import InputError
 from components.ingest import tables
-from components.ingest.judge import judge, keep, require
-from components.ingest.parse import Column, Given, feature, feature_of, literal, quoted, time, user, value_of
+from components.ingest.parse import (
+    Column,
+    Given,
+    feature,
+    feature_of,
+    literal,
+    quoted,
+    time,
+    user,
+    value_of,
+)
+from components.ingest.row_validation import judge, keep, require
 from components.ingest.source import Table
 from components.ingest.write import write_file
 from feature_repo.card import DatasetCard
+from runtime.errors import InputError
 
 _GONE = "EXISTS (FROM forgotten f WHERE f.digest = sha256({user}) AND {moment} <= f.until)"
 """Condition on a row of a user who asked to be deleted since; one without a date is of before."""

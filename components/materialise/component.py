@@ -2,7 +2,7 @@
 
 from kfp import dsl
 
-from components.image import TRAIN
+from components.shared.image import TRAIN
 
 
 @dsl.component(base_image=TRAIN, install_kfp_package=False)
@@ -17,7 +17,7 @@ def materialise(
 ):
     """Write item features and user histories into Feast's online store, as of the run's moment."""
     from components.materialise import task
-    from components.summary import numbers
+    from components.shared.summary import numbers
     from feature_repo.card import DatasetCard
 
     report = task.materialise(

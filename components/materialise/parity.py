@@ -7,8 +7,8 @@ from typing import TYPE_CHECKING, Any
 
 import pyarrow.parquet as pq
 
-from components.features.tables import USERS
 from components.materialise.histories import histories
+from components.shared.tables import USERS
 from feature_repo.card import DatasetCard, Described
 from feature_repo.history import LATEST
 

@@ -10,18 +10,18 @@ from typing import TYPE_CHECKING, Any
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from components.features.tables import TIME, USERS, read_as_of
-from components.files import replace_text, replacing
 from components.materialise.histories import histories
 from components.materialise.parity import check_items, check_user_features, check_users
+from components.shared.tables import TIME, USERS, read_as_of
 from feature_repo.card import DatasetCard
 from feature_repo.forgotten import Forgotten, microseconds
 from feature_repo.history import Record, encode
+from runtime.files import replace_text, replacing
 
 if TYPE_CHECKING:
     from feast import FeatureStore
 
-    from serving.consumer.histories import HistoryWriter
+    from events.consumer.histories import HistoryWriter
 
 MARK = "materialised.json"
 """In the store's folder: the moment as of which the items and the users' features are online."""
@@ -41,12 +41,12 @@ def run(
     """Write features of items and users, and histories, as of the facts' moment into the online store of `feast_root`.
 
     Items are those of the catalogue of `sequences`, so that what is served is what was joined; where the store
-    already has them as of a later moment they stay. Histories go through the writer of serving/consumer, which merges
+    already has them as of a later moment they stay. Histories go through the writer of events/consumer, which merges
     them with what the event log has told since. Then some users and items are read back and compared with the
     offline values; `ParityError` tells the first that differ. Writes `report.json` into `materialised` and returns it.
     """
+    from events.consumer.histories import HistoryWriter
     from feature_repo.store import open_store
-    from serving.consumer.histories import HistoryWriter
 
     started = time.perf_counter()
     as_of = read_as_of(facts)

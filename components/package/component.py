@@ -2,7 +2,7 @@
 
 from kfp import dsl
 
-from components.image import TRAIN
+from components.shared.image import TRAIN
 
 
 @dsl.component(base_image=TRAIN, install_kfp_package=False)
@@ -18,11 +18,11 @@ def package(
     """Build the archive that TorchServe loads; False where this very model is already released."""
     from pathlib import Path
 
-    from components import workspace
-    from components.push.release import released
-    from components.summary import numbers, table
-    from components.task import Task
+    from components.shared.release_store import released
+    from components.shared.summary import numbers, table
     from feature_repo.card import DatasetCard
+    from runtime import workspace
+    from runtime.task import Task
 
     dataset = DatasetCard.model_validate_json(card)
     inputs = {"sequences": sequences.path, "model": model.path}

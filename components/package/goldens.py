@@ -7,10 +7,15 @@ import numpy as np
 import numpy.typing as npt
 import torch
 
-from components.package.shelf import Shelf, plain
-from heterrec.encoder import EVENT_TYPE
-from heterrec.inference import Answers
-from heterrec.sequences import SPLITS, Ints, Queries, Sequences
+from components.package.item_metadata import Shelf, plain
+from heterrec.data.encoder import EVENT_TYPE
+from heterrec.data.sequences import (
+    SPLITS,
+    Ints,
+    Queries,
+    Sequences,
+)
+from heterrec.inference.answers import Answers
 from serving.scoring.asker import FIELDS as ASKER_FIELDS
 from serving.scoring.retrieval import Approximate, Asked
 

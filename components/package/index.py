@@ -8,9 +8,15 @@ import numpy as np
 import torch
 
 from feature_repo.card import Serving
-from heterrec.inference import Matrix
+from heterrec.inference.answers import Matrix
 from serving.scoring.remembering import Bonus
-from serving.scoring.retrieval import INDEX, Approximate, Asked, Best, Exact
+from serving.scoring.retrieval import (
+    INDEX,
+    Approximate,
+    Asked,
+    Best,
+    Exact,
+)
 
 EXACT_UP_TO = 100_000
 RECALL, RECALL_AT = 0.99, 100

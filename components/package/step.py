@@ -11,21 +11,21 @@ from typing import Any
 
 import numpy as np
 
-from components import recipe_digest as recipes
-from components.files import digest_file
-from components.manifest import digest_json
 from components.package import program
 from components.package.goldens import askers, goldens
 from components.package.index import USERS, make_index
-from components.package.shelf import read_shelf
+from components.package.item_metadata import read_shelf
+from components.shared import recipe_digest as recipes
 from feature_repo.card import DatasetCard
-from heterrec import encoder as encoder_module
-from heterrec import neighbours
-from heterrec.export import export_program, load_model
-from heterrec.inference import Answers
-from heterrec.neighbour_tables import in_baskets
-from heterrec.neighbours import Memory
-from heterrec.sequences import Catalogue, Sequences, read_sequences
+from heterrec.data import encoder as encoder_module
+from heterrec.data.sequences import Catalogue, Sequences, read_sequences
+from heterrec.inference.answers import Answers
+from heterrec.memory import neighbours
+from heterrec.memory.neighbour_tables import in_baskets
+from heterrec.memory.neighbours import Memory
+from heterrec.training.export import export_program, load_model
+from runtime.files import digest_file
+from runtime.manifest import digest_json
 from serving.scoring import scorer
 from serving.scoring.placed import KINDS
 from serving.scoring.shelves import BASKETS, offered
@@ -136,7 +136,7 @@ def write_baskets(sequences: Sequences, memory: Memory | None, path: Path) -> No
 
 
 def recipe_digest(model: Path, catalogue: Catalogue) -> str:
-    """What makes this model the arm of an experiment that it is; see `components.recipe_digest`."""
+    """What makes this model the arm of an experiment that it is; see `components.shared.recipe_digest`."""
     recipe = model / "recipe.json"
     if not recipe.is_file():  # of a model trained before recipes were kept
         recipe = model / "config.json"

@@ -2,7 +2,7 @@
 
 from kfp import dsl
 
-from components.image import TRAIN
+from components.shared.image import TRAIN
 
 
 @dsl.component(base_image=TRAIN, install_kfp_package=False)
@@ -23,7 +23,7 @@ def prepare(
 
     from components.materialise.task import materialise
     from components.prepare.tasks import prepare
-    from components.summary import numbers, table
+    from components.shared.summary import numbers, table
     from feature_repo.card import DatasetCard
 
     dataset = DatasetCard.model_validate_json(card)

@@ -2,7 +2,7 @@
 
 from kfp import dsl
 
-from components.image import TRAIN
+from components.shared.image import TRAIN
 
 
 @dsl.component(base_image=TRAIN, install_kfp_package=False)
@@ -19,10 +19,10 @@ def push(
     """Register the model with its lineage and propose it to the rollout table."""
     from pathlib import Path
 
-    from components import workspace
     from components.push import step
-    from components.summary import table
-    from components.task import Task, lineage
+    from components.shared.summary import table
+    from runtime import workspace
+    from runtime.task import Task, lineage
 
     inputs = {
         "archive": archive.path,

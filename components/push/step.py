@@ -7,15 +7,30 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
-from components.decision import Decision
-from components.errors import InputError
-from components.evaluate.choice import told
-from components.package.artifact import Packaged, find
-from components.push.registry import Record, Registry, flat, metrics, tags
-from components.push.release import JUDGED, SERVED, located, moment, released, require_proven, store_release, uri
-from serving.rollout.document import Change, ModelVersion, Release
-from serving.rollout.document import release as decide
-from serving.rollout.table import RolloutTable, StaleRollout
+from components.shared.archive_artifact import Packaged, find
+from components.shared.choice import told
+from components.shared.model_registry import (
+    Record,
+    Registry,
+    flat,
+    metrics,
+    tags,
+)
+from components.shared.release_store import (
+    JUDGED,
+    SERVED,
+    located,
+    moment,
+    released,
+    require_proven,
+    store_release,
+    uri,
+)
+from experiments.document import Change, ModelVersion, Release
+from experiments.document import release as decide
+from experiments.table import RolloutTable, StaleRollout
+from runtime.decision import Decision
+from runtime.errors import InputError
 
 _ATTEMPTS = 20
 

@@ -9,8 +9,8 @@ from typing import Any, Protocol
 
 import pyarrow.parquet as pq
 
-from components import workspace
-from components.errors import InputError
+from runtime import workspace
+from runtime.errors import InputError
 
 
 class Histories(Protocol):
@@ -60,9 +60,9 @@ def champion_of(name: str) -> Iterator[Champion]:
     """Of the data set `name`. Raises `InputError` where nothing is released, or the online store was never filled."""
     from tempfile import TemporaryDirectory
 
+    from experiments.table import RolloutTable
     from feature_repo.store import histories_path
     from serving.releases import Releases
-    from serving.rollout.table import RolloutTable
     from serving.torchserve import archive
 
     with RolloutTable(workspace.rollout_url()) as table:

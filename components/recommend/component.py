@@ -2,7 +2,7 @@
 
 from kfp import dsl
 
-from components.image import TRAIN
+from components.shared.image import TRAIN
 
 
 @dsl.component(base_image=TRAIN, install_kfp_package=False)
@@ -16,7 +16,7 @@ def recommend(
 ):
     """Write the best items of each shopper, by the champion and the histories of now."""
     from components.recommend import task
-    from components.summary import numbers
+    from components.shared.summary import numbers
 
     report = task.recommend(run_id=run_id, model=model, k=k, processes=processes, lists=lists.path)
     for name, value in numbers(report).items():

@@ -18,9 +18,9 @@ from typing import TYPE_CHECKING, Any
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from components.errors import InputError
-from components.files import digest_file, replace_text, replacing
 from components.recommend.champion import Champion, Histories, champion_of
+from runtime.errors import InputError
+from runtime.files import digest_file, replace_text, replacing
 
 if TYPE_CHECKING:
     from serving.scoring.scorer import Scorer

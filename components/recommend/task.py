@@ -2,10 +2,10 @@
 
 from typing import Any
 
-from components import store, workspace
-from components.manifest import Manifest
 from components.recommend import step
-from components.task import Task
+from runtime import object_store, workspace
+from runtime.manifest import Manifest
+from runtime.task import Task
 
 KIND = "lists"
 KEPT = 2
@@ -34,5 +34,5 @@ def _let_go(model: str) -> None:
             found.append((path.stat().st_mtime_ns, path.parent))
     for _, path in sorted(found)[:-KEPT]:
         shutil.rmtree(path)
-        if shared := store.shared():
+        if shared := object_store.shared():
             shared.drop(path)

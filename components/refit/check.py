@@ -10,12 +10,12 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from components.decision import Reason
-from components.recipe_digest import recipe_digest
-from heterrec.sequences import Sequences
+from components.shared.recipe_digest import recipe_digest
+from heterrec.data.sequences import Sequences
+from runtime.decision import Reason
 
 if TYPE_CHECKING:
-    from heterrec.inference import Loaded
+    from heterrec.inference.answers import Loaded
 
 LOSS_ABOVE, LOSS_BELOW = 0.0, 1.0
 """Nats by which the loss on the blessed windows may rise (it has been trained on them by now), and fall: more would be
@@ -36,8 +36,8 @@ REMEDY = (
 
 def reasons(blessed: Path, refitted: Path, sequences: Sequences) -> list[Reason]:
     """Every check of the model folder `refitted` against `blessed`; one that cannot be read has not passed."""
-    from heterrec.export import load_model
-    from heterrec.likeness import likeness
+    from heterrec.training.export import load_model
+    from heterrec.training.likeness import likeness
 
     report = json.loads((refitted / "report.json").read_text())
     if "diverged" in report:

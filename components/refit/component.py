@@ -2,7 +2,7 @@
 
 from kfp import dsl
 
-from components.image import TRAIN
+from components.shared.image import TRAIN
 
 
 @dsl.component(base_image=TRAIN, install_kfp_package=False)
@@ -17,9 +17,9 @@ def refit(
     """Train the blessed model on over all events; where it is not what was blessed any more, that serves as it is."""
     from pathlib import Path
 
-    from components.decision import Decision
-    from components.summary import decision, numbers
-    from components.task import Task
+    from components.shared.summary import decision, numbers
+    from runtime.decision import Decision
+    from runtime.task import Task
 
     inputs = {"sequences": sequences.path, "model": model.path}
     task = Task("refit", run_id=run_id, module="components.refit.step", inputs=inputs)

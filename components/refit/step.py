@@ -5,15 +5,15 @@ import shutil
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from components.decision import Decision, Reason
-from components.files import digest_file
-from components.manifest import NAME
 from components.refit import check
 from components.train import step as training
+from runtime.decision import Decision, Reason
+from runtime.files import digest_file
+from runtime.manifest import NAME
 
 if TYPE_CHECKING:
     from heterrec.recipes import TrainConfig
-    from heterrec.training import Progress
+    from heterrec.training.loop import Progress
 
 
 def run(
@@ -24,8 +24,8 @@ def run(
     `model` is the folder that evaluate blessed. Where its recipe has no refit, or the check does not hold, `served` is
     a copy of it, and the report says why. Goes on from the checkpoint in `scratch` where an attempt before was killed.
     """
+    from heterrec.data.sequences import read_sequences
     from heterrec.recipes import TrainConfig
-    from heterrec.sequences import read_sequences
 
     recipe = TrainConfig.from_json((model / "recipe.json").read_text())
     attempt, trained = scratch / "attempt", {}
@@ -64,8 +64,8 @@ def weights(model: Path) -> str:
 
 def _leave_pairs(served: Path) -> None:
     """Releases keep this folder; what users bought together is counted anew into each archive."""
-    from heterrec.neighbours import Memory
-    from heterrec.refit import without_pairs
+    from heterrec.memory.neighbours import Memory
+    from heterrec.training.refit import without_pairs
 
     path = served / "memory.npz"
     if path.is_file():

@@ -2,7 +2,7 @@
 
 from kfp import dsl
 
-from components.image import TRAIN
+from components.shared.image import TRAIN
 
 
 @dsl.component(base_image=TRAIN, install_kfp_package=False)
@@ -17,11 +17,11 @@ def refresh(
     """Package the weights that serve as `arm` anew; False where nothing changed, or nothing serves there."""
     from pathlib import Path
 
-    from components import workspace
     from components.refresh import step
-    from components.task import Task
+    from experiments.table import RolloutTable
     from feature_repo.card import DatasetCard
-    from serving.rollout.table import RolloutTable
+    from runtime import workspace
+    from runtime.task import Task
 
     dataset = DatasetCard.model_validate_json(card)
     with RolloutTable(workspace.rollout_url()) as table:
@@ -52,13 +52,13 @@ def release(
     """Let the refreshed archive take the place of the version that it refreshes."""
     from pathlib import Path
 
-    from components import workspace
-    from components.push import refresh as step
-    from components.summary import table
-    from components.task import Task, lineage
+    from components.refresh import release as step
+    from components.shared.summary import table
+    from runtime import workspace
+    from runtime.task import Task, lineage
 
     inputs = {"archive": archive.path, "infra_validation": infra_validation.path}
-    task = Task(f"release-{arm}", run_id=run_id, module="components.push.refresh", inputs=inputs)
+    task = Task(f"release-{arm}", run_id=run_id, module="components.refresh.release", inputs=inputs)
     report = task.make_always(
         release.path,
         kind="release",

@@ -5,12 +5,12 @@ import re
 from pathlib import Path
 from typing import Any
 
-from components import store
-from components.errors import InputError
 from components.package import step as package
-from components.push.release import JUDGED, SERVED, models_of
+from components.shared.release_store import JUDGED, SERVED, models_of
+from experiments.document import ModelVersion
 from feature_repo.card import DatasetCard
-from serving.rollout.document import ModelVersion
+from runtime import object_store
+from runtime.errors import InputError
 from serving.torchserve import archive as archives
 
 _NOT_SERVED = ("goldens.jsonl", "encoder.py", "neighbours.py")
@@ -27,7 +27,7 @@ def run(*, card: DatasetCard, sequences: Path, serving: ModelVersion, archive: P
     The report is that of package, with `refreshes` (the version it takes the place of), `changed` (False where the
     catalogue gives what is served already) and `new_items`. Raises `InputError` where the release has no model.
     """
-    released = store.released(serving.archive)
+    released = object_store.released(serving.archive)
     before_mar = released / Path(serving.archive).name
     models = models_of(released)
     if JUDGED not in models:

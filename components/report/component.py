@@ -2,7 +2,7 @@
 
 from kfp import dsl
 
-from components.image import TRAIN
+from components.shared.image import TRAIN
 
 
 @dsl.component(base_image=TRAIN, install_kfp_package=False)
@@ -16,11 +16,11 @@ def report(
     """Write one self-contained page about the run from the records of its tasks; a failure is told to the webhook."""
     from pathlib import Path
 
-    from components import workspace
-    from components.announce import step as announce_step
     from components.report import ledger, step
     from components.report.ending import ending
-    from components.task import read_records
+    from components.shared import announcement as announce_step
+    from runtime import workspace
+    from runtime.task import read_records
 
     run = workspace.run(run_id)
     # First, because the page needs more to be whole than the message does.

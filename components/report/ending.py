@@ -5,8 +5,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
 
-from components.evaluate.choice import TRAIN, told
-from components.task import Record
+from components.shared.choice import TRAIN, told
+from runtime.task import Record
 
 GATES = ("validate", "evaluate", "infra_validate")
 AGAIN = "run the same command again: what was finished is reused, and a training goes on from its checkpoint"

@@ -4,11 +4,17 @@ import json
 from pathlib import Path
 from typing import Any
 
-from components.console import emit
-from components.evaluate.names import model_name
-from components.push.registry import Registry, Trial, flat, metrics, tags
-from components.store import present
-from components.task import Record, lineage, read_records
+from components.shared.model_names import model_name
+from components.shared.model_registry import (
+    Registry,
+    Trial,
+    flat,
+    metrics,
+    tags,
+)
+from runtime.log import emit
+from runtime.object_store import present
+from runtime.task import Record, lineage, read_records
 
 
 def run(*, run_id: str, mlflow_url: str, outcome: str) -> bool:

@@ -4,18 +4,18 @@ import os
 from pathlib import Path
 from typing import Any
 
-from components import workspace
-from components.decision import Decision
-from components.evaluate.names import baseline_name, model_name
-from components.evaluate.page import body as comparison_body
-from components.evaluate.page import read_json
-from components.evaluate.pictures import training_curves
-from components.files import replace_text
-from components.page import render
 from components.report.ending import ending, instead, why
-from components.store import present
-from components.task import Record, commit, read_records
-from components.train.page import render as train_page
+from components.shared.comparison_page import body as comparison_body
+from components.shared.comparison_page import read_json
+from components.shared.model_names import baseline_name, model_name
+from components.shared.pictures import training_curves
+from components.shared.training_page import render as train_page
+from runtime import workspace
+from runtime.decision import Decision
+from runtime.files import replace_text
+from runtime.object_store import present
+from runtime.page import render
+from runtime.task import Record, commit, read_records
 
 PLAINEST = "popularity"
 """The peer that everybody knows."""

@@ -9,11 +9,11 @@ from typing import Any
 
 import pyarrow.parquet as pq
 
-from components.errors import InputError
-from components.push.release import JUDGED
-from components.store import present, released
-from serving.rollout.document import ModelVersion
-from serving.rollout.table import RolloutTable
+from components.shared.release_store import JUDGED
+from experiments.document import ModelVersion
+from experiments.table import RolloutTable
+from runtime.errors import InputError
+from runtime.object_store import present, released
 
 POOL_DAYS = 31
 """Nights as long ago as this are handed on; evaluate takes as many of them as its rule says."""

@@ -2,7 +2,7 @@
 
 from kfp import dsl
 
-from components.image import TRAIN
+from components.shared.image import TRAIN
 
 
 @dsl.component(base_image=TRAIN, install_kfp_package=False)
@@ -21,7 +21,7 @@ def resolve(
     from pathlib import Path
 
     from components.resolve import task
-    from components.summary import table
+    from components.shared.summary import table
     from feature_repo.card import DatasetCard
 
     dataset = DatasetCard.model_validate_json(card)

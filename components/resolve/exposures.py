@@ -4,9 +4,9 @@ from datetime import datetime, timedelta
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from components.ingest.parse import SQL_TYPE
-from components.validate.skew import NAME
+from components.shared.reference_files import EXPOSURES
 from feature_repo.card import DatasetCard
+from feature_repo.kinds import SQL_TYPE
 
 if TYPE_CHECKING:
     from duckdb import DuckDBPyConnection, DuckDBPyRelation
@@ -40,17 +40,17 @@ def copy_exposures(card: DatasetCard, log: Path, as_of: datetime, reference: Pat
                 f"SELECT * FROM ({union}) WHERE item_id IS NOT NULL AND {window} "
                 f"ORDER BY md5(concat_ws(chr(31), request_id, item_id, event_time)), position LIMIT {MOST}"
             )
-            target = str(reference / NAME).replace("'", "''")
+            target = str(reference / EXPOSURES).replace("'", "''")
             db.execute(f"COPY ({query}) TO '{target}' (FORMAT parquet)")
             (rows,) = db.execute(f"SELECT count(*) FROM '{target}'").fetchall()[0]
         except duckdb.Error as error:
-            (reference / NAME).unlink(missing_ok=True)
+            (reference / EXPOSURES).unlink(missing_ok=True)
             return {
                 **_nothing(f"{log}: the exposures cannot be read: {str(error).splitlines()[0]}"),
                 "served_fault": True,
             }
     if not rows:
-        (reference / NAME).unlink()
+        (reference / EXPOSURES).unlink()
         return _nothing(f"No exposures at {log} in the {WINDOW.days} days before {as_of:%Y-%m-%d %H:%M} UTC.")
     return {
         "exposures": rows,

@@ -7,13 +7,12 @@ from datetime import datetime
 from pathlib import Path
 from typing import Any
 
-from components.errors import InputError
-from components.manifest import Manifest
 from components.resolve.exposures import copy_exposures
-from components.store import present
-from components.validate.profile import NAME, read_profile
-from components.validate.step import source_digest
+from components.shared.reference_files import PROFILE, read_profile, source_digest
 from feature_repo.card import DatasetCard
+from runtime.errors import InputError
+from runtime.manifest import Manifest
+from runtime.object_store import present
 
 REPORT = "reference.json"
 
@@ -52,7 +51,7 @@ def run(
             except InputError as error:
                 report["notes"].append(f"The accepted profile of run {candidate.run} is left out: {error}")
                 continue
-            shutil.copyfile(validation / NAME, reference / NAME)
+            shutil.copyfile(validation / PROFILE, reference / PROFILE)
             report["accepted"] = candidate.as_of.isoformat()
             break
         else:

@@ -6,9 +6,9 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
-from components.errors import InputError
-from components.manifest import Manifest, digest_json
 from feature_repo.card import DatasetCard
+from runtime.errors import InputError
+from runtime.manifest import Manifest, digest_json
 
 
 def run(

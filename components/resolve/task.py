@@ -1,11 +1,11 @@
 """What now is, as three tasks of a run: the facts, what serves, and what the data is held against."""
 
-from components import store, workspace
 from components.resolve import champion as champion_step
 from components.resolve import reference as reference_step
 from components.resolve import step
-from components.task import Report, Task
 from feature_repo.card import DatasetCard
+from runtime import object_store, workspace
+from runtime.task import Report, Task
 
 
 def resolve(
@@ -26,7 +26,7 @@ def resolve(
         kind="facts",
         make=lambda out, scratch: step.run(card=card, events=task.inputs["events"], as_of=as_of or None, facts=out),
     )
-    if shared := store.shared():
+    if shared := object_store.shared():
         # Of runs on other machines, too.
         for record in ("validate", "evaluate"):
             shared.bring_files(workspace.runs(), f"*/{record}.json")

@@ -2,7 +2,7 @@
 
 from kfp import dsl
 
-from components.image import TRAIN
+from components.shared.image import TRAIN
 
 
 @dsl.component(base_image=TRAIN, install_kfp_package=False)
@@ -19,11 +19,11 @@ def judge_rollout(
     import shutil
     from pathlib import Path
 
-    from components import workspace
-    from components.announce import step as announce_step
-    from components.console import emit
-    from components.manifest import Manifest
     from components.rollout import step
+    from components.shared import announcement as announce_step
+    from runtime import workspace
+    from runtime.log import emit
+    from runtime.manifest import Manifest
 
     out = Path(decision.path)
     out.mkdir(parents=True, exist_ok=True)

@@ -6,12 +6,12 @@ from datetime import datetime
 from pathlib import Path
 from typing import Any
 
-from components.page import render
 from components.rollout import pictures
-from serving.rollout.document import Rollout
-from serving.rollout.judgement import WITHHELD
-from serving.rollout.policy import Policy
-from serving.rollout.table import Decision, Entry, RolloutTable
+from experiments.decision import WITHHELD
+from experiments.document import Rollout
+from experiments.policy import Policy
+from experiments.table import Decision, Entry, RolloutTable
+from runtime.page import render
 
 TEMPLATE = Path(__file__).parent / "template.html"
 

@@ -9,9 +9,16 @@ from matplotlib.dates import AutoDateLocator, ConciseDateFormatter
 from matplotlib.figure import Figure
 from matplotlib.ticker import PercentFormatter
 
-from components.page import BAD, GOOD, INK, QUIET, SERIES, svg
-from serving.rollout.document import Rollout
-from serving.rollout.table import Decision, Entry
+from experiments.document import Rollout
+from experiments.table import Decision, Entry
+from runtime.page import (
+    BAD,
+    GOOD,
+    INK,
+    QUIET,
+    SERIES,
+    svg,
+)
 
 NAMES = {
     "errors": "errors and fallbacks",

@@ -7,13 +7,13 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
-from components.errors import InputError
 from components.rollout.page import page
-from serving.rollout.document import Change, Rollout
-from serving.rollout.judgement import judge, look
-from serving.rollout.log import LogFault
-from serving.rollout.policy import Policy
-from serving.rollout.table import Decision, RolloutTable, StaleRollout
+from experiments.decision import judge, look
+from experiments.document import Change, Rollout
+from experiments.log import LogFault
+from experiments.policy import Policy
+from experiments.table import Decision, RolloutTable, StaleRollout
+from runtime.errors import InputError
 
 _ATTEMPTS = 20
 
@@ -31,7 +31,7 @@ def run(
 ) -> dict[str, Any]:
     """Look at the experiment of `model` once, and write `decision.json` and `page.html` into `decision`.
 
-    `policy` is JSON (see `serving.rollout.policy`; "" for the defaults), `log` the event log of docs/contracts.md.
+    `policy` is JSON (see `experiments.policy`; "" for the defaults), `log` the event log of docs/contracts.md.
     MLflow's aliases follow the table where `mlflow_url` is given. Returns the report: action, why, rollout_version.
     Raises `InputError` for a bad policy, a bad log, or a model that was never released.
     """
@@ -49,7 +49,7 @@ def run(
     except LogFault as error:
         raise InputError(str(error)) from error
     if mlflow_url:
-        from components.push.registry import Registry
+        from components.shared.model_registry import Registry
 
         # Also where nothing changed: a look that was killed here left the view behind.
         Registry(mlflow_url, model).show(row)

@@ -2,7 +2,7 @@
 
 from kfp import dsl
 
-from components.image import TRAIN
+from components.shared.image import TRAIN
 
 
 @dsl.component(base_image=TRAIN, install_kfp_package=False)
@@ -20,9 +20,9 @@ def train(
     import json
     from pathlib import Path
 
-    from components.summary import numbers
-    from components.task import Task
-    from components.train.page import render
+    from components.shared.summary import numbers
+    from components.shared.training_page import render
+    from runtime.task import Task
 
     inputs = {"sequences": sequences.path}
     if json.loads(recipe).get("warm_start"):  # else another champion is no reason to train again
@@ -30,12 +30,12 @@ def train(
     task = Task(task_name, run_id=run_id, module="components.train.step", inputs=inputs)
 
     def make(out: Path, scratch: Path) -> dict:
-        from components.console import emit
-        from components.errors import InputError
         from components.train import step
         from components.train.plan import Learned, plan
         from components.train.progress import EventProgress
         from heterrec.recipes import TrainConfig
+        from runtime.errors import InputError
+        from runtime.log import emit
 
         try:
             config = TrainConfig.from_json(recipe)

@@ -7,10 +7,10 @@ import sys
 from collections.abc import Sequence
 from pathlib import Path
 
-from components.errors import InputError
-from components.files import replace_text
 from components.train import nodes, step
 from components.train.progress import EventProgress
+from runtime.errors import InputError
+from runtime.files import replace_text
 
 LOG_SECONDS = 30.0
 

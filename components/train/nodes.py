@@ -15,10 +15,10 @@ from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
-from components.console import emit
-from components.errors import InputError
-from components.files import replace_text
-from components.manifest import Manifest
+from runtime.errors import InputError
+from runtime.files import replace_text
+from runtime.log import emit
+from runtime.manifest import Manifest
 
 VARIABLE = "HETERREC_TRAINJOB"
 TASK, FAULT, WORK = "task.json", "fault.json", "nodes"

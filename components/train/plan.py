@@ -9,7 +9,7 @@ from typing import Any
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
-from components.evaluate.names import name_of
+from components.shared.model_names import name_of
 from heterrec.cost import Cost, estimate
 from heterrec.recipes import TrainConfig, sized
 

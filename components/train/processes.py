@@ -4,12 +4,12 @@ import json
 import os
 import socket
 import tempfile
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
-from components.errors import InputError
-from components.files import replace_text
+from runtime.errors import InputError
+from runtime.files import replace_text
 
 PROCESSES = "HETERREC_TRAIN_PROCESSES"
 SHARDED = "HETERREC_TRAIN_SHARDED"
@@ -43,8 +43,8 @@ def sharded() -> bool:
     return named == "1"
 
 
-def together(count: int, work: Mapping[str, Any]) -> None:
-    """Run `step.fit(**work)` in `count` processes, each with the environment that `torchrun` gives.
+def together(count: int, fit: Callable[..., None], work: Mapping[str, Any]) -> None:
+    """Run `fit(**work)`, a function of a module, in `count` processes, each with the environment that `torchrun` gives.
 
     The first that fails ends them all. Raises `InputError` where the data is at fault, and `RuntimeError` that names
     the process and what became of it for all else; the checkpoint stays for the next attempt. They end with this
@@ -57,7 +57,7 @@ def together(count: int, work: Mapping[str, Any]) -> None:
     with tempfile.TemporaryDirectory() as folder:
         fault = Path(folder) / FAULT
         try:
-            run = (count, _free_port(), threads, fault, dict(work))
+            run = (count, _free_port(), threads, fault, fit, dict(work))
             spawn(_process, args=run, nprocs=count)  # type: ignore[no-untyped-call]
         except ProcessExitedException as error:
             if fault.is_file():
@@ -76,16 +76,16 @@ def _told(number: int, count: int, what: str) -> str:
     )
 
 
-def _process(number: int, count: int, port: int, threads: int, fault: Path, work: dict[str, Any]) -> None:
+def _process(
+    number: int, count: int, port: int, threads: int, fault: Path, fit: Callable[..., None], work: dict[str, Any]
+) -> None:
     import torch
-
-    from components.train import step
 
     place = {"MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(port), "WORLD_SIZE": str(count)}
     os.environ.update(place, RANK=str(number), LOCAL_RANK=str(number))
     torch.set_num_threads(threads)
     try:
-        step.fit(**work)
+        fit(**work)
     except InputError as error:
         replace_text(fault, json.dumps(str(error)))
         raise SystemExit(2) from error

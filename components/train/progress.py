@@ -3,8 +3,8 @@
 import time
 from collections.abc import Callable
 
-from components.console import emit
-from heterrec.training import Update
+from heterrec.training.loop import Update
+from runtime.log import emit
 
 INTERVAL_SECONDS = 0.5
 MEASURED, LEAST_SECONDS = 10, 0.5

@@ -5,13 +5,13 @@ import time
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from components.errors import InputError
 from components.train import nodes, processes
+from runtime.errors import InputError
 
 if TYPE_CHECKING:
-    from heterrec.encoder import FeatureEncoder
+    from heterrec.data.encoder import FeatureEncoder
     from heterrec.recipes import TrainConfig
-    from heterrec.training import Progress
+    from heterrec.training.loop import Progress
 
 
 def run(
@@ -29,8 +29,8 @@ def run(
     In one process, in as many as `processes.wanted` says, or on the nodes that `nodes.wanted` names. Goes on from the
     checkpoint in `scratch` where a run before was killed. With `warm_start` the weights begin with those of the
     champion artifact, where it holds a model. With `blessed`, the folder of a model of this recipe, this model goes on,
-    over all events (`heterrec.refit`); where it diverges the report says no more than `diverged`. Returns the report.
-    Raises `InputError` where the data cannot be learned from.
+    over all events (`heterrec.training.refit`); where it diverges the report says no more than `diverged`. Returns the
+    report. Raises `InputError` where the data cannot be learned from.
     """
     job = nodes.wanted()
     count = 1 if job else processes.wanted()
@@ -49,7 +49,7 @@ def run(
     elif count == 1:
         fit(**work)
     else:
-        processes.together(count, work)
+        processes.together(count, fit, work)
     report: dict[str, Any] = json.loads((model / "report.json").read_text())
     return report
 
@@ -69,10 +69,10 @@ def fit(
     import torch
 
     from heterrec import distributed
-    from heterrec.export import load_model, save_model
-    from heterrec.refit import refit
-    from heterrec.sequences import read_sequences
-    from heterrec.training import Champion, train
+    from heterrec.data.sequences import read_sequences
+    from heterrec.training.export import load_model, save_model
+    from heterrec.training.loop import Champion, train
+    from heterrec.training.refit import refit
 
     started = time.monotonic()
     device = "cuda" if torch.cuda.is_available() else "cpu"
@@ -130,6 +130,6 @@ def fit(
 
 def _left_out(encoder: "FeatureEncoder") -> list[str]:
     """In words, of the features whose items have more values than a bag holds."""
-    from heterrec.encoder import MAX_WORDS
+    from heterrec.data.encoder import MAX_WORDS
 
     return [f"{field.name}: {field.cut:,} beyond the first {MAX_WORDS}" for field in encoder.fields if field.cut]

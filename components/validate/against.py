@@ -6,20 +6,25 @@ from dataclasses import dataclass, field
 from datetime import date, datetime, timedelta
 from typing import TYPE_CHECKING, Any
 
-from components.validate.columns import rows_of, source_of
+from components.shared.columns import rows_of, source_of
+from components.shared.reference_files import Profile
 from components.validate.drift import chance, moved, stability_index
 from components.validate.expectations import EVIDENCE, Measure
 from components.validate.figures import local_day, rows_later
 from components.validate.profile import (
     Distribution,
-    Profile,
     distribution,
     has_words,
     sample,
     sample_of_events,
     words,
 )
-from components.validate.suite import Check, at_most, factor, within
+from components.validate.suite import (
+    Check,
+    at_most,
+    factor,
+    within,
+)
 from feature_repo.card import DatasetCard, Described
 
 if TYPE_CHECKING:

@@ -2,7 +2,7 @@
 
 from kfp import dsl
 
-from components.image import TRAIN
+from components.shared.image import TRAIN
 
 
 @dsl.component(base_image=TRAIN, install_kfp_package=False)

@@ -8,7 +8,7 @@ import re
 import shutil
 from pathlib import Path
 
-from components.page import render
+from runtime.page import render
 
 NETWORK = re.compile(r"""(?:https?:)?//[a-z0-9.-]+\.[a-z]{2,}""", re.IGNORECASE)
 _GONE = tuple(

@@ -8,9 +8,9 @@ from datetime import datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from components.decision import Level, Reason
 from components.validate.data_docs import make_offline
 from components.validate.suite import Check, told
+from runtime.decision import Level, Reason
 
 if TYPE_CHECKING:
     from great_expectations.core import ExpectationSuiteValidationResult

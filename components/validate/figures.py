@@ -2,12 +2,17 @@
 
 import json
 from collections.abc import Callable, Sequence
-from datetime import UTC, date, datetime, timedelta
+from datetime import (
+    UTC,
+    date,
+    datetime,
+    timedelta,
+)
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from components.features.tables import differences
-from components.validate.columns import readable
+from components.shared.columns import readable
+from components.shared.tables import differences
 from components.validate.expectations import EVIDENCE, Measure
 from components.validate.suite import RowCheck
 from feature_repo.card import DatasetCard, Described

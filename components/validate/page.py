@@ -6,13 +6,18 @@ from datetime import datetime
 from pathlib import Path
 from typing import Any
 
-from components.decision import Decision, Reason
-from components.page import BAD, GOOD, WARN
-from components.page import render as render_page
 from components.validate.expectations import EVIDENCE
-from components.validate.pictures import BEFORE, NOW, days_picture, feature_picture
+from components.validate.pictures import (
+    BEFORE,
+    NOW,
+    days_picture,
+    feature_picture,
+)
 from components.validate.suite import Unit, told
 from feature_repo.card import DatasetCard
+from runtime.decision import Decision, Reason
+from runtime.page import BAD, GOOD, WARN
+from runtime.page import render as render_page
 
 MOST_NAMED = 5
 TEMPLATE = Path(__file__).parent / "template.html"

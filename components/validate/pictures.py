@@ -3,7 +3,7 @@
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from components.validate.columns import MEASURE
+from components.shared.columns import MEASURE
 from components.validate.drift import labels
 
 HEIGHT, WIDTH = 70, 270

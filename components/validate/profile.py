@@ -1,13 +1,11 @@
 """The profile of accepted data: how every feature is distributed, a sample of its values, and events by day."""
 
-import json
 from collections.abc import Mapping, Sequence
 from datetime import date, datetime
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from components.errors import InputError
-from components.validate.columns import number, source_of, values
+from components.shared.columns import number, source_of, values
+from components.shared.reference_files import SCHEMA, Profile
 from components.validate.figures import local
 from feature_repo.card import DatasetCard, Described
 
@@ -15,10 +13,7 @@ if TYPE_CHECKING:
     from duckdb import DuckDBPyConnection
 
 Distribution = dict[str, Any]
-Profile = dict[str, Any]
 
-NAME = "profile.json"
-SCHEMA = 2
 BINS = 10
 VALUES = 20
 SAMPLE = 500
@@ -67,24 +62,6 @@ def kinds_of(
     values = sorted(counted, key=lambda kind: (-counted[kind], kind)) if chosen is None else list(chosen)
     counts = [counted.pop(kind, 0) for kind in values]
     return {"values": values, "counts": [*counts, sum(counted.values())], "missing": missing}
-
-
-def read_profile(path: Path) -> Profile:
-    """A profile.json, or the one in a folder. Raises `InputError` where it cannot be used."""
-    path = path / NAME if path.is_dir() else path
-    if not path.is_file():
-        raise InputError(f"{path}: no such reference profile; pass the folder of an accepted run's validation.")
-    try:
-        found = json.loads(path.read_text())
-    except ValueError as error:
-        raise InputError(f"{path}: is no JSON ({error}). Run without a reference once.") from error
-    schema = found.get("schema") if isinstance(found, dict) else None
-    if schema != SCHEMA:
-        raise InputError(f"{path}: schema {schema}, expected {SCHEMA}. Run without a reference once.")
-    parts = ("as_of", "source", "days", "events", "features", "samples", "vocabularies")
-    if lacking := [part for part in parts if part not in found]:
-        raise InputError(f"{path}: lacks {', '.join(lacking)}. Run without a reference once.")
-    return dict(found)
 
 
 def has_words(feature: Described) -> bool:

@@ -3,7 +3,7 @@
 from collections.abc import Iterator
 from typing import TYPE_CHECKING
 
-from components.validate.columns import missing, source_of
+from components.shared.columns import missing, source_of
 from components.validate.expectations import Measure
 from components.validate.figures import local, rows_later
 from components.validate.suite import Check, at_most, within

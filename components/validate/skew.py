@@ -4,7 +4,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from components.validate.columns import missing
+from components.shared.columns import missing
 from components.validate.expectations import Measure
 from components.validate.figures import rows_later
 from components.validate.suite import Check, within
@@ -12,8 +12,6 @@ from feature_repo.card import DatasetCard, Feature
 
 if TYPE_CHECKING:
     from duckdb import DuckDBPyConnection
-
-NAME = "exposures.parquet"
 
 
 def skew_checks(card: DatasetCard, db: "DuckDBPyConnection", exposures: Path) -> Iterator[tuple[Check, Measure]]:

@@ -6,19 +6,29 @@ from datetime import date, datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from components.decision import Decision, Reason
-from components.features.tables import open_events, read_as_of
-from components.manifest import digest_json
+from components.shared.reference_files import EXPOSURES, PROFILE, Profile, read_profile, source_digest
+from components.shared.tables import open_events, read_as_of
 from components.validate import figures, skew
-from components.validate.against import Comparison, compare, jumps, since_of
+from components.validate.against import (
+    Comparison,
+    compare,
+    jumps,
+    since_of,
+)
 from components.validate.days import day_checks
 from components.validate.expectations import Measure, verdicts
 from components.validate.kinds import kind_checks
 from components.validate.page import render
-from components.validate.profile import NAME, Profile, profile, read_profile
+from components.validate.profile import profile
 from components.validate.sanity import sanity_checks
-from components.validate.suite import Check, columns_check, row_checks, run_checks
+from components.validate.suite import (
+    Check,
+    columns_check,
+    row_checks,
+    run_checks,
+)
 from feature_repo.card import DatasetCard
+from runtime.decision import Decision, Reason
 
 if TYPE_CHECKING:
     from duckdb import DuckDBPyConnection
@@ -63,7 +73,7 @@ def run(
     if findings.measures["columns"].found:
         reasons = verdicts(findings.checks, findings.measures, name=card.name, as_of=as_of, data_docs=None)
     else:
-        before = read_profile(reference) if reference is not None and (reference / NAME).exists() else None
+        before = read_profile(reference) if reference is not None and (reference / PROFILE).exists() else None
         with open_events(card, events, as_of) as db:
             figures.prepare(card, db, events)
             days = figures.events_by_day(card, db, as_of)
@@ -71,7 +81,7 @@ def run(
             docs = validation / "data_docs" if data_docs else None
             reasons = verdicts(findings.checks, findings.measures, name=card.name, as_of=as_of, data_docs=docs)
             findings.profile = profile(card, db, as_of, days, report)
-        (validation / NAME).write_text(json.dumps(findings.profile, indent=1))
+        (validation / PROFILE).write_text(json.dumps(findings.profile, indent=1))
         reasons += _about_the_reference(known)
     decision = Decision(gate="validate", reasons=reasons)
     decision.write(validation)
@@ -93,11 +103,6 @@ def run(
 def identity(card: DatasetCard, facts: Path) -> dict[str, str]:
     """Whose data was judged, and as of when: by this `components/resolve/reference.py` finds accepted runs."""
     return {"dataset": card.name, "source": source_digest(card), "as_of": read_as_of(facts).isoformat()}
-
-
-def source_digest(card: DatasetCard) -> str:
-    """Identity of what a card reads; runs on another source are no reference."""
-    return digest_json(card.source.identity())
 
 
 def _look(
@@ -124,8 +129,8 @@ def _look(
             findings.comparison.found += kind_checks(card, db, as_of, before["event_types"], since)
         for check, measure in findings.comparison.found:
             findings.add(check.against_reference, measure)
-    if reference is not None and (reference / skew.NAME).exists():
-        for entry in skew.skew_checks(card, db, reference / skew.NAME):
+    if reference is not None and (reference / EXPOSURES).exists():
+        for entry in skew.skew_checks(card, db, reference / EXPOSURES):
             findings.add(*entry)
 
 

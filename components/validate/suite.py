@@ -4,10 +4,15 @@ from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from typing import Literal
 
-from components.decision import Level
-from components.validate.columns import missing, number, rows_of, source_of
+from components.shared.columns import (
+    missing,
+    number,
+    rows_of,
+    source_of,
+)
 from feature_repo.card import DatasetCard, Described, Feature
 from feature_repo.limits import Tolerance
+from runtime.decision import Level
 
 Unit = Literal["count", "share", "times", "index"]
 BROKEN = (

@@ -2,8 +2,8 @@
 
 from pathlib import Path
 
-from components.task import Report, Task
 from feature_repo.card import DatasetCard
+from runtime.task import Report, Task
 
 
 def validate(

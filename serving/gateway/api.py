@@ -14,7 +14,12 @@ from pydantic import (
     model_validator,
 )
 
-from feature_repo.keys import ANONYMOUS, EVENT_TYPE, MOST_CHARACTERS, spelled
+from feature_repo.keys import (
+    ANONYMOUS,
+    EVENT_TYPE,
+    MOST_CHARACTERS,
+    spelled,
+)
 
 MAX_K = 50
 Id = Annotated[str, StringConstraints(min_length=1, max_length=200)]

@@ -16,7 +16,11 @@ from fastapi import FastAPI, HTTPException, Response
 from fastapi.exceptions import RequestValidationError
 from prometheus_client import CONTENT_TYPE_LATEST, generate_latest
 
-from serving.eventlog.writer import EventLog, LogUnavailable
+from events.writer import EventLog, LogUnavailable
+from experiments.assignment import drawn
+from experiments.availability import Availability
+from experiments.document import ModelVersion, Rollout
+from experiments.rules_table import RulesTable
 from serving.gateway import lag
 from serving.gateway.access import Access
 from serving.gateway.after.after import After
@@ -25,7 +29,7 @@ from serving.gateway.after.news import News
 from serving.gateway.api import Accepted, Event, Problem
 from serving.gateway.archive import BadFilter
 from serving.gateway.door import FULL, Door
-from serving.gateway.limits import guard
+from serving.gateway.error_handlers import guard
 from serving.gateway.metrics import Metrics
 from serving.gateway.models import KeyFile, Models
 from serving.gateway.operation import Page
@@ -33,14 +37,18 @@ from serving.gateway.overload import RETRY_SECONDS, Bound
 from serving.gateway.placements.endpoints import PROBLEMS, Authorization, add_placements
 from serving.gateway.placements.session import plausible
 from serving.gateway.probes import probe_all
-from serving.gateway.recommender import Deadlines, History, ImpressionsOf, NotOffered, Recommended, Recommender, Traits
-from serving.gateway.row import Row
+from serving.gateway.recommender import (
+    Deadlines,
+    History,
+    ImpressionsOf,
+    NotOffered,
+    Recommended,
+    Recommender,
+    Traits,
+)
+from serving.gateway.rollout_watch import Row
 from serving.gateway.tables import MOST_BYTES
 from serving.gateway.wish import Wish
-from serving.rollout.assignment import drawn
-from serving.rollout.availability import Availability
-from serving.rollout.document import ModelVersion, Rollout
-from serving.rollout.rules_table import RulesTable
 from serving.scoring.asker import misfit
 from serving.scoring.placed import POPULAR, RANKING
 

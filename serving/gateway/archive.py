@@ -8,11 +8,16 @@ from datetime import datetime
 from pathlib import Path
 from typing import Any
 
-from components.files import digest_file
+from runtime.files import digest_file
 from serving.gateway.after.catalogue import Catalogue, Unknown
 from serving.gateway.placements.returns import Returns, returns_of
 from serving.scoring.asker import known_askers
-from serving.scoring.placed import COLUMN, FOR_YOU, POPULAR, RANKING
+from serving.scoring.placed import (
+    COLUMN,
+    FOR_YOU,
+    POPULAR,
+    RANKING,
+)
 
 Filters = Mapping[str, Any]
 """Feature to a list of allowed values, to {"not": values}, or to {"min", "max"}."""

@@ -3,7 +3,12 @@
 from collections.abc import Callable, Iterable
 
 from starlette.responses import Response
-from starlette.types import ASGIApp, Receive, Scope, Send
+from starlette.types import (
+    ASGIApp,
+    Receive,
+    Scope,
+    Send,
+)
 
 from serving.gateway.access import Access, Denied
 from serving.gateway.overload import Bound

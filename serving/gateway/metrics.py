@@ -3,9 +3,14 @@
 from collections.abc import Collection
 from threading import Lock
 
-from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram
+from prometheus_client import (
+    CollectorRegistry,
+    Counter,
+    Gauge,
+    Histogram,
+)
 
-from serving.eventlog.events import REMEMBERED, TABLES, WITHOUT_A_MODEL
+from events.schema import REMEMBERED, TABLES, WITHOUT_A_MODEL
 from serving.gateway.after.news import News
 
 _SECONDS = (0.001, 0.0025, 0.005, 0.0075, 0.01, 0.015, 0.025, 0.05, 0.075, 0.1, 0.15, 0.25, 0.5, 1.0, 2.5)

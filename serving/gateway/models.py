@@ -12,8 +12,8 @@ from urllib.parse import quote
 import aiohttp
 import orjson
 
+from experiments.document import ModelVersion
 from serving.gateway.breaker import Breaker, Source
-from serving.rollout.document import ModelVersion
 
 Items = list[dict[str, Any]]
 _INVALID_KEY = b"InvalidKeyException"

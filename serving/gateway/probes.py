@@ -4,9 +4,9 @@ import asyncio
 import logging
 from collections.abc import Callable
 
+from experiments.document import ModelVersion, Rollout
 from serving.gateway.models import ModelFailed, Models
 from serving.gateway.recommender import Recommender
-from serving.rollout.document import ModelVersion, Rollout
 
 PROBE_SECONDS = 0.5
 """From one probe of a version to the next."""

@@ -12,7 +12,10 @@ from typing import Any, Literal, TypeVar
 
 import orjson
 
-from serving.eventlog.events import POPULAR, REMEMBERED, WITHOUT_A_MODEL
+from events.schema import POPULAR, REMEMBERED, WITHOUT_A_MODEL
+from experiments.assignment import Variant
+from experiments.document import ModelVersion, Rollout
+from experiments.rules import Fatigue
 from serving.gateway.after.after import After
 from serving.gateway.after.news import News
 from serving.gateway.after.rounds import until_full
@@ -23,11 +26,13 @@ from serving.gateway.models import Items, ModelFailed, Models
 from serving.gateway.placements.session import joined
 from serving.gateway.tables import MOST_BYTES, Tables
 from serving.gateway.wish import Wish
-from serving.rollout.assignment import Variant
-from serving.rollout.document import ModelVersion, Rollout
-from serving.rollout.rules import Fatigue
 from serving.scoring.asker import FIELDS
-from serving.scoring.placed import AGAIN, FOR_YOU, RANKING, SIMILAR
+from serving.scoring.placed import (
+    AGAIN,
+    FOR_YOU,
+    RANKING,
+    SIMILAR,
+)
 from serving.scoring.placed import POPULAR as POPULAR_ITEMS
 
 _logger = logging.getLogger(__name__)

@@ -17,10 +17,20 @@ import numpy as np
 from serving.scoring import reasons
 from serving.scoring.brought import brought
 from serving.scoring.filters import Filters
-from serving.scoring.placed import OF_ARCHIVES, RANKING, SIMILAR, TOGETHER
+from serving.scoring.placed import (
+    OF_ARCHIVES,
+    RANKING,
+    SIMILAR,
+    TOGETHER,
+)
 from serving.scoring.remembering import Remembering, added
 from serving.scoring.requests import Reader, Request
-from serving.scoring.shelves import BASKETS, Baskets, Best, Shelves
+from serving.scoring.shelves import (
+    BASKETS,
+    Baskets,
+    Best,
+    Shelves,
+)
 
 MEMORY, CODE = "memory.npz", "neighbours.py"
 MOST_BYTES = 256 * 2**20

@@ -6,12 +6,18 @@ from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime
 from typing import Any
 
+from experiments.assignment import Variant, drawn
+from experiments.document import Rollout
+from experiments.rules import Holdout
 from serving.gateway.archive import Contents, Filters
 from serving.gateway.placements.session import Events
-from serving.rollout.assignment import Variant, drawn
-from serving.rollout.document import Rollout
-from serving.rollout.rules import Holdout
-from serving.scoring.placed import AGAIN, FOR_YOU, POPULAR, RANKING, SIMILAR
+from serving.scoring.placed import (
+    AGAIN,
+    FOR_YOU,
+    POPULAR,
+    RANKING,
+    SIMILAR,
+)
 
 History = Sequence[Mapping[str, Any]]
 

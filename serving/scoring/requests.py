@@ -10,7 +10,13 @@ from serving.scoring import placed
 from serving.scoring.asker import Asker
 from serving.scoring.faults import BadRequest
 from serving.scoring.filters import Filter, Filters
-from serving.scoring.placed import FOR_YOU, RANKING, SIMILAR, TOGETHER, Placed
+from serving.scoring.placed import (
+    FOR_YOU,
+    RANKING,
+    SIMILAR,
+    TOGETHER,
+    Placed,
+)
 
 _EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 _EXAMPLE = "2026-01-05T10:00:00Z"

@@ -16,19 +16,41 @@ import numpy.typing as npt
 import torch
 
 from serving.scoring import reasons
-from serving.scoring.alike import EMBEDDING, Alike, fused, parts_of
+from serving.scoring.alike import (
+    EMBEDDING,
+    Alike,
+    fused,
+    parts_of,
+)
 from serving.scoring.asker import known_askers
 from serving.scoring.brought import brought
 from serving.scoring.faults import BadRequest
 from serving.scoring.filters import Filters
-from serving.scoring.placed import FOR_YOU, POPULAR, RANKING, SIMILAR, TOGETHER
+from serving.scoring.placed import (
+    FOR_YOU,
+    POPULAR,
+    RANKING,
+    SIMILAR,
+    TOGETHER,
+)
 from serving.scoring.program import Program
 from serving.scoring.program import load as load_program
 from serving.scoring.reasons import Share, Shares
 from serving.scoring.remembering import Bonus, Remembering, added
 from serving.scoring.requests import History, Reader, Request
-from serving.scoring.retrieval import Approximate, Asked, Best, Exact, Retrieval
-from serving.scoring.shelves import BASKETS, Baskets, Shelves, offered
+from serving.scoring.retrieval import (
+    Approximate,
+    Asked,
+    Best,
+    Exact,
+    Retrieval,
+)
+from serving.scoring.shelves import (
+    BASKETS,
+    Baskets,
+    Shelves,
+    offered,
+)
 
 SCHEMA, WITHOUT_MEMORY = 3, 2
 """Of archives; those of before there was a memory are read too."""

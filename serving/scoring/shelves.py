@@ -11,7 +11,12 @@ import numpy as np
 import numpy.typing as npt
 
 from serving.scoring.filters import Filters
-from serving.scoring.placed import COLUMN, OF_ARCHIVES, SIMILAR, TOGETHER
+from serving.scoring.placed import (
+    COLUMN,
+    OF_ARCHIVES,
+    SIMILAR,
+    TOGETHER,
+)
 from serving.scoring.remembering import Remembering
 from serving.scoring.requests import Request
 

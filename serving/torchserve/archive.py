@@ -10,7 +10,7 @@ import re
 import zipfile
 from pathlib import Path
 
-from components.files import digest_file
+from runtime.files import digest_file
 from serving.torchserve import handler
 
 HANDLER = "handler.py"

@@ -12,9 +12,9 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any, Literal
 
-from components.files import replacing
-from serving import checksum
-from serving.rollout.document import ModelVersion, Rollout, succeeding
+from experiments.document import ModelVersion, Rollout, succeeding
+from runtime import checksum
+from runtime.files import replacing
 from serving.torchserve import archive
 from serving.torchserve.client import Client, Reply, ServerFault
 from serving.torchserve.goldens import differences, is_answer

@@ -9,11 +9,11 @@ from typing import Any
 import numpy as np
 
 from components.evaluate.held import HeldAgainst
-from components.recipe_digest import recipe_digest
+from components.shared.recipe_digest import recipe_digest
 from feature_repo.card import DatasetCard, Release
 from heterrec import recipes
-from heterrec.metrics import Ranking
-from heterrec.sequences import Sequences, read_sequences
+from heterrec.data.sequences import Sequences, read_sequences
+from heterrec.evaluation.metrics import Ranking
 from tests.unit.heterrec.shop import KINDS, VARYING, write_shop
 from tests.unit.heterrec.small import encoder_of
 

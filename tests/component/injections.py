@@ -6,7 +6,7 @@ from datetime import timedelta
 import numpy as np
 import pandas as pd
 
-from benchmarks.trading_days import Shop, Tables
+from benchmarks.gate.trading_days import Shop, Tables
 
 Inject = Callable[[Tables, Shop, np.random.Generator], None]
 

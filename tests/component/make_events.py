@@ -10,9 +10,9 @@ from typing import Any
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from components.features.tables import tables
-from components.manifest import Manifest
+from components.shared.tables import tables
 from feature_repo.card import DatasetCard
+from runtime.manifest import Manifest
 
 Row = Mapping[str, Any]
 

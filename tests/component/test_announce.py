@@ -8,11 +8,11 @@ from pathlib import Path
 
 import pytest
 
-from components.announce import step
-from components.announce.expected import ALWAYS, EXPECTED
-from components.task import Record, read_records
+from components.shared import announcement
+from components.shared.expected_tasks import ALWAYS, EXPECTED
 from pipelines import catalogue_run, recommend_run, training
 from pipelines.local import Outcome
+from runtime.task import Record, read_records
 
 TRAINED = ["features", "materialise", "train", "train-baseline", "tables", "evaluate"]
 
@@ -43,7 +43,7 @@ def hook(monkeypatch: pytest.MonkeyPatch) -> Iterator[Hook]:
     server = Hook()
     thread = threading.Thread(target=server.serve_forever, args=(0.02,))
     thread.start()
-    monkeypatch.setenv(step.WEBHOOK, f"http://127.0.0.1:{server.server_port}/hooks/very-secret")
+    monkeypatch.setenv(announcement.WEBHOOK, f"http://127.0.0.1:{server.server_port}/hooks/very-secret")
     yield server
     server.shutdown()
     server.server_close()
@@ -53,7 +53,7 @@ def hook(monkeypatch: pytest.MonkeyPatch) -> Iterator[Hook]:
 @pytest.fixture(autouse=True)
 def run_with_a_fault(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("HETERREC_HOME", str(tmp_path))
-    monkeypatch.setenv(step.RUN_LINK, "https://kubeflow.example/#/runs/details/{run_id}")
+    monkeypatch.setenv(announcement.RUN_LINK, "https://kubeflow.example/#/runs/details/{run_id}")
     Record(task="ingest", status="done", started="1").write("r1")
     Record(task="train", status="failed", started="2", error="sequences: no events\nat all", input_fault=True).write(
         "r1"
@@ -62,7 +62,7 @@ def run_with_a_fault(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def told(state: str = "FAILED", error: str = "") -> str:
-    return step.run(run_id="r1", pipeline="heterrec-training", state=state, error=error)
+    return announcement.run(run_id="r1", pipeline="heterrec-training", state=state, error=error)
 
 
 def test_a_failure_is_posted_with_its_reasons_and_a_link(hook: Hook) -> None:
@@ -117,12 +117,12 @@ def test_a_branch_rightly_not_taken_is_no_failure_and_a_pod_that_never_started_i
 ) -> None:
     """Kubeflow says RUNNING of both, and the local runner SUCCEEDED where it could not evaluate a condition."""
     ran(*tasks, run="whole", **reports)
-    text = step.run(run_id="whole", pipeline=pipeline, state=state)
+    text = announcement.run(run_id="whole", pipeline=pipeline, state=state)
     assert hook.posted == [] and f"{pipeline}: failed" not in text, text
     for task in tasks:
         run = f"without-{task}"
         ran(*(each for each in tasks if each != task), run=run, **reports)
-        text = step.run(run_id=run, pipeline=pipeline, state=state)
+        text = announcement.run(run_id=run, pipeline=pipeline, state=state)
         assert text.startswith(f"# {pipeline}: failed") and f"Never ran: {task}" in text
     assert len(hook.posted) == len(tasks)
 
@@ -134,7 +134,7 @@ def test_what_was_released_in_place_of_the_model_is_told(hook: Hook) -> None:
         "push": {"version": "v1", "status": "champion"},
     }  # fmt: skip
     ran(*ALWAYS, *TRAINED, "package", "infra_validate", "push", run="tables", **reports)
-    text = step.run(run_id="tables", pipeline="heterrec-training", state="SUCCEEDED")
+    text = announcement.run(run_id="tables", pipeline="heterrec-training", state="SUCCEEDED")
     assert "- released version v1 (champion): the neighbour tables, not HeterRec" in text
     outcome = Outcome(run_id="tables", records=read_records("tables"), page=Path("page.html"))
     assert outcome.ending == "pushed: version v1 (champion), the neighbour tables, not HeterRec"
@@ -151,7 +151,7 @@ def test_a_run_that_could_decide_nothing_need_not_train() -> None:
 
 def test_a_pipeline_without_records_of_its_own_is_told_by_kubeflows_word(hook: Hook) -> None:
     for state, posted in (("SUCCEEDED", 0), ("RUNNING", 1), ("FAILED", 2)):
-        step.run(run_id="look", pipeline="heterrec-rollout", state=state)
+        announcement.run(run_id="look", pipeline="heterrec-rollout", state=state)
         assert len(hook.posted) == posted, state
 
 
@@ -168,7 +168,7 @@ def test_a_webhook_that_fails_is_told_without_its_address_and_stops_nothing(hook
     hook.status = 503
     assert "could not be told: it answered 503" in told()
     for address in ("http://127.0.0.1:9/hooks/very-secret", "ftp://very-secret", "http://very-secret: x"):
-        monkeypatch.setenv(step.WEBHOOK, address)
+        monkeypatch.setenv(announcement.WEBHOOK, address)
         text = told()
         assert "could not be told" in text
         assert "very-secret" not in text + capsys.readouterr().out
@@ -176,7 +176,7 @@ def test_a_webhook_that_fails_is_told_without_its_address_and_stops_nothing(hook
 
 def test_without_records_kubeflows_own_words_are_told(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     monkeypatch.setenv("HETERREC_HOME", str(tmp_path / "empty"))
-    monkeypatch.delenv(step.WEBHOOK, raising=False)
+    monkeypatch.delenv(announcement.WEBHOOK, raising=False)
     text = told(error="ImagePullBackOff")
     assert "> ImagePullBackOff" in text
     assert "Nobody was told" in text

@@ -14,13 +14,13 @@ import torch
 from fastapi.testclient import TestClient
 
 from components.package import step as package
-from heterrec.export import save_model
-from heterrec.training import train
-from serving.eventlog.segments import SegmentSink
-from serving.eventlog.writer import EventLog
+from events.segments import SegmentSink
+from events.writer import EventLog
+from experiments.document import ModelVersion, Rollout
+from heterrec.training.export import save_model
+from heterrec.training.loop import train
 from serving.gateway.app import make_app
 from serving.gateway.recommender import Recommender
-from serving.rollout.document import ModelVersion, Rollout
 from serving.scoring.scorer import Scorer
 from serving.torchserve import archive as archives
 from tests.component.make_events import START

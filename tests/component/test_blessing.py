@@ -7,7 +7,13 @@ import numpy as np
 import pytest
 from scipy.stats import t
 
-from components.evaluate.blessing import Change, Night, Rule, bless, change
+from components.evaluate.blessing import (
+    Change,
+    Night,
+    Rule,
+    bless,
+    change,
+)
 
 RULE = Rule()
 

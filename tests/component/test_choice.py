@@ -2,8 +2,7 @@
 
 import pytest
 
-from components.decision import Reason
-from components.evaluate.choice import (
+from components.shared.choice import (
     LONGER,
     OLD,
     TABLES,
@@ -16,8 +15,14 @@ from components.evaluate.choice import (
     of_tables,
     told,
 )
-from components.evaluate.names import CHAMPION, NEIGHBOURS, POPULARITY, REFERENCE
-from heterrec.comparison import Difference
+from components.shared.model_names import (
+    CHAMPION,
+    NEIGHBOURS,
+    POPULARITY,
+    REFERENCE,
+)
+from heterrec.evaluation.comparison import Difference
+from runtime.decision import Reason
 
 SURE, UNSURE, WORSE = (Difference(mean=mean, low=mean - 0.1, high=mean + 0.1, queries=9) for mean in (0.2, 0.05, -0.2))
 

@@ -2,9 +2,9 @@
 
 import pytest
 
-from benchmarks import trading_days
-from benchmarks.gate_days import sweep
-from components.errors import InputError
+from benchmarks.gate import trading_days
+from benchmarks.gate.days import sweep
+from runtime.errors import InputError
 
 
 @pytest.mark.parametrize("shop", [trading_days.marketplace, trading_days.online_retail])

@@ -6,11 +6,15 @@ from pathlib import Path
 
 import pytest
 
-from components import code_digest, recipe_digest
-from components.code_digest import ROOT, canonical
+from components.shared import recipe_digest
+from components.shared.former_names import FORMER
+from runtime import code_digest
+from runtime.code_digest import ROOT, canonical
 
 MODULES = sorted(
-    path for room in ("heterrec", "components", "serving", "pipelines") for path in (ROOT / room).rglob("*.py")
+    path
+    for room in ("runtime", "heterrec", "components", "experiments", "events", "serving", "pipelines")
+    for path in (ROOT / room).rglob("*.py")
 )
 CHOSEN = {"block": "softmax", "tokens": "flatten", "token_causality": "plain"}
 SYNTAX = '''
@@ -57,7 +61,9 @@ def test_telling_it_differently_is_the_same_code(path: Path) -> None:
     assert canonical(ast.parse(replaced(tree, "Otherwise."))) == canonical(tree)
 
 
-@pytest.mark.parametrize("path", [path for path in MODULES if path.parent.name in ("heterrec", "evaluate")], ids=str)
+@pytest.mark.parametrize(
+    "path", [path for path in MODULES if {"heterrec", "evaluate"} & set(path.relative_to(ROOT).parts)], ids=str
+)
 def test_every_change_of_a_value_a_name_or_an_operator_is_other_code(path: Path) -> None:
     tree = ast.parse(path.read_text())
     before = canonical(tree)
@@ -115,39 +121,55 @@ def test_a_recipe_is_what_its_training_can_run() -> None:
     """Definitions by name: another recipe's block, the tables to compare with and the recipes' names are none of it."""
     reached = {f"{module}:{name}" for module, name in recipe_digest.reach(CHOSEN)}
     assert {
-        "heterrec.training:train", "heterrec.lmp:LMP", "heterrec.transformer:CausalBlock", "heterrec.htfl:HTFL",
-        "heterrec.optimiser:Optimiser", "heterrec.metrics:rank", "heterrec.recipes:sized", "heterrec.average:Average",
-        "components.features.splits:ordered_events", "components.ingest.derive:derived_sql", "heterrec.training:ALWAYS",
-        "heterrec.refit:budget", "components.features.join:slices", "components.features.splits:SLICES",
-    } <= reached  # fmt: skip
-    others = {"heterrec.transformer:HSTUBlock", "heterrec.recipes:hstu", "heterrec.recipes:RECIPES"}
+        "heterrec.training.loop:train",
+        "heterrec.loss.lmp:LMP",
+        "heterrec.model.transformer:CausalBlock",
+        "heterrec.model.htfl:HTFL",
+        "heterrec.training.optimiser:Optimiser",
+        "heterrec.evaluation.metrics:rank",
+        "heterrec.recipes:sized",
+        "heterrec.training.weight_average:Average",
+        "components.features.splits:ordered_events",
+        "components.ingest.derive:derived_sql",
+        "heterrec.training.loop:ALWAYS",
+        "heterrec.training.refit:budget",
+        "components.features.join:slices",
+        "components.features.splits:SLICES",
+    } <= reached
+    others = {"heterrec.model.transformer:HSTUBlock", "heterrec.recipes:hstu", "heterrec.recipes:RECIPES"}
     assert not others & reached
     assert not [
-        name for name in reached if name.startswith(("heterrec.baselines", "heterrec.comparison", "heterrec.likeness"))
+        name
+        for name in reached
+        if name.startswith(
+            ("heterrec.evaluation.baselines", "heterrec.evaluation.comparison", "heterrec.training.likeness")
+        )
     ]
     hstu = {f"{module}:{name}" for module, name in recipe_digest.reach({**CHOSEN, "block": "hstu"})}
-    assert hstu - reached == {"heterrec.transformer:HSTUBlock"}
+    assert hstu - reached == {"heterrec.model.transformer:HSTUBlock"}
 
 
 def test_an_edit_of_training_is_none_of_the_tables_alone() -> None:
     """And the other way round: what stands behind the return of a branch that is taken never runs."""
     tables, network = ({f"{m}:{name}" for m, name in recipe_digest.reach({"network": each})} for each in (False, True))
-    assert {"heterrec.training:_tables_alone", "heterrec.neighbour_tables:together", "heterrec.gates:fit"} <= tables
-    assert not {"heterrec.training:Training", "heterrec.lmp:LMP", "heterrec.optimiser:Optimiser"} & tables
-    assert "heterrec.refit:refit" in network - tables, "tables have no refit"
-    assert "heterrec.training:_tables_alone" not in network and "heterrec.training:Training" in network
+    fitted = {"heterrec.memory.neighbour_tables:together", "heterrec.memory.gates:fit"}
+    assert {"heterrec.training.loop:_tables_alone", *fitted} <= tables
+    trained = {"heterrec.training.loop:Training", "heterrec.loss.lmp:LMP", "heterrec.training.optimiser:Optimiser"}
+    assert not trained & tables
+    assert "heterrec.training.refit:refit" in network - tables, "tables have no refit"
+    assert "heterrec.training.loop:_tables_alone" not in network and "heterrec.training.loop:Training" in network
 
 
 @pytest.mark.parametrize(
     ("module", "old", "new", "same"),
     [
-        ("heterrec.transformer", "class HSTUBlock", "TOLD = 1\n\n\nclass HSTUBlock", True),
+        ("heterrec.model.transformer", "class HSTUBlock", "TOLD = 1\n\n\nclass HSTUBlock", True),
         ("heterrec.recipes", "patience=8", "patience=9", True),  # of fast(): the settings say what was asked for
-        ("heterrec.lmp", "DAY = ", "DAY = 1 + ", False),
-        ("heterrec.refit", "SHARE = ", "SHARE = 1 + ", False),  # what serves is of it, too
-        ("heterrec.average", "EVERY = ", "EVERY = 1 + ", False),
+        ("heterrec.loss.lmp", "DAY = ", "DAY = 1 + ", False),
+        ("heterrec.training.refit", "SHARE = ", "SHARE = 1 + ", False),  # what serves is of it, too
+        ("heterrec.training.weight_average", "EVERY = ", "EVERY = 1 + ", False),
         ("components.features.splits", "ORDER = ", "ORDER = () or ", False),
-        ("heterrec.model", 'config.block == "hstu"', 'config.block != "hstu"', False),
+        ("heterrec.model.network", 'config.block == "hstu"', 'config.block != "hstu"', False),
     ],
 )
 def test_an_edit_changes_the_recipes_that_can_run_it(
@@ -169,3 +191,17 @@ def forget() -> None:
     """What a process remembers of the sources."""
     for kept in (code_digest.tree, recipe_digest._module, recipe_digest._training_code):
         kept.cache_clear()
+
+
+def test_a_module_that_was_moved_is_known_by_its_former_name(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A move makes no candidate: the identity names modules as they were called when identities were first kept."""
+    assert [name for name in FORMER if code_digest.source(name) is None] == [], "moved again: correct its line"
+    assert not [old for old in FORMER.values() if (path := code_digest.source(old)) and path.name != "__init__.py"]
+    assert len(set(FORMER.values())) == len(FORMER)
+    followed = {each.module for each in recipe_digest.reach(CHOSEN)}
+    assert {"heterrec.training.loop", "heterrec.loss.lmp", "components.shared.tables"} <= followed
+    before = recipe_digest.training_code(CHOSEN)
+    recipe_digest._training_code.cache_clear()
+    monkeypatch.delitem(FORMER, "heterrec.loss.lmp")
+    assert recipe_digest.training_code(CHOSEN) != before
+    recipe_digest._training_code.cache_clear()

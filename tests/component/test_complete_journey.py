@@ -9,10 +9,10 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
-from components.errors import InputError
 from components.ingest import step
 from components.ingest.source import SHARED
 from feature_repo.card import DatasetCard, load_card
+from runtime.errors import InputError
 
 PRODUCTS = [
     (1, 69, "PRODUCE", "Private", "TROPICAL FRUIT", "BANANAS", "40 LB"),

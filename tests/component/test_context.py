@@ -7,12 +7,22 @@ from pathlib import Path
 import pytest
 from pydantic import ValidationError
 
-from components.errors import InputError
 from components.ingest.increment import basis_of
 from feature_repo.card import DatasetCard
-from heterrec.sequences import read_sequences
-from tests.component.ingest_cards import ingest, interactions_of, make_card, write_csv
-from tests.component.test_user_features import START, at, joined, judged
+from heterrec.data.sequences import read_sequences
+from runtime.errors import InputError
+from tests.component.ingest_cards import (
+    ingest,
+    interactions_of,
+    make_card,
+    write_csv,
+)
+from tests.component.test_user_features import (
+    START,
+    at,
+    joined,
+    judged,
+)
 
 DEVICE = {"name": "device", "kind": "categorical"}
 SIZE = {"name": "size", "kind": "numeric", "column": "inches", "min": 0, "max": 100}

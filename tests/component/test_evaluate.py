@@ -10,20 +10,21 @@ import pyarrow.parquet as pq
 import pytest
 import torch
 
-from components.decision import Decision
-from components.evaluate import choice, held, step, tables
-from components.evaluate.names import NEIGHBOURS, baseline_name, name_of
-from components.recipe_digest import recipe_digest
+from components.evaluate import held, step, tables
+from components.shared import choice
+from components.shared.model_names import NEIGHBOURS, baseline_name, name_of
+from components.shared.recipe_digest import recipe_digest
 from feature_repo.card import DatasetCard
 from heterrec import recipes
-from heterrec.baselines import popularity
 from heterrec.beyond import Shown, beyond
-from heterrec.comparison import Difference
-from heterrec.export import load_model, save_model
-from heterrec.inference import judged
-from heterrec.metrics import rank
-from heterrec.sequences import read_sequences
-from heterrec.training import train
+from heterrec.data.sequences import read_sequences
+from heterrec.evaluation.baselines import popularity
+from heterrec.evaluation.comparison import Difference
+from heterrec.evaluation.metrics import rank
+from heterrec.inference.answers import judged
+from heterrec.training.export import load_model, save_model
+from heterrec.training.loop import train
+from runtime.decision import Decision
 from tests.reasons import assert_told
 from tests.unit.heterrec.shop import KINDS, VARYING, write_shop
 

@@ -8,9 +8,17 @@ from pathlib import Path
 import pyarrow.parquet as pq
 import pytest
 
-from components.errors import InputError
 from components.features import step
-from tests.component.make_events import at, change, event, item, make_card, write_events, write_facts
+from runtime.errors import InputError
+from tests.component.make_events import (
+    at,
+    change,
+    event,
+    item,
+    make_card,
+    write_events,
+    write_facts,
+)
 
 PRICES = [change("a", at(-1), 1.0)]
 

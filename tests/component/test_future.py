@@ -17,14 +17,30 @@ import pytest
 import torch
 
 from components.features import splits, step
-from components.features.tables import USERS as USERS_FILE
-from heterrec import htfl, inference
-from heterrec.inference import Answers, judged
-from heterrec.metrics import rank
+from components.shared.tables import USERS as USERS_FILE
+from heterrec.data.sequences import (
+    NOW,
+    Catalogue,
+    Queries,
+    Sequences,
+    read_sequences,
+)
+from heterrec.evaluation.metrics import rank
+from heterrec.inference import answers
+from heterrec.inference.answers import Answers, judged
+from heterrec.model import htfl
 from heterrec.recipes import LossConfig, ModelConfig, TrainConfig
-from heterrec.sequences import NOW, Catalogue, Queries, Sequences, read_sequences
-from heterrec.training import train
-from tests.component.make_events import CARD, at, change, event, item, make_card, write_events, write_facts
+from heterrec.training.loop import train
+from tests.component.make_events import (
+    CARD,
+    at,
+    change,
+    event,
+    item,
+    make_card,
+    write_events,
+    write_facts,
+)
 from tests.component.test_features import latest
 
 ROOT = Path(__file__).parents[2]
@@ -176,18 +192,18 @@ def test_a_slice_holds_what_was_known_when_it_began(tmp_path: Path, by: str) -> 
 
 READS = {
     "components/features/step.py": "writes both",
-    "heterrec/sequences.py": "reads both, the slices beside the catalogue of now",
-    "heterrec/sequence_files.py": "writes both, as the features step does",
-    "components/package/shelf.py": "what serves, as of now",
+    "heterrec/data/sequences.py": "reads both, the slices beside the catalogue of now",
+    "heterrec/data/sequence_files.py": "writes both, as the features step does",
+    "components/package/item_metadata.py": "what serves, as of now",
     "components/materialise/step.py": "the online store, as of now",
     "components/materialise/parity.py": "the online store against the catalogue of now",
-    "benchmarks/serving_shop.py": "writes a shop to serve",
-    "benchmarks/feature_stages.py": "ids alone",
+    "benchmarks/serving/serving_shop.py": "writes a shop to serve",
+    "benchmarks/features/stages.py": "ids alone",
     "components/train/plan.py": "how many items there are",
 }
 """Who may name the files that say what items are like."""
 READS_USERS = {
-    "components/features/tables.py": "names the file",
+    "components/shared/tables.py": "names the file",
     "components/features/step.py": "writes it",
     "components/materialise/step.py": "the online store, as of now",
     "components/materialise/parity.py": "the online store against what is known now",
@@ -195,30 +211,30 @@ READS_USERS = {
 }
 """Who may name the file that says what users are like as of now: nothing that trains or judges."""
 SERVES = {
-    "heterrec/sequences.py": "names it",
-    "heterrec/sequence_files.py": "writes it beside the slices",
-    "heterrec/best.py": "what the library recommends is for now",
-    "heterrec/filtering.py": "filters of what is recommended now",
-    "heterrec/inference.py": "`Answers.to_serve`",
-    "benchmarks/serving.py": "measures what serves",
-    "benchmarks/serving_shop.py": "makes a shop to serve",
+    "heterrec/data/sequences.py": "names it",
+    "heterrec/data/sequence_files.py": "writes it beside the slices",
+    "heterrec/inference/best.py": "what the library recommends is for now",
+    "heterrec/inference/filtering.py": "filters of what is recommended now",
+    "heterrec/inference/answers.py": "`Answers.to_serve`",
+    "benchmarks/serving/scorer.py": "measures what serves",
+    "benchmarks/serving/serving_shop.py": "makes a shop to serve",
 }
 """Who may ask for the values as of now."""
 FIXED = {
-    "heterrec/sequences.py": "holds them",
-    "heterrec/neighbour_tables.py": "what is alike, by what lasts",
-    "benchmarks/tables.py": "draws a shop",
+    "heterrec/data/sequences.py": "holds them",
+    "heterrec/memory/neighbour_tables.py": "what is alike, by what lasts",
+    "benchmarks/model/tables.py": "draws a shop",
     "heterrec/beyond.py": "how lists differ, by what lasts: it ranks nothing",
 }
 SLICES = {
-    "heterrec/sequences.py": "holds them",
-    "heterrec/sequence_files.py": "writes them",
-    "heterrec/htfl.py": "encodes those of training, with when they begin",
+    "heterrec/data/sequences.py": "holds them",
+    "heterrec/data/sequence_files.py": "writes them",
+    "heterrec/model/htfl.py": "encodes those of training, with when they begin",
 }
 
 
 def sources() -> list[tuple[str, ast.AST]]:
-    folders = ("heterrec", "components", "pipelines", "benchmarks", "serving")
+    folders = ("heterrec", "components", "pipelines", "benchmarks", "serving", "events", "experiments", "runtime")
     paths = [path for folder in folders for path in sorted((ROOT / folder).rglob("*.py"))]
     return [(path.relative_to(ROOT).as_posix(), ast.parse(path.read_text())) for path in paths]
 
@@ -231,7 +247,7 @@ def of_a_catalogue(node: ast.Attribute) -> bool:
 
 
 def names_users(node: ast.AST) -> bool:
-    imported = isinstance(node, ast.ImportFrom) and node.module == "components.features.tables"
+    imported = isinstance(node, ast.ImportFrom) and node.module == "components.shared.tables"
     return imported and any(alias.name == "USERS" for alias in node.names)
 
 
@@ -245,7 +261,7 @@ def test_every_path_that_reads_what_items_are_like_says_as_of_when() -> None:
                 found["files"].add(name)
             if text == USERS_FILE or names_users(node):
                 found["users"].add(name)
-            if isinstance(node, ast.ImportFrom) and node.module == "heterrec.sequences":
+            if isinstance(node, ast.ImportFrom) and node.module == "heterrec.data.sequences":
                 found["now"] |= {name for alias in node.names if alias.name == "NOW"}
             if isinstance(node, ast.Attribute) and node.attr in ("fixed", "slices") and of_a_catalogue(node):
                 found[node.attr].add(name)
@@ -253,7 +269,7 @@ def test_every_path_that_reads_what_items_are_like_says_as_of_when() -> None:
     for what, names in found.items():
         assert names <= named[what].keys(), f"{what}: as of when? {sorted(names - named[what].keys())}"
     assert (found["files"], found["users"]) == (READS.keys(), READS_USERS.keys())
-    assert "heterrec/inference.py" in found["now"]
+    assert "heterrec/inference/answers.py" in found["now"]
 
 
 @pytest.mark.parametrize(
@@ -263,8 +279,8 @@ def test_every_path_that_reads_what_items_are_like_says_as_of_when() -> None:
         (Catalogue.known_by, "time"),
         (htfl.encode_catalogue, "number"),
         (htfl.encode_slices, "count"),
-        (inference.item_matrix, "number"),
-        (inference.user_vectors, "number"),
+        (answers.item_matrix, "number"),
+        (answers.user_vectors, "number"),
         (Answers.__init__, "number"),
     ],
 )

@@ -9,20 +9,35 @@ import io
 import os
 import time
 from collections.abc import Callable
-from datetime import UTC, datetime, timedelta, timezone
+from datetime import (
+    UTC,
+    datetime,
+    timedelta,
+    timezone,
+)
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any
 
 import pyarrow as pa
 import pyarrow.parquet as pq
-from hypothesis import HealthCheck, given, seed, settings
+from hypothesis import (
+    HealthCheck,
+    given,
+    seed,
+    settings,
+)
 from hypothesis import strategies as st
 
-from components.errors import InputError
 from feature_repo.card import DatasetCard
 from feature_repo.keys import MOST_CHARACTERS, is_nobody, spelled
-from tests.component.ingest_cards import ingest, interactions_of, make_card, rows
+from runtime.errors import InputError
+from tests.component.ingest_cards import (
+    ingest,
+    interactions_of,
+    make_card,
+    rows,
+)
 
 SECONDS = float(os.environ.get("FUZZ_SECONDS", "0"))
 EXAMPLES = 6

@@ -6,10 +6,17 @@ from pathlib import Path
 import pytest
 from pydantic import ValidationError
 
-from components.decision import Decision
 from components.validate import step
 from feature_repo.card import DatasetCard
-from tests.component.ingest_cards import INTERACTIONS, ITEMS, PRICE, TITLE, ingest, make_card
+from runtime.decision import Decision
+from tests.component.ingest_cards import (
+    INTERACTIONS,
+    ITEMS,
+    PRICE,
+    TITLE,
+    ingest,
+    make_card,
+)
 from tests.component.make_events import write_facts
 
 MOOD = {"name": "mood", "kind": "categorical", "column": "title"}

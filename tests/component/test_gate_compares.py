@@ -7,12 +7,20 @@ from pathlib import Path
 import duckdb
 import pytest
 
-from components.errors import InputError
-from components.features.tables import ARROW, tables
+from components.shared.reference_files import PROFILE, SCHEMA
+from components.shared.tables import ARROW, tables
 from components.validate import step
-from components.validate.profile import NAME, SCHEMA
 from feature_repo.definitions import definitions
-from tests.component.make_events import at, change, event, item, make_card, write_events, write_facts
+from runtime.errors import InputError
+from tests.component.make_events import (
+    at,
+    change,
+    event,
+    item,
+    make_card,
+    write_events,
+    write_facts,
+)
 
 DAYS = range(12)
 SHOPPING = [
@@ -111,7 +119,7 @@ def test_without_a_reference_the_gate_says_what_it_could_not_compare(tmp_path):
 )
 def test_a_reference_that_cannot_be_used_is_told(tmp_path, content, told):
     (tmp_path / "reference").mkdir()
-    (tmp_path / "reference" / NAME).write_text(content)
+    (tmp_path / "reference" / PROFILE).write_text(content)
     with pytest.raises(InputError, match=told):
         validate(tmp_path, "out", reference=tmp_path / "reference")
 

@@ -7,14 +7,14 @@ from typing import Any, get_args
 import numpy as np
 import pytest
 
-from components.decision import Reason
 from components.evaluate import step
 from components.evaluate.blessing import Blessing, Change, Verdict
-from components.evaluate.choice import Choice, Judged, choose
 from components.evaluate.held import HeldAgainst
-from components.evaluate.names import CHAMPION, NEIGHBOURS, POPULARITY
-from heterrec.comparison import compare, slices
-from heterrec.metrics import Ranking
+from components.shared.choice import Choice, Judged, choose
+from components.shared.model_names import CHAMPION, NEIGHBOURS, POPULARITY
+from heterrec.evaluation.comparison import compare, slices
+from heterrec.evaluation.metrics import Ranking
+from runtime.decision import Reason
 from tests.component.gate_shop import Shop
 
 

@@ -13,8 +13,8 @@ import pytest
 
 from components.evaluate.blessing import Blessing, Change
 from components.evaluate.held import HeldAgainst
-from heterrec.metrics import Ranking
-from heterrec.sequences import Sequences
+from heterrec.data.sequences import Sequences
+from heterrec.evaluation.metrics import Ranking
 from tests.component.gate_shop import Shop
 
 

@@ -12,10 +12,16 @@ import pytest
 from components.features import step as features
 from components.ingest import step
 from components.ingest.latest import Latest
-from components.manifest import Manifest
 from feature_repo.card import DatasetCard
 from feature_repo.forgotten import Forgotten
-from tests.component.ingest_cards import PRICE, TITLE, interactions_of, rows, write
+from runtime.manifest import Manifest
+from tests.component.ingest_cards import (
+    PRICE,
+    TITLE,
+    interactions_of,
+    rows,
+    write,
+)
 from tests.component.make_events import write_facts
 
 SOLD = {"name": "sold_2d", "kind": "numeric", "token": False, "derive": {"by": "count", "days": 2}}

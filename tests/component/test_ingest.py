@@ -7,9 +7,17 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from components.ingest import step
-from components.manifest import Manifest
 from feature_repo.card import load_card
-from tests.component.ingest_cards import INTERACTIONS, PRICE, TITLE, ingest, interactions_of, make_card, rows
+from runtime.manifest import Manifest
+from tests.component.ingest_cards import (
+    INTERACTIONS,
+    PRICE,
+    TITLE,
+    ingest,
+    interactions_of,
+    make_card,
+    rows,
+)
 
 
 def test_artifact_is_as_the_contract_has_it(tmp_path):

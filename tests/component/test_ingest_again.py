@@ -9,7 +9,13 @@ import pytest
 
 from feature_repo.card import DatasetCard
 from feature_repo.forgotten import Forgotten
-from tests.component.ingest_cards import ITEMS, TITLE, ingest, make_card, rows
+from tests.component.ingest_cards import (
+    ITEMS,
+    TITLE,
+    ingest,
+    make_card,
+    rows,
+)
 
 GONE = "7531864"
 NAME = 'the "user"'

@@ -9,11 +9,19 @@ import pytest
 import sqlalchemy
 from pydantic import ValidationError
 
-from components.errors import InputError
 from components.ingest.sources import files, sql
 from feature_repo.card import DatasetCard
 from feature_repo.faults import Unavailable
-from tests.component.ingest_cards import INTERACTIONS, ITEMS, ingest, interactions_of, make_card, rows, write_csv
+from runtime.errors import InputError
+from tests.component.ingest_cards import (
+    INTERACTIONS,
+    ITEMS,
+    ingest,
+    interactions_of,
+    make_card,
+    rows,
+    write_csv,
+)
 from tests.k8s import postgres_server
 from tests.s3_server import s3_bucket
 

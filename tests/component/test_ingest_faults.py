@@ -7,9 +7,9 @@ from datetime import UTC, datetime
 import pyarrow as pa
 import pytest
 
-from components.errors import InputError
 from components.ingest import step
 from feature_repo.card import load_card
+from runtime.errors import InputError
 from tests.component.ingest_cards import (
     INTERACTIONS,
     ITEMS,

@@ -2,7 +2,12 @@
 
 import gzip
 import random
-from datetime import UTC, datetime, timedelta, timezone
+from datetime import (
+    UTC,
+    datetime,
+    timedelta,
+    timezone,
+)
 from decimal import Decimal
 from pathlib import Path
 
@@ -13,10 +18,16 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from components.errors import InputError
 from components.ingest.parse import Given, time
 from feature_repo.keys import spelled, spelled_sql
-from tests.component.ingest_cards import INTERACTIONS, ingest, interactions_of, make_card, rows
+from runtime.errors import InputError
+from tests.component.ingest_cards import (
+    INTERACTIONS,
+    ingest,
+    interactions_of,
+    make_card,
+    rows,
+)
 
 SOME = settings(max_examples=25, derandomize=True, deadline=None, suppress_health_check=list(HealthCheck))
 NAMES = ["row", "found", "reasons", "__reasons", "origin", "c0", "value.user_id", "feature.a", "quantity", "line", "h",

@@ -7,10 +7,16 @@ import pyarrow as pa
 import pytest
 from pydantic import ValidationError
 
-from components.errors import InputError
 from components.ingest import step
 from feature_repo.card import load_card
-from tests.component.ingest_cards import ingest, interactions_of, make_card, write, write_csv
+from runtime.errors import InputError
+from tests.component.ingest_cards import (
+    ingest,
+    interactions_of,
+    make_card,
+    write,
+    write_csv,
+)
 
 KINDS = {"view": {}, "purchase": {"predict": True}}
 COLUMNS = {"user_id": "user", "item_id": "sku", "event_time": "at", "event_type": "kind", "quantity": "pieces"}

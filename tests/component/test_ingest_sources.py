@@ -6,10 +6,10 @@ from pathlib import Path
 import duckdb
 import pytest
 
-from components.errors import InputError
 from components.ingest import step
 from components.ingest.source import SHARED
 from feature_repo.card import DATASETS, DatasetCard, load_card
+from runtime.errors import InputError
 
 
 def small(name: str, **options) -> DatasetCard:

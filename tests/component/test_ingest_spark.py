@@ -11,10 +11,10 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
-from components.errors import InputError
 from components.ingest import spark, step
 from feature_repo.card import DatasetCard
 from feature_repo.forgotten import Forgotten
+from runtime.errors import InputError
 from tests.component.ingest_cards import make_card, write_csv
 
 DERIVED = {"name": "sold", "kind": "numeric", "derive": {"by": "count", "days": 7}, "token": False}

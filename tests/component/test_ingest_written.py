@@ -10,9 +10,15 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from pydantic import ValidationError
 
-from components.errors import InputError
 from components.ingest.json_lines import read_json
-from tests.component.ingest_cards import INTERACTIONS, ingest, interactions_of, make_card, rows
+from runtime.errors import InputError
+from tests.component.ingest_cards import (
+    INTERACTIONS,
+    ingest,
+    interactions_of,
+    make_card,
+    rows,
+)
 
 SOME = settings(max_examples=25, derandomize=True, deadline=None, suppress_health_check=list(HealthCheck))
 EVENTS = [

@@ -10,10 +10,18 @@ from components.features import step as features
 from components.materialise import step
 from components.materialise.histories import histories
 from components.materialise.parity import ParityError, check_items, check_users
+from events.consumer.histories import Event, HistoryWriter
 from feature_repo.forgotten import microseconds
 from feature_repo.history import Record
-from serving.consumer.histories import Event, HistoryWriter
-from tests.component.make_events import at, change, event, item, make_card, write_events, write_facts
+from tests.component.make_events import (
+    at,
+    change,
+    event,
+    item,
+    make_card,
+    write_events,
+    write_facts,
+)
 
 CARD = make_card()
 
@@ -123,9 +131,14 @@ def test_a_view_that_the_card_dropped_leaves_the_store(tmp_path):
 
 
 def test_redis_answers_all_views_of_the_items_in_one_trip_as_feast_does_in_several(tmp_path, redis_server, monkeypatch):
-    from feature_repo import one_trip
+    from feature_repo import batched_read
     from feature_repo.definitions import references
-    from feature_repo.online import EntityKeyProto, ValueProto, get_provider, online
+    from feature_repo.online import (
+        EntityKeyProto,
+        ValueProto,
+        get_provider,
+        online,
+    )
     from feature_repo.store import connect
 
     monkeypatch.setenv("HETERREC_FEATURE_STORE", "redis")
@@ -137,7 +150,8 @@ def test_redis_answers_all_views_of_the_items_in_one_trip_as_feast_does_in_sever
     provider = get_provider(store.config)
     views = {view.name: view for view in store.list_feature_views() if view.name.startswith("item_")}
     features = {name: [field.name for field in view.features] for name, view in views.items()}
-    found = one_trip.read(provider.online_store, store.config, {n: (v, features[n]) for n, v in views.items()}, asked)
+    wanted = {n: (v, features[n]) for n, v in views.items()}
+    found = batched_read.read(provider.online_store, store.config, wanted, asked)
     assert len(views) == 2
     for name, view in views.items():
         own = provider.online_read(store.config, view, asked, list(features[name]))

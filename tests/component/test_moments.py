@@ -7,11 +7,25 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
-from components.features.tables import open_events
+from components.shared.tables import open_events
 from components.validate.skew import skew_checks
 from feature_repo.forgotten import Forgotten
-from tests.component.ingest_cards import INTERACTIONS, ITEMS, ingest, interactions_of, make_card, rows, with_row
-from tests.component.make_events import at, change, event, item, write_events
+from tests.component.ingest_cards import (
+    INTERACTIONS,
+    ITEMS,
+    ingest,
+    interactions_of,
+    make_card,
+    rows,
+    with_row,
+)
+from tests.component.make_events import (
+    at,
+    change,
+    event,
+    item,
+    write_events,
+)
 from tests.component.make_events import make_card as card_of_events
 
 

@@ -7,17 +7,17 @@ from pathlib import Path
 import pytest
 
 from components.features import step as features
-from components.features.tables import tables
-from components.manifest import Manifest
 from components.resolve import step as resolve
+from components.shared.tables import tables
 from components.validate import step as validate
 from feature_repo.card import RESERVED, Feature
-from heterrec.sequences import NOW, read_sequences
+from heterrec.data.sequences import NOW, read_sequences
+from runtime.manifest import Manifest
 from tests.component.ingest_cards import ingest, make_card
 
 ROOT = Path(__file__).parents[2]
 SQL_NAME = re.compile(r'\bAS "?([a-z][a-z0-9_]*)\b')
-FOLDERS = ("components/ingest", "components/validate", "components/features", "feature_repo")
+FOLDERS = ("components/ingest", "components/validate", "components/features", "components/shared", "feature_repo")
 
 
 def words_of_the_program() -> list[str]:

@@ -5,12 +5,12 @@ from pathlib import Path
 
 import pytest
 
-from components import reference, workspace
-from components.errors import InputError
-from components.manifest import Manifest
-from components.task import Task, read_records
+from runtime import reference, workspace
+from runtime.errors import InputError
+from runtime.manifest import Manifest
+from runtime.task import Task, read_records
 
-MODULE = "components.errors"
+MODULE = "runtime.errors"
 
 
 @pytest.fixture(autouse=True)

@@ -15,19 +15,19 @@ import pyarrow.compute as pc
 import pyarrow.parquet as pq
 import pytest
 
-from components.code_digest import reached
-from components.decision import Decision
-from components.errors import InputError
 from components.infra_validate import step as infra_validate
 from components.package import step as package
 from feature_repo.card import DatasetCard, Serving
 from heterrec import recipes
-from heterrec.export import load_model, save_model
-from heterrec.inference import Answers, judged
-from heterrec.neighbours import Memory
+from heterrec.data.sequences import NOW, read_sequences
+from heterrec.inference.answers import Answers, judged
+from heterrec.memory.neighbours import Memory
 from heterrec.recipes import TrainConfig
-from heterrec.sequences import NOW, read_sequences
-from heterrec.training import train
+from heterrec.training.export import load_model, save_model
+from heterrec.training.loop import train
+from runtime.code_digest import reached
+from runtime.decision import Decision
+from runtime.errors import InputError
 from serving.gateway.archive import _contents
 from serving.gateway.tables import Tables
 from serving.scoring.scorer import Scorer

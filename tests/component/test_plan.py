@@ -6,12 +6,12 @@ from pathlib import Path
 
 import pytest
 
-from components.console import parse
 from components.train.plan import Learned, plan, told
 from components.train.progress import EventProgress
+from heterrec.data.sequences import read_sequences
 from heterrec.recipes import TrainConfig, by_name
-from heterrec.sequences import read_sequences
-from heterrec.training import Training
+from heterrec.training.loop import Training
+from runtime.log import parse
 from tests.unit.heterrec.shop import write_shop
 
 

@@ -5,8 +5,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from benchmarks import trading_days
-from components.errors import InputError
+from benchmarks.gate import trading_days
+from runtime.errors import InputError
 from tests.component.planted_faults import FAULTS, PAGE, page
 from tests.reasons import assert_told
 

@@ -5,10 +5,16 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from components.features.power import GAIN, SPREAD, goes_on, of, power
+from components.features.power import (
+    GAIN,
+    SPREAD,
+    goes_on,
+    of,
+    power,
+)
 from feature_repo.card import DatasetCard
-from heterrec.comparison import paired_bootstrap
-from heterrec.sequences import read_sequences
+from heterrec.data.sequences import read_sequences
+from heterrec.evaluation.comparison import paired_bootstrap
 from tests.unit.heterrec.shop import write_shop
 
 

@@ -10,9 +10,16 @@ from hypothesis import strategies as st
 
 from components.features import step
 from components.features.splits import ORDER, ordered_events
-from heterrec.prepare import prepare
-from heterrec.sequences import SPLITS, read_sequences
-from tests.component.make_events import at, event, item, make_card, write_events, write_facts
+from heterrec.data.prepare import prepare
+from heterrec.data.sequences import SPLITS, read_sequences
+from tests.component.make_events import (
+    at,
+    event,
+    item,
+    make_card,
+    write_events,
+    write_facts,
+)
 
 MOMENTS = st.sampled_from([0.0, 0.0, 0.5, 1.0, 1.5, 2.0, 3.0, 4.5, 6.0, 9.0])
 ROWS = st.lists(

@@ -8,19 +8,21 @@ from typing import Any
 
 import pytest
 
-from components import store, workspace
-from components.decision import Decision, Reason
-from components.errors import InputError
-from components.manifest import digest_json
-from components.push import refresh, registry, step
-from components.push.registry import Registry, Trial
-from components.push.release import released
+from components.push import step
+from components.refresh import release as refresh
 from components.report import ledger
-from components.task import Record
+from components.shared import model_registry
+from components.shared.model_registry import Registry, Trial
+from components.shared.release_store import released
+from experiments.document import Change
+from experiments.table import RolloutTable
 from heterrec.recipes import TrainConfig
+from runtime import object_store, workspace
+from runtime.decision import Decision, Reason
+from runtime.errors import InputError
+from runtime.manifest import digest_json
+from runtime.task import Record
 from serving.releases import Releases
-from serving.rollout.document import Change
-from serving.rollout.table import RolloutTable
 from serving.torchserve import archive as archives
 from tests.s3_server import s3_bucket
 
@@ -165,11 +167,11 @@ def test_with_a_bucket_the_row_and_mlflow_name_the_release_by_its_address(
         monkeypatch.setenv("HETERREC_HOME", str(tmp_path / "another"))
         mar = Releases(shop.name, workspace.archives()).fetched(champion)
         assert archives.digest(mar) == champion.archive_digest and mar.is_relative_to(tmp_path / "another")
-        there = store.released(champion.archive)
+        there = object_store.released(champion.archive)
         assert there == tmp_path / "another" / "releases" / shop.name / "v1"
         assert json.loads((there / "model" / "config.json").read_text())["seed"] == 1
         with pytest.raises(InputError, match=r"expected STORE/releases/MODEL/VERSION/MODEL.mar"):
-            store.released("s3://models/shop.mar")
+            object_store.released("s3://models/shop.mar")
 
 
 def test_mlflow_keeps_settings_metrics_and_lineage(shop: Shop) -> None:
@@ -206,7 +208,7 @@ def test_files_of_a_release_that_changed_take_the_place_of_the_servers_copies(
     shop: Shop, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """A server is given the whole release; here MLflow's client writes the copies itself."""
-    monkeypatch.setattr(registry, "has_copies", lambda url: True)
+    monkeypatch.setattr(model_registry, "has_copies", lambda url: True)
     shop.client.create_experiment(shop.name, artifact_location=f"{shop.root}/uploads")
     digest = shop.push("v1")["archive_digest"]
     (uploads,) = (shop.root / "uploads").glob("*/artifacts/release")
@@ -249,7 +251,7 @@ def test_a_refreshed_network_is_as_old_as_its_training_and_tables_are_of_today(
     [
         "mlflow.MlflowClient.log_metric",
         "mlflow.MlflowClient.create_model_version",
-        "serving.rollout.table.RolloutTable.propose",
+        "experiments.table.RolloutTable.propose",
         "mlflow.MlflowClient.set_registered_model_alias",
     ],
 )
@@ -325,9 +327,9 @@ def test_every_step_that_changes_what_serves_asks_for_the_proof() -> None:
     """Of the steps' own modules: those that write the rollout table with an archive that they were given."""
     writers = [path for path in (ROOT / "components").rglob("*.py") if ".propose(" in path.read_text()]
     assert {str(path.relative_to(ROOT / "components")) for path in writers} == {
-        "push/step.py", "push/refresh.py", "rollout/step.py",
+        "push/step.py", "refresh/release.py", "rollout/step.py",
     }, "a new writer: it reads the decision itself, as push does, or decides itself, as rollout does"  # fmt: skip
-    assert all("require_proven(" in path.read_text() for path in writers if path.parent.name == "push")
+    assert all("require_proven(" in path.read_text() for path in writers if path.parent.name != "rollout")
 
 
 def test_an_archive_that_is_not_what_its_report_promises_is_refused(

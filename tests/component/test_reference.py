@@ -7,10 +7,10 @@ from pathlib import Path
 import duckdb
 import pytest
 
-from components.manifest import Manifest
 from components.resolve import reference
-from components.validate.profile import SCHEMA
+from components.shared.reference_files import SCHEMA
 from components.validate.step import identity
+from runtime.manifest import Manifest
 from tests.component.make_events import at, make_card, write_facts
 
 CARD = make_card()

@@ -12,20 +12,21 @@ import numpy as np
 import pytest
 import torch
 
-from components.decision import Decision
 from components.evaluate import tables
-from components.recipe_digest import recipe_digest
 from components.refit import step
+from components.shared.recipe_digest import recipe_digest
 from components.train import step as training
-from components.workspace import ROOT
-from heterrec import recipes, refit
-from heterrec.export import load_model
-from heterrec.inference import Answers
-from heterrec.neighbours import Memory
+from heterrec import recipes
+from heterrec.data.sequences import read_sequences
+from heterrec.inference.answers import Answers
+from heterrec.memory.neighbours import Memory
 from heterrec.recipes import TrainConfig
-from heterrec.sequences import read_sequences
-from heterrec.training import Update
+from heterrec.training import refit
+from heterrec.training.export import load_model
+from heterrec.training.loop import Update
 from pipelines.forget import PERSONAL
+from runtime.decision import Decision
+from runtime.workspace import ROOT
 from tests.unit.heterrec.shop import write_shop
 
 WEIGHTS = "weights.pt"

@@ -14,18 +14,18 @@ import pyarrow.compute as pc
 import pyarrow.parquet as pq
 import pytest
 
-from components.errors import InputError
 from components.package import step as package
-from components.push.release import JUDGED, SERVED
 from components.refresh import step
 from components.refresh.step import patch
+from components.shared.release_store import JUDGED, SERVED
+from experiments.document import ModelVersion
 from feature_repo.card import DatasetCard, Serving
 from heterrec import recipes
-from heterrec.export import save_model
-from heterrec.neighbours import Memory
-from heterrec.sequences import read_sequences
-from heterrec.training import train
-from serving.rollout.document import ModelVersion
+from heterrec.data.sequences import read_sequences
+from heterrec.memory.neighbours import Memory
+from heterrec.training.export import save_model
+from heterrec.training.loop import train
+from runtime.errors import InputError
 from serving.torchserve import archive as archives
 from tests.unit.heterrec.shop import KINDS, VARYING, write_shop
 

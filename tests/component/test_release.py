@@ -8,14 +8,14 @@ from typing import Any
 
 import pytest
 
-from components import store
-from components.decision import Decision, Reason
-from components.errors import InputError
-from components.manifest import Manifest
-from components.package.artifact import Packaged
-from components.push import release
-from serving.rollout.document import Change, ModelVersion, Rollout
-from serving.rollout.table import RolloutTable
+from components.shared import release_store
+from components.shared.archive_artifact import Packaged
+from experiments.document import Change, ModelVersion, Rollout
+from experiments.table import RolloutTable
+from runtime import object_store
+from runtime.decision import Decision, Reason
+from runtime.errors import InputError
+from runtime.manifest import Manifest
 from serving.torchserve import archive as archives
 
 NOW = datetime(2026, 1, 5, tzinfo=UTC)
@@ -29,10 +29,10 @@ def archive(root: Path, content: str = "goldens") -> tuple[Path, str]:
 
 
 def models(root: Path) -> dict[str, Path]:
-    for name in (release.JUDGED, release.SERVED):
+    for name in (release_store.JUDGED, release_store.SERVED):
         (root / name).mkdir(parents=True)
         (root / name / "weights.pt").write_text(name)
-    return {name: root / name for name in (release.JUDGED, release.SERVED)}
+    return {name: root / name for name in (release_store.JUDGED, release_store.SERVED)}
 
 
 def test_a_release_is_the_archive_and_its_models_whole_or_not_there(tmp_path: Path) -> None:
@@ -40,30 +40,30 @@ def test_a_release_is_the_archive_and_its_models_whole_or_not_there(tmp_path: Pa
     target = tmp_path / "releases" / "shop" / "v1"
     (partial := target.with_name(".v1.partial")).mkdir(parents=True)
     (partial / "left by a push that was killed").touch()
-    stored = release.store_release(mar, models(tmp_path / "made"), target, digest=digest)
+    stored = release_store.store_release(mar, models(tmp_path / "made"), target, digest=digest)
     assert stored == target / "shop.mar" and stored.read_bytes() == mar.read_bytes()
     files = {str(path.relative_to(target)) for path in target.rglob("*") if path.is_file()}
     assert files == {"shop.mar", "model/weights.pt", "served/weights.pt", "manifest.json"}
     assert Manifest.verify(target, kind="released") and not partial.exists()
-    assert {name: (folder / "weights.pt").read_text() for name, folder in release.models_of(target).items()} == {
+    assert {name: (folder / "weights.pt").read_text() for name, folder in release_store.models_of(target).items()} == {
         "model": "model", "served": "served",
     }  # fmt: skip
     shutil.rmtree(target / "served")
-    assert list(release.models_of(target)) == ["model"], "one of before there were two"
+    assert list(release_store.models_of(target)) == ["model"], "one of before there were two"
 
 
 def test_a_version_that_is_there_is_taken_as_it_is_and_never_written_over(tmp_path: Path) -> None:
     mar, digest = archive(tmp_path / "made")
     target = tmp_path / "releases" / "v1"
-    stored = release.store_release(mar, models(tmp_path / "made"), target, digest=digest)
+    stored = release_store.store_release(mar, models(tmp_path / "made"), target, digest=digest)
     (target / "model" / "weights.pt").write_text("as it was found")
-    assert release.store_release(mar, {}, target, digest=digest) == stored
+    assert release_store.store_release(mar, {}, target, digest=digest) == stored
     assert (target / "model" / "weights.pt").read_text() == "as it was found"
     another, its = archive(tmp_path / "another", "other goldens")
     for wrong in (lambda: None, stored.unlink):  # another archive is there, or none
         wrong()
         with pytest.raises(InputError, match=r"holds another archive than .*; package under another version"):
-            release.store_release(another, {}, target, digest=its)
+            release_store.store_release(another, {}, target, digest=its)
     assert not stored.exists()
 
 
@@ -71,7 +71,7 @@ def test_an_archive_that_is_not_of_its_digest_is_no_release(tmp_path: Path) -> N
     mar, digest = archive(tmp_path / "made")
     wrong = digest[:-4] + "0000"
     with pytest.raises(InputError, match=rf"digest {digest[:12]}, its report promises {wrong[:12]}"):
-        release.store_release(mar, {}, tmp_path / "v1", digest=wrong)
+        release_store.store_release(mar, {}, tmp_path / "v1", digest=wrong)
     assert not (tmp_path / "v1").exists()
 
 
@@ -94,9 +94,9 @@ def test_whatever_a_row_ever_named_was_released(role: str, replaced: bool, tmp_p
         if replaced:
             alone = replace(empty, champion=version("v2"), version=row.version)
             table.propose(Change(alone, "test", ""), row.version)
-    assert release.released(url, "shop", "of v1") == "v1"
-    assert release.released(url, "shop", "of v2") == ("v2" if replaced else None)
-    assert release.released(url, "another shop", "of v1") is None
+    assert release_store.released(url, "shop", "of v1") == "v1"
+    assert release_store.released(url, "shop", "of v2") == ("v2" if replaced else None)
+    assert release_store.released(url, "another shop", "of v1") is None
 
 
 def about(digest: str, *, passed: bool = True, times: int = 1) -> list[Reason]:
@@ -121,16 +121,16 @@ def test_only_the_proof_of_this_very_archive_is_one(
     Decision(gate=gate, reasons=reasons).write(tmp_path)
     packaged = Packaged(tmp_path / "shop.mar", {"archive_digest": "d"})
     if told is None:
-        return release.require_proven(tmp_path, packaged)
+        return release_store.require_proven(tmp_path, packaged)
     with pytest.raises(InputError, match=told):
-        release.require_proven(tmp_path, packaged)
+        release_store.require_proven(tmp_path, packaged)
 
 
 def test_places_are_named_as_they_are_found_where_there_is_no_store(tmp_path: Path) -> None:
-    assert release.located(tmp_path / "shop.mar") == str(tmp_path / "shop.mar")
-    assert release.uri(tmp_path) == tmp_path.as_uri()
-    assert release.moment(None) is release.moment("") is None
-    assert release.moment("2026-01-05T00:00:00+00:00") == NOW
+    assert release_store.located(tmp_path / "shop.mar") == str(tmp_path / "shop.mar")
+    assert release_store.uri(tmp_path) == tmp_path.as_uri()
+    assert release_store.moment(None) is release_store.moment("") is None
+    assert release_store.moment("2026-01-05T00:00:00+00:00") == NOW
 
 
 @pytest.mark.parametrize("before_manifests", [False, True])
@@ -142,15 +142,15 @@ def test_where_machines_share_no_disk_the_whole_release_is_in_the_store_before_a
     monkeypatch.setenv("HETERREC_HOME", str(home))
     mar, digest = archive(tmp_path / "made")
     target = home / "releases" / "shop" / "v1"
-    release.store_release(mar, models(tmp_path / "made"), target, digest=digest)
+    release_store.store_release(mar, models(tmp_path / "made"), target, digest=digest)
     if before_manifests:
         (target / "manifest.json").unlink()
     monkeypatch.setenv("HETERREC_STORE", bucket)
-    stored = release.store_release(mar, {}, target, digest=digest)
-    assert release.located(stored) == f"{bucket}/releases/shop/v1/shop.mar"
-    assert release.uri(target) == f"{bucket}/releases/shop/v1"
+    stored = release_store.store_release(mar, {}, target, digest=digest)
+    assert release_store.located(stored) == f"{bucket}/releases/shop/v1/shop.mar"
+    assert release_store.uri(target) == f"{bucket}/releases/shop/v1"
     monkeypatch.setenv("HETERREC_HOME", str(elsewhere))
-    fetched = store.released(f"{bucket}/releases/shop/v1/shop.mar")
+    fetched = object_store.released(f"{bucket}/releases/shop/v1/shop.mar")
     assert fetched.is_relative_to(elsewhere)
     assert (fetched / "shop.mar").read_bytes() == mar.read_bytes()
     assert (fetched / "model" / "weights.pt").read_text() == "model"

@@ -10,11 +10,18 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
-from components.errors import InputError
 from components.resolve import champion, step
-from serving.rollout.document import Change, ModelVersion
-from serving.rollout.table import RolloutTable
-from tests.component.make_events import at, change, event, item, make_card, write_events
+from experiments.document import Change, ModelVersion
+from experiments.table import RolloutTable
+from runtime.errors import InputError
+from tests.component.make_events import (
+    at,
+    change,
+    event,
+    item,
+    make_card,
+    write_events,
+)
 
 SHOPPING = [event("u", "a", at(0.5)), event("u", "b", at(1.5)), event("v", "a", at(1.7))]
 

@@ -8,9 +8,9 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
-from components.errors import InputError
 from components.ingest import step
 from feature_repo.card import DatasetCard, load_card
+from runtime.errors import InputError
 from tests.component.ingest_cards import make_card, rows
 from tests.component.test_increment import DAY, shop_of_two_days
 
@@ -96,7 +96,7 @@ def test_moments_and_ids_are_the_same_whatever_types_the_source_has(tmp_path, ti
 
 
 def test_ingest_and_the_consumer_give_one_event_one_id(tmp_path):
-    from serving.consumer.join import event_id
+    from events.consumer.attribution import event_id
 
     shop, log = shop_of_two_days(tmp_path / "shop", **TRAINS), tmp_path / "log"
     moment = DAY + timedelta(days=3, microseconds=1)
@@ -127,7 +127,7 @@ class _Bare:
 
 
 def test_a_merged_day_of_the_log_is_neither_read_again_nor_doubled(tmp_path, monkeypatch):
-    from serving.eventlog.merging import drop_superseded, merge
+    from events.compaction import drop_superseded, merge
 
     shop, log = shop_of_two_days(tmp_path / "shop", **TRAINS), tmp_path / "log"
     for number in range(4):
@@ -151,7 +151,7 @@ def test_a_merged_day_of_the_log_is_neither_read_again_nor_doubled(tmp_path, mon
 
 
 def test_files_that_a_merged_one_stands_for_are_read_once(tmp_path):
-    from serving.eventlog.merging import merge
+    from events.compaction import merge
 
     shop, log = shop_of_two_days(tmp_path / "shop", **TRAINS), tmp_path / "log"
     for number in range(4):
@@ -162,7 +162,7 @@ def test_files_that_a_merged_one_stands_for_are_read_once(tmp_path):
 
 
 def test_a_day_of_the_log_that_expired_is_no_loss(tmp_path):
-    from serving.consumer.upkeep import Upkeep
+    from events.consumer.retention import Upkeep
 
     shop, log = shop_of_two_days(tmp_path / "shop", **TRAINS), tmp_path / "log"
     serve(log, "a", ("u", "x", DAY + timedelta(days=3)))

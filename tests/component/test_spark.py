@@ -11,7 +11,15 @@ import pytest
 
 from components.features import step
 from feature_repo.store import connect
-from tests.component.make_events import at, change, event, item, make_card, write_events, write_facts
+from tests.component.make_events import (
+    at,
+    change,
+    event,
+    item,
+    make_card,
+    write_events,
+    write_facts,
+)
 
 DERIVED = {"name": "sold", "kind": "numeric", "derive": {"by": "count", "days": 7}, "token": False}
 CARD = make_card(features=[*make_card().model_dump()["features"], DERIVED])

@@ -13,14 +13,14 @@ from pathlib import Path
 
 import pytest
 
-from components import reference, store, workspace
-from components.errors import InputError
-from components.manifest import Manifest
-from components.push.release import store_release
 from components.resolve import champion
-from components.task import Record, Task, read_records
-from serving.rollout.document import Change, ModelVersion
-from serving.rollout.table import RolloutTable
+from components.shared.release_store import store_release
+from experiments.document import Change, ModelVersion
+from experiments.table import RolloutTable
+from runtime import object_store, reference, workspace
+from runtime.errors import InputError
+from runtime.manifest import Manifest
+from runtime.task import Record, Task, read_records
 from serving.torchserve import archive as archives
 from tests.s3_server import s3_bucket
 
@@ -60,8 +60,8 @@ def test_records_of_runs_on_other_machines_are_found(machine) -> None:
     for name in ("validate", "evaluate"):
         Record(task=name, status="done", started="2026-01-05").write("nightly-1")
     machine("second")
-    assert store.shared() is not None
-    store.shared().bring_files(workspace.runs(), "*/validate.json")
+    assert object_store.shared() is not None
+    object_store.shared().bring_files(workspace.runs(), "*/validate.json")
     assert [str(path.relative_to(workspace.runs())) for path in workspace.runs().rglob("*.json")] == [
         "nightly-1/validate.json"
     ]
@@ -70,7 +70,7 @@ def test_records_of_runs_on_other_machines_are_found(machine) -> None:
 
 def test_a_listing_that_names_the_folder_itself_has_no_file(machine, monkeypatch):
     """The driver answers so where the folder's first file appears between two of its questions."""
-    shop, folder = store.shared(), workspace.scratch() / "model" / "key"
+    shop, folder = object_store.shared(), workspace.scratch() / "model" / "key"
     own = f"models/{os.environ['HETERREC_STORE'].rsplit('/', 1)[1]}/scratch/model/key"
     for answer in ([own], [f"{own}/"], [own, f"{own}/checkpoint.pt"]):
         monkeypatch.setattr(shop._files, "find", lambda root, answer=answer: answer)
@@ -78,8 +78,8 @@ def test_a_listing_that_names_the_folder_itself_has_no_file(machine, monkeypatch
 
 
 def objects() -> list[str]:
-    files = store.shared()._files
-    return sorted(name.partition("/thing/")[2] for name in files.find(store.shared()._root) if "/thing/" in name)
+    files = object_store.shared()._files
+    return sorted(name.partition("/thing/")[2] for name in files.find(object_store.shared()._root) if "/thing/" in name)
 
 
 def make(count: list[int]):
@@ -93,20 +93,20 @@ def make(count: list[int]):
 
 def test_an_artifact_comes_to_another_machine_whole_and_verified(machine):
     sealed = artifact()
-    store.shared().keep(sealed)
+    object_store.shared().keep(sealed)
     machine("second")
     there = workspace.artifacts() / "thing" / "key"
-    assert store.shared().fetch(there)
+    assert object_store.shared().fetch(there)
     assert (there / "deep" / "a.txt").read_text() == "content"
     assert Manifest.verify(there, kind="thing").digest == Manifest.verify(sealed).digest
-    assert not store.shared().fetch(there.with_name("other"))
-    assert store.present(sealed.parents[5] / "gone" / "artifacts" / "thing" / "key") == there
+    assert not object_store.shared().fetch(there.with_name("other"))
+    assert object_store.present(sealed.parents[5] / "gone" / "artifacts" / "thing" / "key") == there
 
 
 def test_the_manifest_is_uploaded_last_and_a_half_uploaded_artifact_is_never_read(machine, monkeypatch):
     sealed = artifact()
     uploaded: list[str] = []
-    put = store.Store._put
+    put = object_store.Store._put
 
     def dies(self, path: Path) -> None:
         if len(uploaded) == 2:
@@ -114,32 +114,32 @@ def test_the_manifest_is_uploaded_last_and_a_half_uploaded_artifact_is_never_rea
         uploaded.append(path.name)
         put(self, path)
 
-    monkeypatch.setattr(store.Store, "_put", dies)
+    monkeypatch.setattr(object_store.Store, "_put", dies)
     with pytest.raises(KeyboardInterrupt):
-        store.shared().keep(sealed)
+        object_store.shared().keep(sealed)
     assert "manifest.json" not in uploaded
     assert objects() == ["key/b.bin", "key/deep/a.txt"]
-    monkeypatch.setattr(store.Store, "_put", put)
+    monkeypatch.setattr(object_store.Store, "_put", put)
     machine("second")
-    assert not store.shared().fetch(workspace.artifacts() / "thing" / "key")
+    assert not object_store.shared().fetch(workspace.artifacts() / "thing" / "key")
     assert not (workspace.artifacts() / "thing").exists()
 
 
 def test_what_was_changed_in_the_store_is_refused_and_made_again(machine, capsys):
     made: list[int] = []
     work = {"kind": "thing", "config": dict, "make": make(made)}
-    Task("step", run_id="r1", module="components.errors").reuse_or_make(workspace.home() / "out", **work)
+    Task("step", run_id="r1", module="runtime.errors").reuse_or_make(workspace.home() / "out", **work)
     (key,) = {name.split("/")[0] for name in objects()}
-    files = store.shared()._files
-    files.pipe_file(f"{store.shared()._root}/artifacts/thing/{key}/a.txt", b"evil")
+    files = object_store.shared()._files
+    files.pipe_file(f"{object_store.shared()._root}/artifacts/thing/{key}/a.txt", b"evil")
     machine("second")
-    assert not store.shared().fetch(workspace.artifacts() / "thing" / key)
+    assert not object_store.shared().fetch(workspace.artifacts() / "thing" / key)
     assert not list((workspace.artifacts() / "thing").iterdir())
-    Task("step", run_id="r2", module="components.errors").reuse_or_make(workspace.home() / "out", **work)
+    Task("step", run_id="r2", module="runtime.errors").reuse_or_make(workspace.home() / "out", **work)
     assert len(made) == 2
     assert '"artifact_damaged"' in capsys.readouterr().out
     machine("third")
-    Task("step", run_id="r3", module="components.errors").reuse_or_make(workspace.home() / "out", **work)
+    Task("step", run_id="r3", module="runtime.errors").reuse_or_make(workspace.home() / "out", **work)
     assert len(made) == 2
     assert (reference.follow(workspace.home() / "out") / "a.txt").read_text() == "made"
 
@@ -147,12 +147,12 @@ def test_what_was_changed_in_the_store_is_refused_and_made_again(machine, capsys
 def test_an_output_of_one_machine_leads_another_to_the_artifact(machine, tmp_path):
     """All that Kubeflow carries between two pods that share no disk."""
     work = {"kind": "thing", "config": dict, "make": make([])}
-    Task("step", run_id="r1", module="components.errors").reuse_or_make(tmp_path / "carried", **work)
+    Task("step", run_id="r1", module="runtime.errors").reuse_or_make(tmp_path / "carried", **work)
     assert json.loads((tmp_path / "carried" / reference.NAME).read_text())["address"].startswith("s3://models/")
     home = machine("second")
     found = reference.follow(tmp_path / "carried")
     assert found.is_relative_to(home) and (found / "a.txt").read_text() == "made"
-    store.shared().drop(found)
+    object_store.shared().drop(found)
     machine("third")
     with pytest.raises(InputError, match="nor in s3://models"):
         reference.follow(tmp_path / "carried")
@@ -160,12 +160,13 @@ def test_an_output_of_one_machine_leads_another_to_the_artifact(machine, tmp_pat
 
 def test_a_name_that_leads_outside_the_artifact_is_refused(machine, tmp_path):
     sealed = artifact()
-    store.shared().keep(sealed)
+    object_store.shared().keep(sealed)
     raw = json.loads((sealed / "manifest.json").read_text())
     raw["content"]["../../../outside.txt"] = "0" * 64
-    store.shared()._files.pipe_file(store.shared()._at(sealed / "manifest.json"), json.dumps(raw).encode())
+    shared = object_store.shared()
+    shared._files.pipe_file(shared._at(sealed / "manifest.json"), json.dumps(raw).encode())
     machine("second")
-    assert not store.shared().fetch(workspace.artifacts() / "thing" / "key")
+    assert not object_store.shared().fetch(workspace.artifacts() / "thing" / "key")
     assert not list(tmp_path.rglob("outside.txt"))
 
 
@@ -174,10 +175,10 @@ def test_what_a_machine_made_before_it_had_a_store_is_shared_when_reused(machine
     work = {"kind": "thing", "config": dict, "make": make(made)}
     with monkeypatch.context() as patch:
         patch.delenv("HETERREC_STORE")
-        Task("step", run_id="r1", module="components.errors").reuse_or_make(workspace.home() / "out", **work)
-    Task("step", run_id="r2", module="components.errors").reuse_or_make(workspace.home() / "out", **work)
+        Task("step", run_id="r1", module="runtime.errors").reuse_or_make(workspace.home() / "out", **work)
+    Task("step", run_id="r2", module="runtime.errors").reuse_or_make(workspace.home() / "out", **work)
     machine("second")
-    Task("step", run_id="r3", module="components.errors").reuse_or_make(workspace.home() / "out", **work)
+    Task("step", run_id="r3", module="runtime.errors").reuse_or_make(workspace.home() / "out", **work)
     assert len(made) == 1
     assert {name: record.status for name, record in read_records("r3").items()} == {"step": "reused"}
 
@@ -202,9 +203,9 @@ def test_the_checkpoint_of_a_killed_attempt_is_there_for_the_next_on_another_mac
     code = """
 import os, sys, time
 from pathlib import Path
-from components import store
+from runtime import object_store
 scratch = Path(sys.argv[1])
-with store.shared().keeping(scratch, every=0.1):
+with object_store.shared().keeping(scratch, every=0.1):
     for epoch in range(3):
         partial = scratch / "checkpoint.pt.partial"
         partial.write_text(f"epoch {epoch}")
@@ -220,7 +221,7 @@ with store.shared().keeping(scratch, every=0.1):
         while True:
             machine("second")
             other = workspace.scratch() / "model" / "key"
-            store.shared().bring_files(other, store.CHECKPOINTS)
+            object_store.shared().bring_files(other, object_store.CHECKPOINTS)
             if (other / "checkpoint.pt").is_file() and (other / "checkpoint.pt").read_text() == "epoch 2":
                 break
             assert time.monotonic() < deadline
@@ -230,19 +231,19 @@ with store.shared().keeping(scratch, every=0.1):
         running.wait()
     machine("third")
     third = workspace.scratch() / "model" / "key"
-    with store.shared().keeping(third, every=0.1):
+    with object_store.shared().keeping(third, every=0.1):
         assert (third / "checkpoint.pt").read_text() == "epoch 2"
-    assert store.shared().names(third) == [], "what is left of a killed attempt goes with its success"
+    assert object_store.shared().names(third) == [], "what is left of a killed attempt goes with its success"
 
 
 def test_a_failed_attempt_leaves_its_last_checkpoint(machine):
     scratch = workspace.scratch() / "model" / "key"
     scratch.mkdir(parents=True)
-    with pytest.raises(ZeroDivisionError), store.shared().keeping(scratch, every=3600):
+    with pytest.raises(ZeroDivisionError), object_store.shared().keeping(scratch, every=3600):
         (scratch / "checkpoint.pt").write_text("epoch 7")
         raise ZeroDivisionError
     machine("second")
-    with store.shared().keeping(workspace.scratch() / "model" / "key"):
+    with object_store.shared().keeping(workspace.scratch() / "model" / "key"):
         assert (workspace.scratch() / "model" / "key" / "checkpoint.pt").read_text() == "epoch 7"
     assert threading.active_count() >= 1
     assert not [thread for thread in threading.enumerate() if thread.name == "checkpoints"]
@@ -251,35 +252,35 @@ def test_a_failed_attempt_leaves_its_last_checkpoint(machine):
 def test_a_store_that_is_away_is_told_in_one_message_and_nothing_is_lost(machine, monkeypatch):
     sealed = artifact()
     monkeypatch.setenv("AWS_ENDPOINT_URL", "http://127.0.0.1:9")
-    with pytest.raises(store.StoreFault, match=r"s3://models/.*: the object store is away or refuses"):
-        store.shared().keep(sealed)
+    with pytest.raises(object_store.StoreFault, match=r"s3://models/.*: the object store is away or refuses"):
+        object_store.shared().keep(sealed)
     assert Manifest.verify(sealed)
     monkeypatch.setenv("HETERREC_STORE", "ess-three://models")
     with pytest.raises(InputError, match="Expected an address such as s3://bucket/prefix"):
-        store.shared()
+        object_store.shared()
 
 
 def test_our_store_is_where_our_own_variables_say_whatever_kubeflow_s_client_is_told(machine, monkeypatch):
     """In a pod of Kubeflow the driver's own variables may be somebody else's."""
     sealed = artifact()
     for ours, drivers in {
-        store.ENDPOINT: "AWS_ENDPOINT_URL",
-        store.KEY: "AWS_ACCESS_KEY_ID",
-        store.SECRET: "AWS_SECRET_ACCESS_KEY",
-        store.REGION: "AWS_DEFAULT_REGION",
+        object_store.ENDPOINT: "AWS_ENDPOINT_URL",
+        object_store.KEY: "AWS_ACCESS_KEY_ID",
+        object_store.SECRET: "AWS_SECRET_ACCESS_KEY",
+        object_store.REGION: "AWS_DEFAULT_REGION",
     }.items():
         monkeypatch.setenv(ours, os.environ[drivers])
         monkeypatch.setenv(drivers, "http://127.0.0.1:9" if drivers.endswith("URL") else "elsewhere")
-    store.shared().keep(sealed)
+    object_store.shared().keep(sealed)
     machine("second")
-    assert store.shared().fetch(workspace.artifacts() / sealed.parent.name / sealed.name)
+    assert object_store.shared().fetch(workspace.artifacts() / sealed.parent.name / sealed.name)
 
 
 def test_a_missing_bucket_is_told(machine, monkeypatch):
     sealed = artifact()
     monkeypatch.setenv("HETERREC_STORE", "s3://no-such-bucket/x")
-    with pytest.raises(store.StoreFault, match="no-such-bucket"):
-        store.shared().keep(sealed)
+    with pytest.raises(object_store.StoreFault, match="no-such-bucket"):
+        object_store.shared().keep(sealed)
 
 
 def test_the_champions_model_comes_to_a_machine_that_did_not_release_it(machine, tmp_path):

@@ -8,18 +8,26 @@ from pathlib import Path
 
 import pytest
 
-from components import workspace
-from components.errors import InputError
 from components.features import step as features
 from components.ingest.latest import ingest
 from components.materialise import step as materialise
-from components.task import Task
 from feature_repo.faults import Unavailable
 from feature_repo.online import online, user_history
 from feature_repo.store import connect
+from runtime import workspace
+from runtime.errors import InputError
+from runtime.task import Task
 from tests.component.ingest_cards import INTERACTIONS, ITEMS
 from tests.component.ingest_cards import make_card as csv_card
-from tests.component.make_events import at, change, event, item, make_card, write_events, write_facts
+from tests.component.make_events import (
+    at,
+    change,
+    event,
+    item,
+    make_card,
+    write_events,
+    write_facts,
+)
 
 CARD = make_card()
 

@@ -13,14 +13,14 @@ from pathlib import Path
 
 import pytest
 
-from components import code_digest, reference, workspace
-from components.code_digest import package_versions
-from components.errors import InputError
-from components.manifest import Manifest
-from components.task import Task, lineage, read_records
 from feature_repo.card import CardError
+from runtime import code_digest, reference, workspace
+from runtime.code_digest import package_versions
+from runtime.errors import InputError
+from runtime.manifest import Manifest
+from runtime.task import Task, lineage, read_records
 
-MODULE = "components.errors"
+MODULE = "runtime.errors"
 
 
 @pytest.fixture(autouse=True)
@@ -129,7 +129,7 @@ def test_an_upgraded_package_is_made_anew(tmp_path, monkeypatch):
     keys = set()
     for package in (None, *installed):
         versions = {**installed, **({package: "99"} if package else {})}
-        monkeypatch.setattr("components.task.package_versions", lambda module, found=versions: found)
+        monkeypatch.setattr("runtime.task.package_versions", lambda module, found=versions: found)
         keys.add(make(tmp_path, run_id=f"r-{package}")[2])
     assert keys == {1} and len(list((tmp_path / "home" / "artifacts" / "thing").iterdir())) == 1 + len(installed)
 
@@ -244,7 +244,7 @@ def test_killed_task_leaves_no_artifact_and_finds_its_scratch_again(tmp_path, ho
         f"""
         import os, signal, sys
         from pathlib import Path
-        from components.task import Task
+        from runtime.task import Task
 
         def work(out, scratch):
             mark = scratch / "checkpoint"

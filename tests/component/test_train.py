@@ -16,16 +16,16 @@ import psutil
 import pytest
 import torch
 
-from components.errors import InputError
-from components.manifest import Manifest
-from components.task import read_records
 from components.train import step
 from components.train.component import train as train_component
 from components.train.processes import PROCESSES, SHARDED
-from heterrec.encoder import MAX_WORDS, FeatureEncoder
-from heterrec.export import load_model
+from heterrec.data.encoder import MAX_WORDS, FeatureEncoder
 from heterrec.recipes import LossConfig, ModelConfig, TrainConfig
-from heterrec.training import Update
+from heterrec.training.export import load_model
+from heterrec.training.loop import Update
+from runtime.errors import InputError
+from runtime.manifest import Manifest
+from runtime.task import read_records
 from tests.unit.heterrec.shop import write, write_shop
 
 ROOT = Path(__file__).parents[2]

@@ -9,7 +9,6 @@ import pyarrow.parquet as pq
 import pytest
 from pydantic import ValidationError
 
-from components.errors import InputError
 from components.features import step as features
 from components.ingest import step
 from components.materialise import step as materialise
@@ -17,7 +16,13 @@ from components.materialise.parity import ParityError, check_user_features
 from components.validate import step as validate
 from feature_repo.card import DatasetCard
 from feature_repo.forgotten import Forgotten
-from tests.component.ingest_cards import ingest, make_card, rows, write_csv
+from runtime.errors import InputError
+from tests.component.ingest_cards import (
+    ingest,
+    make_card,
+    rows,
+    write_csv,
+)
 from tests.component.make_events import write_facts
 
 START = datetime(2025, 3, 1, tzinfo=UTC)
@@ -58,9 +63,9 @@ def joined(card: DatasetCard, events: Path, root: Path, as_of: datetime) -> list
 
 
 def test_each_event_is_asked_by_the_user_as_known_then_and_the_store_has_the_user_as_known_now(tmp_path):
+    from events.consumer.histories import HistoryWriter
     from feature_repo.online import user_features
     from feature_repo.store import connect
-    from serving.consumer.histories import HistoryWriter
 
     rng, told = random.Random(1), {}
     for user in "abd":

@@ -8,10 +8,18 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from components.decision import Decision
 from components.validate import step
 from components.validate.drift import chance, stability_index
-from tests.component.make_events import at, change, event, item, make_card, write_events, write_facts
+from runtime.decision import Decision
+from tests.component.make_events import (
+    at,
+    change,
+    event,
+    item,
+    make_card,
+    write_events,
+    write_facts,
+)
 from tests.reasons import assert_told
 
 DAYS = range(6)

@@ -13,15 +13,21 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from components import workspace
-from components.decision import Decision, Reason
-from components.task import Record
+from experiments.document import (
+    Change,
+    ModelVersion,
+    Rollout,
+    opened,
+    release,
+)
+from experiments.table import Decision as Look
+from experiments.table import RolloutTable
 from feature_repo.history import Record as Event
 from feature_repo.history import encode
 from feature_repo.store import histories_path
-from serving.rollout.document import Change, ModelVersion, Rollout, opened, release
-from serving.rollout.table import Decision as Look
-from serving.rollout.table import RolloutTable
+from runtime import workspace
+from runtime.decision import Decision, Reason
+from runtime.task import Record
 from serving.torchserve import archive
 from tests.serving.tiny_archive import write_content
 

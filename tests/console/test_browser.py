@@ -13,7 +13,7 @@ from pathlib import Path
 import pytest
 from matplotlib.image import imread
 
-from components.workspace import ROOT
+from runtime.workspace import ROOT
 
 CHROMIUM = shutil.which("chromium") or shutil.which("google-chrome")
 OFFLINE = [

@@ -8,11 +8,11 @@ from typing import Any
 import pytest
 from fastapi.testclient import TestClient
 
-from components import workspace
 from console.app import make_app
 from console.door import COOKIE
 from console.settings import Settings
-from serving.rollout.table import RolloutTable
+from experiments.table import RolloutTable
+from runtime import workspace
 from tests.console import made
 from tests.console.conftest import HOSTS
 

@@ -13,9 +13,9 @@ from hypothesis import strategies as st
 from console import canary, data, embedding
 from console.charts import Scale
 from console.standing import among
-from serving.rollout.document import ModelVersion, Rollout
-from serving.rollout.policy import Policy
-from serving.rollout.sequential import half_width, mixing
+from experiments.document import ModelVersion, Rollout
+from experiments.policy import Policy
+from experiments.sequential_test import half_width, mixing
 from tests.console import made
 
 FINITE = st.floats(-1e9, 1e9)

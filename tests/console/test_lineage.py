@@ -5,9 +5,9 @@ import re
 from hypothesis import given
 from hypothesis import strategies as st
 
-from components.task import Record
 from console.lineage import depths, graph, parents
 from console.runs import Run
+from runtime.task import Record
 
 
 def _run(edges: dict[int, set[int]]) -> Run:

@@ -9,9 +9,16 @@ import pytest
 from prometheus_client import generate_latest
 
 from console import metrics as console_metrics
-from console.metrics import Growth, Metrics, Traffic, median, parsed, replicas
+from console.metrics import (
+    Growth,
+    Metrics,
+    Traffic,
+    median,
+    parsed,
+    replicas,
+)
 from console.now import now
-from serving.consumer.metrics import Metrics as ConsumerMetrics
+from events.consumer.metrics import Metrics as ConsumerMetrics
 from serving.gateway.metrics import Metrics as GatewayMetrics
 from serving.gateway.operation import OperationServer, Page
 

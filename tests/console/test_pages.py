@@ -11,15 +11,15 @@ from pathlib import Path
 import pytest
 from fastapi.testclient import TestClient
 
-from components import workspace
-from components.errors import InputError
 from console import runs
 from console.app import make_app
 from console.archives import Archives
 from console.settings import Settings
 from console.site import PLACES
-from serving.rollout.document import Change, Rollout, release
-from serving.rollout.table import RolloutTable
+from experiments.document import Change, Rollout, release
+from experiments.table import RolloutTable
+from runtime import workspace
+from runtime.errors import InputError
 from tests.console import made
 from tests.console.conftest import HOSTS
 

@@ -4,8 +4,8 @@ import re
 
 import pytest
 
-from components.workspace import ROOT
 from console import __main__ as console
+from runtime.workspace import ROOT
 
 CSS = (ROOT / "console/static/console.css").read_text()
 DOCUMENT = (ROOT / "docs/console.md").read_text()

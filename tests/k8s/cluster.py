@@ -12,7 +12,7 @@ from typing import Any
 import pytest
 import yaml
 
-from components import workspace
+from runtime import workspace
 
 K8S = workspace.ROOT / "k8s"
 OVERLAYS = ("local", "production", "gpu", "kserve", "profile")

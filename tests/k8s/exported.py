@@ -6,8 +6,8 @@ from importlib.resources import files
 import yaml
 from prometheus_client import CollectorRegistry
 
+from events.consumer.metrics import Metrics as ConsumerMetrics
 from pipelines import exporter
-from serving.consumer.metrics import Metrics as ConsumerMetrics
 from serving.gateway.metrics import Metrics as GatewayMetrics
 
 PROMETHEUS = {"up"}

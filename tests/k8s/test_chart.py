@@ -12,9 +12,15 @@ from typing import Any
 import pytest
 import yaml
 
-from components import workspace
+from runtime import workspace
 from scripts import chart
-from tests.k8s.cluster import Resource, name, namespace, of_kind, rendered
+from tests.k8s.cluster import (
+    Resource,
+    name,
+    namespace,
+    of_kind,
+    rendered,
+)
 from tests.k8s.test_namespaces import mentions
 
 _VENV = workspace.ROOT / ".venv" / "bin" / "helm"

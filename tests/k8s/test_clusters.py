@@ -2,9 +2,16 @@
 
 import pytest
 
-from components import store
 from pipelines import cluster
-from tests.k8s.cluster import K8S, namespace, of_kind, rendered, settings, workloads
+from runtime import object_store
+from tests.k8s.cluster import (
+    K8S,
+    namespace,
+    of_kind,
+    rendered,
+    settings,
+    workloads,
+)
 from tests.k8s.test_network import RUN_LABELS
 from tests.k8s.test_references import SECRETS
 
@@ -47,7 +54,7 @@ def test_where_runs_release_to_is_where_gateways_read(overlay):
         variables = {each["name"] for each in container["env"]}
         assert mount["mountPath"] == facts.workspace_path
         assert mount.get("readOnly", False) == (not facts.store)
-        assert ({store.ENDPOINT, store.KEY, store.SECRET} <= variables) == bool(facts.store)
+        assert ({object_store.ENDPOINT, object_store.KEY, object_store.SECRET} <= variables) == bool(facts.store)
     assert ("emptyDir" in workspace) == bool(facts.store) == ("persistentVolumeClaim" not in workspace)
     assert ("heterrec.io/uses-object-store" in labels) == bool(facts.store)
 

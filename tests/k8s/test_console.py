@@ -6,7 +6,13 @@ import pytest
 
 from console import __main__ as console
 from tests.k8s import test_network, test_policy
-from tests.k8s.cluster import Resource, composed, containers, of_kind, workloads
+from tests.k8s.cluster import (
+    Resource,
+    composed,
+    containers,
+    of_kind,
+    workloads,
+)
 
 OVERLAY = """
 apiVersion: kustomize.config.k8s.io/v1beta1

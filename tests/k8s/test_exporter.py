@@ -6,15 +6,20 @@ from datetime import UTC, datetime, timedelta
 import pytest
 from prometheus_client.parser import text_string_to_metric_families
 
-from components.announce.step import keep_ending
-from components.decision import Decision
-from components.errors import InputError
 from components.refit import check
-from components.task import Record
+from components.shared.announcement import keep_ending
+from experiments.document import (
+    Change,
+    ModelVersion,
+    Rollout,
+    release,
+)
+from experiments.table import Decision as Look
+from experiments.table import RolloutTable
 from pipelines import exporter
-from serving.rollout.document import Change, ModelVersion, Rollout, release
-from serving.rollout.table import Decision as Look
-from serving.rollout.table import RolloutTable
+from runtime.decision import Decision
+from runtime.errors import InputError
+from runtime.task import Record
 
 TRAINING, CATALOGUE = "heterrec-training", "heterrec-catalogue"
 NOW = datetime(2026, 1, 5, 3, tzinfo=UTC)

@@ -2,8 +2,21 @@
 
 import pytest
 
-from tests.field_table import amiss, not_there, paths, rows, written
-from tests.k8s.cluster import K8S, OVERLAYS, Resource, composed, rendered, schema
+from tests.field_table import (
+    amiss,
+    not_there,
+    paths,
+    rows,
+    written,
+)
+from tests.k8s.cluster import (
+    K8S,
+    OVERLAYS,
+    Resource,
+    composed,
+    rendered,
+    schema,
+)
 
 TABLE = rows("Of the manifests")
 ADDED = """

@@ -15,7 +15,7 @@ import yaml
 from packaging.requirements import Requirement
 from packaging.utils import canonicalize_name
 
-from components.code_digest import ROOT, reached
+from runtime.code_digest import ROOT, reached
 
 # Reached from there, and run elsewhere.
 ELSEWHERE = {

@@ -12,7 +12,7 @@ from typing import NamedTuple
 
 import pytest
 
-from components.workspace import ROOT
+from runtime.workspace import ROOT
 
 ENGINES = ("docker", "podman", "buildah")
 ENGINE = """#!/bin/sh

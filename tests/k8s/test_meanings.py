@@ -5,7 +5,16 @@ import re
 
 import pytest
 
-from tests.k8s.cluster import OVERLAYS, Resource, containers, matches, name, of_kind, rendered, workloads
+from tests.k8s.cluster import (
+    OVERLAYS,
+    Resource,
+    containers,
+    matches,
+    name,
+    of_kind,
+    rendered,
+    workloads,
+)
 
 GRACE = 30
 """Kubernetes' own, where a pod names none."""

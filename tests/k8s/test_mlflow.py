@@ -12,11 +12,11 @@ import pytest
 from fastapi.testclient import TestClient
 from markupsafe import escape
 
-from components import workspace
-from components.push.registry import Record, Registry, Trial
+from components.shared.model_registry import Record, Registry, Trial
 from console.app import make_app
 from console.settings import Settings
 from console.trials import Trials
+from runtime import workspace
 from tests.console.made import HOSTILE
 from tests.k8s import postgres_server
 from tests.k8s.cluster import rendered, workloads

@@ -4,7 +4,18 @@ import re
 
 import pytest
 
-from tests.k8s.cluster import K8S, OVERLAYS, Resource, containers, name, namespace, of_kind, rendered, schema, workloads
+from tests.k8s.cluster import (
+    K8S,
+    OVERLAYS,
+    Resource,
+    containers,
+    name,
+    namespace,
+    of_kind,
+    rendered,
+    schema,
+    workloads,
+)
 
 UNPUBLISHED = "sha256:" + 64 * "0"
 

@@ -10,10 +10,15 @@ from pathlib import Path
 
 import pytest
 
-from components import workspace
+from experiments.document import (
+    Change,
+    ModelVersion,
+    Rollout,
+    release,
+)
+from experiments.table import Decision, RolloutTable
+from runtime import workspace
 from serving import __main__ as serving
-from serving.rollout.document import Change, ModelVersion, Rollout, release
-from serving.rollout.table import Decision, RolloutTable
 from tests import redis_server
 from tests.k8s import postgres_server
 from tests.k8s.cluster import K8S
@@ -72,7 +77,7 @@ def test_a_person_rolls_back_by_hand_on_the_cluster_s_database(postgres, monkeyp
 
 
 def test_two_writers_of_the_cluster_s_database_do_not_overwrite_each_other(postgres):
-    from serving.rollout.table import StaleRollout
+    from experiments.table import StaleRollout
 
     postgres.client("createdb", "raced")
     url = postgres.url("raced")
@@ -130,7 +135,15 @@ def test_the_online_store_is_filled_again_after_redis_was_lost(tmp_path, monkeyp
     """Redis comes back empty; materialise, which every run and every refresh of the catalogue has, fills it again."""
     from feature_repo.online import online, user_history
     from feature_repo.store import connect
-    from tests.component.make_events import at, change, event, item, make_card, write_events, write_facts
+    from tests.component.make_events import (
+        at,
+        change,
+        event,
+        item,
+        make_card,
+        write_events,
+        write_facts,
+    )
 
     told("python -m pipelines catalogue")
     server = redis_server.RedisServer(tmp_path).start()
@@ -178,7 +191,7 @@ def test_redis_starts_with_the_manifest_s_own_settings_and_keeps_what_it_answere
 
     import redis
 
-    from serving.eventlog.stream import StreamSink
+    from events.stream import StreamSink
 
     (line,) = re.findall(r'users\.acl="\$\((printf .*?)\)"', OPERATIONS.read_text())
     made = subprocess.run(["sh", "-c", line], env={"REDIS": "s3cret", "PATH": os.environ["PATH"]}, capture_output=True)

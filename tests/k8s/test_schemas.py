@@ -10,7 +10,13 @@ import jsonschema
 import kubernetes_validate
 import pytest
 
-from tests.k8s.cluster import OVERLAYS, Resource, name, rendered, schema
+from tests.k8s.cluster import (
+    OVERLAYS,
+    Resource,
+    name,
+    rendered,
+    schema,
+)
 from tests.strict_schema import validator
 
 PUBLISHED = Path(__file__).parent / "schemas"

@@ -6,7 +6,15 @@ import pytest
 
 from serving import __main__ as serving
 from serving.run_torchserve import _server, _tokens
-from tests.k8s.cluster import OVERLAYS, Resource, composed, of_kind, rendered, settings, workloads
+from tests.k8s.cluster import (
+    OVERLAYS,
+    Resource,
+    composed,
+    of_kind,
+    rendered,
+    settings,
+    workloads,
+)
 
 PLAIN = """
 apiVersion: kustomize.config.k8s.io/v1beta1

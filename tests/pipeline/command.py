@@ -5,7 +5,7 @@ import subprocess
 import sys
 from pathlib import Path
 
-from components.workspace import ROOT
+from runtime.workspace import ROOT
 
 SMALL = ("--option", "users=800", "--option", "days=40", "--option", "items=400")
 """The marketplace of the pushed run (conftest.py): its features surely pay."""

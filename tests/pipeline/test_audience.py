@@ -8,8 +8,13 @@ from typing import Any
 import pyarrow.parquet as pq
 import pytest
 
-from components.errors import InputError
-from pipelines.audience import ROWS, Audience, audience, write
+from pipelines.audience import (
+    ROWS,
+    Audience,
+    audience,
+    write,
+)
+from runtime.errors import InputError
 from serving.scoring.scorer import Scorer
 from tests.pipeline.test_batch import SHOPPERS, Made
 from tests.serving.tiny_archive import ITEMS, write_content

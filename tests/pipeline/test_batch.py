@@ -18,21 +18,30 @@ import pyarrow.dataset as ds
 import pyarrow.parquet as pq
 import pytest
 
-from components import workspace
-from components.announce.expected import missing
-from components.errors import InputError
-from components.manifest import Manifest
-from components.recommend.step import PARTS, PLAN, REPORT, ROWS, Done, of_champion, recommend, run
+from components.recommend.step import (
+    PARTS,
+    PLAN,
+    REPORT,
+    ROWS,
+    Done,
+    of_champion,
+    recommend,
+    run,
+)
 from components.recommend.task import recommend as again
-from components.workspace import ROOT
+from components.shared.expected_tasks import missing
+from experiments.document import Change, ModelVersion, Rollout
+from experiments.table import RolloutTable
 from feature_repo.store import histories_path
 from pipelines import local, recommend_run
 from pipelines.__main__ import main
 from pipelines.forget import PERSONAL
+from runtime import workspace
+from runtime.errors import InputError
+from runtime.manifest import Manifest
+from runtime.workspace import ROOT
 from serving.gateway.online import OnlineStore
 from serving.releases import Releases
-from serving.rollout.document import Change, ModelVersion, Rollout
-from serving.rollout.table import RolloutTable
 from serving.scoring.scorer import Scorer
 from serving.torchserve import archive
 from tests.serving.live_shop import fill

@@ -8,26 +8,26 @@ import numpy as np
 import pyarrow.parquet as pq
 import pytest
 
-from components import workspace
-from components.announce.expected import of_catalogue
-from components.decision import Decision, Reason
 from components.package import step as package
 from components.push import step as push
 from components.refresh.step import patch
-from components.task import Record, read_records
+from components.shared.expected_tasks import of_catalogue
+from experiments.table import RolloutTable
 from feature_repo.card import DATASETS, load_card
 from heterrec import recipes
-from heterrec.export import load_model, save_model
-from heterrec.inference import Answers
-from heterrec.refit import refit
-from heterrec.sequences import read_sequences
-from heterrec.training import train
+from heterrec.data.sequences import read_sequences
+from heterrec.inference.answers import Answers
+from heterrec.training.export import load_model, save_model
+from heterrec.training.loop import train
+from heterrec.training.refit import refit
 from pipelines import catalogue
 from pipelines.__main__ import main
 from pipelines.catalogue_run import build
 from pipelines.data_commands import moment, with_options
 from pipelines.frames import frame
-from serving.rollout.table import RolloutTable
+from runtime import workspace
+from runtime.decision import Decision, Reason
+from runtime.task import Record, read_records
 from serving.torchserve import archive as archives
 
 SMALL = [

@@ -6,17 +6,17 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from components.errors import InputError
 from heterrec.changes import recipe
-from heterrec.comparison import paired_bootstrap
-from heterrec.inference import judged
-from heterrec.metrics import Ranking, rank
+from heterrec.data.sequences import Sequences, read_sequences
+from heterrec.evaluation.comparison import paired_bootstrap
+from heterrec.evaluation.metrics import Ranking, rank
+from heterrec.inference.answers import judged
 from heterrec.recipes import by_name
-from heterrec.sequences import Sequences, read_sequences
-from heterrec.training import train
+from heterrec.training.loop import train
 from pipelines.__main__ import main
 from pipelines.compare import compare
 from pipelines.recipe_files import recipe_of
+from runtime.errors import InputError
 
 CARD = """
 name: tiny

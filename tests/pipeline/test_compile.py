@@ -11,12 +11,12 @@ import pytest
 import yaml
 from kfp import components as kfp_components
 
-from components import store
-from components.errors import InputError
-from components.workspace import ROOT
 from pipelines import __main__ as command_line
 from pipelines import cluster
 from pipelines.packages import BUILDERS, package, resources
+from runtime import object_store
+from runtime.errors import InputError
+from runtime.workspace import ROOT
 from tests.pipeline import argo
 from tests.pipeline.published_schema import validate
 
@@ -256,7 +256,7 @@ def test_nothing_in_a_task_s_environment_is_kubeflow_s_launcher_s():
     for executor in platform["platforms"]["kubernetes"]["deploymentSpec"]["executors"].values():
         names |= {key["envVar"] for each in executor["secretAsEnv"] for key in each["keyToEnv"]}
         names |= {each["name"] for each in executor["fieldPathAsEnv"]}
-    assert "HETERREC_ROLLOUT_URL" in names and store.ENDPOINT in names
+    assert "HETERREC_ROLLOUT_URL" in names and object_store.ENDPOINT in names
     assert not {each for each in names if each.startswith(cluster.LAUNCHERS)}
 
 
@@ -403,7 +403,7 @@ def test_what_serves_can_be_proven_without_what_only_trains():
 import sys
 for name in ("feast", "great_expectations", "mlflow", "matplotlib", "pandas", "rich", "kubeflow"):
     sys.modules[name] = None
-import components.infra_validate.component, components.infra_validate.step, components.task
+import components.infra_validate.component, components.infra_validate.step, runtime.task
 """
     subprocess.run([sys.executable, "-c", code], cwd=ROOT, check=True)
 

@@ -9,9 +9,9 @@ from kfp import local
 from kfp.local.docker_task_handler import DockerTaskHandler
 from kfp.local.status import Status
 
-from components import image
-from components.errors import InputError
+from components.shared import image
 from pipelines.containers import choose_images, runner
+from runtime.errors import InputError
 from tests.loopback_api import served
 
 ID, IMAGE, SAID = "c0ffee", "shop/train:1", "said inside\n"

@@ -8,7 +8,13 @@ import yaml
 
 from pipelines import cluster
 from pipelines.packages import BUILDERS, package
-from tests.field_table import amiss, not_there, paths, rows, written
+from tests.field_table import (
+    amiss,
+    not_there,
+    paths,
+    rows,
+    written,
+)
 from tests.pipeline.test_compile import FACTS
 
 TABLE = rows("Of compiled pipelines")

@@ -10,8 +10,8 @@ from pathlib import Path
 
 import pytest
 
-from components.task import read_records
-from components.workspace import ROOT
+from runtime.task import read_records
+from runtime.workspace import ROOT
 from tests.pipeline.command import command, newest_run
 
 TINY = ["--option", "users=200", "--option", "days=20", "--option", "items=200"]

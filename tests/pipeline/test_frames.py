@@ -5,10 +5,10 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from components import reference
-from components.task import read_records
 from feature_repo.card import DatasetCard, load_card
 from pipelines.frames import backfill, frame
+from runtime import reference
+from runtime.task import read_records
 
 CARD = """
 name: tiny

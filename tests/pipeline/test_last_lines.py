@@ -10,14 +10,14 @@ from typing import Any
 
 import pytest
 
-from components.decision import Decision, Reason
-from components.errors import InputError
 from components.features.power import power
 from components.report import step as report
 from components.report.ending import ending
-from components.task import Record, Task, read_records
-from components.workspace import ROOT
 from pipelines.local import Outcome
+from runtime.decision import Decision, Reason
+from runtime.errors import InputError
+from runtime.task import Record, Task, read_records
+from runtime.workspace import ROOT
 
 RUN = "shop-20260101T000000"
 Ending = tuple[str, Callable[[], Any], list[str]]

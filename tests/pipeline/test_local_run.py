@@ -6,12 +6,12 @@ from pathlib import Path
 
 import pytest
 
-from components.decision import Decision
 from components.refit.step import weights
-from components.task import read_records
+from events.schema import to_line
+from events.segments import SegmentSink
 from pipelines.lock import run_lock
-from serving.eventlog.events import to_line
-from serving.eventlog.segments import SegmentSink
+from runtime.decision import Decision
+from runtime.task import read_records
 from tests.pages import assert_offline, pages
 from tests.pipeline.command import SMALL, command, newest_run
 

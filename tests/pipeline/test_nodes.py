@@ -18,12 +18,18 @@ from kubeflow.trainer import TrainerClient
 from kubeflow_trainer_api import models
 from kubernetes import client as kubernetes
 
-from components.errors import InputError
 from components.train import nodes, step
 from heterrec.recipes import LossConfig, ModelConfig, TrainConfig
 from pipelines import cluster as clusters
 from pipelines.packages import package
-from tests.pipeline.trainer_cluster import NAMESPACE, ROOT, TrainerCluster, trainer_cluster, until
+from runtime.errors import InputError
+from tests.pipeline.trainer_cluster import (
+    NAMESPACE,
+    ROOT,
+    TrainerCluster,
+    trainer_cluster,
+    until,
+)
 from tests.unit.heterrec.shop import write_shop
 
 # Chance is off, so that one process and several take the same steps.

@@ -6,7 +6,6 @@ from typing import Any
 import pytest
 import yaml
 
-from components.errors import InputError
 from components.ingest.source import DATA_VARIABLE, SHARED
 from feature_repo.card import DatasetCard, load_card
 from pipelines import __main__ as command_line
@@ -14,6 +13,7 @@ from pipelines.cluster import Cluster, Secret
 from pipelines.containers import folders
 from pipelines.packages import package
 from pipelines.reach import placed, require_in_containers, require_within_reach
+from runtime.errors import InputError
 from tests.component.ingest_cards import make_card
 from tests.pipeline.kfp_server import kubeflow_server
 

@@ -10,17 +10,22 @@ import numpy as np
 import pyarrow.parquet as pq
 import pytest
 
-from components import workspace
-from components.manifest import NAME, Manifest
-from components.push.release import JUDGED, SERVED, store_release
-from heterrec.neighbour_tables import alike, together
-from heterrec.neighbours import BUCKETS, CHANNELS, Gate, Memory
-from heterrec.refit import without_pairs
-from heterrec.sequences import read_sequences
+from components.shared.release_store import JUDGED, SERVED, store_release
+from experiments.document import Change, ModelVersion
+from experiments.table import RolloutTable
+from heterrec.data.sequences import read_sequences
+from heterrec.memory.neighbour_tables import alike, together
+from heterrec.memory.neighbours import (
+    BUCKETS,
+    CHANNELS,
+    Gate,
+    Memory,
+)
+from heterrec.training.refit import without_pairs
 from pipelines import remembered
 from pipelines.remembered import Bought, leave_releases
-from serving.rollout.document import Change, ModelVersion
-from serving.rollout.table import RolloutTable
+from runtime import workspace
+from runtime.manifest import NAME, Manifest
 from serving.torchserve import archive as archives
 from tests.pipeline.bought import with_pairs_alone
 from tests.unit.heterrec.shop import write_shop

@@ -9,12 +9,17 @@ from pathlib import Path
 import pytest
 from kfp import local
 
-from components import workspace
-from components.manifest import Manifest
+from experiments.document import (
+    Change,
+    ModelVersion,
+    Rollout,
+    release,
+)
+from experiments.table import RolloutTable
 from pipelines import local as pipelines_local
 from pipelines.rollout import build
-from serving.rollout.document import Change, ModelVersion, Rollout, release
-from serving.rollout.table import RolloutTable
+from runtime import workspace
+from runtime.manifest import Manifest
 from tests.serving.canary_shop import CanaryShop
 
 

@@ -11,9 +11,9 @@ from pathlib import Path
 
 import pytest
 
-from components.workspace import ROOT
 from pipelines import __main__ as command_line
 from pipelines.cluster_commands import ASKED_FOR, CRONS
+from runtime.workspace import ROOT
 from tests.pipeline.kfp_server import KubeflowServer, kubeflow_server
 
 USUAL = {kind: cron for kind, cron in CRONS.items() if kind not in ASKED_FOR}

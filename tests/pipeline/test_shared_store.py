@@ -12,9 +12,9 @@ from pathlib import Path
 
 import pytest
 
-from components import store
-from components.task import read_records
-from components.workspace import ROOT
+from runtime import object_store
+from runtime.task import read_records
+from runtime.workspace import ROOT
 from tests.s3_server import s3_bucket
 
 OPTIONS = ("users=200", "days=20", "items=200")
@@ -49,7 +49,7 @@ def killed(place: dict[str, str], tmp_path_factory: pytest.TempPathFactory) -> s
         for name, value in place.items():
             patch.setenv(name, value)
         patch.setenv("HETERREC_HOME", str(home))
-        bucket = store.shared()
+        bucket = object_store.shared()
         running = subprocess.Popen(
             RUN, cwd=ROOT, env=dict(os.environ), start_new_session=True, stdout=subprocess.DEVNULL,
             stderr=subprocess.DEVNULL,

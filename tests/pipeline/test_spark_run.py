@@ -7,12 +7,12 @@ from pathlib import Path
 
 import pytest
 
-from components.manifest import Manifest
-from components.task import read_records
-from components.workspace import ROOT
 from feature_repo.card import load_card
 from pipelines.data_commands import with_options
 from pipelines.frames import frame
+from runtime.manifest import Manifest
+from runtime.task import read_records
+from runtime.workspace import ROOT
 
 OPTIONS = ["users=200", "days=20", "items=200"]
 

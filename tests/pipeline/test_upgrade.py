@@ -5,12 +5,17 @@ import shutil
 
 import pytest
 
-from components import workspace
 from components.ingest.increment import NAME
 from feature_repo.card import VERSION, CardError, load_card
 from pipelines.__main__ import main
 from pipelines.upgrade import of_workspace, upgrade
-from tests.component.ingest_cards import INTERACTIONS, ingest, make_card, write_csv
+from runtime import workspace
+from tests.component.ingest_cards import (
+    INTERACTIONS,
+    ingest,
+    make_card,
+    write_csv,
+)
 
 OLD = """# The shop of before.
 name: tiny

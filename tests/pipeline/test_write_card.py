@@ -9,10 +9,10 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from components.errors import InputError
 from feature_repo.card import load_card
 from pipelines.check import check
 from pipelines.write_card import write_card
+from runtime.errors import InputError
 
 START = datetime(2025, 1, 6, 8, tzinfo=UTC)
 WORDS = ["red", "blue", "green", "small", "large", "old", "new", "round", "tall", "warm"]

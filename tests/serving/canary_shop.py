@@ -8,8 +8,8 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from serving.rollout.assignment import place
-from serving.rollout.document import Rollout
+from experiments.assignment import place
+from experiments.document import Rollout
 
 ITEMS = 200
 K = 5

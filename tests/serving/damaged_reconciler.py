@@ -12,15 +12,19 @@ from typing import Any
 
 import pytest
 
-from serving.checksum import Damaged, of_file
-from serving.rollout.document import Change, ModelVersion, Rollout
-from serving.rollout.table import RolloutTable
+from experiments.document import Change, ModelVersion, Rollout
+from experiments.table import RolloutTable
+from runtime.checksum import Damaged, of_file
 from serving.torchserve import archive
 from serving.torchserve.reconciler import STATUS, Reconciler
 from serving.torchserve.server import TorchServe
 from tests.serving.forgotten_shop import within
 from tests.serving.test_command import free_ports
-from tests.serving.test_damaged_starts import HANGS, damage, environment, started  # noqa: F401  (a fixture)
+from tests.serving.test_damaged_starts import (
+    HANGS,
+    damage,
+    started,
+)
 from tests.serving.test_scorer import GOOD
 
 CHALLENGERS = "damaged since", "released cut", "of another version", "of the champion's version", "gone"
@@ -87,7 +91,7 @@ def test_a_reconciler_starts_on_damaged_files_and_what_serves_goes_on(
     arms: dict[str, ModelVersion],
     as_it_was: None,
     tmp_path: Path,
-    environment: Callable[..., None],  # noqa: F811
+    environment: Callable[..., None],
 ) -> None:
     draw, how, folder = random.Random(seed), CHALLENGERS[seed], guarded.folder
     row = Rollout(

@@ -14,7 +14,7 @@ from typing import Any
 import pyarrow.parquet as pq
 import redis
 
-from serving.eventlog.writer import EventLog
+from events.writer import EventLog
 from tests.redis_server import RedisServer
 from tests.serving.live_shop import Transport, exposure, outcome
 

@@ -6,9 +6,9 @@ from pathlib import Path
 import pytest
 import yaml
 
+from events.consumer.histories import Event, HistoryWriter
 from feature_repo.card import DatasetCard
 from feature_repo.history import Record
-from serving.consumer.histories import Event, HistoryWriter
 from tests.redis_server import RedisServer
 
 NOW = datetime(2026, 1, 10, tzinfo=UTC)

@@ -10,13 +10,21 @@ from typing import Any
 import pyarrow.dataset as ds
 import yaml
 
+from events.consumer.consumer import Consumer
+from events.consumer.online import Online
+from events.segments import SegmentSink
+from events.stream import Stream, StreamSink
+from events.writer import EventLog
 from feature_repo.forgotten import Forgotten
-from serving.consumer.consumer import Consumer
-from serving.consumer.online import Online
-from serving.eventlog.segments import SegmentSink
-from serving.eventlog.stream import Stream, StreamSink
-from serving.eventlog.writer import EventLog
-from tests.component.make_events import CARD, change, event, item, make_card, write_events, write_facts
+from tests.component.make_events import (
+    CARD,
+    change,
+    event,
+    item,
+    make_card,
+    write_events,
+    write_facts,
+)
 from tests.redis_server import RedisServer
 
 ITEMS = [f"i{number}" for number in range(12)]

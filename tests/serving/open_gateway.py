@@ -9,16 +9,16 @@ from typing import Any
 import pytest
 from fastapi.testclient import TestClient
 
-from serving.eventlog import segments
-from serving.eventlog.events import of_line
-from serving.eventlog.segments import SegmentSink
-from serving.eventlog.writer import EventLog
+from events import segments
+from events.schema import of_line
+from events.segments import SegmentSink
+from events.writer import EventLog
+from experiments.availability import Availability
+from experiments.database import Database
+from experiments.document import ModelVersion, Rollout
+from experiments.rules_table import RulesTable
 from serving.gateway.app import make_app
 from serving.gateway.recommender import Deadlines
-from serving.rollout.availability import Availability
-from serving.rollout.database import Database
-from serving.rollout.document import ModelVersion, Rollout
-from serving.rollout.rules_table import RulesTable
 from serving.torchserve import archive
 from serving.torchserve.server import TorchServe
 from tests.serving.tiny_archive import write_content

@@ -12,10 +12,16 @@ import schemathesis
 from hypothesis import HealthCheck, given, settings
 from schemathesis.generation.modes import GenerationMode
 
+from experiments.document import Rollout
 from serving.gateway.access import Access, Tokens
-from serving.gateway.limits import MAX_BODY
-from serving.rollout.document import Rollout
-from tests.serving.open_gateway import HISTORY, PATIENT, OpenGateway, ask, rows
+from serving.gateway.error_handlers import MAX_BODY
+from tests.serving.open_gateway import (
+    HISTORY,
+    PATIENT,
+    OpenGateway,
+    ask,
+    rows,
+)
 
 SHOP, TESTER = "token-of-the-shop-backend", "token-of-somebody-who-tests"
 

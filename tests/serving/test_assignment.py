@@ -6,7 +6,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from scipy.stats import chisquare
 
-from serving.rollout.assignment import PLACE_SQL, place, variant
+from experiments.assignment import PLACE_SQL, place, variant
 
 WEIGHTS = st.floats(0, 1)
 

@@ -12,10 +12,10 @@ from typing import Any
 import pytest
 from fastapi.testclient import TestClient
 
+from experiments.availability import Availability, Seen
+from experiments.database import Database
+from experiments.document import Rollout
 from serving.gateway.after.stock import Stock
-from serving.rollout.availability import Availability, Seen
-from serving.rollout.database import Database
-from serving.rollout.document import Rollout
 from tests.serving.open_gateway import OpenGateway, ask
 from tests.serving.test_api import SHOP, bearer, tokens
 from tests.serving.test_server import within

@@ -2,7 +2,12 @@
 
 import pytest
 
-from serving.gateway.breaker import DOUBT_SECONDS, FAILURES, REST_SECONDS, Breaker
+from serving.gateway.breaker import (
+    DOUBT_SECONDS,
+    FAILURES,
+    REST_SECONDS,
+    Breaker,
+)
 
 
 def test_a_version_is_out_within_two_seconds_of_its_first_failure_and_comes_back_after_one_good_trial() -> None:

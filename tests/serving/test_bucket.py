@@ -20,11 +20,11 @@ from urllib.error import HTTPError
 import fsspec
 import pytest
 
-from serving.eventlog.logged import latest
+from events.logged import latest
+from experiments.document import Change, ModelVersion, Rollout
+from experiments.table import RolloutTable
 from serving.releases import Damaged, Releases
 from serving.replay import replay
-from serving.rollout.document import Change, ModelVersion, Rollout
-from serving.rollout.table import RolloutTable
 from serving.torchserve import archive
 from serving.torchserve.client import Reply
 from serving.torchserve.reconciler import Reconciler, Status

@@ -5,9 +5,9 @@ from pathlib import Path
 
 import pytest
 
-from serving.rollout.document import ModelVersion, Rollout
-from serving.rollout.judgement import judge, look
-from serving.rollout.policy import Policy
+from experiments.decision import judge, look
+from experiments.document import ModelVersion, Rollout
+from experiments.policy import Policy
 from tests.serving.canary_shop import CanaryShop
 
 NOW = datetime(2026, 1, 5, tzinfo=UTC)

@@ -15,20 +15,25 @@ from fastapi.testclient import TestClient
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from components.package.shelf import returns
-from heterrec.prepare import prepare
-from serving.eventlog.segments import SegmentSink
-from serving.eventlog.writer import EventLog
+from components.package.item_metadata import returns
+from events.segments import SegmentSink
+from events.writer import EventLog
+from experiments.availability import Availability
+from experiments.database import Database
+from experiments.document import ModelVersion, Rollout
+from experiments.rules import Rules
+from experiments.rules_table import RulesTable
+from heterrec.data.prepare import prepare
 from serving.gateway.app import make_app
 from serving.gateway.placements.returns import FADES, Returns
-from serving.rollout.availability import Availability
-from serving.rollout.database import Database
-from serving.rollout.document import ModelVersion, Rollout
-from serving.rollout.rules import Rules
-from serving.rollout.rules_table import RulesTable
 from serving.torchserve import archive
 from tests.serving.open_gateway import PATIENT, rows
-from tests.serving.tiny_archive import AGAIN, ITEMS, RHYTHM, write_content
+from tests.serving.tiny_archive import (
+    AGAIN,
+    ITEMS,
+    RHYTHM,
+    write_content,
+)
 
 NOW = datetime(2026, 1, 20, tzinfo=UTC)
 NOBODY = "http://127.0.0.1:9"

@@ -18,9 +18,14 @@ from urllib.parse import urlsplit
 import psutil
 import pytest
 
+from experiments.document import (
+    Change,
+    ModelVersion,
+    Rollout,
+    release,
+)
+from experiments.table import RolloutTable
 from serving import __main__ as serving
-from serving.rollout.document import Change, ModelVersion, Rollout, release
-from serving.rollout.table import RolloutTable
 from serving.torchserve import archive
 from tests.serving.test_server import members, within
 from tests.serving.tiny_archive import write_content

@@ -15,20 +15,27 @@ from typing import Any
 
 import pytest
 
+from events.consumer import delivery
+from events.consumer.attribution import Identity, event_id
+from events.consumer.command import changing_kinds
+from events.consumer.consumer import Busy
+from events.schema import SCHEMA
+from events.segments import SegmentSink
+from events.stream import Stream
+from events.writer import EventLog, LogUnavailable
+from experiments import log as rollout_log
+from experiments.policy import Policy
 from feature_repo.card import load_card
 from feature_repo.online import as_request
-from serving.consumer import delivery
-from serving.consumer.consumer import Busy
-from serving.consumer.join import Identity, event_id
-from serving.eventlog.events import SCHEMA
-from serving.eventlog.segments import SegmentSink
-from serving.eventlog.stream import Stream
-from serving.eventlog.writer import EventLog, LogUnavailable
-from serving.rollout import log as rollout_log
-from serving.rollout.policy import Policy
-from serving.run_consumer import changing_kinds
 from tests.redis_server import RedisServer
-from tests.serving.live_shop import ITEMS, Transport, exposure, fill, outcome, price
+from tests.serving.live_shop import (
+    ITEMS,
+    Transport,
+    exposure,
+    fill,
+    outcome,
+    price,
+)
 
 
 @pytest.fixture(params=["segments", "redis"])

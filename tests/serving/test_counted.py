@@ -11,13 +11,18 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
-from serving.clocks import TOLERANCE
-from serving.rollout.assignment import HOLDOUT, place
-from serving.rollout.document import STAGES, ModelVersion, Rollout
-from serving.rollout.judgement import look
-from serving.rollout.log import LATER, EventLog, LogFault, Sums
-from serving.rollout.policy import Policy
-from serving.rollout.sequential import UNKNOWN
+from experiments.assignment import HOLDOUT, place
+from experiments.decision import look
+from experiments.document import STAGES, ModelVersion, Rollout
+from experiments.log import (
+    LATER,
+    EventLog,
+    LogFault,
+    Sums,
+)
+from experiments.policy import Policy
+from experiments.sequential_test import UNKNOWN
+from runtime.clocks import TOLERANCE
 from tests.serving.canary_shop import EXPOSURE, OUTCOME
 
 OPENED = datetime(2026, 1, 5, 10, tzinfo=UTC)

@@ -14,15 +14,15 @@ from typing import Any
 import pytest
 from fastapi.testclient import TestClient
 
-from serving.eventlog.segments import SegmentSink
-from serving.eventlog.writer import EventLog
+from events.segments import SegmentSink
+from events.writer import EventLog
+from experiments.document import ModelVersion, Rollout
 from serving.gateway.access import Access, Tokens
 from serving.gateway.app import make_app, pages
 from serving.gateway.archive import read_contents
 from serving.gateway.online import _Opened
 from serving.gateway.operation import OperationServer
 from serving.gateway.recommender import Deadlines
-from serving.rollout.document import ModelVersion, Rollout
 from serving.torchserve import archive
 from tests.serving.open_gateway import HISTORY, NOW, rows
 

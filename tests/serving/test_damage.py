@@ -11,14 +11,25 @@ from typing import Any
 import pyarrow as pa
 import pytest
 
+from events import compaction
+from events.consumer.erasure import NAME, erased
+from events.consumer.state import (
+    Exposure,
+    State,
+    StateDamaged,
+    Waiting,
+)
+from events.partitions import files, write
+from events.schema import (
+    DamagedEvent,
+    Event,
+    events,
+    of_line,
+    to_line,
+)
+from events.stream import _with_id, split_id
 from feature_repo.forgotten import Forgotten
-from serving.checksum import Damaged, of_file, to_file
-from serving.consumer.erasure import NAME, erased
-from serving.consumer.state import Exposure, State, StateDamaged, Waiting
-from serving.eventlog import merging
-from serving.eventlog.events import DamagedEvent, Event, events, of_line, to_line
-from serving.eventlog.partitions import files, write
-from serving.eventlog.stream import _with_id, split_id
+from runtime.checksum import Damaged, of_file, to_file
 from serving.gateway.access import Tokens
 from serving.gateway.models import KeyFile
 from serving.torchserve.keys import Keys
@@ -91,7 +102,7 @@ def test_a_sealed_file_is_known_for_damaged_and_one_of_before_is_taken(tmp_path:
 def test_a_damaged_merged_file_stands_for_nothing_and_is_told(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
     for name in "ab":
         write(tmp_path / f"{name}.parquet", pa.table({"request_id": [name]}))
-    assert merging.merge(tmp_path)
+    assert compaction.merge(tmp_path)
     (merged,) = files(tmp_path)
     content = merged.read_bytes()
     for damaged in damages(content, 100):

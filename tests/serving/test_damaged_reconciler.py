@@ -8,8 +8,8 @@ from pathlib import Path
 
 import pytest
 
-from serving.checksum import to_file
-from serving.rollout.document import ModelVersion, Rollout
+from experiments.document import ModelVersion, Rollout
+from runtime.checksum import to_file
 from serving.torchserve import archive
 from serving.torchserve.client import Client
 from serving.torchserve.reconciler import STATUS, Reconciler

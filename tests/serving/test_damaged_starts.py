@@ -21,15 +21,20 @@ from typing import Any
 
 import pytest
 
+from events.consumer.erasure import NAME
+from experiments.document import Change, ModelVersion, Rollout
+from experiments.table import RolloutTable
 from feature_repo.forgotten import Forgotten, digest
+from runtime.checksum import to_file
 from serving import __main__ as serving
-from serving.checksum import to_file
-from serving.consumer.erasure import NAME
-from serving.rollout.document import Change, ModelVersion, Rollout
-from serving.rollout.table import RolloutTable
 from serving.torchserve import archive
 from tests.serving.forgotten_shop import within
-from tests.serving.live_shop import Transport, exposure, fill, outcome
+from tests.serving.live_shop import (
+    Transport,
+    exposure,
+    fill,
+    outcome,
+)
 
 SEEDS = range(3)
 TOKENS = [f"token-number-{number}-of-a-shop" for number in range(3)]

@@ -1,13 +1,25 @@
 """The document by itself: which there cannot be, what a release does to each kind, and that JSON keeps all of it."""
 
 from dataclasses import fields, replace
-from datetime import UTC, datetime, timedelta, timezone
+from datetime import (
+    UTC,
+    datetime,
+    timedelta,
+    timezone,
+)
 from typing import Any
 
 import pytest
 
-from serving.rollout import moves
-from serving.rollout.document import STAGES, Emptied, ModelVersion, Rollout, release, succeeding
+from experiments import transitions
+from experiments.document import (
+    STAGES,
+    Emptied,
+    ModelVersion,
+    Rollout,
+    release,
+    succeeding,
+)
 
 BEGAN = datetime(2026, 1, 5, 10, tzinfo=UTC)
 NOW = BEGAN + timedelta(days=2)
@@ -92,8 +104,8 @@ def test_a_release_changes_what_it_is_for_and_nothing_else(
 @pytest.mark.parametrize("better", [False, True])
 def test_whoever_goes_back_from_the_watch_leaves_no_trace_in_the_reference(better: bool) -> None:
     watched = release(WATCHED, version("n", "b"), now=NOW, salt=lambda: "s", better=better).rollout
-    assert moves.roll_back(watched, now=NOW, salt=lambda: "s").reference == A
-    assert moves.end_watch(watched, now=NOW, salt=lambda: "s").reference == version("n", "b")
+    assert transitions.roll_back(watched, now=NOW, salt=lambda: "s").reference == A
+    assert transitions.end_watch(watched, now=NOW, salt=lambda: "s").reference == version("n", "b")
 
 
 def test_a_refresh_is_better_only_where_it_is_said_to_be_and_old_rows_hold_it_against_their_champion() -> None:

@@ -13,14 +13,27 @@ from pathlib import Path
 import pytest
 import redis
 
+from events import stream
+from events.consumer.erasure import NAME, erased
+from events.schema import to_line
+from events.segments import SegmentSink, segments
 from feature_repo.forgotten import Forgotten
-from serving.consumer.erasure import NAME, erased
-from serving.eventlog import stream
-from serving.eventlog.events import to_line
-from serving.eventlog.segments import SegmentSink, segments
 from tests.redis_server import RedisServer
-from tests.serving.forgotten_shop import GONE, OTHERS, ROOT, TABLES, Shop, shopping, within
-from tests.serving.live_shop import Transport, exposure, fill, outcome
+from tests.serving.forgotten_shop import (
+    GONE,
+    OTHERS,
+    ROOT,
+    TABLES,
+    Shop,
+    shopping,
+    within,
+)
+from tests.serving.live_shop import (
+    Transport,
+    exposure,
+    fill,
+    outcome,
+)
 
 
 @pytest.fixture(params=["segments", "redis"])
@@ -114,9 +127,9 @@ NURSERY = """
 import os, signal, sys
 from pathlib import Path
 from feature_repo.forgotten import Forgotten
-from serving.consumer.erasure import NAME, erased
-from serving.consumer import consumer as consumers
-from serving.consumer.state import State
+from events.consumer.erasure import NAME, erased
+from events.consumer import consumer as consumers
+from events.consumer.state import State
 from tests.serving.killed import after
 from tests.serving.live_shop import Transport
 import feature_repo.online, feature_repo.store

@@ -14,11 +14,18 @@ from pathlib import Path
 
 import pytest
 
-from serving.eventlog import segments
-from serving.eventlog.events import NoEvent, of_line
-from serving.eventlog.segments import SegmentSink, abandoned, lines
-from serving.eventlog.stream import FIELD, GROUP, Stream, StreamSink, connect, split_id
-from serving.eventlog.writer import EventLog, LogUnavailable
+from events import segments
+from events.schema import NoEvent, of_line
+from events.segments import SegmentSink, abandoned, lines
+from events.stream import (
+    FIELD,
+    GROUP,
+    Stream,
+    StreamSink,
+    connect,
+    split_id,
+)
+from events.writer import EventLog, LogUnavailable
 from tests.redis_server import MISSING, PROGRAM, RedisServer
 
 ROOT = Path(__file__).parents[2]
@@ -27,9 +34,9 @@ CLICK = {"event_type": "click", "item_id": None, "time": "2026-01-05T10:00:00+00
 WRITER = """
 import asyncio, sys
 from pathlib import Path
-from serving.eventlog.segments import SegmentSink
-from serving.eventlog.stream import StreamSink
-from serving.eventlog.writer import EventLog
+from events.segments import SegmentSink
+from events.stream import StreamSink
+from events.writer import EventLog
 async def write(log, number):
     while True:
         event = {"request_id": f"{number}", "event_type": "click", "time": "2026-01-05T23:59:59+00:00"}

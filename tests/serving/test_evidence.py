@@ -11,8 +11,13 @@ from hypothesis import strategies as st
 from scipy.integrate import quad
 from scipy.stats import binom
 
-from serving.rollout.ratio import log_e_value
-from serving.rollout.sequential import Difference, difference, half_width, mixing
+from experiments.sample_ratio import log_e_value
+from experiments.sequential_test import (
+    Difference,
+    difference,
+    half_width,
+    mixing,
+)
 
 ALPHA = st.sampled_from([0.2, 0.05, 0.01, 0.001])
 CHANCE = st.floats(0.005, 0.995)

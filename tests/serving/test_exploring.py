@@ -6,11 +6,19 @@ import numpy as np
 import pytest
 from scipy import stats
 
+from experiments.rules import Rules
+from experiments.rules_table import Version
 from serving.gateway.after.compiled import Explorable, compiled
 from serving.gateway.after.showing import Asked, show
-from serving.rollout.rules import Rules
-from serving.rollout.rules_table import Version
-from tests.serving.test_showing import CATALOGUE, IDS, NOW, ids, ranking, shown, stock
+from tests.serving.test_showing import (
+    CATALOGUE,
+    IDS,
+    NOW,
+    ids,
+    ranking,
+    shown,
+    stock,
+)
 
 
 def test_both_arms_explore_alike() -> None:

@@ -12,18 +12,23 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from events.consumer.attribution import Identity
+from events.consumer.impressions import MOST_ITEMS
+from events.consumer.state import Exposure, State
+from events.schema import MOST_SHOWN
+from experiments.document import ModelVersion, Rollout
+from experiments.rules_table import RulesTable
 from feature_repo.forgotten import Forgotten, microseconds
 from feature_repo.impressions import Impressions, kept
 from feature_repo.store import connect
-from serving.consumer.impressions import MOST_ITEMS
-from serving.consumer.join import Identity
-from serving.consumer.state import Exposure, State
-from serving.eventlog.events import MOST_SHOWN
 from serving.gateway.after.showing import Asked
 from serving.gateway.online import OnlineStore
-from serving.rollout.document import ModelVersion, Rollout
-from serving.rollout.rules_table import RulesTable
-from tests.serving.live_shop import Transport, exposure, fill, outcome
+from tests.serving.live_shop import (
+    Transport,
+    exposure,
+    fill,
+    outcome,
+)
 from tests.serving.open_gateway import OpenGateway, ask, rows
 from tests.serving.test_availability import NOBODY, shown
 from tests.serving.test_rules import hold, table  # noqa: F401  (fixture)

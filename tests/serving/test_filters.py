@@ -8,7 +8,12 @@ import pytest
 from serving.scoring.filters import Filters
 from serving.scoring.scorer import Scorer
 from tests.serving.test_scorer import event, ids
-from tests.serving.tiny_archive import EVENTS, ITEMS, TAGS, write_content
+from tests.serving.tiny_archive import (
+    EVENTS,
+    ITEMS,
+    TAGS,
+    write_content,
+)
 
 PRICE = dict(zip(ITEMS, [*map(float, range(1, 12)), None], strict=True))
 SHELF = dict(zip(ITEMS, [*["top", "low"] * 5, "top", None], strict=True))

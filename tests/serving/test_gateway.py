@@ -10,17 +10,22 @@ from typing import Any
 
 import pytest
 
-from serving.eventlog import segments
-from serving.eventlog.writer import LogUnavailable, Sink
+from events import segments
+from events.writer import LogUnavailable, Sink
+from experiments.assignment import variant
+from experiments.document import ModelVersion, Rollout
 from serving.gateway.breaker import FAILURES, REST_SECONDS
 from serving.gateway.models import Models
 from serving.gateway.online import OnlineStore
 from serving.gateway.recommender import Deadlines, Recommender
-from serving.gateway.row import READ_SECONDS
-from serving.rollout.assignment import variant
-from serving.rollout.document import ModelVersion, Rollout
+from serving.gateway.rollout_watch import READ_SECONDS
 from serving.torchserve.server import TorchServe
-from tests.serving.open_gateway import PATIENT, OpenGateway, ask, rows
+from tests.serving.open_gateway import (
+    PATIENT,
+    OpenGateway,
+    ask,
+    rows,
+)
 
 ROOT = Path(__file__).parents[2]
 
@@ -113,7 +118,12 @@ def test_a_history_that_is_late_or_fails_costs_the_answer_nothing_but_its_model_
 def test_the_history_comes_from_feasts_online_store_and_is_logged_as_the_model_saw_it(
     open_gateway: OpenGateway, rollout: Rollout, tmp_path: Path
 ) -> None:
-    from tests.component.make_events import at, change, event, item
+    from tests.component.make_events import (
+        at,
+        change,
+        event,
+        item,
+    )
     from tests.component.test_materialise import materialise
 
     items, prices = [item(f"i{n}") for n in range(5)], [change(f"i{n}", at(0), 10.0 + n, None) for n in range(5)]

@@ -11,9 +11,20 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
+from events.consumer.histories import (
+    Event,
+    HistoryWriter,
+    _key,
+    partition_of,
+)
 from feature_repo.forgotten import Forgotten
-from serving.consumer.histories import Event, HistoryWriter, _key, partition_of
-from tests.serving.history_shop import CARD, NOW, Shop, event, seconds
+from tests.serving.history_shop import (
+    CARD,
+    NOW,
+    Shop,
+    event,
+    seconds,
+)
 
 
 def test_an_event_can_be_read_within_100_ms_of_its_acknowledgement(shop):

@@ -6,9 +6,9 @@ from datetime import timedelta
 
 import pytest
 
+from events.consumer.histories import _entity
 from feature_repo.faults import Unavailable
 from feature_repo.feast_import import ValueProto
-from serving.consumer.histories import _entity
 from tests.serving.history_shop import NOW, Shop, event
 
 

@@ -6,14 +6,14 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from serving.clocks import TOLERANCE
-from serving.eventlog.events import TABLES
-from serving.eventlog.partitions import write_days
-from serving.rollout import guardrails
-from serving.rollout.assignment import HOLDOUT, drawn
-from serving.rollout.document import ModelVersion, Rollout
-from serving.rollout.log import EventLog
-from serving.rollout.policy import Policy
+from events.partitions import write_days
+from events.schema import TABLES
+from experiments import guardrails
+from experiments.assignment import HOLDOUT, drawn
+from experiments.document import ModelVersion, Rollout
+from experiments.log import EventLog
+from experiments.policy import Policy
+from runtime.clocks import TOLERANCE
 
 NOW = datetime(2026, 1, 5, tzinfo=UTC)
 POLICY = Policy()

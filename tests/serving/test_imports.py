@@ -12,11 +12,11 @@ from pathlib import Path
 
 import pytest
 
-from components.workspace import ROOT
+from runtime.workspace import ROOT
 
 PROCESSES = {
     "gateway and consumer": (
-        *("serving.run_gateway", "serving.gateway", "serving.run_consumer", "serving.consumer", "serving.eventlog"),
+        *("serving.run_gateway", "serving.gateway", "events.consumer.command", "events.consumer", "events"),
         *("feature_repo.store", "feature_repo.online"),
     ),
     "reconciler": ("serving.run_torchserve", "serving.releases"),

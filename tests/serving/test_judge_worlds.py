@@ -10,11 +10,11 @@ import pyarrow.parquet as pq
 import pytest
 from scipy.stats import binom
 
-from benchmarks.canary_worlds import PLAIN, RARE, decided
-from serving.rollout.document import STAGES
-from serving.rollout.guardrails import rates
-from serving.rollout.log import EventLog
-from serving.rollout.policy import Policy
+from benchmarks.decisions.worlds import PLAIN, RARE, decided
+from experiments.document import STAGES
+from experiments.guardrails import rates
+from experiments.log import EventLog
+from experiments.policy import Policy
 from tests.serving.canary_shop import EXPOSURE, OUTCOME
 
 CANARIES = 120

@@ -10,17 +10,28 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
-from components.errors import InputError
 from components.rollout.step import decide, run
-from serving.rollout import moves
-from serving.rollout.document import STAGES, Change, ModelVersion, Rollout, release
-from serving.rollout.guardrails import SHARES
-from serving.rollout.judgement import Verdict, judge, look, planned_exposures
-from serving.rollout.log import EventLog, LogFault
-from serving.rollout.moves import WrongMove
-from serving.rollout.policy import Policy
-from serving.rollout.sequential import Difference
-from serving.rollout.table import Decision, RolloutTable
+from experiments import transitions
+from experiments.decision import (
+    Verdict,
+    judge,
+    look,
+    planned_exposures,
+)
+from experiments.document import (
+    STAGES,
+    Change,
+    ModelVersion,
+    Rollout,
+    release,
+)
+from experiments.guardrails import SHARES
+from experiments.log import EventLog, LogFault
+from experiments.policy import Policy
+from experiments.sequential_test import Difference
+from experiments.table import Decision, RolloutTable
+from experiments.transitions import WrongMove
+from runtime.errors import InputError
 from tests.serving.canary_shop import CanaryShop
 
 NOW = datetime(2026, 1, 5, tzinfo=UTC)
@@ -228,7 +239,7 @@ def test_a_log_that_disagrees_with_its_salt_withholds_the_decision(tmp_path: Pat
 def test_a_paused_experiment_stays_where_it_is_but_for_its_guardrails(tmp_path: Path) -> None:
     life = Life(tmp_path, rate=0.3)
     life.days(3)
-    paused = life.table.propose(Change(moves.pause(life.row, True), "anna", "sale"), life.row.version)
+    paused = life.table.propose(Change(transitions.pause(life.row, True), "anna", "sale"), life.row.version)
     assert life.days(3).why.startswith("paused by a person")
     assert life.row.weight == paused.weight
     life.shop.behaviour["challenger"]["errors"] = 0.4
@@ -263,7 +274,7 @@ def test_a_person_who_is_faster_than_a_look_wins(tmp_path: Path, monkeypatch: py
 
     def raced(table: RolloutTable, change: Change, *rest: object) -> Rollout:
         if waiting:
-            mine = Change(moves.roll_back(table.read("shop"), now=NOW, salt=lambda: "x"), waiting.pop(), "no")
+            mine = Change(transitions.roll_back(table.read("shop"), now=NOW, salt=lambda: "x"), waiting.pop(), "no")
             propose(table, mine, table.read("shop").version)
         return propose(table, change, *rest)  # type: ignore[arg-type]
 
@@ -336,12 +347,12 @@ def test_moves_that_are_not_open_are_refused_with_the_reason() -> None:
     alone = Rollout(model="shop", champion=version("a", "r1"))
     opened = release(alone, version("b", "r2"), now=NOW, salt=lambda: "s").rollout
     for move in (
-        lambda: moves.promote(alone, now=NOW),
-        lambda: moves.roll_back(alone, now=NOW, salt=lambda: ""),
-        lambda: moves.end_watch(opened, now=NOW, salt=lambda: ""),
-        lambda: moves.raise_weight(opened, 0.001, now=NOW),
-        lambda: moves.pause(alone, True),
-        lambda: moves.pause(opened, False),
+        lambda: transitions.promote(alone, now=NOW),
+        lambda: transitions.roll_back(alone, now=NOW, salt=lambda: ""),
+        lambda: transitions.end_watch(opened, now=NOW, salt=lambda: ""),
+        lambda: transitions.raise_weight(opened, 0.001, now=NOW),
+        lambda: transitions.pause(alone, True),
+        lambda: transitions.pause(opened, False),
     ):
         with pytest.raises(WrongMove, match="shop: "):
             move()

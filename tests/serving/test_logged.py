@@ -10,10 +10,10 @@ from typing import Any
 
 import pytest
 
-from serving.eventlog import segments, writer
-from serving.eventlog.events import of_line
-from serving.eventlog.segments import SegmentSink
-from serving.eventlog.writer import EventLog, LogUnavailable, Sink
+from events import segments, writer
+from events.schema import of_line
+from events.segments import SegmentSink
+from events.writer import EventLog, LogUnavailable, Sink
 
 CLICK = {"event_type": "click", "time": "2026-01-05T10:00:00+00:00"}
 

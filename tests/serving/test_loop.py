@@ -18,8 +18,8 @@ from typing import Any
 import httpx
 import pytest
 
-from serving.rollout.document import Change, ModelVersion, Rollout
-from serving.rollout.table import RolloutTable
+from experiments.document import Change, ModelVersion, Rollout
+from experiments.table import RolloutTable
 from serving.torchserve import archive
 from serving.torchserve.server import TorchServe
 from tests.redis_server import RedisServer

@@ -7,8 +7,8 @@ from typing import Any
 
 import pytest
 
-from serving.rollout import moves
-from serving.rollout.document import ModelVersion, Rollout
+from experiments import transitions
+from experiments.document import ModelVersion, Rollout
 
 BEGAN = datetime(2026, 1, 5, 10, tzinfo=UTC)
 NOW = BEGAN + timedelta(days=2)
@@ -26,12 +26,12 @@ OPENED = replace(ALONE, challenger=B, stage=1, weight=0.05, salt="salt")
 WATCHED = replace(ALONE, champion=B, former=A, salt="salt")
 WAITING = {"queue": (C, D)}
 MOVES: dict[str, Callable[[Rollout], Rollout]] = {
-    "raise": lambda row: moves.raise_weight(row, 0.25, now=NOW),
-    "promote": lambda row: moves.promote(row, now=NOW),
-    "roll back": lambda row: moves.roll_back(row, now=NOW, salt=lambda: "fresh"),
-    "end watch": lambda row: moves.end_watch(row, now=NOW, salt=lambda: "fresh"),
-    "pause": lambda row: moves.pause(row, True),
-    "resume": lambda row: moves.pause(row, False),
+    "raise": lambda row: transitions.raise_weight(row, 0.25, now=NOW),
+    "promote": lambda row: transitions.promote(row, now=NOW),
+    "roll back": lambda row: transitions.roll_back(row, now=NOW, salt=lambda: "fresh"),
+    "end watch": lambda row: transitions.end_watch(row, now=NOW, salt=lambda: "fresh"),
+    "pause": lambda row: transitions.pause(row, True),
+    "resume": lambda row: transitions.pause(row, False),
 }
 
 
@@ -105,7 +105,7 @@ def test_a_move_that_is_not_open_to_a_document_is_refused_and_says_so(move: str)
     for name, row in rows.items():
         try:
             MOVES[move](row)
-        except moves.WrongMove as fault:
+        except transitions.WrongMove as fault:
             assert str(fault).startswith("shop: ")
             refused.add(name)
     # But for pause and resume it is all the same whether a person holds the experiment.
@@ -117,5 +117,5 @@ def test_a_move_that_is_not_open_to_a_document_is_refused_and_says_so(move: str)
 
 @pytest.mark.parametrize("weight", [0.05, 0.049, 0.0])
 def test_no_shopper_who_met_the_challenger_loses_it_by_a_raise(weight: float) -> None:
-    with pytest.raises(moves.WrongMove, match=r"is not above 5%; to lower it, roll back"):
-        moves.raise_weight(OPENED, weight, now=NOW)
+    with pytest.raises(transitions.WrongMove, match=r"is not above 5%; to lower it, roll back"):
+        transitions.raise_weight(OPENED, weight, now=NOW)

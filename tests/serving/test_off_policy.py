@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from serving.rollout.off_policy import (
+from experiments.off_policy import (
     FEWEST,
     doubly_robust,
     interval,

@@ -7,15 +7,21 @@ from typing import Any
 
 import pytest
 
-from serving.eventlog.logged import latest, rewarded
+from events.logged import latest, rewarded
+from experiments.database import Database
+from experiments.document import ModelVersion, Rollout
+from experiments.rules import Rules
+from experiments.rules_table import RulesTable
+from experiments.table import Entry
 from serving.gateway.archive import read_contents
-from serving.off_policy import Slot, World, slots, told, verdict
+from serving.off_policy import (
+    Slot,
+    World,
+    slots,
+    told,
+    verdict,
+)
 from serving.replay import load
-from serving.rollout.database import Database
-from serving.rollout.document import ModelVersion, Rollout
-from serving.rollout.rules import Rules
-from serving.rollout.rules_table import RulesTable
-from serving.rollout.table import Entry
 from tests.serving.open_gateway import NOW, OpenGateway, ask
 from tests.serving.test_server import within
 

@@ -17,7 +17,12 @@ from serving.gateway.access import Access, Tokens
 from serving.gateway.connections import Limits, protocol
 from serving.gateway.door import FULL, Door
 from serving.gateway.lag import STANDS, watch
-from serving.gateway.overload import ACTIVE_SECONDS, LEAST, MEMORY_SHARE, Bound
+from serving.gateway.overload import (
+    ACTIVE_SECONDS,
+    LEAST,
+    MEMORY_SHARE,
+    Bound,
+)
 
 
 class Machine:

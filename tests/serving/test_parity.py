@@ -11,15 +11,28 @@ import torch
 from components.features import step as features
 from components.materialise import step as materialise
 from components.materialise.histories import histories
+from events.consumer.histories import Event, HistoryWriter
 from feature_repo.history import Record
 from feature_repo.online import as_request, online, user_history
 from feature_repo.store import connect
-from heterrec.batches import encode_events, histories_of
-from heterrec.encoder import FeatureEncoder
-from heterrec.sequences import NOW, Queries, Sequences, read_sequences
-from serving.consumer.histories import Event, HistoryWriter
+from heterrec.data.encoder import FeatureEncoder
+from heterrec.data.sequences import (
+    NOW,
+    Queries,
+    Sequences,
+    read_sequences,
+)
+from heterrec.loss.batches import encode_events, histories_of
 from serving.scoring.scorer import Scorer
-from tests.component.make_events import at, change, event, item, make_card, write_events, write_facts
+from tests.component.make_events import (
+    at,
+    change,
+    event,
+    item,
+    make_card,
+    write_events,
+    write_facts,
+)
 from tests.redis_server import RedisServer
 
 MAX_HISTORY = 12

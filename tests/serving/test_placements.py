@@ -12,10 +12,10 @@ import pytest
 import torch
 from fastapi.testclient import TestClient
 
-from serving.eventlog.logged import latest
-from serving.gateway.limits import LONGER, MAX_BODY
+from events.logged import latest
+from experiments.document import ModelVersion, Rollout
+from serving.gateway.error_handlers import LONGER, MAX_BODY
 from serving.replay import replay
-from serving.rollout.document import ModelVersion, Rollout
 from serving.scoring.scorer import Scorer
 from serving.torchserve import archive
 from tests.serving.open_gateway import HISTORY, OpenGateway, rows

@@ -14,9 +14,9 @@ import httpx
 import pytest
 from fastapi.testclient import TestClient
 
+from experiments.document import ModelVersion, Rollout
 from serving.gateway.models import KeyFile
 from serving.gateway.recommender import Deadlines
-from serving.rollout.document import ModelVersion, Rollout
 from serving.torchserve import archive
 from serving.torchserve.server import TorchServe
 from tests.serving.open_gateway import PATIENT, OpenGateway, ask

@@ -11,7 +11,7 @@ from typing import Any, NoReturn
 import pytest
 import torch
 
-from components.code_digest import ROOT
+from runtime.code_digest import ROOT
 from serving.scoring.program import COMPILE
 from serving.scoring.scorer import Scorer
 from tests.serving.test_scorer import event

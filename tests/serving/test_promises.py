@@ -12,11 +12,27 @@ import pytest
 import yaml
 from prometheus_client import CollectorRegistry
 
-from serving import clocks, releases, run_gateway
-from serving.consumer import consumer, join, reader, upkeep
-from serving.consumer.metrics import Metrics as ConsumerMetrics
-from serving.eventlog import merging, segments, writer
-from serving.gateway import api, app, breaker, lag, limits, metrics, overload, probes, tables
+from events import compaction, segments, writer
+from events.consumer import (
+    attribution,
+    consumer,
+    reader,
+    retention,
+)
+from events.consumer.metrics import Metrics as ConsumerMetrics
+from runtime import clocks
+from serving import releases, run_gateway
+from serving.gateway import (
+    api,
+    app,
+    breaker,
+    error_handlers,
+    lag,
+    metrics,
+    overload,
+    probes,
+    tables,
+)
 from serving.gateway.after import after, news
 from serving.gateway.connections import Limits
 from serving.gateway.placements import session
@@ -44,7 +60,8 @@ def days(found: timedelta) -> str:
 
 
 PROMISES = (
-    f"bodies above {limits.MAX_BODY // 1024} KiB (of `/v1/rankings` {limits.LONGER['/v1/rankings'] // 1024} KiB) are",
+    f"bodies above {error_handlers.MAX_BODY // 1024} KiB "
+    f"(of `/v1/rankings` {error_handlers.LONGER['/v1/rankings'] // 1024} KiB) are",
     f"Bodies above {MAX_REQUEST_BYTES // 2**20} MiB are answered with 413",
     f"Headers have {GIVEN.header_bytes // 1024} KiB (431) and {GIVEN.header_seconds:.0f} s,",
     f"bodies {GIVEN.body_seconds:.0f} s (408, or the connection ends)",
@@ -63,10 +80,10 @@ PROMISES = (
     f"at most {segments.ROLL_SECONDS:.0f} s and {segments.ROLL_BYTES // 10**6} MB",
     f"on disk {writer.SYNC_SECONDS:.1f} s later",
     f"(an outcome waits {reader.WAIT.seconds} s for it)",
-    f"within {days(join.ATTRIBUTION)} after it, by clocks that differ by an hour at most",
+    f"within {days(attribution.ATTRIBUTION)} after it, by clocks that differ by an hour at most",
     f"beyond {reader.MOST_AN_HOUR} in an hour a shopper's are set aside",
-    f"exposures of the last {days(join.ATTRIBUTION)}",
-    f"all others {days(upkeep.KEPT)}",
+    f"exposures of the last {days(attribution.ATTRIBUTION)}",
+    f"all others {days(retention.KEPT)}",
     f"again after {releases.FIRST_REST:.0f} s, then {2 * releases.FIRST_REST:.0f}, {4 * releases.FIRST_REST:.0f} …, "
     f"{releases.LONGEST_REST:.0f} at most",
     f"beyond {metrics._MOST_TYPES} types `other`",
@@ -81,7 +98,7 @@ def test_a_number_of_the_contracts_is_the_code_s(promise: str) -> None:
 
 def test_what_is_promised_in_words_is_the_code_s() -> None:
     assert timedelta(seconds=releases.UNUSED_SECONDS) == HOUR, "what nobody used for an hour is deleted"
-    assert timedelta(seconds=merging.READERS_SECONDS) == HOUR, "merged files are removed an hour later"
+    assert timedelta(seconds=compaction.READERS_SECONDS) == HOUR, "merged files are removed an hour later"
     assert clocks.TOLERANCE == HOUR, "by clocks that differ by an hour at most"
     assert overload.FALL == 0.8, "falls by a fifth"
     assert overload.MEMORY_SHARE == 0.25, "a quarter more than models answered at their best"

@@ -11,16 +11,21 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from components.package import step as package
-from heterrec.export import save_model
+from heterrec.data.sequences import read_sequences
 from heterrec.recipes import neighbours
-from heterrec.sequences import read_sequences
-from heterrec.training import train
+from heterrec.training.export import save_model
+from heterrec.training.loop import train
 from serving.scoring.reasons import SHOWN
 from serving.scoring.scorer import Scorer
 from serving.torchserve.server import TorchServe
 from tests.component.test_evaluate import CARD
 from tests.serving.open_gateway import OpenGateway, rows
-from tests.serving.test_remembered import NOBODY, archives, bought, read, serving  # noqa: F401  (fixture)
+from tests.serving.test_remembered import (
+    NOBODY,
+    bought,
+    read,
+    serving,
+)
 from tests.unit.heterrec.shop import DAYS, write
 
 ITEMS, SHOPPERS = 40, 80
@@ -52,7 +57,7 @@ def planted(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture(scope="module")
 def scorers(
-    archives: dict[str, Path],  # noqa: F811
+    archives: dict[str, Path],
     planted: Path,
     tmp_path_factory: pytest.TempPathFactory,
 ) -> Iterator[dict[str, Scorer]]:
@@ -99,7 +104,7 @@ def test_shares_add_up_to_the_score_in_every_placement(request: dict[str, Any], 
 @given(request=REQUESTS)
 def test_so_they_do_where_the_gateway_answers_from_the_tables(
     request: dict[str, Any],
-    archives: dict[str, Path],  # noqa: F811
+    archives: dict[str, Path],
     planted: Path,
 ) -> None:
     for mar in (archives["network"], planted):

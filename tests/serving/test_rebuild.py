@@ -6,12 +6,17 @@ from typing import Any
 
 import pytest
 
-from serving.eventlog import segments
-from serving.eventlog.events import to_line
-from serving.eventlog.segments import SegmentSink
+from events import segments
+from events.schema import to_line
+from events.segments import SegmentSink
 from serving.gateway.archive import read_contents
 from serving.torchserve import archive
-from tests.serving.live_shop import Transport, exposure, fill, outcome
+from tests.serving.live_shop import (
+    Transport,
+    exposure,
+    fill,
+    outcome,
+)
 from tests.serving.test_damage import damages
 
 

@@ -18,18 +18,12 @@ from urllib.error import HTTPError
 import numpy as np
 import pytest
 
-from serving.rollout.document import ModelVersion, Rollout
+from experiments.document import ModelVersion, Rollout
 from serving.torchserve import archive, readiness
 from serving.torchserve.client import Client, Reply
 from serving.torchserve.keys import INFERENCE_KEY, Keys
 from serving.torchserve.reconciler import FIRST_REST, STATUS, Reconciler
 from serving.torchserve.server import MAX_REQUEST_BYTES, TorchServe
-from tests.serving.damaged_reconciler import (  # noqa: F401
-    as_it_was,
-    environment,
-    test_a_reconciler_starts_on_damaged_files_and_what_serves_goes_on,
-    test_an_emptied_table_beside_a_damaged_copy_takes_nothing_out,
-)
 from tests.serving.test_scorer import GOOD
 from tests.serving.tiny_archive import write_content
 

@@ -20,10 +20,17 @@ from typing import Any
 import fsspec
 import pytest
 
-from components.errors import InputError
+from experiments.document import ModelVersion, Rollout
+from runtime.errors import InputError
 from serving import releases
-from serving.releases import FIRST_REST, LONGEST_REST, UNUSED_SECONDS, Damaged, Releases, Unreached
-from serving.rollout.document import ModelVersion, Rollout
+from serving.releases import (
+    FIRST_REST,
+    LONGEST_REST,
+    UNUSED_SECONDS,
+    Damaged,
+    Releases,
+    Unreached,
+)
 from serving.torchserve import archive
 from tests.s3_server import s3_bucket
 from tests.serving.test_server import within
@@ -122,7 +129,7 @@ import os, sys, time
 from datetime import UTC, datetime
 from pathlib import Path
 from serving import releases
-from serving.rollout.document import ModelVersion
+from experiments.document import ModelVersion
 address, digest, cache, pause = sys.argv[1:]
 releases.BLOCK = 1 << 18
 blocks = releases._blocks

@@ -18,13 +18,14 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from components.package import step as package
+from events.schema import POPULAR, REMEMBERED
+from events.segments import SegmentSink
+from events.writer import EventLog
+from experiments.document import ModelVersion, Rollout
 from heterrec import recipes
-from heterrec.export import save_model, tables_of
-from heterrec.sequences import read_sequences
-from heterrec.training import train
-from serving.eventlog.events import POPULAR, REMEMBERED
-from serving.eventlog.segments import SegmentSink
-from serving.eventlog.writer import EventLog
+from heterrec.data.sequences import read_sequences
+from heterrec.training.export import save_model, tables_of
+from heterrec.training.loop import train
 from serving.gateway.app import make_app
 from serving.gateway.archive import read_contents
 from serving.gateway.counted import popular
@@ -32,14 +33,18 @@ from serving.gateway.models import Models
 from serving.gateway.recommender import Deadlines, Recommender
 from serving.gateway.tables import Tables, TooLarge
 from serving.gateway.wish import Wish
-from serving.rollout.document import ModelVersion, Rollout
 from serving.scoring.scorer import Scorer
 from serving.torchserve import archive
 from serving.torchserve.client import Reply
 from serving.torchserve.goldens import differences
 from serving.torchserve.server import TorchServe
 from tests.component.test_evaluate import CARD
-from tests.serving.open_gateway import PATIENT, OpenGateway, ask, rows
+from tests.serving.open_gateway import (
+    PATIENT,
+    OpenGateway,
+    ask,
+    rows,
+)
 from tests.unit.heterrec.shop import write_shop
 
 NOW = datetime(2026, 1, 5, tzinfo=UTC)

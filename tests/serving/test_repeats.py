@@ -6,11 +6,16 @@ from typing import Any
 
 import pytest
 
-from serving.clocks import TOLERANCE
-from serving.consumer.reader import MOST_AN_HOUR, WAIT
-from serving.eventlog.events import to_line
-from serving.eventlog.segments import SegmentSink
-from tests.serving.live_shop import Transport, exposure, fill, outcome
+from events.consumer.reader import MOST_AN_HOUR, WAIT
+from events.schema import to_line
+from events.segments import SegmentSink
+from runtime.clocks import TOLERANCE
+from tests.serving.live_shop import (
+    Transport,
+    exposure,
+    fill,
+    outcome,
+)
 
 
 @pytest.fixture

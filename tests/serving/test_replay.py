@@ -6,11 +6,11 @@ from pathlib import Path
 
 import pytest
 
-from components.errors import InputError
-from serving.eventlog.logged import exposure, latest
-from serving.eventlog.segments import segments
+from events.logged import exposure, latest
+from events.segments import segments
+from experiments.document import ModelVersion, Rollout
+from runtime.errors import InputError
 from serving.replay import replay
-from serving.rollout.document import ModelVersion, Rollout
 from tests.serving.live_shop import Transport, fill
 from tests.serving.open_gateway import OpenGateway, ask
 

@@ -8,7 +8,12 @@ import torch
 
 from components.package.index import EXACT_UP_TO, RECALL, make_index
 from feature_repo.card import Serving
-from serving.scoring.retrieval import Approximate, Asked, Best, Exact
+from serving.scoring.retrieval import (
+    Approximate,
+    Asked,
+    Best,
+    Exact,
+)
 
 ITEMS, WIDTH, CLUSTERS = 20_000, 33, 60
 

@@ -8,9 +8,16 @@ from pathlib import Path
 
 import pytest
 
-from serving.rollout import moves
-from serving.rollout.document import STAGES, Change, ModelVersion, Release, Rollout, release
-from serving.rollout.table import RolloutTable, StaleRollout
+from experiments import transitions
+from experiments.document import (
+    STAGES,
+    Change,
+    ModelVersion,
+    Release,
+    Rollout,
+    release,
+)
+from experiments.table import RolloutTable, StaleRollout
 
 NOW = datetime(2026, 1, 5, 10, tzinfo=UTC)
 ROOT = Path(__file__).parents[2]
@@ -50,10 +57,10 @@ def test_refreshes_do_not_become_what_refreshes_are_held_against() -> None:
     assert (row.champion, row.reference) == (version("f", "r1"), version("a", "r1"))
     better = release(row, version("g", "r1"), now=NOW, salt=lambda: "s", better=True).rollout
     assert better.reference == better.champion == version("g", "r1")
-    won = moves.promote(release(row, version("h", "r2"), now=NOW, salt=lambda: "s").rollout, now=NOW)
+    won = transitions.promote(release(row, version("h", "r2"), now=NOW, salt=lambda: "s").rollout, now=NOW)
     assert won.reference == version("a", "r1"), "while it is watched it may still go back"
-    assert moves.roll_back(won, now=NOW, salt=lambda: "s").reference == version("a", "r1")
-    assert moves.end_watch(won, now=NOW, salt=lambda: "s").reference == version("h", "r2")
+    assert transitions.roll_back(won, now=NOW, salt=lambda: "s").reference == version("a", "r1")
+    assert transitions.end_watch(won, now=NOW, salt=lambda: "s").reference == version("h", "r2")
     challenger = release(
         release(row, version("h", "r2"), now=NOW, salt=lambda: "s").rollout, version("i", "r2"), now=NOW,
         salt=lambda: "s", better=True,
@@ -139,8 +146,8 @@ WRITER = """
 import sys
 from dataclasses import replace
 from datetime import UTC, datetime
-from serving.rollout.document import Change, ModelVersion
-from serving.rollout.table import RolloutTable, StaleRollout
+from experiments.document import Change, ModelVersion
+from experiments.table import RolloutTable, StaleRollout
 url, who = sys.argv[1:]
 with RolloutTable(url) as table:
     for number in range(20):

@@ -9,15 +9,15 @@ from typing import Any
 import pytest
 from fastapi.testclient import TestClient
 
+from events.logged import latest
+from experiments.database import Database
+from experiments.document import Change, ModelVersion, Rollout
+from experiments.rules import Rules
+from experiments.rules_table import RulesTable, StaleRules
+from experiments.table import RolloutTable
 from serving import __main__ as serving
-from serving.eventlog.logged import latest
 from serving.gateway.after.showing import draw
 from serving.replay import replay
-from serving.rollout.database import Database
-from serving.rollout.document import Change, ModelVersion, Rollout
-from serving.rollout.rules import Rules
-from serving.rollout.rules_table import RulesTable, StaleRules
-from serving.rollout.table import RolloutTable
 from tests.serving.open_gateway import OpenGateway, ask, rows
 from tests.serving.test_availability import NOBODY, shown
 from tests.serving.test_server import within

@@ -8,11 +8,11 @@ from typing import Any
 import pytest
 from fastapi.testclient import TestClient
 
-from serving.eventlog.logged import latest
+from events.logged import latest
+from experiments.document import ModelVersion, Rollout
+from experiments.rules import BadRules, Rules
+from experiments.rules_table import RulesTable
 from serving.replay import replay
-from serving.rollout.document import ModelVersion, Rollout
-from serving.rollout.rules import BadRules, Rules
-from serving.rollout.rules_table import RulesTable
 from tests.serving.open_gateway import OpenGateway, rows
 from tests.serving.test_availability import NOBODY
 from tests.serving.test_rules import hold, table  # noqa: F401  (fixture)

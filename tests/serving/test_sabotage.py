@@ -4,7 +4,7 @@ from pathlib import Path
 
 import pytest
 
-from benchmarks.sabotage import FAULTS, Fault, faulty
+from benchmarks.serving.sabotage import FAULTS, Fault, faulty
 from serving.torchserve.server import TorchServe
 
 ASKED = {"user_id": "u1", "history": [], "k": 3}

@@ -9,7 +9,12 @@ import pytest
 import torch
 
 from serving.scoring.scorer import Scorer
-from tests.serving.tiny_archive import ITEMS, MAX_HISTORY, vectors, write_content
+from tests.serving.tiny_archive import (
+    ITEMS,
+    MAX_HISTORY,
+    vectors,
+    write_content,
+)
 
 
 @pytest.fixture(scope="module")

@@ -6,12 +6,18 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from scipy.stats import binom
 
-from benchmarks.canary_traffic import Canary
-from benchmarks.canary_watch import Findings, watch
-from serving.rollout.log import Draws
-from serving.rollout.policy import Policy
-from serving.rollout.ratio import evidence
-from serving.rollout.sequential import UNKNOWN, difference, half_width, mixing, scores
+from benchmarks.decisions.traffic import Canary
+from benchmarks.decisions.watch import Findings, watch
+from experiments.log import Draws
+from experiments.policy import Policy
+from experiments.sample_ratio import evidence
+from experiments.sequential_test import (
+    UNKNOWN,
+    difference,
+    half_width,
+    mixing,
+    scores,
+)
 
 SETTINGS = {"alpha": 0.05, "planned": 2000.0, "users": 40, "ratio_alpha": 0.001}
 CANARIES = 300

@@ -9,15 +9,20 @@ from typing import Any
 
 import pytest
 
+from events.logged import latest
+from experiments.assignment import drawn
+from experiments.document import ModelVersion, Rollout
 from feature_repo.forgotten import Forgotten
 from feature_repo.keys import ANONYMOUS
-from serving.eventlog.logged import latest
 from serving.replay import replay
-from serving.rollout.assignment import drawn
-from serving.rollout.document import ModelVersion, Rollout
 from serving.scoring.scorer import Scorer
 from tests.serving.live_shop import Transport, fill
-from tests.serving.open_gateway import HISTORY, PATIENT, OpenGateway, rows
+from tests.serving.open_gateway import (
+    HISTORY,
+    PATIENT,
+    OpenGateway,
+    rows,
+)
 
 NOW = datetime.now(UTC).replace(microsecond=0)
 

@@ -11,12 +11,18 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from experiments.rules import BadRules, Rules
+from experiments.rules_table import Version
 from serving.gateway.after.catalogue import Catalogue
 from serving.gateway.after.compiled import Explorable, compiled, faults
-from serving.gateway.after.showing import Asked, Items, Shown, draw, show
+from serving.gateway.after.showing import (
+    Asked,
+    Items,
+    Shown,
+    draw,
+    show,
+)
 from serving.gateway.after.stock import Stock
-from serving.rollout.rules import BadRules, Rules
-from serving.rollout.rules_table import Version
 
 NOW = datetime(2026, 1, 5, 12, tzinfo=UTC)
 IDS = [f"i{n}" for n in range(24)]

@@ -13,15 +13,20 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
-from serving.consumer.delivery import NOTED
-from serving.consumer.upkeep import EXPIRED, KEPT, Upkeep
-from serving.eventlog.events import TABLES
-from serving.eventlog.logged import exposure as find_exposure
-from serving.eventlog.merging import drop_superseded, merge
-from serving.eventlog.partitions import digest, files, write_days
-from serving.rollout import log as rollout_log
-from serving.rollout.policy import Policy
-from tests.serving.live_shop import Transport, exposure, fill, outcome
+from events.compaction import drop_superseded, merge
+from events.consumer.delivery import NOTED
+from events.consumer.retention import EXPIRED, KEPT, Upkeep
+from events.logged import exposure as find_exposure
+from events.partitions import digest, files, write_days
+from events.schema import TABLES
+from experiments import log as rollout_log
+from experiments.policy import Policy
+from tests.serving.live_shop import (
+    Transport,
+    exposure,
+    fill,
+    outcome,
+)
 
 ROOT = Path(__file__).parents[2]
 DAY = datetime(2026, 3, 1, tzinfo=UTC)
@@ -90,8 +95,8 @@ NURSERY = """
 import os, sys
 from pathlib import Path
 import pyarrow.parquet as pq
-from serving.eventlog.partitions import files
-from serving.eventlog.merging import drop_superseded, merge
+from events.partitions import files
+from events.compaction import drop_superseded, merge
 from tests.serving.killed import after
 day = Path(sys.argv[1])
 def work():

@@ -10,12 +10,19 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from serving.rollout.document import ModelVersion, Rollout
-from serving.rollout.guardrails import Guardrail
-from serving.rollout.judgement import BUSIEST, MISDRAWN, Evidence, Verdict, judge, planned_exposures
-from serving.rollout.log import Traffic
-from serving.rollout.policy import Policy
-from serving.rollout.sequential import UNKNOWN, Difference
+from experiments.decision import (
+    BUSIEST,
+    MISDRAWN,
+    Evidence,
+    Verdict,
+    judge,
+    planned_exposures,
+)
+from experiments.document import ModelVersion, Rollout
+from experiments.guardrails import Guardrail
+from experiments.log import Traffic
+from experiments.policy import Policy
+from experiments.sequential_test import UNKNOWN, Difference
 
 OPENED = datetime(2026, 1, 5, tzinfo=UTC)
 BEGAN = OPENED + timedelta(days=3)

@@ -8,17 +8,17 @@ import numpy as np
 import pyarrow as pa
 import pytest
 
+from events.partitions import write_days
+from events.schema import TABLES
+from experiments.document import Change, ModelVersion, Rollout
+from experiments.log import EventLog
+from experiments.policy import Policy
+from experiments.rules import Holdout, Rules
+from experiments.rules_table import RulesTable
+from experiments.table import RolloutTable
+from experiments.worth import difference, shoppers
 from serving import __main__ as serving
-from serving.eventlog.events import TABLES
-from serving.eventlog.partitions import write_days
 from serving.gateway.wish import Wish
-from serving.rollout.document import Change, ModelVersion, Rollout
-from serving.rollout.log import EventLog
-from serving.rollout.policy import Policy
-from serving.rollout.rules import Holdout, Rules
-from serving.rollout.rules_table import RulesTable
-from serving.rollout.table import RolloutTable
-from serving.rollout.worth import difference, shoppers
 from tests.serving.open_gateway import HISTORY, OpenGateway, rows
 from tests.serving.test_availability import NOBODY
 from tests.serving.test_rules import hold, table  # noqa: F401  (fixture)

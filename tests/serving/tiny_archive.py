@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 import torch
 
-from heterrec.encoder import FeatureEncoder
+from heterrec.data.encoder import FeatureEncoder
 
 ITEMS = [f"i{number}" for number in range(12)]
 FEATURES = [
@@ -102,7 +102,7 @@ def write_content(root: Path, *, version: str = "1.0", seed: int = 0, repeats: b
         FEATURES, {"price": prices, "shelf": shelves}, ITEMS, np.full(len(ITEMS), 9, dtype=np.int64)
     )
     (root / "encoder.json").write_text(encoder.to_json())
-    shutil.copyfile(Path(__file__).parents[2] / "heterrec/encoder.py", root / "encoder.py")
+    shutil.copyfile(Path(__file__).parents[2] / "heterrec/data/encoder.py", root / "encoder.py")
     (root / "popular.json").write_text(json.dumps(popular(items)))
     history = [
         {"item_id": "i3", "event_time": "2026-01-05T10:00:00Z", "features": {"price": 12.5, "shelf": "it's top"}}

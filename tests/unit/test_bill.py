@@ -11,7 +11,7 @@ from typing import Any
 
 import pytest
 
-from components.workspace import ROOT
+from runtime.workspace import ROOT
 from scripts.bill import component
 
 

@@ -4,7 +4,7 @@ from pathlib import Path
 
 import pytest
 
-from components.files import digest_file, replace_text, replacing
+from runtime.files import digest_file, replace_text, replacing
 
 
 @pytest.mark.parametrize("before", [None, "what was there"])

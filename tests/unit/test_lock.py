@@ -2,7 +2,7 @@
 
 import re
 
-from components.workspace import ROOT
+from runtime.workspace import ROOT
 
 LOCK = (ROOT / "requirements.lock").read_text()
 

@@ -7,7 +7,7 @@ import subprocess
 import sys
 from pathlib import Path
 
-from components.workspace import ROOT
+from runtime.workspace import ROOT
 
 TEXT = (ROOT / "Makefile").read_text()
 

@@ -20,18 +20,18 @@ def test_every_kept_mutant_changes_the_code_as_it_is_and_names_tests() -> None:
 
 
 def test_a_line_that_the_code_no_longer_has_is_told(tmp_path: Path) -> None:
-    lines = ['file = "serving/rollout/moves.py"', 'was = "no such line"', 'becomes = ""', 'tests = "tests"']
+    lines = ['file = "experiments/transitions.py"', 'was = "no such line"', 'becomes = ""', 'tests = "tests"']
     (tmp_path / "mutants.toml").write_text("\n".join(["[[mutant]]", *lines]))
-    with pytest.raises(ValueError, match=r"'no such line' is 0 times in serving/rollout/moves.py, expected once"):
+    with pytest.raises(ValueError, match=r"'no such line' is 0 times in experiments/transitions.py, expected once"):
         list(kept(tmp_path / "mutants.toml"))
 
 
 def test_a_breakage_that_a_test_notices_dies_and_another_lives(tmp_path: Path) -> None:
     """By the command, whose process has nothing but the libraries; what is broken is never written to disk."""
     (tmp_path / "test_place.py").write_text(
-        "from serving.rollout.assignment import place\n\ndef test_place():\n    assert 0 < place('s', 'u') < 1\n"
+        "from experiments.assignment import place\n\ndef test_place():\n    assert 0 < place('s', 'u') < 1\n"
     )
-    file = "serving/rollout/assignment.py"
+    file = "experiments/assignment.py"
     source = (mutants.ROOT / file).read_text()
     first = source.splitlines()[0]
     listed = []
@@ -50,7 +50,7 @@ def test_a_breakage_that_a_test_notices_dies_and_another_lives(tmp_path: Path) -
 
 
 def test_mutants_by_syntax_are_programs_and_each_another_one() -> None:
-    found = made("serving/rollout/moves.py", ["tests"], most=1000, seed=0)
+    found = made("experiments/transitions.py", ["tests"], most=1000, seed=0)
     assert len({mutant.source for mutant in found}) == len(found) > 10
     for mutant in found:
         compile(mutant.source, mutant.file, "exec")

@@ -8,8 +8,8 @@ from pathlib import Path
 
 import pytest
 
-from components.workspace import ROOT
 from heterrec.plugins import load_plugins
+from runtime.workspace import ROOT
 
 TEXT = (ROOT / "docs" / "notebook.md").read_text()
 FILE = "# file: "

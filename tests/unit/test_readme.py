@@ -2,12 +2,12 @@ import json
 
 import pytest
 
-from benchmarks.readme import README, RESULTS, written
+from benchmarks.model.readme import README, RESULTS, written
 
 
 def test_the_readme_shows_the_results_that_are_kept():
     readme = README.read_text()
-    assert written(readme, json.loads(RESULTS.read_text())) == readme, "write it anew: python -m benchmarks.readme"
+    assert written(readme, json.loads(RESULTS.read_text())) == readme, "write it anew: `benchmarks.model.readme`"
 
 
 def test_a_readme_without_the_marks_is_told():

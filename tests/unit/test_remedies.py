@@ -6,9 +6,9 @@ from pathlib import Path
 
 import pytest
 
-from components.decision import Reason
 from components.validate.suite import at_most
-from components.workspace import ROOT
+from runtime.decision import Reason
+from runtime.workspace import ROOT
 
 Name = tuple[str, str]
 """A module and what it calls something."""
@@ -68,8 +68,9 @@ def makers(modules: list[Module]) -> dict[Name, set[str]]:
 
 
 def untold(root: Path) -> Iterator[tuple[str, bool]]:
-    """Every place below `root`/components where a reason or a check is made, and whether it is not told what to do."""
-    modules = [Module(path, root) for path in sorted((root / "components").rglob("*.py"))]
+    """Every place in the rooms of `root` where a reason or a check is made, and whether it is not told what to do."""
+    rooms = ("runtime", "components")
+    modules = [Module(path, root) for room in rooms for path in sorted((root / room).rglob("*.py"))]
     known = makers(modules)
     for module in modules:
         for node in ast.walk(module.tree):
@@ -102,14 +103,15 @@ def test_every_reason_that_any_step_can_give_says_what_would_change_it() -> None
 def test_a_reason_is_found_by_what_it_is_whatever_makes_it(call: str, silent: list[bool], tmp_path: Path) -> None:
     """A function of the name of one that makes checks makes none; one of any name that returns a reason does."""
     (tmp_path / "components" / "gate").mkdir(parents=True)
-    source = (ROOT / "components" / "decision.py").read_text()
-    (tmp_path / "components" / "decision.py").write_text(source)
+    (tmp_path / "runtime").mkdir()
+    source = (ROOT / "runtime" / "decision.py").read_text()
+    (tmp_path / "runtime" / "decision.py").write_text(source)
     maker = (
         "def by_another_name(check: str, remedy: str = '') -> list[Reason]:\n"
         "    return [Reason(check=check, held=True, found=1, allowed=2, message='', remedy=remedy)]\n\n"
     )
     kept = maker if "another_name" in call else "def _share(one, other):\n    return one / other\n\n"
-    head = "from components import decision\nfrom components.decision import Reason\n\n"
+    head = "from runtime import decision\nfrom runtime.decision import Reason\n\n"
     (tmp_path / "components" / "gate" / "step.py").write_text(f"{head}{kept}found = {call}\n")
     told = [(place, each) for place, each in untold(tmp_path) if place.partition(":")[0].endswith("gate/step.py")]
     assert sorted(each for _, each in told) == silent, told

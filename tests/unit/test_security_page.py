@@ -4,7 +4,7 @@ import re
 
 import yaml
 
-from components.workspace import ROOT
+from runtime.workspace import ROOT
 
 PAGE = (ROOT / "docs" / "security.md").read_text()
 MANIFESTS = [

@@ -1,7 +1,7 @@
 """Markdown for the UI: data stays data, and stays in its cell."""
 
-from components.decision import Decision, Reason
-from components.summary import decision, numbers, table
+from components.shared.summary import decision, numbers, table
+from runtime.decision import Decision, Reason
 
 
 def test_numbers_are_found_one_level_deep_and_truth_is_none():

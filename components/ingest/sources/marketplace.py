@@ -9,13 +9,13 @@ import duckdb
 import numpy as np
 import pyarrow as pa
 
-from components.code_digest import code_digest
-from components.errors import InputError
 from components.ingest.source import Raw, Table
 from feature_repo.card import DatasetCard
 from marketplace.config import MarketplaceConfig
-from marketplace.dirt import soil
+from marketplace.corruption import soil
 from marketplace.shop import Marketplace, schema_of
+from runtime.code_digest import code_digest
+from runtime.errors import InputError
 
 
 def _as_text(schema: pa.Schema) -> pa.Schema:
@@ -93,4 +93,4 @@ def _batches(shop: Marketplace, only: Collection[str] | None) -> Iterator[pa.Rec
 
 
 def _code() -> str:
-    return code_digest("marketplace.shop") + code_digest("marketplace.dirt")
+    return code_digest("marketplace.shop") + code_digest("marketplace.corruption")

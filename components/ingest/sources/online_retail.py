@@ -9,10 +9,10 @@ from typing import Any
 
 import duckdb
 
-from components.files import digest_file
 from components.ingest.read import read
 from components.ingest.source import Raw, locate, where
 from feature_repo.card import DatasetCard
+from runtime.files import digest_file
 
 ADDRESS = "Online Retail II is at https://archive.ics.uci.edu/dataset/502 (both sheets as one Parquet file)."
 

@@ -22,13 +22,18 @@ import duckdb
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from components.errors import InputError
 from components.ingest.parquet import DIGITS, read_portions
-from components.ingest.source import Raw, Table, named, scratch
-from components.manifest import digest_json
+from components.ingest.source import (
+    Raw,
+    Table,
+    named,
+    scratch,
+)
 from feature_repo.card import DatasetCard
 from feature_repo.card_source import Sql
 from feature_repo.faults import Unavailable
+from runtime.errors import InputError
+from runtime.manifest import digest_json
 
 if TYPE_CHECKING:
     from sqlalchemy import Connection, CursorResult

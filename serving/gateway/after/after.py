@@ -3,11 +3,16 @@
 from collections.abc import Callable, Mapping, Sequence
 from datetime import UTC, datetime
 
+from experiments.rules import Fatigue
 from serving.gateway.after.catalogue import Catalogue
 from serving.gateway.after.compiled import Compiled, Explorable, compiled
 from serving.gateway.after.news import News
-from serving.gateway.after.showing import Asked, Items, Shown, show
-from serving.rollout.rules import Fatigue
+from serving.gateway.after.showing import (
+    Asked,
+    Items,
+    Shown,
+    show,
+)
 from serving.scoring.placed import FOR_YOU
 
 MORE, SPARE = 40, 10

@@ -8,10 +8,18 @@ from typing import NamedTuple
 import numpy as np
 import numpy.typing as npt
 
+from experiments.rules import (
+    Block,
+    Boost,
+    Exploration,
+    Fatigue,
+    Pin,
+    Rules,
+    Value,
+)
+from experiments.rules_table import Version
 from serving.gateway.after.catalogue import Catalogue, Codes, Unknown
 from serving.gateway.after.stock import Stock
-from serving.rollout.rules import Block, Boost, Exploration, Fatigue, Pin, Rules, Value
-from serving.rollout.rules_table import Version
 from serving.scoring.filters import Mask
 from serving.scoring.placed import FOR_YOU
 

@@ -4,9 +4,9 @@ from typing import Annotated, Any
 
 from fastapi import FastAPI, Header, HTTPException
 
+from experiments.database import TableAway
 from serving.gateway.after.news import News
 from serving.gateway.api import Availability, Told
-from serving.rollout.database import TableAway
 
 _Authorization = Annotated[str | None, Header(description="Bearer token, where the service asks for one")]
 

@@ -8,9 +8,9 @@ import logging
 import time
 from collections.abc import Callable, Mapping
 
+from experiments.availability import Availability
+from experiments.rules_table import RulesTable, Version
 from serving.gateway.after.stock import Stock
-from serving.rollout.availability import Availability
-from serving.rollout.rules_table import RulesTable, Version
 
 READ_SECONDS = 0.5
 """Well below the 2 s after which no replica shows what was withdrawn."""

@@ -12,9 +12,9 @@ from typing import Any, Literal, NamedTuple
 import numpy as np
 import numpy.typing as npt
 
+from experiments.assignment import place
 from serving.gateway.after.compiled import Compiled, Explorable, Placed
 from serving.gateway.after.stock import Stock
-from serving.rollout.assignment import place
 from serving.scoring.filters import Mask
 from serving.scoring.placed import FOR_YOU, RANKING
 

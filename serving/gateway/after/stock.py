@@ -2,7 +2,7 @@
 
 import logging
 
-from serving.rollout.availability import Changes, Seen
+from experiments.availability import Changes, Seen
 
 _logger = logging.getLogger(__name__)
 

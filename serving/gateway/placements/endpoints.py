@@ -6,11 +6,30 @@ from typing import Annotated, Any, Literal
 
 from fastapi import FastAPI, Header, Response
 
-from serving.gateway.api import Filters, Problem, RecommendationRequest, Recommendations, Somebody
-from serving.gateway.placements.requests import BoughtTogether, BuyAgain, Popular, Ranking, SimilarItems
+from serving.gateway.api import (
+    Filters,
+    Problem,
+    RecommendationRequest,
+    Recommendations,
+    Somebody,
+)
+from serving.gateway.placements.requests import (
+    BoughtTogether,
+    BuyAgain,
+    Popular,
+    Ranking,
+    SimilarItems,
+)
 from serving.gateway.placements.session import events_of
 from serving.gateway.wish import Wish
-from serving.scoring.placed import AGAIN, FOR_YOU, POPULAR, RANKING, SIMILAR, TOGETHER
+from serving.scoring.placed import (
+    AGAIN,
+    FOR_YOU,
+    POPULAR,
+    RANKING,
+    SIMILAR,
+    TOGETHER,
+)
 
 Serve = Callable[[Wish, dict[str, Any], str | None], Awaitable[Response]]
 """Answers a wish, whose context is logged, for who has this authorization."""

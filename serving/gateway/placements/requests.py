@@ -4,7 +4,14 @@ from typing import Annotated, ClassVar, Literal
 
 from pydantic import Field
 
-from serving.gateway.api import MAX_K, Context, Filters, Key, Somebody, Who
+from serving.gateway.api import (
+    MAX_K,
+    Context,
+    Filters,
+    Key,
+    Somebody,
+    Who,
+)
 
 _Few = Annotated[list[Key], Field(min_length=1, max_length=50)]
 _K = Annotated[int, Field(ge=1, le=MAX_K)]

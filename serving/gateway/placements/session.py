@@ -6,7 +6,7 @@ from typing import Any
 
 from fastapi.exceptions import RequestValidationError
 
-from serving.clocks import TOLERANCE
+from runtime.clocks import TOLERANCE
 from serving.gateway.api import SessionEvent
 
 OLDEST = timedelta(days=30)

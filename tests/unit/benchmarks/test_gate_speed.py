@@ -1,4 +1,4 @@
-from benchmarks.gate_speed import made_up
+from benchmarks.gate.speed import made_up
 
 
 def test_the_made_up_events_are_an_artifact_that_the_gate_takes(tmp_path):

@@ -2,8 +2,8 @@
 
 import torch
 
-from benchmarks.gpu import flops_of
-from heterrec.lmp import NEVER, Step, full_infonce
+from benchmarks.model.gpu import flops_of
+from heterrec.loss.lmp import NEVER, Step, full_infonce
 
 
 def test_the_products_of_the_softmax_are_all_counted():

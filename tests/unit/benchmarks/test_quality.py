@@ -7,10 +7,10 @@ import numpy as np
 import pytest
 from rich.console import Console
 
-from benchmarks.quality import Bench
-from benchmarks.quality_rows import BASELINES, Model
+from benchmarks.model.quality import Bench
+from benchmarks.model.quality_rows import BASELINES, Model
+from heterrec.data.sequences import Sequences, read_sequences
 from heterrec.recipes import TrainConfig
-from heterrec.sequences import Sequences, read_sequences
 from tests.unit.heterrec.shop import write_shop
 
 

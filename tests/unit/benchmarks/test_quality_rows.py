@@ -2,7 +2,15 @@
 
 import pytest
 
-from benchmarks.quality_rows import ABLATIONS, AXES, BASELINES, MAIN, crossed, named, of_plugins
+from benchmarks.model.quality_rows import (
+    ABLATIONS,
+    AXES,
+    BASELINES,
+    MAIN,
+    crossed,
+    named,
+    of_plugins,
+)
 from heterrec.changes import changed
 from heterrec.plugins import load_plugins
 from heterrec.recipes import hstu

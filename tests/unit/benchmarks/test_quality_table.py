@@ -6,9 +6,9 @@ from typing import Any
 import numpy as np
 import pytest
 
-from benchmarks.quality_table import Table, difference
-from heterrec.comparison import paired_bootstrap
-from heterrec.metrics import Ranking
+from benchmarks.model.quality_table import Table, difference
+from heterrec.evaluation.comparison import paired_bootstrap
+from heterrec.evaluation.metrics import Ranking
 
 
 def run(row: str, seed: int | None, key: str = "a", value: float = 0.1) -> dict[str, Any]:

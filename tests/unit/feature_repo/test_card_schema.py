@@ -129,7 +129,7 @@ def last(node: ast.AST) -> str:
 @functools.cache
 def modules() -> list[Reads]:
     read = []
-    for room in ("feature_repo", "components", "pipelines", "serving"):
+    for room in ("feature_repo", "components", "pipelines", "serving", "events", "experiments", "runtime"):
         for path in sorted((ROOT / room).rglob("*.py")):
             found = Reads(properties_only=path.name in DECLARED)
             found.visit(ast.parse(path.read_text()))

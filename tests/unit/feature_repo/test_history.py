@@ -6,7 +6,12 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from feature_repo.history import SCHEMA, Record, decode, encode
+from feature_repo.history import (
+    SCHEMA,
+    Record,
+    decode,
+    encode,
+)
 
 NUMBER = st.none() | st.floats(allow_nan=False)
 FLAG = st.booleans()

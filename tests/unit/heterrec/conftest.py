@@ -3,9 +3,9 @@ from pathlib import Path
 import pytest
 import torch
 
-from heterrec.encoder import FeatureEncoder
-from heterrec.model import HeterRec
-from heterrec.sequences import Sequences, read_sequences
+from heterrec.data.encoder import FeatureEncoder
+from heterrec.data.sequences import Sequences, read_sequences
+from heterrec.model.network import HeterRec
 from tests.unit.heterrec.shop import write_shop
 from tests.unit.heterrec.small import SMALL, encoder_of, lively
 

@@ -5,10 +5,10 @@ from dataclasses import replace
 
 import torch
 
-from heterrec.encoder import FeatureEncoder
-from heterrec.model import HeterRec
+from heterrec.data.encoder import FeatureEncoder
+from heterrec.data.sequences import NOW, Catalogue, Sequences
+from heterrec.model.network import HeterRec
 from heterrec.recipes import ModelConfig
-from heterrec.sequences import NOW, Catalogue, Sequences
 
 SMALL = ModelConfig(width=16, item_layers=1, max_history=12, min_events=1)
 

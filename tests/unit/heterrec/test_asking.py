@@ -10,20 +10,30 @@ import pyarrow.parquet as pq
 import pytest
 import torch
 
-from components.manifest import digest_json
-from heterrec.asking import Asked
-from heterrec.encoder import MAX_ASKED, FeatureEncoder
-from heterrec.htfl import encode_catalogue
-from heterrec.inference import user_vectors
-from heterrec.model import HeterRec
+from heterrec.data.asking import Asked
+from heterrec.data.encoder import MAX_ASKED, FeatureEncoder
+from heterrec.data.sequences import (
+    NOW,
+    Sequences,
+    _parts,
+    read_sequences,
+)
+from heterrec.inference.answers import user_vectors
+from heterrec.model.htfl import encode_catalogue
+from heterrec.model.network import HeterRec
 from heterrec.recipes import LossConfig, TrainConfig
-from heterrec.sequences import NOW, Sequences, _parts, read_sequences
-from heterrec.training import Training
-from heterrec.warm_start import begin_from
+from heterrec.training.loop import Training
+from heterrec.training.warm_start import begin_from
+from runtime.manifest import digest_json
 from tests.unit.heterrec.shop import write_shop
 from tests.unit.heterrec.small import SMALL, lively
 from tests.unit.heterrec.test_fixed_step import CONFIG as NO_CHANCE
-from tests.unit.heterrec.test_fixed_step import assert_same, both, outcome, packed_batch
+from tests.unit.heterrec.test_fixed_step import (
+    assert_same,
+    both,
+    outcome,
+    packed_batch,
+)
 
 ASKING = [
     {"name": "group", "kind": "categorical", "of": "user"},

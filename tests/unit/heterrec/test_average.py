@@ -4,7 +4,7 @@ import pytest
 import torch
 from torch import nn
 
-from heterrec.average import EVERY, Average
+from heterrec.training.weight_average import EVERY, Average
 
 
 def walked(share: float, steps: int) -> tuple[Average, list[torch.Tensor]]:

@@ -9,13 +9,13 @@ import numpy as np
 import pytest
 
 from heterrec import beyond as module
-from heterrec.baselines import most_popular
 from heterrec.beyond import SMOOTHED, Shown, beyond
 from heterrec.contest import contest
-from heterrec.metrics import rank
-from heterrec.neighbour_tables import _words
+from heterrec.data.sequences import Sequences
+from heterrec.evaluation.baselines import most_popular
+from heterrec.evaluation.metrics import rank
+from heterrec.memory.neighbour_tables import _words
 from heterrec.recipes import by_name
-from heterrec.sequences import Sequences
 
 
 def noise(sequences: Sequences, queries, seed: int = 0):

@@ -6,8 +6,18 @@ from typing import Any
 
 import pytest
 
-from heterrec.changes import DERIVED, changed, recipe, setting
-from heterrec.recipes import RECIPES, TrainConfig, by_name, sized
+from heterrec.changes import (
+    DERIVED,
+    changed,
+    recipe,
+    setting,
+)
+from heterrec.recipes import (
+    RECIPES,
+    TrainConfig,
+    by_name,
+    sized,
+)
 from tests.unit.heterrec.test_recipes import LEAVES
 
 OTHER: dict[str, Any] = {"model.block": "hstu", "model.tokens": "sum", "model.token_causality": "block"}

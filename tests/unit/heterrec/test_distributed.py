@@ -24,10 +24,10 @@ import json, os, sys
 from pathlib import Path
 import torch
 from heterrec import distributed
-from heterrec.optimiser import ID_TABLE
+from heterrec.training.optimiser import ID_TABLE
 from heterrec.recipes import TrainConfig
-from heterrec.sequences import read_sequences
-from heterrec.training import Training
+from heterrec.data.sequences import read_sequences
+from heterrec.training.loop import Training
 torch.set_num_threads(1)
 sequences, config, out, options = sys.argv[1:]
 options, rank, steps = json.loads(options), os.environ.get("RANK", "0"), []

@@ -6,8 +6,13 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-import heterrec.encoder
-from heterrec.encoder import MAX_WORDS, MISSING, UNKNOWN, FeatureEncoder
+import heterrec.data.encoder
+from heterrec.data.encoder import (
+    MAX_WORDS,
+    MISSING,
+    UNKNOWN,
+    FeatureEncoder,
+)
 
 FEATURES = [
     {"name": "brand", "kind": "categorical", "varies_in_time": False},
@@ -35,7 +40,7 @@ def small() -> FeatureEncoder:
 
 def test_the_file_stands_alone(tmp_path: Path, small: FeatureEncoder):
     """It is copied into the archive: loaded from there it encodes the same."""
-    source = Path(heterrec.encoder.__file__).read_text()
+    source = Path(heterrec.data.encoder.__file__).read_text()
     assert "heterrec" not in "".join(line for line in source.splitlines() if "import" in line)
     (tmp_path / "copied.py").write_text(source)
     spec = importlib.util.spec_from_file_location("copied", tmp_path / "copied.py")

@@ -12,17 +12,17 @@ import pyarrow as pa
 import pytest
 import torch
 
-from heterrec.bar import Bar
-from heterrec.comparison import compare
+from heterrec.data.sequences import NOW, Sequences
 from heterrec.estimator import HeterRec, load
-from heterrec.export import load_model
-from heterrec.filtering import allowed
-from heterrec.inference import Answers, judged
-from heterrec.metrics import rank
+from heterrec.evaluation.comparison import compare
+from heterrec.evaluation.metrics import rank
+from heterrec.inference.answers import Answers, judged
+from heterrec.inference.filtering import allowed
+from heterrec.progress_bar import Bar
 from heterrec.recipes import TrainConfig
-from heterrec.refit import refit
-from heterrec.sequences import NOW, Sequences
-from heterrec.training import Update, train
+from heterrec.training.export import load_model
+from heterrec.training.loop import Update, train
+from heterrec.training.refit import refit
 from serving.scoring.filters import Filters
 
 START = datetime(2026, 1, 1, tzinfo=UTC)
@@ -177,7 +177,7 @@ def test_similar_items_are_the_nearest_and_never_the_item_itself(fitted: HeterRe
     found = fitted.similar_items(["i3", "new"], k=4).to_pylist()
     assert [(row["similar_to"], row["rank"]) for row in found] == [(n, r) for n in ("i3", "new") for r in range(1, 5)]
     matrix = Answers(fitted.trained.loaded, fitted.sequences.catalogue, NOW)
-    from heterrec.inference import item_matrix
+    from heterrec.inference.answers import item_matrix
 
     assert fitted.trained.model is not None
     vector = item_matrix(fitted.trained.model, fitted.trained.encoder, matrix.catalogue, NOW)[:, :-1]

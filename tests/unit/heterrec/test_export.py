@@ -6,12 +6,12 @@ import pytest
 import torch
 
 from components.train import step
-from heterrec.batches import encode_events
-from heterrec.export import export_program, load_model
-from heterrec.inference import Answers, item_matrix
-from heterrec.model import Histories
+from heterrec.data.sequences import NOW, Queries, Sequences
+from heterrec.inference.answers import Answers, item_matrix
+from heterrec.loss.batches import encode_events
+from heterrec.model.network import Histories
 from heterrec.recipes import TrainConfig
-from heterrec.sequences import NOW, Queries, Sequences
+from heterrec.training.export import export_program, load_model
 from tests.unit.heterrec.small import SMALL, changed
 
 CONFIG = TrainConfig(model=replace(SMALL, max_history=8), epochs=2, batch_events=64)

@@ -7,13 +7,13 @@ import numpy as np
 import pytest
 import torch
 
-from heterrec.batches import TrainingBatch
-from heterrec.fixed_step import HOW, FixedObjective
-from heterrec.look_up import prepared, summed_back
+from heterrec.data.sequences import Sequences
+from heterrec.kernels.embedding_bag import prepared, summed_back
+from heterrec.loss.batches import TrainingBatch
+from heterrec.loss.padded_batches import Rectangle, Rectangles, padded_lengths
 from heterrec.recipes import LossConfig, TrainConfig
-from heterrec.rectangles import Rectangle, Rectangles, padded_lengths
-from heterrec.sequences import Sequences
-from heterrec.training import Training, train
+from heterrec.training.fixed_step import HOW, FixedObjective
+from heterrec.training.loop import Training, train
 from tests.unit.heterrec.small import SMALL, lively
 
 # Chance is off, but for the choice of newborn items and candidates, which both draw alike.

@@ -8,10 +8,10 @@ import pandas as pd
 import pyarrow as pa
 import pytest
 
-from heterrec.frames import table_of
-from heterrec.prepare import prepare
-from heterrec.sequence_files import write_sequences
-from heterrec.sequences import Sequences, read_sequences
+from heterrec.data.frames import table_of
+from heterrec.data.prepare import prepare
+from heterrec.data.sequence_files import write_sequences
+from heterrec.data.sequences import Sequences, read_sequences
 
 START = datetime(2026, 1, 1, tzinfo=UTC)
 EVENTS = {

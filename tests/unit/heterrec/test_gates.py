@@ -4,18 +4,24 @@ import numpy as np
 import pytest
 import torch
 
-from heterrec import gates
-from heterrec.gates import fit, recalled, remember
-from heterrec.metrics import Scores, rank
-from heterrec.neighbours import BUCKETS, CHANNELS, Gate, Memory, Recalled
-from heterrec.sequences import Queries, Sequences
+from heterrec.data.sequences import Queries, Sequences
+from heterrec.evaluation.metrics import Scores, rank
+from heterrec.memory import gates
+from heterrec.memory.gates import fit, recalled, remember
+from heterrec.memory.neighbours import (
+    BUCKETS,
+    CHANNELS,
+    Gate,
+    Memory,
+    Recalled,
+)
 from tests.unit.heterrec.shop import write_shop
 
 
 @pytest.fixture(scope="module")
 def large(tmp_path_factory: pytest.TempPathFactory) -> Sequences:
     """Enough shoppers to learn how far to trust either."""
-    from heterrec.sequences import read_sequences
+    from heterrec.data.sequences import read_sequences
 
     return read_sequences(write_shop(tmp_path_factory.mktemp("large"), users=400, items=40))
 

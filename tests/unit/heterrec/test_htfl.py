@@ -4,10 +4,10 @@ import numpy as np
 import pytest
 import torch
 
-from heterrec.encoder import FeatureEncoder
-from heterrec.htfl import _Bag, encode_catalogue
-from heterrec.model import HeterRec
-from heterrec.sequences import NOW
+from heterrec.data.encoder import FeatureEncoder
+from heterrec.data.sequences import NOW
+from heterrec.model.htfl import _Bag, encode_catalogue
+from heterrec.model.network import HeterRec
 from tests.unit.heterrec.small import SMALL, lively
 
 

@@ -10,25 +10,35 @@ import pyarrow.parquet as pq
 import pytest
 import torch
 
-from benchmarks.typed_events_pay import predicted_alone
-from components.manifest import digest_json
-from heterrec.batches import TrainingBatches, encode_events, histories_of
-from heterrec.encoder import FeatureEncoder
-from heterrec.export import export_program, load_model, save_model
-from heterrec.gates import recalled
-from heterrec.htfl import encode_catalogue
-from heterrec.inference import Answers, user_vectors
-from heterrec.metrics import rank
-from heterrec.model import HeterRec
-from heterrec.neighbour_tables import together
-from heterrec.neighbours import Memory, ages
+from benchmarks.model.typed_events_pay import predicted_alone
+from heterrec.data.encoder import FeatureEncoder
+from heterrec.data.sequences import (
+    NOW,
+    Queries,
+    Sequences,
+    read_sequences,
+)
+from heterrec.evaluation.metrics import rank
+from heterrec.inference.answers import Answers, user_vectors
+from heterrec.loss.batches import TrainingBatches, encode_events, histories_of
+from heterrec.memory.gates import recalled
+from heterrec.memory.neighbour_tables import together
+from heterrec.memory.neighbours import Memory, ages
+from heterrec.model.htfl import encode_catalogue
+from heterrec.model.network import HeterRec
 from heterrec.recipes import LossConfig, TrainConfig, neighbours
-from heterrec.sequences import NOW, Queries, Sequences, read_sequences
-from heterrec.training import Training, train
-from heterrec.warm_start import begin_from
+from heterrec.training.export import export_program, load_model, save_model
+from heterrec.training.loop import Training, train
+from heterrec.training.warm_start import begin_from
+from runtime.manifest import digest_json
 from tests.unit.heterrec.shop import write_shop
 from tests.unit.heterrec.small import SMALL, lively
-from tests.unit.heterrec.test_fixed_step import assert_same, both, outcome, packed_batch
+from tests.unit.heterrec.test_fixed_step import (
+    assert_same,
+    both,
+    outcome,
+    packed_batch,
+)
 
 TYPES = [
     {"name": "buy", "predict": True, "weight": 2.0, "negative": False},

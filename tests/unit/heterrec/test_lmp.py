@@ -5,12 +5,19 @@ import pytest
 import torch
 from torch.nn import functional as F
 
-from heterrec.batches import TrainingBatch, TrainingBatches
-from heterrec.htfl import Bags, Columns, Tokens
-from heterrec.lmp import DAY, LMP, Step, full_infonce, sampled_infonce, window_weights
-from heterrec.model import Items
+from heterrec.data.sequences import Sequences
+from heterrec.loss.batches import TrainingBatch, TrainingBatches
+from heterrec.loss.lmp import (
+    DAY,
+    LMP,
+    Step,
+    full_infonce,
+    sampled_infonce,
+    window_weights,
+)
+from heterrec.model.htfl import Bags, Columns, Tokens
+from heterrec.model.network import Items
 from heterrec.recipes import LossConfig
-from heterrec.sequences import Sequences
 
 
 def step_of(target, weight, time, pairs=()) -> Step:

@@ -11,19 +11,26 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from heterrec import fixed_lmp, lmp
-from heterrec.batches import TrainingBatches
-from heterrec.encoder import EventType
-from heterrec.fixed_lmp import FixedLMP
-from heterrec.htfl import Columns, encode_catalogue
-from heterrec.lmp import DAY, LMP, NEVER, Drawn, Step, full_infonce
-from heterrec.model import HeterRec, Items
-from heterrec.objective import Objective
+from heterrec.data.encoder import EventType
+from heterrec.data.sequences import NOW, Sequences
+from heterrec.loss import fixed_lmp, lmp
+from heterrec.loss.batches import TrainingBatches
+from heterrec.loss.fixed_lmp import FixedLMP
+from heterrec.loss.lmp import (
+    DAY,
+    LMP,
+    NEVER,
+    Drawn,
+    Step,
+    full_infonce,
+)
+from heterrec.loss.objective import Objective
+from heterrec.loss.padded_batches import FixedStep
+from heterrec.model.htfl import Columns, encode_catalogue
+from heterrec.model.network import HeterRec, Items
 from heterrec.recipes import LossConfig, TrainConfig
-from heterrec.rectangles import FixedStep
-from heterrec.sequences import NOW, Sequences
-from heterrec.training import Champion, Training
-from heterrec.warm_start import _suggested
+from heterrec.training.loop import Champion, Training
+from heterrec.training.warm_start import _suggested
 from tests.unit.heterrec.small import SMALL, encoder_of, lively
 
 CONFIG = TrainConfig(model=replace(SMALL, max_history=8), loss=LossConfig(token_candidates=10), batch_events=64)

@@ -4,10 +4,10 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from heterrec.baselines import popularity
-from heterrec.comparison import compare, paired_bootstrap, slices
-from heterrec.metrics import Ranking, rank
-from heterrec.sequences import Sequences, read_sequences
+from heterrec.data.sequences import Sequences, read_sequences
+from heterrec.evaluation.baselines import popularity
+from heterrec.evaluation.comparison import compare, paired_bootstrap, slices
+from heterrec.evaluation.metrics import Ranking, rank
 from tests.unit.heterrec.shop import write
 
 

@@ -6,14 +6,19 @@ import torch
 from torch import nn
 from torch.nn import functional as F
 
-from heterrec.batches import TrainingBatches, encode_events
-from heterrec.encoder import FeatureEncoder
-from heterrec.htfl import Columns, encode_catalogue
-from heterrec.lmp import LMP
-from heterrec.model import HeterRec, Histories, Items, States
+from heterrec.data.encoder import FeatureEncoder
+from heterrec.data.sequences import NOW, Sequences
+from heterrec.loss.batches import TrainingBatches, encode_events
+from heterrec.loss.lmp import LMP
+from heterrec.model.htfl import Columns, encode_catalogue
+from heterrec.model.network import (
+    HeterRec,
+    Histories,
+    Items,
+    States,
+)
+from heterrec.model.transformer import Layout
 from heterrec.recipes import LossConfig
-from heterrec.sequences import NOW, Sequences
-from heterrec.transformer import Layout
 from tests.unit.heterrec.small import SMALL, changed, lively
 
 SHAPES = [

@@ -6,11 +6,24 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from heterrec import neighbour_tables, neighbours
-from heterrec.gates import over, recalled, remember
-from heterrec.neighbour_tables import BACK, SHRINKAGE, STEP, alike, in_baskets, moved, together
-from heterrec.neighbours import Memory, Table, ages, buckets
-from heterrec.sequences import Sequences
+from heterrec.data.sequences import Sequences
+from heterrec.memory import neighbour_tables, neighbours
+from heterrec.memory.gates import over, recalled, remember
+from heterrec.memory.neighbour_tables import (
+    BACK,
+    SHRINKAGE,
+    STEP,
+    alike,
+    in_baskets,
+    moved,
+    together,
+)
+from heterrec.memory.neighbours import (
+    Memory,
+    Table,
+    ages,
+    buckets,
+)
 from tests.unit.heterrec.small import changed
 
 

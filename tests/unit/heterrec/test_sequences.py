@@ -6,7 +6,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
-from heterrec.sequences import Sequences, read_sequences
+from heterrec.data.sequences import Sequences, read_sequences
 from tests.unit.heterrec.shop import write_shop
 
 

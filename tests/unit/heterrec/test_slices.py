@@ -7,14 +7,19 @@ import pytest
 import torch
 from torch.nn import functional as F
 
-from heterrec.encoder import FeatureEncoder
-from heterrec.htfl import encode_catalogue, encode_slices
-from heterrec.inference import Answers, judged
-from heterrec.lmp import LMP, _part
-from heterrec.model import HeterRec
+from heterrec.data.encoder import FeatureEncoder
+from heterrec.data.sequences import NOW, Sequences, Slice
+from heterrec.inference.answers import Answers, judged
+from heterrec.loss.lmp import LMP, _part
+from heterrec.model.htfl import encode_catalogue, encode_slices
+from heterrec.model.network import HeterRec
 from heterrec.recipes import LossConfig, TrainConfig
-from heterrec.sequences import NOW, Sequences, Slice
-from heterrec.training import Training, _encoder, train, training_slices
+from heterrec.training.loop import (
+    Training,
+    _encoder,
+    train,
+    training_slices,
+)
 from tests.unit.heterrec.small import SMALL, lively
 
 MODEL = replace(SMALL, width=8, max_history=8, dropout=0.0)
@@ -184,7 +189,7 @@ def test_vocabularies_and_scales_are_of_what_was_known_in_training(changing: Seq
 
 
 def test_without_anything_that_varies_there_is_one_slice_and_nothing_is_encoded_twice(tmp_path, changing: Sequences):
-    from heterrec.sequences import read_sequences
+    from heterrec.data.sequences import read_sequences
     from tests.unit.heterrec.shop import write_shop
 
     plain = read_sequences(write_shop(tmp_path, features=False))

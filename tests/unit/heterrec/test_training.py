@@ -11,11 +11,21 @@ import numpy as np
 import pytest
 import torch
 
-from heterrec import checkpoint
-from heterrec.checkpoint import NAME
-from heterrec.recipes import LossConfig, TrainConfig, by_name, sized
-from heterrec.sequences import Sequences, read_sequences
-from heterrec.training import Trained, Training, Update, train
+from heterrec.data.sequences import Sequences, read_sequences
+from heterrec.recipes import (
+    LossConfig,
+    TrainConfig,
+    by_name,
+    sized,
+)
+from heterrec.training import checkpoint
+from heterrec.training.checkpoint import NAME
+from heterrec.training.loop import (
+    Trained,
+    Training,
+    Update,
+    train,
+)
 from tests.unit.heterrec.shop import write
 from tests.unit.heterrec.small import SMALL, changed
 
@@ -28,8 +38,8 @@ import sys, time
 from pathlib import Path
 import torch
 from heterrec.recipes import TrainConfig
-from heterrec.sequences import read_sequences
-from heterrec.training import train
+from heterrec.data.sequences import read_sequences
+from heterrec.training.loop import train
 torch.set_num_threads(1)
 train(read_sequences(Path(sys.argv[1])), TrainConfig.from_json(sys.argv[2]), scratch=Path(sys.argv[3]),
       checkpoint_seconds=float(sys.argv[4]), progress=lambda update: time.sleep(0.05))

@@ -2,7 +2,7 @@ import pytest
 import torch
 from torch.nn import functional as F
 
-from heterrec.transformer import HSTUBlock, Layout, Taste
+from heterrec.model.transformer import HSTUBlock, Layout, Taste
 
 
 @pytest.mark.parametrize("length", [[3, 1, 4], [2, 2]])

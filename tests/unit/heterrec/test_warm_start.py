@@ -4,15 +4,20 @@ import numpy as np
 import pytest
 import torch
 
-from heterrec.encoder import FeatureEncoder
-from heterrec.htfl import encode_catalogue, encode_slices
-from heterrec.inference import item_matrix, user_vectors
-from heterrec.model import HeterRec
+from heterrec.data.encoder import FeatureEncoder
+from heterrec.data.sequences import NOW, Catalogue, Sequences
+from heterrec.inference.answers import item_matrix, user_vectors
+from heterrec.model.htfl import encode_catalogue, encode_slices
+from heterrec.model.network import HeterRec
 from heterrec.recipes import LossConfig, TrainConfig, warm
-from heterrec.sequences import NOW, Catalogue, Sequences
-from heterrec.training import Champion, train
-from heterrec.warm_start import _rows, begin_from
-from tests.unit.heterrec.small import SMALL, changed, encoder_of, lively
+from heterrec.training.loop import Champion, train
+from heterrec.training.warm_start import _rows, begin_from
+from tests.unit.heterrec.small import (
+    SMALL,
+    changed,
+    encoder_of,
+    lively,
+)
 
 CONFIG = TrainConfig(
     model=replace(SMALL, max_history=8), loss=LossConfig(token_candidates=10), epochs=4, batch_events=64, patience=4

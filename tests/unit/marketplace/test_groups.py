@@ -7,8 +7,8 @@ import numpy as np
 import pyarrow as pa
 import pytest
 
+from marketplace.choice_model import DEVICES, EMPTY, GROUPS
 from marketplace.config import MarketplaceConfig
-from marketplace.law import DEVICES, EMPTY, GROUPS
 from marketplace.shop import Marketplace
 
 PLAIN = MarketplaceConfig(days=6, users=400, items=120, new_items_per_day=2, categories=8, seed=3)

@@ -4,8 +4,8 @@ from functools import cache
 import numpy as np
 import pytest
 
+from marketplace.choice_model import EMPTY, Law
 from marketplace.config import MarketplaceConfig, Tastes
-from marketplace.law import EMPTY, Law
 from marketplace.shop import REMEMBERED, Marketplace
 
 SHOP = MarketplaceConfig(days=12, users=300, items=120, new_items_per_day=2, categories=6, brands=10, seed=3)

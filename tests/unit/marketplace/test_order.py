@@ -7,12 +7,12 @@ import numpy as np
 import pyarrow as pa
 import pytest
 
-from benchmarks.law import laws
+from benchmarks.model.law import laws
 from feature_repo.card import load_card
-from heterrec.metrics import rank
-from heterrec.sequences import Catalogue, Sequences
+from heterrec.data.sequences import Catalogue, Sequences
+from heterrec.evaluation.metrics import rank
+from marketplace.choice_model import EMPTY, Law
 from marketplace.config import MarketplaceConfig
-from marketplace.law import EMPTY, Law
 from marketplace.shop import REMEMBERED, Marketplace
 
 PLAIN = MarketplaceConfig(days=20, users=200, items=150, new_items_per_day=3, categories=6, brands=10, seed=4)

@@ -7,7 +7,7 @@ import pytest
 
 from marketplace import browsing
 from marketplace.config import MarketplaceConfig
-from marketplace.dirt import KINDS, soil
+from marketplace.corruption import KINDS, soil
 from marketplace.shop import Marketplace
 
 SHOP = MarketplaceConfig(days=20, users=200, items=150, new_items_per_day=3, categories=6, brands=10, seed=4)

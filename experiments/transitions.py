@@ -1,0 +1,78 @@
+"""The moves of a running experiment: raise, promote, roll back, end the watch, pause; pure functions."""
+
+from collections.abc import Callable
+from dataclasses import replace
+from datetime import datetime
+
+from experiments.document import Rollout, opened
+
+Salt = Callable[[], str]
+
+
+class WrongMove(ValueError):
+    """The move is not open to this document; the message says why, and what is."""
+
+
+def raise_weight(rollout: Rollout, weight: float, *, now: datetime) -> Rollout:
+    """The next stage, at `weight`. Never less than before: a shopper who met the challenger keeps it."""
+    if rollout.challenger is None or rollout.stage is None:
+        raise WrongMove(f"{rollout.model}: no experiment runs, so there is no weight to raise")
+    if weight <= rollout.weight:
+        raise WrongMove(
+            f"{rollout.model}: weight {weight:.0%} is not above {rollout.weight:.0%}; to lower it, roll back"
+        )
+    return replace(rollout, stage=rollout.stage + 1, weight=weight, since=now)
+
+
+def promote(rollout: Rollout, *, now: datetime) -> Rollout:
+    """The challenger becomes champion; the former champion stays loaded until `end_watch`.
+
+    The salt stays until then, so that the log of the watch belongs to the experiment.
+    """
+    if rollout.challenger is None:
+        raise WrongMove(f"{rollout.model}: no challenger serves, so there is nothing to promote")
+    return replace(
+        rollout,
+        champion=rollout.challenger,
+        former=rollout.champion,
+        challenger=None,
+        stage=None,
+        weight=0.0,
+        since=now,
+        paused=False,
+    )
+
+
+def roll_back(rollout: Rollout, *, now: datetime, salt: Salt) -> Rollout:
+    """Take the challenger out, or in the watch after a promotion bring the former champion back; in one step."""
+    if rollout.challenger is not None:
+        alone = replace(rollout, challenger=None, stage=None, weight=0.0)
+    elif rollout.former is not None:
+        alone = replace(rollout, champion=rollout.former, former=None)
+    else:
+        raise WrongMove(f"{rollout.model}: no challenger and no former champion is loaded, so there is no way back")
+    return _next(replace(alone, salt="", since=now, paused=False), now=now, salt=salt)
+
+
+def end_watch(rollout: Rollout, *, now: datetime, salt: Salt) -> Rollout:
+    """Let the former champion go: its successor is now what refreshes are held against. The candidate that waited
+    longest, if any, opens its experiment."""
+    if rollout.former is None:
+        raise WrongMove(f"{rollout.model}: no former champion is loaded, so no watch runs")
+    alone = replace(rollout, former=None, reference=rollout.champion, salt="", since=now, paused=False)
+    return _next(alone, now=now, salt=salt)
+
+
+def pause(rollout: Rollout, paused: bool) -> Rollout:
+    """Hold the experiment (or the watch) where it is, or let it go on."""
+    if rollout.challenger is None and rollout.former is None:
+        raise WrongMove(f"{rollout.model}: no experiment runs, so there is nothing to pause or resume")
+    if rollout.paused == paused:
+        raise WrongMove(f"{rollout.model}: it is {'paused already' if paused else 'not paused'}")
+    return replace(rollout, paused=paused)
+
+
+def _next(rollout: Rollout, *, now: datetime, salt: Salt) -> Rollout:
+    if not rollout.queue:
+        return rollout
+    return opened(replace(rollout, queue=rollout.queue[1:]), rollout.queue[0], now=now, salt=salt)

@@ -1,0 +1,49 @@
+"""The gradient of a table of values as a look-up of a size known ahead.
+
+A token is a weighted sum of rows, so a row's gradient is a weighted sum of tokens' gradients. Of which, does not change
+in a run over a whole catalogue: they are put in order once. Some rows are in nearly every token (the slope of a
+number), and a whole GPU would wait for one sum of thousands: sums are taken in parts, and then of the parts.
+Letters: J entries of all bags, T tokens, V rows of the table, P parts.
+"""
+
+from typing import NamedTuple
+
+import torch
+from torch import Tensor
+from torch.nn import functional as F
+
+from heterrec.kernels.ragged import ranges
+
+PART = 64
+"""Entries that are summed one after the other."""
+
+
+class Back(NamedTuple):
+    """The entries of all bags in the order of the rows they read."""
+
+    token_J: Tensor
+    order_J: Tensor
+    part_P: Tensor
+    """Where each part begins among the entries."""
+    row_V: Tensor
+    """Where the parts of each row begin."""
+
+
+def prepared(value_J: Tensor, count_T: Tensor, rows: int) -> Back:
+    """Of bags that hold `count_T` entries each, which read the rows `value_J` of a table of `rows`."""
+    _, order_J = value_J.sort(stable=True)
+    entries_V = torch.bincount(value_J, minlength=rows)
+    parts_V = (entries_V + PART - 1) // PART
+    row_V = parts_V.cumsum(0) - parts_V
+    first_V = entries_V.cumsum(0) - entries_V
+    number_P = ranges(torch.zeros_like(parts_V), parts_V)
+    part_P = torch.repeat_interleave(first_V, parts_V) + number_P * PART
+    return Back(torch.repeat_interleave(count_T)[order_J], order_J, part_P, row_V)
+
+
+def summed_back(grad_TD: Tensor, weight_J: Tensor, back: Back) -> Tensor:
+    """The gradient (V, D) of the table from that of the tokens."""
+    weight = weight_J[back.order_J].to(grad_TD.dtype)
+    parts_PD = F.embedding_bag(back.token_J, grad_TD, back.part_P, mode="sum", per_sample_weights=weight)
+    everyone_P = torch.arange(len(back.part_P), device=grad_TD.device)
+    return F.embedding_bag(everyone_P, parts_PD, back.row_V, mode="sum")
