@@ -213,7 +213,7 @@ def _context(card: DatasetCard) -> Iterator["SparkContext"]:
         yield asked.getOrCreate().sparkContext
     except (PySparkException, Py4JError) as error:
         # What a machine found of the source is the source's fault; the rest of the message is where in Java.
-        if found := re.search(r"^components\.errors\.InputError: (.*)$", str(error), re.M):
+        if found := re.search(rf"^{re.escape(InputError.__module__)}\.InputError: (.*)$", str(error), re.M):
             raise InputError(found[1]) from error
         told = next((line for line in str(error).splitlines() if re.match(r"\w[\w.]*(Error|Exception): ", line)), "")
         raise RuntimeError(

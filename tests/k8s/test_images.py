@@ -24,8 +24,8 @@ ELSEWHERE = {
         "components/features/spark.py",  # a cluster that joins with Spark adds pyspark and a Java to its image
         "serving/torchserve/server.py",  # `ask` starts a TorchServe, on a laptop
     },
-    "serve": set(),
-    "gateway": {"serving/torchserve/server.py"},  # nor is one started beside a gateway
+    "serve": {"serving/worth.py"},  # a person's command, for where the log is read: the image of train, or a checkout
+    "gateway": {"serving/worth.py", "serving/torchserve/server.py"},  # nor is a TorchServe started beside a gateway
 }
 OURS = {path.parent.name for path in ROOT.glob("*/__init__.py")}
 PROVIDERS = metadata.packages_distributions()
@@ -125,8 +125,11 @@ def starts(module: str, seen: set[str] | None = None) -> set[str]:
     return seen
 
 
-COMMANDS = {name: f"serving.run_{name}" for name in ("gateway", "consumer", "torchserve")} | {
-    "reconciler": "serving.run_torchserve"
+COMMANDS = {
+    "gateway": "serving.run_gateway",
+    "consumer": "events.consumer.command",
+    "torchserve": "serving.run_torchserve",
+    "reconciler": "serving.run_torchserve",
 }
 """The module that has a command of `python -m serving`: it brings what its own command needs, late."""
 

@@ -40,7 +40,8 @@ def build(folder: Path, engine: str, *images: str, **environment: str) -> Built:
     checkout = folder / "checkout"
     if not checkout.exists():
         (checkout / "scripts").mkdir(parents=True)
-        for name in ("scripts/images.sh", "scripts/bill.py", "k8s", "pyproject.toml"):
+        (checkout / "pipelines").mkdir()
+        for name in ("scripts/images.sh", "scripts/bill.py", "pipelines/version.py", "k8s", "pyproject.toml"):
             (checkout / name).symlink_to(ROOT / name)
         git = ["git", "-c", "user.name=a", "-c", "user.email=a@b", "-C", str(checkout)]
         for command in (["init", "--quiet"], ["add", "--all"], ["commit", "--quiet", "--message", "a"]):
