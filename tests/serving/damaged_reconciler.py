@@ -20,11 +20,7 @@ from serving.torchserve.reconciler import STATUS, Reconciler
 from serving.torchserve.server import TorchServe
 from tests.serving.forgotten_shop import within
 from tests.serving.test_command import free_ports
-from tests.serving.test_damaged_starts import (
-    HANGS,
-    damage,
-    started,
-)
+from tests.serving.test_damaged_starts import HANGS, damage, environment, started  # noqa: F401  (a fixture)
 from tests.serving.test_scorer import GOOD
 
 CHALLENGERS = "damaged since", "released cut", "of another version", "of the champion's version", "gone"
@@ -91,7 +87,7 @@ def test_a_reconciler_starts_on_damaged_files_and_what_serves_goes_on(
     arms: dict[str, ModelVersion],
     as_it_was: None,
     tmp_path: Path,
-    environment: Callable[..., None],
+    environment: Callable[..., None],  # noqa: F811
 ) -> None:
     draw, how, folder = random.Random(seed), CHALLENGERS[seed], guarded.folder
     row = Rollout(

@@ -67,7 +67,8 @@ def test_a_log_that_hangs_does_not_fill_the_memory(monkeypatch: pytest.MonkeyPat
         found = asyncio.run(main())
         sink.may.set()
     refused = [error for error in found if "events wait to be written" in str(error)]
-    assert len(refused) >= 44 and all(error.certain for error in refused)
+    # What the writer has taken is at most as much again as what may wait.
+    assert len(refused) >= 50 - 2 * 5 and all(error.certain for error in refused)
 
 
 def test_a_full_disk_makes_no_segment_for_each_batch_and_is_forgotten_once_there_is_room(

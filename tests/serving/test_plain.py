@@ -18,6 +18,16 @@ from serving.plain.app import APIS, MAX_REQUEST_BYTES
 from serving.plain.server import PlainServer
 from serving.torchserve.server import TorchServe
 from tests.serving.test_scorer import BAD, GOOD, event
+from tests.serving.test_server import (  # noqa: F401
+    test_a_server_that_cannot_start_is_told_with_its_log_and_nothing_of_it_stays,
+    test_an_archive_that_is_not_the_approved_one_is_refused,
+    test_archives_from_elsewhere_are_refused,
+    test_bad_requests_get_400_and_leave_the_worker_and_their_batch_mates_alone,
+    test_metrics_are_prometheus_on_a_port_of_their_own_and_workers_have_one_thread,
+    test_the_server_answers_as_the_scorer_does,
+    test_two_versions_serve_side_by_side_and_one_can_go,
+    test_unknown_models_and_versions_get_404,
+)
 
 REQUESTS: list[Any] = [
     GOOD,

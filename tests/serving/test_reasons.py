@@ -20,12 +20,7 @@ from serving.scoring.scorer import Scorer
 from serving.torchserve.server import TorchServe
 from tests.component.test_evaluate import CARD
 from tests.serving.open_gateway import OpenGateway, rows
-from tests.serving.test_remembered import (
-    NOBODY,
-    bought,
-    read,
-    serving,
-)
+from tests.serving.test_remembered import NOBODY, archives, bought, read, serving  # noqa: F401  (fixture)
 from tests.unit.heterrec.shop import DAYS, write
 
 ITEMS, SHOPPERS = 40, 80
@@ -57,7 +52,7 @@ def planted(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture(scope="module")
 def scorers(
-    archives: dict[str, Path],
+    archives: dict[str, Path],  # noqa: F811
     planted: Path,
     tmp_path_factory: pytest.TempPathFactory,
 ) -> Iterator[dict[str, Scorer]]:
@@ -104,7 +99,7 @@ def test_shares_add_up_to_the_score_in_every_placement(request: dict[str, Any], 
 @given(request=REQUESTS)
 def test_so_they_do_where_the_gateway_answers_from_the_tables(
     request: dict[str, Any],
-    archives: dict[str, Path],
+    archives: dict[str, Path],  # noqa: F811
     planted: Path,
 ) -> None:
     for mar in (archives["network"], planted):

@@ -24,6 +24,12 @@ from serving.torchserve.client import Client, Reply
 from serving.torchserve.keys import INFERENCE_KEY, Keys
 from serving.torchserve.reconciler import FIRST_REST, STATUS, Reconciler
 from serving.torchserve.server import MAX_REQUEST_BYTES, TorchServe
+from tests.serving.damaged_reconciler import (  # noqa: F401
+    as_it_was,
+    environment,
+    test_a_reconciler_starts_on_damaged_files_and_what_serves_goes_on,
+    test_an_emptied_table_beside_a_damaged_copy_takes_nothing_out,
+)
 from tests.serving.test_scorer import GOOD
 from tests.serving.tiny_archive import write_content
 
@@ -194,7 +200,7 @@ def test_a_table_that_was_emptied_neither_stops_what_serves_nor_takes_the_last_c
 def test_a_folder_that_cannot_be_written_is_told_once_and_stops_no_version(
     guarded: TorchServe, arms: dict[str, ModelVersion], caplog: pytest.LogCaptureFixture
 ) -> None:
-    blocked = guarded.folder / "status.partial"
+    blocked = guarded.folder / f".partial-{os.getpid()}-status.json"
     blocked.mkdir()
     try:
         reconciler = Reconciler(guarded, read=lambda: row(arms["2.0"], version=9), linger=0)

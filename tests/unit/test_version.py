@@ -17,6 +17,8 @@ TOLD = (
     "pipelines/version.py",
     "scripts/wheel.py",
     "scripts/images.sh",
+    "scripts/bill.py",
+    "k8s/images/Dockerfile",
     "pyproject.toml",
     "LICENSE",
     "docs/notebook.md",
