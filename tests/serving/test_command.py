@@ -66,7 +66,11 @@ def start(workspace: Path, *arguments: str) -> subprocess.Popen[str]:
 
 def run(workspace: Path, *arguments: str) -> tuple[int, str, str]:
     with start(workspace, *arguments) as process:
-        out, error = process.communicate(timeout=60)
+        try:
+            out, error = process.communicate(timeout=60)
+        except subprocess.TimeoutExpired:
+            process.kill()  # else the block would wait for it
+            raise
     return process.returncode, out, error
 
 
@@ -272,8 +276,14 @@ def test_what_cannot_be_served_is_told_in_one_line_with_status_2(workspace: Path
     assert status == 2
     advice = "Run `make run DATASET=...` with its card."
     assert error == f"error beauty: no model was released yet (released: nothing). {advice}\n"
-    altered = tmp_path / "second.mar"  # the challenger
-    altered.write_bytes(altered.read_bytes() + b" ")
-    status, _, error = run(workspace, "up", "--dataset", "shop")
+    altered = tmp_path / "second.mar"
+    arm = ModelVersion(
+        version="2.0", archive=str(altered), archive_digest=archive.digest(altered), recipe_digest="2", registered=NOW
+    )
+    (tmp_path / "alone").mkdir()
+    with RolloutTable(f"sqlite:///{tmp_path}/alone/rollout.db") as table:
+        table.propose(Change(release(Rollout(model="shop"), arm, now=NOW, salt=lambda: "").rollout, "push", "first"), 0)
+    altered.write_bytes(altered.read_bytes() + b" ")  # of the champion; without a challenger that is damaged it serves
+    status, _, error = run(tmp_path / "alone", "up", "--dataset", "shop")
     assert status == 2
     assert error.startswith(f"error {altered}: found ") and error.endswith("Restore the release folder.\n")
