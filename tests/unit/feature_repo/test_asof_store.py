@@ -52,6 +52,7 @@ class Shop:
     def __init__(self, root: Path) -> None:
         self.path = root / "rows" / "day=2026-01-01" / "part-0.parquet"
         self.path.parent.mkdir(parents=True)
+        self._written = 0
         self.write([])
         item = Entity(name="item", join_keys=["item_id"], value_type=ValueType.STRING)
         source = FileSource(
@@ -67,7 +68,6 @@ class Shop:
             FeatureView(name=name, entities=[item], ttl=ttl, schema=fields, source=source)
             for name, ttl in (("lasting", timedelta(0)), ("fleeting", TTL))
         ]
-        self._written = 0
         self.store = FeatureStore(config=repo_config("tiny", root, []))
         once = self.views[0].with_name("once")
         twice = self.views[0].with_name("twice").with_join_key_map({"item_id": "other_id"})
