@@ -1,5 +1,6 @@
 """The dataset card: the one declaration from which views, validation, tokens and serving contract derive."""
 
+from abc import abstractmethod
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal
 
@@ -107,9 +108,9 @@ class Described(Strict):
         return self.column or self.name
 
     @property
+    @abstractmethod
     def stored_in(self) -> Stored:
         """The table of the events artifact that holds its values."""
-        raise NotImplementedError
 
     @property
     def key(self) -> Literal["item_id", "user_id"]:

@@ -10,27 +10,15 @@ import numpy as np
 
 from components.evaluate.held import HeldAgainst
 from components.shared.recipe_digest import recipe_digest
-from feature_repo.card import DatasetCard, Release
+from feature_repo.card import Release
 from heterrec import recipes
 from heterrec.data.sequences import Sequences, read_sequences
 from heterrec.evaluation.metrics import Ranking
-from tests.unit.heterrec.shop import KINDS, VARYING, write_shop
+from tests.component import shop_card
+from tests.unit.heterrec.shop import write_shop
 from tests.unit.heterrec.small import encoder_of
 
-CARD = DatasetCard.model_validate(
-    {
-        "name": "shop",
-        "description": "tiny",
-        "source": {"adapter": "files", "interactions": "x", "items": "y"},
-        "features": [
-            {"name": name, "kind": kind, "varies_in_time": name in VARYING}
-            | ({"dimension": 6} if kind == "embedding" else {})
-            for name, kind in KINDS.items()
-        ],
-        "split": {"by": "time"},
-        "release": Release(margin=0.1, pool_days=5, fresh_days=20),
-    }
-)
+CARD = shop_card.CARD.model_copy(update={"repeats": False, "release": Release(margin=0.1, pool_days=5, fresh_days=20)})
 
 
 class Shop:

@@ -25,23 +25,9 @@ from heterrec.inference.answers import judged
 from heterrec.training.export import load_model, save_model
 from heterrec.training.loop import train
 from runtime.decision import Decision
+from tests.component.shop_card import CARD
 from tests.reasons import assert_told
-from tests.unit.heterrec.shop import KINDS, VARYING, write_shop
-
-CARD = DatasetCard.model_validate(
-    {
-        "name": "shop",
-        "description": "tiny",
-        "source": {"adapter": "files", "interactions": "x", "items": "y"},
-        "features": [
-            {"name": name, "kind": kind, "varies_in_time": name in VARYING}
-            | ({"dimension": 6} if kind == "embedding" else {})
-            for name, kind in KINDS.items()
-        ],
-        "split": {"by": "time"},
-        "repeats": True,
-    }
-)
+from tests.unit.heterrec.shop import write_shop
 
 
 @pytest.fixture(scope="module")

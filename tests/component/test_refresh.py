@@ -27,22 +27,9 @@ from heterrec.training.export import save_model
 from heterrec.training.loop import train
 from runtime.errors import InputError
 from serving.torchserve import archive as archives
-from tests.unit.heterrec.shop import KINDS, VARYING, write_shop
+from tests.component.shop_card import CARD
+from tests.unit.heterrec.shop import write_shop
 
-CARD = DatasetCard.model_validate(
-    {
-        "name": "shop",
-        "description": "tiny",
-        "source": {"adapter": "files", "interactions": "x", "items": "y"},
-        "features": [
-            {"name": name, "kind": kind, "varies_in_time": name in VARYING}
-            | ({"dimension": 6} if kind == "embedding" else {})
-            for name, kind in KINDS.items()
-        ],
-        "split": {"by": "time"},
-        "repeats": True,
-    }
-)
 VERSION = "20260210-0123abcd"
 
 

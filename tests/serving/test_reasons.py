@@ -18,7 +18,7 @@ from heterrec.training.loop import train
 from serving.scoring.reasons import SHOWN
 from serving.scoring.scorer import Scorer
 from serving.torchserve.server import TorchServe
-from tests.component.test_evaluate import CARD
+from tests.component.shop_card import CARD
 from tests.serving.open_gateway import OpenGateway, rows
 from tests.serving.test_remembered import NOBODY, archives, bought, read, serving  # noqa: F401  (fixture)
 from tests.unit.heterrec.shop import DAYS, write

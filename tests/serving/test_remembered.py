@@ -38,7 +38,7 @@ from serving.torchserve import archive
 from serving.torchserve.client import Reply
 from serving.torchserve.goldens import differences
 from serving.torchserve.server import TorchServe
-from tests.component.test_evaluate import CARD
+from tests.component.shop_card import CARD
 from tests.serving.open_gateway import (
     PATIENT,
     OpenGateway,
