@@ -3,7 +3,7 @@
 import math
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from datetime import datetime, timedelta
+from datetime import UTC, datetime, timedelta
 from itertools import pairwise
 from typing import Any, NamedTuple
 
@@ -216,7 +216,7 @@ def _moves(row: Rollout) -> list[Move]:
     offered = []
     for what, make in MOVES.items():
         try:
-            make(row, row.since or datetime.min)
+            make(row, datetime.now(UTC))
         except WrongMove:
             continue
         command = f'python -m serving rollout {what} --dataset {row.model} --why "..."'

@@ -10,7 +10,7 @@ import numpy as np
 
 from experiments import guardrails, transitions
 from experiments import sample_ratio as ratio
-from experiments.document import Rollout
+from experiments.document import Rollout, SentBack
 from experiments.guardrails import Guardrail
 from experiments.log import EventLog, Traffic
 from experiments.policy import Policy
@@ -107,11 +107,9 @@ def planned_exposures(exposures: Floats, successes: Floats, policy: Policy) -> f
 
 def judge(rollout: Rollout, evidence: Evidence, policy: Policy, *, opened: datetime, salt: Salt) -> Verdict:
     """What follows from the evidence. Safety first: a breached guardrail sends back whatever else holds."""
-    now = evidence.at
     breached = [guardrail.sentence for guardrail in evidence.guardrails if guardrail.breached]
     if breached:
-        back = transitions.roll_back(rollout, now=now, salt=salt)
-        return Verdict("roll back", f"guardrail: {'; '.join(breached)}", back)
+        return Verdict("roll back", f"guardrail: {'; '.join(breached)}", _sent_back(rollout, evidence, salt))
     if rollout.paused:
         return Verdict("hold", "paused by a person; guardrails still watch")
     if (silent := _silence(evidence, policy)) is not None:
@@ -137,13 +135,13 @@ def _judge_experiment(rollout: Rollout, evidence: Evidence, policy: Policy, open
     now, low, high = evidence.at, evidence.outcome.low, evidence.outcome.high
     found = f"{policy.outcome}-through {_points(evidence.outcome)}"
     if high < 0:
-        return Verdict("roll back", f"worse: {found}", transitions.roll_back(rollout, now=now, salt=salt))
+        return Verdict("roll back", f"worse: {found}", _sent_back(rollout, evidence, salt))
     better = low > -policy.allowed_loss * evidence.champion_rate
     if not better and rollout.weight < 1 and now - opened >= policy.hours("patience"):
         better, why = _out_of_patience(rollout, evidence, policy)
         found = f"{why} after {policy.patience_hours / 24:g} days: {found}"
         if not better:
-            return Verdict("roll back", found, transitions.roll_back(rollout, now=now, salt=salt))
+            return Verdict("roll back", found, _sent_back(rollout, evidence, salt))
     if (early := _too_early(rollout, evidence, policy)) is not None:
         return Verdict("hold", early)
     if rollout.weight == 1:
@@ -168,10 +166,27 @@ def _out_of_patience(rollout: Rollout, evidence: Evidence, policy: Policy) -> tu
     if fresher > timedelta(0) and evidence.outcome.low > -loss:
         return True, f"no worse than {policy.patience_loss:.0%} below, and fresher,"
     days = f"{fresher / timedelta(days=1):.0f} days fresher"
-    known = evidence.outcome.effective > 0
-    if fresher >= policy.hours("fresh") and known and evidence.outcome.estimate > -loss:
-        return True, f"undecided, likelier no worse, and {days},"
+    if fresher >= policy.hours("fresh") and evidence.outcome.effective > 0:
+        # What is only likely is asked of all experiments of this recipe: of many, one will say so by chance.
+        before = rollout.sent_back_of(rollout.challenger.recipe_digest) or SentBack(recipe_digest="", until=evidence.at)
+        seen = before.with_evidence(evidence.outcome.effective, _change(evidence))
+        if seen.change > -policy.patience_loss:
+            return True, f"undecided, likelier no worse, and {days},"
+        if before.effective:
+            return False, f"undecided, and with the experiments before likelier worse ({seen.change:+.1%}),"
     return False, f"undecided, and {days if fresher > timedelta(0) else 'no fresher'},"
+
+
+def _sent_back(rollout: Rollout, evidence: Evidence, salt: Salt) -> Rollout:
+    known = evidence.outcome.effective if evidence.champion_rate > 0 else 0.0
+    return transitions.roll_back(
+        rollout, now=evidence.at, salt=salt, effective=known, change=_change(evidence) if known else 0.0
+    )
+
+
+def _change(evidence: Evidence) -> float:
+    """How much better the challenger is found, as a share of the champion's rate."""
+    return evidence.outcome.estimate / evidence.champion_rate if evidence.champion_rate > 0 else 0.0
 
 
 def _too_early(rollout: Rollout, evidence: Evidence, policy: Policy) -> str | None:

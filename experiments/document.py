@@ -5,7 +5,7 @@ Plain values and pure functions; `experiments.table` keeps the document and its 
 
 from collections.abc import Callable
 from dataclasses import asdict, dataclass, replace
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 from typing import (
     Any,
     Literal,
@@ -17,7 +17,9 @@ STAGES = (0.01, 0.05, 0.25, 0.50, 1.0)
 """Shares of shoppers that a challenger meets, one after the other, unless the policy has others."""
 
 Role = Literal["champion", "challenger", "former"]
-Status = Literal["champion", "refreshed", "challenger", "queued", "already released"]
+Status = Literal["champion", "refreshed", "challenger", "queued", "resting", "already released"]
+REST, LONGEST_REST = timedelta(days=7), timedelta(days=91)
+"""How long a recipe that was sent back is not tried again: the first time, and at most; it doubles with every time."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -48,6 +50,32 @@ class ModelVersion:
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
+class SentBack:
+    """A recipe that was taken out again: until when it rests, and what all of its experiments found.
+
+    A recipe is offered anew every night. If each offer opened an experiment that knew nothing of those before, the
+    error of one experiment would be made again and again until it came out for the recipe: one of -10 % served at
+    the end of every tenth year.
+    """
+
+    recipe_digest: str
+    until: datetime
+    times: int = 1
+    effective: float = 0.0
+    """Effective exposures behind `change`."""
+    change: float = 0.0
+    """How much better than the champion, as a share of its rate; negative for worse."""
+
+    def with_evidence(self, effective: float, change: float) -> "SentBack":
+        """The same, knowing of one more experiment."""
+        total = self.effective + effective
+        if not total:
+            return self
+        mean = (self.effective * self.change + effective * change) / total
+        return replace(self, effective=total, change=mean)
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
 class Rollout:
     """The declared state of one model name. `version` counts its changes; 0 is a name never released."""
 
@@ -71,6 +99,8 @@ class Rollout:
     """Whether a person holds the experiment where it is; guardrails still roll it back."""
     queue: tuple[ModelVersion, ...] = ()
     """Candidates that wait for the running experiment, oldest first."""
+    sent_back: tuple[SentBack, ...] = ()
+    """Recipes that were sent back while a model of the present champion's recipe served."""
     version: int = 0
 
     def __post_init__(self) -> None:
@@ -109,6 +139,10 @@ class Rollout:
         """Every version that the document holds, waiting ones included."""
         return (*self.serving, *self.queue)
 
+    def sent_back_of(self, recipe: str) -> SentBack | None:
+        """What is known of a recipe that was sent back; None of any other."""
+        return next((each for each in self.sent_back if each.recipe_digest == recipe), None)
+
     def to_json(self) -> dict[str, Any]:
         """JSON values only; times as ISO 8601."""
         plain: dict[str, Any] = _plain(asdict(self))
@@ -121,7 +155,11 @@ class Rollout:
         named = (*get_args(Role), "reference")
         arms = {name: _version(raw[name]) if raw.get(name) else None for name in named}
         since = datetime.fromisoformat(raw["since"]) if raw["since"] else None
-        return cls(**{**raw, **arms, "since": since, "queue": tuple(_version(entry) for entry in raw["queue"])})
+        queue = tuple(_version(entry) for entry in raw["queue"])
+        sent_back = tuple(
+            SentBack(**{**entry, "until": datetime.fromisoformat(entry["until"])}) for entry in raw.get("sent_back", ())
+        )
+        return cls(**{**raw, **arms, "since": since, "queue": queue, "sent_back": sent_back})
 
 
 class Emptied(RuntimeError):
@@ -163,8 +201,9 @@ def release(
 
     The first model becomes champion. A model of an arm's own recipe replaces that arm's version and leaves the
     experiment running (a refresh is not a candidate). Any other is a candidate: challenger at the first stage,
-    or queued while an experiment runs or its winner is watched. `salt` makes the salt of a new experiment. `better`:
-    a refresh of the champion that is surely better than the reference becomes it, but for one that is watched yet.
+    or queued while an experiment runs or its winner is watched; of a recipe that rests, nothing. `salt` makes the salt
+    of a new experiment. `better`: a refresh of the champion that is surely better than the reference becomes it, but
+    for one that is watched yet.
     """
     if any(known.archive_digest == model.archive_digest for known in rollout.known):
         return Release("already released", rollout, f"{model.version} is part of the rollout already")
@@ -175,6 +214,9 @@ def release(
         if arm.recipe_digest == model.recipe_digest:
             why = f"{model.version} refreshes the {role} {arm.version}: same recipe"
             return Release("refreshed", _with_arm(rollout, role, model, better), why)
+    before = rollout.sent_back_of(model.recipe_digest)
+    if before is not None and now < before.until:
+        return Release("resting", rollout, f"{model.version} is not tried: {rest(before)}")
     if rollout.challenger is not None or rollout.former is not None:
         # A refresh of a waiting candidate takes its place; the older data it was trained on will never serve.
         others = tuple(waiting for waiting in rollout.queue if waiting.recipe_digest != model.recipe_digest)
@@ -187,6 +229,13 @@ def release(
         return Release("queued", queued, f"{model.version} waits: {busy}")
     why = f"{model.version} is a new recipe: challenger of {rollout.champion.version} for {STAGES[0]:.0%} of shoppers"
     return Release("challenger", opened(rollout, model, now=now, salt=salt), why)
+
+
+def rest(of: SentBack) -> str:
+    """Why a recipe rests, and until when, as one says it."""
+    times = "once" if of.times == 1 else f"{of.times} times"
+    found = f", at {of.change:+.1%} of the champion's rate over all of its experiments" if of.effective else ""
+    return f"its recipe was sent back {times}{found}, and rests until {of.until:%Y-%m-%d %H:%M} UTC"
 
 
 def opened(rollout: Rollout, challenger: ModelVersion, *, now: datetime, salt: Callable[[], str]) -> Rollout:

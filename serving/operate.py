@@ -1,4 +1,4 @@
-"""What a person does to a rollout: `python -m serving rollout status|pause|resume|rollback|promote`."""
+"""What a person does to a rollout: `python -m serving rollout status|pause|resume|rollback|promote|readmit`."""
 
 import argparse
 import json
@@ -9,7 +9,7 @@ from datetime import UTC, datetime
 from typing import Any
 
 from experiments import transitions
-from experiments.document import Change, Rollout
+from experiments.document import Change, Rollout, rest
 from experiments.table import RolloutTable, StaleRollout
 from experiments.transitions import WrongMove
 from feature_repo.card import load_card
@@ -92,6 +92,7 @@ def arms(rollout: Rollout) -> list[str]:
             for role, arm in rollout.roles.items()
         ),
         *(f"  {'waiting':<10} {arm.version}" for arm in rollout.queue),
+        *(f"  {'sent back':<10} {each.recipe_digest[:12]}: {rest(each)}" for each in rollout.sent_back),
     ]
 
 
@@ -109,12 +110,14 @@ MOVES: dict[str, Callable[[Rollout, datetime], Rollout]] = {
     "resume": lambda row, now: transitions.pause(row, False),
     "rollback": lambda row, now: transitions.roll_back(row, now=now, salt=_salt),
     "promote": lambda row, now: transitions.promote(row, now=now),
+    "readmit": lambda row, now: transitions.readmit(row, now=now),
 }
 HELP = {
     "pause": "hold the experiment where it is; guardrails still roll it back",
     "resume": "let a paused experiment go on",
     "rollback": "take the challenger out, or bring the former champion back",
     "promote": "make the challenger champion now; the former one stays loaded",
+    "readmit": "let recipes that were sent back be tried again at once",
 }
 
 

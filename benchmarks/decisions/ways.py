@@ -113,7 +113,9 @@ class Canary:
     def _after(self, row: Rollout, verdict: Verdict, now: datetime) -> Rollout:
         self._withheld = self._withheld + 1 if verdict.why.startswith(WITHHELD) else 0
         if self._withheld > PERSON_DAYS:
-            return transitions.roll_back(row, now=now, salt=lambda: f"p{now}")
+            # The person knows that the log was broken and not the recipe.
+            back = transitions.roll_back(row, now=now, salt=lambda: f"p{now}")
+            return transitions.readmit(back, now=now)
         if verdict.action == "roll back" and verdict.why.startswith("worse"):
             assert row.champion is not None and row.challenger is not None
             self._told.rollbacks.append((weights(row.champion), weights(row.challenger)))

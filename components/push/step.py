@@ -26,7 +26,7 @@ from components.shared.release_store import (
     store_release,
     uri,
 )
-from experiments.document import Change, ModelVersion, Release
+from experiments.document import Change, ModelVersion, Release, Rollout
 from experiments.document import release as decide
 from experiments.table import RolloutTable, StaleRollout
 from runtime.decision import Decision
@@ -54,7 +54,8 @@ def run(
     A release keeps two models: `model`, which was judged, and which the next nights judge and begin from; and `served`,
     of which the archive was made.
 
-    Returns (and writes into `release`) the status: champion, refreshed, challenger, queued, or already released.
+    Returns (and writes into `release`) the status: champion, refreshed, challenger, queued, resting, or already
+    released. A model whose recipe rests is neither stored nor recorded.
     Every part finds what it made before, so that a push after a killed one completes it. Raises `InputError` where
     evaluate did not bless the model, infra_validate did not prove this archive, or it is not what its report promises.
     """
@@ -70,23 +71,17 @@ def run(
             version = before
             outcome = Release("already released", table.read(name), f"this archive was released as {before}")
         else:
-            stored = store_release(
-                packaged.mar, {JUDGED: model, SERVED: served}, store / name / version, digest=packaged.digest
-            ).resolve()
-            book.register(_record(packaged, stored, model, judged, lineage))
-            candidate = ModelVersion(
-                version=version,
-                archive=located(stored),
-                archive_digest=packaged.digest,
-                recipe_digest=packaged.report["recipe_digest"],
-                registered=clock(),
-                data_until=moment(packaged.report.get("data_until")),
-                network=packaged.report.get("network", True),
-            )
-            # What was released in place of the model that was judged, and why, is part of the row's history.
-            chosen = judged.get("release") or {}
-            about = f"{instead}: {chosen['why']}" if (instead := told(chosen)) else ""
-            outcome = _propose(table, name, candidate, clock, better=bool(judged.get("rises")), about=about)
+            target = store / name / version
+            outcome = _decided(table.read(name), _candidate(packaged, target, clock()), clock)
+            if outcome.status != "resting":
+                models = {JUDGED: model, SERVED: served}
+                stored = store_release(packaged.mar, models, target, digest=packaged.digest).resolve()
+                book.register(_record(packaged, stored, model, judged, lineage))
+                # What was released in place of the model that was judged, and why, is part of the row's history.
+                chosen = judged.get("release") or {}
+                about = f"{instead}: {chosen['why']}" if (instead := told(chosen)) else ""
+                candidate, better = _candidate(packaged, stored, clock()), bool(judged.get("rises"))
+                outcome = _propose(table, name, candidate, clock, better=better, about=about)
     # Last, and also where nothing was released: a push that was killed here left the view behind.
     book.show(outcome.rollout)
     report = {
@@ -100,6 +95,23 @@ def run(
     if release is not None:
         (release / "report.json").write_text(json.dumps(report, indent=1))
     return report
+
+
+def _candidate(packaged: Packaged, stored: Path, now: datetime) -> ModelVersion:
+    report = packaged.report
+    return ModelVersion(
+        version=report["version"],
+        archive=located(stored),
+        archive_digest=packaged.digest,
+        recipe_digest=report["recipe_digest"],
+        registered=now,
+        data_until=moment(report.get("data_until")),
+        network=report.get("network", True),
+    )
+
+
+def _decided(row: Rollout, model: ModelVersion, clock: Callable[[], datetime], *, better: bool = False) -> Release:
+    return decide(row, model, now=clock(), salt=lambda: secrets.token_hex(8), better=better)
 
 
 def _record(packaged: Packaged, stored: Path, model: Path, judged: dict[str, Any], lineage: dict[str, Any]) -> Record:
@@ -127,9 +139,9 @@ def _propose(
     """Decide on the row as it is, and again whenever somebody else was faster."""
     for _ in range(_ATTEMPTS):
         row = table.read(name)
-        outcome = decide(row, model, now=clock(), salt=lambda: secrets.token_hex(8), better=better)
+        outcome = _decided(row, model, clock, better=better)
         outcome = outcome._replace(why=f"{outcome.why} ({about})" if about else outcome.why)
-        if outcome.status == "already released":
+        if outcome.rollout == row:  # already released, or somebody sent its recipe back a moment ago
             return outcome
         try:
             changed = table.propose(Change(outcome.rollout, "push", outcome.why), row.version)

@@ -49,6 +49,8 @@ def ending(records: Records, state: str = "") -> tuple[str, Style]:
         return "not trained: the held-out shoppers could decide nothing", "warn"
     if "push" in records:
         report = records["push"].report
+        if report["status"] == "resting":
+            return "not pushed: its recipe rests", "warn"
         return f"pushed: version {report['version']} ({report['status']}){_of(records)}", "good"
     if "package" in records and (version := records["package"].notes.get("released_as")):
         return f"already released as version {version}{_of(records)}: nothing to push", "good"
@@ -58,7 +60,7 @@ def ending(records: Records, state: str = "") -> tuple[str, Style]:
 def why(records: Records) -> list[Why]:
     """Everything that kept the judged model from a release, in the order of the run's tasks; nothing of one that came
     to it."""
-    return [*_faults(records), *_blocked(records), *_tables_instead(records), *_undecided(records)]
+    return [*_faults(records), *_blocked(records), *_tables_instead(records), *_undecided(records), *_resting(records)]
 
 
 def instead(records: Records) -> str:
@@ -74,6 +76,12 @@ def _tables_instead(records: Records) -> Iterator[Why]:
     if instead(records):
         release = records["evaluate"].report["release"]
         yield Why(task="evaluate", check=f"{release['judged']} is not released", message=release["why"], remedy=TRAIN)
+
+
+def _resting(records: Records) -> Iterator[Why]:
+    if "push" in records and records["push"].report.get("status") == "resting":
+        remedy = "another recipe; or, where the fault was elsewhere, `python -m serving rollout readmit`"
+        yield Why(task="push", check="recipe", message=records["push"].report["why"], remedy=remedy)
 
 
 def _faults(records: Records) -> Iterator[Why]:

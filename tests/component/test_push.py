@@ -1,7 +1,7 @@
 """Push over a real MLflow database, a real rollout table and a real release store."""
 
 import json
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 from inspect import signature
 from pathlib import Path
 from typing import Any
@@ -16,6 +16,7 @@ from components.shared.model_registry import Registry, Trial
 from components.shared.release_store import released
 from experiments.document import Change
 from experiments.table import RolloutTable
+from experiments.transitions import roll_back
 from heterrec.recipes import TrainConfig
 from runtime import object_store, workspace
 from runtime.decision import Decision, Reason
@@ -122,6 +123,21 @@ class Shop:
 @pytest.fixture
 def shop(tmp_path: Path, mlflow_url: str, request: pytest.FixtureRequest) -> Shop:
     return Shop(tmp_path, mlflow_url, f"shop-{digest_json(request.node.name)[:8]}")
+
+
+def test_a_recipe_that_was_sent_back_rests_and_nothing_of_its_model_is_kept(shop: Shop) -> None:
+    shop.push("v1")
+    assert shop.push("v2", "r2")["status"] == "challenger"
+    with shop.table as table:
+        row = table.read(shop.name)
+        table.propose(Change(roll_back(row, now=NOW, salt=lambda: "s"), "judge", "worse"), row.version)
+    made = shop.push("v3", "r2")
+    assert made["status"] == "resting" and "rests until" in made["why"]
+    assert not (shop.store / shop.name / "v3").exists() and [v.tags["version"] for v in shop.versions()] == ["v1", "v2"]
+    assert shop.aliases() == {"champion": "v1"}
+    assert shop.push("v4", "r3")["status"] == "challenger", "another recipe is tried at once"
+    later = {"clock": lambda: NOW + timedelta(days=7)}
+    assert shop.push("v5", "r2", **later)["status"] == "queued"
 
 
 def test_first_then_refresh_then_challenger_then_queue(shop: Shop) -> None:

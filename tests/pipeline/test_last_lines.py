@@ -86,6 +86,11 @@ ENDINGS: dict[str, Ending] = {
         lambda: fails("push", InputError("archive: holds another archive than 7")),
         ["push: its input: archive: holds another archive than 7", "to change it: correct what the message names"],
     ),
+    "recipe rests": (
+        "not pushed: its recipe rests",
+        lambda: passed("push", report={"status": "resting", "why": "2.0 is not tried: its recipe was sent back once"}),
+        ["push: recipe: 2.0 is not tried: its recipe was sent back once", "another recipe; or, where the fault was"],
+    ),
     "training failed": (
         "failed in train",
         lambda: fails("train", FloatingPointError("loss nan in epoch 3")),

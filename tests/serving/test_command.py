@@ -267,6 +267,9 @@ def test_a_person_pauses_resumes_and_rolls_back_and_the_history_says_who_and_why
     with RolloutTable(f"sqlite:///{workspace}/rollout.db") as table:
         entries = [(entry.who, entry.why) for entry in table.history("shop")[2:]]
     assert entries == [("anna", "pause: a sale"), ("ben", "rollback: shoppers complain")]
+    assert "  sent back  " in out and "its recipe was sent back once, and rests until" in out
+    assert rollout("readmit", "--why", "it was the log", "--who", "ben")[0] == 0
+    assert "no recipe rests" in rollout("readmit", "--why", "again")[2]
     status, _, error = rollout("promote", "--why", "too late")
     assert status == 2 and error.startswith("error shop: no challenger serves, so there is nothing to promote.")
 

@@ -17,6 +17,7 @@ from experiments.document import (
     Emptied,
     ModelVersion,
     Rollout,
+    SentBack,
     release,
     succeeding,
 )
@@ -67,6 +68,8 @@ def test_all_shoppers_may_meet_a_challenger_and_a_time_has_a_zone() -> None:
 
 AS_CHAMPION = {"champion": version("n", "a")}
 OPENS = {"challenger": version("n"), "stage": 0, "weight": STAGES[0], "salt": "fresh", "since": NOW}
+RESTS = (SentBack(recipe_digest="n", until=NOW + timedelta(seconds=1), times=3, effective=900.0, change=-0.08),)
+RESTING = replace(ALONE, sent_back=RESTS)
 BUSY, WATCHING = "n waits: b is being compared with the champion", "n waits: b was just promoted and is being watched"
 RELEASES: list[tuple[Rollout, str, bool, str, str, dict[str, Any]]] = [
     (EMPTY, "n", False, "champion", "n is the first model of shop",
@@ -87,6 +90,14 @@ RELEASES: list[tuple[Rollout, str, bool, str, str, dict[str, Any]]] = [
     # While it is watched it may still go back, and then it would be the reference of another recipe's refreshes.
     (WATCHED, "b", True, "refreshed", "n refreshes the champion b", {"champion": version("n", "b")}),
     (WATCHED, "n", False, "queued", WATCHING, {"queue": (version("n"),)}),
+    # What was sent back rests: it neither opens an experiment nor waits for one.
+    (RESTING, "n", True, "resting", "n is not tried: its recipe was sent back 3 times, at -8.0%", {}),
+    (replace(OPENED, sent_back=RESTS), "n", False, "resting", "n is not tried", {}),
+    (RESTING, "c", False, "challenger", "n is a new recipe", OPENS | {"challenger": version("n", "c")}),
+    (replace(ALONE, sent_back=(replace(RESTS[0], until=NOW),)), "n", False, "challenger", "n is a new recipe", OPENS),
+    # An arm is refreshed all the same.
+    (replace(WATCHED, sent_back=(replace(RESTS[0], recipe_digest="a"),)), "a", True, "refreshed", "n refreshes",
+     {"former": version("n", "a")}),
 ]  # fmt: skip
 
 
@@ -145,9 +156,11 @@ def test_a_table_that_lost_its_champion_is_not_believed() -> None:
 
 def test_json_keeps_every_field_and_its_times_are_of_one_zone() -> None:
     fresh = version("f", data_until=BEGAN, network=False)
-    full = replace(OPENED, reference=fresh, queue=(C, fresh), paused=True)
+    full = replace(OPENED, reference=fresh, queue=(C, fresh), paused=True, sent_back=RESTS)
     for row in (EMPTY, ALONE, OPENED, WATCHED, full):
         assert Rollout.from_json(row.to_json()) == row
+    of_before = {name: value for name, value in ALONE.to_json().items() if name != "sent_back"}
+    assert Rollout.from_json(of_before) == ALONE, "rows written before recipes rested"
     elsewhere = replace(ALONE, since=BEGAN.astimezone(timezone(timedelta(hours=9))))
     assert elsewhere.to_json() == ALONE.to_json() and ALONE.to_json()["since"] == "2026-01-05T10:00:00+00:00"
     assert (A.fresh_as_of, replace(A, data_until=NOW).fresh_as_of) == (BEGAN, NOW)

@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 
 from experiments import transitions
-from experiments.document import ModelVersion, Rollout
+from experiments.document import ModelVersion, Rollout, SentBack
 
 BEGAN = datetime(2026, 1, 5, 10, tzinfo=UTC)
 NOW = BEGAN + timedelta(days=2)
@@ -25,6 +25,9 @@ ALONE = replace(EMPTY, champion=A, reference=A, since=BEGAN, version=7)
 OPENED = replace(ALONE, challenger=B, stage=1, weight=0.05, salt="salt")
 WATCHED = replace(ALONE, champion=B, former=A, salt="salt")
 WAITING = {"queue": (C, D)}
+WEEK = timedelta(days=7)
+RESTS = (SentBack(recipe_digest="b", until=NOW + WEEK),)
+RESTING = replace(ALONE, sent_back=RESTS)
 MOVES: dict[str, Callable[[Rollout], Rollout]] = {
     "raise": lambda row: transitions.raise_weight(row, 0.25, now=NOW),
     "promote": lambda row: transitions.promote(row, now=NOW),
@@ -32,6 +35,7 @@ MOVES: dict[str, Callable[[Rollout], Rollout]] = {
     "end watch": lambda row: transitions.end_watch(row, now=NOW, salt=lambda: "fresh"),
     "pause": lambda row: transitions.pause(row, True),
     "resume": lambda row: transitions.pause(row, False),
+    "readmit": lambda row: transitions.readmit(row, now=NOW),
 }
 
 
@@ -53,9 +57,19 @@ def changed(move: str, row: Rollout) -> dict[str, Any]:
             OPENED,
             {"champion": B, "former": A, "challenger": None, "stage": None, "weight": 0.0, "since": NOW},
         ),
-        ("roll back", OPENED, {"challenger": None, "stage": None, "weight": 0.0, "salt": "", "since": NOW}),
-        ("roll back", WATCHED, {"champion": A, "former": None, "salt": "", "since": NOW}),
+        (
+            "roll back",
+            OPENED,
+            {"challenger": None, "stage": None, "weight": 0.0, "salt": "", "since": NOW, "sent_back": RESTS},
+        ),
+        ("roll back", WATCHED, {"champion": A, "former": None, "salt": "", "since": NOW, "sent_back": RESTS}),
         ("end watch", WATCHED, {"former": None, "reference": B, "salt": "", "since": NOW}),
+        (
+            "end watch",
+            replace(WATCHED, sent_back=RESTS),
+            {"former": None, "reference": B, "salt": "", "since": NOW, "sent_back": ()},
+        ),
+        ("readmit", RESTING, {"sent_back": (replace(RESTS[0], until=NOW),)}),
         ("pause", OPENED, {"paused": True}),
         ("pause", WATCHED, {"paused": True}),
         ("resume", replace(OPENED, paused=True), {"paused": False}),
@@ -87,7 +101,22 @@ def test_while_an_experiment_goes_on_all_wait(move: str) -> None:
     assert MOVES[move](replace(OPENED, **WAITING)).queue == (C, D)
 
 
+@pytest.mark.parametrize("row", [OPENED, WATCHED])
+def test_a_recipe_that_is_sent_back_again_and_again_rests_longer_and_what_was_found_adds_up(row: Rollout) -> None:
+    other = SentBack(recipe_digest="other", until=NOW)
+    row, rests = replace(row, sent_back=(other,)), []
+    for found in ((100.0, -0.2), (300.0, 0.0), (0.0, 0.0), (400.0, 0.05), (0.0, 0.0), (0.0, 0.0)):
+        after = transitions.roll_back(row, now=NOW, salt=str, effective=found[0], change=found[1])
+        row = replace(row, sent_back=after.sent_back)
+        assert after.sent_back[0] == other
+        rests.append((after.sent_back[1].until - NOW) // WEEK)
+    assert rests == [1, 2, 4, 8, 13, 13]
+    assert after.sent_back[1].effective == 800 and after.sent_back[1].change == pytest.approx(0.0)
+    assert after.sent_back[1].times == 6
+
+
 REFUSED = {
+    "readmit": {"empty", "alone", "opened", "watched"},
     "raise": {"empty", "alone", "watched"},
     "promote": {"empty", "alone", "watched"},
     "roll back": {"empty", "alone"},
@@ -99,6 +128,7 @@ REFUSED = {
 
 @pytest.mark.parametrize("move", MOVES)
 def test_a_move_that_is_not_open_to_a_document_is_refused_and_says_so(move: str) -> None:
+    assert MOVES["readmit"](RESTING) and not any(each.until > NOW for each in MOVES["readmit"](RESTING).sent_back)
     rows = {"empty": EMPTY, "alone": ALONE, "opened": OPENED, "watched": WATCHED}
     rows |= {f"{name}, paused": replace(rows[name], paused=True) for name in ("opened", "watched")}
     refused = set()

@@ -18,7 +18,7 @@ from experiments.decision import (
     judge,
     planned_exposures,
 )
-from experiments.document import ModelVersion, Rollout
+from experiments.document import ModelVersion, Rollout, SentBack, release
 from experiments.guardrails import Guardrail
 from experiments.log import Traffic
 from experiments.policy import Policy
@@ -94,6 +94,56 @@ def test_whoever_is_worse_goes_back_at_once_and_whoever_is_better_waits_for_the_
         assert made.action == "hold" and "lasts until 2026-01-09 00:00 UTC at least" in made.why
         assert judged(row, BETTER, stage_exposures=499).why.startswith("499 of 500 exposures of the challenger")
         assert judged(row, BETTER, stage_exposures=500).action != "hold"
+
+
+@pytest.mark.parametrize("row", [HALF, FULL])
+@pytest.mark.parametrize(
+    ("seen", "found"),
+    [
+        ({"outcome": WORSE}, (5000.0, -0.1)),
+        ({"guardrails": (BREACHED,)}, (5000.0, 0.005)),
+        ({"guardrails": (BREACHED,), "outcome": UNKNOWN}, (0.0, 0.0)),
+        ({"guardrails": (BREACHED,), "champion_rate": 0.0}, (0.0, 0.0)),
+    ],
+)
+def test_whoever_goes_back_rests_and_what_its_shoppers_said_is_kept(
+    row: Rollout, seen: dict[str, Any], found: tuple[float, float]
+) -> None:
+    made = judged(row, **seen)
+    assert made.action == "roll back" and made.rollout is not None
+    (sent_back,) = made.rollout.sent_back
+    assert (sent_back.effective, sent_back.change) == (found[0], pytest.approx(found[1]))
+    assert sent_back.recipe_digest == "b" and sent_back.until == NOW + timedelta(days=7)
+    tomorrow = release(made.rollout, version("b"), now=NOW + timedelta(days=1), salt=lambda: "s")
+    assert tomorrow.status == "resting" and tomorrow.rollout == made.rollout
+
+
+def late(before: float, effective: float, now: float) -> Verdict:
+    """At the end of patience, of a challenger a month fresher that was found at `now` (with an `effective` of 5000),
+    and in experiments before at `before`."""
+    at = OPENED + POLICY.hours("patience")
+    seen = (SentBack(recipe_digest="b", until=BEGAN, effective=effective, change=before),)
+    row = replace(HALF, challenger=version("b", until=at), champion=version("a", until=OPENED), sent_back=seen)
+    return judged(row, Difference(now * 0.2, -0.5, 0.5, 5000.0), at=at)
+
+
+@given(before=st.floats(-0.5, 0.5), effective=st.floats(1, 1e6), now=st.floats(-0.5, 0.5))
+@settings(max_examples=200, deadline=None)
+def test_what_is_only_likely_is_asked_of_all_experiments_of_a_recipe(
+    before: float, effective: float, now: float
+) -> None:
+    pooled = (before * effective + now * 5000) / (effective + 5000)
+    if abs(pooled + POLICY.patience_loss) < 1e-9:
+        return
+    made = late(before, effective, now)
+    assert (made.action == "raise") == (pooled > -POLICY.patience_loss), made.why
+    assert made.action == "raise" or "with the experiments before likelier worse" in made.why
+
+
+def test_of_a_recipe_that_was_found_much_worse_one_lucky_experiment_serves_nobody() -> None:
+    """Offered for a year, one of -10 % was once found at -4.8 % and served."""
+    assert late(0.0, 0.0, -0.048).action == "raise"
+    assert late(-0.1, 3000.0, -0.048).action == "roll back"
 
 
 @pytest.mark.parametrize(
