@@ -134,9 +134,9 @@ bench-user-features: setup  ## what a table of users tells against nothing of th
 bench-context: setup  ## what the device of a visit tells against nothing of it, where it says something and where not; SEEDS=3
 	@OMP_WAIT_POLICY=PASSIVE $(PYTHON) -m benchmarks.asking_pay --of context --seeds $(SEEDS)
 
-bench-quality: setup  ## models on one data set; DATASET=amazon_beauty SEEDS=3 BUDGET=fast|full ROWS=sasrec,heterrec|all GRID=taste,window=1/3 PLUGINS=my.py
+bench-quality: setup  ## models on one data set; DATASET=amazon_beauty SEEDS=3 BUDGET=fast|full ROWS=sasrec,heterrec|all GRID=taste,window=1/3 SHOP=users=12000 PLUGINS=my.py
 	@OMP_WAIT_POLICY=PASSIVE $(PYTHON) -m benchmarks.model.quality --dataset $(DATASET) --seeds $(SEEDS) --budget $(BUDGET) --rows $(ROWS) \
-		$(if $(GRID),--grid $(GRID)) $(if $(PLUGINS),--plugins $(PLUGINS))
+		$(if $(GRID),--grid $(GRID)) $(if $(SHOP),--shop $(SHOP)) $(if $(PLUGINS),--plugins $(PLUGINS))
 
 bench-train: setup  ## a step of training: HeterRec against item ID only, packed against padded, growth
 	@OMP_WAIT_POLICY=PASSIVE $(PYTHON) -m benchmarks.model.speed

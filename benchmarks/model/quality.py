@@ -23,7 +23,7 @@ import numpy as np
 from rich.console import Console
 from rich.table import Table as Shown
 
-from benchmarks.model.data import sequences_of
+from benchmarks.model.data import card_of, sequences_of
 from benchmarks.model.law import laws
 from benchmarks.model.quality_rows import (
     BASELINES,
@@ -41,7 +41,6 @@ from benchmarks.model.quality_table import (
     Run,
     Table,
 )
-from feature_repo.card import load_card
 from heterrec.data.sequences import Sequences
 from heterrec.evaluation.comparison import slices
 from heterrec.evaluation.metrics import Ranking, Scores, rank
@@ -62,6 +61,7 @@ tuned for itself, and HeterRec; of these, the ones that the table has."""
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--dataset", default="amazon_beauty")
+    parser.add_argument("--shop", default="", help="of a drawn shop, other options, as users=12000; a table of its own")
     parser.add_argument("--seeds", type=int, default=1, help="of each row, from 0 on")
     parser.add_argument("--budget", choices=("fast", "full"), default="fast")
     parser.add_argument("--rows", default=",".join(MAIN), help=f"of {', '.join(ROWS)}; all; or none")
@@ -79,9 +79,10 @@ def main() -> None:
     except ValueError as error:
         parser.error(str(error))
     console = Console() if sys.stdout.isatty() else Console(width=140)
-    path = RESULTS / f"quality_{Path(options.dataset).stem}_{options.budget}.json"
-    baselines = BASELINES | laws(load_card(options.dataset))
-    bench = Bench(sequences_of(options.dataset), Path(options.dataset).stem, options.budget, console)
+    own = "".join(f"_{part.replace('=', '')}" for part in options.shop.split(",") if part)
+    path = RESULTS / f"quality_{Path(options.dataset).stem}{own}_{options.budget}.json"
+    baselines = BASELINES | laws(card_of(options.dataset, options.shop))
+    bench = Bench(sequences_of(options.dataset, options.shop), Path(options.dataset).stem, options.budget, console)
     Table(path, bench.digest, anew=options.anew)  # rows of other data are told before hours are spent
     for name, baseline in baselines.items():
         bench.baseline(name, baseline, kept=options.kept)
