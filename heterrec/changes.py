@@ -38,12 +38,33 @@ def changed(config: TrainConfig, fields: Mapping[str, Any]) -> TrainConfig:
     """The recipe with these fields changed, nested (`{"model": {"width": 128}}`) or dotted (`{"model.width": 128}`)."""
     nested = _nested(fields)
     found = TrainConfig.from_json(json.dumps(_merged(json.loads(json.dumps(asdict(config))), nested, "recipe")))
-    if found.sized and (idle := [name for name in DERIVED if _has(nested, name)]):
+    _refuse_idle(found, [name for name in DERIVED if _has(nested, name)])
+    return found
+
+
+def parameter(text: str) -> TrainConfig:
+    """The recipe that a run's parameter holds, whole, as `to_json` writes it and people edit it.
+
+    `ValueError` as of `recipe`: a number that the data overwrites would change nothing but the recipe's identity.
+    """
+    found, plain = TrainConfig.from_json(text), TrainConfig()
+    _refuse_idle(found, [name for name in DERIVED if _at(found, name) != _at(plain, name)])
+    return found
+
+
+def _refuse_idle(config: TrainConfig, idle: list[str]) -> None:
+    if config.sized and idle:
         raise ValueError(
             f"recipe.{idle[0]}: is derived from the data while `sized` is true, and would have no effect; say "
             "sized: false as well (then all of " + ", ".join(DERIVED) + " are as the recipe says), or leave it out"
         )
-    return found
+
+
+def _at(config: TrainConfig, dotted: str) -> Any:
+    inner: Any = config
+    for name in dotted.split("."):
+        inner = getattr(inner, name)
+    return inner
 
 
 def setting(text: str) -> dict[str, Any]:

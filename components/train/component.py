@@ -33,12 +33,12 @@ def train(
         from components.train import step
         from components.train.plan import Learned, plan
         from components.train.progress import EventProgress
-        from heterrec.recipes import TrainConfig
+        from heterrec.changes import parameter
         from runtime.errors import InputError
         from runtime.log import emit
 
         try:
-            config = TrainConfig.from_json(recipe)
+            config = parameter(recipe)
         except ValueError as error:  # a run's parameter, edited by hand
             raise InputError(str(error)) from error
         ahead = plan(config, Learned.of(task.inputs["sequences"]))

@@ -9,6 +9,7 @@ import pytest
 from heterrec.changes import (
     DERIVED,
     changed,
+    parameter,
     recipe,
     setting,
 )
@@ -17,6 +18,7 @@ from heterrec.recipes import (
     TrainConfig,
     by_name,
     sized,
+    warm,
 )
 from tests.unit.heterrec.test_recipes import LEAVES
 
@@ -76,6 +78,22 @@ def test_what_the_data_would_overwrite_is_refused_while_it_would(name: str) -> N
     asked = recipe({name: 1024 if name == "batch_events" else 0.3, "sized": False})
     assert sized(asked, items=100, events=9000) == asked
     assert recipe({"base": "neighbours", name: 1024 if name == "batch_events" else 0.3})
+
+
+@pytest.mark.parametrize("name", DERIVED)
+def test_a_runs_parameter_that_the_data_would_overwrite_is_refused_too(name: str) -> None:
+    """A whole recipe, as people edit it in Kubeflow's form."""
+    asked = recipe({name: 1024 if name == "batch_events" else 0.3, "sized": False})
+    assert parameter(asked.to_json()) == asked
+    with pytest.raises(ValueError, match=rf"recipe\.{name}: is derived from the data while `sized` is true"):
+        parameter(json.dumps({**json.loads(asked.to_json()), "sized": True}))
+
+
+@pytest.mark.parametrize("name", RECIPES)
+def test_every_recipe_is_a_runs_parameter(name: str) -> None:
+    for each in (name, f"{name}_full"):
+        assert parameter(by_name(each).to_json()) == by_name(each)
+        assert parameter(warm(by_name(each)).to_json()) == warm(by_name(each))
 
 
 def test_nothing_else_is_overwritten_by_the_data() -> None:
