@@ -129,10 +129,10 @@ bench-placements: setup  ## what each placement costs the scorer beside a recomm
 	@$(PYTHON) -m benchmarks.serving.placements
 
 bench-user-features: setup  ## what a table of users tells against nothing of them, where it says something and where not; SEEDS=3
-	@OMP_WAIT_POLICY=PASSIVE $(PYTHON) -m benchmarks.asking_pay --seeds $(SEEDS)
+	@OMP_WAIT_POLICY=PASSIVE $(PYTHON) -m benchmarks.model.asking_pay --seeds $(SEEDS)
 
 bench-context: setup  ## what the device of a visit tells against nothing of it, where it says something and where not; SEEDS=3
-	@OMP_WAIT_POLICY=PASSIVE $(PYTHON) -m benchmarks.asking_pay --of context --seeds $(SEEDS)
+	@OMP_WAIT_POLICY=PASSIVE $(PYTHON) -m benchmarks.model.asking_pay --of context --seeds $(SEEDS)
 
 bench-quality: setup  ## models on one data set; DATASET=amazon_beauty SEEDS=3 BUDGET=fast|full ROWS=sasrec,heterrec|all GRID=taste,window=1/3 SHOP=users=12000 PLUGINS=my.py
 	@OMP_WAIT_POLICY=PASSIVE $(PYTHON) -m benchmarks.model.quality --dataset $(DATASET) --seeds $(SEEDS) --budget $(BUDGET) --rows $(ROWS) \
