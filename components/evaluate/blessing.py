@@ -32,9 +32,12 @@ class Rule:
     """What a refresh is asked for."""
 
     margin: float = 0.05
-    """Share of the reference's NDCG that a refresh may lose."""
+    """Share of the best model's NDCG, of those that served in 30 days, that what serves keeps within."""
+    held: float = 0.9
+    """Share of the margin that a refresh is asked to keep against the reference: where nights differ, the best night
+    of a month lies above the reference, which follows only what is surely better."""
     likely: float = 0.5
-    """Share of the margin that no look's estimate may lose."""
+    """Share of what is asked that no look's estimate may lose."""
     alpha: float = 0.01
     """Chance that one look takes one that loses more for one that does not, or the other way round; one-sided."""
     pool_days: float = 7.0
@@ -43,6 +46,11 @@ class Rule:
     """The nights of so many days are the third look: as many as resolve hands on."""
     fresh_days: float = 28.0
     """When the champion's data is older by this than tonight's, a refresh serves that the month's nights speak for."""
+
+    @property
+    def asked(self) -> float:
+        """Share of the reference's NDCG that a refresh may lose."""
+        return self.held * self.margin
 
 
 class Night(NamedTuple):
@@ -104,7 +112,7 @@ def bless(tonight: Night, earlier: Sequence[Night], *, age_days: float, rule: Ru
     """
     alone = change([tonight], rule.alpha)
     month = [night for night in earlier if night.days_ago < rule.month_days]
-    sound = [night for night in month if change([night], rule.alpha).high >= -rule.margin]
+    sound = [night for night in month if change([night], rule.alpha).high >= -rule.asked]
     week = [night for night in sound if night.days_ago < rule.pool_days]
     looks = alone, change([*week, tonight], rule.alpha), change([*sound, tonight], rule.alpha)
     verdict = _verdict(looks, age_days, rule)
@@ -112,11 +120,11 @@ def bless(tonight: Night, earlier: Sequence[Night], *, age_days: float, rule: Ru
 
 
 def _verdict(looks: tuple[Change, Change, Change], age_days: float, rule: Rule) -> Verdict:
-    if looks[0].high < -rule.margin:
+    if looks[0].high < -rule.asked:
         return "surely below"
-    if min(look.estimate for look in looks) < -rule.likely * rule.margin:
+    if min(look.estimate for look in looks) < -rule.likely * rule.asked:
         return "below"
-    if min(look.low for look in looks) > -rule.margin:
+    if min(look.low for look in looks) > -rule.asked:
         return "no worse"
     return "fresher" if age_days >= rule.fresh_days and looks[-1].estimate >= 0 else "undecided"
 

@@ -133,13 +133,13 @@ class HeldAgainst:
         tonight, week, month = blessing.looks
         looks = f"tonight {tonight}, over the week {week}, over {blessing.nights} nights {month}"
         because = {
-            "no worse": f"is shown to lose less than {rule.margin:.0%} against",
-            "fresher": f"is not shown to lose less than {rule.margin:.0%} against; as {days} and the month speaks for "
+            "no worse": f"is shown to lose less than {rule.asked:.1%} against",
+            "fresher": f"is not shown to lose less than {rule.asked:.1%} against; as {days} and the month speaks for "
             "it, it is released: it is fresher than",
-            "surely below": f"surely loses more than {rule.margin:.0%} against",
-            "below": f"by one of the looks loses more than {rule.likely * rule.margin:.1%}, which is too near to "
-            f"{rule.margin:.0%}, against",
-            "undecided": f"is not yet shown to lose less than {rule.margin:.0%} against; nights are pooled, and where "
+            "surely below": f"surely loses more than {rule.asked:.1%} against",
+            "below": f"by one of the looks loses more than {rule.likely * rule.asked:.1%}, which is too near to "
+            f"{rule.asked:.1%}, against",
+            "undecided": f"is not yet shown to lose less than {rule.asked:.1%} against; nights are pooled, and where "
             f"they do not show it, a refresh that the month speaks for serves once the champion's data is "
             f"{rule.fresh_days:g} days older ({days}):",
         }[blessing.verdict]
@@ -147,7 +147,7 @@ class HeldAgainst:
             check="no worse than the reference",
             held=blessing.passed,
             found=looks,
-            allowed=f"above -{rule.margin:.0%}",
+            allowed=f"above -{rule.asked:.1%}",
             message=f"NDCG@{K} {because} the reference (version {self.facts['reference']}): {looks}.",
             remedy="what serves goes on serving, and the next night is one more to judge by; a refresh may lose "
             "release.margin in the card, after how many days the likelier side decides release.fresh_days",

@@ -57,7 +57,7 @@ def test_many_small_losses_do_not_add_up(drift: float) -> None:
 
 
 def test_equal_refreshes_serve_and_a_small_shop_does_not_freeze() -> None:
-    for users, count, at_least in ((7000, 10, 3), (280, 98, 1)):
+    for users, count, at_least in ((7000, 10, 2), (280, 98, 1)):
         for seed in range(3):
             released = sum(passed for _, passed in nights(0.0, count, users=users, seed=seed))
             assert released >= at_least, (users, seed, released)
@@ -118,8 +118,14 @@ def test_the_luckiest_night_does_not_become_the_reference(week: float, month: fl
     assert made.tonight.low > 0 and made.passed and made.rises == rises
 
 
-@pytest.mark.parametrize(("loss", "verdict"), [(-0.0251, "below"), (-0.0249, "no worse")])
+@pytest.mark.parametrize(("loss", "verdict"), [(-0.0226, "below"), (-0.0224, "no worse")])
 def test_an_estimate_keeps_to_half_of_the_margin(loss: float, verdict: str) -> None:
+    assert bless(even(loss), [], age_days=99, rule=RULE).verdict == verdict
+
+
+@pytest.mark.parametrize(("loss", "verdict"), [(-0.0451, "surely below"), (-0.0449, "below")])
+def test_what_is_asked_is_a_tenth_less_than_the_margin(loss: float, verdict: str) -> None:
+    """The best of a month's nights lies above the reference, and the margin is told from the best."""
     assert bless(even(loss), [], age_days=99, rule=RULE).verdict == verdict
 
 

@@ -221,7 +221,7 @@ def test_a_refresh_surely_below_the_reference_is_blocked(gate, tmp_path: Path) -
     assert not decision.passed
     blocked = {reason.check: reason for reason in decision.blocking}
     assert set(blocked) >= {"better than popularity", "no worse than the reference"}
-    assert "surely loses more than 5%" in blocked["no worse than the reference"].message
+    assert "surely loses more than 4.5%" in blocked["no worse than the reference"].message
     assert report(tmp_path)["blessings"]["HeterRec"]["verdict"] == "surely below" and not report(tmp_path)["rises"]
 
 

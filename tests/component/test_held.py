@@ -172,12 +172,12 @@ def test_patience_is_counted_from_the_champions_data_and_is_over_where_that_has_
         (
             "no worse",
             3,
-            "less than 10% against the reference (version 6): tonight -1.0% [-2.0%, +3.0%], over",
+            "less than 9.0% against the reference (version 6): tonight -1.0% [-2.0%, +3.0%], over",
         ),
         ("fresher", 21, "as the champion's data is 21 days older and the month speaks for it, it is released"),
         ("fresher", None, "as the champion's data has no date and the month speaks for it, it is released"),
-        ("surely below", 3, "surely loses more than 10% against the reference (version 6)"),
-        ("below", 3, "by one of the looks loses more than 5.0%, which is too near to 10%, against the reference"),
+        ("surely below", 3, "surely loses more than 9.0% against the reference (version 6)"),
+        ("below", 3, "by one of the looks loses more than 4.5%, which is too near to 9.0%, against the reference"),
         (
             "undecided",
             3,
@@ -192,4 +192,4 @@ def test_the_decision_says_the_verdict_with_its_numbers(verdict: Any, days: int 
     blessing = Blessing(verdict=verdict, tonight=look, week=look, month=look._replace(users=12), nights=4)
     reason = held.reason(blessing)
     assert told in reason.message and reason.held == blessing.passed and reason.level == "block"
-    assert "over 4 nights" in reason.found and reason.allowed == "above -10%" and reason.check.startswith("no worse")
+    assert "over 4 nights" in reason.found and reason.allowed == "above -9.0%" and reason.check.startswith("no worse")
