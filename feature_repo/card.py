@@ -10,6 +10,7 @@ from pydantic import Field, ValidationError, model_validator
 from feature_repo.card_source import Csv, CsvTables, Source
 from feature_repo.event_types import EventType, require_event_types, require_some_predicted
 from feature_repo.keys import NOBODY
+from feature_repo.kinds import KINDS, Kind, Name, Storage
 from feature_repo.limits import (
     Calendar,
     Limits,
@@ -26,12 +27,11 @@ VERSION: Literal[3] = 3
 """Of the card's language: 2 said which types of events count (columns.event_types), 3 what each means (events)."""
 DATASETS = Path(__file__).parent / "datasets"
 
-Kind = Literal["categorical", "multi_categorical", "numeric", "text", "embedding"]
 Stored = Literal["items", "varying", "derived", "users", "interactions"]
 """A table of the events artifact that has features."""
-ASKER_KINDS: tuple[Kind, ...] = ("categorical", "multi_categorical", "numeric")
+ASKER_KINDS = tuple(name for name, kind in KINDS.items() if kind.request is not None)
 """Of features of who asks, which have no token of their own."""
-CONTEXT_KINDS: tuple[Kind, ...] = ("categorical", "numeric")
+CONTEXT_KINDS = tuple(name for name, kind in KINDS.items() if kind.single)
 """Of what is known of the moment, which a request says as one string or number."""
 FEASTS = frozenset(("day", "entity_row_id", "event_expire_timestamp", "event_timestamp", "created_timestamp", "rn"))
 """Columns that Feast's join adds or drops on its way; `day` is the partition's."""
@@ -89,7 +89,7 @@ class Described(Strict):
     """What is said of any feature, of an item or of a user."""
 
     name: str = Field(pattern=r"^[a-z][a-z0-9_]*$")
-    kind: Kind
+    kind: Name
     column: str | None = None
     """Column in the source; the feature's name where it is left out."""
     separator: str = "|"
@@ -102,6 +102,15 @@ class Described(Strict):
     """Population stability index against the last accepted run above which validation warns."""
     block_drift: float = Field(default=1.0, gt=0)
     """The same, above which it blocks."""
+
+    @property
+    def traits(self) -> Kind:
+        """What its kind says of it."""
+        return KINDS[self.kind]
+
+    @property
+    def storage(self) -> Storage:
+        return self.traits.storage
 
     @property
     def source_column(self) -> str:
@@ -200,9 +209,10 @@ class Feature(Described):
 
     @model_validator(mode="after")
     def _consistent(self) -> "Feature":
-        if (self.kind == "embedding") != (self.dimension is not None):
+        if (self.storage is Storage.VECTOR) != (self.dimension is not None):
             raise ValueError(f"feature {self.name!r}: an embedding needs `dimension`, other kinds must not have it")
-        if self.derive is not None and not (self.kind == "numeric" and self.varies_in_time and self.column is None):
+        number = self.storage is Storage.NUMBER
+        if self.derive is not None and not (number and self.varies_in_time and self.column is None):
             raise ValueError(f"feature {self.name!r}: a derived feature is numeric, varies in time and has no column")
         if self.token and self.derive is not None and self.derive.by in ("count", "repeat_rate"):
             # Candidates are as of a slice of the catalogue (docs/contracts.md, sequences): in training its counts are
@@ -211,7 +221,7 @@ class Feature(Described):
                 f"feature {self.name!r} counts events: as a token the model would learn it from counts that are days "
                 "old, and serve with fresh ones; that it pays was not shown. Add `token: false`"
             )
-        if self.varies_in_time and self.kind not in ("numeric", "categorical"):
+        if self.varies_in_time and not self.traits.single:
             raise ValueError(f"feature {self.name!r}: only numeric and categorical features may vary in time")
         if self.table == "interactions" and not self.varies_in_time:
             raise ValueError(f"feature {self.name!r} is read off the interactions: set varies_in_time: true")
@@ -351,7 +361,7 @@ class DatasetCard(Strict):
             raise ValueError(f"title: {self.title!r} is none of the features {names}")
         if self.segment is not None and self.segment not in (kept := self._lasting_categories):
             raise ValueError(f"segment: {self.segment!r} is none of the categorical features that do not vary {kept}")
-        changing = {feature.name for feature in self.varying if feature.kind == "numeric"}
+        changing = {feature.name for feature in self.varying if feature.storage is Storage.NUMBER}
         for feature in self.derived:
             derive = feature.derive
             assert derive is not None
@@ -435,9 +445,9 @@ class DatasetCard(Strict):
             idle.append("columns.basket (baskets count where ties: basket)")
         for feature in self.described:
             what = f"feature {feature.name!r}: "
-            if feature.separator != "|" and feature.kind not in ("multi_categorical", "embedding"):
+            if feature.separator != "|" and not feature.storage.several:
                 idle.append(f"{what}separator (of a list or vector alone)")
-            if (feature.min, feature.max) != (None, None) and feature.kind not in ("numeric", "embedding"):
+            if (feature.min, feature.max) != (None, None) and not feature.storage.numeric:
                 idle.append(f"{what}min and max (of numbers alone)")
         if idle:
             raise ValueError(f"without effect: {'; '.join(idle)}. Leave it out, or change what makes it idle")
@@ -507,7 +517,7 @@ class DatasetCard(Strict):
 
     @property
     def _lasting_categories(self) -> list[str]:
-        return [feature.name for feature in self.static if feature.kind == "categorical"]
+        return [feature.name for feature in self.static if feature.traits.category]
 
 
 def load_card(name_or_path: str) -> DatasetCard:

@@ -35,6 +35,15 @@ class Guess:
     comma: bool = False
     """Whether its numbers have a comma before the fraction."""
 
+    @property
+    def is_number(self) -> bool:
+        return bool(self.entry["kind"] == "numeric")
+
+    @property
+    def is_text(self) -> bool:
+        """Whether people could read it as an item's name."""
+        return bool(self.entry["kind"] == "text")
+
 
 def is_user(column: Seen) -> float:
     """How much a column is like that of shoppers; 0 where it cannot be."""

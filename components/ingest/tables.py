@@ -11,9 +11,8 @@ from components.ingest.parse import (
     quoted,
     value_of,
 )
-from components.shared.tables import ARROW, TIME
+from components.shared.tables import TIME, arrow_type
 from feature_repo.card import DatasetCard, Described, Feature
-from feature_repo.kinds import SQL_TYPE
 
 REJECTED = pa.schema(
     [
@@ -176,7 +175,7 @@ def schema_of(features: Sequence[Described], *, key: str) -> pa.Schema:
 
 
 def _fields(features: Sequence[Described]) -> list[tuple[str, pa.DataType]]:
-    return [(spec.name, ARROW[spec.kind]) for spec in features]
+    return [(spec.name, arrow_type(spec)) for spec in features]
 
 
 def _names(features: Sequence[Described]) -> str:
@@ -184,7 +183,7 @@ def _names(features: Sequence[Described]) -> str:
 
 
 def _nulls(features: list[Feature]) -> str:
-    return ", ".join(f"NULL::{SQL_TYPE[spec.kind]} AS {quoted(spec.name)}" for spec in features)
+    return ", ".join(f"NULL::{spec.storage.value} AS {quoted(spec.name)}" for spec in features)
 
 
 def _read(features: Sequence[Described]) -> str:

@@ -66,14 +66,14 @@ def kinds_of(
 
 def has_words(feature: Described) -> bool:
     """Whether the feature has a vocabulary that can grow."""
-    return feature.kind in ("categorical", "multi_categorical", "text")
+    return feature.traits.says is not None
 
 
 def distribution(
     db: "DuckDBPyConnection", feature: Described, rows: str, bins: Distribution | None = None
 ) -> Distribution:
     """Counts of `feature` in the table or query `rows`, in the bins of another distribution where one is given."""
-    if feature.kind in ("numeric", "text", "embedding"):
+    if feature.traits.measure is not None:
         return {"kind": feature.kind, **_numbers(db, rows, feature, bins["edges"] if bins else None)}
     return {"kind": feature.kind, **_values(db, rows, feature, bins["values"] if bins else None)}
 
