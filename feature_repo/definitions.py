@@ -6,11 +6,8 @@ from datetime import timedelta
 from pathlib import Path
 from typing import Any
 
-from feature_repo.card import (
-    DatasetCard,
-    Described,
-    Feature,
-)
+from feature_repo.card import DatasetCard
+from feature_repo.card_features import Described, Feature
 from feature_repo.feast_import import (
     Array,
     Bytes,

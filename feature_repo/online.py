@@ -9,7 +9,7 @@ from weakref import WeakKeyDictionary
 import pyarrow as pa
 
 from feature_repo import batched_read
-from feature_repo.card import Described
+from feature_repo.card_features import Described
 from feature_repo.definitions import (
     HISTORY_FIELD,
     USER_HISTORY,

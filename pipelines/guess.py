@@ -6,7 +6,7 @@ from typing import Any
 
 import duckdb
 
-from feature_repo.card import RESERVED
+from feature_repo.card_features import RESERVED
 from feature_repo.keys import is_event_type
 from pipelines.look import Looked, Seen, shares
 

@@ -14,7 +14,8 @@ import pyarrow as pa
 from components.features import spark
 from components.features.splits import ORDER
 from components.shared.tables import TIME, arrow_type
-from feature_repo.card import DatasetCard, Described
+from feature_repo.card import DatasetCard
+from feature_repo.card_features import Described
 from heterrec.data.sequences import SINCE
 
 if TYPE_CHECKING:

@@ -8,11 +8,8 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 from functools import partial
 
-from feature_repo.card import (
-    DatasetCard,
-    Described,
-    Feature,
-)
+from feature_repo.card import DatasetCard
+from feature_repo.card_features import Described, Feature
 from feature_repo.keys import (
     EVENT_TYPE,
     MOST_CHARACTERS,

@@ -12,7 +12,8 @@ from components.ingest.parse import (
     value_of,
 )
 from components.shared.tables import TIME, arrow_type
-from feature_repo.card import DatasetCard, Described, Feature
+from feature_repo.card import DatasetCard
+from feature_repo.card_features import Described, Feature
 
 REJECTED = pa.schema(
     [

@@ -1,6 +1,6 @@
 """How a feature's column is read in SQL: whether its value is missing, and the number that stands for it."""
 
-from feature_repo.card import Described
+from feature_repo.card_features import Described
 from feature_repo.kinds import KINDS, Storage
 
 _MISSING = {

@@ -12,7 +12,8 @@ from typing import TYPE_CHECKING
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from feature_repo.card import DatasetCard, Described
+from feature_repo.card import DatasetCard
+from feature_repo.card_features import Described
 from feature_repo.kinds import Storage
 from runtime.errors import InputError
 

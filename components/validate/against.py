@@ -25,7 +25,8 @@ from components.validate.suite import (
     factor,
     within,
 )
-from feature_repo.card import DatasetCard, Described
+from feature_repo.card import DatasetCard
+from feature_repo.card_features import Described
 from feature_repo.kinds import Storage
 
 if TYPE_CHECKING:

@@ -7,7 +7,8 @@ from typing import TYPE_CHECKING, Any
 from components.shared.columns import number, source_of, values
 from components.shared.reference_files import SCHEMA, Profile
 from components.validate.figures import local
-from feature_repo.card import DatasetCard, Described
+from feature_repo.card import DatasetCard
+from feature_repo.card_features import Described
 
 if TYPE_CHECKING:
     from duckdb import DuckDBPyConnection

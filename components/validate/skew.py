@@ -8,7 +8,8 @@ from components.shared.columns import missing
 from components.validate.expectations import Measure
 from components.validate.figures import rows_later
 from components.validate.suite import Check, within
-from feature_repo.card import DatasetCard, Feature
+from feature_repo.card import DatasetCard
+from feature_repo.card_features import Feature
 from feature_repo.kinds import Storage
 
 if TYPE_CHECKING:

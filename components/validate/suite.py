@@ -10,7 +10,8 @@ from components.shared.columns import (
     rows_of,
     source_of,
 )
-from feature_repo.card import DatasetCard, Described, Feature
+from feature_repo.card import DatasetCard
+from feature_repo.card_features import Described, Feature
 from feature_repo.kinds import Storage
 from feature_repo.limits import Tolerance
 from runtime.decision import Level

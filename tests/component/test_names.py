@@ -14,7 +14,7 @@ from components.resolve import step as resolve
 from components.shared.tables import tables
 from components.validate import step as validate
 from feature_repo import kinds
-from feature_repo.card import RESERVED, Feature
+from feature_repo.card_features import RESERVED, Feature
 from heterrec.data import encoder
 from heterrec.data.sequences import NOW, read_sequences
 from runtime.manifest import Manifest
