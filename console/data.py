@@ -17,7 +17,7 @@ from typing import Any
 import pyarrow.parquet as pq
 from markupsafe import Markup
 
-from components.shared.columns import MEASURE
+from components.shared.columns import measured_by
 from console import runs
 from console.charts import (
     Plot,
@@ -133,9 +133,9 @@ def feature(name: str, found: Distribution, before: Distribution | None) -> tupl
     if found["min"] is None:
         return f"no value; {missing}", None
     low, high = found["min"], found["max"]
-    told = f"{MEASURE[found['kind']]}, {figure(low)} to {figure(high)}; {missing}"
+    told = f"{measured_by(found['kind'])}, {figure(low)} to {figure(high)}; {missing}"
     if high - low <= _SAME * max(abs(low), abs(high)):
-        return f"{MEASURE[found['kind']]}, {low:.6g} in all rows; {missing}", None
+        return f"{measured_by(found['kind'])}, {low:.6g} in all rows; {missing}", None
     return told, _numbers(name, found, before)
 
 

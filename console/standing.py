@@ -6,6 +6,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from console import runs
+from feature_repo.kinds import KINDS, Storage
 
 
 def standing(model: str, features: Mapping[str, Any]) -> dict[str, str]:
@@ -25,10 +26,11 @@ def among(found: Mapping[str, Any], value: Any) -> str:
     rows = max(1, sum(found["counts"]) + found["missing"])
     if value is None:
         return f"missing, as in {found['missing'] / rows:.1%} of the rows"
-    if found["kind"] == "categorical":
+    kind = KINDS[found["kind"]]
+    if kind.category:
         share = dict(zip(found["values"], found["counts"], strict=False)).get(str(value))
         return f"{share / rows:.1%} of the rows" if share is not None else "one of the rarer values"
-    if found["kind"] != "numeric" or not isinstance(value, int | float) or found["min"] is None:
+    if kind.storage is not Storage.NUMBER or not isinstance(value, int | float) or found["min"] is None:
         return ""
     if not found["min"] <= value <= found["max"]:
         return f"beyond all rows, {found['min']:.6g} to {found['max']:.6g}"

@@ -7,7 +7,7 @@ from typing import Annotated, Any, Literal
 
 from pydantic import Field, model_validator
 
-from feature_repo.keys import is_event_type
+from feature_repo.keys import NOBODY, is_event_type
 from feature_repo.limits import Strict
 
 
@@ -188,4 +188,37 @@ class Source(Strict):
                 f"time_format: {self.time_format!r} names no whole day; expected year, month and day in the letters of "
                 "strptime, such as %d.%m.%Y %H:%M"
             )
+        return self
+
+
+class Columns(Strict):
+    """Source columns of the two tables. Give `event_time`, or `position` where only the order is known."""
+
+    user_id: str = "user_id"
+    item_id: str = "item_id"
+    event_time: str | None = None
+    position: str | None = None
+    created_time: str | None = None
+    """When a row was written down, where that may be later than when it happened."""
+    event_type: str | None = None
+    """What kind of event it is (view, purchase); `events` says what each kind means. Rows of one kind and those of
+    another are never the same event."""
+    basket: str | None = None
+    quantity: str | None = None
+    nobody: list[str] = Field(default=list(NOBODY))
+    """User ids that stand for no user (null, guest, …), in any case of letters; [] where every id is a user's."""
+    item_key: str = "item_id"
+    item_available_at: str | None = None
+    """Items table: when a row became known. Left out: known before the first interaction."""
+    user_key: str = "user_id"
+    user_available_at: str | None = None
+    """Users table: from when on a row holds; of several rows of a user each event sees the latest before it. Left out:
+    one row a user, known before the first interaction and as of the run."""
+
+    @model_validator(mode="after")
+    def _ordered(self) -> "Columns":
+        if self.event_time is None and self.position is None:
+            raise ValueError("columns: give event_time, or position where only the order is known")
+        if self.event_time is not None and self.position is not None:
+            raise ValueError("columns: position has no effect beside event_time; leave one of them out")
         return self

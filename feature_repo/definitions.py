@@ -6,12 +6,8 @@ from datetime import timedelta
 from pathlib import Path
 from typing import Any
 
-from feature_repo.card import (
-    DatasetCard,
-    Described,
-    Feature,
-    Kind,
-)
+from feature_repo.card import DatasetCard
+from feature_repo.card_features import Described, Feature
 from feature_repo.feast_import import (
     Array,
     Bytes,
@@ -25,6 +21,7 @@ from feature_repo.feast_import import (
     ValueType,
 )
 from feature_repo.history import EVENT_TYPE
+from feature_repo.kinds import Storage
 from feature_repo.sources import parquet_source
 
 ITEM_STATIC = "item_static"
@@ -35,12 +32,11 @@ VIEWS = {"items": ITEM_STATIC, "varying": ITEM_VARYING, "derived": ITEM_DERIVED,
 USER_HISTORY = "user_history"
 HISTORY_FIELD = "history"
 
-DTYPES: dict[Kind, Any] = {
-    "categorical": String,
-    "multi_categorical": Array(String),
-    "numeric": Float64,
-    "text": String,
-    "embedding": Array(Float32),
+DTYPES: dict[Storage, Any] = {
+    Storage.TEXT: String,
+    Storage.TEXTS: Array(String),
+    Storage.NUMBER: Float64,
+    Storage.VECTOR: Array(Float32),
 }
 # A value holds until the next one replaces it: prices do not expire. Feast reads zero as "no expiry".
 NEVER_EXPIRES = timedelta(0)
@@ -105,7 +101,7 @@ def references(features: Sequence[Described]) -> list[str]:
 
 
 def _view(name: str, entity: Entity, key: str, features: Sequence[Described], files: Path, spark: bool) -> FeatureView:
-    fields = [Field(name=feature.name, dtype=DTYPES[feature.kind], tags=_tags(feature)) for feature in features]
+    fields = [Field(name=feature.name, dtype=DTYPES[feature.storage], tags=_tags(feature)) for feature in features]
     return FeatureView(
         name=name,
         entities=[entity],

@@ -9,7 +9,7 @@ from weakref import WeakKeyDictionary
 import pyarrow as pa
 
 from feature_repo import batched_read
-from feature_repo.card import Described, Kind
+from feature_repo.card_features import Described
 from feature_repo.definitions import (
     HISTORY_FIELD,
     USER_HISTORY,
@@ -28,6 +28,7 @@ from feature_repo.feast_import import (
     get_provider,
 )
 from feature_repo.history import EVENT_TYPE, Record, decode
+from feature_repo.kinds import Storage
 
 _ROWS_AT_ONCE = 20_000
 _CONNECTIONS: WeakKeyDictionary[FeatureStore, "_Connection"] = WeakKeyDictionary()
@@ -98,7 +99,7 @@ def write_features(store: FeatureStore, features: Sequence[Described], rows: pa.
             for value in batch.column(key).to_pylist()
         ]
         for name, of_view in by_view.items():
-            columns = [map(_VALUE[feature.kind], batch.column(feature.name).to_pylist()) for feature in of_view]
+            columns = [map(_VALUE[feature.storage], batch.column(feature.name).to_pylist()) for feature in of_view]
             names = [feature.name for feature in of_view]
             told: list[Any] = [
                 (each, dict(zip(names, values, strict=True)), moment, moment)
@@ -124,12 +125,11 @@ def _vector(value: list[float] | None) -> ValueProto:
     return ValueProto() if value is None else ValueProto(float_list_val=FloatList(val=value))
 
 
-_VALUE: dict[Kind, Callable[[Any], ValueProto]] = {
-    "categorical": _text,
-    "multi_categorical": _texts,
-    "numeric": _number,
-    "text": _text,
-    "embedding": _vector,
+_VALUE: dict[Storage, Callable[[Any], ValueProto]] = {
+    Storage.TEXT: _text,
+    Storage.TEXTS: _texts,
+    Storage.NUMBER: _number,
+    Storage.VECTOR: _vector,
 }
 
 

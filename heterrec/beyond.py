@@ -10,6 +10,7 @@ from dataclasses import dataclass
 import numpy as np
 import numpy.typing as npt
 
+from heterrec.data.encoder import KINDS
 from heterrec.data.sequences import Ints, Queries, Sequences
 from heterrec.evaluation.metrics import Scores
 from heterrec.inference.best import highest
@@ -117,7 +118,7 @@ def _diversity(row_QK: Ints, sequences: Sequences) -> float | None:
 
 def _calibration(row_QK: Ints, sequences: Sequences, queries: Queries, category: str | None) -> float | None:
     catalogue = sequences.catalogue
-    listed = [each["name"] for each in catalogue.features if each["kind"] == "categorical"]
+    listed = [each["name"] for each in catalogue.features if KINDS[each["kind"]].category]
     name = category or next((each for each in listed if each in catalogue.fixed), None)
     if name is None or name not in catalogue.fixed:
         return None

@@ -6,7 +6,7 @@ from typing import Any
 
 import duckdb
 
-from feature_repo.card import RESERVED
+from feature_repo.card_features import RESERVED
 from feature_repo.keys import is_event_type
 from pipelines.look import Looked, Seen, shares
 
@@ -34,6 +34,15 @@ class Guess:
     evidence: str
     comma: bool = False
     """Whether its numbers have a comma before the fraction."""
+
+    @property
+    def is_number(self) -> bool:
+        return bool(self.entry["kind"] == "numeric")
+
+    @property
+    def is_text(self) -> bool:
+        """Whether people could read it as an item's name."""
+        return bool(self.entry["kind"] == "text")
 
 
 def is_user(column: Seen) -> float:

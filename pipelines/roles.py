@@ -168,8 +168,8 @@ def _said(connection: duckdb.DuckDBPyConnection, items: Looked) -> float:
     """How much a table is like one of items: words and kinds in its columns, and what it is called."""
     guesses = [guess for each in items.columns if (guess := feature_of(connection, items, each)) is not None]
     called = items.path.stem
-    told = 0.3 * any(guess.entry["kind"] != "numeric" for guess in guesses)
-    told += 0.3 * any(guess.entry["kind"] == "text" for guess in guesses) - 2.0 * (not guesses)
+    told = 0.3 * any(not guess.is_number for guess in guesses)
+    told += 0.3 * any(guess.is_text for guess in guesses) - 2.0 * (not guesses)
     return told + 0.5 * says(called, _ITEMS) - 0.7 * says(called, _PEOPLE)
 
 
@@ -276,7 +276,7 @@ def _rest(connection: duckdb.DuckDBPyConnection, roles: Roles) -> None:
             roles.basket = column
         elif roles.alone and column.says("price|cost|amount") and column.numbers > 0.95:
             guess = feature_of(connection, roles.interactions, column)
-            if guess is not None and guess.entry["kind"] == "numeric":
+            if guess is not None and guess.is_number:
                 paid = {**guess.entry, "table": "interactions", "varies_in_time": True}
                 roles.features.append(replace(guess, entry=paid))
     repeated = roles.item_key.distinct < roles.item_key.filled

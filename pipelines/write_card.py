@@ -67,7 +67,7 @@ def _card(connection: duckdb.DuckDBPyConnection, roles: Roles, name: str, folder
     lines += ["features:", *(f"  - {_plain(guess.entry)}  # {' '.join(guess.evidence.split())}" for guess in chosen)]
     if left := [_column_of(guess) for guess in roles.features if guess not in chosen]:
         lines.append(f"  # more could be features, or say the same as one: {', '.join(left)}")
-    if title := next((g.entry["name"] for g in chosen if g.entry["kind"] == "text"), None):
+    if title := next((g.entry["name"] for g in chosen if g.is_text), None):
         lines.append(f"title: {title}")
     return "\n".join([*lines, *facts.lines, ""])
 

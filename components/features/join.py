@@ -13,8 +13,9 @@ import pyarrow as pa
 
 from components.features import spark
 from components.features.splits import ORDER
-from components.shared.tables import ARROW, TIME
-from feature_repo.card import DatasetCard, Described
+from components.shared.tables import TIME, arrow_type
+from feature_repo.card import DatasetCard
+from feature_repo.card_features import Described
 from heterrec.data.sequences import SINCE
 
 if TYPE_CHECKING:
@@ -70,7 +71,7 @@ def users(card: DatasetCard, store: "FeatureStore", db: "DuckDBPyConnection", as
     """).to_arrow_table()
     found = historical(store, asked, card.user_features).sort_by("user_id")
     assert found["user_id"].equals(asked["user_id"]), "Feast gives one row a user"
-    schema = pa.schema([("user_id", pa.string()), *((f.name, ARROW[f.kind]) for f in card.user_features)])
+    schema = pa.schema([("user_id", pa.string()), *((f.name, arrow_type(f)) for f in card.user_features)])
     return found.select(schema.names).cast(schema)
 
 
@@ -87,7 +88,7 @@ def catalogue(card: DatasetCard, store: "FeatureStore", db: "DuckDBPyConnection"
     found = historical(store, items.select(["item_id", "event_time"]), card.features).sort_by("item_id")
     assert found["item_id"].equals(items["item_id"]), "Feast gives one row an item"
     schema = pa.schema(
-        [("item_id", pa.string()), ("available_at", TIME), *((f.name, ARROW[f.kind]) for f in card.features)]
+        [("item_id", pa.string()), ("available_at", TIME), *((f.name, arrow_type(f)) for f in card.features)]
     )
     columns = [items["item_id"], items["available_at"], *(found[feature.name] for feature in card.features)]
     return pa.table(columns, names=schema.names).cast(schema)
@@ -103,7 +104,7 @@ def slices(
     candidate from `available_at` on.
     """
     features = [feature for feature in card.over_time if feature.token]
-    schema = pa.schema([(SINCE, TIME), ("item_id", pa.string()), *((f.name, ARROW[f.kind]) for f in features)])
+    schema = pa.schema([(SINCE, TIME), ("item_id", pa.string()), *((f.name, arrow_type(f)) for f in features)])
     # A number and no time on its way through Feast, which would ask for the zone of a time that it only carries along.
     asked = db.execute(f"""
         SELECT item_id, {SINCE}, greatest(make_timestamptz({SINCE}), available_at) AS event_time

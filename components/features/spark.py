@@ -11,7 +11,7 @@ from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import TYPE_CHECKING, Any
 
-from feature_repo.card import Described
+from feature_repo.card_features import Described
 
 if TYPE_CHECKING:
     from duckdb import DuckDBPyConnection

@@ -17,9 +17,9 @@ from components.features.join import (
 )
 from components.features.splits import ORDER, ordered_events, slice_starts
 from components.shared.tables import (
-    ARROW,
     TIME,
     USERS,
+    arrow_type,
     open_events,
     read_as_of,
 )
@@ -82,7 +82,7 @@ def _write_events(card: DatasetCard, store: "FeatureStore", db: "DuckDBPyConnect
             ("basket", pa.int64()),
             ("split", pa.string()),
             *([(EVENT_TYPE, pa.string())] if card.typed else []),
-            *((feature.name, ARROW[feature.kind]) for feature in (*card.over_time, *card.asking)),
+            *((feature.name, arrow_type(feature)) for feature in (*card.over_time, *card.asking)),
         ]
     )
     with pq.ParquetWriter(path, schema, compression="zstd") as writer:

@@ -5,7 +5,8 @@ change no earlier one.
 """
 
 from components.ingest.parse import literal, quoted
-from feature_repo.card import DatasetCard, Derive, Feature
+from feature_repo.card import DatasetCard
+from feature_repo.card_features import Derive, Feature
 
 Counted = tuple[str, int, str]
 """A column, its days, and which events it counts (SQL)."""

@@ -8,17 +8,15 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 from functools import partial
 
-from feature_repo.card import (
-    DatasetCard,
-    Described,
-    Feature,
-)
+from feature_repo.card import DatasetCard
+from feature_repo.card_features import Described, Feature
 from feature_repo.keys import (
     EVENT_TYPE,
     MOST_CHARACTERS,
     inexact_sql,
     spelled_sql,
 )
+from feature_repo.kinds import Storage
 from runtime.errors import InputError
 
 STRUCTURED = ("STRUCT", "MAP", "UNION", "BLOB", "BIT")
@@ -220,30 +218,33 @@ def feature(spec: Described, given: Given, decimal: str) -> Column:
     """A feature of the card, as its kind's type. Raises `InputError` for a type that can never be of the kind."""
     what, value = f"feature {spec.name!r} ({spec.kind})", feature_of(spec.name)
     mine = partial(Column, name=spec.name, slot=value, given=given)
-    if spec.kind == "numeric":
-        return mine(
-            value=_number(given, what, decimal),
-            expected="a number",
-            unreadable={
-                f"{spec.name}_not_a_number": f"{_there(given)} IS NOT NULL AND {value} IS NULL",
-                f"{spec.name}_not_finite": f"NOT isfinite({value})",
-            },
-            advice="Name another column, declare it as categorical or text, or write its numbers as 1234.50 "
-            '(with a comma: `decimal: ","` in source.csv).',
-        )
-    if spec.kind == "multi_categorical":
-        return mine(value=_strings(spec, given), expected="a list of values")
-    if isinstance(spec, Feature) and spec.kind == "embedding":
-        return mine(
-            value=_vector(spec, given),
-            expected=f"{spec.dimension} numbers",
-            unreadable={
-                f"{spec.name}_wrong_dimension": f"len({value}) <> {spec.dimension}",
-                f"{spec.name}_not_finite": f"len(list_filter({value}, x -> x IS NULL OR NOT isfinite(x))) > 0",
-            },
-            advice=f"Correct its dimension (the card says {spec.dimension}) or separator (now {spec.separator!r}).",
-        )
-    return mine(value=_scalar(given, what), expected="a single value")
+    match spec.storage:
+        case Storage.NUMBER:
+            return mine(
+                value=_number(given, what, decimal),
+                expected="a number",
+                unreadable={
+                    f"{spec.name}_not_a_number": f"{_there(given)} IS NOT NULL AND {value} IS NULL",
+                    f"{spec.name}_not_finite": f"NOT isfinite({value})",
+                },
+                advice="Name another column, declare it as categorical or text, or write its numbers as 1234.50 "
+                '(with a comma: `decimal: ","` in source.csv).',
+            )
+        case Storage.TEXTS:
+            return mine(value=_strings(spec, given), expected="a list of values")
+        case Storage.VECTOR:
+            assert isinstance(spec, Feature), "who asks has no vectors"
+            return mine(
+                value=_vector(spec, given),
+                expected=f"{spec.dimension} numbers",
+                unreadable={
+                    f"{spec.name}_wrong_dimension": f"len({value}) <> {spec.dimension}",
+                    f"{spec.name}_not_finite": f"len(list_filter({value}, x -> x IS NULL OR NOT isfinite(x))) > 0",
+                },
+                advice=f"Correct its dimension (the card says {spec.dimension}) or separator (now {spec.separator!r}).",
+            )
+        case Storage.TEXT:
+            return mine(value=_scalar(given, what), expected="a single value")
 
 
 def _there(given: Given) -> str:

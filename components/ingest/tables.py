@@ -11,9 +11,9 @@ from components.ingest.parse import (
     quoted,
     value_of,
 )
-from components.shared.tables import ARROW, TIME
-from feature_repo.card import DatasetCard, Described, Feature
-from feature_repo.kinds import SQL_TYPE
+from components.shared.tables import TIME, arrow_type
+from feature_repo.card import DatasetCard
+from feature_repo.card_features import Described, Feature
 
 REJECTED = pa.schema(
     [
@@ -176,7 +176,7 @@ def schema_of(features: Sequence[Described], *, key: str) -> pa.Schema:
 
 
 def _fields(features: Sequence[Described]) -> list[tuple[str, pa.DataType]]:
-    return [(spec.name, ARROW[spec.kind]) for spec in features]
+    return [(spec.name, arrow_type(spec)) for spec in features]
 
 
 def _names(features: Sequence[Described]) -> str:
@@ -184,7 +184,7 @@ def _names(features: Sequence[Described]) -> str:
 
 
 def _nulls(features: list[Feature]) -> str:
-    return ", ".join(f"NULL::{SQL_TYPE[spec.kind]} AS {quoted(spec.name)}" for spec in features)
+    return ", ".join(f"NULL::{spec.storage.value} AS {quoted(spec.name)}" for spec in features)
 
 
 def _read(features: Sequence[Described]) -> str:

@@ -9,7 +9,8 @@ import pyarrow.parquet as pq
 
 from components.materialise.histories import histories
 from components.shared.tables import USERS
-from feature_repo.card import DatasetCard, Described
+from feature_repo.card import DatasetCard
+from feature_repo.card_features import Described
 from feature_repo.history import LATEST
 
 if TYPE_CHECKING:

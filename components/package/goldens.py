@@ -17,6 +17,7 @@ from heterrec.data.sequences import (
 )
 from heterrec.inference.answers import Answers
 from serving.scoring.asker import FIELDS as ASKER_FIELDS
+from serving.scoring.forms import FORMS
 from serving.scoring.retrieval import Approximate, Asked
 
 COUNT = 24
@@ -66,7 +67,7 @@ def _filters(shelf: Shelf) -> list[Filters]:
     known = {name: value for name in shelf.filterable if (value := shelf.features[name][best]) not in (None, [], "")}
     each: Filters = {}
     for name, value in known.items():
-        if shelf.filterable[name] == "numeric":
+        if FORMS[shelf.filterable[name]].ranges:
             each[name] = {"min": value - abs(value) / 2, "max": value + abs(value) / 2}
         else:
             each[name] = [str(item) for item in value] if isinstance(value, list) else [value]

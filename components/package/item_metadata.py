@@ -9,10 +9,9 @@ from typing import Any
 import numpy as np
 import pyarrow.parquet as pq
 
+from feature_repo.kinds import KINDS
 from heterrec.data.sequences import Sequences
 
-FILTERABLE = ("categorical", "multi_categorical", "numeric")
-"""Kinds of features that a request may filter by."""
 _DAY, _WEEK, _BEFORE = 86_400_000_000, 7, 28
 """Microseconds; and days that a trend is of, and that it is held against."""
 _APART, _PRIOR = 0.5, 20
@@ -94,7 +93,7 @@ def read_shelf(root: Path, sequences: Sequences, *, segment: str | None) -> Shel
     """Read a `sequences` artifact's catalogue, also the features that the model does not see."""
     described = json.loads((root / "features.json").read_text())
     kinds = {feature["name"]: feature["kind"] for feature in described["features"] + described.get("others", [])}
-    filterable = {name: kind for name, kind in kinds.items() if kind in FILTERABLE}
+    filterable = {name: form for name, kind in kinds.items() if (form := KINDS[kind].request) is not None}
     title = described.get("title")
     rhythm, again = returns(sequences)
     columns = list(dict.fromkeys([*filterable, *([title] if title else [])]))

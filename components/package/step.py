@@ -16,6 +16,7 @@ from components.package.goldens import askers, goldens
 from components.package.index import USERS, make_index
 from components.package.item_metadata import read_shelf
 from components.shared import recipe_digest as recipes
+from feature_repo import kinds
 from feature_repo.card import DatasetCard
 from heterrec.data import encoder as encoder_module
 from heterrec.data.sequences import Catalogue, Sequences, read_sequences
@@ -94,7 +95,7 @@ def run(
         if types := loaded.encoder.event_types:
             contract["event_types"] = [{"name": each.name, "predict": each.predict} for each in types]
         if asking := [each for each in events.catalogue.asking if each["name"] in loaded.encoder.asking_names]:
-            contract["asking"] = asking
+            contract["asking"] = [{**each, "kind": kinds.KINDS[each["kind"]].request} for each in asking]
         version = version or _version(sequences, contract)
         contract["version"] = version
         (content / "serving.json").write_text(json.dumps(contract, indent=1, sort_keys=True))

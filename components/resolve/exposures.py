@@ -6,7 +6,6 @@ from typing import TYPE_CHECKING, Any
 
 from components.shared.reference_files import EXPOSURES
 from feature_repo.card import DatasetCard
-from feature_repo.kinds import SQL_TYPE
 
 if TYPE_CHECKING:
     from duckdb import DuckDBPyConnection, DuckDBPyRelation
@@ -70,7 +69,7 @@ def _read(db: "DuckDBPyConnection", card: DatasetCard, suffix: str, paths: list[
             "hive_partitioning = false, sample_size = -1)"
         )
     keys = {"request_id": "VARCHAR", "item_id": "VARCHAR", "event_time": "TIMESTAMPTZ", "position": "BIGINT"}
-    features = {feature.name: SQL_TYPE[feature.kind] for feature in card.features if feature.name in found.columns}
+    features = {feature.name: feature.storage.value for feature in card.features if feature.name in found.columns}
     return found.project(", ".join(f'"{name}"::{kind} AS "{name}"' for name, kind in {**keys, **features}.items()))
 
 

@@ -48,6 +48,23 @@ FORMER = {
     "heterrec.training.weight_average": "heterrec.average",
 }
 
+REWRITTEN = {
+    "006af3478065d185bf70538e7e6ca65580f8c015a59df664a396303dde3cb2ec":
+        "bce043d13b9cf8912dd99225ce2800fe57a0dc96be96f6c9feb80f4ff2e922ac",
+    "2c6149925c4808cf65296a94752a02e0b70fead148efc83cd50c221346bb28c2":
+        "6286a43db1db46041e16bf6279201d34a93458f7557ea9c5f5e4c2e884e73421",
+    "505b23b8dea92e00f7b92a4bf869d5793bdd8fb5d5c655f9b2bafb5d72362825":
+        "1f6b3a4b772b4e4bbfdd7dc32024a00838bbac3888fb5267eb2f166bb09b8791",
+    "68bbe6ed5137bac65190335ea8c829704f6d32ad7564169766fb2376714d4b01":
+        "005f371a42c6ca00ee4cafb52fe348d9c3cee0c8162865ad27b65d4b35eeb39b",
+    "8af1154272c330cab863753e74d5da20828f5fdf14e77d4ca2768b9990d6e824":
+        "2d7a03bf20d266146431f9411c55470e4a3949580dd58bbae5cf73deb53a9d29",
+}  # fmt: skip
+"""Where training was written anew and computes the same, bit for bit: its code's digest now, and the one of before.
+
+Who rewrites so takes `recipe_digest.training_code` of every choice of settings before and after, and keeps the pairs
+here while champions of before may serve; a later change of training has a digest of its own, which no line names."""
+
 
 def former(module: str) -> str:
     """What `module` was called when identities were first written down."""

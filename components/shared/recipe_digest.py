@@ -12,7 +12,7 @@ from functools import cache
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from components.shared.former_names import former
+from components.shared.former_names import REWRITTEN, former
 from runtime import code_digest as code
 from runtime.manifest import digest_json
 
@@ -76,7 +76,8 @@ def _training_code(chosen: frozenset[tuple[str, Any]]) -> str:
     settings, digest = dict(chosen), hashlib.sha256()
     for known_as, module, name in sorted((former(each.module), *each) for each in reach(settings)):
         digest.update(f"{known_as}:{name}\0{code.canonical(_pruned(module, name, settings))}\0".encode())
-    return digest.hexdigest()
+    found = digest.hexdigest()
+    return REWRITTEN.get(found, found)
 
 
 def reach(chosen: Mapping[str, Any]) -> set[Definition]:

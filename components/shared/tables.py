@@ -12,7 +12,9 @@ from typing import TYPE_CHECKING
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from feature_repo.card import DatasetCard, Described, Kind
+from feature_repo.card import DatasetCard
+from feature_repo.card_features import Described
+from feature_repo.kinds import Storage
 from runtime.errors import InputError
 
 if TYPE_CHECKING:
@@ -21,14 +23,18 @@ if TYPE_CHECKING:
 TIME = pa.timestamp("us", tz="UTC")
 USERS = "users.parquet"
 """Of the sequences artifact: what is known of each user as of the run."""
-ARROW: dict[Kind, pa.DataType] = {
-    "categorical": pa.string(),
-    "multi_categorical": pa.list_(pa.string()),
-    "numeric": pa.float64(),
-    "text": pa.string(),
-    "embedding": pa.list_(pa.float32()),
+_ARROW = {
+    Storage.TEXT: pa.string(),
+    Storage.TEXTS: pa.list_(pa.string()),
+    Storage.NUMBER: pa.float64(),
+    Storage.VECTOR: pa.list_(pa.float32()),
 }
-"""Column type of each feature kind, docs/contracts.md "The card"."""
+
+
+def arrow_type(feature: Described) -> pa.DataType:
+    """Column type of a feature, docs/contracts.md "The card"."""
+    return _ARROW[feature.storage]
+
 
 _KEYS = {"item_id": pa.string(), "event_time": TIME, "created_time": TIME}
 _EVENT = {
@@ -142,7 +148,7 @@ def counting(card: DatasetCard, table: Table) -> str:
 
 
 def _columns(features: Sequence[Described]) -> dict[str, pa.DataType]:
-    return {feature.name: ARROW[feature.kind] for feature in features}
+    return {feature.name: arrow_type(feature) for feature in features}
 
 
 def _agrees(found: pa.DataType, expected: pa.DataType) -> bool:

@@ -25,7 +25,9 @@ from components.validate.suite import (
     factor,
     within,
 )
-from feature_repo.card import DatasetCard, Described
+from feature_repo.card import DatasetCard
+from feature_repo.card_features import Described
+from feature_repo.kinds import Storage
 
 if TYPE_CHECKING:
     from duckdb import DuckDBPyConnection
@@ -77,7 +79,7 @@ def jumps(card: DatasetCard, db: "DuckDBPyConnection", since: datetime) -> Itera
     """
     moment = f"TIMESTAMPTZ '{since.isoformat()}'"
     for feature in card.varying:
-        if feature.kind != "numeric":
+        if feature.storage is not Storage.NUMBER:
             continue
         value = f'"{feature.name}"'
         new = f"SELECT item_id, arg_min({value}, event_time) AS now FROM varying WHERE event_time > {moment}"

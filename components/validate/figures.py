@@ -15,7 +15,8 @@ from components.shared.columns import readable
 from components.shared.tables import differences
 from components.validate.expectations import EVIDENCE, Measure
 from components.validate.suite import RowCheck
-from feature_repo.card import DatasetCard, Described
+from feature_repo.card import DatasetCard
+from feature_repo.card_features import Described
 
 if TYPE_CHECKING:
     from duckdb import DuckDBPyConnection

@@ -3,7 +3,7 @@
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from components.shared.columns import MEASURE
+from components.shared.columns import measured_by
 from components.validate.drift import labels
 
 HEIGHT, WIDTH = 70, 270
@@ -26,9 +26,8 @@ def days_picture(days: Mapping[str, int]) -> Picture:
 
 def feature_picture(name: str, found: Mapping[str, Any], compared: tuple[Any, Any] | None) -> Picture:
     """Shares of a feature's bins; `compared` has the accepted distribution and the one of now, in its bins."""
-    kind = found["kind"]
     if "edges" in found:
-        told = f"{MEASURE[kind]}, {_figure(found['min'])} to {_figure(found['max'])}"
+        told = f"{measured_by(found['kind'])}, {_figure(found['min'])} to {_figure(found['max'])}"
     else:
         told = f"{found['distinct']:,} values, the most frequent first, then all others"
     rows = sum(found["counts"]) + found["missing"]

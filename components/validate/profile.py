@@ -7,7 +7,8 @@ from typing import TYPE_CHECKING, Any
 from components.shared.columns import number, source_of, values
 from components.shared.reference_files import SCHEMA, Profile
 from components.validate.figures import local
-from feature_repo.card import DatasetCard, Described
+from feature_repo.card import DatasetCard
+from feature_repo.card_features import Described
 
 if TYPE_CHECKING:
     from duckdb import DuckDBPyConnection
@@ -66,14 +67,14 @@ def kinds_of(
 
 def has_words(feature: Described) -> bool:
     """Whether the feature has a vocabulary that can grow."""
-    return feature.kind in ("categorical", "multi_categorical", "text")
+    return feature.traits.says is not None
 
 
 def distribution(
     db: "DuckDBPyConnection", feature: Described, rows: str, bins: Distribution | None = None
 ) -> Distribution:
     """Counts of `feature` in the table or query `rows`, in the bins of another distribution where one is given."""
-    if feature.kind in ("numeric", "text", "embedding"):
+    if feature.traits.measure is not None:
         return {"kind": feature.kind, **_numbers(db, rows, feature, bins["edges"] if bins else None)}
     return {"kind": feature.kind, **_values(db, rows, feature, bins["values"] if bins else None)}
 

@@ -7,7 +7,8 @@ from components.shared.columns import missing, source_of
 from components.validate.expectations import Measure
 from components.validate.figures import local, rows_later
 from components.validate.suite import Check, at_most, within
-from feature_repo.card import DatasetCard, Feature
+from feature_repo.card import DatasetCard
+from feature_repo.card_features import Feature
 
 if TYPE_CHECKING:
     from duckdb import DuckDBPyConnection

@@ -8,7 +8,9 @@ from components.shared.columns import missing
 from components.validate.expectations import Measure
 from components.validate.figures import rows_later
 from components.validate.suite import Check, within
-from feature_repo.card import DatasetCard, Feature
+from feature_repo.card import DatasetCard
+from feature_repo.card_features import Feature
+from feature_repo.kinds import Storage
 
 if TYPE_CHECKING:
     from duckdb import DuckDBPyConnection
@@ -36,20 +38,17 @@ def skew_checks(card: DatasetCard, db: "DuckDBPyConnection", exposures: Path) ->
         yield check, Measure(found=different / rows if rows else 0.0, rows=rows, evidence=rows_later(db, other))
 
 
+_DIFFERENCES = "list_zip(served, trained), pair -> (pair[1] - pair[2])::DOUBLE * (pair[1] - pair[2])"
+_EQUAL = {
+    Storage.TEXT: "served = trained",
+    Storage.TEXTS: "list_sort(served) = list_sort(trained)",
+    Storage.NUMBER: "abs(served - trained) <= 1e-5 * greatest(abs(served), abs(trained))",
+    Storage.VECTOR: f"len(served) = len(trained) AND list_sum(list_transform({_DIFFERENCES})) "
+    "<= 1e-8 * list_sum(list_transform(trained, x -> x::DOUBLE * x))",
+}
+
+
 def _same(feature: Feature) -> str:
     """SQL condition over `served` and `trained`; numbers may differ by the rounding of single precision."""
     nothing = [missing(feature).replace(f'"{feature.name}"', side) for side in ("served", "trained")]
-    if feature.kind == "numeric":
-        equal = "abs(served - trained) <= 1e-5 * greatest(abs(served), abs(trained))"
-    elif feature.kind == "multi_categorical":
-        equal = "list_sort(served) = list_sort(trained)"
-    elif feature.kind == "embedding":
-        square = "list_sum(list_transform({}, x -> x::DOUBLE * x))"
-        differences = "list_zip(served, trained), pair -> (pair[1] - pair[2])::DOUBLE * (pair[1] - pair[2])"
-        equal = (
-            f"len(served) = len(trained) AND list_sum(list_transform({differences})) "
-            f"<= 1e-8 * {square.format('trained')}"
-        )
-    else:
-        equal = "served = trained"
-    return f"(({nothing[0]} AND {nothing[1]}) OR ({equal}))"
+    return f"(({nothing[0]} AND {nothing[1]}) OR ({_EQUAL[feature.storage]}))"

@@ -10,7 +10,9 @@ from components.shared.columns import (
     rows_of,
     source_of,
 )
-from feature_repo.card import DatasetCard, Described, Feature
+from feature_repo.card import DatasetCard
+from feature_repo.card_features import Described, Feature
+from feature_repo.kinds import Storage
 from feature_repo.limits import Tolerance
 from runtime.decision import Level
 
@@ -204,16 +206,16 @@ def _about_feature(feature: Described) -> Iterator[RowCheck]:
     message, field = f"Few of the {rows} lack {name}", f"max_missing_rate of feature {name}"
     yield _share(f"{name} missing", table, lacks, message, feature.max_missing_rate, field=field)
     value, wrong = number(feature), f"correct {name} in the source: the page has the rows that are wrong"
-    if feature.kind not in ("numeric", "embedding"):
+    if not feature.storage.numeric:
         return
-    what = name if feature.kind == "numeric" else f"{name} (its length)"
+    what = name if feature.storage is Storage.NUMBER else f"{name} (its length)"
     if feature.min is not None or feature.max is not None:
         low, high = ("…" if bound is None else f"{bound:g}" for bound in (feature.min, feature.max))
         outside = [f"{value} < {feature.min!r}"] if feature.min is not None else []
         outside += [f"{value} > {feature.max!r}"] if feature.max is not None else []
         message, field = f"Every {what} lies in {low} to {high}", f"min and max of feature {name}"
         yield _share(f"{name} range", table, " OR ".join(outside), message, 0.0, field=field)
-    if isinstance(feature, Feature) and feature.kind == "embedding":
+    if isinstance(feature, Feature) and feature.dimension is not None:
         message = f"Every {name} has {feature.dimension} numbers, as the card says"
         yield _share(f"{name} dimension", table, f'len("{name}") NOT IN (0, {feature.dimension})', message, 0.0,
                      field=f"dimension of feature {name}")  # fmt: skip

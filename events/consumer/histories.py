@@ -49,6 +49,7 @@ from feature_repo.history import (
     encode,
 )
 from feature_repo.impressions import Impressions
+from feature_repo.kinds import KINDS, Storage
 from runtime.clocks import TOLERANCE
 
 PARTITIONS = 16
@@ -300,7 +301,7 @@ def _varying_kinds(store: FeatureStore) -> dict[str, tuple[type, ...]]:
         for field in view.features
     ]
     kinds: dict[str, tuple[type, ...]] = {
-        field.name: (float, int) if field.tags["kind"] == "numeric" else (str,) for field in fields
+        field.name: (float, int) if KINDS[field.tags["kind"]].storage is Storage.NUMBER else (str,) for field in fields
     }
     # Of a history of several kinds of events each record says its own.
     typed = store.get_feature_view(USER_HISTORY).tags.get(EVENT_TYPE) == "true"

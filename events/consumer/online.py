@@ -11,6 +11,7 @@ from events.consumer.histories import HistoryWriter
 from feature_repo.definitions import ITEM_DERIVED, ITEM_VARYING
 from feature_repo.feast_import import FeatureStore
 from feature_repo.forgotten import Forgotten
+from feature_repo.kinds import KINDS, Storage
 from feature_repo.online import online
 from runtime import clocks
 
@@ -39,7 +40,8 @@ class Online:
         fields = [(view.name, field) for view in views for field in view.features]
         self._references = [f"{view}:{field.name}" for view, field in fields]
         self.kinds: dict[str, pa.DataType] = {
-            field.name: pa.float64() if field.tags["kind"] == "numeric" else pa.string() for _, field in fields
+            field.name: pa.float64() if KINDS[field.tags["kind"]].storage is Storage.NUMBER else pa.string()
+            for _, field in fields
         }
         """Features that vary over time, with their types."""
         self.writer = HistoryWriter(self._store, forgotten=self.forgotten, retention=self.retention, clock=self._clock)

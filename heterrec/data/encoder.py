@@ -19,8 +19,6 @@ VERSION = 1
 MISSING, UNKNOWN = 0, 1
 """Index of no value at all, and of a value that the vocabulary does not hold."""
 
-BAGS = ("categorical", "multi_categorical", "text")
-SEVERAL = ("multi_categorical", "text")
 MAX_VALUES = 10_000
 MAX_ASKED = 8
 """Values of one bag of an asker that are kept."""
@@ -31,6 +29,40 @@ CLIP = 5.0
 
 EVENT_TYPE = "event_type"
 """Among the values of events: of which kind each is, where a history has several."""
+
+BAG, NUMBER, VECTOR = "bag", "number", "vector"
+"""Forms of a token: rows of a table by a vocabulary; a bucket and a slope; a map of a vector."""
+ONE, LIST, WORDS = "one", "list", "words"
+"""What a cell of a bag holds."""
+
+
+@dataclass(frozen=True)
+class Kind:
+    """How a kind of feature becomes a token, and whatever else the model does with its values."""
+
+    form: str
+    cell: str = ""
+    """Of a bag."""
+
+    @property
+    def several(self) -> bool:
+        """Whether an item may have several values of a vocabulary."""
+        return self.cell in (LIST, WORDS)
+
+    @property
+    def category(self) -> bool:
+        """Whether an item has one value of a vocabulary."""
+        return self.cell == ONE
+
+
+KINDS = {
+    "categorical": Kind(BAG, ONE),
+    "multi_categorical": Kind(BAG, LIST),
+    "numeric": Kind(NUMBER),
+    "text": Kind(BAG, WORDS),
+    "embedding": Kind(VECTOR),
+}
+"""The model's table of kinds; feature_repo/kinds.py is that of everything else."""
 
 Encoded = tuple[npt.NDArray[Any], npt.NDArray[np.bool_]]
 """`value` and `missing` (V,). A bag's value is int64 (V, M), padded with 0; a number's float32 (V,);
@@ -54,6 +86,16 @@ class Field:
     """Of a bag of several: the first MAX_WORDS known values count. Models before this counted the first of all."""
     cut: int = 0
     """Of a bag of several: known values of the catalogue's items beyond the first MAX_WORDS, which are left out."""
+
+    @property
+    def is_a(self) -> Kind:
+        """What the table of kinds says of it."""
+        return KINDS[self.kind]
+
+    @property
+    def form(self) -> str:
+        """That of its token."""
+        return self.is_a.form
 
     @property
     def size(self) -> int:
@@ -176,7 +218,7 @@ class FeatureEncoder:
         for n, field in enumerate(self.varying):
             if field.name in values:
                 encoded, absent = self._encode(field, values[field.name])
-                value[:, n] = encoded if field.kind == "numeric" else encoded[:, 0]
+                value[:, n] = encoded if field.form == NUMBER else encoded[:, 0]
                 missing[:, n] = absent
         if self.event_types and EVENT_TYPE in values:
             value[:, -1] = self.kinds(values[EVENT_TYPE])
@@ -204,12 +246,12 @@ class FeatureEncoder:
 
     def _of_asker(self, field: Field, column: Sequence[Any]) -> tuple[npt.NDArray[np.int64], npt.NDArray[np.float32]]:
         value, missing = self._encode(field, column)
-        if field.kind == "numeric":
+        if field.form == NUMBER:
             edges = np.asarray(field.edges, dtype=np.float32)
             bucket = np.where(missing, MISSING, np.searchsorted(edges, value, side="left") + 2)
             row = np.stack([bucket, np.full(len(value), _SLOPE)], axis=1).astype(np.int64)
             return row, np.stack([np.ones(len(value)), np.where(missing, 0, value)], axis=1).astype(np.float32)
-        width = 1 if field.kind == "categorical" else MAX_ASKED
+        width = 1 if field.is_a.category else MAX_ASKED
         row = np.zeros((len(value), width), dtype=np.int64)
         kept = value[:, :width]
         row[:, : kept.shape[1]] = kept
@@ -250,20 +292,20 @@ class FeatureEncoder:
         return cls(fields, state["ids"], [EventType(**raw) for raw in state.get("event_types", ())], asking)
 
     def _encode(self, field: Field, column: Sequence[Any]) -> Encoded:
-        if field.kind == "numeric":
+        if field.form == NUMBER:
             return _standardise(field, column)
-        if field.kind == "embedding":
+        if field.form == VECTOR:
             return _vectors(field, column)
         return self._bags(field, column)
 
     def _bags(self, field: Field, column: Sequence[Any]) -> Encoded:
-        index = self._index[field.name]
-        bags = [[index.get(value, UNKNOWN) for value in _values(field.kind, cell)] for cell in column]
+        index, kind = self._index[field.name], field.is_a
+        bags = [[index.get(value, UNKNOWN) for value in _values(kind, cell)] for cell in column]
         if not field.sifted:
             bags = [bag[:MAX_WORDS] for bag in bags]
-        if field.sifted or field.kind == "text":  # an unknown value beside known ones says nothing
+        if field.sifted or kind.cell == WORDS:  # an unknown value beside known ones says nothing
             bags = [[value for value in bag if value != UNKNOWN][:MAX_WORDS] or bag[:1] for bag in bags]
-        width = 1 if field.kind == "categorical" else max(map(len, bags), default=0) or 1
+        width = 1 if kind.category else max(map(len, bags), default=0) or 1
         out = np.zeros((len(bags), width), dtype=np.int64)
         for row, bag in enumerate(bags):
             out[row, : len(bag)] = bag
@@ -276,52 +318,55 @@ _SLOPE = 1
 
 def asking_rows(field: Field) -> int:
     """Rows of one field among those that `FeatureEncoder.encode_asking` names."""
-    return len(field.edges) + 3 if field.kind == "numeric" else field.size
+    return len(field.edges) + 3 if field.form == NUMBER else field.size
 
 
 def _fit(name: str, kind: str, varies: bool, column: Sequence[Any], min_items: int) -> Field:
-    if kind in BAGS:
-        items = Counter(value for cell in column for value in set(_values(kind, cell)))
+    if kind not in KINDS:
+        raise ValueError(f"feature {name!r}: kind {kind!r} is unknown, expected one of {tuple(KINDS)}")
+    is_a = KINDS[kind]
+    if is_a.form == BAG:
+        items = Counter(value for cell in column for value in set(_values(is_a, cell)))
         common = [(-count, value) for value, count in items.items() if count >= min_items]
-        if kind in SEVERAL:  # a word of more than half of the titles tells no two items apart; a tag likewise
+        if is_a.several:  # a word of more than half of the titles tells no two items apart; a tag likewise
             common = [(count, value) for count, value in common if -count <= max(len(column) / 2, min_items)]
         kept = tuple(sorted(value for _, value in sorted(common)[:MAX_VALUES]))
-        cut = _cut(kind, column, set(kept)) if kind in SEVERAL else 0
-        return Field(name=name, kind=kind, varies_in_time=varies, vocabulary=kept, sifted=kind in SEVERAL, cut=cut)
-    if kind == "numeric":
-        return _fit_number(name, varies, column)
-    if kind == "embedding":
-        present = np.array([cell for cell in column if not _absent(cell)], dtype=np.float64)
-        if not len(present):
-            return Field(name=name, kind=kind, varies_in_time=varies)
-        if present.ndim != 2:
-            raise ValueError(f"feature {name!r}: embeddings must have one length and finite numbers")
-        centre = present.mean(0)
-        scale = float(np.sqrt(np.mean((present - centre) ** 2))) or 1.0
-        return Field(name=name, kind=kind, varies_in_time=varies, centre=tuple(centre.tolist()), scale=scale)
-    raise ValueError(f"feature {name!r}: kind {kind!r} is unknown, expected one of {(*BAGS, 'numeric', 'embedding')}")
+        cut = _cut(is_a, column, set(kept)) if is_a.several else 0
+        return Field(name=name, kind=kind, varies_in_time=varies, vocabulary=kept, sifted=is_a.several, cut=cut)
+    field = Field(name=name, kind=kind, varies_in_time=varies)
+    return _fit_number(field, column) if is_a.form == NUMBER else _fit_vector(field, column)
 
 
-def _cut(kind: str, column: Sequence[Any], known: set[str]) -> int:
+def _cut(kind: Kind, column: Sequence[Any], known: set[str]) -> int:
     """Known values beyond the first MAX_WORDS of their item."""
     longer = (sum(value in known for value in _values(kind, cell)) - MAX_WORDS for cell in column)
     return sum(count for count in longer if count > 0)
 
 
-def _fit_number(name: str, varies: bool, column: Sequence[Any]) -> Field:
+def _fit_vector(field: Field, column: Sequence[Any]) -> Field:
+    present = np.array([cell for cell in column if not _absent(cell)], dtype=np.float64)
+    if not len(present):
+        return field
+    if present.ndim != 2:
+        raise ValueError(f"feature {field.name!r}: embeddings must have one length and finite numbers")
+    centre = present.mean(0)
+    scale = float(np.sqrt(np.mean((present - centre) ** 2))) or 1.0
+    return replace(field, centre=tuple(centre.tolist()), scale=scale)
+
+
+def _fit_number(field: Field, column: Sequence[Any]) -> Field:
     present = np.array([_signed_log(float(cell)) for cell in column if not _absent(cell)], dtype=np.float64)
     if not len(present):
-        return Field(name=name, kind="numeric", varies_in_time=varies)
+        return field
     low, centre, high = np.quantile(present, (0.25, 0.5, 0.75)).tolist()
     scale = (high - low) / 1.349 or float(present.std()) or 1.0
-    field = Field(name=name, kind="numeric", varies_in_time=varies, centre=(centre,), scale=scale)
     standardised = np.clip((present - centre) / scale, -CLIP, CLIP).astype(np.float32)
     # Edges lie between values, so that rounding never moves a value over one.
     quantiles = np.unique(np.quantile(standardised, np.linspace(0, 1, BUCKETS + 1)[1:-1], method="lower"))
     following = [standardised[standardised > edge] for edge in quantiles]
     pairs = zip(quantiles, following, strict=True)
     edges = [float(np.float32((edge + above.min()) / 2)) for edge, above in pairs if len(above)]
-    return replace(field, edges=tuple(edges))
+    return replace(field, centre=(centre,), scale=scale, edges=tuple(edges))
 
 
 def _standardise(field: Field, column: Sequence[Any]) -> Encoded:
@@ -343,12 +388,12 @@ def _vectors(field: Field, column: Sequence[Any]) -> Encoded:
     return value, missing
 
 
-def _values(kind: str, cell: Any) -> list[str]:
+def _values(kind: Kind, cell: Any) -> list[str]:
     if _absent(cell):
         return []
-    if kind == "text":
+    if kind.cell == WORDS:
         return list(dict.fromkeys(re.findall(r"\w+", str(cell).lower())))
-    if kind == "multi_categorical":
+    if kind.cell == LIST:
         return [str(value) for value in dict.fromkeys(cell) if not _absent(value)]
     return [str(cell)]
 

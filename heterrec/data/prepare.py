@@ -11,6 +11,7 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
+from heterrec.data.encoder import KINDS, VECTOR
 from heterrec.data.frames import (
     column_of,
     is_list,
@@ -18,6 +19,7 @@ from heterrec.data.frames import (
     keys_of,
     table_of,
 )
+from heterrec.data.sequence_files import arrow_type
 from heterrec.data.sequences import (
     EVER,
     SPLITS,
@@ -29,7 +31,6 @@ from heterrec.data.sequences import (
 
 By = Literal["order", "time"]
 Ties = Literal["order", "basket"]
-KINDS = ("categorical", "multi_categorical", "numeric", "text", "embedding")
 DAY = 86_400_000_000
 FIRST_POSITION = 946_684_800_000_000
 """2000-01-01 in microseconds: where only the order is known, a position is a day from here on, as in ingest."""
@@ -255,7 +256,7 @@ def _catalogue(
         column = table[name]
         kind = kinds.get(name) or _kind(column, name)
         fixed[name] = _cells(column, kind, name).combine_chunks().take(place).to_pylist()
-        length = next((len(cell) for cell in fixed[name] if cell), None) if kind == "embedding" else None
+        length = next((len(cell) for cell in fixed[name] if cell), None) if KINDS[kind].form == VECTOR else None
         features.append({"name": name, "kind": kind, "varies_in_time": False, "dimension": length})
     for name in [*kinds, *([] if title is None else [title])]:
         if name not in table.column_names:
@@ -295,16 +296,9 @@ def _kind(column: pa.ChunkedArray, name: str) -> str:
 
 def _cells(column: pa.ChunkedArray, kind: str, name: str) -> pa.ChunkedArray:
     """The column in the type of its kind, as the features step writes it."""
-    types = {
-        "categorical": pa.string(),
-        "multi_categorical": pa.list_(pa.string()),
-        "numeric": pa.float64(),
-        "text": pa.string(),
-        "embedding": pa.list_(pa.float32()),
-    }
-    if kind not in types:
+    if kind not in KINDS:
         raise ValueError(f"kinds[{name!r}]: found {kind!r}, expected one of {(*KINDS, 'leave')}")
     try:
-        return column.cast(types[kind])
+        return column.cast(arrow_type(KINDS[kind]))
     except (pa.ArrowInvalid, pa.ArrowNotImplementedError) as error:
         raise ValueError(f"items.{name}: has type {column.type}, which cannot be read as {kind} ({error})") from error

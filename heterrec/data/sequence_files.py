@@ -8,6 +8,13 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 
+from heterrec.data.encoder import (
+    KINDS,
+    LIST,
+    NUMBER,
+    VECTOR,
+    Kind,
+)
 from heterrec.data.sequences import (
     EVER,
     NOW,
@@ -17,13 +24,15 @@ from heterrec.data.sequences import (
 )
 
 _TIME = pa.timestamp("us", "UTC")
-_TYPES = {
-    "categorical": pa.string(),
-    "multi_categorical": pa.list_(pa.string()),
-    "numeric": pa.float64(),
-    "text": pa.string(),
-    "embedding": pa.list_(pa.float32()),
-}
+
+
+def arrow_type(kind: Kind) -> pa.DataType:
+    """Column type of a kind of feature."""
+    if kind.form == NUMBER:
+        return pa.float64()
+    if kind.form == VECTOR:
+        return pa.list_(pa.float32())
+    return pa.list_(pa.string()) if kind.cell == LIST else pa.string()
 
 
 def write_sequences(sequences: Sequences, root: Path, *, name: str) -> None:
@@ -33,7 +42,7 @@ def write_sequences(sequences: Sequences, root: Path, *, name: str) -> None:
     """
     root.mkdir(parents=True, exist_ok=True)
     catalogue = sequences.catalogue
-    kinds = {feature["name"]: _TYPES[feature["kind"]] for feature in catalogue.features}
+    kinds = {feature["name"]: arrow_type(KINDS[feature["kind"]]) for feature in catalogue.features}
     owner = np.repeat(np.arange(len(sequences.user_ids)), np.diff(sequences.offsets))
     events = {
         "user_id": pa.array(sequences.user_ids, pa.string()).take(pa.array(owner)),

@@ -7,21 +7,21 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
+from heterrec.data.encoder import KINDS, LIST, NUMBER
 from heterrec.data.sequences import NOW, Catalogue
-
-FILTERABLE = ("categorical", "multi_categorical", "numeric")
 
 
 def allowed(catalogue: Catalogue, filters: Mapping[str, Any]) -> npt.NDArray[np.bool_]:
     """(V,) True where an item matches all of `filters`: of a feature the values that are wanted, as a list of strings,
     or of a number {"min": …, "max": …}. What is missing matches nothing. `ValueError` names a filter that is none."""
-    kinds = {feature["name"]: feature["kind"] for feature in catalogue.features if feature["kind"] in FILTERABLE}
+    of = {feature["name"]: KINDS[feature["kind"]] for feature in catalogue.features}
+    kinds = {name: kind for name, kind in of.items() if kind.form == NUMBER or kind.category or kind.cell == LIST}
     mask = np.ones(len(catalogue), dtype=bool)
     for name, wanted in filters.items():
         if name not in kinds:
             raise ValueError(f"filters: {name!r} cannot be filtered by, expected one of {sorted(kinds)}")
         column = catalogue.columns(NOW)[name]
-        mask &= _within(name, column, wanted) if kinds[name] == "numeric" else _among(name, column, wanted)
+        mask &= _within(name, column, wanted) if kinds[name].form == NUMBER else _among(name, column, wanted)
     return mask
 
 

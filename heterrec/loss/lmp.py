@@ -19,6 +19,7 @@ from torch.nn import functional as F
 
 from heterrec import distributed
 from heterrec.data.asking import Asked
+from heterrec.data.encoder import NUMBER
 from heterrec.kernels.matmul import fast_products
 from heterrec.kernels.ragged import ranges
 from heterrec.model.htfl import Columns
@@ -336,7 +337,7 @@ class LMP:
     def _of_few_values(model: HeterRec, f: int) -> bool:
         """Categories and buckets are told apart among all values: drawn negatives would mostly be false."""
         last = f == len(model.htfl.fields)
-        return not last and model.htfl.fields[f].kind in ("categorical", "numeric")
+        return not last and (model.htfl.fields[f].form == NUMBER or model.htfl.fields[f].is_a.category)
 
 
 def _share(step: Step, share: float) -> Step:

@@ -15,6 +15,13 @@ import numpy.typing as npt
 import torch
 from torch.nn import functional as F
 
+from heterrec.data.encoder import (
+    BAG,
+    KINDS,
+    LIST,
+    WORDS,
+    Kind,
+)
 from heterrec.data.sequences import Catalogue, Sequences
 from heterrec.memory.neighbours import (
     LEAST,
@@ -274,10 +281,11 @@ def _words(catalogue: Catalogue) -> _Words:
     size, number = len(catalogue), dict[tuple[str, str], int]()
     item, word, weight = [], [], []
     for feature in catalogue.features:
-        if feature["kind"] in ("categorical", "multi_categorical", "text") and feature["name"] in catalogue.fixed:
-            own = LISTED if feature["kind"] == "multi_categorical" else 1.0
+        kind = KINDS[feature["kind"]]
+        if kind.form == BAG and feature["name"] in catalogue.fixed:
+            own = LISTED if kind.cell == LIST else 1.0
             for row, cell in enumerate(catalogue.fixed[feature["name"]]):
-                for value in dict.fromkeys(_values(feature["kind"], cell)):
+                for value in dict.fromkeys(_values(kind, cell)):
                     item.append(row)
                     word.append(number.setdefault((feature["name"], value), len(number)))
                     weight.append(own)
@@ -293,9 +301,9 @@ def _words(catalogue: Catalogue) -> _Words:
     return _Words(word_X, (weight_X / length_V[item_X]).astype(np.float32), first_V, len(number))
 
 
-def _values(kind: str, cell: Any) -> Sequence[str]:
+def _values(kind: Kind, cell: Any) -> Sequence[str]:
     if cell is None or isinstance(cell, float):
         return ()
-    if kind == "text":
+    if kind.cell == WORDS:
         return re.findall(r"\w+", str(cell).lower())
-    return [str(value) for value in cell if value is not None] if kind == "multi_categorical" else [str(cell)]
+    return [str(value) for value in cell if value is not None] if kind.cell == LIST else [str(cell)]

@@ -20,7 +20,13 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from heterrec.data.encoder import BAGS, FeatureEncoder, Field
+from heterrec.data.encoder import (
+    BAG,
+    NUMBER,
+    VECTOR,
+    FeatureEncoder,
+    Field,
+)
 from heterrec.data.sequences import Catalogue
 from heterrec.data.slices import (
     NULL,
@@ -132,7 +138,7 @@ def encode_catalogue(encoder: FeatureEncoder, catalogue: Catalogue, number: int)
         absent[0] = True
         labels.append(_labels(field, found))
         missing.append(absent)
-        if field.kind == "embedding":
+        if field.form == VECTOR:
             vectors[g] = torch.from_numpy(found)
         index, weight, held = _entries(field, found, absent, begins[g])
         value.append((index, weight, held, held.sum(1, keepdims=True)))
@@ -201,12 +207,12 @@ class HTFL(nn.Module):
         self.values = nn.Embedding(self.starts[-1], width)
         self.ids = nn.Embedding(len(encoder.ids) + 1, width)
         self.maps = nn.ModuleDict(
-            {str(g): _map(len(field.centre), width) for g, field in enumerate(self.fields) if field.kind == "embedding"}
+            {str(g): _map(len(field.centre), width) for g, field in enumerate(self.fields) if field.form == VECTOR}
         )
         for table in (self.values, self.ids):
             nn.init.normal_(table.weight, std=EMBEDDING_STD)
         for field, start in zip(self.fields, self.starts, strict=False):
-            if field.kind == "numeric":
+            if field.form == NUMBER:
                 nn.init.zeros_(self.values.weight[start + SLOPE])
         position = {field.name: n for n, field in enumerate(encoder.varying)}
         self.varying = tuple((g, position[f.name]) for g, f in enumerate(self.fields) if f.varies_in_time)
@@ -273,7 +279,7 @@ class HTFL(nn.Module):
 
     def classes(self, g: int) -> Tensor:
         """The rows (values, D) of a category or a number: what the token-level loss tells apart."""
-        first = self.starts[g] + (SLOPE + 1 if self.fields[g].kind == "numeric" else 0)
+        first = self.starts[g] + (SLOPE + 1 if self.fields[g].form == NUMBER else 0)
         return self.values.weight[first : self.starts[g + 1]]
 
     def about(self, columns: Columns, f: int, row: Tensor, time: Tensor) -> tuple[Tensor, Tensor]:
@@ -290,20 +296,20 @@ class HTFL(nn.Module):
         missing_KR = slices.missing_KRN[..., n] | dropped_RG[:, g]
         value_KR = slices.value_KRN[..., n]
         table = self.values.weight[self.starts[g] : self.starts[g + 1]]
-        if self.fields[g].kind != "numeric":
+        if self.fields[g].form != NUMBER:
             return Looked(table, value_KR.long().masked_fill(missing_KR, NULL), None)
         row_KR = (self._bucket(g, value_KR) + SLOPE + 1).masked_fill(missing_KR, NULL)
         return Looked(table, row_KR, value_KR.to(table.dtype).masked_fill(missing_KR, 0.0))
 
     def _bucket(self, g: int, value: Tensor) -> Tensor:
         """The label of a varying value: a number's bucket, a category's index."""
-        if self.fields[g].kind != "numeric":
+        if self.fields[g].form != NUMBER:
             return value.long()
         return torch.bucketize(value.float().contiguous(), self.get_buffer(f"edges_{g}"))
 
     def _event(self, g: int, value_S: Tensor, missing_S: Tensor) -> Tensor:
         table, start = self.values.weight, self.starts[g]
-        if self.fields[g].kind != "numeric":
+        if self.fields[g].form != NUMBER:
             return F.embedding(start + value_S.long().masked_fill(missing_S, NULL), table)
         row = (self._bucket(g, value_S) + SLOPE + 1).masked_fill(missing_S, NULL)
         slope = value_S.to(table.dtype).masked_fill(missing_S, 0.0)[:, None] * table[start + SLOPE]
@@ -318,19 +324,19 @@ def _map(dimension: int, width: int) -> nn.Linear:
 
 
 def _rows(field: Field) -> int:
-    if field.kind in BAGS:
+    if field.form == BAG:
         return field.size
-    return SLOPE + 1 + len(field.edges) + 1 if field.kind == "numeric" else 1
+    return SLOPE + 1 + len(field.edges) + 1 if field.form == NUMBER else 1
 
 
 def _entries(
     field: Field, value: np.ndarray, missing: np.ndarray, start: int
 ) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     """Rows of the table (R, M), their weights, and which of them are held; the null row first."""
-    if field.kind in BAGS:
+    if field.form == BAG:
         held = value > 0
         index, weight = value, held / held.sum(1, keepdims=True).clip(1)
-    elif field.kind == "numeric":
+    elif field.form == NUMBER:
         bucket = np.searchsorted(np.asarray(field.edges, dtype=np.float32), value) + SLOPE + 1
         index = np.stack([bucket, np.full_like(bucket, SLOPE)], axis=1)
         weight = np.stack([np.ones_like(value), value], axis=1)
@@ -348,8 +354,8 @@ def _entries(
 
 
 def _labels(field: Field, value: np.ndarray) -> np.ndarray:
-    if field.kind == "categorical":
+    if field.is_a.category:
         return value[:, 0]
-    if field.kind == "numeric":
+    if field.form == NUMBER:
         return np.searchsorted(np.asarray(field.edges, dtype=np.float32), value)
     return np.unique(value.reshape(len(value), -1), axis=0, return_inverse=True)[1].reshape(-1).astype(np.int64)

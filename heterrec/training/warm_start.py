@@ -10,7 +10,9 @@ import torch
 from torch import Tensor
 
 from heterrec.data.encoder import (
+    NUMBER,
     UNKNOWN,
+    VECTOR,
     FeatureEncoder,
     Field,
     asking_rows,
@@ -121,9 +123,9 @@ def _suggested(model: HeterRec, columns: Columns, fresh: Tensor) -> Tensor:
 
 def _rows(field: Field, before: Field) -> Tensor:
     """Row of the champion's part of the table for each row of the new one."""
-    if field.kind == "embedding":
+    if field.form == VECTOR:
         return torch.zeros(1, dtype=torch.int64)
-    if field.kind == "numeric":
+    if field.form == NUMBER:
         # The bucket of the champion that holds the middle of a new one, on the scale of the numbers themselves.
         edges = torch.tensor(field.edges, dtype=torch.float64)
         bounds = torch.cat([edges[:1] - 1, edges, edges[-1:] + 1]) if len(edges) else torch.zeros(2).double()

@@ -12,6 +12,7 @@ from runtime.files import digest_file
 from serving.gateway.after.catalogue import Catalogue, Unknown
 from serving.gateway.placements.returns import Returns, returns_of
 from serving.scoring.asker import known_askers
+from serving.scoring.forms import FORMS
 from serving.scoring.placed import (
     COLUMN,
     FOR_YOU,
@@ -96,13 +97,13 @@ class Contents:
     def check(self, filters: Filters) -> None:
         """Raises `BadFilter` for a feature that cannot be filtered by, or not like that."""
         for name, wanted in filters.items():
-            kind = self.filterable.get(name)
-            if kind is None:
+            named = self.filterable.get(name)
+            if named is None:
                 raise BadFilter(name, f"no such filter; there are {', '.join(self.filterable) or 'none'}")
             ranges = isinstance(wanted, Mapping) and "not" not in wanted
-            if (kind == "numeric") != ranges:
-                shape = "min and max" if kind == "numeric" else "a list of values, or not with such a list"
-                raise BadFilter(name, f"is {kind}: give {shape}")
+            if FORMS[named].ranges != ranges:
+                shape = "min and max" if FORMS[named].ranges else "a list of values, or not with such a list"
+                raise BadFilter(name, f"is {named}: give {shape}")
             if ranges != isinstance(wanted, Mapping) and not self.knows_not:
                 raise BadFilter(name, "the archive that serves is of before there was `not`; package the model again")
             try:

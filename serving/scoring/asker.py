@@ -1,17 +1,17 @@
 """Who asks, as a request says it: what is known of the user and the moment, checked against the archive's contract."""
 
-import math
 from collections.abc import Mapping, Sequence
 from typing import Any
 
 from serving.scoring.faults import BadRequest
+from serving.scoring.forms import FORMS
 
 FIELDS = {"user": "user_features", "context": "context"}
 """Of a request, by what a feature is of."""
 
 
 def known_askers(contract: Mapping[str, Any]) -> dict[str, dict[str, str]]:
-    """By field of a request the names that an archive knows, with their kinds."""
+    """By field of a request the names that an archive knows, with their forms."""
     return Asker(contract.get("asking", ())).fields
 
 
@@ -20,43 +20,28 @@ class Asker:
 
     def __init__(self, asking: Sequence[Mapping[str, str]]) -> None:
         self.fields: dict[str, dict[str, str]] = {}
-        """Of each field of a request that may be there: kind by name."""
+        """Of each field of a request that may be there: form by name."""
         for each in asking:
             self.fields.setdefault(FIELDS[each["of"]], {})[each["name"]] = each["kind"]
 
     def read(self, raw: Mapping[str, Any]) -> dict[str, Any]:
         """The values by name; what is not told is missing. Raises `BadRequest` naming the field."""
         found: dict[str, Any] = {}
-        for field, kinds in self.fields.items():
+        for field, forms in self.fields.items():
             told = raw.get(field)
             if told is None:
                 continue
             if not isinstance(told, dict):
-                raise BadRequest(field, told, f"an object with some of {', '.join(kinds)}")
+                raise BadRequest(field, told, f"an object with some of {', '.join(forms)}")
             for name, value in told.items():
-                if name not in kinds:
-                    raise BadRequest(f"{field}.{name}", value, f"no names but {', '.join(kinds)}")
-                if (wrong := misfit(kinds[name], value)) is not None:
+                if name not in forms:
+                    raise BadRequest(f"{field}.{name}", value, f"no names but {', '.join(forms)}")
+                if (wrong := misfit(forms[name], value)) is not None:
                     raise BadRequest(f"{field}.{name}", value, wrong)
                 found[name] = value
         return found
 
 
-def misfit(kind: str, value: object) -> str | None:
+def misfit(form: str, value: object) -> str | None:
     """What was expected, where that was not found; null is a missing value."""
-    if value is None:
-        return None
-    if kind == "numeric":
-        number = isinstance(value, int | float) and not isinstance(value, bool)
-        return None if number and _finite(value) else "a number or null"
-    if kind == "multi_categorical":
-        whole = isinstance(value, list) and all(isinstance(each, str) for each in value)
-        return None if whole else "a list of strings, or null"
-    return None if isinstance(value, str) else "a string or null"
-
-
-def _finite(value: object) -> bool:
-    try:
-        return math.isfinite(float(value))  # type: ignore[arg-type]
-    except OverflowError:
-        return False
+    return FORMS[form].misfit(value)

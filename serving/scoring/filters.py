@@ -13,6 +13,7 @@ import numpy as np
 import numpy.typing as npt
 
 from serving.scoring.faults import BadRequest
+from serving.scoring.forms import FORMS
 
 Mask = npt.NDArray[np.bool_]
 Wanted = frozenset[str] | tuple[float, float] | tuple[Literal["not"], frozenset[str]]
@@ -34,15 +35,15 @@ class Filters:
     """The filterable features of a catalogue of V items.
 
     Args:
-        kinds: Kind of each filterable feature: categorical, multi_categorical or numeric.
+        forms: Of each filterable feature, one of `FORMS`.
         columns: The V values of each; null, an empty string or list and NaN are missing, and match nothing.
         items: V.
     """
 
-    def __init__(self, kinds: Mapping[str, str], columns: Mapping[str, Sequence[Any]], items: int) -> None:
+    def __init__(self, forms: Mapping[str, str], columns: Mapping[str, Sequence[Any]], items: int) -> None:
         self._coded: dict[str, _Coded] = {
-            name: _Numbers(columns[name]) if kind == "numeric" else _Values(columns[name])
-            for name, kind in kinds.items()
+            name: _Numbers(columns[name]) if FORMS[form].ranges else _Values(columns[name])
+            for name, form in forms.items()
         }
         self._items = items
         self._kept = lru_cache(maxsize=max(_MASK_BYTES // max(items, 1), 1))(self._make)

@@ -10,6 +10,7 @@ from serving.scoring import placed
 from serving.scoring.asker import Asker
 from serving.scoring.faults import BadRequest
 from serving.scoring.filters import Filter, Filters
+from serving.scoring.forms import is_number
 from serving.scoring.placed import (
     FOR_YOU,
     RANKING,
@@ -72,7 +73,8 @@ class Reader:
         placements: tuple[str, ...] = (FOR_YOU,),
         kinds: tuple[str, ...] = placed.KINDS[:1],
     ) -> None:
-        self._contract, self._rows, self._varying, self._filters = contract, rows, varying, filters
+        self._contract, self._rows, self._filters = contract, rows, filters
+        self._varying = [(feature.name, is_number(feature)) for feature in varying]
         self._present = present
         types = contract.get("event_types", ())
         self._types = {each["name"]: number for number, each in enumerate(types, start=1)}
@@ -141,10 +143,9 @@ class Reader:
                 raise BadRequest(f"history[{number}].item_id", item, "a string")
             if not isinstance(values, dict):
                 raise BadRequest(f"history[{number}].features", values, "an object of feature names and values")
-            for feature in varying:
-                if (wrong := _misfit(feature.kind, values.get(feature.name))) is not None:
-                    name = f"history[{number}].features.{feature.name}"
-                    raise BadRequest(name, values[feature.name], wrong)
+            for feature, is_a_number in varying:
+                if (wrong := _misfit(is_a_number, values.get(feature))) is not None:
+                    raise BadRequest(f"history[{number}].features.{feature}", values[feature], wrong)
             time = _microseconds(raw.get("event_time"))
             if time is None:
                 name, expected = f"history[{number}].event_time", "an ISO 8601 time with its zone, such as " + _EXAMPLE
@@ -197,11 +198,11 @@ def _microseconds(value: object) -> int | None:
     return (since.days * 86_400 + since.seconds) * 1_000_000 + since.microseconds
 
 
-def _misfit(kind: str, value: object) -> str | None:
+def _misfit(is_a_number: bool, value: object) -> str | None:
     """What was expected of a feature that changes over time, where that was not found; null is a missing value."""
     if value is None:
         return None
-    if kind == "numeric":
+    if is_a_number:
         fits = isinstance(value, float) or (
             isinstance(value, int) and not isinstance(value, bool) and abs(value) <= sys.float_info.max
         )

@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from components.shared import recipe_digest
-from components.shared.former_names import FORMER
+from components.shared.former_names import FORMER, REWRITTEN
 from runtime import code_digest
 from runtime.code_digest import ROOT, canonical
 
@@ -205,3 +205,14 @@ def test_a_module_that_was_moved_is_known_by_its_former_name(monkeypatch: pytest
     monkeypatch.delitem(FORMER, "heterrec.loss.lmp")
     assert recipe_digest.training_code(CHOSEN) != before
     recipe_digest._training_code.cache_clear()
+
+
+def test_what_was_written_anew_and_computes_the_same_is_the_recipe_of_before(monkeypatch: pytest.MonkeyPatch) -> None:
+    assert not set(REWRITTEN) & set(REWRITTEN.values()) and len(set(REWRITTEN.values())) == len(REWRITTEN)
+    forget()
+    now = recipe_digest.training_code(CHOSEN)
+    found = next((new for new, old in REWRITTEN.items() if old == now), now)
+    monkeypatch.setitem(REWRITTEN, found, "before")
+    forget()
+    assert recipe_digest.training_code(CHOSEN) == "before"
+    forget()

@@ -8,7 +8,7 @@ import duckdb
 import pytest
 
 from components.shared.reference_files import PROFILE, SCHEMA
-from components.shared.tables import ARROW, tables
+from components.shared.tables import _ARROW, tables
 from components.validate import step
 from feature_repo.definitions import definitions
 from runtime.errors import InputError
@@ -223,4 +223,4 @@ def test_the_types_that_the_gate_expects_are_those_that_feast_registers(tmp_path
         for name, kind in table.columns.items()
         if name in {feature.name for feature in card.features}
     }
-    assert registered == expected and set(map(str, ARROW.values())) == set(names)
+    assert registered == expected and set(map(str, _ARROW.values())) == set(names)

@@ -16,7 +16,6 @@ from components.ingest.source import (
 )
 from events.partitions import digest, files
 from feature_repo.card import DatasetCard
-from feature_repo.kinds import SQL_TYPE
 from runtime.errors import InputError
 
 SHOP = "shop"
@@ -102,7 +101,7 @@ def _served(
     for feature in card.sourced:
         if feature.table == "interactions":
             value = f"json_extract_string(features, {literal('$.' + chr(34) + feature.name + chr(34))})"
-            value = f"TRY_CAST({value} AS {SQL_TYPE[feature.kind]})"
+            value = f"TRY_CAST({value} AS {feature.storage.value})"
             columns[feature.source_column] = _as(value, types[feature.source_column])
     listed = ", ".join(
         f"{columns.get(name, 'NULL::' + types[name])} AS c{number}" for number, name in enumerate(shop.names)

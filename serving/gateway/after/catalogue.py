@@ -8,6 +8,7 @@ import numpy.typing as npt
 
 from serving.scoring.faults import BadRequest
 from serving.scoring.filters import Filters, Mask
+from serving.scoring.forms import FORMS
 
 Codes = npt.NDArray[np.int32]
 """(V,) equal where two items have the same value of a category, -1 where it is missing."""
@@ -18,7 +19,7 @@ class Unknown(ValueError):
 
 
 class Catalogue:
-    """Of one archive's `items.json`; `filterable` names the kind of each feature that it tells."""
+    """Of one archive's `items.json`; `filterable` names the form of each feature that it tells."""
 
     def __init__(self, items: Mapping[str, Any], filterable: Mapping[str, str]) -> None:
         self.ids: list[str] = items["item_id"]
@@ -27,8 +28,8 @@ class Catalogue:
         self.events: npt.NDArray[np.int64] = np.array(items.get("events") or [0] * len(self.ids), np.int64)
         columns = items.get("features", {})
         self._filters = Filters(filterable, columns, len(self.ids))
-        self._columns, self._numbers = columns, {name for name, kind in filterable.items() if kind == "numeric"}
-        self._codes = {name: _codes(columns[name]) for name, kind in filterable.items() if kind == "categorical"}
+        self._columns, self._numbers = columns, {name for name, form in filterable.items() if FORMS[form].ranges}
+        self._codes = {name: _codes(columns[name]) for name, form in filterable.items() if FORMS[form].grouped}
 
     def forbidden(self, where: Mapping[str, Any]) -> Mask:
         """(V,) True where an item is not what the filters `where` say; not to be written to. Raises `Unknown`."""

@@ -24,6 +24,7 @@ from heterrec.training.export import load_model
 from heterrec.training.loop import Update, train
 from heterrec.training.refit import refit
 from serving.scoring.filters import Filters
+from serving.scoring.forms import FORMS
 
 START = datetime(2026, 1, 1, tzinfo=UTC)
 TINY = {"model": {"width": 16, "item_layers": 1, "max_history": 12}, "epochs": 2, "epoch_events": None}
@@ -204,8 +205,8 @@ def test_what_cannot_be_had_yet_is_not_recommended() -> None:
 
 def test_filters_mean_what_they_mean_in_a_request(fitted: HeterRec) -> None:
     catalogue = fitted.sequences.catalogue
-    kinds = {feature["name"]: feature["kind"] for feature in catalogue.features}
-    served = Filters(kinds, catalogue.fixed, len(catalogue))
+    forms = {feature["name"]: feature["kind"] for feature in catalogue.features if feature["kind"] in FORMS}
+    served = Filters(forms, catalogue.fixed, len(catalogue))
     for wanted in (
         {"brand": ["brand0"]},
         {"brand": ["brand0", "none"], "tags": ["tag1", "all"]},
