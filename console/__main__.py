@@ -7,6 +7,7 @@ import signal
 import socket
 import sys
 import threading
+import traceback
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -15,6 +16,7 @@ from console.trials import SETTING
 from experiments.policy import Policy
 from runtime import workspace
 from runtime.errors import InputError
+from runtime.options import with_debug
 
 PORT = 8500
 
@@ -25,6 +27,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
     try:
         return run(options)
     except InputError as error:
+        if options.debug:
+            traceback.print_exc()
         print(f"error {error}", file=sys.stderr)
         return 2
 
@@ -103,7 +107,7 @@ def _parser() -> argparse.ArgumentParser:
         "--user-header", default=os.environ.get("HETERREC_USER_HEADER", ""), metavar="NAME",
         help="header by which a login proxy says who asks, such as kubeflow-userid",
     )  # fmt: skip
-    return parser
+    return with_debug(parser)
 
 
 if __name__ == "__main__":

@@ -6,9 +6,10 @@ import re
 import sys
 import time
 import traceback
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
+from typing import TYPE_CHECKING, Any
 
 from rich.console import Console
 
@@ -20,7 +21,11 @@ from pipelines.recipe_files import RECIPE, SETTING
 from pipelines.stopping import Stopped, stopped_by_signal
 from runtime import workspace
 from runtime.errors import InputError
+from runtime.options import with_debug
 from serving.releases import Unreached
+
+if TYPE_CHECKING:
+    from pipelines.lineage import Lineage
 
 REQUEST_ID = re.compile("[0-9a-f]{32}")
 BLOCKED = 3
@@ -146,22 +151,38 @@ def _status(options: argparse.Namespace) -> int:
 
 
 def _lineage(options: argparse.Namespace) -> int:
-    from events.schema import POPULAR, WITHOUT_A_MODEL
+    from events.schema import WITHOUT_A_MODEL
     from pipelines.lineage import served, trace
 
-    model, version = options.model, options.version
+    request, model, version = None, options.model, options.version
     if REQUEST_ID.fullmatch(model) and version is None:
         request = served(model)
-        model, shown = request.model, request.exposure
-        user, time, version = _plain(shown["user_id"]), shown["time"], shown["model_version"]
-        console.print(f"[bold]request {shown['request_id']}[/] of {user}, {time:%Y-%m-%d %H:%M:%S} UTC")
-        answered = f"drawn {shown['variant']}, status {shown['status']}, answered by {_plain(version)}"
-        console.print(f"  {shown['n_items']} items, {answered}")
-        if version in WITHOUT_A_MODEL:
-            what = "most popular items" if version == POPULAR else "neighbour tables"
-            console.print(f"  no model answered: {what} of the champion's archive")
-            return 0
-    found = trace(model, version)
+        model, version = request.model, request.exposure["model_version"]
+    found = None if request and version in WITHOUT_A_MODEL else trace(model, version)
+    if options.json:
+        asked = {"request": request.as_json()} if request else {}
+        print(json.dumps({**asked, "made_of": found.as_json() if found else None}, indent=1))
+        return 0
+    if request:
+        _show_request(request.exposure)
+    if found:
+        _show_lineage(found, all_days=options.partitions)
+    return 0
+
+
+def _show_request(shown: Mapping[str, Any]) -> None:
+    from events.schema import POPULAR, WITHOUT_A_MODEL
+
+    user, time, version = _plain(shown["user_id"]), shown["time"], shown["model_version"]
+    console.print(f"[bold]request {shown['request_id']}[/] of {user}, {time:%Y-%m-%d %H:%M:%S} UTC")
+    answered = f"drawn {shown['variant']}, status {shown['status']}, answered by {_plain(version)}"
+    console.print(f"  {shown['n_items']} items, {answered}")
+    if version in WITHOUT_A_MODEL:
+        what = "most popular items" if version == POPULAR else "neighbour tables"
+        console.print(f"  no model answered: {what} of the champion's archive")
+
+
+def _show_lineage(found: "Lineage", *, all_days: bool) -> None:
     console.print(f"[bold]{_plain(found.model)} {_plain(found.version)}[/] {' '.join(found.aliases)}")
     console.print(f"  archive {found.tags['archive_digest'][:12]}  run {found.tags['run_id']}")
     console.print(f"  commit  {found.tags['git_commit']}")
@@ -177,9 +198,8 @@ def _lineage(options: argparse.Namespace) -> int:
         )
     if partitions := found.partitions:
         days = sorted(partitions)
-        digests = " ".join(f"{day} {partitions[day][:12]}" for day in (days if options.partitions else days[-3:]))
-        console.print(f"  {len(days)} day partitions{'' if options.partitions else ', the last of them'}: {digests}")
-    return 0
+        digests = " ".join(f"{day} {partitions[day][:12]}" for day in (days if all_days else days[-3:]))
+        console.print(f"  {len(days)} day partitions{'' if all_days else ', the last of them'}: {digests}")
 
 
 def _plain(text: str) -> str:
@@ -203,7 +223,6 @@ def _add_exporter(commands: "argparse._SubParsersAction[argparse.ArgumentParser]
 
 def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(prog="python -m pipelines", description=__doc__)
-    parser.add_argument("--debug", action="store_true", help="show tracebacks")
     commands = parser.add_subparsers(required=True, metavar="COMMAND")
 
     run = commands.add_parser("run", help="train, evaluate and release one model on this machine")
@@ -224,13 +243,12 @@ def _parser() -> argparse.ArgumentParser:
     run.add_argument("--blocked-fails", action="store_true", help="end with status 3 where a gate blocked the release")
     run.add_argument("--containers", action="store_true", help="each task in its image, by the Docker engine at hand")
     run.add_argument("--shuffle-targets", action="store_true", help="train a bad model on purpose, to see it blocked")
-    run.add_argument("--debug", action="store_true", default=argparse.SUPPRESS, help="show tracebacks")
     run.set_defaults(command=_run)
 
     ask = commands.add_parser("ask", help="one recommendation: history from the online store, answer from TorchServe")
     ask.add_argument("--dataset", default="marketplace", help="a card in feature_repo/datasets, or a path to one")
     ask.add_argument("--user", help="a shopper of the data (default: who came last)")
-    ask.add_argument("-k", type=int, default=5, help="how many items (default: %(default)s)")
+    ask.add_argument("-k", "--k", type=int, default=5, help="how many items (default: %(default)s)")
     ask.set_defaults(command=_ask)
 
     rollout = commands.add_parser("rollout", help="look once at the experiment: raise, promote, hold, roll back")
@@ -249,12 +267,13 @@ def _parser() -> argparse.ArgumentParser:
     )
     lineage.add_argument("version", nargs="?")
     lineage.add_argument("--partitions", action="store_true", help="the digest of every day of the data")
+    lineage.add_argument("--json", action="store_true", help="for a script")
     lineage.set_defaults(command=_lineage)
     data_commands.add_to(commands)
     cluster_commands.add_to(commands)
     library_commands.add_to(commands)
     _add_exporter(commands)
-    return parser
+    return with_debug(parser)
 
 
 if __name__ == "__main__":

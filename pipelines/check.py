@@ -1,7 +1,7 @@
 """`python -m pipelines check CARD`: ingest and the data gate alone, from scratch; nothing else is touched."""
 
 import shutil
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
@@ -29,6 +29,18 @@ class Checked:
     """Shoppers with an event among those held out for the test, and one before them."""
     plans: list[Plan]
     """What the default run would train, the model and its baseline."""
+
+    def as_json(self) -> dict[str, Any]:
+        """What a script would read: what came in, which checks did not hold, and the page."""
+        failed = [asdict(reason) for reason in self.decision.reasons if not reason.held]
+        return {
+            "passed": self.decision.passed,
+            "report": self.report,
+            "judges": self.judges,
+            "plans": {plan.model: plan.sentence for plan in self.plans},
+            "not_held": failed,
+            "page": str(self.page),
+        }
 
 
 def check(card: DatasetCard) -> Checked:

@@ -1,6 +1,7 @@
 """The commands of a cluster: `python -m pipelines compile|submit|schedule|resume|unschedule|list`."""
 
 import argparse
+import json
 import os
 from collections.abc import Callable, Sequence
 from pathlib import Path
@@ -53,6 +54,7 @@ def add_to(commands: Any) -> None:
     _add_cluster(resume)
     unschedule = commands.add_parser("unschedule", help="remove the recurring runs; pipelines and past runs stay")
     listed = commands.add_parser("list", help="what a server has of us")
+    listed.add_argument("--json", action="store_true", help="for a script")
     for parser, command in ((submit, _submit), (schedule, _schedule), (unschedule, _unschedule), (listed, _list)):
         _add_access(parser)
         _add_cluster(parser)
@@ -69,7 +71,9 @@ def add_to(commands: Any) -> None:
         parser.add_argument("--budget", choices=("fast", "full"), default="full", help="(default: %(default)s)")
         parser.add_argument("--seed", type=int, default=0)
         parser.add_argument("--warm-start", action="store_true", help="begin with the champion's weights")
-        parser.add_argument("--k", type=int, default=20, help="items of a list, of recommend (default: %(default)s)")
+        parser.add_argument(
+            "-k", "--k", type=int, default=20, help="items of a list, of recommend (default: %(default)s)"
+        )
         parser.add_argument("--policy", type=Path, help="JSON file of what differs from experiments/policy.py")
 
 
@@ -207,21 +211,31 @@ def _unschedule(options: argparse.Namespace, server: "Server") -> None:
 def _list(options: argparse.Namespace, server: "Server") -> None:
     name = load_card(options.dataset).name
     named: dict[str, str] = {}
+    pipelines: list[dict[str, Any]] = []
     for kind in options.only or CRONS:
         pipeline = server.pipeline(f"heterrec-{kind}")
-        if pipeline is None:
-            console.print(f"[bold]heterrec-{kind}[/]  not there")
-            continue
-        versions = server.versions(pipeline.pipeline_id)
+        versions = server.versions(pipeline.pipeline_id) if pipeline else []
         named |= {each.pipeline_version_id: each.display_name or each.name for each in versions}
-        newest = versions[0].display_name if versions else "none"
-        console.print(f"[bold]{pipeline.display_name}[/]  {len(versions)} versions, the newest {escape(str(newest))}")
-    recurring = server.scheduled(_experiment(name))
-    for each in recurring:
-        cron = each.trigger.cron_schedule.cron if each.trigger and each.trigger.cron_schedule else "no clock"
+        newest = versions[0].display_name if versions else None
+        pipelines.append(
+            {"name": f"heterrec-{kind}", "versions": len(versions) if pipeline else None, "newest": newest}
+        )
+    recurring = []
+    for each in server.scheduled(_experiment(name)):
+        cron = each.trigger.cron_schedule.cron if each.trigger and each.trigger.cron_schedule else None
         version = each.pipeline_version_reference and each.pipeline_version_reference.pipeline_version_id
-        runs = f"{escape(str(cron))}  version {escape(str(named.get(version, version)))}"
-        console.print(f"  {escape(each.display_name):<34} {str(each.status).lower():<9} {runs}")
+        status = str(each.status).lower()
+        recurring.append({"name": each.display_name, "status": status, "cron": cron,
+                          "version": named.get(version, version)})  # fmt: skip
+    if options.json:
+        print(json.dumps({"server": options.host, "pipelines": pipelines, "scheduled": recurring}, indent=1))
+        return
+    for found in pipelines:
+        there = f"{found['versions']} versions, the newest {escape(str(found['newest'] or 'none'))}"
+        console.print(f"[bold]{found['name']}[/]  {'not there' if found['versions'] is None else there}")
+    for run in recurring:
+        clock = f"{escape(str(run['cron'] or 'no clock'))}  version {escape(str(run['version']))}"
+        console.print(f"  {escape(run['name']):<34} {run['status']:<9} {clock}")
     if not recurring:
         there = options.namespace or options.facts.namespace
         where = f" in namespace {escape(there)}" if there else ""

@@ -1,6 +1,7 @@
 """The commands of the data side: `python -m pipelines card|check|backfill|catalogue|forget`."""
 
 import argparse
+import json
 import sys
 import time
 from collections.abc import Iterator
@@ -32,6 +33,7 @@ def add_to(commands: Any) -> None:
     card.set_defaults(command=_card)
     check = commands.add_parser("check", help="ingest and the data gate alone, with the page; trains nothing")
     check.add_argument("dataset", metavar="CARD", help=CARD)
+    check.add_argument("--json", action="store_true", help="for a script")
     check.set_defaults(command=_check, option=[])
     upgrade = commands.add_parser(
         "upgrade", help="a card of before in the present version, and what its workspace needs"
@@ -107,6 +109,9 @@ def _check(options: argparse.Namespace) -> int:
     set_environment()
     card = load_card(options.dataset)
     found = check(card)
+    if options.json:
+        print(json.dumps(found.as_json(), indent=1, default=str))
+        return 0
     report, show = found.report, Console(file=sys.stdout, highlight=False, soft_wrap=True).print
     reasons = ", ".join(f"{reason} {rows:,}" for reason, rows in report["reasons"].items())
     show(f"  {report['rows']:,} rows: {report['accepted']:,} accepted, {report['rejected']:,} set aside {reasons}")

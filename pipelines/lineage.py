@@ -33,12 +33,34 @@ class Lineage:
         found: dict[str, str] = json.loads(path.read_text())["partitions"]
         return found
 
+    def as_json(self) -> dict[str, Any]:
+        """What a script would read; `tasks` are those whose artifacts the version was made of."""
+        tasks = {name: digest for name in self.records if (digest := self.tags.get(f"parent.{name}"))}
+        return {
+            "model": self.model,
+            "version": self.version,
+            "aliases": self.aliases,
+            "archive_digest": self.tags["archive_digest"],
+            "run_id": self.tags["run_id"],
+            "commit": self.tags["git_commit"],
+            "tasks": {
+                name: {"digest": digest, "parents": self.records[name].parents} for name, digest in tasks.items()
+            },
+            "partitions": self.partitions,
+        }
+
 
 class Request(NamedTuple):
     """A served request, as the event log has it."""
 
     model: str
     exposure: dict[str, Any]
+
+    def as_json(self) -> dict[str, Any]:
+        """What a script would read."""
+        shown = self.exposure
+        fields = ("request_id", "user_id", "variant", "status", "model_version", "n_items")
+        return {"time": shown["time"].isoformat(), **{name: shown[name] for name in fields}}
 
 
 def served(request_id: str) -> Request:

@@ -2,11 +2,13 @@
 
 import argparse
 import sys
+import traceback
 from collections.abc import Sequence
 
 from events.consumer import command
 from experiments.database import TableAway
 from runtime.errors import InputError
+from runtime.options import with_debug
 from serving import (
     off_policy,
     operate,
@@ -26,7 +28,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         return int(options.command(options))
     except InputError as error:
         if options.debug:
-            raise
+            traceback.print_exc()
         print(f"error {error}", file=sys.stderr)
         return 2
     except (Unreached, TableAway) as error:
@@ -36,7 +38,6 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(prog="python -m serving", description="Serve what the rollout table says.")
-    parser.add_argument("--debug", action="store_true", help="show tracebacks of bad input")
     commands = parser.add_subparsers(required=True)
     run_torchserve.add_to(commands)
     run_gateway.add_to(commands)
@@ -46,7 +47,7 @@ def _parser() -> argparse.ArgumentParser:
     shop_rules.add_to(commands)
     off_policy.add_to(commands)
     worth.add_to(commands)
-    return parser
+    return with_debug(parser)
 
 
 if __name__ == "__main__":

@@ -205,7 +205,7 @@ def run(options: argparse.Namespace) -> int:
         if not options.archive.is_file():
             raise InputError(f"{options.archive}: is no file. Name an archive, such as releases/…/*.mar.")
         scorer = load(options.archive, archive.digest(options.archive), Path(folder), options.archive.stem)
-        found, left_out = slots(latest(log, options.last), world, scorer, rewarded(log, options.outcome))
+        found, left_out = slots(latest(log, options.last), world, scorer, rewarded(log, options.reward))
     for why, count in left_out.items():
         print(f"  {count} slots left out: {why}")
     if not found:
@@ -216,7 +216,7 @@ def run(options: argparse.Namespace) -> int:
         estimates = told(found)
     except ValueError as error:
         raise InputError(f"{log}: {error} in {len(found)} slots. Let more of them explore, or for longer.") from error
-    print(f"{options.outcome}s for each of {len(found)} slots that explore")
+    print(f"{options.reward}s for each of {len(found)} slots that explore")
     for what, each in estimates.items():
         print(f"  {what:<19} {each.value:+.4f} [{each.low:+.4f}, {each.high:+.4f}]")
     print(f"  {verdict(estimates['difference'])}")
@@ -239,7 +239,5 @@ def add_to(commands: "argparse._SubParsersAction[Any]") -> None:
     judged.add_argument("archive", type=Path, metavar="MAR", help="the archive in question; it is code, and is run")
     judged.add_argument("--dataset", default="marketplace", help="name of the data set, or path of its card")
     judged.add_argument("--last", type=int, default=100_000, help="how many exposures (default: %(default)s)")
-    judged.add_argument(
-        "--outcome", default="click", help="type of the event that is the reward (default: %(default)s)"
-    )
+    judged.add_argument("--reward", default="click", help="type of the event that is the reward (default: %(default)s)")
     judged.set_defaults(command=run)

@@ -1,6 +1,7 @@
 """Every page, found by following every link: it answers, it injects nothing, and it is quick with a lot in it."""
 
 import os
+import re
 import shutil
 import time
 from dataclasses import replace
@@ -171,6 +172,11 @@ def test_pages_that_a_run_wrote_stand_in_a_sandbox_and_nothing_else_is_handed_ou
         assert console.get(f"/files/{address}").status_code == 404, address
     framed = [each for tag, each in Page(console.get("/runs/shop-20260105T000000").text).elements if tag == "iframe"]
     assert framed and all(each["sandbox"] == "" for each in framed)
+
+
+def test_a_run_s_page_says_first_what_came_of_it_and_last_how_it_was_made(console: TestClient):
+    sections = re.findall(r"<section[^>]*><h2>(.*?)</h2>", console.get("/runs/shop-20260105T000000").text)
+    assert "NDCG@10" in sections[0] and sections[-1] == "Tasks", sections
 
 
 def test_a_run_going_on_is_told_from_a_killed_one(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, empty: TestClient):

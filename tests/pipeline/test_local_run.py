@@ -9,6 +9,7 @@ import pytest
 from components.refit.step import weights
 from events.schema import to_line
 from events.segments import SegmentSink
+from pipelines.__main__ import main
 from pipelines.lock import run_lock
 from runtime.decision import Decision
 from runtime.task import read_records
@@ -92,15 +93,21 @@ def test_ask_answers_a_shopper_with_titles_from_torchserve(home):
     assert "user 'nobody': not in the online store" in unknown.stderr
 
 
-def test_lineage_walks_from_the_release_to_the_source(home):
-    result = command(home, "lineage", "marketplace")
-    assert result.returncode == 0, result.stdout + result.stderr
+def test_lineage_walks_from_the_release_to_the_source(home, capsys):
+    assert main(["lineage", "marketplace"]) == 0
+    told = capsys.readouterr().out
     for name in ("ingest", "features", "train", "package"):
-        assert re.search(rf"^\s+{name} ", result.stdout, re.MULTILINE), result.stdout
-    assert command(home, "lineage", "marketplace", "99").returncode == 2
+        assert re.search(rf"^\s+{name} ", told, re.MULTILINE), told
+    assert main(["lineage", "marketplace", "--json"]) == 0
+    found = json.loads(capsys.readouterr().out)["made_of"]
+    assert found["aliases"] == ["champion"] and len(found["partitions"]) == 40
+    tasks = found["tasks"]
+    assert tasks["train"]["parents"]["sequences"] == tasks["features"]["digest"], "each names what it was made of"
+    assert tasks["features"]["digest"][:12] in told
+    assert main(["lineage", "marketplace", "99"]) == 2
 
 
-def test_lineage_walks_from_a_served_request_to_the_days_of_its_data(home):
+def test_lineage_walks_from_a_served_request_to_the_days_of_its_data(home, capsys):
     request, released = "0123456789abcdef" * 2, next((home / "releases" / "marketplace").iterdir()).name
     shown = {
         "request_id": request, "user_id": "u1", "variant": "champion", "model_version": released, "status": "ok",
@@ -110,13 +117,16 @@ def test_lineage_walks_from_a_served_request_to_the_days_of_its_data(home):
     sink.open()
     sink.write([to_line("exposures", shown)])
     sink.close()
-    result = command(home, "lineage", request, "--partitions")
-    assert result.returncode == 0, result.stdout + result.stderr
-    assert "of u1, 2026-01-05 10:00:00 UTC" in result.stdout
-    assert f"marketplace {released} champion" in result.stdout and re.search(r"^\s+commit  \w+", result.stdout, re.M)
-    assert "40 day partitions: 2025-01-06 " in result.stdout.replace("\n", " ")
-    missing = command(home, "lineage", "f" * 32)
-    assert missing.returncode == 2 and "in none of the event logs of marketplace" in missing.stderr
+    assert main(["lineage", request, "--partitions"]) == 0
+    told = capsys.readouterr().out
+    assert "of u1, 2026-01-05 10:00:00 UTC" in told
+    assert f"marketplace {released} champion" in told and re.search(r"^\s+commit  \w+", told, re.M)
+    assert "40 day partitions: 2025-01-06 " in told.replace("\n", " ")
+    assert main(["lineage", request, "--json"]) == 0
+    found = json.loads(capsys.readouterr().out)
+    assert (found["request"]["user_id"], found["made_of"]["version"]) == ("u1", released)
+    assert main(["lineage", "f" * 32]) == 2
+    assert "in none of the event logs of marketplace" in capsys.readouterr().err
 
 
 def test_model_trained_on_shuffled_targets_is_blocked_and_the_run_ends_green(home):
@@ -132,8 +142,8 @@ def test_model_trained_on_shuffled_targets_is_blocked_and_the_run_ends_green(hom
 
 
 def test_data_beyond_the_cards_limits_is_blocked_before_training(home):
-    result = command(home, "run", *SMALL, "--option", "dirty_rate=0.2")
-    assert result.returncode == 0, result.stdout + result.stderr
+    result = command(home, "run", *SMALL, "--option", "dirty_rate=0.2", "--blocked-fails")
+    assert result.returncode == 3, "blocked is an exit status of its own where that is asked for"
     assert_told(result.stdout, "not pushed: blocked by validate", "validate: rejected_rate: Few of the source's rows")
     assert "change limits.max_rejected_rate in the card" in result.stdout
     assert list(read_records(newest_run(home))) == ["ingest", "resolve", "champion", "reference", "validate"]

@@ -1,5 +1,6 @@
 """The commands of a cluster against a server that holds every request against the published API."""
 
+import json
 import os
 import re
 import subprocess
@@ -64,6 +65,12 @@ def test_lists_recur_where_they_are_asked_for_and_go_with_all_else(server, ask):
     assert found["display_name"] == "heterrec-recommend-marketplace" and CRONS["recommend"] in str(found)
     assert found["runtime_config"]["parameters"] == {"model": "marketplace", "k": 7}
     assert "heterrec-recommend" in ask(server, "list")[1]
+    there = json.loads(ask(server, "list", "--json")[1])
+    (recurring,) = there["scheduled"]
+    newest = {each["name"]: each["newest"] for each in there["pipelines"]}
+    assert recurring == {"name": "heterrec-recommend-marketplace", "status": "enabled", "cron": CRONS["recommend"],
+                         "version": newest.pop("heterrec-recommend")}  # fmt: skip
+    assert not any(newest.values()), "what was not asked for is not there"
     ask(server, "unschedule", "--apply")
     assert not server.recurring
 

@@ -10,7 +10,7 @@ import pandas as pd
 import pytest
 
 from feature_repo.card import load_card
-from pipelines.check import check
+from pipelines.__main__ import main
 from pipelines.write_card import write_card
 from runtime.errors import InputError
 
@@ -180,6 +180,7 @@ def day_numbers(folder: Path) -> None:
 def test_the_columns_of_a_shop_are_seen_and_the_gate_takes_them(
     tmp_path: Path,
     monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
     make: Callable[[Path], None],
     columns: tuple[str, str, str | None],
     features: dict[str, str],
@@ -206,9 +207,10 @@ def test_the_columns_of_a_shop_are_seen_and_the_gate_takes_them(
         assert [feature.name for feature in card.features if feature.table == "interactions"] == ["unitprice"]
     if make is day_numbers:
         assert (card.columns.position, card.split.by, card.columns.basket) == ("DAY", "order", "BASKET_ID")
-    found = check(card)
-    assert found.decision.passed, [reason.message for reason in found.decision.blocking]
-    assert found.report["users"] > 100 and found.judges > 50
+    assert main(["check", str(path), "--json"]) == 0
+    found = json.loads(capsys.readouterr().out)
+    assert found["passed"], [reason["message"] for reason in found["not_held"]]
+    assert found["report"]["users"] > 100 and found["judges"] > 50 and Path(found["page"]).is_file()
     with pytest.raises(InputError, match="is there already"):
         write_card(files, None)
 

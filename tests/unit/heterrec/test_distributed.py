@@ -1,11 +1,11 @@
 """Two real processes with gloo, started as `torchrun` starts them, against one process."""
 
 import json
-import os
 import shutil
 import subprocess
 import sys
-from collections.abc import Callable
+import threading
+from collections.abc import Callable, Iterator
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -14,55 +14,42 @@ import pytest
 import torch
 
 from heterrec.recipes import LossConfig, TrainConfig
+from runtime.workspace import ROOT
 from tests.unit.heterrec.small import SMALL
 
 MODEL = replace(SMALL, max_history=8, dropout=0.0, id_dropout=0.0, feature_dropout=0.0)
 LOSS = LossConfig(token_candidates=10, token_weight=0.3, later_share=1.0, token_share=1.0)
 CONFIG = TrainConfig(model=MODEL, loss=LOSS, epochs=2, batch_events=24, patience=2)
-PROCESS = """
-import json, os, sys
-from pathlib import Path
-import torch
-from heterrec import distributed
-from heterrec.training.optimiser import ID_TABLE
-from heterrec.recipes import TrainConfig
-from heterrec.data.sequences import read_sequences
-from heterrec.training.loop import Training
-torch.set_num_threads(1)
-sequences, config, out, options = sys.argv[1:]
-options, rank, steps = json.loads(options), os.environ.get("RANK", "0"), []
-scratch = options.get("scratch")
-with distributed.together("cpu") as own:
-    training = Training(read_sequences(Path(sequences)), TrainConfig.from_json(config), device=own,
-                        sharded=options.get("sharded", False))
-    before, count = training._step, [0]
-    def step(*arguments):
-        count[0] += 1
-        if rank == "1" and count[0] == options.get("dies_in_step"):
-            os._exit(9)
-        return before(*arguments)
-    training._step = step
-    table = training.optimiser.named[ID_TABLE]
-    trained = training.run(scratch and Path(scratch), lambda update: steps.append(update.loss * update.step), 0.0)
-    part, index = training.optimiser.place_of(ID_TABLE)
-    moments = training.optimiser.parts[part].state[table]
-    held = sum(each.numel() for name, each in moments.items() if name.startswith("exp_avg")) + table.numel()
-found = {"held": held, "steps": steps}
-if rank == "0":
-    found["curve"] = [[point["loss"], point["validation_ndcg"]] for point in trained.curve]
-    found["weights"] = {name: value.tolist() for name, value in trained.model.state_dict().items()}
-Path(f"{out}.{rank}").write_text(json.dumps(found))
-"""
-TWO = ["-m", "torch.distributed.run", "--standalone", "--nproc-per-node=2"]
 Run = Callable[..., list[dict[str, Any]]]
+Launcher = Callable[..., tuple[int, str]]
 
 
 @pytest.fixture(scope="module")
-def run(shop_root: Path, tmp_path_factory: pytest.TempPathFactory) -> Run:
+def launcher(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Launcher]:
+    """Trains by `torchrun_forks.py` and tells the exit status."""
+    errors = tmp_path_factory.mktemp("launcher") / "errors.txt"
+    command = [sys.executable, "-m", "tests.unit.heterrec.torchrun_forks"]
+    with errors.open("w") as told, subprocess.Popen(
+        command, cwd=ROOT, stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=told, text=True
+    ) as process:  # fmt: skip
+        assert process.stdin is not None and process.stdout is not None
+        asked, answers = process.stdin, process.stdout
+
+        def launch(*job: Any) -> tuple[int, str]:
+            hangs = threading.Timer(600, process.kill)
+            hangs.start()
+            print(json.dumps(job), file=asked, flush=True)
+            status = int(answers.readline() or -1)
+            hangs.cancel()
+            return status, errors.read_text()[-3000:]
+
+        yield launch
+
+
+@pytest.fixture(scope="module")
+def run(shop_root: Path, launcher: Launcher, tmp_path_factory: pytest.TempPathFactory) -> Run:
     """Train in `count` processes; what each of them tells. A run without a scratch is made once."""
     root = tmp_path_factory.mktemp("processes")
-    script = root / "process.py"
-    script.write_text(PROCESS)
     made: dict[str, list[dict[str, Any]]] = {}
 
     def train(count: int, candidates: int | None, *, fails: bool = False, **options: Any) -> list[dict[str, Any]]:
@@ -70,12 +57,8 @@ def run(shop_root: Path, tmp_path_factory: pytest.TempPathFactory) -> Run:
         key = f"{count}-{candidates}-{options}"
         if key not in made or "scratch" in options:
             out = root / f"out-{len(made)}"
-            command = [sys.executable, *(TWO if count == 2 else []), str(script), str(shop_root), config.to_json()]
-            environment = {**os.environ, "PYTHONPATH": str(Path(__file__).parents[3])}
-            done = subprocess.run(
-                [*command, str(out), json.dumps(options)], env=environment, capture_output=True, text=True, timeout=240
-            )
-            assert bool(done.returncode) == fails and ("exitcode  : 9 " in done.stderr) == fails, done.stderr[-3000:]
+            status, told = launcher(count, str(shop_root), config.to_json(), str(out), options)
+            assert status == (9 if fails else 0), told
             made[key] = [] if fails else [json.loads(Path(f"{out}.{rank}").read_text()) for rank in range(count)]
         return made[key]
 
