@@ -63,7 +63,11 @@ JSON, formats of times) and what Great Expectations 1.24 cannot store its own an
 
 _KEYS = {"items": "item_id", "varying": "item_id", "derived": "item_id", "users": "user_id"}
 _OF_EVENTS = ["event_id", "user_id", "item_id", "event_time", "created_time", "position", "basket", "event_type"]
-BESIDE: dict[str, tuple[str, ...]] = {"numeric": ("finite",), "embedding": ("dimension", "length", "finite", "zero")}
+BESIDE: dict[str, tuple[str, ...]] = {
+    "numeric": ("finite",),
+    "multi_categorical": ("size",),
+    "embedding": ("size", "length", "finite", "zero"),
+}
 """By kind of feature, what is known of a value in columns beside it: `picture length` of an embedding `picture`."""
 
 

@@ -1,4 +1,4 @@
-"""What Great Expectations sees: a view for each table, in which what is empty is null and a time is one of UTC."""
+"""What Great Expectations sees: a view for each table, in which what is empty is null."""
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
@@ -40,10 +40,9 @@ class Checked:
         return [*self.keys, "event_time", *(feature.name for feature in self.features)]
 
     def query(self) -> str:
-        times = [f"timezone('UTC', {column}) AS {column}" for column in _TIMES]
         more = [f'{sql} AS "{name}"' for name, sql in self.more]
         features = [column for feature in self.features for column in _columns(feature)]
-        return f"SELECT {', '.join([*self.keys, *times, *more, *features])} FROM {self.source}"
+        return f"SELECT {', '.join([*self.keys, *_TIMES, *more, *features])} FROM {self.source}"
 
 
 def checked_tables(card: DatasetCard) -> dict[str, Checked]:
@@ -80,7 +79,7 @@ def _columns(feature: Described) -> Iterator[str]:
     name, lacks = feature.name, missing(feature)
     yield f'CASE WHEN NOT {lacks} THEN {readable(feature).removesuffix(f" AS {_quoted(name)}")} END AS "{name}"'
     beside = {
-        "dimension": f'nullif(len("{name}"), 0)',
+        "size": f'nullif(len("{name}"), 0)',
         "length": number(feature),
         "zero": f"coalesce({number(feature)} = 0, false)",
         "finite": f'NOT isinf("{name}")'

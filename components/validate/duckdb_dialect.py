@@ -7,6 +7,7 @@ longer has, and every expectation over it ends in an error.
 """
 
 from collections.abc import Callable, Iterator, Sequence
+from datetime import UTC, datetime
 from itertools import islice
 from typing import TYPE_CHECKING, Any
 
@@ -22,7 +23,7 @@ TYPES = {
     "BIGINT": postgresql.BIGINT(),
     "DOUBLE": postgresql.DOUBLE_PRECISION(),
     "BOOLEAN": postgresql.BOOLEAN(),
-    "TIMESTAMP": postgresql.TIMESTAMP(),
+    "TIMESTAMP WITH TIME ZONE": postgresql.TIMESTAMP(),
 }
 """DuckDB's names of the types that the views of `checked.py` have."""
 
@@ -33,7 +34,7 @@ class _Compiler(PGCompiler):
     def visit_custom_op_binary(self, element: Any, operator: Any, **options: Any) -> str:
         """PostgreSQL's `~` finds the expression anywhere in a text; DuckDB's asks that all of it matches."""
         if operator.opstring not in ("~", "!~"):
-            return str(super().visit_custom_op_binary(element, operator, **options))
+            return str(super().visit_custom_op_binary(element, operator, **options))  # type: ignore[no-untyped-call]
         text, regex = (self.process(side, **options) for side in (element.left, element.right))
         found = f"regexp_matches({text}, {regex})"
         return found if operator.opstring == "~" else f"(NOT {found})"
@@ -106,7 +107,8 @@ class _Cursor:
 
     def execute(self, query: str, parameters: Sequence[Any] = ()) -> None:
         done = self._db.execute(query, list(parameters))
-        self.description, self._rows = done.description, iter(done.fetchall())
+        self.description = done.description
+        self._rows = (tuple(map(_in_utc, row)) for row in done.fetchall())
 
     def fetchone(self) -> Any:
         return next(self._rows, None)
@@ -118,3 +120,10 @@ class _Cursor:
         return list(self._rows)
 
     def close(self) -> None: ...
+
+
+def _in_utc(value: Any) -> Any:
+    """A moment without its zone, as those are that Great Expectations reads from JSON: it compares the two itself."""
+    if isinstance(value, datetime) and value.tzinfo is not None:
+        return value.astimezone(UTC).replace(tzinfo=None)
+    return value

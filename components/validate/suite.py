@@ -9,7 +9,7 @@ from typing import Any, Literal
 from components.shared.columns import rows_of
 from components.validate.checked import ITEMS_OF_EVENTS
 from feature_repo.card import DatasetCard, Described, Feature
-from feature_repo.expectations import Expectation
+from feature_repo.expectations import BESIDE, Expectation
 from feature_repo.limits import Tolerance
 from runtime.decision import Level
 
@@ -245,7 +245,9 @@ def _about_interactions(card: DatasetCard) -> Iterator[DataCheck]:
 def _about_feature(feature: Described) -> Iterator[DataCheck]:
     table, name = feature.stored_in, feature.name
     message, field = f"Few of the {rows_of(feature)} lack {name}", f"max_missing_rate of feature {name}"
-    yield _present(f"{name} missing", table, name, message, feature.max_missing_rate, field=field)
+    # Of a list its size: as text it would be written out for every row.
+    column = f"{name} size" if "size" in BESIDE.get(feature.kind, ()) else name
+    yield _present(f"{name} missing", table, column, message, feature.max_missing_rate, field=field)
     wrong = f"correct {name} in the source: the page has the rows that are wrong"
     if feature.kind not in ("numeric", "embedding"):
         return
@@ -260,7 +262,7 @@ def _about_feature(feature: Described) -> Iterator[DataCheck]:
         message = f"Every {name} has {feature.dimension} numbers, as the card says"
         field, numbers = (
             f"dimension of feature {name}",
-            {"column": f"{name} dimension", "value_set": [feature.dimension]},
+            {"column": f"{name} size", "value_set": [feature.dimension]},
         )
         yield _asked(f"{name} dimension", table, IN_SET, numbers, message, 0.0, field=field)
         if feature.min is None:
