@@ -9,6 +9,7 @@ from pydantic import Field, ValidationError, model_validator
 from feature_repo.card_features import ContextFeature, Described, Feature, UserFeature
 from feature_repo.card_source import Columns, Csv, CsvTables, Source
 from feature_repo.event_types import EventType, require_event_types, require_some_predicted
+from feature_repo.expectations import Expectation, Table, require_columns
 from feature_repo.kinds import Storage
 from feature_repo.limits import (
     Calendar,
@@ -112,6 +113,8 @@ class DatasetCard(Strict):
     calendar: Calendar = Calendar()
     limits: Limits = Limits()
     tolerances: Tolerances = Tolerances()
+    expectations: list[Expectation] = Field(default_factory=list)
+    """Your own expectations of the data, as Great Expectations has them; the gate asks them besides its own."""
     event_log: EventLog = EventLog()
     serving: Serving = Serving()
     release: Release = Release()
@@ -139,6 +142,7 @@ class DatasetCard(Strict):
             if derive.events is not None and self.columns.event_type is None:
                 raise ValueError(f"feature {feature.name!r}: derive.events needs columns.event_type")
         self._require_types()
+        require_columns(self.expectations, self._stored())
         if self.split.by == "time" and self.columns.event_time is None:
             raise ValueError("split: by time needs columns.event_time; order-only data splits by order")
         if self.event_log.trains and self.columns.event_time is None:
@@ -146,6 +150,14 @@ class DatasetCard(Strict):
         if self.limits.max_catalogue_age_days is not None and self.columns.item_available_at is None:
             raise ValueError("limits: max_catalogue_age_days needs columns.item_available_at, which dates the items")
         return self
+
+    def _stored(self) -> dict[Table, dict[str, Storage]]:
+        """The tables that there are, and how their features are stored."""
+        found: dict[Table, dict[str, Storage]] = {"interactions": {}, "items": {}}
+        for feature in self.described:
+            found.setdefault(feature.stored_in, {})[feature.name] = feature.storage
+        found["interactions"] |= {feature.name: feature.storage for feature in self.observed}
+        return found
 
     def _require_types(self) -> None:
         """Types of events, their column and the event log's interactions fit each other."""

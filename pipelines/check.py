@@ -11,6 +11,7 @@ from components.resolve import step as resolve
 from components.shared.tables import open_events, read_as_of
 from components.train.plan import Learned, Plan, plan
 from components.validate import step as validate
+from components.validate.expectations import require_expectations
 from feature_repo.card import DatasetCard
 from heterrec.recipes import by_name
 from runtime import workspace
@@ -47,8 +48,10 @@ def check(card: DatasetCard) -> Checked:
     """Read the card's source and hold it against the card, not against earlier runs.
 
     Writes `check/<name>/` in the workspace: `events/` (with rejected.parquet) and `validation/` (with page.html).
-    Raises `InputError` where the source is missing, contradicts the card or has no usable row.
+    Raises `InputError` where the source is missing, contradicts the card or has no usable row, or Great Expectations
+    refuses what the card expects.
     """
+    require_expectations(card)
     folder = workspace.home() / "check" / card.name
     shutil.rmtree(folder, ignore_errors=True)
     (events := folder / "events").mkdir(parents=True)

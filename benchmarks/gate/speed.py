@@ -29,6 +29,7 @@ DAYS = 60
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--events", type=int, default=5, help="millions of made-up events")
+    parser.add_argument("--items", type=int, help="of the made-up events (default: a 500th as many)")
     parser.add_argument("--step", nargs=2, metavar=("NAME", "FOLDER"), help=argparse.SUPPRESS)
     options = parser.parse_args()
     if options.step:
@@ -38,7 +39,7 @@ def main() -> None:
     with TemporaryDirectory(prefix="gate-") as folder:
         rows += online_retail(Path(folder) / "online_retail")
     with TemporaryDirectory(prefix="gate-") as folder:
-        rows += made_up(Path(folder) / "made_up", options.events * 1_000_000)
+        rows += made_up(Path(folder) / "made_up", options.events * 1_000_000, options.items)
     table = Table("data", "step", "seconds", "processor seconds", "peak memory, MB")
     for row in rows:
         table.add_row(
@@ -64,7 +65,7 @@ def online_retail(root: Path) -> list[dict[str, Any]]:
     return [*found, measure(name, "validate", root), measure(name, "validate again", root)]
 
 
-def made_up(root: Path, events: int) -> list[dict[str, Any]]:
+def made_up(root: Path, events: int, items: int | None = None) -> list[dict[str, Any]]:
     """The gate alone, on an events artifact written here: a tenth as many changes of price, a 500th as many items."""
     import duckdb
 
@@ -72,7 +73,7 @@ def made_up(root: Path, events: int) -> list[dict[str, Any]]:
     card = load_card("marketplace")
     card = card.model_copy(update={"features": [feature for feature in card.features if feature.derive is None]})
     (root / "card.json").write_text(card.model_dump_json())
-    items, users = max(1000, events // 500), max(1000, events // 25)
+    items, users = items or max(1000, events // 500), max(1000, events // 25)
     with duckdb.connect() as db:
         db.execute("SET TimeZone = 'UTC'; SET memory_limit = '2GB'")
         for day in range(DAYS):

@@ -9,7 +9,6 @@ from typing import TYPE_CHECKING, Any
 from components.shared.columns import rows_of, source_of
 from components.shared.reference_files import Profile
 from components.validate.drift import chance, moved, stability_index
-from components.validate.expectations import EVIDENCE, Measure
 from components.validate.figures import local_day, rows_later
 from components.validate.profile import (
     Distribution,
@@ -25,6 +24,7 @@ from components.validate.suite import (
     factor,
     within,
 )
+from components.validate.verdicts import EVIDENCE, Measure
 from feature_repo.card import DatasetCard
 from feature_repo.card_features import Described
 from feature_repo.kinds import Storage

@@ -42,9 +42,8 @@ table { border-collapse: collapse; width: 100% } td, th { padding: 5px 12px 5px 
 .fa-exclamation-triangle::before { content: "!"; color: #a15c00 } svg { max-width: 100% }
 </style>"""
 INDEX = """{% extends "base" %}{% block body %}<h1>{{ title }}</h1>
-<p class="sub">As Great Expectations renders what it was asked and what it found; the verdict for people is
-<a href="../page.html">the gate's page</a>. A check that has a bound to warn and one to block is two expectations
-here.</p>
+<p class="sub">As Great Expectations renders what it asked of each table and what it found there. The verdict for
+people is <a href="../page.html">the gate's page</a>, which also has what was held against earlier days and runs.</p>
 <section><table>{% for path, name in pages %}<tr><td><a href="{{ path }}">{{ name }}</a></td></tr>
 {% endfor %}</table></section>{% endblock %}"""
 

@@ -7,9 +7,9 @@ from statistics import median
 from typing import TYPE_CHECKING, Any
 
 from components.validate.drift import chance, moved, stability_index
-from components.validate.expectations import Measure
 from components.validate.figures import is_open, local, local_day
 from components.validate.suite import Check, factor, within
+from components.validate.verdicts import Measure
 from feature_repo.card import DatasetCard
 
 if TYPE_CHECKING:

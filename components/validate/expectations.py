@@ -1,104 +1,224 @@
-"""Great Expectations holds what was measured against the card: one suite, one row of measures, quiet."""
+"""Great Expectations asks the data: a suite a table, run by its own SQL engine in DuckDB, with Data Docs, quiet."""
 
 import logging
 import os
-from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field
-from datetime import datetime
+import warnings
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from components.validate.checked import ITEMS_OF_EVENTS, Checked, checked_tables, make_views
 from components.validate.data_docs import make_offline
-from components.validate.suite import Check, told
-from runtime.decision import Level, Reason
+from components.validate.duckdb_dialect import URL, creator
+from components.validate.figures import Rows, rows_later
+from components.validate.suite import DataCheck, data_checks
+from components.validate.verdicts import EVIDENCE, Measure
+from feature_repo.card import DatasetCard
+from runtime.errors import InputError
 
 if TYPE_CHECKING:
-    from great_expectations.core import ExpectationSuiteValidationResult
+    from duckdb import DuckDBPyConnection
+    from great_expectations.core.batch_definition import BatchDefinition
     from great_expectations.data_context import EphemeralDataContext
+    from great_expectations.datasource.fluent import SQLDatasource
+    from great_expectations.expectations.expectation import Expectation
 
 os.environ.setdefault("GX_ANALYTICS_ENABLED", "false")
 
-EVIDENCE = 20
-"""Offending rows shown for a check."""
-LEVELS: tuple[Level, ...] = ("block", "warn")
+Results = dict[str, Any]
+"""By check, Great Expectations' result of it."""
+MOST_TOLD = 200
+"""Characters of an observed value that are told."""
 
 
-@dataclass(frozen=True, kw_only=True)
-class Measure:
-    """What was found, of how many rows where it is a share, and where to get the rows that show it."""
-
-    found: float
-    rows: int | None = None
-    evidence: Callable[[], list[dict[str, Any]]] = field(default=list)
+def require_expectations(card: DatasetCard) -> None:
+    """Raise `InputError` where Great Expectations refuses what the card asks of it, before any data is read."""
+    if card.expectations:
+        _built(card, data_checks(card))
 
 
-def verdicts(
-    checks: Sequence[Check], measures: Mapping[str, Measure], *, name: str, as_of: datetime, data_docs: Path | None
-) -> list[Reason]:
-    """A Reason for each of `checks`, in their order; Data Docs go to the folder `data_docs` where one is given.
+def ask(
+    card: DatasetCard,
+    db: "DuckDBPyConnection",
+    checks: Sequence[DataCheck],
+    as_of: datetime,
+    data_docs: Path | None,
+) -> dict[str, Measure]:
+    """What Great Expectations finds of each of `checks`; Data Docs go to the folder `data_docs` where one is given.
 
-    Raises `RuntimeError` where an expectation could not be evaluated.
+    What of the card's own expectations cannot be evaluated (a regular expression that DuckDB cannot read, the sum of a
+    text) does not hold. Raises `InputError` for kwargs that Great Expectations refuses, `RuntimeError` where one of
+    ours cannot be evaluated.
     """
+    built = _built(card, checks)
     context = _context(data_docs)
-    outcome = _evaluate(context, checks, measures, name, as_of)
-    held: dict[tuple[str, Level], bool] = {}
-    for result in outcome.results:
-        assert result.expectation_config is not None
-        meta = result.expectation_config.meta
-        if result.exception_info and result.exception_info.get("raised_exception"):
-            told = result.exception_info["exception_message"]
-            raise RuntimeError(f"expectation {meta['check']!r} could not run: {told}")
-        held[meta["check"], meta["level"]] = bool(result.success)
+    tables = checked_tables(card)
+    asked = [tables[name] for name in dict.fromkeys(check.table for check in checks)]
+    make_views(db, asked)
+    source = _source(context, card, db)
+    found: dict[str, Measure] = {}
+    for table in asked:
+        asset = source.add_table_asset(table.name, table_name=table.view)
+        batch = asset.add_batch_definition_whole_table("all")
+        of_table = [check for check in checks if check.table == table.name]
+        results = _run(context, batch, table, {check.name: built[check.name] for check in of_table}, as_of)
+        found |= {check.name: _measure(db, table, check, results[check.name]) for check in of_table}
     if data_docs is not None:
         context.build_data_docs()
-        make_offline(data_docs, name=name)
-    return [_reason(check, measures[check.name], held) for check in checks]
+        make_offline(data_docs, name=card.name)
+    return found
 
 
-def _evaluate(
-    context: "EphemeralDataContext",
-    checks: Sequence[Check],
-    measures: Mapping[str, Measure],
-    name: str,
-    as_of: datetime,
-) -> "ExpectationSuiteValidationResult":
-    import pandas as pd
-    from great_expectations import ExpectationSuite, RunIdentifier, ValidationDefinition
-    from great_expectations.expectations import ExpectColumnMaxToBeBetween
+def _source(context: "EphemeralDataContext", card: DatasetCard, db: "DuckDBPyConnection") -> "SQLDatasource":
+    from great_expectations.datasource.fluent.interfaces import GxDatasourceWarning
 
-    suite = ExpectationSuite(name=name)
+    with warnings.catch_warnings():
+        # It takes the dialect at its word, and would rather have its own kind of source for PostgreSQL.
+        warnings.simplefilter("ignore", GxDatasourceWarning)
+        return context.data_sources.add_sql(card.name, connection_string=URL, kwargs={"creator": creator(db)})
+
+
+def _built(card: DatasetCard, checks: Sequence[DataCheck]) -> dict[str, "Expectation"]:
+    from great_expectations.expectations.registry import get_expectation_impl
+    from pydantic.v1 import ValidationError
+
+    found = {}
     for check in checks:
-        # Great Expectations passes over what is not there; a measure that is not a number must not pass.
-        assert measures[check.name].found == measures[check.name].found, check.name
-        for level, bounds in check.bounds.items():
-            # The frame is one row: its greatest value is the measure, and costs an eighth of a check row by row.
-            suite.add_expectation(
-                ExpectColumnMaxToBeBetween(
-                    column=check.name,
-                    min_value=bounds.low,
-                    max_value=bounds.high,
-                    severity="critical" if level == "block" else "warning",
-                    meta={"check": check.name, "level": level},
-                    notes=check.message,
-                )
+        try:
+            found[check.name] = get_expectation_impl(check.type)(
+                **check.kwargs,
+                severity="critical" if check.level == "block" else "warning",
+                meta={"check": check.name},
+                notes=check.message,
             )
-    frame = pd.DataFrame([{check.name: float(measures[check.name].found) for check in checks}])
-    asset = context.data_sources.add_pandas(name).add_dataframe_asset("measures")
-    definition = ValidationDefinition(
-        name=name, data=asset.add_batch_definition_whole_dataframe("all"), suite=context.suites.add(suite)
+        except ValidationError as error:
+            faults = "; ".join(f"{'.'.join(map(str, each['loc']))}: {each['msg']}" for each in error.errors())
+            raise InputError(
+                f"card {card.name!r}: {check.field}: Great Expectations refuses the kwargs of {check.type}: {faults}. "
+                "Correct them in the card."
+            ) from error
+    return found
+
+
+def _run(
+    context: "EphemeralDataContext",
+    batch: "BatchDefinition[Any]",
+    table: Checked,
+    expectations: Mapping[str, "Expectation"],
+    as_of: datetime,
+) -> Results:
+    """What was found of each; rows that were not expected are read where there are any, as that is a scan each.
+
+    Everything is asked of a table in one query, so that one that fails takes all others with it: then each is asked by
+    itself, and those that can be evaluated once more together.
+    """
+    results = _validate(context, batch, table, expectations, as_of, rows=0)
+    broken: Results = {}
+    if any(map(_fault, results.values())):
+        alone = [_validate(context, batch, table, {name: each}, as_of, rows=0) for name, each in expectations.items()]
+        broken = {name: result for found in alone for name, result in found.items() if _fault(result)}
+    sound = {name: each for name, each in expectations.items() if name not in broken}
+    if broken or not all(result.success for result in results.values()):
+        results = _validate(context, batch, table, sound, as_of, rows=EVIDENCE)
+    return results | broken
+
+
+def _validate(
+    context: "EphemeralDataContext",
+    batch: "BatchDefinition[Any]",
+    table: Checked,
+    expectations: Mapping[str, "Expectation"],
+    as_of: datetime,
+    *,
+    rows: int,
+) -> Results:
+    """Of each expectation that does not hold so many `rows` are told."""
+    from great_expectations import ExpectationSuite, RunIdentifier, ValidationDefinition
+
+    # A suite gives its expectations an id, and takes none that has one.
+    fresh = [each.copy(update={"id": None}) for each in expectations.values()]
+    suite = context.suites.add_or_update(ExpectationSuite(name=table.name, expectations=fresh))
+    definition = ValidationDefinition(name=table.name, data=batch, suite=suite)
+    outcome = context.validation_definitions.add_or_update(definition).run(
+        result_format={
+            "result_format": "SUMMARY",
+            "partial_unexpected_count": rows,
+            "unexpected_index_column_names": table.shown,
+            # Its text of the query is not one that a database reads, where a value has a quote or is a time.
+            "return_unexpected_index_query": False,
+        },
+        run_id=RunIdentifier(run_name=table.name, run_time=as_of),
     )
-    return context.validation_definitions.add(definition).run(
-        batch_parameters={"dataframe": frame},
-        result_format="SUMMARY",
-        run_id=RunIdentifier(run_name=name, run_time=as_of),
-    )
+    return {result.expectation_config.meta["check"]: result for result in outcome.results}
+
+
+def _measure(db: "DuckDBPyConnection", table: Checked, check: DataCheck, result: Any) -> Measure:
+    if fault := _fault(result):
+        if not check.field.startswith("expectations."):
+            raise RuntimeError(f"expectation {check.name!r} could not run: {fault}")
+        return Measure(found=f"no answer ({fault.splitlines()[0]})", held=False)
+    found, evidence = result.result, _evidence(db, table, check, result.result)
+    if not check.asks_rows:
+        observed = found.get("observed_value")
+        observed = found.get("unexpected_count") if observed is None else observed
+        return Measure(found=_told(observed), evidence=evidence, held=result.success)
+    rows = found["element_count"] - found.get("missing_count", 0)
+    share = found["unexpected_count"] / rows if rows else 0.0
+    return Measure(found=share, rows=rows, evidence=evidence, held=result.success)
+
+
+def _evidence(
+    db: "DuckDBPyConnection", table: Checked, check: DataCheck, found: Mapping[str, Any]
+) -> Callable[[], Rows]:
+    """The rows that Great Expectations did not expect; where it has none, the values."""
+
+    def read() -> Rows:
+        if query := check.kwargs.get("unexpected_rows_query"):
+            # Of these it has no row but where it has them all.
+            return rows_later(db, str(query).format(batch=table.view))()
+        values = found.get("partial_unexpected_list") or []
+        rows = found.get("partial_unexpected_index_list") or [
+            value if isinstance(value, dict) else {"value": value} for value in values
+        ]
+        rows = [{name: _utc(value) for name, value in row.items()} for row in rows]
+        if check.table == ITEMS_OF_EVENTS:
+            why = dict(db.execute("SELECT item_id, why FROM items_set_aside").fetchall())
+            rows = [{**row, "item_set_aside": why.get(row["item_id"])} for row in rows]
+        return rows
+
+    return read
+
+
+def _utc(value: Any) -> Any:
+    return value.replace(tzinfo=UTC) if isinstance(value, datetime) and value.tzinfo is None else value
+
+
+def _told(observed: Any) -> Any:
+    """A number as it is, anything else in words."""
+    if observed is None or isinstance(observed, int | float):
+        return observed
+    text = str(observed)
+    return text if len(text) <= MOST_TOLD else f"{text[: MOST_TOLD - 1]}…"
+
+
+def _fault(result: Any) -> str:
+    """Why it could not be evaluated; empty where it could. Great Expectations has one such, or one a metric."""
+    info = result.exception_info or {}
+    return "; ".join(dict.fromkeys(_messages([info] if "raised_exception" in info else info.values())))
+
+
+def _messages(infos: Any) -> Iterator[str]:
+    yield from (info["exception_message"] for info in infos if info["raised_exception"])
 
 
 def _context(data_docs: Path | None) -> "EphemeralDataContext":
     import great_expectations as gx
     from great_expectations.data_context.types.base import ProgressBarsConfig
 
-    logging.getLogger("great_expectations").setLevel(logging.ERROR)
+    # What cannot be evaluated is in the results. As an error it logs, with a trace, that its Data Docs leave out how
+    # many distinct values were not expected: their renderer asks the result for a field that it does not have.
+    logging.getLogger("great_expectations").setLevel(logging.CRITICAL)
     context = gx.get_context(mode="ephemeral")
     context.variables.progress_bars = ProgressBarsConfig(globally=False)
     for name in context.get_site_names():
@@ -112,43 +232,3 @@ def _context(data_docs: Path | None) -> "EphemeralDataContext":
         }
         context.add_data_docs_site("data_docs", site)
     return context
-
-
-def _reason(check: Check, measure: Measure, held: Mapping[tuple[str, Level], bool]) -> Reason:
-    failed: Level | None = next((level for level in LEVELS if not held.get((check.name, level), True)), None)
-    weight: Level = failed or ("block" if "block" in check.bounds else "warn")
-    # Of what holds the closer bound is told.
-    allowed = check.bounds[failed or ("warn" if "warn" in check.bounds else "block")].told()
-    found = _plain(measure.found)
-    evidence = measure.evidence()[:EVIDENCE] if failed else []
-    return Reason(
-        check=check.name,
-        held=failed is None,
-        found=found,
-        allowed=allowed,
-        message=_complaint(check, measure, allowed, evidence) if failed else check.message,
-        remedy=check.remedy,
-        level=weight,
-        evidence=evidence,
-    )
-
-
-def _complaint(check: Check, measure: Measure, allowed: float | str, evidence: list[dict[str, Any]]) -> str:
-    """What did not hold, with its numbers, for a line on the terminal."""
-    complaint = f"found {told(_plain(measure.found), check.unit)}, allowed {told(allowed, check.unit)}"
-    if measure.rows is not None:
-        complaint = f"not so in {measure.found:.2%} of {measure.rows:,} rows, allowed {allowed:.2%}"
-    if check.name == "columns":
-        lines = [f"{e['table']}.{e['column']} is {e['found']}, expected {e['expected']}" for e in evidence]
-        complaint = "; ".join(lines)
-    if why := sorted({e["item_set_aside"] for e in evidence if e.get("item_set_aside")}):
-        complaint += f": the items table has such items, but their own rows were set aside ({', '.join(why)})"
-    if reasons := [f"{e['reason']} {e['rows']:,}" for e in evidence if "reason" in e]:
-        complaint += f": {', '.join(reasons)}"
-    return f"{check.message}: {complaint}."
-
-
-def _plain(value: float) -> int | float:
-    """A JSON number with no more digits than matter."""
-    value = value.item() if hasattr(value, "item") else value
-    return round(value, 6) if isinstance(value, float) else value

@@ -11,12 +11,9 @@ from datetime import (
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from components.shared.columns import readable
 from components.shared.tables import differences
-from components.validate.expectations import EVIDENCE, Measure
-from components.validate.suite import RowCheck
+from components.validate.verdicts import EVIDENCE, Measure
 from feature_repo.card import DatasetCard
-from feature_repo.card_features import Described
 
 if TYPE_CHECKING:
     from duckdb import DuckDBPyConnection
@@ -27,24 +24,17 @@ _LATEST = """
     SELECT * FROM {table}
     QUALIFY row_number() OVER (PARTITION BY {key} ORDER BY event_time DESC, created_time DESC) = 1
 """
-_TRADED = """
-    SELECT event_id, user_id, item_id, event_time, created_time, known.since IS NOT NULL AS item_known,
-           coalesce(known.since <= event_time, true) AS item_known_by_then
-    FROM interactions LEFT JOIN (SELECT item_id, min(event_time) AS since FROM items_all GROUP BY item_id) known
-    USING (item_id)
-"""
 
 
 def prepare(card: DatasetCard, db: "DuckDBPyConnection", events: Path) -> None:
     """On top of `open_events`: the tables `latest_items` and, where there are users' features, `latest_users` (a row an
-    item, a user, as of `as_of`), the view `traded`, and the
-    table `items_set_aside` (item_id, why)."""
+    item, a user, as of `as_of`), and the table
+    `items_set_aside` (item_id, why)."""
     # Every scan asks each day's file for its footer.
     db.execute("SET parquet_metadata_cache = true")
     db.execute(f"CREATE TEMP TABLE latest_items AS {_LATEST.format(table='items', key='item_id')}")
     if card.user_features:
         db.execute(f"CREATE TEMP TABLE latest_users AS {_LATEST.format(table='users', key='user_id')}")
-    db.execute(f"CREATE TEMP VIEW traded AS {_TRADED}")
     db.execute("CREATE TEMP TABLE items_set_aside (item_id VARCHAR, why VARCHAR)")
     if (rejected := events / "rejected.parquet").is_file():
         rows = db.read_parquet(str(rejected)).filter("\"table\" = 'items' AND item_id IS NOT NULL")
@@ -56,29 +46,6 @@ def columns_measure(card: DatasetCard, events: Path) -> Measure:
     """How many columns differ from the card."""
     found = differences(card, events)
     return Measure(found=len(found), evidence=lambda: [dict(difference) for difference in found])
-
-
-def row_measures(card: DatasetCard, db: "DuckDBPyConnection", checks: Sequence[RowCheck]) -> dict[str, Measure]:
-    """The share of rows that each check calls offending; a condition that comes out unknown does not offend."""
-    shown = {
-        "traded": "event_id, user_id, item_id, event_time, created_time",
-        "latest_items": _shown(card.static),
-        "varying": _shown(card.varying),
-        "derived": _shown(card.derived),
-        "interactions": f"event_id, user_id, {_shown(card.context)}",
-        "latest_users": _shown(card.user_features, "user_id"),
-    }
-    found = {}
-    for table in dict.fromkeys(check.table for check in checks):
-        asked = [check for check in checks if check.table == table]
-        counts = ", ".join(f"count(*) FILTER ({check.offending})" for check in asked)
-        rows, *offending = _one(db, f"SELECT count(*), {counts} FROM {table}")
-        for check, count in zip(asked, offending, strict=True):
-            query = f"SELECT {shown[table]} FROM {table} WHERE {check.offending}"
-            if check.name == "item known":
-                query = f"SELECT r.*, why AS item_set_aside FROM ({query}) r LEFT JOIN items_set_aside USING (item_id)"
-            found[check.name] = Measure(found=count / rows if rows else 0.0, rows=rows, evidence=rows_later(db, query))
-    return found
 
 
 def run_measures(
@@ -166,10 +133,6 @@ def rows_later(db: "DuckDBPyConnection", query: str) -> Callable[[], Rows]:
 def read_report(events: Path) -> dict[str, Any]:
     """Ingest's report.json."""
     return dict(json.loads((events / "report.json").read_text()))
-
-
-def _shown(features: Sequence[Described], key: str = "item_id") -> str:
-    return ", ".join([key, "event_time", *map(readable, features)])
 
 
 def _set_aside(report: dict[str, Any], rejected: str, rows: str, reasons: str) -> Measure:

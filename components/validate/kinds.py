@@ -5,9 +5,9 @@ from datetime import datetime
 from typing import TYPE_CHECKING
 
 from components.validate.drift import chance, moved, stability_index
-from components.validate.expectations import Measure
 from components.validate.profile import Distribution, kinds_of
 from components.validate.suite import Check, at_most
+from components.validate.verdicts import Measure
 from feature_repo.card import DatasetCard
 
 if TYPE_CHECKING:

@@ -6,7 +6,6 @@ from datetime import datetime
 from pathlib import Path
 from typing import Any
 
-from components.validate.expectations import EVIDENCE
 from components.validate.pictures import (
     BEFORE,
     NOW,
@@ -14,6 +13,7 @@ from components.validate.pictures import (
     feature_picture,
 )
 from components.validate.suite import Unit, told
+from components.validate.verdicts import EVIDENCE
 from feature_repo.card import DatasetCard
 from runtime.decision import Decision, Reason
 from runtime.page import BAD, GOOD, WARN

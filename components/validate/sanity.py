@@ -4,9 +4,9 @@ from collections.abc import Iterator
 from typing import TYPE_CHECKING
 
 from components.shared.columns import missing, source_of
-from components.validate.expectations import Measure
 from components.validate.figures import local, rows_later
 from components.validate.suite import Check, at_most, within
+from components.validate.verdicts import Measure
 from feature_repo.card import DatasetCard
 from feature_repo.card_features import Feature
 

@@ -5,9 +5,9 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from components.shared.columns import missing
-from components.validate.expectations import Measure
 from components.validate.figures import rows_later
 from components.validate.suite import Check, within
+from components.validate.verdicts import Measure
 from feature_repo.card import DatasetCard
 from feature_repo.card_features import Feature
 from feature_repo.kinds import Storage

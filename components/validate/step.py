@@ -16,7 +16,7 @@ from components.validate.against import (
     since_of,
 )
 from components.validate.days import day_checks
-from components.validate.expectations import Measure, verdicts
+from components.validate.expectations import ask
 from components.validate.kinds import kind_checks
 from components.validate.page import render
 from components.validate.profile import profile
@@ -24,9 +24,10 @@ from components.validate.sanity import sanity_checks
 from components.validate.suite import (
     Check,
     columns_check,
-    row_checks,
+    data_checks,
     run_checks,
 )
+from components.validate.verdicts import Measure, verdicts
 from feature_repo.card import DatasetCard
 from runtime.decision import Decision, Reason
 
@@ -71,15 +72,18 @@ def run(
     findings = Findings()
     findings.add(columns_check(), figures.columns_measure(card, events))
     if findings.measures["columns"].found:
-        reasons = verdicts(findings.checks, findings.measures, name=card.name, as_of=as_of, data_docs=None)
+        reasons = verdicts(findings.checks, findings.measures)
     else:
         before = read_profile(reference) if reference is not None and (reference / PROFILE).exists() else None
         with open_events(card, events, as_of) as db:
             figures.prepare(card, db, events)
             days = figures.events_by_day(card, db, as_of)
             _look(findings, card, db, as_of, report, days, before, reference)
-            docs = validation / "data_docs" if data_docs else None
-            reasons = verdicts(findings.checks, findings.measures, name=card.name, as_of=as_of, data_docs=docs)
+            asked = data_checks(card)
+            answers = ask(card, db, asked, as_of, validation / "data_docs" if data_docs else None)
+            for check in asked:
+                findings.add(check, answers[check.name])
+            reasons = verdicts(findings.checks, findings.measures)
             findings.profile = profile(card, db, as_of, days, report)
         (validation / PROFILE).write_text(json.dumps(findings.profile, indent=1))
         reasons += _about_the_reference(known)
@@ -115,8 +119,8 @@ def _look(
     before: Profile | None,
     reference: Path | None,
 ) -> None:
-    found = {**figures.run_measures(card, db, as_of, report, days), **figures.row_measures(card, db, row_checks(card))}
-    for check in [*run_checks(card), *row_checks(card)]:
+    found = figures.run_measures(card, db, as_of, report, days)
+    for check in run_checks(card):
         findings.add(check, found[check.name])
     for entry in sanity_checks(card, db):
         findings.add(*entry)

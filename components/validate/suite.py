@@ -1,17 +1,16 @@
 """The checks that a card implies: what should hold, in words, and between which bounds it warns or blocks."""
 
-from collections.abc import Iterator
+import json
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, replace
-from typing import Literal
+from decimal import Decimal
+from typing import Any, Literal
 
-from components.shared.columns import (
-    missing,
-    number,
-    rows_of,
-    source_of,
-)
+from components.shared.columns import rows_of
+from components.validate.checked import ITEMS_OF_EVENTS
 from feature_repo.card import DatasetCard
 from feature_repo.card_features import Described, Feature
+from feature_repo.expectations import BESIDE, Expectation
 from feature_repo.kinds import Storage
 from feature_repo.limits import Tolerance
 from runtime.decision import Level
@@ -21,6 +20,7 @@ BROKEN = (
     "ingest lets none of this pass, whatever the source: run again in a fresh workspace (HETERREC_HOME), and report it"
 )
 """What no source and no card can bring about."""
+IN_SET = "expect_column_values_to_be_in_set"
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -73,11 +73,26 @@ class Check:
 
 
 @dataclass(frozen=True, kw_only=True)
-class RowCheck(Check):
-    """Its measure is the share of the rows of `table` for which `offending` holds, an SQL condition."""
+class DataCheck(Check):
+    """Asked of the rows of `table` (`checked.py`) by Great Expectations: an expectation of this type, these kwargs.
+
+    Its measure is the share of the rows that have a value and are not as expected; of a type that asks nothing of
+    single rows, what Great Expectations calls the observed value.
+    """
 
     table: str
-    offending: str
+    type: str
+    kwargs: Mapping[str, Any]
+    level: Level
+    asks_rows: bool = True
+
+    @property
+    def allowed(self) -> float | str:
+        """The share of rows that may differ, or what was asked of the table."""
+        if self.asks_rows:
+            return self.bounds[self.level].told()
+        kwargs = {name: value for name, value in self.kwargs.items() if name != "column"}
+        return ", ".join(f"{name} {json.dumps(value)}" for name, value in kwargs.items())
 
 
 def at_most(
@@ -176,77 +191,125 @@ def _rejected(name: str, message: str, limit: float) -> Check:
     return at_most(name, message, block=limit, unit="share", field="limits.max_rejected_rate")
 
 
-def row_checks(card: DatasetCard) -> list[RowCheck]:
-    """Of single rows, of `interactions`, `latest_items` (a row an item), `latest_users` (a row a user), `varying` and
-    `derived` (a row a change)."""
-    return [*_about_interactions(card), *(check for feature in card.described for check in _about_feature(feature))]
+def data_checks(card: DatasetCard) -> list[DataCheck]:
+    """What Great Expectations is asked: what features and limits of the card imply, then the card's own."""
+    implied = [*_about_interactions(card), *(check for feature in card.described for check in _about_feature(feature))]
+    return [*implied, *_own(card)]
 
 
-def _about_interactions(card: DatasetCard) -> Iterator[RowCheck]:
+def _own(card: DatasetCard) -> list[DataCheck]:
+    names = [each.name for each in card.expectations]
+    return [
+        _as_check(each, field=f"expectations.{place}", ordinal=names[:place].count(each.name) + 1)
+        for place, each in enumerate(card.expectations)
+    ]
+
+
+def _as_check(asked: Expectation, *, field: str, ordinal: int) -> DataCheck:
+    """`ordinal` tells several of one name apart."""
+    mostly = asked.kwargs.get("mostly", 1)
+    may_differ = _rest(mostly) if isinstance(mostly, int | float) else 0.0
+    return DataCheck(
+        name=asked.name if ordinal == 1 else f"{asked.name} ({ordinal})",
+        message=asked.notes or f"As the card expects ({asked.type})",
+        table=asked.table,
+        type=asked.type,
+        kwargs=asked.kwargs,
+        level=asked.severity,
+        bounds={asked.severity: Bounds(high=may_differ)},
+        unit="share" if asked.asks_rows else "count",
+        asks_rows=asked.asks_rows,
+        field=field,
+    )
+
+
+def _about_interactions(card: DatasetCard) -> Iterator[DataCheck]:
     for column in ("event_id", "user_id", "item_id"):
         message = f"Every interaction has {column}"
-        yield _share(f"{column} missing", "traded", f"{column} IS NULL", message, 0.0, remedy=BROKEN)
+        yield _present(f"{column} missing", "interactions", column, message, 0.0, remedy=BROKEN)
     orphans = card.limits.max_orphan_rate
     message, field = "The items table has the item of an interaction", "limits.max_orphan_rate"
-    yield _share("item known", "traded", "NOT item_known", message, orphans, field=field)
+    yield _true("item known", ITEMS_OF_EVENTS, "item_known", message, orphans, field=field)
     message = "Items were available when they were bought; earlier purchases see no features"
     remedy = (
         "date the rows of the items table from when the item could be bought, or leave columns.item_available_at out"
     )
-    yield _share("item known by then", "traded", "NOT item_known_by_then", message, 0.0, level="warn", remedy=remedy)
+    by_then = "item_known_by_then"
+    yield _true("item known by then", ITEMS_OF_EVENTS, by_then, message, 0.0, level="warn", remedy=remedy)
     message = "Nothing was known before it happened (created_time is not before event_time)"
     remedy = "correct columns.created_time in the card, or the clock of what writes the source"
-    yield _share("order of times", "traded", "created_time < event_time", message, 0.0, remedy=remedy)
+    order = {"column_A": "created_time", "column_B": "event_time", "or_equal": True,
+             "ignore_row_if": "either_value_is_missing"}  # fmt: skip
+    asked = "expect_column_pair_values_a_to_be_greater_than_b"
+    yield _asked("order of times", "interactions", asked, order, message, 0.0, remedy=remedy)
 
 
-def _about_feature(feature: Described) -> Iterator[RowCheck]:
-    table, name = source_of(feature), feature.name
-    rows = rows_of(feature)
-    lacks = missing(feature)
-    message, field = f"Few of the {rows} lack {name}", f"max_missing_rate of feature {name}"
-    yield _share(f"{name} missing", table, lacks, message, feature.max_missing_rate, field=field)
-    value, wrong = number(feature), f"correct {name} in the source: the page has the rows that are wrong"
+def _about_feature(feature: Described) -> Iterator[DataCheck]:
+    table, name = feature.stored_in, feature.name
+    message, field = f"Few of the {rows_of(feature)} lack {name}", f"max_missing_rate of feature {name}"
+    # Of a list its size: as text it would be written out for every row.
+    column = f"{name} size" if "size" in BESIDE.get(feature.storage, ()) else name
+    yield _present(f"{name} missing", table, column, message, feature.max_missing_rate, field=field)
+    wrong = f"correct {name} in the source: the page has the rows that are wrong"
     if not feature.storage.numeric:
         return
-    what = name if feature.storage is Storage.NUMBER else f"{name} (its length)"
+    column, what = (name, name) if feature.storage is Storage.NUMBER else (f"{name} length", f"{name} (its length)")
     if feature.min is not None or feature.max is not None:
         low, high = ("…" if bound is None else f"{bound:g}" for bound in (feature.min, feature.max))
-        outside = [f"{value} < {feature.min!r}"] if feature.min is not None else []
-        outside += [f"{value} > {feature.max!r}"] if feature.max is not None else []
         message, field = f"Every {what} lies in {low} to {high}", f"min and max of feature {name}"
-        yield _share(f"{name} range", table, " OR ".join(outside), message, 0.0, field=field)
+        between = {"column": column, "min_value": feature.min, "max_value": feature.max}
+        asked = "expect_column_values_to_be_between"
+        yield _asked(f"{name} range", table, asked, between, message, 0.0, field=field)
     if isinstance(feature, Feature) and feature.dimension is not None:
         message = f"Every {name} has {feature.dimension} numbers, as the card says"
-        yield _share(f"{name} dimension", table, f'len("{name}") NOT IN (0, {feature.dimension})', message, 0.0,
-                     field=f"dimension of feature {name}")  # fmt: skip
-        broken = f'NOT list_bool_and(list_transform("{name}", x -> x IS NOT NULL AND isfinite(x)))'
-        yield _share(f"{name} finite", table, broken, f"Every {name} is finite", 0.0, remedy=wrong)
+        field, numbers = (
+            f"dimension of feature {name}",
+            {"column": f"{name} size", "value_set": [feature.dimension]},
+        )
+        yield _asked(f"{name} dimension", table, IN_SET, numbers, message, 0.0, field=field)
         if feature.min is None:
-            message = f"No {name} is all zeros"
-            yield _share(f"{name} zero", table, f"{value} = 0", message, feature.max_missing_rate, level="warn",
-                         field=f"max_missing_rate of feature {name}")  # fmt: skip
-    else:
-        yield _share(f"{name} finite", table, f'isinf("{name}")', f"Every {name} is finite", 0.0, remedy=wrong)
+            message, field = f"No {name} is all zeros", f"max_missing_rate of feature {name}"
+            zero = {"column": f"{name} zero", "value_set": [False]}
+            limit = feature.max_missing_rate
+            yield _asked(f"{name} zero", table, IN_SET, zero, message, limit, level="warn", field=field)
+    yield _true(f"{name} finite", table, f"{name} finite", f"Every {name} is finite", 0.0, remedy=wrong)
 
 
-def _share(
+def _present(name: str, table: str, column: str, message: str, limit: float, **more: Any) -> DataCheck:
+    return _asked(name, table, "expect_column_values_to_not_be_null", {"column": column}, message, limit, **more)
+
+
+def _true(name: str, table: str, column: str, message: str, limit: float, **more: Any) -> DataCheck:
+    return _asked(name, table, IN_SET, {"column": column, "value_set": [True]}, message, limit, **more)
+
+
+def _asked(
     name: str,
     table: str,
-    offending: str,
+    type: str,
+    kwargs: Mapping[str, Any],
     message: str,
     limit: float,
     *,
     level: Level = "block",
     field: str = "",
     remedy: str = "",
-) -> RowCheck:
-    return RowCheck(
+) -> DataCheck:
+    """Of the rows at most the share `limit` may be otherwise."""
+    return DataCheck(
         name=name,
         message=message,
         table=table,
-        offending=offending,
+        type=type,
+        kwargs={**kwargs, "mostly": _rest(limit)},
+        level=level,
         bounds={level: Bounds(high=limit)},
         unit="share",
         field=field,
         remedy=remedy,
     )
+
+
+def _rest(share: float) -> float:
+    """One less the share, as people subtract: 1 - .7 is .3, which 3 of 10 rows reach."""
+    return float(1 - Decimal(str(share)))
