@@ -10,6 +10,7 @@ from typing import Any
 
 from runtime.files import digest_file
 from serving.gateway.after.catalogue import Catalogue, Unknown
+from serving.gateway.dates import BadDate, in_days
 from serving.gateway.placements.returns import Returns, returns_of
 from serving.scoring.asker import known_askers
 from serving.scoring.placed import (
@@ -92,6 +93,13 @@ class Contents:
             return frozenset(exclude)
         seen = self.had(history) if (self.exclude_seen if exclude_seen is None else exclude_seen) else ()
         return frozenset(exclude).union(items, seen)
+
+    def in_days(self, filters: Filters, now: datetime) -> Filters:
+        """`filters` with dates as archives have them. Raises `BadFilter`."""
+        try:
+            return in_days(filters, self.catalogue.dates, now)
+        except BadDate as error:
+            raise BadFilter(error.feature, str(error)) from error
 
     def check(self, filters: Filters) -> None:
         """Raises `BadFilter` for a feature that cannot be filtered by, or not like that."""
@@ -206,7 +214,7 @@ def _contents(path: Path) -> Contents:
         by_segment=popular["by_segment"],
         segment_of={item: value for item, value in zip(items["item_id"], segments, strict=False) if value is not None},
         probe=_probe(goldens),
-        catalogue=Catalogue(items, contract.get("filterable", {})),
+        catalogue=Catalogue(items, contract.get("filterable", {}), contract.get("dates")),
         max_k=contract["max_k"],
         knows_not=contract.get("filters_not", False),
         asking=known_askers(contract),
