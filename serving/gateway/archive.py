@@ -2,7 +2,7 @@
 
 import json
 import zipfile
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime
 from pathlib import Path
@@ -193,19 +193,22 @@ def read_contents(path: Path, digest: str) -> Contents:
     """Raises `OSError` where there is no archive, `ValueError` where it is none of ours or its SHA-256 not `digest`."""
     check_digest(path, digest)
     try:
-        return _contents(path)
+        with zipfile.ZipFile(path) as mar:  # not through serving.torchserve, which imports torch
+            return _contents(mar.read)
     except OSError:
         raise
     except Exception as error:  # whatever somebody released under that digest
         raise ValueError(f"{path}: is no archive of ours ({type(error).__name__}: {error})") from error
 
 
-def _contents(path: Path) -> Contents:
-    with zipfile.ZipFile(path) as mar:  # not through serving.torchserve, which imports torch
-        contract, popular, items = (
-            json.loads(mar.read(name)) for name in ("serving.json", "popular.json", "items.json")
-        )
-        goldens = [json.loads(line) for line in mar.read("goldens.jsonl").splitlines()]
+def contents_in(folder: Path) -> Contents:
+    """Of an archive that was checked and unpacked."""
+    return _contents(lambda name: (folder / name).read_bytes())
+
+
+def _contents(read: Callable[[str], bytes]) -> Contents:
+    contract, popular, items = (json.loads(read(name)) for name in ("serving.json", "popular.json", "items.json"))
+    goldens = [json.loads(line) for line in read("goldens.jsonl").splitlines()]
     segments = items.get("segment") or ()
     return Contents(
         filterable=contract.get("filterable", {}),
