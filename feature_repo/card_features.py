@@ -173,6 +173,8 @@ class Feature(Described):
     """Computed and not read; such a feature is numeric and varies in time."""
     token: bool = True
     """Whether the model sees it; if not it is stored, validated and served all the same."""
+    date: bool = False
+    """A number that is a day or a moment: read as times are, kept as days since 1970, filtered by as a date."""
 
     @model_validator(mode="before")
     @classmethod
@@ -198,6 +200,12 @@ class Feature(Described):
             raise ValueError(
                 f"feature {self.name!r} counts events: as a token the model would learn it from counts that are days "
                 "old, and serve with fresh ones; that it pays was not shown. Add `token: false`"
+            )
+        if self.date and (self.storage is not Storage.NUMBER or self.derive is not None or self.token):
+            raise ValueError(
+                f"feature {self.name!r}: a date is numeric, read and not derived, and no token (a model that learned "
+                "from dates would meet later ones). Write kind: numeric, token: false; how old an item is, is "
+                "derive: {by: age}"
             )
         if self.varies_in_time and not self.traits.single:
             raise ValueError(f"feature {self.name!r}: only numeric and categorical features may vary in time")

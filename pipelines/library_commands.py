@@ -1,6 +1,7 @@
 """The commands of the library over a card's data: `python -m pipelines compare|recommend|audience`."""
 
 import argparse
+import json
 import os
 import sys
 from pathlib import Path
@@ -44,6 +45,12 @@ def add_to(commands: Any) -> None:
     batch.add_argument("--dataset", default="marketplace", help=CARD)
     batch.add_argument("-k", "--k", type=_positive, default=50, help="items a shopper (default: %(default)s)")
     batch.add_argument("--out", type=Path, required=True, metavar="FOLDER", help="new, or one that goes on")
+    batch.add_argument(
+        "--filters",
+        type=_filters,
+        metavar="JSON",
+        help="""as of a request: '{"brand": ["acme"], "released": {"within_days": 30}}'""",
+    )
     batch.add_argument("--processes", type=_positive, default=os.cpu_count() or 1, help="(default: %(default)s)")
     batch.set_defaults(command=_recommend)
     asking = commands.add_parser("audience", help="the shoppers most likely to want an item, for a campaign about it")
@@ -112,7 +119,11 @@ def _recommend(options: argparse.Namespace) -> int:
             show(f"  {done:,} of {of:,} parts")
 
     name = load_card(options.dataset).name
-    done = of_champion(name, k=options.k, out=options.out, processes=options.processes, told=told)
+    done = of_champion(
+        name, k=options.k, out=options.out, filters=options.filters, processes=options.processes, told=told
+    )
+    for problem in done.problems:
+        show(f"  left out: {escape(problem)}")
     before = f", {done.found:,} of {done.plan.parts:,} parts were there" if done.found else ""
     show(
         f"{done.rows:,} rows of {done.plan.shoppers:,} shoppers, by {escape(name)} {escape(done.plan.version)}{before}"
@@ -148,3 +159,13 @@ def _positive(text: str) -> int:
     if not text.isdecimal() or int(text) < 1:
         raise argparse.ArgumentTypeError(f"found {text!r}, expected a whole number of at least 1")
     return int(text)
+
+
+def _filters(text: str) -> dict[str, Any]:
+    try:
+        found = json.loads(text)
+    except json.JSONDecodeError as error:
+        raise argparse.ArgumentTypeError(f"found {text!r}, expected JSON ({error})") from error
+    if not isinstance(found, dict):
+        raise argparse.ArgumentTypeError(f"found {text!r}, expected an object of features and what is wanted of them")
+    return found

@@ -105,7 +105,13 @@ def _description(card: DatasetCard, as_of: str) -> dict[str, Any]:
     """`features` are the model's tokens; what is stored and served beside them is `others`."""
     features, others = (
         [
-            {"name": f.name, "kind": f.kind, "varies_in_time": f.varies_in_time, "dimension": f.dimension}
+            {
+                "name": f.name,
+                "kind": f.kind,
+                "varies_in_time": f.varies_in_time,
+                "dimension": f.dimension,
+                **({"date": card.source.timezone} if f.date else {}),
+            }
             for f in card.features
             if f.token == token
         ]

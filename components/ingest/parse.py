@@ -10,6 +10,7 @@ from functools import partial
 
 from feature_repo.card import DatasetCard
 from feature_repo.card_features import Described, Feature
+from feature_repo.card_source import Source
 from feature_repo.keys import (
     EVENT_TYPE,
     MOST_CHARACTERS,
@@ -24,6 +25,8 @@ WHOLE = ("TINYINT", "SMALLINT", "INTEGER", "BIGINT", "HUGEINT", "UTINYINT", "USM
 NAIVE_TIMES = ("DATE", "TIMESTAMP", "TIMESTAMP_S", "TIMESTAMP_MS", "TIMESTAMP_NS")
 FOUR_DIGITS = "TIMESTAMPTZ '0100-01-01 00:00:00+00'"
 """DuckDB reads 01/06/25 as the 25th of June of the year 1: times before this had no year of four digits."""
+DAY = 86_400_000_000
+"""Microseconds."""
 LAST_POSITION = 90_000
 """Synthesised times are one day a position and must stay within what nanosecond clocks can hold (the year 2262)."""
 
@@ -214,8 +217,25 @@ def quantity(given: Given, decimal: str) -> Column:
     )
 
 
-def feature(spec: Described, given: Given, decimal: str) -> Column:
+def day(spec: Described, given: Given, source: Source) -> Column:
+    """A feature that is a date: days since 1970 of a moment that is written as `time` reads it."""
+    read = time(spec.name, given, zone=source.timezone, latest="'infinity'", written=source.time_format)
+    value = feature_of(spec.name)
+    return replace(
+        read,
+        slot=value,
+        value=f"CASE WHEN isfinite({read.value}) AND {read.value} >= {FOUR_DIGITS} "
+        f"THEN epoch_us({read.value}) / {DAY}.0 END",
+        expected="a date or a time (ISO 8601 or an epoch)",
+        unreadable={f"{spec.name}_not_a_date": f"{_there(given)} IS NOT NULL AND {value} IS NULL"},
+        unacceptable={},
+    )
+
+
+def feature(spec: Described, given: Given, decimal: str, source: Source) -> Column:
     """A feature of the card, as its kind's type. Raises `InputError` for a type that can never be of the kind."""
+    if isinstance(spec, Feature) and spec.date:
+        return day(spec, given, source)
     what, value = f"feature {spec.name!r} ({spec.kind})", feature_of(spec.name)
     mine = partial(Column, name=spec.name, slot=value, given=given)
     match spec.storage:
@@ -338,7 +358,7 @@ def columns_of_interactions(
     if names.quantity is not None:
         found.append(quantity(given[names.quantity], decimal))
     read = card.read_off_interactions(has_items=not all_features)
-    return found + [feature(spec, given[spec.source_column], decimal) for spec in read]
+    return found + [feature(spec, given[spec.source_column], decimal, source) for spec in read]
 
 
 def columns_of_items(card: DatasetCard, given: dict[str, Given], *, latest: str) -> list[Column]:
@@ -349,4 +369,6 @@ def columns_of_items(card: DatasetCard, given: dict[str, Given], *, latest: str)
         written = source.time_format
         found.append(time("event_time", given[column], zone=source.timezone, latest=latest, written=written))
     decimal = source.csv.items.decimal
-    return found + [feature(spec, given[spec.source_column], decimal) for spec in card.sourced if spec.table == "items"]
+    return found + [
+        feature(spec, given[spec.source_column], decimal, source) for spec in card.sourced if spec.table == "items"
+    ]

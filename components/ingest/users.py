@@ -96,7 +96,7 @@ def _columns(card: DatasetCard, given: dict[str, Given], latest: str) -> list[Co
         written = source.time_format
         found.append(time("event_time", given[column], zone=source.timezone, latest=latest, written=written))
     decimal = source.csv.users.decimal
-    return found + [feature(spec, given[spec.source_column], decimal) for spec in card.user_features]
+    return found + [feature(spec, given[spec.source_column], decimal, source) for spec in card.user_features]
 
 
 def _require_one_row_each(connection: duckdb.DuckDBPyConnection, where: str) -> None:

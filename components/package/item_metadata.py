@@ -40,6 +40,8 @@ class Shelf:
     """Of each item the share of its purchases after which the shopper bought it once more."""
     filterable: dict[str, str]
     """Kind of each feature that a request may filter by, tokens or not."""
+    dates: dict[str, str]
+    """The zone in which a day of it is meant, of each of them that is a date: a number of days since 1970."""
     features: dict[str, list[Any]]
     """The V values of each of them; null is missing."""
 
@@ -92,7 +94,8 @@ class Shelf:
 def read_shelf(root: Path, sequences: Sequences, *, segment: str | None) -> Shelf:
     """Read a `sequences` artifact's catalogue, also the features that the model does not see."""
     described = json.loads((root / "features.json").read_text())
-    kinds = {feature["name"]: feature["kind"] for feature in described["features"] + described.get("others", [])}
+    told = described["features"] + described.get("others", [])
+    kinds = {feature["name"]: feature["kind"] for feature in told}
     filterable = {name: form for name, kind in kinds.items() if (form := KINDS[kind].request) is not None}
     title = described.get("title")
     rhythm, again = returns(sequences)
@@ -108,6 +111,7 @@ def read_shelf(root: Path, sequences: Sequences, *, segment: str | None) -> Shel
         again=again,
         segment=segment,
         filterable=filterable,
+        dates={feature["name"]: feature["date"] for feature in told if "date" in feature},
         features={name: [plain(value) for value in table[name].to_pylist()] for name in filterable},
     )
 

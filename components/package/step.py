@@ -90,6 +90,8 @@ def run(
             "recipe_digest": recipe_digest(model, events.catalogue),
             "digests": {path.name: digest_file(path) for path in sorted(content.iterdir())},
         }
+        if shelf.dates:
+            contract["dates"] = shelf.dates
         if shelf.rhythm is not None:
             contract["rhythm"] = shelf.rhythm
         if types := loaded.encoder.event_types:

@@ -5,12 +5,16 @@ from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Protocol
+from typing import TYPE_CHECKING, Any, Protocol
 
 import pyarrow.parquet as pq
 
+from components.recommend.shown import Wanted
 from runtime import workspace
 from runtime.errors import InputError
+
+if TYPE_CHECKING:
+    from feature_repo.impressions import Impressions
 
 
 class Histories(Protocol):
@@ -20,6 +24,9 @@ class Histories(Protocol):
 
     def features(self, users: Sequence[str]) -> list[dict[str, Any]]:
         """What is known of each beside the history, by name; asked for where the model knows of such."""
+
+    def impressions(self, users: Sequence[str]) -> "list[Impressions]":
+        """What each was shown lately and did nothing with; asked for where a rule of fatigue holds."""
 
 
 @dataclass(frozen=True)
@@ -42,6 +49,13 @@ class Online:
 
         return users_features(connect(self.dataset, self.root), users)
 
+    def impressions(self, users: Sequence[str]) -> "list[Impressions]":
+        from feature_repo.impressions import kept
+        from feature_repo.store import connect
+
+        found = kept(connect(self.dataset, self.root))
+        return [found.read(user) for user in users]
+
 
 @dataclass(frozen=True, kw_only=True)
 class Champion:
@@ -53,6 +67,8 @@ class Champion:
     content: Path
     users: list[str]
     histories: Histories
+    wanted: Wanted
+    """What the shop wants shown now."""
 
 
 @contextmanager
@@ -60,6 +76,8 @@ def champion_of(name: str) -> Iterator[Champion]:
     """Of the data set `name`. Raises `InputError` where nothing is released, or the online store was never filled."""
     from tempfile import TemporaryDirectory
 
+    from experiments.availability import Availability, Seen
+    from experiments.rules_table import RulesTable
     from experiments.table import RolloutTable
     from feature_repo.store import histories_path
     from serving.releases import Releases
@@ -67,6 +85,8 @@ def champion_of(name: str) -> Iterator[Champion]:
 
     with RolloutTable(workspace.rollout_url()) as table:
         champion = table.read(name).champion
+        rules = RulesTable(table.database, name).read()
+        told = Availability(table.database, name).changes(Seen()).available
     if champion is None:
         raise InputError(f"{name}: no model was released yet. Run `python -m pipelines run --dataset …` first.")
     root = workspace.feature_store(name)
@@ -85,4 +105,5 @@ def champion_of(name: str) -> Iterator[Champion]:
             content=Path(folder),
             users=pq.read_table(known, columns=["user_id"])["user_id"].to_pylist(),
             histories=Online(name, root),
+            wanted=Wanted(rules=rules, withdrawn=frozenset(item for item, there in told.items() if not there)),
         )

@@ -20,6 +20,8 @@ from feature_repo.keys import (
     MOST_CHARACTERS,
     spelled,
 )
+from serving.gateway.dates import MOST_CHARACTERS as MOST_CHARACTERS_OF_A_DATE
+from serving.gateway.dates import MOST_DAYS
 
 MAX_K = 50
 Id = Annotated[str, StringConstraints(min_length=1, max_length=200)]
@@ -44,19 +46,30 @@ class _Strict(BaseModel):
     model_config = ConfigDict(extra="forbid")
 
 
-class Range(_Strict):
-    """Bounds of a number, both included; one may be left out."""
+Bound = Number | Annotated[str, StringConstraints(max_length=MOST_CHARACTERS_OF_A_DATE)]
 
-    min: Number | None = None
-    max: Number | None = None
+
+class Range(_Strict):
+    """Bounds of a number or a date, both included; one may be left out. A date is a day (2026-01-31; as `max` to its
+    end) or a time (2026-01-31T12:00:00Z); without a zone it is in the shop's."""
+
+    min: Bound | None = None
+    max: Bound | None = None
 
     @model_validator(mode="after")
     def _bounded(self) -> "Range":
         if self.min is None and self.max is None:
             raise ValueError("give min, max or both")
-        if self.min is not None and self.max is not None and self.min > self.max:
+        numbers = isinstance(self.min, float) and isinstance(self.max, float)
+        if numbers and self.min > self.max:  # type: ignore[operator]
             raise ValueError("min must not be above max")
         return self
+
+
+class Within(_Strict):
+    """A date of the last so many days."""
+
+    within_days: Annotated[float, Field(gt=0, le=MOST_DAYS, allow_inf_nan=False)]
 
 
 Values = Annotated[list[Word], Field(min_length=1, max_length=100)]
@@ -68,7 +81,7 @@ class Not(_Strict):
     values: Values = Field(alias="not")
 
 
-Filters = Annotated[dict[Id, Values | Range | Not], Field(max_length=20)]
+Filters = Annotated[dict[Id, Values | Range | Within | Not], Field(max_length=20)]
 Context = Annotated[dict[Id, Word | bool | Number | None], Field(max_length=50)]
 
 
@@ -131,7 +144,7 @@ class RecommendationRequest(Who):
     exclude: list[Key] = Field(default=[], max_length=200, description="items that must not be shown")
     filters: Filters = Field(
         default={},
-        description="what an item must be: allowed values of a category or not such, bounds of a number",
+        description="what an item must be: allowed values of a category or not such, bounds of a number or date",
     )
     personalise: bool = Field(default=True, description="false: nothing of the shopper is read, popular items answer")
     context: Context = Field(default={}, description="kept with the exposure")

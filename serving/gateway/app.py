@@ -6,7 +6,7 @@ import math
 import time
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import AsyncExitStack, asynccontextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
@@ -220,7 +220,7 @@ def _add_service(app: FastAPI, service: _Service) -> None:
         if wish.arm == "challenger" and rollout.challenger is None:
             raise HTTPException(409, "no challenger serves")
         wish = wish.drawn(service.recommender.after.news.rules.rules.holdout)
-        _check_filters(service, rollout, wish)
+        wish = _filtered(service, rollout, wish)
         _check_context(service, rollout, wish)
         found = await service.recommend(rollout, wish, authorization)
         for part, reason in found.failures:
@@ -327,13 +327,18 @@ def pages(service: "_Service") -> dict[str, Callable[[], Page]]:
     return {"/health": lambda: told(200, {"status": "alive"}), "/ready": ready, "/metrics": metrics_page}
 
 
-def _check_filters(service: _Service, rollout: Rollout, wish: Wish) -> None:
+def _filtered(service: _Service, rollout: Rollout, wish: Wish) -> Wish:
+    """The wish, with its filters as all archives that serve can follow them."""
+    serving = service.recommender.contents_of(rollout) if wish.filters else []
     try:
-        for contents in service.recommender.contents_of(rollout) if wish.filters else ():
+        for contents in serving[:1]:
+            wish = replace(wish, filters=contents.in_days(wish.filters, wish.now))
+        for contents in serving:
             contents.check(wish.filters)
     except BadFilter as error:
         fault = {"loc": ("body", "filters", error.field), "msg": str(error), "type": "filter"}
         raise RequestValidationError([fault]) from error
+    return wish
 
 
 def _check_context(service: _Service, rollout: Rollout, wish: Wish) -> None:

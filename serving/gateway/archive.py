@@ -2,7 +2,7 @@
 
 import json
 import zipfile
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime
 from pathlib import Path
@@ -10,6 +10,7 @@ from typing import Any
 
 from runtime.files import digest_file
 from serving.gateway.after.catalogue import Catalogue, Unknown
+from serving.gateway.dates import BadDate, in_days
 from serving.gateway.placements.returns import Returns, returns_of
 from serving.scoring.asker import known_askers
 from serving.scoring.forms import FORMS
@@ -93,6 +94,13 @@ class Contents:
             return frozenset(exclude)
         seen = self.had(history) if (self.exclude_seen if exclude_seen is None else exclude_seen) else ()
         return frozenset(exclude).union(items, seen)
+
+    def in_days(self, filters: Filters, now: datetime) -> Filters:
+        """`filters` with dates as archives have them. Raises `BadFilter`."""
+        try:
+            return in_days(filters, self.catalogue.dates, now)
+        except BadDate as error:
+            raise BadFilter(error.feature, str(error)) from error
 
     def check(self, filters: Filters) -> None:
         """Raises `BadFilter` for a feature that cannot be filtered by, or not like that."""
@@ -186,19 +194,22 @@ def read_contents(path: Path, digest: str) -> Contents:
     """Raises `OSError` where there is no archive, `ValueError` where it is none of ours or its SHA-256 not `digest`."""
     check_digest(path, digest)
     try:
-        return _contents(path)
+        with zipfile.ZipFile(path) as mar:  # not through serving.torchserve, which imports torch
+            return _contents(mar.read)
     except OSError:
         raise
     except Exception as error:  # whatever somebody released under that digest
         raise ValueError(f"{path}: is no archive of ours ({type(error).__name__}: {error})") from error
 
 
-def _contents(path: Path) -> Contents:
-    with zipfile.ZipFile(path) as mar:  # not through serving.torchserve, which imports torch
-        contract, popular, items = (
-            json.loads(mar.read(name)) for name in ("serving.json", "popular.json", "items.json")
-        )
-        goldens = [json.loads(line) for line in mar.read("goldens.jsonl").splitlines()]
+def contents_in(folder: Path) -> Contents:
+    """Of an archive that was checked and unpacked."""
+    return _contents(lambda name: (folder / name).read_bytes())
+
+
+def _contents(read: Callable[[str], bytes]) -> Contents:
+    contract, popular, items = (json.loads(read(name)) for name in ("serving.json", "popular.json", "items.json"))
+    goldens = [json.loads(line) for line in read("goldens.jsonl").splitlines()]
     segments = items.get("segment") or ()
     return Contents(
         filterable=contract.get("filterable", {}),
@@ -207,7 +218,7 @@ def _contents(path: Path) -> Contents:
         by_segment=popular["by_segment"],
         segment_of={item: value for item, value in zip(items["item_id"], segments, strict=False) if value is not None},
         probe=_probe(goldens),
-        catalogue=Catalogue(items, contract.get("filterable", {})),
+        catalogue=Catalogue(items, contract.get("filterable", {}), contract.get("dates")),
         max_k=contract["max_k"],
         knows_not=contract.get("filters_not", False),
         asking=known_askers(contract),

@@ -11,6 +11,7 @@ import pytest
 from components.features import step
 from runtime.errors import InputError
 from tests.component.make_events import (
+    CARD,
     at,
     change,
     event,
@@ -165,6 +166,11 @@ def test_features_json_repeats_the_card(tmp_path):
     assert described["features"][4] == {"name": "image", "kind": "embedding", "varies_in_time": False, "dimension": 3}
     assert (described["title"], described["repeats"], described["dataset"]) == ("title", False, "tiny")
     assert datetime.fromisoformat(described["as_of"]) == at(1)
+    date = {"name": "released", "kind": "numeric", "date": True, "token": False}
+    dated = make_card(features=[date], title=None, source=CARD["source"] | {"timezone": "Europe/Berlin"})
+    assert step._description(dated, "")["others"] == [
+        {"name": "released", "kind": "numeric", "varies_in_time": False, "dimension": None, "date": "Europe/Berlin"}
+    ]
 
 
 @pytest.mark.parametrize("features", [[], [{"name": "price", "kind": "numeric", "varies_in_time": True}]])

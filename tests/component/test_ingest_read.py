@@ -8,6 +8,7 @@ from datetime import (
     timedelta,
     timezone,
 )
+from datetime import date as date_of
 from decimal import Decimal
 from pathlib import Path
 
@@ -331,3 +332,27 @@ def test_numbers_that_a_tool_wrote_as_decimals_are_told(tmp_path):
     report, events = ingest(make_card(tmp_path, table), tmp_path)
     assert {row["user_id"] for row in interactions_of(events)} == {"17.0", "18.5", "19"}
     assert [note for note in report["notes"] if "1 events have ids that end in .0" in note]
+
+
+def test_a_date_is_read_as_times_are_and_kept_as_days_since_1970(tmp_path):
+    written = ["2026-01-01", "2026-07-01 12:00", "2026-01-01T12:00:00Z", "1767225600", "", "soon", "01/06/25", "inf"]
+    items = {"item_id": [str(n) for n in range(8)], "released": written}
+    date = {"name": "released", "kind": "numeric", "date": True, "token": False}
+    card = make_card(tmp_path, items=items, features=[date], source={"timezone": "Europe/Berlin"})
+    _, events = ingest(card, tmp_path)
+    kept = {row["item_id"]: row["released"] for row in rows(events, "items/static.parquet")}
+    there = [datetime(2025, 12, 31, 23), datetime(2026, 7, 1, 10), datetime(2026, 1, 1, 12), datetime(2026, 1, 1)]
+    assert kept == {str(n): (moment - datetime(1970, 1, 1)) / timedelta(days=1) for n, moment in enumerate(there)} | {
+        "4": None
+    }
+    assert [row["reasons"] for row in rows(events, "rejected.parquet")] == [["released_not_a_date"]] * 3
+    typed = pa.table({"item_id": ["x"], "released": pa.array([date_of(2026, 1, 1)], pa.date32())})
+    (tmp_path / "typed").mkdir()
+    _, events = ingest(make_card(tmp_path / "typed", pa.table(INTERACTIONS), typed, suffix=".parquet", features=[date]),
+                       tmp_path / "typed")  # fmt: skip
+    assert rows(events, "items/static.parquet")[0]["released"] == 20_454.0
+    no_date = pa.table({"item_id": ["x"], "released": [True]})
+    (tmp_path / "none").mkdir()
+    with pytest.raises(InputError, match=r"column 'released' \(released\) has type BOOLEAN, expected times"):
+        ingest(make_card(tmp_path / "none", pa.table(INTERACTIONS), no_date, suffix=".parquet", features=[date]),
+               tmp_path / "none")  # fmt: skip

@@ -233,7 +233,8 @@ def test_what_is_told_of_items_is_that_of_the_catalogue_also_what_the_model_does
 ) -> None:
     sequences = write_shop(tmp_path / "sequences")
     about = json.loads((sequences / "features.json").read_text())
-    (sequences / "features.json").write_text(json.dumps(about | {"title": "name", "others": OTHERS}))
+    others = [{**each, "date": "Europe/Berlin"} if each["name"] == "left" else each for each in OTHERS]
+    (sequences / "features.json").write_text(json.dumps(about | {"title": "name", "others": others}))
     table = pq.read_table(sequences / "catalogue.parquet")
     ids, brands = table["item_id"].to_pylist(), table["brand"].to_pylist()
     left = [math.nan if row == 0 else float(row) for row in range(len(ids))]
@@ -248,6 +249,7 @@ def test_what_is_told_of_items_is_that_of_the_catalogue_also_what_the_model_does
         "brand": "categorical", "tags": "multi_categorical", "price": "numeric", "stock": "categorical",
         "left": "numeric",
     }  # fmt: skip
+    assert contract["dates"] == {"left": "Europe/Berlin"}
     assert items["features"].keys() == contract["filterable"].keys()
     assert items["features"]["left"] == [None, *left[1:]]
     assert (items["item_id"], items["title"]) == (ids, [f"Thing {i}" for i in ids])

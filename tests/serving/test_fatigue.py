@@ -12,6 +12,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from components.recommend.champion import Online
 from events.consumer.attribution import Identity
 from events.consumer.impressions import MOST_ITEMS
 from events.consumer.state import Exposure, State
@@ -180,6 +181,7 @@ def test_the_log_tells_the_store_what_tires_and_a_deletion_leaves_nothing(transp
         transport.settle(consumer)
     found = {user: store.impressions(user) for user in ("u1", "u2", "u3", "u4", "nobody")}
     assert {item: len(at) for item, at in found["u1"].items()} == {"i3": 3, "i5": 2, "i6": 3}
+    assert Online("tiny", transport.home / "feast" / "tiny").impressions([*found]) == [*found.values()]
     assert [*found["u4"]] == ["i3"] and not any(found[user] for user in ("u2", "u3", "nobody"))
 
     (transport.log / "consumer.db").unlink()  # the state is lost

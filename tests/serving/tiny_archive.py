@@ -17,7 +17,10 @@ FEATURES = [
     {"name": "shelf", "kind": "categorical", "varies_in_time": True},
 ]
 TAGS = [[] if number % 4 == 0 else [f"t{number % 3}", "odd" if number % 2 else "even"] for number in range(len(ITEMS))]
-FILTERABLE = {"price": "numeric", "shelf": "categorical", "tags": "multi_categorical"}
+FILTERABLE = {"price": "numeric", "shelf": "categorical", "tags": "multi_categorical", "released": "numeric"}
+ZONE = "Europe/Berlin"
+RELEASED = [None if number == 6 else 20_453.5 + number for number in range(len(ITEMS))]
+"""Noon (UTC) of New Year's Eve 2025, and of the days after."""
 EVENTS = [9 if number == 7 else 4 if number == 2 else 0 for number in range(len(ITEMS))]
 TREND = [3.0 if number == 4 else 1.5 if number == 2 else -1.0 for number in range(len(ITEMS))]
 SINCE = [20_000.0 + number % 8 for number in range(len(ITEMS))]
@@ -90,7 +93,7 @@ def write_content(root: Path, *, version: str = "1.0", seed: int = 0, repeats: b
     np.save(root / "item_matrix.npy", matrix.numpy())
     titles = [None if item == "i11" else f"Kettle {item}" for item in ITEMS]
     prices, shelves = [float(number + 1) for number in range(len(ITEMS))], ["top", "low"] * (len(ITEMS) // 2)
-    features = {"price": [*prices[:-1], None], "shelf": [*shelves[:-1], None], "tags": TAGS}
+    features = {"price": [*prices[:-1], None], "shelf": [*shelves[:-1], None], "tags": TAGS, "released": RELEASED}
     items = {
         "item_id": ITEMS, "title": titles, "segment": features["shelf"], "events": EVENTS, "trend": TREND,
         "since": SINCE, "features": features,
@@ -131,6 +134,7 @@ def write_content(root: Path, *, version: str = "1.0", seed: int = 0, repeats: b
         "retrieval": {"by": "exact", "scan": "float32"},
         "filterable": FILTERABLE,
         "filters_not": True,
+        "dates": {"released": ZONE},
         "segment": "shelf",
         "parts": {"network": matrix.shape[1]},
         "placements": ["for_you", "similar", "ranking", "popular"],

@@ -1,11 +1,13 @@
 """What is known of each item of an archive where no model is: its features, as filters and as codes. V items."""
 
 from collections.abc import Mapping
+from datetime import datetime
 from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 
+from serving.gateway.dates import BadDate, in_days
 from serving.scoring.faults import BadRequest
 from serving.scoring.filters import Filters, Mask
 from serving.scoring.forms import FORMS
@@ -19,14 +21,18 @@ class Unknown(ValueError):
 
 
 class Catalogue:
-    """Of one archive's `items.json`; `filterable` names the form of each feature that it tells."""
+    """Of one archive's `items.json`; `filterable` names the form of each feature that it tells, `dates` the zone of
+    those that are dates."""
 
-    def __init__(self, items: Mapping[str, Any], filterable: Mapping[str, str]) -> None:
+    def __init__(
+        self, items: Mapping[str, Any], filterable: Mapping[str, str], dates: Mapping[str, str] | None = None
+    ) -> None:
         self.ids: list[str] = items["item_id"]
         self.row = {item: row for row, item in enumerate(self.ids)}
         self.titles: list[str | None] = items.get("title") or [None] * len(self.ids)
         self.events: npt.NDArray[np.int64] = np.array(items.get("events") or [0] * len(self.ids), np.int64)
         columns = items.get("features", {})
+        self.dates = dates or {}
         self._filters = Filters(filterable, columns, len(self.ids))
         self._columns, self._numbers = columns, {name for name, form in filterable.items() if FORMS[form].ranges}
         self._codes = {name: _codes(columns[name]) for name, form in filterable.items() if FORMS[form].grouped}
@@ -37,6 +43,13 @@ class Catalogue:
             return self._filters.forbidden(self._filters.read(dict(where)))
         except BadRequest as error:
             raise Unknown(str(error)) from error
+
+    def meant(self, where: Mapping[str, Any], now: datetime) -> Mask:
+        """(V,) True where an item is what `where` says at that moment, dates as people say them. Raises `Unknown`."""
+        try:
+            return ~self.forbidden(in_days(where, self.dates, now))
+        except BadDate as error:
+            raise Unknown(f"{error.feature}: {error}") from error
 
     def codes(self, feature: str) -> Codes:
         """Raises `Unknown`."""

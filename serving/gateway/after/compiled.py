@@ -2,7 +2,7 @@
 
 import math
 from dataclasses import dataclass, replace
-from datetime import datetime
+from datetime import UTC, datetime
 from typing import NamedTuple
 
 import numpy as np
@@ -20,6 +20,7 @@ from experiments.rules import (
 from experiments.rules_table import Version
 from serving.gateway.after.catalogue import Catalogue, Codes, Unknown
 from serving.gateway.after.stock import Stock
+from serving.gateway.dates import STEP, minute, moves
 from serving.scoring.filters import Mask
 from serving.scoring.placed import FOR_YOU
 
@@ -123,7 +124,7 @@ def compiled(version: Version, catalogue: Catalogue, now: datetime) -> Compiled:
 
     def placed(name: str, rule: Block | Boost) -> Placed | None:
         try:
-            match_V = ~catalogue.forbidden(rule.where) if rule.where else None
+            match_V = catalogue.meant(rule.where, now) if rule.where else None
         except Unknown as error:
             problems.append(f"rules {version.number}, {name}: {error}")
             return None
@@ -132,7 +133,9 @@ def compiled(version: Version, catalogue: Catalogue, now: datetime) -> Compiled:
     blocks = [placed(f"blocks.{n}", rule) for n, rule in enumerate(rules.blocks) if rule.holds(now)]
     boosts = [(rule, placed(f"boosts.{n}", rule)) for n, rule in enumerate(rules.boosts) if rule.holds(now)]
     law = rules.exploration if rules.exploration is not None and rules.exploration.holds(now) else None
-    fresh_V = None if law is None else _fresh(version, law, catalogue, problems)
+    fresh_V = None if law is None else _fresh(version, law, catalogue, now, problems)
+    if any(moves(where) for _, where in rules.conditions):
+        turns.append(minute(now) + STEP)
     return Compiled(
         version=version,
         since=now,
@@ -158,7 +161,7 @@ def faults(rules: Rules, catalogue: Catalogue) -> list[str]:
     found = []
     for name, where in rules.conditions:
         try:
-            catalogue.forbidden(where)
+            catalogue.meant(where, datetime.now(UTC))
         except Unknown as error:
             found.append(f"{name}: {error}")
     for name, feature in rules.categories:
@@ -192,9 +195,9 @@ class Explorable:
         return self._rows
 
 
-def _fresh(version: Version, law: Exploration, catalogue: Catalogue, problems: list[str]) -> Mask | None:
+def _fresh(version: Version, law: Exploration, catalogue: Catalogue, now: datetime, problems: list[str]) -> Mask | None:
     try:
-        fresh_V = ~catalogue.forbidden(law.where)
+        fresh_V = catalogue.meant(law.where, now)
     except Unknown as error:
         problems.append(f"rules {version.number}, exploration.where: {error}; nothing is explored")
         return None

@@ -27,6 +27,14 @@ def test_tolerances_that_are_left_out_have_their_defaults():
             {"features": [{"name": "title", "kind": "text", "max_drift": 2}]},
             "feature 'title': block_drift must not be below max_drift",
         ),
+        *(
+            ({"features": [{"name": "released", "date": True, **said}]}, "feature 'released': a date is numeric")
+            for said in (
+                {"kind": "text", "token": False},
+                {"kind": "numeric"},
+                {"kind": "numeric", "derive": {"by": "age"}, "token": False},
+            )
+        ),
     ],
 )
 def test_a_card_that_cannot_be_meant_is_refused(change, told):
