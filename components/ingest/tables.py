@@ -5,15 +5,11 @@ from collections.abc import Sequence
 import duckdb
 import pyarrow as pa
 
-from components.ingest.parse import (
-    feature_of,
-    literal,
-    quoted,
-    value_of,
-)
+from components.ingest.parse import feature_of, value_of
 from components.shared.tables import ARROW, TIME
 from feature_repo.card import DatasetCard, Described, Feature
 from feature_repo.kinds import SQL_TYPE
+from runtime.sql import literal, quoted
 
 REJECTED = pa.schema(
     [

@@ -15,6 +15,7 @@ from typing import Any, Protocol
 
 from feature_repo.faults import Unavailable
 from feature_repo.feast_import import FeatureStore
+from runtime.sql import quoted
 
 LOCK_SECONDS = 30.0
 """How long to wait for a partition's lock; a healthy writer holds it for milliseconds."""
@@ -54,7 +55,7 @@ class _Sqlite:
 
     def __init__(self, connection: sqlite3.Connection, path: Path, *tables: str) -> None:
         self._connection, self._path = connection, path
-        self._table, *self._others = ('"' + table.replace('"', '""') + '"' for table in tables)
+        self._table, *self._others = map(quoted, tables)
         # What is overwritten or deleted is zeroed, so that a deletion leaves nothing of a user on the disk.
         connection.execute("PRAGMA secure_delete = ON")
 
