@@ -11,7 +11,6 @@ from datetime import (
 from pathlib import Path
 from typing import Any
 
-import duckdb
 import numpy as np
 from markupsafe import Markup
 
@@ -19,6 +18,7 @@ from console import runs
 from console.archives import Answer, Opened
 from console.charts import Plot, Scale, times
 from runtime import workspace
+from runtime.sql import session
 
 K = 10
 LATEST = timedelta(days=90)
@@ -64,8 +64,7 @@ def course(model: str, item: str) -> Course:
     run = runs.latest_with("ingest", model)
     folder = run.artifact("ingest") if run else None
     pictures: list[tuple[str, Markup]] = []
-    with duckdb.connect() as db:
-        db.execute("SET TimeZone = 'UTC'; SET enable_progress_bar = false")
+    with session() as db:
         sold = _by_day(db, folder / "interactions", item) if folder else {}
         changes = _changes(db, folder, item) if folder else {}
         log = workspace.event_log(model)

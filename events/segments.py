@@ -4,7 +4,6 @@ A segment bears a lock while its writer lives and appears under its name only wi
 a segment for abandoned that is about to be written.
 """
 
-import fcntl
 import os
 import secrets
 import shutil
@@ -17,6 +16,7 @@ from typing import BinaryIO, NamedTuple
 
 from events.durable import sync_folder
 from events.writer import LogUnavailable
+from runtime.locks import lock, try_lock
 
 ROLL_SECONDS = 30.0
 """So long a segment is written before the next one is begun."""
@@ -124,7 +124,7 @@ class SegmentSink:
         hidden = path.with_suffix(".new")
         segment = hidden.open("wb", buffering=0)
         try:
-            fcntl.flock(segment, fcntl.LOCK_EX)
+            lock(segment)
             os.rename(hidden, path)
             sync_folder(self._folder)
         except OSError:
@@ -178,9 +178,4 @@ def abandoned(segment: Path) -> Iterator[bool]:
         yield False
         return
     with file:
-        try:
-            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-            free = True
-        except BlockingIOError:
-            free = False
-        yield free
+        yield try_lock(file)

@@ -5,6 +5,7 @@ lies after `now`: the same log read with an earlier clock is the log of that day
 """
 
 from collections.abc import Mapping
+from contextlib import ExitStack
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 from pathlib import Path
@@ -17,6 +18,7 @@ from experiments.assignment import HOLDOUT, PLACE_SQL
 from experiments.policy import Policy
 from experiments.sequential_test import Floats, Integers
 from runtime.clocks import TOLERANCE
+from runtime.sql import literals, session
 
 EXPOSURE = {
     "request_id": "VARCHAR", "user_id": "VARCHAR", "variant": "VARCHAR", "model_version": "VARCHAR",
@@ -78,8 +80,8 @@ class EventLog:
     def __init__(self, root: Path, *, salt: str, opened: datetime, now: datetime, policy: Policy) -> None:
         self._policy = policy
         self._now = now
-        self._sql = duckdb.connect()
-        self._sql.execute("SET TimeZone = 'UTC'; SET enable_progress_bar = false")
+        self._open = ExitStack()
+        self._sql = self._open.enter_context(session())
         self._load("exposures", EXPOSURE, root, opened)
         self._load("outcomes", OUTCOME, root, opened)
         try:
@@ -97,7 +99,7 @@ class EventLog:
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        self._sql.close()
+        self._open.close()
 
     def _load(self, name: str, columns: Mapping[str, str], root: Path, opened: datetime) -> None:
         """A view of the partitions from the day of `opened` on; an empty one where there are none."""
@@ -184,7 +186,7 @@ class EventLog:
 
 
 def _literal(files: list[str]) -> str:
-    return "[" + ", ".join("'" + file.replace("'", "''") + "'" for file in files) + "]"
+    return f"[{literals(files)}]"
 
 
 _DRAWN = """

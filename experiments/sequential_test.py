@@ -53,9 +53,13 @@ def scores(stratum: Integers, treated: Floats, exposures: Floats, outcome: Float
     total, challenger, outcomes = (
         np.bincount(stratum, column, strata) for column in (exposures, treated * exposures, outcome)
     )
+    # A stratum without exposures divides nothing by almost nothing: its rate, share and weight are 0.
     some = np.maximum(total, 1e-300)
     rate, share = outcomes / some, challenger / some
+    # Centred on the rate of both arms together, which is the rate of each where there is no difference: a score test
+    # (Rao 1948). A rate of each arm's own would understate the variance while the challenger has few exposures.
     residual = outcome - exposures * rate[stratum]
+    # sum (T - w) r over a stratum is n_C n_T / n times the difference of its two rates; n_T n_C / n = n_T (1 - w).
     return Scores((treated - share[stratum]) * residual, residual, challenger * (1 - share))
 
 
@@ -64,6 +68,10 @@ def half_width(variance: Floats, mixing: Floats, alpha: float) -> Floats:
 
     `mixing` is the variance about which the bound is made tight; it must not depend on the comparison of the arms.
     """
+    # Robbins' normal mixture: exp(a S - a^2 V / 2) is a martingale for every a. Its mean over a ~ N(0, 1 / mixing) is
+    # one too, sqrt(mixing / (V + mixing)) exp(S^2 / (2 (V + mixing))), and stays below 1 / alpha at all times but for a
+    # chance of alpha (Ville's inequality). Solved for |S| that is this bound (Howard et al. 2021,
+    # two-sided normal mixture).
     total = variance + mixing
     return np.asarray(np.sqrt(total * np.log(total / (mixing * alpha**2))))
 
@@ -74,6 +82,8 @@ def mixing(residual_square: Floats, exposures: Floats, planned: float, alpha: fl
     `residual_square` is the sum of the squared residuals of all rows (both arms, so that it tells nothing of their
     difference), `exposures` the exposures behind it.
     """
+    # The bound at a given V is tightest where V / mixing solves x = -2 log(alpha) + log(1 + x); put in once, its right
+    # side is close enough (as in Waudby-Smith et al. 2024).
     optimum = -2 * np.log(alpha) + np.log(-2 * np.log(alpha) + 1)
     return np.asarray(planned * residual_square / np.maximum(exposures, 1) / optimum)
 
@@ -98,7 +108,9 @@ def difference(
         return UNKNOWN
     found = scores(stratum, treated, exposures, outcome, int(stratum.max()) + 1)
     effective = float(found.weight.sum())
+    # First added up by user, over strata, and then squared: the rows of one user are not independent of each other.
     variance = float((np.bincount(user, found.part) ** 2).sum()) * spread**2
+    # One arm alone, or outcomes that are all the same, say nothing of a difference yet.
     if not effective or not variance:
         return UNKNOWN
     tight = mixing((found.residual**2).sum() * spread**2, exposures.sum(), planned, alpha)

@@ -9,7 +9,6 @@ from datetime import datetime, timedelta
 from pathlib import Path
 from typing import NamedTuple
 
-import duckdb
 import numpy as np
 import numpy.typing as npt
 import pyarrow as pa
@@ -23,6 +22,7 @@ from experiments.off_policy import (
     interval,
 )
 from runtime.clocks import TOLERANCE
+from runtime.sql import session
 
 ATTRIBUTION = timedelta(days=7)
 """So long after its exposure an outcome counts, as for the consumer."""
@@ -46,8 +46,7 @@ def shoppers(
     """
     worth = value or {}
     items = {"item": pa.array([*worth], pa.string()), "worth": pa.array([*worth.values()], pa.float64())}
-    with duckdb.connect() as sql:
-        sql.execute("SET TimeZone = 'UTC'")
+    with session() as sql:
         for name in ("exposures", "outcomes"):
             sql.register(name, _days(log / name, TABLES[name]))
         sql.register("catalogue", pa.table(items))

@@ -4,7 +4,6 @@ A line a user: the SHA-256 of the user's id, the moment of the deletion, and the
 after that moment is a new acquaintance and counts again.
 """
 
-import fcntl
 import hashlib
 import logging
 import os
@@ -14,6 +13,7 @@ from pathlib import Path
 from zlib import crc32
 
 from feature_repo.keys import spelled
+from runtime.locks import lock
 
 _logger = logging.getLogger(__name__)
 _EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
@@ -31,7 +31,7 @@ class Forgotten:
         """Write `user_ids` down as deleted at the moment `at`; on disk when this returns."""
         self.path.parent.mkdir(parents=True, exist_ok=True)
         with self.path.open("a+b") as file:
-            fcntl.flock(file, fcntl.LOCK_EX)
+            lock(file)
             file.seek(0)
             file.truncate(len(_whole_lines(file.read())))  # a writer that was killed had promised nothing yet
             moment = at.astimezone(UTC).isoformat()

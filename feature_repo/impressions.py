@@ -11,6 +11,7 @@ from typing import Any, Protocol
 
 from feature_repo.faults import telling
 from feature_repo.feast_import import FeatureStore, get_provider
+from runtime.sql import quoted
 
 Impressions = Mapping[str, Sequence[int]]
 """Item to the seconds since 1970 at which it was shown, ascending."""
@@ -41,7 +42,7 @@ def kept(store: FeatureStore, online_store: Any = None) -> Kept:
 class _Sqlite:
     def __init__(self, connection: sqlite3.Connection, project: str) -> None:
         self._connection, self._project = connection, project
-        self._table = '"' + f"{project}_impressions".replace('"', '""') + '"'
+        self._table = quoted(f"{project}_impressions")
 
     def read(self, user_id: str) -> Impressions:
         with telling(self._project, "What was shown is not known."):

@@ -13,8 +13,9 @@ from torch import Tensor
 from torch import distributed as dist
 
 LET_GO_SECONDS = 0.3
-"""Gloo's threads need the interpreter to let go of the tensors of their last exchange, and the end of the group waits
-for these threads with the interpreter in its hands: without a moment in between, one that was done hung."""
+"""A pause before the group ends. Gloo's threads need the interpreter's lock (GIL) to free the tensors of their last
+exchange; the call that ends the group holds that lock while it waits for those threads. Without the pause a process
+that had finished its work hung for good."""
 
 
 @contextmanager

@@ -5,10 +5,10 @@ from datetime import date, timedelta
 
 import duckdb
 
-from components.ingest.parse import literal
 from feature_repo.keys import NOBODY
 from pipelines.roles import Roles
 from runtime.errors import InputError
+from runtime.sql import literal
 
 ENOUGH_JUDGES = 100
 MOST_REPEATED = 0.2

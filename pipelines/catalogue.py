@@ -40,10 +40,7 @@ def refresh(card: DatasetCard, as_of: str, *, run_id: str) -> tuple[dict[str, Re
     if row.champion is None:
         raise InputError(f"{card.name}: no model was released yet. Run `make run DATASET=...` with its card first.")
     records = local.execute(build, run_id=run_id, card=card.model_dump_json(), as_of=as_of)
-    for record in records.values():
-        if record.status == "failed":
-            raise (InputError if record.input_fault else RuntimeError)(record.error)
-    local.assert_tasks(records, of_catalogue(records, serving(row)))
+    local.require_ended(records, of_catalogue(records, serving(row)))
     if not records["validate"].report["passed"]:
         reasons = "\n".join(line for reason in why(records) for line in reason.lines)
         page = Path(records["validate"].artifact) / "page.html"

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 from feature_repo.card import DatasetCard
 from pipelines.frames import frame
+from pipelines.local import logged
 from pipelines.recipe_files import recipe_of, title_of
 from runtime import workspace
 from runtime.errors import InputError
@@ -93,17 +94,18 @@ def compare(
     if made.sequences is None:
         why = made.decision.blocking[0]
         raise InputError(f"{card.name}: the data gate blocks: {why.message} To change it: {why.remedy}.")
-    emit("comparing", recipes=list(recipes), baselines=list(asked), seeds=seeds)
-    try:
-        found = contest(
-            read_sequences(made.sequences),
-            recipes,
-            asked,
-            seeds=seeds,
-            progress=lambda name, seed: EventProgress(f"{name} {seed}"),
-        )
-    except ValueError as error:
-        raise InputError(str(error)) from error
+    with logged(run_id):
+        emit("comparing", recipes=list(recipes), baselines=list(asked), seeds=seeds)
+        try:
+            found = contest(
+                read_sequences(made.sequences),
+                recipes,
+                asked,
+                seeds=seeds,
+                progress=lambda name, seed: EventProgress(f"{name} {seed}"),
+            )
+        except ValueError as error:
+            raise InputError(str(error)) from error
     found = found.first(titles[0])
     about = {
         "card": card.name,

@@ -4,8 +4,6 @@ import argparse
 import json
 import sys
 import time
-from collections.abc import Iterator
-from contextlib import contextmanager, redirect_stderr, redirect_stdout
 from datetime import UTC, date, datetime
 from pathlib import Path
 from typing import Any
@@ -15,8 +13,8 @@ from rich.markup import escape
 
 from feature_repo.card import DatasetCard, load_card
 from pipelines.lock import run_lock
-from pipelines.terminal import Terminal
 from runtime import workspace
+from runtime.clocks import end_of
 from runtime.errors import InputError
 from runtime.task import read_records
 
@@ -65,8 +63,6 @@ def moment(text: str) -> str:
         return ""
     if text == "now":
         return datetime.now(UTC).isoformat()
-    from pipelines.frames import end_of
-
     try:
         if len(text) == len("2026-01-31"):
             return end_of(date.fromisoformat(text)).isoformat()
@@ -149,7 +145,8 @@ def _backfill(options: argparse.Namespace) -> int:
         raise InputError(f"backfill: TO {options.last} lies before FROM {options.first}")
     card = with_options(load_card(options.dataset), options.option)
     run_id = new_run_id(card.name, "backfill")
-    with running(run_id) as show:
+    show = Console(highlight=False, soft_wrap=True).print
+    with run_lock(run_id):
         for day in backfill(card, options.first, options.last, run_id=run_id):
             if day.digest is None:
                 why = day.frame.decision.blocking[0]
@@ -179,11 +176,19 @@ def _catalogue(options: argparse.Namespace) -> int:
 
 def _forget(options: argparse.Namespace) -> int:
     from pipelines.forget import forget
+    from pipelines.local import logged
 
     card = with_options(load_card(options.dataset), options.option)
     run_id = new_run_id(card.name, "forget")
-    with running(run_id) as show:
-        deleted = forget(card, options.users, run_id=run_id)
+    show = Console(file=sys.stdout, highlight=False, soft_wrap=True).print
+    with run_lock(run_id):
+        try:
+            with logged(run_id):
+                deleted = forget(card, options.users, run_id=run_id)
+        except SystemExit:
+            # A task ends its process over a fault of the input; here that process is ours.
+            (fault,) = (record.error for record in read_records(run_id).values() if record.error)
+            raise InputError(fault) from None
         online = ("online, in the event log and " if deleted.log else "online and ") if deleted.online else ""
         show(
             f"  deleted {len(options.users)} users {online}offline, "
@@ -197,25 +202,6 @@ def _forget(options: argparse.Namespace) -> int:
                 "from what is left, with `python -m pipelines catalogue`, or train and release anew"
             )
     return 0
-
-
-@contextmanager
-def running(run_id: str) -> Iterator[Any]:
-    """Hold the workspace's lock; the tasks' lines go to the run's log, what is shown through the yielded function."""
-    folder = workspace.runs() / run_id
-    with run_lock(run_id):
-        folder.mkdir(parents=True)
-        with (folder / "log.txt").open("w") as log:
-            console = Console(file=sys.stdout, highlight=False, soft_wrap=True)
-            terminal = Terminal(log, console)
-            try:
-                with redirect_stdout(terminal), redirect_stderr(terminal):
-                    yield console.print
-            except SystemExit:
-                # A task ends its process over a fault of the input; here that process is ours.
-                faults = [each.error for path in workspace.runs().glob(f"{run_id}*")
-                          for each in read_records(path.name).values() if each.error]  # fmt: skip
-                raise InputError(faults[-1]) from None
 
 
 def new_run_id(*names: str) -> str:

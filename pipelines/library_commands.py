@@ -15,9 +15,9 @@ from pipelines.data_commands import (
     CARD,
     moment,
     new_run_id,
-    running,
     with_options,
 )
+from pipelines.lock import run_lock
 from pipelines.recipe_files import RECIPE, SETTING
 from runtime.errors import InputError
 
@@ -87,7 +87,8 @@ def _compare(options: argparse.Namespace) -> int:
     card = with_options(load_card(options.dataset), options.option)
     plugins = plugins_of(options.plugins)
     run_id = new_run_id(card.name, "compare")
-    with running(run_id) as show:
+    show = Console(file=sys.stdout, highlight=False, soft_wrap=True).print
+    with run_lock(run_id):
         found = compare(
             card,
             options.recipes,

@@ -4,16 +4,22 @@ import contextlib
 import os
 import sys
 import warnings
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from components.report.ending import broken, ending, why
+from components.report.ending import (
+    KILLED,
+    broken,
+    ending,
+    why,
+)
 from components.shared.expected_tasks import of_training
 from feature_repo.card import DatasetCard
 from pipelines.terminal import Terminal
 from runtime import workspace
+from runtime.errors import InputError
 from runtime.task import Record, read_records
 
 ENVIRONMENT = {
@@ -107,24 +113,39 @@ def execute(
 
     from pipelines.containers import runner
 
-    folder = workspace.runs() / run_id
-    folder.mkdir(parents=True, exist_ok=True)
     kubeflow = workspace.home() / "kfp"
     # A folder that is not there when it is mounted is made by the engine, and is root's.
     (kubeflow / run_id).mkdir(parents=True)
     set_environment()
-    with (folder / "log.txt").open("w") as log:
-        terminal = Terminal(log)
-        with contextlib.redirect_stdout(terminal), contextlib.redirect_stderr(terminal), warnings.catch_warnings():
-            # The tasks' own faults come back through their records; Kubeflow's summary would hide the reason.
-            local.init(
-                runner=runner() if containers else local.SubprocessRunner(use_venv=False),
-                pipeline_root=str(kubeflow / run_id),
-                workspace_root=str(kubeflow / "workspace"),
-                raise_on_error=False,
-            )
-            build()(run_id=run_id, **arguments)
+    with logged(run_id), warnings.catch_warnings():
+        # The tasks' own faults come back through their records; Kubeflow's summary would hide the reason.
+        local.init(
+            runner=runner() if containers else local.SubprocessRunner(use_venv=False),
+            pipeline_root=str(kubeflow / run_id),
+            workspace_root=str(kubeflow / "workspace"),
+            raise_on_error=False,
+        )
+        build()(run_id=run_id, **arguments)
     return read_records(run_id)
+
+
+@contextlib.contextmanager
+def logged(run_id: str) -> Iterator[None]:
+    """Inside, whatever is written goes to the run's log, and its events to the terminal too."""
+    folder = workspace.runs() / run_id
+    folder.mkdir(parents=True, exist_ok=True)
+    with (folder / "log.txt").open("a") as log:
+        terminal = Terminal(log)
+        with contextlib.redirect_stdout(terminal), contextlib.redirect_stderr(terminal):
+            yield
+
+
+def require_ended(records: dict[str, Record], wanted_tasks: list[str]) -> None:
+    """Raise `InputError` where a task's input is at fault, RuntimeError for a fault of the system: a task that failed,
+    was killed, or never ran."""
+    if (record := broken(records)) is not None:
+        raise (InputError if record.input_fault else RuntimeError)(record.error or f"{record.task}: {KILLED}")
+    assert_tasks(records, wanted_tasks)
 
 
 def assert_tasks(records: dict[str, Record], wanted_tasks: list[str]) -> None:

@@ -1,12 +1,12 @@
 """One run at a time in a workspace: a scheduled and a manual run must not interleave."""
 
-import fcntl
 import os
 from collections.abc import Iterator
 from contextlib import contextmanager
 
 from runtime import workspace
 from runtime.errors import InputError
+from runtime.locks import try_lock
 
 
 @contextmanager
@@ -15,14 +15,12 @@ def run_lock(run_id: str) -> Iterator[None]:
     path = workspace.home() / "run.lock"
     path.parent.mkdir(parents=True, exist_ok=True)
     with path.open("a+") as file:
-        try:
-            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
+        if not try_lock(file):
             file.seek(0)
             holder = file.read().strip() or "another run"
             raise InputError(
                 f"{path}: {holder} is running in this workspace. Wait for it, or set HETERREC_HOME to another folder."
-            ) from None
+            )
         file.truncate(0)
         file.write(f"run {run_id} (process {os.getpid()})")
         file.flush()

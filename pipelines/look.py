@@ -9,18 +9,14 @@ from typing import Any
 
 import duckdb
 
-from components.ingest.parse import (
-    NAIVE_TIMES,
-    Given,
-    literal,
-    time,
-)
+from components.ingest.parse import NAIVE_TIMES, Given, time
 from components.ingest.read import looks_like_json, read
 from components.ingest.source import Table
 from components.ingest.text import SEPARATORS, is_text, opened
 from feature_repo.card import DatasetCard
 from feature_repo.keys import spelled_sql
 from runtime.errors import InputError
+from runtime.sql import literal
 
 LOOKED_AT = 500_000
 """Rows of a table that are looked at for what a column holds."""

@@ -7,12 +7,7 @@ from functools import cached_property
 
 import duckdb
 
-from components.ingest.parse import (
-    LAST_POSITION,
-    Given,
-    literal,
-    order,
-)
+from components.ingest.parse import LAST_POSITION, Given, order
 from pipelines.guess import (
     Guess,
     feature_of,
@@ -32,6 +27,7 @@ from pipelines.look import (
     seen,
 )
 from runtime.errors import InputError
+from runtime.sql import literal
 
 _ITEM = (
     "item|product|sku|movie|film|asin|article|artikel|produkt|producto|produit|articulo|book|song|track|stock|goods|"

@@ -6,11 +6,9 @@ import re
 from pathlib import Path
 from tempfile import TemporaryDirectory
 
-import duckdb
 import yaml
 
 from components.ingest.increment import NAME, SCHEMA
-from components.ingest.parse import literal
 from components.ingest.step import source_of
 from feature_repo.card import (
     VERSION,
@@ -22,6 +20,7 @@ from feature_repo.card import (
 from feature_repo.keys import spelled_sql
 from runtime import workspace
 from runtime.errors import InputError
+from runtime.sql import literal, session
 
 
 def upgrade(path: Path) -> list[str]:
@@ -104,8 +103,7 @@ def _types(path: Path, raw: dict[str, object]) -> list[str]:
         said = {**raw, "version": VERSION, "events": {"any": {"predict": True}}}
         guess.write_text(yaml.safe_dump(said))
         card = parse_card(guess, folder=path.parent)
-    with TemporaryDirectory(prefix="duckdb-") as spill, duckdb.connect() as connection:
-        connection.execute(f"SET temp_directory = {literal(spill)}")
+    with session() as connection:
         table = source_of(card, None).load(card, connection, None).interactions
         column = table.column(str(columns["event_type"]))
         kind = str(table.relation.types[table.relation.columns.index(column)])
@@ -125,7 +123,7 @@ def of_workspace(card: DatasetCard, named: str) -> list[str]:
     files = literal(str(events / "interactions" / "*" / "*.parquet"))
     users = other = 0
     if any(events.glob("interactions/*/*.parquet")):
-        with duckdb.connect() as connection:
+        with session() as connection:
             ((users, other),) = connection.execute(
                 f"SELECT count(DISTINCT user_id), count(DISTINCT user_id) FILTER (user_id <> coalesce("
                 f"{spelled_sql('user_id', 'VARCHAR')}, '') OR ends_with(user_id, '.0')) "

@@ -3,12 +3,10 @@
 import os
 import re
 from pathlib import Path
-from tempfile import TemporaryDirectory
 
 import duckdb
 import yaml
 
-from components.ingest.parse import literal
 from feature_repo.card import VERSION, load_card
 from feature_repo.card_schema import PATH as SCHEMA
 from pipelines.card_facts import facts_of
@@ -16,6 +14,7 @@ from pipelines.guess import Guess, best_of
 from pipelines.look import Looked, Seen, look
 from pipelines.roles import Roles, find_roles
 from runtime.errors import InputError
+from runtime.sql import session
 
 MOST_FEATURES = 12
 
@@ -23,8 +22,7 @@ MOST_FEATURES = 12
 def write_card(tables: list[Path], to: Path | None) -> Path:
     """Write a card for the two tables among `tables` and return its path; the data set is called as its file `to` is,
     or as the folder of the tables. Raises `InputError` where they are not seen, or where there is a file already."""
-    with TemporaryDirectory(prefix="duckdb-") as spill, duckdb.connect() as connection:
-        connection.execute(f"SET memory_limit = '2GB'; SET temp_directory = {literal(spill)}; SET TimeZone = 'UTC'")
+    with session() as connection:
         looked = [look(path, connection, f"table_{n}") for n, path in enumerate(tables)]
         roles = find_roles(connection, looked)
         called = to.stem if to else roles.interactions.path.resolve().parent.name

@@ -5,7 +5,21 @@ import os
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import BinaryIO
+from typing import IO, Any, BinaryIO
+
+
+def try_lock(file: IO[Any]) -> bool:
+    """Lock an open file until it is closed; False where another process, or another open file of this one, has it."""
+    try:
+        fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        return False
+    return True
+
+
+def lock(file: IO[Any]) -> None:
+    """The same, waiting for whoever has it."""
+    fcntl.flock(file, fcntl.LOCK_EX)
 
 
 @contextmanager
@@ -14,16 +28,14 @@ def alone(path: Path, waits: Callable[[], None] = lambda: None) -> Iterator[Bina
 
     `waits` is called once where somebody else has it. Who holds the file may remove it.
     """
-    told = False
+    said = False
     while True:
         with path.open("ab", buffering=0) as file:
-            try:
-                fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-            except BlockingIOError:
-                if not told:
+            if not try_lock(file):
+                if not said:
                     waits()
-                told = True
-                fcntl.flock(file, fcntl.LOCK_EX)
+                said = True
+                lock(file)
             # Who held it before may have given it another name, or removed it.
             if _same(file, path):
                 yield file

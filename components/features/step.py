@@ -27,6 +27,7 @@ from feature_repo.card import DatasetCard
 from feature_repo.event_types import described
 from heterrec.data.encoder import EVENT_TYPE
 from runtime.errors import InputError
+from runtime.sql import literals
 
 if TYPE_CHECKING:
     from duckdb import DuckDBPyConnection
@@ -126,8 +127,7 @@ def _description(card: DatasetCard, as_of: str) -> dict[str, Any]:
 
 def _report(db: "DuckDBPyConnection", items: int, card: DatasetCard) -> dict[str, Any]:
     """Counts; a query is a user with something predicted in the split, left out where nothing came before it."""
-    types = ", ".join("'" + name.replace("'", "''") + "'" for name in card.predicted_types or ())
-    asked = f" FILTER (event_type IN ({types}))" if card.typed else ""
+    asked = f" FILTER (event_type IN ({literals(card.predicted_types or ())}))" if card.typed else ""
     counted = db.execute(f"""
         SELECT split, sum(events)::BIGINT, count(*) FILTER (first_basket > 0), count(*) FILTER (first_basket = 0)
         FROM (SELECT user_id, split, count(*) AS events, min(basket){asked} AS first_basket FROM events GROUP BY ALL)

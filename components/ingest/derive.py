@@ -4,9 +4,9 @@ A snapshot of midnight S counts what had happened before S and was known by then
 change no earlier one.
 """
 
-from components.ingest.parse import literal, quoted
 from feature_repo.card import DatasetCard
 from feature_repo.card_features import Derive, Feature
+from runtime.sql import literal, quoted
 
 Counted = tuple[str, int, str]
 """A column, its days, and which events it counts (SQL)."""

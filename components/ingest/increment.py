@@ -16,12 +16,13 @@ from typing import Any
 import duckdb
 
 from components.ingest.erase import GONE
-from components.ingest.parse import literal, value_of
+from components.ingest.parse import value_of
 from components.ingest.row_validation import MALFORMED_LINE
 from feature_repo.card import DatasetCard
 from feature_repo.card_source import CsvTables
 from runtime.links import link_or_copy
 from runtime.manifest import digest_json
+from runtime.sql import literal
 
 NAME = "increment.json"
 SCHEMA = 2

@@ -14,9 +14,9 @@ import duckdb
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from components.ingest.parse import literal
 from components.ingest.source import Table, pattern, scratch
 from runtime.errors import InputError
+from runtime.sql import literal
 
 PORTION = 20_000
 """Rows that are held in memory at a time."""

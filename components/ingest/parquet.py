@@ -9,11 +9,11 @@ import duckdb
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from components.ingest.parse import literal, quoted
 from components.ingest.source import Table, pattern
 from feature_repo.card import DatasetCard
 from feature_repo.keys import WHOLE_DOUBLES, inexact_sql, spelled_sql
 from runtime.errors import InputError
+from runtime.sql import literal, quoted
 
 MAGIC = b"PAR1"
 DIGITS = 38

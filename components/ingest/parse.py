@@ -19,6 +19,7 @@ from feature_repo.keys import (
 )
 from feature_repo.kinds import Storage
 from runtime.errors import InputError
+from runtime.sql import literal, quoted
 
 STRUCTURED = ("STRUCT", "MAP", "UNION", "BLOB", "BIT")
 WHOLE = ("TINYINT", "SMALLINT", "INTEGER", "BIGINT", "HUGEINT", "UTINYINT", "USMALLINT", "UINTEGER", "UBIGINT")
@@ -59,16 +60,6 @@ class Column:
     unacceptable: dict[str, str] = field(default_factory=dict)
     """Reason to SQL condition under which a row is bad all the same."""
     advice: str = "Name the right column in the card."
-
-
-def quoted(name: str) -> str:
-    """An SQL identifier."""
-    return '"' + name.replace('"', '""') + '"'
-
-
-def literal(text: str) -> str:
-    """An SQL string."""
-    return "'" + text.replace("'", "''") + "'"
 
 
 def value_of(name: str) -> str:

@@ -11,12 +11,12 @@ from uuid import uuid4
 
 import duckdb
 
-from components.ingest.parse import literal, quoted
 from components.ingest.read import read
 from components.ingest.row_validation import keep
 from components.ingest.source import Table, scratch
 from feature_repo.card import DatasetCard
 from runtime.errors import InputError
+from runtime.sql import literal, quoted
 
 PARQUET = (".parquet", ".pq", ".parq")
 TABLE = "part_of_interactions"

@@ -7,14 +7,10 @@ from pathlib import Path
 import duckdb
 import pyarrow as pa
 
-from components.ingest.parse import (
-    Column,
-    Given,
-    literal,
-    value_of,
-)
+from components.ingest.parse import Column, Given, value_of
 from components.ingest.source import Table
 from runtime.errors import InputError
+from runtime.sql import literal
 
 MALFORMED_LINE = "malformed_line"
 NOT_KEPT = "(not kept: users of this data set were deleted, and nobody can say whose line it is)"

@@ -6,12 +6,12 @@ from pathlib import Path
 import duckdb
 
 from components.ingest.parquet import read_parts
-from components.ingest.parse import literal, quoted
 from components.ingest.parts import as_parquet
 from components.ingest.source import Table, named
 from feature_repo.card import OF_NO_INTERACTION, DatasetCard
 from feature_repo.card_source import InteractionsTable
 from runtime.errors import InputError
+from runtime.sql import literal, quoted
 
 NEEDED = ("user_id", "item_id", "event_time", "position")
 """What each of the tables must have, where the card names it; what else one lacks is missing at its events."""

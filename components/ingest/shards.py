@@ -11,7 +11,6 @@ from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from tempfile import TemporaryDirectory
 from typing import Literal
 
 import duckdb
@@ -20,12 +19,7 @@ import pyarrow as pa
 from components.ingest import tables
 from components.ingest.erase import erase, list_gone
 from components.ingest.increment import Plan, counts_by_part
-from components.ingest.parse import (
-    Given,
-    columns_of_interactions,
-    literal,
-    user,
-)
+from components.ingest.parse import Given, columns_of_interactions, user
 from components.ingest.row_validation import (
     agreement,
     keep,
@@ -33,10 +27,11 @@ from components.ingest.row_validation import (
     rejected_sql,
 )
 from components.ingest.sources import files
-from components.ingest.step import MEMORY, judge_interactions, set_zone
+from components.ingest.step import judge_interactions, set_zone
 from components.ingest.write import write_days, write_file
 from feature_repo.card import DatasetCard
 from runtime.files import replacing
+from runtime.sql import literal, session
 
 PART = 2**40
 """More rows than a part has: the number of a row is its part's place times this, and its place in the part."""
@@ -65,8 +60,7 @@ class Asked:
 @contextmanager
 def opened(card: DatasetCard) -> Iterator[duckdb.DuckDBPyConnection]:
     """DuckDB as `step` has it, in the zone of the card's times."""
-    with TemporaryDirectory(prefix="duckdb-") as spill, duckdb.connect() as connection:
-        connection.execute(f"SET memory_limit = '{MEMORY}'; SET temp_directory = {literal(spill)}")
+    with session() as connection:
         connection.execute("SET asof_loop_join_threshold = 0; SET arrow_lossless_conversion = true")
         set_zone(connection, card)
         yield connection

@@ -15,10 +15,10 @@ from typing import Any, Protocol
 
 import duckdb
 
-from components.ingest.parse import quoted
 from feature_repo.card import DatasetCard
 from feature_repo.card_source import InteractionsTable
 from runtime.errors import InputError
+from runtime.sql import quoted
 
 # Resolved, as a card's paths are: ../shared may be a link.
 SHARED = (Path(__file__).parents[2].parent / "shared" / "data").resolve()

@@ -25,7 +25,7 @@ import duckdb
 
 from components.ingest import tables
 from components.ingest.increment import Plan
-from components.ingest.parse import Given, columns_of_interactions, literal
+from components.ingest.parse import Given, columns_of_interactions
 from components.ingest.row_validation import number_each_part, rejected_sql, require_agreement
 from components.ingest.shards import (
     Asked,
@@ -48,6 +48,7 @@ from feature_repo.forgotten import Forgotten
 from runtime import workspace
 from runtime.errors import InputError
 from runtime.manifest import digest_json
+from runtime.sql import literal
 
 if TYPE_CHECKING:
     from pyspark import SparkContext

@@ -5,7 +5,6 @@ from collections import Counter
 from collections.abc import Callable, Collection, Sequence
 from datetime import UTC, datetime
 from pathlib import Path
-from tempfile import TemporaryDirectory
 from typing import Any
 
 import duckdb
@@ -29,7 +28,6 @@ from components.ingest.parse import (
     Given,
     columns_of_interactions,
     columns_of_items,
-    literal,
     value_of,
 )
 from components.ingest.row_validation import (
@@ -59,6 +57,7 @@ from feature_repo.event_types import EventType
 from feature_repo.forgotten import Forgotten
 from runtime.errors import InputError
 from runtime.manifest import digest_json
+from runtime.sql import literal, session
 
 SOURCES: dict[str, Source] = {
     "marketplace": marketplace,
@@ -68,7 +67,6 @@ SOURCES: dict[str, Source] = {
     "files": files,
     "sql": sql,
 }
-MEMORY = "2GB"
 USERS_AS_OF_THE_RUN = (
     "The users table has no dates (columns.user_available_at): its features are as of the run, at all events. Whatever "
     "a user's own events move must not be among them."
@@ -102,8 +100,7 @@ def run(
     latest = max(datetime.now(UTC), as_of or datetime.min.replace(tzinfo=UTC))
     parts = {name: digest_json(content) for name, content in source.content(card).items()}
     plan = Plan.make(card, source.identity(card), parts, previous, as_of)
-    with TemporaryDirectory(prefix="duckdb-") as spill, duckdb.connect() as connection:
-        connection.execute(f"SET memory_limit = '{MEMORY}'; SET temp_directory = {literal(spill)}")
+    with session() as connection:
         connection.execute("SET asof_loop_join_threshold = 0")  # row counts are guesses here, see asof_store
         set_zone(connection, card)
         tell(f"reading {card.name}")

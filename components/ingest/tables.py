@@ -5,15 +5,11 @@ from collections.abc import Sequence
 import duckdb
 import pyarrow as pa
 
-from components.ingest.parse import (
-    feature_of,
-    literal,
-    quoted,
-    value_of,
-)
+from components.ingest.parse import feature_of, value_of
 from components.shared.tables import TIME, arrow_type
 from feature_repo.card import DatasetCard
 from feature_repo.card_features import Described, Feature
+from runtime.sql import literal, quoted
 
 REJECTED = pa.schema(
     [

@@ -15,11 +15,11 @@ from uuid import uuid4
 import duckdb
 import pyarrow as pa
 
-from components.ingest.parse import literal
 from components.ingest.records import rewrite
 from components.ingest.source import Table, pattern, scratch
 from feature_repo.card_source import Csv
 from runtime.errors import InputError
+from runtime.sql import literal
 
 SEPARATORS = ",;\t|"
 GZIP, ZSTD = b"\x1f\x8b", b"\x28\xb5\x2f\xfd"

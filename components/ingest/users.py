@@ -14,8 +14,6 @@ from components.ingest.parse import (
     Given,
     feature,
     feature_of,
-    literal,
-    quoted,
     time,
     user,
     value_of,
@@ -25,6 +23,7 @@ from components.ingest.source import Table
 from components.ingest.write import write_file
 from feature_repo.card import DatasetCard
 from runtime.errors import InputError
+from runtime.sql import literal, quoted
 
 _GONE = "EXISTS (FROM forgotten f WHERE f.digest = sha256({user}) AND {moment} <= f.until)"
 """Condition on a row of a user who asked to be deleted since; one without a date is of before."""

@@ -1,4 +1,5 @@
-"""Kubeflow component of the tasks from the source to the online store, which every refresh of the catalogue has."""
+"""Kubeflow components of the tasks on the data: up to the online store, as every refresh of the catalogue has them, and
+up to the training frames of past moments."""
 
 from kfp import dsl
 
@@ -42,3 +43,28 @@ def prepare(
     for name, value in told.items():
         metrics.log_metric(name, value)
     return made.accepted
+
+
+@dsl.component(base_image=TRAIN, install_kfp_package=False)
+def frames(run_id: str, card: str, moments: str) -> None:
+    """Ingest, resolve, validate and features for one moment after the other, in one pod.
+
+    Args:
+        run_id: What the name of each moment's run begins with; its tasks have their records there.
+        card: The dataset card, as JSON.
+        moments: What that name ends with, to the moment (ISO 8601, UTC; empty for the newest event), as JSON.
+
+    Nothing is materialised: the online store holds what now is.
+    """
+    import json
+    from pathlib import Path
+    from tempfile import TemporaryDirectory
+
+    from components.prepare.tasks import prepare
+    from feature_repo.card import DatasetCard
+    from runtime import workspace
+
+    dataset = DatasetCard.model_validate_json(card)
+    for ending, as_of in json.loads(moments).items():
+        with TemporaryDirectory(prefix="frame-") as folder:
+            prepare(run_id=f"{workspace.run(run_id)}{ending}", card=dataset, as_of=as_of, folder=Path(folder))

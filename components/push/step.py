@@ -28,11 +28,10 @@ from components.shared.release_store import (
 )
 from experiments.document import Change, ModelVersion, Release, Rollout
 from experiments.document import release as decide
-from experiments.table import RolloutTable, StaleRollout
+from experiments.retry import until_unmoved
+from experiments.table import RolloutTable
 from runtime.decision import Decision
 from runtime.errors import InputError
-
-_ATTEMPTS = 20
 
 
 def run(
@@ -137,15 +136,14 @@ def _propose(
     about: str = "",
 ) -> Release:
     """Decide on the row as it is, and again whenever somebody else was faster."""
-    for _ in range(_ATTEMPTS):
+
+    def attempt() -> Release:
         row = table.read(name)
         outcome = _decided(row, model, clock, better=better)
         outcome = outcome._replace(why=f"{outcome.why} ({about})" if about else outcome.why)
         if outcome.rollout == row:  # already released, or somebody sent its recipe back a moment ago
             return outcome
-        try:
-            changed = table.propose(Change(outcome.rollout, "push", outcome.why), row.version)
-        except StaleRollout:
-            continue
+        changed = table.propose(Change(outcome.rollout, "push", outcome.why), row.version)
         return outcome._replace(rollout=changed)
-    raise StaleRollout(f"{name}: the rollout table changed {_ATTEMPTS} times while a model was being pushed; try again")
+
+    return until_unmoved(attempt, model=name, during="while a model was being pushed")

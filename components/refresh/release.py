@@ -24,10 +24,9 @@ from components.shared.release_store import (
     uri,
 )
 from experiments.document import Change, ModelVersion, Rollout
-from experiments.table import RolloutTable, StaleRollout
+from experiments.retry import until_unmoved
+from experiments.table import RolloutTable
 from runtime.object_store import released
-
-_ATTEMPTS = 20
 
 
 def run(
@@ -78,7 +77,8 @@ def run(
 
 def _propose(table: RolloutTable, name: str, refreshes: str, model: ModelVersion) -> Rollout:
     """Put `model` in the place of the version it refreshes, again whenever somebody else was faster."""
-    for _ in range(_ATTEMPTS):
+
+    def attempt() -> Rollout:
         row = table.read(name)
         arms = {arm: getattr(row, arm) for arm in ("champion", "challenger")}
         found = next((arm for arm, serving in arms.items() if serving and serving.version == refreshes), None)
@@ -86,11 +86,9 @@ def _propose(table: RolloutTable, name: str, refreshes: str, model: ModelVersion
             return row
         changed = replace(row, champion=model) if found == "champion" else replace(row, challenger=model)
         why = f"{model.version} refreshes the {found} {refreshes}: the same weights, today's catalogue"
-        try:
-            return table.propose(Change(changed, "catalogue", why), row.version)
-        except StaleRollout:
-            continue
-    raise StaleRollout(f"{name}: the rollout table changed {_ATTEMPTS} times during a refresh; try again")
+        return table.propose(Change(changed, "catalogue", why), row.version)
+
+    return until_unmoved(attempt, model=name, during="during a refresh")
 
 
 def _record(report: dict[str, Any], digest: str, stored: Path, model: Path, lineage: dict[str, Any]) -> Record:

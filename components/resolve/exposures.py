@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING, Any
 
 from components.shared.reference_files import EXPOSURES
 from feature_repo.card import DatasetCard
+from runtime.sql import literal, session
 
 if TYPE_CHECKING:
     from duckdb import DuckDBPyConnection, DuckDBPyRelation
@@ -25,8 +26,7 @@ def copy_exposures(card: DatasetCard, log: Path, as_of: datetime, reference: Pat
     files = {suffix: sorted(map(str, log.rglob(f"*.{suffix}"))) for suffix in ("parquet", "jsonl")}
     if not any(files.values()):
         return _nothing(f"No exposures at {log}: skew between what was served and what is trained on is not judged.")
-    with duckdb.connect() as db:
-        db.execute("SET TimeZone = 'UTC'; SET memory_limit = '2GB'")
+    with session() as db:
         try:
             parts = [_read(db, card, suffix, paths) for suffix, paths in files.items() if paths]
             for number, part in enumerate(parts):
@@ -39,9 +39,9 @@ def copy_exposures(card: DatasetCard, log: Path, as_of: datetime, reference: Pat
                 f"SELECT * FROM ({union}) WHERE item_id IS NOT NULL AND {window} "
                 f"ORDER BY md5(concat_ws(chr(31), request_id, item_id, event_time)), position LIMIT {MOST}"
             )
-            target = str(reference / EXPOSURES).replace("'", "''")
-            db.execute(f"COPY ({query}) TO '{target}' (FORMAT parquet)")
-            (rows,) = db.execute(f"SELECT count(*) FROM '{target}'").fetchall()[0]
+            target = literal(str(reference / EXPOSURES))
+            db.execute(f"COPY ({query}) TO {target} (FORMAT parquet)")
+            (rows,) = db.execute(f"SELECT count(*) FROM {target}").fetchall()[0]
         except duckdb.Error as error:
             (reference / EXPOSURES).unlink(missing_ok=True)
             return {

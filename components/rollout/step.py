@@ -12,10 +12,9 @@ from experiments.decision import judge, look
 from experiments.document import Change, Rollout
 from experiments.log import LogFault
 from experiments.policy import Policy
-from experiments.table import Decision, RolloutTable, StaleRollout
+from experiments.retry import until_unmoved
+from experiments.table import Decision, RolloutTable
 from runtime.errors import InputError
-
-_ATTEMPTS = 20
 
 
 def run(
@@ -60,7 +59,8 @@ def decide(
     table: RolloutTable, model: str, policy: Policy, log: Path, *, now: datetime, salt: Callable[[], str]
 ) -> tuple[Rollout, Decision]:
     """Decide on the row as it is, and again whenever somebody else was faster; the row as it then stands."""
-    for _ in range(_ATTEMPTS):
+
+    def attempt() -> tuple[Rollout, Decision]:
         row = table.read(model)
         if row.champion is None:
             known = ", ".join(table.models()) or "nothing"
@@ -76,12 +76,10 @@ def decide(
         if verdict.rollout is None:
             table.record(model, made)
             return row, made
-        try:
-            change = Change(verdict.rollout, "rollout", f"{verdict.action}: {verdict.why}")
-            return table.propose(change, row.version, made), made
-        except StaleRollout:
-            continue
-    raise StaleRollout(f"{model}: the rollout table changed {_ATTEMPTS} times while it was looked at; try again")
+        change = Change(verdict.rollout, "rollout", f"{verdict.action}: {verdict.why}")
+        return table.propose(change, row.version, made), made
+
+    return until_unmoved(attempt, model=model, during="while it was looked at")
 
 
 def _metrics(evidence: dict[str, Any]) -> dict[str, float]:

@@ -22,6 +22,11 @@ def missing(pipeline: str, records: Records, state: str) -> list[str]:
     return [task for task in EXPECTED[pipeline](records) if task not in ended]
 
 
+def of_frame(records: Records) -> list[str]:
+    """What leads to the training frame of one moment, where the data gate let it through."""
+    return [*ALWAYS, *(["features"] if _said(records, "validate", "passed") else [])]
+
+
 def of_training(records: Records) -> list[str]:
     """What the decisions taken in this run of the training pipeline call for."""
     tasks = list(ALWAYS)

@@ -6,7 +6,6 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import datetime
 from pathlib import Path
-from tempfile import TemporaryDirectory
 from typing import TYPE_CHECKING
 
 import pyarrow as pa
@@ -16,6 +15,7 @@ from feature_repo.card import DatasetCard
 from feature_repo.card_features import Described
 from feature_repo.kinds import Storage
 from runtime.errors import InputError
+from runtime.sql import literals, session
 
 if TYPE_CHECKING:
     from duckdb import DuckDBPyConnection
@@ -119,13 +119,8 @@ def open_events(card: DatasetCard, events: Path, as_of: datetime) -> Iterator["D
     Only what had happened and was known by `as_of` is visible, and of the interactions the types that enter
     histories (`events` of the card); `interactions_all` has every row. Raises `InputError` where columns are missing.
     """
-    import duckdb
-
     require_columns(card, events)
-    with TemporaryDirectory(prefix="duckdb-") as spill, duckdb.connect() as db:
-        db.execute("SET TimeZone = 'UTC'")
-        db.execute("SET memory_limit = '2GB'")
-        db.execute(f"SET temp_directory = '{spill}'")
+    with session() as db:
         for table in tables(card):
             columns = ", ".join(f'"{column}"' for column in table.columns)
             # hive_partitioning off: it would add a column `day`, and a feature may have that name.
@@ -143,8 +138,7 @@ def counting(card: DatasetCard, table: Table) -> str:
     """SQL: of the interactions those whose type enters histories, as the card says."""
     if table.name != "interactions" or card.history_types is None:
         return ""
-    types = ", ".join("'" + name.replace("'", "''") + "'" for name in card.history_types)
-    return f" AND event_type IN ({types})"
+    return f" AND event_type IN ({literals(card.history_types)})"
 
 
 def _columns(features: Sequence[Described]) -> dict[str, pa.DataType]:

@@ -28,6 +28,7 @@ from components.validate.verdicts import EVIDENCE, Measure
 from feature_repo.card import DatasetCard
 from feature_repo.card_features import Described
 from feature_repo.kinds import Storage
+from runtime.sql import literals
 
 if TYPE_CHECKING:
     from duckdb import DuckDBPyConnection
@@ -199,7 +200,7 @@ def _about_values(
         shared = [item for item in known if item in now]
         other = [item for item in shared if known[item] != now[item]]
         if len(shared) >= ENOUGH:
-            items = ", ".join("'" + item.replace("'", "''") + "'" for item in other[:EVIDENCE]) or "NULL"
+            items = literals(other[:EVIDENCE]) or "NULL"
             query = f'SELECT item_id, "{name}" AS now FROM latest_items WHERE item_id IN ({items})'
             message = f"Items keep their {name} (others, of a sample)"
             measure = Measure(found=len(other) / len(shared), evidence=rows_later(db, query))

@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any
 from components.shared.tables import differences
 from components.validate.verdicts import EVIDENCE, Measure
 from feature_repo.card import DatasetCard
+from runtime.sql import literal
 
 if TYPE_CHECKING:
     from duckdb import DuckDBPyConnection
@@ -110,13 +111,12 @@ def is_open(card: DatasetCard, day: date) -> bool:
 
 def local(column: str, card: DatasetCard) -> str:
     """SQL: a moment on the shop's own clock."""
-    zone = card.source.timezone.replace("'", "''")
-    return f"timezone('{zone}', {column})"
+    return f"timezone({literal(card.source.timezone)}, {column})"
 
 
 def local_day(moment: datetime, card: DatasetCard, db: "DuckDBPyConnection") -> date:
-    literal = f"TIMESTAMPTZ '{moment.isoformat()}'"
-    (day,) = _one(db, f"SELECT {local(literal, card)}::DATE")
+    at = f"TIMESTAMPTZ '{moment.isoformat()}'"
+    (day,) = _one(db, f"SELECT {local(at, card)}::DATE")
     assert isinstance(day, date)
     return day
 

@@ -4,7 +4,6 @@ Feast's own writing is not conditional: SQLite takes whatever comes last, Redis 
 whoever changes a history first holds the lock of the user's partition, which lies where the histories lie.
 """
 
-import fcntl
 import re
 import sqlite3
 import time
@@ -15,6 +14,8 @@ from typing import Any, Protocol
 
 from feature_repo.faults import Unavailable
 from feature_repo.feast_import import FeatureStore
+from runtime.locks import try_lock
+from runtime.sql import quoted
 
 LOCK_SECONDS = 30.0
 """How long to wait for a partition's lock; a healthy writer holds it for milliseconds."""
@@ -54,7 +55,7 @@ class _Sqlite:
 
     def __init__(self, connection: sqlite3.Connection, path: Path, *tables: str) -> None:
         self._connection, self._path = connection, path
-        self._table, *self._others = ('"' + table.replace('"', '""') + '"' for table in tables)
+        self._table, *self._others = map(quoted, tables)
         # What is overwritten or deleted is zeroed, so that a deletion leaves nothing of a user on the disk.
         connection.execute("PRAGMA secure_delete = ON")
 
@@ -63,16 +64,12 @@ class _Sqlite:
         path = self._path.with_name(f"{self._path.name}.histories-{partition:02d}.lock")
         deadline = time.monotonic() + LOCK_SECONDS
         with path.open("w") as file:
-            while True:
-                try:
-                    fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-                    break
-                except BlockingIOError:
-                    if time.monotonic() > deadline:
-                        raise Unavailable(
-                            f"{path}: another writer has held it for {LOCK_SECONDS:.0f} s. Find and end that process."
-                        ) from None
-                    time.sleep(_PAUSE)
+            while not try_lock(file):
+                if time.monotonic() > deadline:
+                    raise Unavailable(
+                        f"{path}: another writer has held it for {LOCK_SECONDS:.0f} s. Find and end that process."
+                    )
+                time.sleep(_PAUSE)
             yield lambda: None
 
     def delete(self, keys: Sequence[bytes]) -> None:

@@ -5,7 +5,6 @@ any moment loses nothing and doubles nothing; a part that fails is tried again, 
 """
 
 import contextlib
-import fcntl
 import logging
 import sqlite3
 import time
@@ -28,6 +27,7 @@ from events.segments import SegmentSink, lines, segments
 from events.stream import Stream, StreamId, split_id
 from events.writer import LogUnavailable
 from feature_repo.faults import Unavailable
+from runtime.locks import try_lock
 
 _logger = logging.getLogger(__name__)
 POLL_SECONDS = 0.05
@@ -87,11 +87,9 @@ class Consumer:
     def __enter__(self) -> "Consumer":
         self._sink.open()
         self._lock = (self._log / "consumer.lock").open("w")
-        try:
-            fcntl.flock(self._lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
+        if not try_lock(self._lock):
             self._lock.close()
-            raise Busy(f"{self._log}: another consumer works on this log") from None
+            raise Busy(f"{self._log}: another consumer works on this log")
         try:
             self._state = state = self._opened()
         except BaseException:

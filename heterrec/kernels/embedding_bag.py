@@ -31,19 +31,27 @@ class Back(NamedTuple):
 
 def prepared(value_J: Tensor, count_T: Tensor, rows: int) -> Back:
     """Of bags that hold `count_T` entries each, which read the rows `value_J` of a table of `rows`."""
+    # Stable, so that entries of one row keep their order and the same inputs are summed in the same order each time:
+    # addition of floats is not associative, and a loss curve is held bit for bit.
     _, order_J = value_J.sort(stable=True)
     entries_V = torch.bincount(value_J, minlength=rows)
+    # A row that nobody reads has no part, and the sum over its empty range of parts is zero, as its gradient is.
     parts_V = (entries_V + PART - 1) // PART
     row_V = parts_V.cumsum(0) - parts_V
     first_V = entries_V.cumsum(0) - entries_V
     number_P = ranges(torch.zeros_like(parts_V), parts_V)
+    # Part p of row v begins PART entries after part p - 1; the last of a row is as long as what is left of it.
     part_P = torch.repeat_interleave(first_V, parts_V) + number_P * PART
+    # `repeat_interleave` of counts gives the token of each entry: 0 for the entries of token 0, then 1, ...
     return Back(torch.repeat_interleave(count_T)[order_J], order_J, part_P, row_V)
 
 
 def summed_back(grad_TD: Tensor, weight_J: Tensor, back: Back) -> Tensor:
     """The gradient (V, D) of the table from that of the tokens."""
+    # A look-up sums rows of a table, weighted. Backwards the roles change: the table is the tokens' gradients (T, D),
+    # a bag is a part, and the same kernel sums it, in parallel over parts and without atomic additions.
     weight = weight_J[back.order_J].to(grad_TD.dtype)
     parts_PD = F.embedding_bag(back.token_J, grad_TD, back.part_P, mode="sum", per_sample_weights=weight)
+    # The second level sums the parts of each row in their order.
     everyone_P = torch.arange(len(back.part_P), device=grad_TD.device)
     return F.embedding_bag(everyone_P, parts_PD, back.row_V, mode="sum")

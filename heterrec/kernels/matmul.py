@@ -36,6 +36,8 @@ class _Product(torch.autograd.Function):
     @staticmethod
     @fast_products()
     def forward(ctx: Any, rows: Tensor, matrix: Tensor) -> Tensor:
+        # rows (R, N), matrix (N, M). The context holds for this product alone: the setting is global, and small
+        # products lose by it.
         ctx.save_for_backward(rows, matrix)
         return rows @ matrix
 
@@ -43,4 +45,6 @@ class _Product(torch.autograd.Function):
     @fast_products()
     def backward(ctx: Any, *grads: Tensor) -> tuple[Tensor, Tensor]:
         rows, matrix = ctx.saved_tensors
+        # Autograd calls this when the context of `forward` has ended: so it is opened again.
+        # (R, M) by (M, N), and (N, R) by (R, M), which are as large as the product forwards.
         return grads[0] @ matrix.T, rows.T @ grads[0]

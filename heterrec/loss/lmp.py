@@ -286,7 +286,8 @@ class LMP:
             step = step._replace(target_N=target, mask_item=masked)
             since_C = torch.cat([drawn.until_R, drawn.since_R[drawn.newborn_S]])
             return full_infonce(query, item_RD, bias_R, step, since_C, drawn.until_R[drawn.newborn_S])
-        # A newborn candidate stands twice, at most once of it at any time.
+        # A newborn item is two candidates, a row without its ID and one with it. Before `until_R` only the first may be
+        # shown to a target, from then on only the second: no target ever meets both.
         twins = torch.nonzero(drawn.twin_R[drawn.item_C])[:, 0]
         candidate = torch.cat([drawn.item_C, drawn.twin_R[drawn.item_C[twins]]])
         since = torch.cat([drawn.until_R[drawn.item_C], drawn.since_R[drawn.item_C[twins]]])

@@ -24,11 +24,11 @@ from pipelines import catalogue
 from pipelines.__main__ import main
 from pipelines.catalogue_run import build
 from pipelines.data_commands import moment, with_options
-from pipelines.frames import frame
 from runtime import workspace
 from runtime.decision import Decision, Reason
 from runtime.task import Record, read_records
 from serving.torchserve import archive as archives
+from tests.pipeline.training_frame import training_frame
 
 SMALL = [
     "--option",
@@ -73,8 +73,7 @@ def home(tmp_path_factory) -> Path:
     with pytest.MonkeyPatch.context() as patched:
         patched.setenv("HETERREC_HOME", str(home))
         card = card_of(DAYS)
-        made = frame(card, "", run_id="first")
-        assert made.sequences is not None, made.decision.blocking
+        sequences = training_frame(card, run_id="first")
         tiny = replace(recipes.heterrec(), epochs=1)
         tiny = replace(tiny, model=replace(tiny.model, width=16, item_layers=1, max_history=10))
         folders = {
@@ -83,13 +82,11 @@ def home(tmp_path_factory) -> Path:
         }
         for folder in folders.values():
             folder.mkdir(parents=True)
-        data = read_sequences(made.sequences)
+        data = read_sequences(sequences)
         judged = train(data, tiny)
         save_model(judged, folders["model"])
         save_model(refit(judged.loaded, tiny, data), folders["served"])
-        package.run(
-            card=card, sequences=made.sequences, model=folders["served"], archive=folders["archive"], name=card.name
-        )
+        package.run(card=card, sequences=sequences, model=folders["served"], archive=folders["archive"], name=card.name)
         held = Reason(check="better", held=True, found=1, allowed=0, message="", remedy="none")
         Decision(gate="evaluate", reasons=[held]).write(folders["evaluation"])
         digest = archives.digest(folders["archive"] / f"{card.name}.mar")
@@ -188,8 +185,8 @@ def test_a_backfill_that_cannot_be_is_told(capsys):
 def test_a_deleted_user_is_in_no_file_of_the_workspace(capsys, home):
     assert main(["catalogue", *options(DAYS + 5)]) == 0
     golden = json.loads(archives.read(Path(champion().archive), "goldens.jsonl").splitlines()[0])["request"]["user_id"]
-    made = frame(card_of(DAYS + 5), "", run_id="before")
-    users = pq.read_table(made.sequences / "events.parquet", columns=["user_id"])["user_id"].unique().to_pylist()
+    sequences = training_frame(card_of(DAYS + 5), run_id="before")
+    users = pq.read_table(sequences / "events.parquet", columns=["user_id"])["user_id"].unique().to_pylist()
     user = next(each for each in users if each != golden)
     assert main(["forget", user, golden, *options(DAYS + 5)]) == 0
     told = capsys.readouterr().out
@@ -197,8 +194,8 @@ def test_a_deleted_user_is_in_no_file_of_the_workspace(capsys, home):
     assert "had no event" not in told
     assert main(["forget", user.upper(), *options(DAYS + 5)]) == 0
     assert f"'{user.upper()}' had no event: is it the id" in capsys.readouterr().out
-    made = frame(card_of(DAYS + 5), "", run_id="after")
-    left = pq.read_table(made.sequences / "events.parquet", columns=["user_id"])["user_id"].unique().to_pylist()
+    sequences = training_frame(card_of(DAYS + 5), run_id="after")
+    left = pq.read_table(sequences / "events.parquet", columns=["user_id"])["user_id"].unique().to_pylist()
     assert set(users) - set(left) == {user, golden}
     for path in home.rglob("*"):
         if path.is_file() and path.suffix not in (".mar",):

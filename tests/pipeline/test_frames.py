@@ -1,14 +1,20 @@
-"""The data side in this process is held against what the cluster's is held against."""
+"""The training frames of past moments are held against what a run on a cluster is held against."""
 
+from datetime import date
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
 
+from components.shared.expected_tasks import ALWAYS, of_frame
 from feature_repo.card import DatasetCard, load_card
-from pipelines.frames import backfill, frame
-from runtime import reference
-from runtime.task import read_records
+from pipelines import local
+from pipelines.frames import backfill
+from runtime import reference, workspace
+from runtime.errors import InputError
+from runtime.task import Record, read_records
+from tests.pipeline.training_frame import training_frame
 
 CARD = """
 name: tiny
@@ -42,15 +48,35 @@ def brands(shop: Path, called: str) -> None:
 
 def test_a_shop_whose_every_brand_was_renamed_is_blocked_here_as_on_a_cluster(shop: Path) -> None:
     card = load_card(str(shop / "tiny.yaml"))
-    before = frame(card, "2025-01-19T23:59:59+00:00", run_id="first")
-    assert before.decision.passed, before.decision.blocking
+    training_frame(card, as_of="2025-01-19T23:59:59+00:00", run_id="first")
     brands(shop, "renamed")
-    after = frame(card, "2025-01-20T23:59:59+00:00", run_id="second")
-    assert not after.decision.passed and after.sequences is None
+    (day,) = backfill(card, date(2025, 1, 20), date(2025, 1, 20), run_id="second")
+    after = day.frame
+    assert not after.decision.passed and after.sequences is None and day.digest is None
     assert "brand" in " ".join(reason.message for reason in after.decision.blocking)
-    assert set(read_records("second")) == {"ingest", "resolve", "champion", "reference", "validate"}
-    days = list(backfill(card, *[np.datetime64("2025-01-20").item()] * 2, run_id="backfill"))
-    assert [day.digest for day in days] == [None], "a backfill of that day is blocked, too"
+    assert set(read_records("second-2025-01-20")) == {"ingest", "resolve", "champion", "reference", "validate"}
+    assert "task_started" in (workspace.runs() / "second" / "log.txt").read_text(), "in the log of the backfill"
+
+
+@pytest.mark.parametrize(
+    ("found", "expected", "said"),
+    [
+        ({"status": "failed", "error": "no such file", "input_fault": True}, InputError, "no such file"),
+        ({"status": "failed", "error": "OSError: disk"}, RuntimeError, "OSError: disk"),
+        ({"status": "running"}, RuntimeError, "validate: the task's process ended without a word"),
+        (None, RuntimeError, r"missing \['validate'\]"),
+    ],
+)
+def test_a_run_that_did_not_come_to_its_end_is_told_by_what_ended_it(
+    found: dict[str, Any] | None, expected: type[Exception], said: str
+) -> None:
+    records = {name: Record(task=name, status="done", started="") for name in ALWAYS}
+    if found is None:
+        del records["validate"]
+    else:
+        records["validate"] = Record(task="validate", started="", **found)
+    with pytest.raises(expected, match=said):
+        local.require_ended(records, of_frame(records))
 
 
 class Shown:
@@ -74,10 +100,10 @@ def prepared(folder: Path, card: DatasetCard, as_of: str, run_id: str) -> tuple[
 
 def test_the_one_task_of_a_refresh_does_what_five_do_and_is_blocked_as_they_are(shop: Path) -> None:
     card, moment = load_card(str(shop / "tiny.yaml")), "2025-01-19T23:59:59+00:00"
-    apart = frame(card, moment, run_id="apart")
+    apart = training_frame(card, as_of=moment, run_id="apart")
     accepted, shown = prepared(shop / "one", card, moment, "one")
     assert accepted
-    assert reference.follow(Path(shown["sequences"].path)) == apart.sequences, "made once, found again"
+    assert reference.follow(Path(shown["sequences"].path)) == apart, "made once, found again"
     records = read_records("one")
     assert list(records) == ["ingest", "resolve", "champion", "reference", "validate", "features", "materialise"]
     numbers = shown["metrics"].numbers

