@@ -28,7 +28,8 @@ from heterrec.training.loop import train
 from runtime.code_digest import reached
 from runtime.decision import Decision
 from runtime.errors import InputError
-from serving.gateway.archive import _contents
+from runtime.files import digest_file
+from serving.gateway.archive import read_contents
 from serving.gateway.tables import Tables
 from serving.scoring.scorer import Scorer
 from serving.torchserve import archive as archives
@@ -333,7 +334,8 @@ def test_an_archive_of_several_kinds_of_events_answers_as_the_model_does(tmp_pat
     extra = [{**asked["history"][-1], "event_type": "scroll"}]
     assert answered(asked["history"] + extra) == answered(asked["history"])
     assert "history[0].event_type" in str(answered([{**asked["history"][0], "event_type": 3}]))
-    contents = _contents(archive / "shop.mar")
+    mar = archive / "shop.mar"
+    contents = read_contents(mar, digest_file(mar))
     assert contents.had(as_kind("view")) == set() and contents.had(as_kind("buy")) == own
 
 
