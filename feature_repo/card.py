@@ -74,7 +74,7 @@ class Release(Strict):
     """What a refresh is asked for before it serves; see components/evaluate/blessing.py."""
 
     margin: float = Field(default=0.05, gt=0, lt=1)
-    """Share of the NDCG@10 of a month's best release that what serves keeps within; nine tenths of it are asked of it."""
+    """Share of the NDCG@10 of a month's best release that what serves keeps within; it is asked for nine tenths."""
     pool_days: float = Field(default=7.0, ge=0)
     """Tonight's window is one look, the nights of so many days the second; the third is a month's."""
     fresh_days: float = Field(default=28.0, ge=0)
