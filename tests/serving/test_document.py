@@ -19,6 +19,7 @@ from experiments.document import (
     Rollout,
     SentBack,
     release,
+    rest,
     succeeding,
 )
 
@@ -152,6 +153,15 @@ def test_a_table_that_lost_its_champion_is_not_believed() -> None:
     assert succeeding(OPENED, ALONE) == OPENED
     with pytest.raises(Emptied, match="names no champion of shop any more"):
         succeeding(EMPTY, ALONE)
+
+
+def test_a_challenger_meets_few_shoppers_first_and_all_last() -> None:
+    assert STAGES == (0.01, 0.05, 0.25, 0.5, 1.0)
+
+
+@pytest.mark.parametrize(("times", "said"), [(1, "was sent back once, and rests"), (2, "was sent back 2 times, and")])
+def test_why_a_recipe_rests_is_said_in_one_sentence(times: int, said: str) -> None:
+    assert said in rest(replace(RESTS[0], times=times, effective=0.0))
 
 
 def test_json_keeps_every_field_and_its_times_are_of_one_zone() -> None:
