@@ -77,7 +77,7 @@ class Release(Strict):
     """Share of the NDCG@10 of a month's best release that what serves keeps within; it is asked for nine tenths."""
     pool_days: float = Field(default=7.0, ge=0)
     """Tonight's window is one look, the nights of so many days the second; the third is a month's."""
-    fresh_days: float = Field(default=28.0, ge=0)
+    fresh_days: float = Field(default=35.0, ge=0)
     """Where they cannot tell, a refresh that the month speaks for serves once the champion's data is older by this."""
     power: Literal["say", "require"] = "say"
     """What becomes of a run whose held-out shoppers are too few to tell a model from popularity: said before training,

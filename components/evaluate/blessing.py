@@ -44,7 +44,7 @@ class Rule:
     """The nights of so many days are the second look."""
     month_days: float = 31.0
     """The nights of so many days are the third look: as many as resolve hands on."""
-    fresh_days: float = 28.0
+    fresh_days: float = 35.0
     """When the champion's data is older by this than tonight's, a refresh serves that the month's nights speak for."""
 
     @property

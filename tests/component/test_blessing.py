@@ -67,8 +67,8 @@ def test_the_verdicts_on_the_same_shop() -> None:
     told = {
         "no worse": bless(night(0.0, users=70_000), [], age_days=0, rule=RULE),
         "surely below": bless(night(-0.6), [], age_days=99, rule=RULE),
-        "undecided": bless(night(0.05, users=140), [], age_days=27.9, rule=RULE),
-        "fresher": bless(night(0.05, users=140), [], age_days=28.0, rule=RULE),
+        "undecided": bless(night(0.05, users=140), [], age_days=34.9, rule=RULE),
+        "fresher": bless(night(0.05, users=140), [], age_days=35.0, rule=RULE),
         "below": bless(night(-0.25, users=280), [], age_days=99, rule=RULE),
     }
     assert {verdict: made.verdict for verdict, made in told.items()} == {verdict: verdict for verdict in told}

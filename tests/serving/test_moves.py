@@ -105,13 +105,13 @@ def test_while_an_experiment_goes_on_all_wait(move: str) -> None:
 def test_a_recipe_that_is_sent_back_again_and_again_rests_longer_and_what_was_found_adds_up(row: Rollout) -> None:
     other = SentBack(recipe_digest="other", until=NOW)
     row, rests = replace(row, sent_back=(other,)), []
-    for found in ((100.0, -0.2), (300.0, 0.0), (0.0, 0.0), (400.0, 0.05), (0.0, 0.0), (0.0, 0.0)):
+    for found in ((100.0, -0.2), (300.0, 0.0), (0.0, 0.0), (400.0, 0.1), (0.0, 0.0), (0.0, 0.0)):
         after = transitions.roll_back(row, now=NOW, salt=str, effective=found[0], change=found[1])
         row = replace(row, sent_back=after.sent_back)
         assert after.sent_back[0] == other
-        rests.append((after.sent_back[1].until - NOW) // WEEK)
+        rests.append((after.sent_back[1].until - NOW) / WEEK)
     assert rests == [1, 2, 4, 8, 13, 13]
-    assert after.sent_back[1].effective == 800 and after.sent_back[1].change == pytest.approx(0.0)
+    assert after.sent_back[1].effective == 800 and after.sent_back[1].change == pytest.approx(0.025)
     assert after.sent_back[1].times == 6
 
 
