@@ -148,7 +148,7 @@ def lists(row: Rollout, archives: Archives, user: str, seen: Sequence[Seen]) -> 
             found.append(Ranked(name=role, version=arm.version, fault=str(error)))
     found.append(_from_tables(champion, request, mine))
     popular = champion.popular(K)
-    found.append(_ranked("popular", champion, popular, mine, "events as scores"))
+    found.append(_ranked("popular", champion, popular, mine, "against the champion; scores are events"))
     return found
 
 

@@ -2,7 +2,6 @@
 
 import os
 import re
-import shutil
 import signal
 import subprocess
 import sys
@@ -13,15 +12,29 @@ from pathlib import Path
 import pytest
 from matplotlib.image import imread
 
+from console.site import PLACES
 from runtime.workspace import ROOT
+from tests.console.browser import CHROMIUM, Browser
 
-CHROMIUM = shutil.which("chromium") or shutil.which("google-chrome")
-OFFLINE = [
-    "--proxy-server=127.0.0.1:1",
-    "--proxy-bypass-list=127.0.0.1",
-    "--no-first-run",
-    "--disable-background-networking",
-]
+SHOPPER = "/shopper?model=shop&user=u1"
+READY = "document.readyState === 'complete'"
+ANSWERED = "!!document.querySelector('#lists')"
+CONTROLS = "a[href], button, input:not([type=hidden]), select, summary, [tabindex='0']"
+FIRST_IS_LATE = """
+  window.ask = fetch;
+  window.fetch = async (...asked) => {
+    const waits = window.go ? null : new Promise((on) => { window.go = on; });
+    const answer = await ask(...asked);
+    await waits;
+    return answer;
+  };
+"""
+FOCUSED = """(() => {
+  const here = document.activeElement, box = here.getBoundingClientRect(), style = getComputedStyle(here);
+  const inside = box.width > 0 && box.left >= 0 && box.top >= 0 && box.right <= innerWidth && box.bottom <= innerHeight;
+  return { at: controls.indexOf(here), line: style.outlineStyle === "none" ? 0 : parseFloat(style.outlineWidth), inside,
+           what: here.outerHTML };
+})()"""
 
 
 @pytest.fixture(scope="module")
@@ -40,11 +53,12 @@ def address(home: Path) -> Iterator[str]:
         assert process.returncode == 0 and "Traceback" not in errors, errors
 
 
-def browse(url: str, folder: Path, *options: str) -> subprocess.CompletedProcess[str]:
-    assert CHROMIUM is not None
-    kept = [f"--user-data-dir={folder}/profile", "--virtual-time-budget=20000", "--enable-logging=stderr", "--v=0"]
-    command = [CHROMIUM, "--headless", "--no-sandbox", "--disable-gpu", *OFFLINE, *kept, *options, url]
-    return subprocess.run(command, check=True, capture_output=True, text=True, timeout=300)
+@pytest.fixture(scope="module")
+def browser(address: str, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Browser]:
+    if CHROMIUM is None:
+        pytest.skip("no Chromium here")
+    with Browser(tmp_path_factory.mktemp("profile")) as opened:
+        yield opened
 
 
 def test_the_command_says_where_it_is_and_answers_there(address: str):
@@ -52,7 +66,6 @@ def test_the_command_says_where_it_is_and_answers_there(address: str):
         assert answer.read() == b"alive"
 
 
-@pytest.mark.skipif(CHROMIUM is None, reason="no Chromium here")
 @pytest.mark.parametrize(
     ("page", "shown"),
     [
@@ -61,20 +74,112 @@ def test_the_command_says_where_it_is_and_answers_there(address: str):
         ("/runs/shop-20260106T000000", "alert(1)"),
     ],
 )
-def test_a_browser_runs_the_pages_under_their_policy(address: str, page: str, shown: str, tmp_path: Path):
+def test_a_browser_runs_the_pages_under_their_policy(address: str, browser: Browser, page: str, shown: str):
     """Its console says nothing of a policy that was broken or a file that was not there; parts that come later came."""
-    seen = browse(address + page, tmp_path, "--dump-dom")
-    said = [line for line in seen.stderr.splitlines() if "CONSOLE" in line]
-    assert not said, said
-    assert shown in seen.stdout and "<script>alert" not in seen.stdout
+    browser.open(address + page, f"{READY} && document.body.innerText.includes({shown!r})")
+    assert not browser.said
+    assert not browser.ask("[...document.scripts].filter((each) => !each.src).length"), "data became a script"
 
 
-@pytest.mark.skipif(CHROMIUM is None, reason="no Chromium here")
 @pytest.mark.parametrize("scheme", ["light", "dark"])
-def test_pages_follow_light_and_dark(address: str, scheme: str, tmp_path: Path):
-    dark = ["--blink-settings=preferredColorScheme=0"] if scheme == "dark" else []
-    picture = tmp_path / "page.png"
-    browse(f"{address}/data", tmp_path, *dark, "--hide-scrollbars", "--window-size=500,900", f"--screenshot={picture}")
-    seen = imread(picture)[..., :3]
+def test_pages_follow_light_and_dark(address: str, browser: Browser, scheme: str, tmp_path: Path):
+    browser.shown_as(500, 900, scheme)
+    browser.open(f"{address}/data", READY)
+    browser.picture(tmp_path / "page.png")
+    seen = imread(tmp_path / "page.png")[..., :3]
     assert (seen.mean() < 0.4) == (scheme == "dark")
     assert seen.std() > 0.02, "the page is blank"
+
+
+def test_no_page_is_wider_than_a_phone(address: str, browser: Browser):
+    """A table that is wider moves in a frame of its own."""
+    browser.shown_as(390, 844, "light")
+    for page in (*(place for place, _ in PLACES), SHOPPER, "/item?id=i7", "/runs/shop-20260106T000000"):
+        browser.open(address + page, READY)
+        if page == SHOPPER:
+            browser.wait(ANSWERED)
+        assert browser.ask("document.documentElement.scrollWidth") == 390, page
+
+
+def tried(items: int) -> str:
+    """That so many tried items are shown, and no answer is awaited."""
+    return f"{READY} && {ANSWERED} && document.querySelectorAll('li.tried').length === {items}"
+
+
+def lists(browser: Browser) -> str:
+    """What stands in the lists."""
+    return str(browser.ask("document.querySelector('#lists').innerText"))
+
+
+@pytest.mark.parametrize("item", ["#event-1", "#event-2", "#place-1-2", "#place-2-1"])
+def test_a_click_on_an_item_changes_the_lists_where_one_looks(address: str, browser: Browser, home: Path, item: str):
+    """In the history or in a list; a second click takes it back, and so does the browser's "back"."""
+    written = {path: path.stat().st_mtime_ns for path in home.rglob("*") if "rollout.db" not in path.name}
+    browser.shown_as(1280, 500, "light")
+    browser.open(address + SHOPPER, ANSWERED)
+    before, place = lists(browser), browser.ask(f"document.querySelector('{item}').id")
+    browser.ask("window.same = true")
+    browser.click(item)
+    browser.wait(tried(1))
+    after, reached = lists(browser), browser.ask("location.href")
+    assert after != before
+    assert "A tried item is a test event" in browser.ask("document.body.innerText")
+    assert "1 item tried" in browser.ask("document.querySelector('#heard').textContent"), "for who does not see it"
+    assert browser.ask("document.activeElement.id") == place
+    browser.click("li.tried a")
+    browser.wait(tried(0))
+    assert lists(browser) == before
+    browser.ask("history.back()")
+    browser.wait(tried(1))
+    assert (lists(browser), browser.ask("location.href")) == (after, reached)
+    assert browser.ask("window.same"), "the page was loaded anew, and the reader's place was lost"
+    browser.open(reached, tried(1))  # an address can be handed on
+    assert lists(browser) == after
+    assert not browser.said
+    found = {path: path.stat().st_mtime_ns for path in home.rglob("*") if "rollout.db" not in path.name}
+    assert found == written, "what is tried is written nowhere"
+
+
+def test_the_answer_to_the_last_click_stands(address: str, browser: Browser):
+    """Of two clicks, also where the first is answered after the second."""
+    browser.open(address + SHOPPER, ANSWERED)
+    browser.ask(FIRST_IS_LATE)
+    browser.click("#place-1-1")
+    browser.click("#place-1-2")
+    browser.wait(tried(1))
+    shown = lists(browser)
+    browser.ask("go(), setTimeout(() => { window.gone = true; }, 50), 0")
+    browser.wait("window.gone")
+    assert lists(browser) == shown
+    second = browser.ask("location.href")
+    browser.open(second, tried(1))
+    assert lists(browser) == shown
+
+
+def test_every_control_of_the_shopper_s_page_is_reached_in_order_and_seen(address: str, browser: Browser):
+    """By Tab, in the order of reading, each with a line round it and on the screen."""
+    browser.shown_as(1280, 500, "light")
+    browser.open(address + SHOPPER, ANSWERED)
+    browser.ask(
+        f"window.controls = [...document.querySelectorAll({CONTROLS!r})].filter((each) => each.checkVisibility())"
+    )
+    for number in range(browser.ask("controls.length")):
+        browser.press("Tab")
+        told = browser.ask(FOCUSED)
+        assert told["at"] == number, (number, told)
+        assert told["line"] >= 2 and told["inside"], told
+
+
+def test_enter_does_what_a_click_does(address: str, browser: Browser):
+    browser.open(address + SHOPPER, ANSWERED)
+    browser.click("#place-1-3")
+    browser.wait(tried(1))
+    clicked = lists(browser)
+    browser.open(address + SHOPPER, ANSWERED)
+    browser.ask("window.same = true, document.querySelector('#place-1-3').focus()")
+    browser.press("Enter")
+    browser.wait(tried(1))
+    assert lists(browser) == clicked and browser.ask("window.same")
+    browser.press("Tab")
+    browser.press("Enter")
+    assert browser.ask("document.activeElement.parentElement.open"), "the next after it tells why"
