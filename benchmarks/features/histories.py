@@ -85,9 +85,7 @@ def _microseconds(call: Callable[[], object]) -> float:
 
 def _encode_arrow(records: Sequence[Record]) -> bytes:
     values = [record.values for record in records]
-    fixed = {
-        name: [getattr(record, name) for record in records] for name in (*_BEFORE_VALUES, "position", "streamed")
-    }
+    fixed = {name: [getattr(record, name) for record in records] for name in (*_BEFORE_VALUES, "position", "streamed")}
     batch = pa.record_batch({**fixed, **{name: [each[name] for each in values] for name in values[0]}})
     sink = pa.BufferOutputStream()
     with pa.ipc.new_stream(sink, batch.schema) as stream:
