@@ -113,6 +113,9 @@ images:  ## the images of k8s/images by docker, podman or buildah, and what each
 bench-features: setup  ## the feature store: ingest, gate, join against a bare ASOF join, materialise, reads; SIZES=100000,1000000
 	@$(PYTHON) -m benchmarks.features.store --events $(SIZES)
 
+bench-histories: setup  ## one stored history of 1, 20 and 200 events: bytes, and time to encode and to decode, beside Arrow's
+	@$(PYTHON) -m benchmarks.features.histories
+
 bench-staleness: setup  ## what serves has seen the last days, or not: regret by the shop's own law; SHOP=users=1200,days=40,…
 	@OMP_WAIT_POLICY=PASSIVE $(PYTHON) -m benchmarks.model.staleness $(if $(SHOP),--shop $(SHOP))
 

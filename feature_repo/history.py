@@ -1,31 +1,31 @@
 """One user's history as one versioned binary value: what the online store keeps and a request reads.
 
 One value and not one row an event, because a single write replaces it whole: plain pushes lose events of
-one instant and let late writes overwrite newer ones. Columns, little-endian, after a fixed header:
+one instant and let late writes overwrite newer ones. After "UH" and a byte for the schema comes JSON, the
+columns of `Record` in their order; `values` is an object with a column for each varying value:
 
-    "UH" | schema uint8 | number of varying values uint8 | number of records uint32
-    event_time int64 each (microseconds since 1970, UTC) | position int64 each | streamed: a byte each
-    event_id strings | item_id strings
-    then for each varying value: its name (a string), "n" or "s", and a column of doubles or of strings
+    [event_id, item_id, event_time, {name: values}, position, streamed]
 
-A string column is its lengths (int32 each, -1 for null), then the UTF-8 bytes. A column of doubles is a byte
-each that says whether there is a value, then the values: null stays null and never becomes NaN or 0.
-Schema 1 had neither positions nor the bytes after them; it is still read.
+Columns, so that a name is written once and not with every event. JSON knows no NaN and no infinity: they are
+stored as null, which is also what a request would make of them. Schemas 1 and 2 (`packed_history`) are still read.
 """
 
-import struct
 from collections.abc import Mapping, Sequence
-from itertools import pairwise
+from itertools import pairwise, starmap
 from typing import Any, NamedTuple
 
-SCHEMA = 2
+import orjson
+
+from feature_repo import packed_history
+
+SCHEMA = 3
 EVENT_TYPE = "event_type"
 """Among the values of a record: of which kind it is, where a history has several kinds of events."""
 LATEST = 200
 """Records kept of a user, unless the caller says otherwise."""
 
 _MAGIC = b"UH"
-_HEADER = struct.Struct("<2sBBI")
+_HEADER = _MAGIC + bytes([SCHEMA])
 
 Value = float | str | None
 
@@ -50,6 +50,9 @@ class Record(NamedTuple):
         return self.event_time, self.position, self.event_id
 
 
+_VALUES = Record._fields.index("values")
+
+
 def encode(records: Sequence[Record], latest: int = LATEST) -> bytes:
     """The binary value of the last `latest` of `records`, which come oldest first.
 
@@ -64,84 +67,38 @@ def encode(records: Sequence[Record], latest: int = LATEST) -> bytes:
     names = list(kept[0].values) if kept else []
     if any(record.values.keys() != kept[0].values.keys() for record in kept):
         raise ValueError(f"history: every record must carry the same varying values, the first has {names}")
-    parts = [
-        _HEADER.pack(_MAGIC, SCHEMA, len(names), len(kept)),
-        struct.pack(f"<{len(kept)}q", *times),
-        struct.pack(f"<{len(kept)}q", *(record.position for record in kept)),
-        bytes(record.streamed for record in kept),
-        _pack_strings([record.event_id for record in kept]),
-        _pack_strings([record.item_id for record in kept]),
-    ]
-    for name in names:
-        parts += [_pack_strings([name]), _pack_values(name, [record.values[name] for record in kept])]
-    return b"".join(parts)
+    columns: list[Any] = list(zip(*kept, strict=True)) or [()] * len(Record._fields)
+    columns[_VALUES] = {
+        # A whole number that an event told is stored as what it is, a double.
+        name: [float(value) if isinstance(value, int) else value for value in (each[name] for each in columns[_VALUES])]
+        for name in names
+    }
+    return _HEADER + orjson.dumps(columns)
 
 
 def decode(value: bytes) -> list[Record]:
     """The records in `value`, oldest first. Raises `ValueError` for a value that is not a whole history."""
+    if len(value) <= len(_HEADER):
+        raise ValueError(f"history: {len(value)} bytes are too few for a header")
+    if value[:2] != _MAGIC or not 1 <= value[2] <= SCHEMA:
+        raise ValueError(f"history: found {value[:2]!r} schema {value[2]}, expected {_MAGIC!r} schema 1 to {SCHEMA}")
+    if value[2] < SCHEMA:
+        return _records(*packed_history.columns(value))
     try:
-        magic, schema, n_values, n_records = _HEADER.unpack_from(value)
-    except struct.error as error:
-        raise ValueError(f"history: {len(value)} bytes are too few for a header") from error
-    if magic != _MAGIC or schema not in (1, SCHEMA):
-        raise ValueError(f"history: found {magic!r} schema {schema}, expected {_MAGIC!r} schema 1 to {SCHEMA}")
-    reader = _Reader(value, _HEADER.size)
-    try:
-        times = reader.unpack("q", n_records)
-        positions = reader.unpack("q", n_records) if schema > 1 else (0,) * n_records
-        streamed = map(bool, reader.take(n_records) if schema > 1 else bytes(n_records))
-        event_ids, item_ids = reader.strings(n_records), reader.strings(n_records)
-        columns = {reader.strings(1)[0]: reader.values(n_records) for _ in range(n_values)}
-    except struct.error as error:
-        raise ValueError(f"history: the value ends early, at {len(value)} bytes") from error
-    if reader.at != len(value):
-        raise ValueError(f"history: {len(value) - reader.at} bytes more than the header promises")
-    names = list(columns)
-    values: list[dict[str, Value]] = [dict(zip(names, row, strict=True)) for row in zip(*columns.values(), strict=True)]
-    return list(map(Record, event_ids, item_ids, times, values or [{} for _ in times], positions, streamed))
+        return _records(*orjson.loads(value[len(_HEADER) :]))
+    except (ValueError, TypeError, AttributeError) as error:  # no JSON, or JSON that is no columns
+        raise ValueError(f"history: no whole value in {len(value)} bytes of schema {SCHEMA}: {error}") from error
 
 
-def _pack_strings(strings: Sequence[str | None]) -> bytes:
-    encoded = [None if text is None else text.encode() for text in strings]
-    lengths = struct.pack(f"<{len(encoded)}i", *(-1 if text is None else len(text) for text in encoded))
-    return lengths + b"".join(text for text in encoded if text is not None)
-
-
-def _pack_values(name: str, values: Sequence[Value]) -> bytes:
-    if all(value is None or isinstance(value, str) for value in values) and any(value is not None for value in values):
-        return b"s" + _pack_strings([None if value is None else str(value) for value in values])
-    if any(isinstance(value, str) for value in values):
-        raise ValueError(f"history: varying value {name!r} mixes numbers and strings")
-    present = bytes(value is not None for value in values)
-    return (
-        b"n" + present + struct.pack(f"<{len(values)}d", *(0.0 if value is None else float(value) for value in values))
-    )
-
-
-class _Reader:
-    """A position in the bytes; `struct.error` where they end early."""
-
-    def __init__(self, value: bytes, at: int) -> None:
-        self.value = value
-        self.at = at
-
-    def unpack(self, code: str, count: int) -> tuple[Any, ...]:
-        layout = struct.Struct(f"<{count}{code}")
-        found = layout.unpack_from(self.value, self.at)
-        self.at += layout.size
-        return found
-
-    def take(self, length: int) -> bytes:
-        if self.at + length > len(self.value):
-            raise struct.error("too short")
-        self.at += length
-        return self.value[self.at - length : self.at]
-
-    def strings(self, count: int) -> list[Any]:
-        return [None if length < 0 else self.take(length).decode() for length in self.unpack("i", count)]
-
-    def values(self, count: int) -> list[Value]:
-        if self.take(1) == b"s":
-            return self.strings(count)
-        present = self.take(count)
-        return [value if there else None for there, value in zip(present, self.unpack("d", count), strict=True)]
+def _records(
+    event_ids: Sequence[str],
+    item_ids: Sequence[str],
+    times: Sequence[int],
+    columns: Mapping[str, Sequence[Value]],
+    positions: Sequence[int],
+    streamed: Sequence[bool],
+) -> list[Record]:
+    """From columns of equal length; of `columns` one for each varying value."""
+    rows = zip(*columns.values(), strict=True) if columns else ((),) * len(times)
+    values = [dict(zip(columns, row, strict=True)) for row in rows]
+    return list(starmap(Record, zip(event_ids, item_ids, times, values, positions, streamed, strict=True)))

@@ -28,6 +28,7 @@ from serving.gateway.after.endpoints import add_availability
 from serving.gateway.after.news import News
 from serving.gateway.api import Accepted, Event, Problem
 from serving.gateway.archive import BadFilter
+from serving.gateway.archives import Archives
 from serving.gateway.door import FULL, Door
 from serving.gateway.error_handlers import guard
 from serving.gateway.metrics import Metrics
@@ -167,8 +168,9 @@ def make_app(
     news = News(availability, rules, metrics.failures.labels("news").inc)
     models = Models(torchserve, keys, lambda version, seconds: metrics.model.labels(version).observe(seconds))
     after = After(news, clock)
-    recommender = Recommender(models, history, deadlines, archive_of, table_bytes, after, traits, impressions)
-    row = Row(read_rollout, recommender, metrics.failures.labels("rollout").inc)
+    archives = Archives(archive_of, table_bytes)
+    recommender = Recommender(models, history, deadlines, archives, after, traits, impressions)
+    row = Row(read_rollout, archives, metrics.failures.labels("rollout").inc)
     service = _Service(
         models=models,
         recommender=recommender,
@@ -307,7 +309,7 @@ def pages(service: "_Service") -> dict[str, Callable[[], Page]]:
             return told(503, {"detail": after.news.problem or NO_NEWS, "errors": []})
         out = service.out_of_traffic()
         others = [*filter(None, [row.problem, service.log.problem]), *service.door.access.problems]
-        others += [*service.recommender.problems, *after.problems]
+        others += [*service.recommender.archives.problems, *after.problems]
         problems = [*(f"{version} is out of traffic" for version in out), *others]
         status = "degraded" if problems else "ready"
         ages = {"rollout_age_seconds": round(row.age, 1), "news_age_seconds": round(after.news.age, 1)}
@@ -329,7 +331,7 @@ def pages(service: "_Service") -> dict[str, Callable[[], Page]]:
 
 def _filtered(service: _Service, rollout: Rollout, wish: Wish) -> Wish:
     """The wish, with its filters as all archives that serve can follow them."""
-    serving = service.recommender.contents_of(rollout) if wish.filters else []
+    serving = service.recommender.archives.contents_of(rollout) if wish.filters else []
     try:
         for contents in serving[:1]:
             wish = replace(wish, filters=contents.in_days(wish.filters, wish.now))
@@ -343,7 +345,7 @@ def _filtered(service: _Service, rollout: Rollout, wish: Wish) -> Wish:
 
 def _check_context(service: _Service, rollout: Rollout, wish: Wish) -> None:
     """What a model knows of the moment must be of its kind; what none knows is kept with the exposure as it is."""
-    for contents in service.recommender.contents_of(rollout) if wish.context else ():
+    for contents in service.recommender.archives.contents_of(rollout) if wish.context else ():
         for name, kind in contents.asking.get("context", {}).items():
             if (wrong := misfit(kind, wish.context.get(name))) is not None:
                 fault = {"loc": ("body", "context", name), "msg": f"expected {wrong}", "type": "context"}

@@ -36,7 +36,7 @@ async def _probe(
 ) -> str | None:
     """What went wrong."""
     try:
-        probe = recommender.contents(arm).probe
+        probe = recommender.archives.contents(arm).probe
     except KeyError:
         return None  # its archive could not be read
     try:

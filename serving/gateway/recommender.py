@@ -2,12 +2,10 @@
 neighbour tables for who has a history, the most popular items for who has none."""
 
 import asyncio
-import logging
 import time
 from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
-from pathlib import Path
 from typing import Any, Literal, TypeVar
 
 import orjson
@@ -20,22 +18,21 @@ from serving.gateway.after.after import After
 from serving.gateway.after.news import News
 from serving.gateway.after.rounds import until_full
 from serving.gateway.after.showing import Asked, Shown
-from serving.gateway.archive import Contents, check_digest, read_contents
+from serving.gateway.archive import Contents
+from serving.gateway.archives import Archives
 from serving.gateway.counted import popular
 from serving.gateway.models import Items, ModelFailed, Models
 from serving.gateway.placements.session import joined
-from serving.gateway.tables import MOST_BYTES, Tables
+from serving.gateway.tables import Tables
 from serving.gateway.wish import Wish
 from serving.scoring.asker import FIELDS
 from serving.scoring.placed import (
     AGAIN,
-    FOR_YOU,
     RANKING,
     SIMILAR,
 )
 from serving.scoring.placed import POPULAR as POPULAR_ITEMS
 
-_logger = logging.getLogger(__name__)
 History = Callable[[str], list[dict[str, Any]]]
 """The events of a user as docs/contracts.md sends them to TorchServe, oldest first. Blocks; called in a thread."""
 Traits = Callable[[str], Mapping[str, Any]]
@@ -58,10 +55,6 @@ class NotOffered(LookupError):
     def __init__(self, why: str, status: int = 501) -> None:
         super().__init__(why)
         self.status = status
-
-
-class Fetching(OSError):
-    """An archive that will be there in a moment."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -94,45 +87,37 @@ class Recommended:
 
 
 class Recommender:
-    """Asks `models` for what a rollout document says; `prepare` it before it is asked."""
+    """Asks `models` for what a rollout document says, whose `archives` were prepared before."""
 
     def __init__(
         self,
         models: Models,
         history: History,
         deadlines: Deadlines | None = None,
-        archive_of: Callable[[ModelVersion], Path | None] = lambda arm: Path(arm.archive),
-        table_bytes: int = MOST_BYTES,
+        archives: Archives | None = None,
         after: After | None = None,
         traits: Traits = lambda user_id: {},
         impressions: ImpressionsOf = lambda user_id: {},
     ) -> None:
-        self._models, self._history, self._archive_of = models, history, archive_of
+        self._models, self._history = models, history
         self._traits, self._impressions = traits, impressions
         self.after = after or After(News(None, None))
-        self._table_bytes = table_bytes
+        self.archives = archives or Archives()
         self.deadlines = deadlines or Deadlines()
-        self._contents: dict[str, Contents] = {}
-        self._tables: dict[str, Tables | None] = {}
-        """The champion's, by the digest of its archive; None where it has none that can be used."""
-        self._without: dict[str, str] = {}
-        """Digest of an archive whose tables cannot be used, and why."""
-        self._told: dict[str, str] = {}
-        """Digest of an archive that could not be read, and why."""
         self._readers = ThreadPoolExecutor(_READERS, "history")
 
     async def recommend(self, rollout: Rollout, wish: Wish) -> Recommended:
         """The answer of the first in line that has one; never raises for a fault of a model or of the history."""
         assert rollout.champion is not None
         # Now: the row may be another one before the models have answered.
-        contents, tables = self.contents(rollout.champion), self._tables.get(rollout.champion.archive_digest)
+        contents, tables = self.archives.contents(rollout.champion), self.archives.tables(rollout.champion)
         failures: list[tuple[str, str]] = []
         arm = wish.variant(rollout)
         line = self._line(rollout.champion, rollout, arm)
         _check_offered(contents, wish)
         drawn_arm = line[0][0].version
         by_version = {each.version: each for each, _ in line}
-        line = [(each, deadline) for each, deadline in line if self._answers(each, wish.placement)]
+        line = [(each, deadline) for each, deadline in line if self.archives.answers(each, wish.placement)]
         rule, tired = self._fatigue(contents, wish), None
         if rule is None:
             known, traits, seconds = await self._known(wish, failures)
@@ -144,7 +129,7 @@ class Recommender:
         if not wish.modelled or (known is None and not session and not wish.items):
             line = []  # nothing to ask a model about
         history = joined(known or [], session)
-        explain = wish.explain and all(self._answers(each, SIMILAR, RANKING) for each, _ in line)
+        explain = wish.explain and all(self.archives.answers(each, SIMILAR, RANKING) for each, _ in line)
         asked = wish.request(history, self._candidates(contents, wish), explain=explain)
         if traits:
             asked["user_features"] = dict(traits)
@@ -201,13 +186,6 @@ class Recommender:
         line = [(champion, self.deadlines.champion)]
         return line if drawn_arm is None else [(drawn_arm, self.deadlines.challenger), *line]
 
-    def _answers(self, arm: ModelVersion, *placements: str) -> bool:
-        """Whether the archive of `arm` can be asked for one of these. An archive that could not be read is of none."""
-        if FOR_YOU in placements:
-            return True
-        contents = self._contents.get(arm.archive_digest)
-        return contents is not None and not contents.placements.isdisjoint(placements)
-
     async def _known(
         self, wish: Wish, failures: list[tuple[str, str]]
     ) -> tuple[list[dict[str, Any]] | None, Mapping[str, Any], float]:
@@ -225,7 +203,7 @@ class Recommender:
 
     def _for(self, asked: Mapping[str, Any], arm: ModelVersion | None) -> dict[str, Any]:
         """What of `asked` the archive of `arm` knows of who asks, and the rest as it is; of the tables nothing."""
-        contents = None if arm is None else self._contents.get(arm.archive_digest)
+        contents = None if arm is None else self.archives.known(arm)
         fields: Mapping[str, Mapping[str, str]] = {} if contents is None else contents.asking
         told = {name: value for name, value in asked.items() if name not in ASKER_FIELDS}
         for field_, names in fields.items():
@@ -260,7 +238,7 @@ class Recommender:
         """An answer without store and model, for when these have no room: popular items, as the history that the
         tables would be asked about is the store's to read."""
         assert rollout.champion is not None
-        contents = self.contents(rollout.champion)
+        contents = self.archives.contents(rollout.champion)
         _check_offered(contents, wish)
         history = joined([], wish.session if wish.of_somebody else ())
         asked = wish.request(history, self._candidates(contents, wish))
@@ -335,72 +313,6 @@ class Recommender:
             except ModelFailed as error:
                 failures.append((arm.version, str(error)))
         return POPULAR, None
-
-    def contents(self, arm: ModelVersion) -> Contents:
-        """What was read of the archive of `arm`."""
-        return self._contents[arm.archive_digest]
-
-    def contents_of(self, rollout: Rollout) -> list[Contents]:
-        """Of all that serve and could be read, the champion's first."""
-        found = (self._contents.get(arm.archive_digest) for arm in rollout.serving)
-        return [contents for contents in found if contents is not None]
-
-    def prepare(self, rollout: Rollout) -> None:
-        """Read what is needed of the archives, before it is needed, beside what the row in use needs (see `let_go`).
-
-        Blocks, and waits for no store. Raises `OSError` where the champion's is not there and `ValueError` where it is
-        damaged; another version without an archive only misses its probes.
-        """
-        known = self._contents
-        read: dict[str, Contents] = {}
-        told: dict[str, str] = {}
-        for arm in rollout.serving:
-            try:
-                read[arm.archive_digest] = known.get(arm.archive_digest) or self._read(arm)
-            except (OSError, ValueError) as error:
-                if arm == rollout.champion:
-                    raise
-                told[arm.archive_digest] = why = str(error)
-                if self._told.get(arm.archive_digest) != why:
-                    _logger.warning(
-                        "%s: the archive cannot be read, so %s is not probed: %s", arm.archive, arm.version, why
-                    )
-        if rollout.champion is not None and rollout.champion.archive_digest not in self._tables:
-            self._read_tables(rollout.champion)
-        self._contents, self._told = {**known, **read}, told
-
-    def let_go(self, rollout: Rollout) -> None:
-        """Forget all archives but those of `rollout`, once it is the row in use. In the loop that asks."""
-        named = {arm.archive_digest for arm in rollout.serving}
-        self._contents = {digest: contents for digest, contents in self._contents.items() if digest in named}
-        champion = rollout.champion.archive_digest if rollout.champion else None
-        self._tables = {digest: tables for digest, tables in self._tables.items() if digest == champion}
-
-    @property
-    def problems(self) -> list[str]:
-        """What is wrong with what was read, for who keeps the service running."""
-        return [why for digest, why in self._without.items() if digest in self._tables]
-
-    def _read_tables(self, champion: ModelVersion) -> None:
-        """Tables that cannot be read cost the answers that they would give, and nothing else."""
-        digest, tables = champion.archive_digest, None
-        try:
-            mar = self._archive_of(champion)
-            if mar is None:
-                return  # it is being fetched
-            check_digest(mar, digest)
-            tables = Tables.read(mar, most_bytes=self._table_bytes)
-        except Exception as error:  # whatever the archive holds, and whatever its code raises
-            why = f"{champion.version} has no tables to answer with where no model does, popular items do: {error}"
-            self._without = {**self._without, digest: why}
-            _logger.warning("%s: %s", champion.archive, why)
-        self._tables = {**self._tables, digest: tables}
-
-    def _read(self, arm: ModelVersion) -> Contents:
-        mar = self._archive_of(arm)
-        if mar is None:
-            raise Fetching(f"{arm.archive}: is being fetched")
-        return read_contents(mar, arm.archive_digest)
 
 
 def _check_offered(contents: Contents, wish: Wish) -> None:

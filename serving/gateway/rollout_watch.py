@@ -6,7 +6,7 @@ import time
 from collections.abc import Callable
 
 from experiments.document import Rollout, succeeding
-from serving.gateway.recommender import Fetching, Recommender
+from serving.gateway.archives import Archives, Fetching
 
 READ_SECONDS = 1.0
 _logger = logging.getLogger(__name__)
@@ -19,8 +19,8 @@ class Waits(RuntimeError):
 class Row:
     """`failed` is told when the table, or the archive of its champion, could not be read."""
 
-    def __init__(self, read: Callable[[], Rollout], recommender: Recommender, failed: Callable[[], None]) -> None:
-        self._read, self._recommender, self._failed = read, recommender, failed
+    def __init__(self, read: Callable[[], Rollout], archives: Archives, failed: Callable[[], None]) -> None:
+        self._read, self._archives, self._failed = read, archives, failed
         self._read_at = 0.0
         self.rollout: Rollout | None = None
         self.problem: str | None = None
@@ -37,13 +37,13 @@ class Row:
         def read() -> Rollout:
             rollout = succeeding(self._read(), self.rollout)
             try:
-                self._recommender.prepare(rollout)
+                self._archives.prepare(rollout)
             except (OSError, ValueError) as error:
                 raise Waits(f"row {rollout.version} waits for its champion's archive: {error}") from error
             return rollout
 
         self.rollout = await asyncio.to_thread(read)
-        self._recommender.let_go(self.rollout)
+        self._archives.let_go(self.rollout)
         self._read_at = time.monotonic()
         self.problem = None
 

@@ -134,8 +134,8 @@ def test_each_arm_is_told_what_it_knows_and_the_tables_nothing(
 ) -> None:
     now, before = arms
     recommender: Recommender = gateway.app.state.service.recommender  # type: ignore[attr-defined]
-    known = recommender._contents[now.archive_digest]
-    recommender._contents[before.archive_digest] = replace(known, asking={})
+    known = recommender.archives._contents[now.archive_digest]
+    recommender.archives._contents[before.archive_digest] = replace(known, asking={})
     asked = {"k": 3, "user_features": {"group": "a", "later": 1}, "context": {"age": 30, "page": "home"}}
     assert recommender._for(asked, now) == {"k": 3, "user_features": {"group": "a"}, "context": {"age": 30}}
     assert recommender._for(asked, before) == recommender._for(asked, None) == {"k": 3}

@@ -14,10 +14,10 @@ from events import segments
 from events.writer import LogUnavailable, Sink
 from experiments.assignment import variant
 from experiments.document import ModelVersion, Rollout
+from serving.gateway.archives import Archives
 from serving.gateway.breaker import FAILURES, REST_SECONDS
-from serving.gateway.models import Models
 from serving.gateway.online import OnlineStore
-from serving.gateway.recommender import Deadlines, Recommender
+from serving.gateway.recommender import Deadlines
 from serving.gateway.rollout_watch import READ_SECONDS
 from serving.torchserve.server import TorchServe
 from tests.serving.open_gateway import (
@@ -179,13 +179,13 @@ def test_what_the_row_in_use_needs_stays_until_another_one_is_in_use(
 ) -> None:
     old = replace(rollout, challenger=None, stage=None, weight=0.0)
     new = replace(old, champion=arms["2.0"], version=4)
-    recommender = Recommender(Models("http://127.0.0.1"), lambda user: [])
-    recommender.prepare(old)
-    recommender.prepare(new)
-    assert recommender.contents(arms["1.0"]) and recommender.contents(arms["2.0"])
-    recommender.let_go(new)
+    archives = Archives()
+    archives.prepare(old)
+    archives.prepare(new)
+    assert archives.contents(arms["1.0"]) and archives.contents(arms["2.0"])
+    archives.let_go(new)
     with pytest.raises(KeyError):
-        recommender.contents(arms["1.0"])
+        archives.contents(arms["1.0"])
 
 
 def test_an_event_that_cannot_be_written_is_told_on_the_console_and_not_for_each_shopper(

@@ -28,9 +28,9 @@ from heterrec.training.export import save_model, tables_of
 from heterrec.training.loop import train
 from serving.gateway.app import make_app
 from serving.gateway.archive import read_contents
+from serving.gateway.archives import Archives
 from serving.gateway.counted import popular
-from serving.gateway.models import Models
-from serving.gateway.recommender import Deadlines, Recommender
+from serving.gateway.recommender import Deadlines
 from serving.gateway.tables import Tables, TooLarge
 from serving.gateway.wish import Wish
 from serving.scoring.scorer import Scorer
@@ -226,21 +226,21 @@ def test_tables_that_would_not_fit_are_not_read(archives: dict[str, Path]) -> No
     for most in (0, file - 1, file + 1):  # of which the last is more than the file and less than what it unpacks to
         with pytest.raises(TooLarge, match="MiB"):
             Tables.read(archives["network"], most_bytes=most)
-    recommender = Recommender(Models(NOBODY), lambda user: [], table_bytes=0)
-    recommender.prepare(serving(archives["network"]))
-    assert "popular items do" in recommender.problems[0]
+    held = Archives(table_bytes=0)
+    held.prepare(serving(archives["network"]))
+    assert "popular items do" in held.problems[0]
 
 
 def test_tables_are_the_champions_alone_and_go_with_it(archives: dict[str, Path]) -> None:
     first, second = serving(archives["network"]), serving(archives["tables"])
     assert first.champion is not None
-    recommender = Recommender(Models(NOBODY), lambda user: [])
-    recommender.prepare(replace(second, former=first.champion))
-    assert list(recommender._tables) == [second.champion.archive_digest]
-    recommender.prepare(first)
-    assert len(recommender._tables) == 2, "until the new row is in use"
-    recommender.let_go(first)
-    assert list(recommender._tables) == [first.champion.archive_digest]
+    held = Archives()
+    held.prepare(replace(second, former=first.champion))
+    assert list(held._tables) == [second.champion.archive_digest]
+    held.prepare(first)
+    assert len(held._tables) == 2, "until the new row is in use"
+    held.let_go(first)
+    assert list(held._tables) == [first.champion.archive_digest]
 
 
 def test_what_memory_answers_costs_less_than_a_model(archives: dict[str, Path]) -> None:
