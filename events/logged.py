@@ -1,9 +1,11 @@
 """Finds exposures in a log, in the day partitions and in the segments that no consumer has turned into them yet."""
 
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator
+from itertools import chain
 from pathlib import Path
 from typing import Any
 
+import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.dataset as ds
 
@@ -36,12 +38,41 @@ def latest(root: Path, count: int) -> list[Exposure]:
     return sorted(found.values(), key=lambda row: (row["time"], row["request_id"]), reverse=True)[:count]
 
 
-def rewarded(root: Path, event_type: str) -> set[tuple[str, str]]:
-    """Request and item of every outcome of a type that names its item."""
-    days = sorted((root / "outcomes").glob("day=*"))
-    tables = [ds.dataset(day, TABLES["outcomes"], format="parquet").to_table().to_pylist() for day in days]
-    rows = [*(row for table in tables for row in table), *_in_segments(root, "outcomes")]
-    return {(row["request_id"], row["item_id"]) for row in rows if row["event_type"] == event_type and row["item_id"]}
+def explored(root: Path, count: int) -> list[Exposure]:
+    """Up to `count` exposures that left a slot to chance, each once, those of the newest days; of nobody who tests or
+    is held out. Others are not held in memory: a day of a large shop has millions."""
+    fresh = (row for row in _in_segments(root) if any(draw is not None for draw in row["draws"] or ()))
+    found: dict[str, Exposure] = {}
+    for row in chain(fresh, chain.from_iterable(map(_drawn, _days(root)))):
+        if len(found) == count:
+            break
+        if not (row["override"] or row["holdout"]):
+            found.setdefault(row["request_id"], row)
+    return list(found.values())
+
+
+def rewarded(root: Path, event_type: str, requests: Collection[str]) -> set[tuple[str, str]]:
+    """Request and item of every outcome of a type that names its item, to one of `requests`."""
+    asked, wanted = set(requests), pa.array(requests, pa.string())
+    chosen = (
+        (pc.field("event_type") == event_type) & pc.field("item_id").is_valid() & pc.field("request_id").isin(wanted)
+    )
+    found = set()
+    for day in sorted((root / "outcomes").glob("day=*")):
+        table = ds.dataset(day, TABLES["outcomes"], format="parquet").to_table(["request_id", "item_id"], chosen)
+        found |= {(row["request_id"], row["item_id"]) for row in table.to_pylist()}
+    fresh = (row for row in _in_segments(root, "outcomes") if row["request_id"] in asked)
+    return found | {
+        (row["request_id"], row["item_id"]) for row in fresh if row["event_type"] == event_type and row["item_id"]
+    }
+
+
+def _drawn(day: Path) -> Iterator[Exposure]:
+    """Of the partition of a day, batch by batch."""
+    for batch in ds.dataset(day, _SCHEMA, format="parquet").to_batches(batch_size=4096, batch_readahead=1):
+        draws = batch["draws"]
+        rows = pc.list_parent_indices(draws).filter(pc.list_flatten(draws).is_valid())
+        yield from batch.take(rows.unique()).to_pylist()
 
 
 def _days(root: Path) -> list[Path]:

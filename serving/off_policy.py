@@ -21,7 +21,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 
-from events.logged import Exposure, latest, rewarded
+from events.logged import Exposure, explored, rewarded
 from experiments import off_policy
 from experiments.document import ModelVersion
 from experiments.off_policy import Interval
@@ -95,17 +95,10 @@ class World:
 def slots(
     exposures: Sequence[Exposure], world: World, scorer: "Scorer", rewards: set[tuple[str, str]]
 ) -> tuple[list[Slot], Counter[str]]:
-    """The slots with a draw, and how many were left out by reason."""
+    """The slots with a draw of exposures that have one, and how many were left out by reason."""
     found: list[Slot] = []
     left_out: Counter[str] = Counter()
-    drawn = [
-        row
-        for row in exposures
-        if row.get("draws")
-        and not (row["override"] or row.get("holdout"))
-        and any(drawn is not None for drawn in row["draws"])
-    ]
-    drawn.sort(key=lambda row: row["time"])  # rules are made anew where their time has come
+    drawn = sorted(exposures, key=lambda row: row["time"])  # rules are made anew where their time has come
     for start in range(0, len(drawn), _AT_ONCE):
         part = drawn[start : start + _AT_ONCE]
         answers = scorer.score([json.loads(row["request"]) for row in part])
@@ -193,33 +186,67 @@ def told(found: Sequence[Slot]) -> dict[str, Interval]:
     return {name: off_policy.interval(each, shopper_N) for name, each in scored.items()}
 
 
+class Evidence(NamedTuple):
+    """What left a slot to chance, what was taken of it (request and item), and what held then."""
+
+    exposures: Sequence[Exposure]
+    rewards: set[tuple[str, str]]
+    world: World
+
+
+def evidence(model: str, table: RolloutTable, *, last: int, reward: str) -> Evidence:
+    """Of the event log of `model`, its rollouts and its rules."""
+    log, releases = workspace.event_log(model), Releases(model, workspace.archives())
+    exposures = explored(log, last)
+    rules, rollouts = RulesTable(table.database, model).history(), table.history(model)
+    world = World(rules, rollouts, lambda arm: read_contents(releases.fetched(arm), arm.archive_digest))
+    return Evidence(exposures, rewarded(log, reward, [row["request_id"] for row in exposures]), world)
+
+
+class Earned(NamedTuple):
+    """What an archive would have earned: `estimates` as of `told`, or none, and then `why` says why."""
+
+    slots: int
+    left_out: Counter[str]
+    estimates: dict[str, Interval]
+    why: str = ""
+
+
+def earned(mar: Path, digest: str, known: Evidence) -> Earned:
+    """Ask the archive, which is code and is run, what it would have shown. Raises `InputError` where it is another."""
+    if not known.exposures:
+        return Earned(
+            0, Counter(), {}, "the log has no slot that was left to chance (`exploration` in the shop's rules)"
+        )
+    with tempfile.TemporaryDirectory(prefix="off-policy-") as folder:
+        found, left_out = slots(known.exposures, known.world, load(mar, digest, Path(folder), mar.stem), known.rewards)
+    if not found:
+        return Earned(0, left_out, {}, f"each of the {left_out.total()} slots that were left to chance is left out")
+    try:
+        return Earned(len(found), left_out, told(found))
+    except ValueError as error:
+        return Earned(len(found), left_out, {}, f"{error} in {len(found)} slots")
+
+
 def run(options: argparse.Namespace) -> int:
     """Print the estimates; 0 whatever they say."""
     name = operate.model_name(options.dataset)
-    releases = Releases(name, workspace.archives())
+    if not options.archive.is_file():
+        raise InputError(f"{options.archive}: is no file. Name an archive, such as releases/…/*.mar.")
     with RolloutTable(workspace.rollout_url()) as table:
-        rules, rollouts = RulesTable(table.database, name).history(), table.history(name)
-    world = World(rules, rollouts, lambda arm: read_contents(releases.fetched(arm), arm.archive_digest))
-    log = workspace.event_log(name)
-    with tempfile.TemporaryDirectory(prefix="off-policy-") as folder:
-        if not options.archive.is_file():
-            raise InputError(f"{options.archive}: is no file. Name an archive, such as releases/…/*.mar.")
-        scorer = load(options.archive, archive.digest(options.archive), Path(folder), options.archive.stem)
-        found, left_out = slots(latest(log, options.last), world, scorer, rewarded(log, options.reward))
-    for why, count in left_out.items():
+        known = evidence(name, table, last=options.last, reward=options.reward)
+    found = earned(options.archive, archive.digest(options.archive), known)
+    for why, count in found.left_out.items():
         print(f"  {count} slots left out: {why}")
-    if not found:
+    if not found.estimates:
         raise InputError(
-            f"{log}: no slot with a draw tells of {options.archive}. Let the rules explore (docs/contracts.md)."
+            f"{workspace.event_log(name)}: {found.why}, so that nothing tells of {options.archive}. Let the rules "
+            "explore more slots, or for longer (docs/contracts.md)."
         )
-    try:
-        estimates = told(found)
-    except ValueError as error:
-        raise InputError(f"{log}: {error} in {len(found)} slots. Let more of them explore, or for longer.") from error
-    print(f"{options.reward}s for each of {len(found)} slots that explore")
-    for what, each in estimates.items():
+    print(f"{options.reward}s for each of {found.slots} slots that explore")
+    for what, each in found.estimates.items():
         print(f"  {what:<19} {each.value:+.4f} [{each.low:+.4f}, {each.high:+.4f}]")
-    print(f"  {verdict(estimates['difference'])}")
+    print(f"  {verdict(found.estimates['difference'])}")
     return 0
 
 
@@ -238,6 +265,8 @@ def add_to(commands: "argparse._SubParsersAction[Any]") -> None:
     )
     judged.add_argument("archive", type=Path, metavar="MAR", help="the archive in question; it is code, and is run")
     judged.add_argument("--dataset", default="marketplace", help="name of the data set, or path of its card")
-    judged.add_argument("--last", type=int, default=100_000, help="how many exposures (default: %(default)s)")
+    judged.add_argument(
+        "--last", type=int, default=100_000, help="how many exposures that explore (default: %(default)s)"
+    )
     judged.add_argument("--reward", default="click", help="type of the event that is the reward (default: %(default)s)")
     judged.set_defaults(command=run)

@@ -7,14 +7,19 @@ from typing import Any, cast
 
 import numpy as np
 
+from components.infra_validate import before_canary
 from components.shared.archive_artifact import find
+from experiments.policy import Policy
 from runtime.decision import Decision, Level, Reason
+from serving.off_policy import Evidence
 from serving.torchserve import archive as archives
 from serving.torchserve.client import Reply, ServerFault
 from serving.torchserve.goldens import TOLERANCE, Golden, differences
 from serving.torchserve.server import TorchServe
 
 GATE, ARCHIVE = "infra_validate", "archive"
+REWARD = Policy().outcome
+"""By this a canary is judged, too."""
 WARM_UP, REQUESTS = 10, 120
 LOGS = "what TorchServe said is in logs/ of this check's artifact"
 SKEWED = f"training and serving compute differently here, which no setting brings about: {LOGS}; please report it"
@@ -36,16 +41,23 @@ MALFORMED: tuple[Any, ...] = (
 _EXAMPLES = 5
 
 
-def run(*, archive: Path, validation: Path, serving: Path | None = None, max_p99_ms: float | None = None) -> Decision:
+def run(
+    *,
+    archive: Path,
+    validation: Path,
+    serving: Path | None = None,
+    max_p99_ms: float | None = None,
+    logged: Evidence | None = None,
+) -> Decision:
     """Start TorchServe, load the archive, replay its golden requests, and write decision.json and logs/.
 
     Blocks where the archive does not load, an item or score differs from the trained model's (scores by more than
     1e-4; items of equal score may change places), a malformed request is not refused with status 4xx, or it takes
-    more than `RATIO` times as long as `serving`, the archive that serves now, asked in turn with it: a machine that is
-    busy is so for both; where one of the two is neighbour tables alone, which no network can keep pace with, the ratio
-    is told and blocks nothing. `max_p99_ms` bounds the 99th percentile besides, where a card asks for it. The server is
-    stopped in any case. Raises `InputError` where `archive` holds no archive, `ServerFault` where TorchServe does not
-    start.
+    more than `RATIO` times as long as `serving`, the archive that serves now, asked in turn with it: a machine that
+    is busy is so for both; where one of the two is neighbour tables alone, which no network can keep pace with, the
+    ratio is told and blocks nothing. `max_p99_ms` bounds the 99th percentile besides, where a card asks for it.
+    `logged` tells what the archive would earn, which may warn. The server is stopped in any case. Raises
+    `InputError` where `archive` holds no archive, `ServerFault` where TorchServe does not start.
     """
     packaged = find(archive)
     goldens = [json.loads(line) for line in archives.read(packaged.mar, "goldens.jsonl").splitlines()]
@@ -66,6 +78,8 @@ def run(*, archive: Path, validation: Path, serving: Path | None = None, max_p99
                     alike=serving is None or _network(serving) == _network(packaged.mar),
                 ),
             ]
+    if logged is not None and reasons[0].held:
+        reasons.append(before_canary.reason(packaged.mar, packaged.digest, logged, reward=REWARD))
     decision = Decision(gate=GATE, reasons=[_proven(packaged.digest), *reasons])
     decision.write(validation)
     return decision

@@ -59,6 +59,8 @@ def test_first_run_does_every_task_and_makes_a_page_that_needs_no_network(home):
     assert refit["refitted"], refit["sentence"]
     assert refit["judged"] != refit["serves"] and refit["sentence"] in page
     assert refit["sentence"] in command(home, "status").stdout.replace("\n", " ")
+    assert records["infra_validate"].report["found"]["off_policy"] is None
+    assert "no estimate of what it would earn" in page, "nothing has served yet"
     release = next((home / "releases" / "marketplace").iterdir())
     folders = {name: weights(release / name) for name in ("model", "served")}
     assert folders == {"model": refit["judged"], "served": refit["serves"]}

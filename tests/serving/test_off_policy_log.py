@@ -79,7 +79,7 @@ def test_the_log_tells_a_better_archive_and_its_choices_are_what_it_would_show(
         event = {"request_id": request_id, "event_type": "click", "item_id": item}
         assert client.post("/v1/events", json=event).status_code == 202
     client.post("/v1/events", json={"request_id": shown[0]["request_id"], "event_type": "view", "item_id": "i1"})
-    rewards = rewarded(tmp_path / "log", "click")
+    rewards = rewarded(tmp_path / "log", "click", [row["request_id"] for row in shown])
     assert rewards == liked
     better = told(of("2.0", rewards)[0])
     assert better["doubly robust"].value == pytest.approx(1, abs=0.1) and better["served"].high < 0.9
