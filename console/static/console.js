@@ -13,6 +13,7 @@ const fetched = async (part) => {
   return answer.headers.get("X-Again");
 };
 
+const stale = document.getElementById("stale");
 for (const part of document.querySelectorAll("[data-live]")) {
   const every = Number(part.dataset.every || 0) * 1000;
   const turn = async () => {
@@ -20,11 +21,11 @@ for (const part of document.querySelectorAll("[data-live]")) {
     try {
       if (!document.hidden) again = Number(await fetched(part) || 0) * 1000 || every;
       part.removeAttribute("data-stale");
+      stale.hidden = !document.querySelector("[data-stale]");
     } catch {
       // What is shown is of a moment ago, and says so.
       part.dataset.stale = "1";
-      const told = document.getElementById("stale");
-      if (told) told.hidden = false;
+      stale.hidden = false;
       again = again || 5000;
     }
     if (again) setTimeout(turn, again);

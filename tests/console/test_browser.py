@@ -91,6 +91,15 @@ def test_pages_follow_light_and_dark(address: str, browser: Browser, scheme: str
     assert seen.std() > 0.02, "the page is blank"
 
 
+def test_a_page_says_when_the_console_is_away_and_when_it_is_back(address: str, browser: Browser):
+    browser.open(f"{address}/", READY)
+    assert browser.ask("document.getElementById('stale').hidden")
+    browser.ask("window.ask = fetch, window.fetch = () => Promise.reject(new Error('away')), 0")
+    browser.wait("!document.getElementById('stale').hidden")
+    browser.ask("window.fetch = window.ask, 0")
+    browser.wait("document.getElementById('stale').hidden")
+
+
 def test_no_page_is_wider_than_a_phone(address: str, browser: Browser):
     """A table that is wider moves in a frame of its own."""
     browser.shown_as(390, 844, "light")
