@@ -166,7 +166,9 @@ def _out_of_patience(rollout: Rollout, evidence: Evidence, policy: Policy) -> tu
     if fresher > timedelta(0) and evidence.outcome.low > -loss:
         return True, f"no worse than {policy.patience_loss:.0%} below, and fresher,"
     days = f"{fresher / timedelta(days=1):.0f} days fresher"
-    if fresher >= policy.hours("fresh") and evidence.outcome.effective > 0:
+    # Without a success in either arm there is no rate of which a loss could be a share.
+    known = evidence.outcome.effective > 0 and max(evidence.champion_rate, evidence.outcome.estimate) > 0
+    if fresher >= policy.hours("fresh") and known:
         # What is only likely is asked of all experiments of this recipe: of many, one will say so by chance.
         before = rollout.sent_back_of(rollout.challenger.recipe_digest) or SentBack(recipe_digest="", until=evidence.at)
         seen = before.with_evidence(evidence.outcome.effective, _change(evidence))

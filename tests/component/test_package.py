@@ -17,7 +17,7 @@ import pytest
 
 from components.infra_validate import step as infra_validate
 from components.package import step as package
-from feature_repo.card import DatasetCard, Serving
+from feature_repo.card import Serving
 from heterrec import recipes
 from heterrec.data.sequences import NOW, read_sequences
 from heterrec.inference.answers import Answers, judged
@@ -35,8 +35,9 @@ from serving.scoring.scorer import Scorer
 from serving.torchserve import archive as archives
 from serving.torchserve.client import Reply
 from serving.torchserve.goldens import differences
+from tests.component import shop_card
 from tests.pipeline.bought import with_pairs_alone
-from tests.unit.heterrec.shop import KINDS, VARYING, write_shop
+from tests.unit.heterrec.shop import VARYING, write_shop
 from tests.unit.heterrec.test_kinds import typed
 
 ROOT = Path(__file__).parents[2]
@@ -45,21 +46,7 @@ OTHERS = [
     {"name": "name", "kind": "text", "varies_in_time": False, "dimension": None},
 ]
 MAX_HISTORY = 6
-CARD = DatasetCard.model_validate(
-    {
-        "name": "shop",
-        "description": "tiny",
-        "source": {"adapter": "files", "interactions": "x", "items": "y"},
-        "features": [
-            {"name": name, "kind": kind, "varies_in_time": name in VARYING}
-            | ({"dimension": 6} if kind == "embedding" else {})
-            for name, kind in KINDS.items()
-        ],
-        "title": "title",
-        "split": {"by": "time"},
-        "repeats": True,
-    }
-)
+CARD = shop_card.CARD.model_copy(update={"title": "title"})
 
 
 @pytest.fixture(scope="session")

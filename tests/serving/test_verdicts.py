@@ -140,6 +140,13 @@ def test_what_is_only_likely_is_asked_of_all_experiments_of_a_recipe(
     assert made.action == "raise" or "with the experiments before likelier worse" in made.why
 
 
+@pytest.mark.parametrize(("estimate", "action"), [(0.0, "roll back"), (0.001, "raise")])
+def test_where_nobody_succeeded_nothing_is_likelier(estimate: float, action: str) -> None:
+    at = OPENED + POLICY.hours("patience")
+    row = replace(HALF, challenger=version("b", until=at), champion=version("a", until=OPENED))
+    assert judged(row, Difference(estimate, -0.5, 0.5, 5000.0), at=at, champion_rate=0.0).action == action
+
+
 def test_of_a_recipe_that_was_found_much_worse_one_lucky_experiment_serves_nobody() -> None:
     """Offered for a year, one of -10 % was once found at -4.8 % and served."""
     assert late(0.0, 0.0, -0.048).action == "raise"
