@@ -35,7 +35,8 @@ from heterrec.evaluation.metrics import (
 )
 from heterrec.inference.answers import judged
 from heterrec.recipes import TrainConfig
-from heterrec.training.loop import Progress, train
+from heterrec.training.loop import train
+from heterrec.training.trained import Progress
 
 K = 10
 

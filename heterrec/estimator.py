@@ -46,8 +46,9 @@ from heterrec.inference.filtering import allowed
 from heterrec.progress_bar import Bar
 from heterrec.recipes import TrainConfig, neighbours
 from heterrec.training.export import load_model, save_model, tables_of
-from heterrec.training.loop import Trained, train
+from heterrec.training.loop import train
 from heterrec.training.refit import refit
+from heterrec.training.trained import Trained
 
 SCHEMA = 1
 _AT_ONCE = 2**24

@@ -4,7 +4,7 @@ import sys
 import time
 from typing import TextIO
 
-from heterrec.training.loop import Update
+from heterrec.training.trained import Update
 
 INTERVAL_SECONDS = 0.5
 WIDTH = 24

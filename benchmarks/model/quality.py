@@ -47,7 +47,8 @@ from heterrec.evaluation.metrics import Ranking, Scores, rank
 from heterrec.inference.answers import judged
 from heterrec.plugins import load_plugins
 from heterrec.recipes import TrainConfig
-from heterrec.training.loop import Update, train
+from heterrec.training.loop import train
+from heterrec.training.trained import Update
 from runtime.code_digest import code_digest
 from runtime.task import commit
 from runtime.workspace import home

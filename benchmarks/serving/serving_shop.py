@@ -20,7 +20,7 @@ from heterrec.data.encoder import FeatureEncoder
 from heterrec.data.sequences import NOW, SINCE, read_sequences
 from heterrec.model.network import HeterRec
 from heterrec.training.export import save_model
-from heterrec.training.loop import Trained
+from heterrec.training.trained import Trained
 
 START = datetime(2026, 1, 1, tzinfo=UTC)
 HISTORY = 50

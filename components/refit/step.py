@@ -13,7 +13,7 @@ from runtime.manifest import NAME
 
 if TYPE_CHECKING:
     from heterrec.recipes import TrainConfig
-    from heterrec.training.loop import Progress
+    from heterrec.training.trained import Progress
 
 
 def run(

@@ -3,7 +3,7 @@
 import time
 from collections.abc import Callable
 
-from heterrec.training.loop import Update
+from heterrec.training.trained import Update
 from runtime.log import emit
 
 INTERVAL_SECONDS = 0.5

@@ -11,7 +11,7 @@ from runtime.errors import InputError
 if TYPE_CHECKING:
     from heterrec.data.encoder import FeatureEncoder
     from heterrec.recipes import TrainConfig
-    from heterrec.training.loop import Progress
+    from heterrec.training.trained import Progress
 
 
 def run(
@@ -71,8 +71,9 @@ def fit(
     from heterrec import distributed
     from heterrec.data.sequences import read_sequences
     from heterrec.training.export import load_model, save_model
-    from heterrec.training.loop import Champion, train
+    from heterrec.training.loop import train
     from heterrec.training.refit import refit
+    from heterrec.training.trained import Champion
 
     started = time.monotonic()
     device = "cuda" if torch.cuda.is_available() else "cpu"

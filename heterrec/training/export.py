@@ -20,7 +20,7 @@ from heterrec.model.htfl import Tokens, encode_catalogue
 from heterrec.model.network import HeterRec, Histories
 from heterrec.model.transformer import Layout
 from heterrec.recipes import TrainConfig, neighbours
-from heterrec.training.loop import Trained
+from heterrec.training.trained import Trained
 
 
 class UserProgram(nn.Module):

@@ -4,10 +4,8 @@ import hashlib
 import math
 import time
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
-from typing import Any, NamedTuple, Protocol
 
 import numpy as np
 import torch
@@ -15,10 +13,9 @@ from torch import Tensor, nn
 from torch.nn.parallel import DistributedDataParallel
 
 from heterrec import distributed
-from heterrec.data.encoder import FeatureEncoder
-from heterrec.data.sequences import Queries, Sequences
+from heterrec.data.sequences import Sequences
 from heterrec.evaluation.metrics import rank
-from heterrec.inference.answers import Loaded, Network
+from heterrec.inference.answers import Network
 from heterrec.loss.batches import (
     Events,
     TrainingBatch,
@@ -26,7 +23,7 @@ from heterrec.loss.batches import (
     encode_events,
 )
 from heterrec.loss.fixed_lmp import FixedLMP
-from heterrec.loss.lmp import LMP, NEVER
+from heterrec.loss.lmp import LMP
 from heterrec.loss.objective import Objective
 from heterrec.loss.padded_batches import Rectangle, Rectangles
 from heterrec.memory.gates import fit, remember
@@ -36,70 +33,16 @@ from heterrec.model.network import HeterRec
 from heterrec.recipes import TrainConfig, sized
 from heterrec.training import checkpoint
 from heterrec.training.fixed_step import FixedObjective, Graphs
+from heterrec.training.inputs import candidate_since, fitted_encoder, sampled, training_slices
 from heterrec.training.optimiser import ID_TABLE, Optimiser
 from heterrec.training.sharded import converted, shard, unshard
+from heterrec.training.trained import Champion, Progress, Trained, Update
 from heterrec.training.warm_start import begin_from
 from heterrec.training.weight_average import Average
 
-ALWAYS = np.iinfo(np.int64).min
 _NOTHING = "sequences: no events in the training split; take more days, or hold out fewer (the card's split)"
 STEPS_AHEAD = 32
 """Steps that a GPU is asked for before their losses are waited for."""
-
-
-class Update(NamedTuple):
-    """Where a run stands after a step."""
-
-    epoch: int
-    epochs: int
-    step: int
-    steps: int
-    """Of this epoch."""
-    loss: float
-    sequences_per_second: float
-    seconds_left: float
-    validation_ndcg: float | None
-    """Of the last finished epoch."""
-
-
-class Champion(NamedTuple):
-    """A trained model that another begins from."""
-
-    model: HeterRec
-    encoder: FeatureEncoder
-
-
-class Progress(Protocol):
-    """Told after each step; it must not change anything."""
-
-    def __call__(self, update: Update) -> None: ...
-
-
-@dataclass(frozen=True, kw_only=True)
-class Trained:
-    """The model with the weights of its best epoch."""
-
-    model: HeterRec | None
-    """None where the tables answer alone."""
-    encoder: FeatureEncoder
-    memory: Memory | None = None
-    """Over the catalogue of training."""
-    item_ids: list[str] = field(default_factory=list)
-    recipe: TrainConfig
-    """What was asked for."""
-    config: TrainConfig
-    """The same with the sizes that the data gave it."""
-    curve: list[dict[str, Any]]
-    """{epoch, loss, validation_ndcg (None without validation queries), seconds, sequences_per_second}."""
-    best_epoch: int
-    """From 1; 0 where the champion it began from was never bettered."""
-    validation_ndcg: float | None
-    """Of these weights, without memory; None without validation queries."""
-
-    @property
-    def loaded(self) -> Loaded:
-        """As it is read from its folder."""
-        return Loaded(self.model, self.encoder, self.config, self.memory, self.item_ids)
 
 
 def train(
@@ -155,7 +98,7 @@ class Training:
         config = sized(config, items=int((counts > 0).sum()), events=int(counts.sum()), catalogue=len(catalogue))
         self.config = config
         self.sequences = sequences
-        self.encoder = _encoder(sequences, config)
+        self.encoder = fitted_encoder(sequences, config)
         self.batches = TrainingBatches(
             sequences,
             self.encoder,
@@ -174,7 +117,7 @@ class Training:
         self.columns: Columns = encode_slices(self.encoder, catalogue, training_slices(sequences)).to(device)
         self.events: Events = encode_events(sequences, self.encoder, device)
         self.asked = Network(self.encoder, sequences, self.events, device)
-        self.validation = _sample(sequences.queries("validation"), config.validation_queries, config.seed)
+        self.validation = sampled(sequences.queries("validation"), config.validation_queries, config.seed)
         self.model = HeterRec(config.model, self.encoder)
         if graphs is None and torch.device(device).type == "cuda" and config.loss.candidates is None:
             graphs = "none" if distributed.world() == 1 else None
@@ -188,7 +131,7 @@ class Training:
         about = (
             config.loss,
             self.columns,
-            torch.from_numpy(_since(sequences, config.loss.only_available)).to(device),
+            torch.from_numpy(candidate_since(sequences, config.loss.only_available)).to(device),
             torch.from_numpy(np.append(0, counts)).to(device),
             int(sequences.time[sequences.split == 0].min()),
             self.batches.asked_A,
@@ -356,7 +299,7 @@ def _tables_alone(sequences: Sequences, config: TrainConfig) -> Trained:
         raise ValueError(_NOTHING)
     return Trained(
         model=None,
-        encoder=_encoder(sequences, config),
+        encoder=fitted_encoder(sequences, config),
         memory=remember(sequences, config.memory),
         item_ids=sequences.catalogue.item_ids,
         recipe=config,
@@ -365,26 +308,6 @@ def _tables_alone(sequences: Sequences, config: TrainConfig) -> Trained:
         best_epoch=0,
         validation_ndcg=None,
     )
-
-
-def _encoder(sequences: Sequences, config: TrainConfig) -> FeatureEncoder:
-    """Vocabularies and scales of what was known while the training split lasted."""
-    catalogue = sequences.catalogue
-    return FeatureEncoder.fit(
-        catalogue.features,
-        catalogue.known_by(sequences.training_end),
-        catalogue.item_ids,
-        sequences.known_counts,
-        min_events=config.model.min_events,
-        event_types=catalogue.event_types,
-        asking=catalogue.asking if config.model.features else (),
-        asked=sequences.training_asked,
-    )
-
-
-def training_slices(sequences: Sequences) -> int:
-    """How many slices of the catalogue, from the first on, training targets are asked in."""
-    return 1 + int(sequences.catalogue.slices_of(sequences.training_end))
 
 
 def _values(losses: list[Tensor], epoch: int) -> list[float]:
@@ -398,19 +321,3 @@ def _schedule(done: float, warmup: float) -> float:
     if done < warmup:
         return (done + 1e-3) / (warmup + 1e-3)
     return 0.02 + 0.98 * 0.5 * (1 + math.cos(math.pi * (done - warmup) / (1 - warmup)))
-
-
-def _sample(queries: Queries, count: int, seed: int) -> Queries:
-    if len(queries) <= count:
-        return queries
-    return queries.take(np.sort(np.random.default_rng(seed).permutation(len(queries))[:count]))
-
-
-def _since(sequences: Sequences, only_available: bool) -> np.ndarray[Any, np.dtype[np.int64]]:
-    """(V + 1,) time from which a row is a candidate; items that were never bought in training are none.
-
-    As negatives that are never a positive they would teach that a null ID is never chosen.
-    """
-    traded = sequences.training_counts > 0
-    since = sequences.catalogue.available_at if only_available else np.full(len(traded), ALWAYS)
-    return np.append(NEVER, np.where(traded, since, NEVER))

@@ -17,12 +17,8 @@ from heterrec.inference.answers import Loaded
 from heterrec.memory.gates import over, renewed
 from heterrec.memory.neighbours import Memory, Table
 from heterrec.recipes import TrainConfig
-from heterrec.training.loop import (
-    Champion,
-    Progress,
-    Trained,
-    train,
-)
+from heterrec.training.loop import train
+from heterrec.training.trained import Champion, Progress, Trained
 
 SHARE = 0.25
 """Of the epochs (and of the least steps) of the training, rounded up."""

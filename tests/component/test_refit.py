@@ -23,7 +23,7 @@ from heterrec.memory.neighbours import Memory
 from heterrec.recipes import TrainConfig
 from heterrec.training import refit
 from heterrec.training.export import load_model
-from heterrec.training.loop import Update
+from heterrec.training.trained import Update
 from pipelines.forget import PERSONAL
 from runtime.decision import Decision
 from runtime.workspace import ROOT

@@ -22,7 +22,7 @@ from components.train.processes import PROCESSES, SHARDED
 from heterrec.data.encoder import MAX_WORDS, FeatureEncoder
 from heterrec.recipes import LossConfig, ModelConfig, TrainConfig
 from heterrec.training.export import load_model
-from heterrec.training.loop import Update
+from heterrec.training.trained import Update
 from runtime.errors import InputError
 from runtime.manifest import Manifest
 from runtime.task import read_records

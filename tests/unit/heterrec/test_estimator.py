@@ -21,8 +21,9 @@ from heterrec.inference.filtering import allowed
 from heterrec.progress_bar import Bar
 from heterrec.recipes import TrainConfig
 from heterrec.training.export import load_model
-from heterrec.training.loop import Update, train
+from heterrec.training.loop import train
 from heterrec.training.refit import refit
+from heterrec.training.trained import Update
 from serving.scoring.filters import Filters
 from serving.scoring.forms import FORMS
 

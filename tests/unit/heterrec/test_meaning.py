@@ -29,7 +29,8 @@ from heterrec.loss.padded_batches import FixedStep
 from heterrec.model.htfl import Columns, encode_catalogue
 from heterrec.model.network import HeterRec, Items
 from heterrec.recipes import LossConfig, TrainConfig
-from heterrec.training.loop import Champion, Training
+from heterrec.training.loop import Training
+from heterrec.training.trained import Champion
 from heterrec.training.warm_start import _suggested
 from tests.unit.heterrec.small import SMALL, encoder_of, lively
 

@@ -14,12 +14,8 @@ from heterrec.loss.lmp import LMP, _part
 from heterrec.model.htfl import encode_catalogue, encode_slices
 from heterrec.model.network import HeterRec
 from heterrec.recipes import LossConfig, TrainConfig
-from heterrec.training.loop import (
-    Training,
-    _encoder,
-    train,
-    training_slices,
-)
+from heterrec.training.inputs import fitted_encoder, training_slices
+from heterrec.training.loop import Training, train
 from tests.unit.heterrec.small import SMALL, lively
 
 MODEL = replace(SMALL, width=8, max_history=8, dropout=0.0)
@@ -30,7 +26,7 @@ KINDS = [{}, {"tokens": "sum", "token_layers": 0}]
 
 
 def built(sequences: Sequences, **changes) -> tuple[HeterRec, FeatureEncoder]:
-    encoder = _encoder(sequences, replace(CONFIG, model=replace(MODEL, **changes)))
+    encoder = fitted_encoder(sequences, replace(CONFIG, model=replace(MODEL, **changes)))
     torch.manual_seed(3)
     return lively(HeterRec(replace(MODEL, **changes), encoder)).double(), encoder
 
@@ -172,7 +168,7 @@ def test_what_came_to_be_known_after_a_moment_changes_nothing_before_it(changing
 
 def test_vocabularies_and_scales_are_of_what_was_known_in_training(changing: Sequences):
     """A brand that came after the training split is unknown; a price counts once an item and slice that it changed."""
-    encoder = _encoder(changing, CONFIG)
+    encoder = fitted_encoder(changing, CONFIG)
     catalogue, end = changing.catalogue, changing.training_end
     late = np.flatnonzero(catalogue.available_at > end)
     assert len(late) > 1
@@ -180,7 +176,7 @@ def test_vocabularies_and_scales_are_of_what_was_known_in_training(changing: Seq
     for row in late:
         brands[row] = "of tomorrow"
     tomorrow = replace(changing, catalogue=replace(catalogue, fixed={**catalogue.fixed, "brand": brands}))
-    assert _encoder(tomorrow, CONFIG).to_json() == encoder.to_json()
+    assert fitted_encoder(tomorrow, CONFIG).to_json() == encoder.to_json()
     known = catalogue.known_by(end)
     there = np.flatnonzero(catalogue.available_at <= end)
     prices = {row: {each.columns["price"][row] for each in catalogue.slices[:4]} for row in there}

@@ -20,12 +20,8 @@ from heterrec.recipes import (
 )
 from heterrec.training import checkpoint
 from heterrec.training.checkpoint import NAME
-from heterrec.training.loop import (
-    Trained,
-    Training,
-    Update,
-    train,
-)
+from heterrec.training.loop import Training, train
+from heterrec.training.trained import Trained, Update
 from tests.unit.heterrec.shop import write
 from tests.unit.heterrec.small import SMALL, changed
 

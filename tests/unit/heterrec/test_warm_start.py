@@ -10,7 +10,8 @@ from heterrec.inference.answers import item_matrix, user_vectors
 from heterrec.model.htfl import encode_catalogue, encode_slices
 from heterrec.model.network import HeterRec
 from heterrec.recipes import LossConfig, TrainConfig, warm
-from heterrec.training.loop import Champion, train
+from heterrec.training.loop import train
+from heterrec.training.trained import Champion
 from heterrec.training.warm_start import _rows, begin_from
 from tests.unit.heterrec.small import (
     SMALL,
