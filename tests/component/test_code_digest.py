@@ -131,7 +131,7 @@ def test_a_recipe_is_what_its_training_can_run() -> None:
         "heterrec.training.weight_average:Average",
         "components.features.splits:ordered_events",
         "components.ingest.derive:derived_sql",
-        "heterrec.training.loop:ALWAYS",
+        "heterrec.training.inputs:ALWAYS",
         "heterrec.training.refit:budget",
         "components.features.join:slices",
         "components.features.splits:SLICES",
