@@ -12,6 +12,8 @@ from serving.scoring.retrieval import Best
 
 EMBEDDING = ("identity", "features", "network")
 """Parts of an item's row that say what it is like; the others say how much it is wanted by all."""
+_IN_A_ROW = (*EMBEDDING, "appeal", "popularity")
+"""How the parts follow each other: the contract's object has them in no order, as JSON has none."""
 FUSED = 60.0
 """Of reciprocal rank fusion (Cormack, Clarke & Büttcher, SIGIR 2009): rankings need no common scale."""
 
@@ -23,8 +25,8 @@ def parts_of(contract: Mapping[str, object], *, memory: bool) -> dict[str, slice
         width = int(str(contract["width"])) - memory
         said = {"network": width - 1, "appeal": 1, "popularity": int(memory)}
     out, at = {}, 0
-    for name, size in said.items():
-        out[str(name)], at = slice(at, at + size), at + size
+    for name in (each for each in _IN_A_ROW if each in said):
+        out[name], at = slice(at, at + said[name]), at + said[name]
     return out
 
 
