@@ -189,7 +189,7 @@ class Scorer:
             return self._shelves.similar(request)
         with torch.inference_mode():
             score_V = self._alike.scores(request.placed.rows).numpy()
-        return self._shelves.chosen(np.arange(len(score_V)), score_V, request)
+        return self._shelves.of_all(score_V, request)
 
     def _why_similar(self, request: Request, best: Best) -> Shares | None:
         rows, given = [row for row, _ in best], request.placed.rows

@@ -5,6 +5,7 @@ import json
 import shutil
 from collections.abc import Iterator
 from dataclasses import replace
+from datetime import timedelta
 from pathlib import Path
 from typing import Any
 
@@ -16,6 +17,7 @@ import torch
 from fastapi.testclient import TestClient
 
 from components.package import step as package
+from components.recommend.shown import Showing, Wanted
 from events.segments import SegmentSink
 from events.writer import EventLog
 from experiments.document import ModelVersion, Rollout
@@ -23,6 +25,7 @@ from feature_repo.wall_clock import WallClock
 from heterrec.data.sequences import read_sequences
 from heterrec.training.export import save_model
 from heterrec.training.loop import train
+from pipelines import audience
 from serving.gateway.app import make_app
 from serving.gateway.recommender import Recommender
 from serving.scoring.scorer import Scorer
@@ -202,3 +205,13 @@ def test_the_gateway_asks_the_model_with_the_user_as_stored_and_the_moment_as_sa
         assert request["user_features"] == {"group": "b" if user == "other" else "a"}
         again = scorer.score([request])[0]["items"]
         assert [(item["item_id"], item["score"]) for item in again][: len(answer)] == answer, "what is logged replays"
+
+
+def test_lists_and_audiences_are_of_the_hour_at_which_they_were_begun(mar: Path, tmp_path: Path) -> None:
+    shutil.unpack_archive(mar, tmp_path, "zip")
+    for moment in (START, START + timedelta(hours=5)):
+        begun = Wanted(now=moment)
+        said = {"hour": CLOCK.at(moment)}
+        assert Showing(tmp_path, begun, k=3, filters={}).asked["context"] == said
+        audience._load(tmp_path, begun)
+        assert audience._said == said
