@@ -6,6 +6,7 @@ Letters: V items of the catalogue, E numbers of an embedding, C candidates, G gi
 from collections.abc import Mapping, Sequence
 
 import numpy as np
+import numpy.typing as npt
 import torch
 
 from serving.scoring.retrieval import Best
@@ -42,6 +43,18 @@ class Alike:
         """(V,) the cosine of each item with the middle of the given ones."""
         out: torch.Tensor = self._embedding_VE @ self._towards(given).sum(0) / self._length_V
         return out
+
+    def best(
+        self, given: Sequence[int], k: int, hidden: Sequence[int], forbidden_V: npt.NDArray[np.bool_] | None
+    ) -> Best:
+        """The k items that are most like the given ones, best first, without those hidden or forbidden."""
+        score_V = self.scores(given)
+        score_V[torch.tensor(hidden, dtype=torch.int64)] = -torch.inf
+        if forbidden_V is not None:
+            score_V.masked_fill_(torch.from_numpy(forbidden_V), -torch.inf)
+        score_K, row_K = score_V.topk(min(k, len(score_V)))
+        allowed = int((score_K > -torch.inf).sum())
+        return list(zip(row_K[:allowed].tolist(), score_K[:allowed].tolist(), strict=True))
 
     def shares(self, given: Sequence[int], rows: Sequence[int]) -> torch.Tensor:
         """(G, C) what each given item has in the score of each of these rows: they add up to it."""

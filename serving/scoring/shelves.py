@@ -117,18 +117,6 @@ class Shelves:
         assert self._memory is not None
         return self.chosen(*self._memory.kin(request.placed.rows), request)
 
-    def of_all(self, score_V: Values, request: Request) -> Best:
-        """The best of the whole catalogue that the request allows; `score_V` is written over."""
-        score_V[request.hidden] = -np.inf
-        if request.filters:
-            score_V[self._filters.forbidden(request.filters)] = -np.inf
-        found = np.arange(len(score_V))
-        if len(score_V) > max(_SORTED, 4 * request.k):
-            found = np.argpartition(-score_V, request.k - 1)[: request.k]
-        best = found[np.lexsort((found, -score_V[found]))][: request.k]
-        best = best[np.isfinite(score_V[best])]
-        return list(zip(best.tolist(), score_V[best].astype(float).tolist(), strict=True))
-
     def chosen(self, row_C: Rows, score_C: npt.NDArray[Any], request: Request) -> Best:
         """The best of these candidates that the request allows."""
         open_C = ~np.isin(row_C, request.hidden)

@@ -99,6 +99,9 @@ FAULTS = {
     "filters": lambda scorer: setattr(
         scorer._shelves, "_filters", SimpleNamespace(forbidden=lambda asked: np.zeros(len(scorer._ids), bool))
     ),
+    "filters of what is alike": lambda scorer: setattr(
+        scorer._alike, "best", lambda given, k, hidden, _, best=scorer._alike.best: best(given, k, hidden, None)
+    ),
 }
 """What may go wrong at some placements and leaves "for you" as it is, with where it is to be seen."""
 SEEN_AT = {
@@ -109,7 +112,8 @@ SEEN_AT = {
     "baskets": {TOGETHER},
     "trending": {POPULAR},
     "nobody": {RANKING},
-    "filters": {RANKING, SIMILAR, POPULAR, TOGETHER},
+    "filters": {RANKING, POPULAR, TOGETHER},
+    "filters of what is alike": {SIMILAR},
 }
 
 
