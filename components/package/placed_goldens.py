@@ -12,6 +12,7 @@ import numpy as np
 import numpy.typing as npt
 
 from components.package.goldens import (
+    COUNT,
     UNKNOWN,
     Filters,
     Golden,
@@ -38,7 +39,8 @@ _K, _POOL = 5, 50
 """Items asked for; and how many alike items a shopper's own order is of where so few are asked for."""
 _GIVEN = 40
 """Items of a list to be ranked."""
-_SHOPPERS = 12
+_EACH = 2
+"""Every second of the shoppers whom other goldens are of: none is named who is not named there."""
 _CLEAR = 1e-4
 """By so much scores differ that no rounding can turn: the places of two items are answered as numbers."""
 Rows = npt.NDArray[np.int64]
@@ -69,7 +71,7 @@ def placed_goldens(
 ) -> list[Golden]:
     """One or a few requests of each of `placements`, with and without filters and a shopper; `baskets` is what lies in
     one basket. A shopper's order of alike items is asked for only where no rounding can turn it."""
-    queries = askers(sequences, _SHOPPERS)
+    queries = askers(sequences, COUNT).take(np.arange(0, COUNT, _EACH))
     scores = answers.scores(sequences, queries)(np.arange(len(queries)))
     filters = next(iter(filters_of(shelf)), {})
     asked = _Asked(answers, sequences, shelf, queries, scores, shelf.by_events(), filters)
@@ -125,15 +127,15 @@ def _alike_for_all(asked: _Asked) -> list[Golden]:
 
 def _alike_for_one(asked: _Asked) -> list[Golden]:
     """By a shopper who has a place of every alike item for sure, in both orders."""
-    for number in range(len(asked.queries)):
-        for given in asked.favourites[:_K]:
+    for given in asked.favourites[:_K]:
+        row_A, score_A = _alike(asked, [given])
+        for number in range(len(asked.queries)):
             seen = asked.sequences.seen(asked.queries, number).tolist()
-            row_C, score_C = _alike(asked, [given])
-            kept = ~np.isin(row_C, [given, *seen])
-            row_C, score_C = row_C[kept], score_C[kept]
-            pool = np.argsort(-score_C, kind="stable")
+            kept = ~np.isin(row_A, [given, *seen])
+            row_C, score_C = row_A[kept], score_A[kept]
+            pool = best(score_C, _POOL + 1)
             own_C = asked.score_QV[number][row_C[pool[:_POOL]]]
-            if len(pool) < 2 or not (_clear(score_C[pool[: _POOL + 1]]) and _clear(own_C)):
+            if len(pool) < 2 or not (_clear(score_C[pool]) and _clear(own_C)):
                 continue
             place_C = np.argsort(np.argsort(-own_C))
             fused_C = 1 / (FUSED + 1 + np.arange(len(own_C))) + 1 / (FUSED + 1 + place_C)
@@ -152,10 +154,10 @@ def _alike(asked: _Asked, given: Sequence[int]) -> tuple[Rows, Scores]:
         nought = np.zeros(len(given), np.int64)
         recalled = memory.recall(np.array(given, np.int64), nought, nought, 1)
         return recalled.item_J, memory.bonus(gate, recalled)
-    of_item_VE = asked.answers.items[:, : network.channels * network.config.width].astype(np.float64)
-    of_item_VE = of_item_VE / np.maximum(np.linalg.norm(of_item_VE, axis=1), 1e-12)[:, None]
-    middle_E = of_item_VE[list(given)].sum(0)
-    return asked.every, of_item_VE @ middle_E / np.linalg.norm(middle_E)
+    like_VE = asked.answers.items[:, : network.channels * network.config.width]
+    length_V = np.maximum(np.sqrt(np.einsum("ve,ve->v", like_VE, like_VE)), 1e-12)
+    middle_E = (like_VE[list(given)] / length_V[list(given), None]).sum(0)
+    return asked.every, like_VE @ (middle_E / max(np.linalg.norm(middle_E), 1e-12)) / length_V
 
 
 def _popular(asked: _Asked) -> list[Golden]:
@@ -208,6 +210,8 @@ def _golden(asked: _Asked, request: dict[str, Any], row_C: Rows, score_C: Scores
     filters, items = request.get("filters", {}), list[dict[str, Any]]()
     for c in best(score_C, len(score_C)).tolist():
         row = int(row_C[c])
-        if len(items) < request["k"] and row not in hidden and matches(asked.shelf, filters, row):
+        if len(items) == request["k"]:
+            break
+        if row not in hidden and matches(asked.shelf, filters, row):
             items.append({"item_id": asked.shelf.item_ids[row], "score": float(score_C[c])})
     return {"request": request, "answer": {"items": items, "unknown_items": 0}}

@@ -85,6 +85,8 @@ def test_goldens_ask_at_every_placement_that_the_archive_offers(recipe: str, con
     histories = {placement: {bool(each["request"]["history"]) for each in found[placement]} for placement in found}
     assert histories[SIMILAR] == histories[RANKING] == {True, False}, "for somebody and for nobody"
     assert {golden["request"].get("kind") for golden in found[POPULAR]} == set(KINDS)
+    named = {each["request"]["user_id"] for placement in found for each in found[placement] if placement != FOR_YOU}
+    assert named <= {"", *(each["request"]["user_id"] for each in found[FOR_YOU])}, "no more histories than before"
 
 
 NOTHING = np.zeros(0, np.int64), np.zeros(0, np.float32)
