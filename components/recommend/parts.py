@@ -24,6 +24,8 @@ SHOPPERS = 2048
 """In a part: what is lost at most where a run is killed, and what bounds its memory."""
 PLAN, USERS, PARTS = "plan.json", "users.parquet", "recommendations"
 WANTED = "wanted.json"
+_PARTIAL = ".partial-"
+"""How a file that `replacing` has not finished is called."""
 
 
 class OtherLists(InputError):
@@ -64,7 +66,7 @@ def begin(out: Path, plan: CrowdPlan, users: Sequence[str], wanted: Wanted) -> W
                 "folder, or remove this one"
             )
         return Wanted.read(out / WANTED)
-    if out.exists() and any(path for path in out.iterdir() if path.name not in (USERS, WANTED)):
+    if out.exists() and not all(_left_by_a_kill(path) for path in out.iterdir()):
         raise InputError(f"{out}: is not empty and holds no {PLAN}; name a new folder")
     (out / PARTS).mkdir(parents=True, exist_ok=True)
     with replacing(out / USERS) as partial:
@@ -72,6 +74,12 @@ def begin(out: Path, plan: CrowdPlan, users: Sequence[str], wanted: Wanted) -> W
     wanted.write(out / WANTED)
     replace_text(out / PLAN, json.dumps(asdict(plan), indent=1))  # last: who finds it goes on
     return wanted
+
+
+def _left_by_a_kill(path: Path) -> bool:
+    """Whether it is there where a folder was begun, and not to its end."""
+    empty = path.name == PARTS and not any(path.iterdir())
+    return empty or path.name in (USERS, WANTED) or path.name.startswith(_PARTIAL)
 
 
 def missing(out: Path, plan: CrowdPlan, rows: pa.Schema) -> list[int]:
@@ -112,7 +120,7 @@ def write(out: Path, number: int, table: pa.Table) -> None:
 
 def sweep(out: Path) -> None:
     """Remove what runs that were killed have left of parts."""
-    for left in (out / PARTS).glob(".partial-*"):
+    for left in (*out.glob(f"{_PARTIAL}*"), *(out / PARTS).glob(f"{_PARTIAL}*")):
         left.unlink()
 
 

@@ -153,6 +153,16 @@ def test_what_was_killed_goes_on_without_a_wrong_or_missing_row(content: Path, t
     assert (out / REPORT).read_text() == (tmp_path / "whole" / REPORT).read_text()
 
 
+def test_a_folder_that_was_killed_while_it_was_begun_is_begun_again(content: Path, tmp_path: Path) -> None:
+    out = tmp_path / "out"
+    (out / PARTS).mkdir(parents=True)
+    with replacing(out / PLAN) as half:
+        half.touch()
+    (out / PLAN).unlink()
+    half.write_bytes(b"what a kill leaves")
+    assert made(content, out).rows > 0 and not half.exists()
+
+
 def test_a_part_that_was_damaged_is_made_anew(content: Path, tmp_path: Path) -> None:
     made(content, tmp_path / "out")
     before = parts(tmp_path / "out")
