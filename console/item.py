@@ -6,10 +6,12 @@ from datetime import (
     UTC,
     date,
     datetime,
+    time,
     timedelta,
 )
 from pathlib import Path
 from typing import Any
+from zoneinfo import ZoneInfo
 
 import numpy as np
 from markupsafe import Markup
@@ -17,6 +19,7 @@ from markupsafe import Markup
 from console import runs
 from console.archives import Answer, Opened
 from console.charts import Plot, Scale, times
+from console.standing import standing
 from runtime import workspace
 from runtime.sql import session
 
@@ -24,6 +27,7 @@ K = 10
 LATEST = timedelta(days=90)
 """Days of the event log that are read."""
 _MOST_CHANGES = 2000
+_EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 Days = dict[date, float]
 
 
@@ -36,6 +40,30 @@ class Course:
     shown: int
     clicked: int
     source: str
+
+
+def as_date(days: float, zone: str) -> str:
+    """A number of days since 1970 as the day that it is in `zone`, with the time where it is not midnight there."""
+    try:
+        moment = (_EPOCH + timedelta(days=days)).astimezone(ZoneInfo(zone))
+    except OverflowError:  # beyond the year 9999
+        return f"{days:,.0f} days since 1970"
+    moment = (moment + timedelta(microseconds=500_000)).replace(microsecond=0)  # a float of days is no whole second
+    return f"{moment:%Y-%m-%d}" if moment.time() == time.min else f"{moment:%Y-%m-%d %H:%M}"
+
+
+def told(opened: Opened, item: str) -> dict[str, Any]:
+    """Its features as people say them: dates as dates."""
+    zones: Mapping[str, str] = opened.contract.get("dates", {})
+    return {
+        name: as_date(value, zones[name]) if name in zones and value is not None else value
+        for name, value in opened.features(item).items()
+    }
+
+
+def standing_of(opened: Opened, model: str, item: str) -> dict[str, str]:
+    """By feature its place among the rows that the gate saw last."""
+    return standing(model, opened.features(item), opened.contract.get("dates", ()))
 
 
 def near(opened: Opened, item: str) -> Answer:

@@ -18,7 +18,6 @@ from console.archives import Opened
 from console.render import render
 from console.runs import Unknown
 from console.site import Console
-from console.standing import standing
 from experiments.document import Rollout
 from runtime.errors import InputError
 
@@ -78,10 +77,10 @@ def _add_item(app: FastAPI, console: Console) -> None:
         known = id in opened.row
         return console.page(
             "item.html", "Item", opened.title(id) if id else "Item", models=models, row=row, q=q, item=id,
-            title_=opened.title(id), size=len(opened.ids), known=known, features=opened.features(id),
+            title_=opened.title(id), size=len(opened.ids), known=known, features=item.told(opened, id),
             events=opened.items["events"][opened.row[id]] if known else 0, near=item.near(opened, id),
             found=[(each, opened.title(each)) for each in opened.search(q)] if q else [],
-            standing=standing(row.model, opened.features(id)) if known and row else {},
+            standing=item.standing_of(opened, row.model, id) if known and row else {},
         )  # fmt: skip
 
     @app.get("/parts/item")

@@ -2,26 +2,28 @@
 
 import json
 from bisect import bisect_left
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from typing import Any
 
 from console import runs
 from feature_repo.kinds import KINDS, Storage
 
 
-def standing(model: str, features: Mapping[str, Any]) -> dict[str, str]:
+def standing(model: str, features: Mapping[str, Any], dates: Collection[str] = ()) -> dict[str, str]:
     """By feature, a few words; nothing of those that the gate keeps no distribution of, or of text and vectors, of
-    which it measures the length alone."""
+    which it measures the length alone. Of `dates` no number of days is shown."""
     run = runs.latest_with("validate", model)
     path = run.artifact("validate") / "profile.json" if run else None  # type: ignore[operator]
     if path is None or not path.is_file():
         return {}
     known = json.loads(path.read_text())["features"]
-    told = {name: among(known[name], value) for name, value in features.items() if name in known}
+    told = {
+        name: among(known[name], value, bounds=name not in dates) for name, value in features.items() if name in known
+    }
     return {name: words for name, words in told.items() if words}
 
 
-def among(found: Mapping[str, Any], value: Any) -> str:
+def among(found: Mapping[str, Any], value: Any, *, bounds: bool = True) -> str:
     """The place of `value` in a distribution of the gate's profile."""
     rows = max(1, sum(found["counts"]) + found["missing"])
     if value is None:
@@ -33,7 +35,7 @@ def among(found: Mapping[str, Any], value: Any) -> str:
     if kind.storage is not Storage.NUMBER or not isinstance(value, int | float) or found["min"] is None:
         return ""
     if not found["min"] <= value <= found["max"]:
-        return f"beyond all rows, {found['min']:.6g} to {found['max']:.6g}"
+        return "beyond all rows" + (f", {found['min']:.6g} to {found['max']:.6g}" if bounds else "")
     # A bin holds what is above its lower edge, up to the upper one.
     place, total = bisect_left(found["edges"], value), max(1, sum(found["counts"]))
     below = sum(found["counts"][:place]) / total

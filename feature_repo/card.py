@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Literal
 import yaml
 from pydantic import Field, ValidationError, model_validator
 
-from feature_repo.card_features import ContextFeature, Described, Feature, UserFeature
+from feature_repo.card_features import ContextFeature, Described, Feature, TimeContext, UserFeature
 from feature_repo.card_source import Columns, Csv, CsvTables, Source
 from feature_repo.event_types import EventType, require_event_types, require_some_predicted
 from feature_repo.expectations import Expectation, Table, require_columns
@@ -101,6 +101,8 @@ class DatasetCard(Strict):
     """What is known of the users, from the users table (source.users)."""
     context: list[ContextFeature] = Field(default_factory=list)
     """What is known of the moment of each event, from the interactions, and of the moment of a request."""
+    time_context: list[TimeContext] = Field(default_factory=list)
+    """The same, read off a clock: hour and weekday of the event, and of now at a request that does not say it."""
     title: str | None = None
     """The feature that people read as the item's name."""
     segment: str | None = None
@@ -122,7 +124,7 @@ class DatasetCard(Strict):
     @model_validator(mode="after")
     def _consistent(self) -> "DatasetCard":
         names = [feature.name for feature in self.features]
-        every = names + [feature.name for feature in self.asking]
+        every = names + [feature.name for feature in (*self.asking, *self.time_context)]
         if doubled := sorted({name for name in every if every.count(name) > 1}):
             raise ValueError(f"features: {', '.join(doubled)} declared twice")
         if bool(self.user_features) != self.source.has_users:
@@ -145,6 +147,8 @@ class DatasetCard(Strict):
         require_columns(self.expectations, self._stored())
         if self.split.by == "time" and self.columns.event_time is None:
             raise ValueError("split: by time needs columns.event_time; order-only data splits by order")
+        if self.time_context and self.columns.event_time is None:
+            raise ValueError("time_context needs columns.event_time; order-only data knows no hours")
         if self.event_log.trains and self.columns.event_time is None:
             raise ValueError("event_log: trains needs columns.event_time; the log knows times and no positions")
         if self.limits.max_catalogue_age_days is not None and self.columns.item_available_at is None:

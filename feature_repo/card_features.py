@@ -6,8 +6,9 @@ from typing import Literal
 from pydantic import Field, model_validator
 
 from feature_repo.event_types import require_event_types
-from feature_repo.kinds import KINDS, Kind, Name, Storage
+from feature_repo.kinds import KINDS, OF_A_CLOCK, Kind, Name, Storage
 from feature_repo.limits import Rate, Strict
+from feature_repo.wall_clock import By, WallClock, require_zone
 
 Stored = Literal["items", "varying", "derived", "users", "interactions"]
 """A table of the events artifact that has features."""
@@ -63,6 +64,14 @@ class Derive(Strict):
         return self
 
 
+def _require_free(name: str) -> None:
+    if name in RESERVED or name.endswith("_y"):
+        raise ValueError(
+            f"feature name {name!r} is taken by the files between the steps or by Feast's join (so are "
+            f"{', '.join(sorted(RESERVED))} and names ending in _y); give another name, and this one as `column`"
+        )
+
+
 class Described(Strict):
     """What is said of any feature, of an item or of a user."""
 
@@ -106,11 +115,7 @@ class Described(Strict):
 
     @model_validator(mode="after")
     def _named(self) -> "Described":
-        if self.name in RESERVED or self.name.endswith("_y"):
-            raise ValueError(
-                f"feature name {self.name!r} is taken by the files between the steps or by Feast's join (so are "
-                f"{', '.join(sorted(RESERVED))} and names ending in _y); give another name, and this one as `column`"
-            )
+        _require_free(self.name)
         if self.block_drift < self.max_drift:
             raise ValueError(f"feature {self.name!r}: block_drift must not be below max_drift")
         return self
@@ -159,6 +164,32 @@ class ContextFeature(Described):
             raise ValueError(
                 f"context {self.name!r}: found kind {self.kind}, expected one of {', '.join(CONTEXT_KINDS)}"
             )
+        return self
+
+
+class TimeContext(Strict):
+    """What a clock of the shop says at an event, and at a request where that does not say it itself: no column has it.
+    So it is known of every event, those of the event log too, and the gate has nothing to hold of it."""
+
+    name: str = Field(pattern=r"^[a-z][a-z0-9_]*$")
+    """What the model and a request's `context` call it."""
+    by: By
+    timezone: str = "UTC"
+    """IANA name of the zone whose clock it is, such as Europe/Berlin; summer time included."""
+
+    @property
+    def clock(self) -> WallClock:
+        return WallClock(by=self.by, timezone=self.timezone)
+
+    @property
+    def described(self) -> dict[str, str]:
+        """As `asking` of features.json has it."""
+        return {"name": self.name, "kind": OF_A_CLOCK, "of": "context", "by": self.by, "timezone": self.timezone}
+
+    @model_validator(mode="after")
+    def _consistent(self) -> "TimeContext":
+        _require_free(self.name)
+        require_zone(self.timezone, field=f"time_context {self.name!r}")
         return self
 
 

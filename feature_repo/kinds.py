@@ -10,6 +10,8 @@ from typing import Literal
 
 Name = Literal["categorical", "multi_categorical", "numeric", "text", "embedding"]
 """What a card may say."""
+OF_A_CLOCK: Name = "categorical"
+"""What a clock on the wall says of a moment."""
 
 
 class Storage(Enum):

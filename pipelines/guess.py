@@ -40,6 +40,10 @@ class Guess:
         return bool(self.entry["kind"] == "numeric")
 
     @property
+    def is_date(self) -> bool:
+        return bool(self.entry.get("date", False))
+
+    @property
     def is_text(self) -> bool:
         """Whether people could read it as an item's name."""
         return bool(self.entry["kind"] == "text")
@@ -115,21 +119,44 @@ def feature_of(connection: duckdb.DuckDBPyConnection, table: Looked, column: See
         return None
     if re.fullmatch(r"column [0-9]+|unnamed: [0-9]+|index", column.name.lower()) and column.distinct == column.rows:
         return None  # the rows' own number, as pandas writes it
-    if column.times > 0.9 and (column.numbers < 0.5 or column.says("time|date|ts|timestamp|at")):
-        return None  # a moment is no number and no value that two items share
+    if is_moment(column):
+        return None  # it is no number and no value that two items share; see `date_of`
     kind, more, evidence = _kind(connection, table, column)
     if not kind:
         return None
+    return _named(column, {"kind": kind, **more}, evidence, comma="comma" in evidence and kind == "numeric")
+
+
+def is_moment(column: Seen) -> bool:
+    return column.times > 0.9 and (column.numbers < 0.5 or column.says("time|date|ts|timestamp|at"))
+
+
+def date_of(column: Seen, written: str | None) -> Guess | None:
+    """What a column of the items says where it is a day or a moment: something to filter by, and nothing that a model
+    learns from. `written` is how the card says that times are written. None where ingest would not read it, and where
+    it says when the row was written: that changes without the item."""
+    if not is_moment(column) or column.format not in (None, written):
+        return None
+    if column.distinct < 2 or column.filled < 0.05 * column.rows:
+        return None
+    if column.says("updated?|modified|changed|edited|synced|exported|geaendert|letzte|last"):
+        return None
+    more = {"kind": "numeric", "date": True, "token": False}
+    return _named(column, more, f"{column.times:.1%} are days or times, such as {column.example}")
+
+
+def _named(column: Seen, more: dict[str, Any], evidence: str, *, comma: bool = False) -> Guess:
+    """The entry of what `more` says of a column."""
     name = re.sub(r"[^a-z0-9]+", "_", column.name.lower()).strip("_")
     name = name if re.match("[a-z]", name) else f"f_{name}".rstrip("_")
     name = f"{name}_" if name in RESERVED or name.endswith("_y") else name
-    entry: dict[str, Any] = {"name": name, "kind": kind}
+    entry: dict[str, Any] = {"name": name, "kind": more["kind"]}
     if name != column.name:
         entry["column"] = column.name
     entry |= more
     if column.missing > 0.25:
         entry["max_missing_rate"] = min(1.0, round(column.missing * 1.1 + 0.02, 2))
-    return Guess(entry, f"{evidence}; {column.missing:.1%} missing", comma="comma" in evidence and kind == "numeric")
+    return Guess(entry, f"{evidence}; {column.missing:.1%} missing", comma=comma)
 
 
 def _kind(connection: duckdb.DuckDBPyConnection, table: Looked, column: Seen) -> tuple[str, dict[str, Any], str]:
@@ -221,6 +248,7 @@ def _best(
             continue
         texts += kind == "text"
         rank = {"text": 0 if texts == 1 else 3, "embedding": 1, "multi_categorical": 1, "numeric": 2}.get(kind)
+        rank = 3 if guess.is_date else rank
         kept.append((rank if rank is not None else 1 + 2 * (column.distinct == 2), number))
     return [features[number] for number in sorted(number for _, number in sorted(kept)[:most])]
 

@@ -10,8 +10,10 @@ import duckdb
 from components.ingest.parse import LAST_POSITION, Given, order
 from pipelines.guess import (
     Guess,
+    date_of,
     feature_of,
     is_basket,
+    is_moment,
     is_number_of,
     is_quantity,
     is_user,
@@ -289,8 +291,15 @@ def _rest(connection: duckdb.DuckDBPyConnection, roles: Roles) -> None:
             and _known_in_time(connection, roles, column)
         ):
             roles.available = column
-        elif (guess := feature_of(connection, roles.items, column)) is not None:
+        elif (guess := _guess(connection, roles, column)) is not None:
             roles.features.append(guess)
+
+
+def _guess(connection: duckdb.DuckDBPyConnection, roles: Roles, column: Seen) -> Guess | None:
+    """What a column of the items says; of data that knows no times nobody knows how its dates are meant."""
+    if is_moment(column):
+        return None if roles.positional else date_of(column, roles.time.format)
+    return feature_of(connection, roles.items, column)
 
 
 def _of_one(connection: duckdb.DuckDBPyConnection, roles: Roles, column: Seen) -> bool:

@@ -38,7 +38,7 @@ def write_card(tables: list[Path], to: Path | None) -> Path:
 
 def _card(connection: duckdb.DuckDBPyConnection, roles: Roles, name: str, folder: Path) -> str:
     """The YAML."""
-    if not roles.features:
+    if all(guess.is_date for guess in roles.features):
         raise InputError(f"{roles.items.path}: no column says anything about the items besides their id.")
     chosen = best_of(connection, roles.items, roles.features, MOST_FEATURES)
     facts = facts_of(connection, roles)

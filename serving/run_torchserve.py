@@ -120,7 +120,9 @@ def curl(address: str, model: str, arm: ModelVersion, mar: Path, *, key: Path | 
     requests = [
         line["request"]
         for line in lines
-        if line["request"]["history"] and "filters" not in line["request"] and not line["answer"]["unknown_items"]
+        if line["request"]["history"]
+        and line["request"].keys().isdisjoint(("filters", "placement"))
+        and not line["answer"]["unknown_items"]
     ]
     short = [request for request in requests if len(request["history"]) <= _SHORT]
     longest = max(short, key=lambda request: len(request["history"]), default=requests[0])

@@ -73,7 +73,7 @@ def run(*, card: DatasetCard, events: Path, facts: Path, feast_root: Path, seque
 
 
 def _write_events(card: DatasetCard, store: "FeatureStore", db: "DuckDBPyConnection", path: Path) -> None:
-    schema = pa.schema(
+    joined = pa.schema(
         [
             ("event_id", pa.string()),
             ("user_id", pa.string()),
@@ -86,9 +86,13 @@ def _write_events(card: DatasetCard, store: "FeatureStore", db: "DuckDBPyConnect
             *((feature.name, arrow_type(feature)) for feature in (*card.over_time, *card.asking)),
         ]
     )
+    clocks = {each.name: each.clock for each in card.time_context}
+    schema = pa.schema([*joined, *((name, pa.string()) for name in clocks)])
     with pq.ParquetWriter(path, schema, compression="zstd") as writer:
-        for batch in joined_events(card, store, db, schema):
-            writer.write_batch(batch)
+        for batch in joined_events(card, store, db, joined):
+            time_E = batch["event_time"].cast(pa.int64()).to_numpy()
+            said = [pa.array(clock.at_each(time_E), pa.string()) for clock in clocks.values()]
+            writer.write_batch(pa.record_batch([*batch.columns, *said], schema=schema))
 
 
 def _write_slices(
@@ -122,6 +126,7 @@ def _description(card: DatasetCard, as_of: str) -> dict[str, Any]:
     # Where the history is of one kind there is nothing to tell apart.
     types = {"event_types": described(card.events)} if card.typed else {}
     asking = [{"name": f.name, "kind": f.kind, "of": f.of} for f in card.asking]
+    asking += [each.described for each in card.time_context]
     return {"features": features, "others": others, **facts, **types, **({"asking": asking} if asking else {})}
 
 

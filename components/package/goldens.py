@@ -41,7 +41,7 @@ def goldens(answers: Answers, sequences: Sequences, shelf: Shelf, index: Approxi
     users, bonuses = answers.users(sequences, queries), answers.bonuses(sequences, queries)
     scores = answers.scores(sequences, queries)(np.arange(len(queries)))
     asked: list[tuple[int, Filters]] = [(number, {}) for number in range(len(queries))]
-    asked += [(number % len(queries), filters) for number, filters in enumerate(_filters(shelf))]
+    asked += [(number % len(queries), filters) for number, filters in enumerate(filters_of(shelf))]
     found = []
     for number, filters in asked:
         golden, wanted = _golden(sequences, queries, number, scores[number], shelf, filters)
@@ -55,16 +55,16 @@ def goldens(answers: Answers, sequences: Sequences, shelf: Shelf, index: Approxi
     strange = {"item_id": UNKNOWN, "event_time": longest["request"]["history"][-1]["event_time"]}
     asked_strange = {**longest["request"], "history": [*longest["request"]["history"], strange]}
     strange_golden = {"request": asked_strange, "answer": {**longest["answer"], "unknown_items": 1}}
-    newcomers = [_newcomer(shelf, filters) for filters in [*_filters(shelf)[-1:], {}]]
+    newcomers = [_newcomer(shelf, filters) for filters in [*filters_of(shelf)[-1:], {}]]
     return [*found, strange_golden, *newcomers]
 
 
-def _filters(shelf: Shelf) -> list[Filters]:
+def filters_of(shelf: Shelf) -> list[Filters]:
     """What the most popular item is, feature by feature, and all of it at once."""
     if not shelf.filterable:
         return []
-    best = shelf.by_events()[0]
-    known = {name: value for name in shelf.filterable if (value := shelf.features[name][best]) not in (None, [], "")}
+    first = shelf.by_events()[0]
+    known = {name: value for name in shelf.filterable if (value := shelf.features[name][first]) not in (None, [], "")}
     each: Filters = {}
     for name, value in known.items():
         if FORMS[shelf.filterable[name]].ranges:
@@ -74,7 +74,7 @@ def _filters(shelf: Shelf) -> list[Filters]:
     return [*({name: wanted} for name, wanted in each.items()), each] if each else []
 
 
-def _matches(shelf: Shelf, filters: Filters, row: int) -> bool:
+def matches(shelf: Shelf, filters: Filters, row: int) -> bool:
     """By the plain meaning of docs/contracts.md, one item at a time: what the scorer's masks are tested against."""
     for name, wanted in filters.items():
         value = shelf.features[name][row]
@@ -90,12 +90,12 @@ def _matches(shelf: Shelf, filters: Filters, row: int) -> bool:
 
 def _newcomer(shelf: Shelf, filters: Filters) -> Golden:
     """A shopper without history: the most popular items that match."""
-    best = [row for row in shelf.by_events() if _matches(shelf, filters, row)]
+    rows = [row for row in shelf.by_events() if matches(shelf, filters, row)]
     request: dict[str, Any] = {"user_id": "new", "history": [], "k": 10}
     if filters:
-        request |= {"filters": filters, "exclude": [shelf.item_ids[row] for row in best[:1]]}
-        best = best[1:]
-    items = [{"item_id": shelf.item_ids[row], "score": float(shelf.events[row])} for row in best[:10]]
+        request |= {"filters": filters, "exclude": [shelf.item_ids[row] for row in rows[:1]]}
+        rows = rows[1:]
+    items = [{"item_id": shelf.item_ids[row], "score": float(shelf.events[row])} for row in rows[:10]]
     return {"request": request, "answer": {"items": items, "unknown_items": 0}}
 
 
@@ -119,35 +119,38 @@ def _golden(
     filters: Filters,
 ) -> tuple[Golden, Asked]:
     """A request with its answer, and what it wants of the ranking."""
-    events = range(int(queries.start[number]), int(queries.stop[number]))
     # Every second request of a repeating shop leaves seen items out, and the other way round.
     exclude_seen = sequences.repeats == bool(number % 2)
     k = (10, 1, 5, 20)[number % 4]
-    request = {
-        "user_id": sequences.user_ids[int(queries.user[number])],
-        "history": [_event(sequences, event) for event in events],
-        "k": k,
-        "exclude_seen": exclude_seen,
-        **_asker(sequences, int(queries.stop[number])),
-    }
+    request = {**request_of(sequences, queries, number), "k": k, "exclude_seen": exclude_seen}
     score_V = score_V.copy()
     hidden = sequences.seen(queries, number).tolist() if exclude_seen else []
     score_V[hidden] = -np.inf
     forbidden = None
     if filters:
-        first = int(_best(score_V, 1)[0])
+        first = int(best(score_V, 1)[0])
         request |= {"filters": filters, "exclude": [shelf.item_ids[first]]}
         hidden = [*hidden, first]
-        forbidden = np.array([not _matches(shelf, filters, row) for row in range(len(score_V))])
+        forbidden = np.array([not matches(shelf, filters, row) for row in range(len(score_V))])
         score_V[first] = -np.inf
         score_V[forbidden] = -np.inf
     items = [
         {"item_id": shelf.item_ids[row], "score": float(score_V[row])}
-        for row in _best(score_V, k)
+        for row in best(score_V, k)
         if np.isfinite(score_V[row])
     ]
     golden = {"request": request, "answer": {"items": items, "unknown_items": 0}}
     return golden, Asked(min(k, len(score_V)), hidden, forbidden)
+
+
+def request_of(sequences: Sequences, queries: Queries, number: int) -> dict[str, Any]:
+    """Who asks, with the history of a query."""
+    events = range(int(queries.start[number]), int(queries.stop[number]))
+    return {
+        "user_id": sequences.user_ids[int(queries.user[number])],
+        "history": [_event(sequences, event) for event in events],
+        **_asker(sequences, int(queries.stop[number])),
+    }
 
 
 def _asker(sequences: Sequences, event: int) -> dict[str, Any]:
@@ -176,5 +179,5 @@ def _event(sequences: Sequences, event: int) -> dict[str, Any]:
     }
 
 
-def _best(score_V: npt.NDArray[np.float32], k: int) -> Ints:
+def best(score_V: npt.NDArray[np.float32], k: int) -> Ints:
     return np.argsort(-score_V, kind="stable")[:k].astype(np.int64)

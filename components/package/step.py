@@ -15,6 +15,7 @@ from components.package import program
 from components.package.goldens import askers, goldens
 from components.package.index import USERS, make_index
 from components.package.item_metadata import read_shelf
+from components.package.placed_goldens import placed_goldens
 from components.shared import recipe_digest as recipes
 from feature_repo import kinds
 from feature_repo.card import DatasetCard
@@ -23,7 +24,7 @@ from heterrec.data.sequences import Catalogue, Sequences, read_sequences
 from heterrec.inference.answers import Answers
 from heterrec.memory import neighbours
 from heterrec.memory.neighbour_tables import in_baskets
-from heterrec.memory.neighbours import Memory
+from heterrec.memory.neighbours import Memory, Table
 from heterrec.training.export import export_program, load_model
 from runtime.files import digest_file
 from runtime.manifest import digest_json
@@ -60,11 +61,12 @@ def run(
         if answers.memory is not None:
             answers.memory.save(content / "memory.npz")
             shutil.copyfile(inspect.getfile(neighbours), content / "neighbours.py")
-        write_baskets(events, answers.memory, content / BASKETS)
+        baskets = write_baskets(events, answers.memory, content / BASKETS)
         known = askers(events, USERS)
         of_users = answers.users(events, known), card.serving, answers.bonuses(events, known)
         retrieval, index = make_index(content, answers.items, *of_users)
-        golden = goldens(answers, events, shelf, index)
+        placements = offered([path.name for path in content.iterdir()], network=loaded.model is not None)
+        golden = goldens(answers, events, shelf, index) + placed_goldens(answers, events, shelf, placements, baskets)
         (content / "items.json").write_text(json.dumps(shelf.items()))
         (content / "popular.json").write_text(json.dumps(shelf.popular(MAX_K)))
         (content / "goldens.jsonl").write_text("".join(json.dumps(line) + "\n" for line in golden))
@@ -85,7 +87,7 @@ def run(
             "filters_not": True,
             "segment": shelf.segment,
             "parts": parts(answers),
-            "placements": list(offered([path.name for path in content.iterdir()], network=loaded.model is not None)),
+            "placements": list(placements),
             "kinds": list(KINDS),
             "recipe_digest": recipe_digest(model, events.catalogue),
             "digests": {path.name: digest_file(path) for path in sorted(content.iterdir())},
@@ -128,7 +130,7 @@ def parts(answers: Answers) -> dict[str, int]:
     return {**dict.fromkeys(names, model.config.width), "appeal": 1, **memory}
 
 
-def write_baskets(sequences: Sequences, memory: Memory | None, path: Path) -> None:
+def write_baskets(sequences: Sequences, memory: Memory | None, path: Path) -> Table:
     """What lies in one basket, by all events, on the scale of what `memory` has of what follows each other; no file
     where no basket has two items."""
     everything = replace(sequences, split=np.zeros_like(sequences.split))
@@ -136,6 +138,7 @@ def write_baskets(sequences: Sequences, memory: Memory | None, path: Path) -> No
     if len(table.item_N):
         arrays = {"first": table.first_V, "item": table.item_N, "weight": table.weight_N.astype(np.float16)}
         np.savez_compressed(path, **arrays)  # type: ignore[arg-type]
+    return table
 
 
 def recipe_digest(model: Path, catalogue: Catalogue) -> str:

@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any
 
 from experiments.rules import Rules
 from experiments.rules_table import Version
+from feature_repo.wall_clock import said_at
 from runtime.errors import InputError
 from runtime.files import replace_text
 from serving.gateway.after.after import After
@@ -75,7 +76,10 @@ class Showing:
     def asked(self) -> dict[str, Any]:
         """What a model is asked for, beside who asks."""
         k = self._after.candidates(self._contents.catalogue, self._wish.k, self._wish.placement)
-        return {name: value for name, value in self._wish.request([], k).items() if name not in ("user_id", "history")}
+        asked = self._wish.request([], k)
+        if said := said_at(self._contents.clocks, self._wish.now):
+            asked["context"] = said
+        return {name: value for name, value in asked.items() if name not in ("user_id", "history")}
 
     @property
     def problems(self) -> list[str]:

@@ -6,35 +6,31 @@ Written are parts of so many shoppers, each whole or not at all: what was killed
 """
 
 import asyncio
-import hashlib
 import json
 import shutil
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from concurrent.futures import ProcessPoolExecutor, as_completed
 from dataclasses import asdict, dataclass, fields
-from multiprocessing import get_context
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import pyarrow as pa
 import pyarrow.parquet as pq
 
+from components.recommend import parts
 from components.recommend.champion import Champion, Histories, champion_of
+from components.recommend.parts import SHOPPERS, CrowdPlan, OtherLists, users_digest
 from components.recommend.shown import Showing, Wanted
 from runtime.errors import InputError
-from runtime.files import digest_file, replace_text, replacing
+from runtime.files import digest_file, replace_text
 
 if TYPE_CHECKING:
     from serving.gateway.after.showing import Items
     from serving.scoring.scorer import Scorer
 
 SCHEMA = 2
-SHOPPERS = 2048
-"""In a part: what is lost at most where a run is killed, and what bounds its memory."""
 AT_ONCE = 256
 """Shoppers that the scorer is asked about in one call."""
-PLAN, USERS, REPORT, PARTS = "plan.json", "users.parquet", "report.json", "recommendations"
-WANTED = "wanted.json"
+REPORT = "report.json"
 ROWS = pa.schema(
     [
         ("user_id", pa.string()),
@@ -50,27 +46,12 @@ _scorer: "Scorer | None" = None
 _showing: Showing | None = None
 
 
-class OtherLists(InputError):
-    """The folder holds lists of another model, question or crowd."""
-
-
 @dataclass(frozen=True, kw_only=True)
-class Plan:
-    """What a folder of recommendations is of: one that goes on must be of the same."""
+class Plan(CrowdPlan):
+    """What a folder of recommendations is of."""
 
-    schema: int
-    model: str
-    version: str
-    archive_digest: str
     k: int
     filters: Mapping[str, Any]
-    shoppers: int
-    users_digest: str
-    part: int
-
-    @property
-    def parts(self) -> int:
-        return -(-self.shoppers // self.part)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -119,69 +100,25 @@ def recommend(
         k=k,
         filters=dict(filters or {}),
         shoppers=len(listed),
-        users_digest=hashlib.sha256("\0".join(listed).encode()).hexdigest(),
+        users_digest=users_digest(listed),
         part=part,
     )
     wanted = wanted or Wanted()
     problems = Showing(content, wanted, k=k, filters=plan.filters).problems  # before a folder is begun
-    wanted = _open(out, plan, listed, wanted)
-    missing = [number for number in range(plan.parts) if not _whole(out, number)]
+    wanted = parts.begin(out, plan, listed, wanted)
+    missing = parts.missing(out, plan, ROWS)
     found = plan.parts - len(missing)
     told(found, plan.parts)
-    for number, _ in enumerate(_made(content, wanted, histories, out, plan, missing, processes), start=1):
+    making = parts.made(_load, (content, wanted, plan), _part, (out, plan, histories), missing, processes)
+    for number, _ in enumerate(making, start=1):
         told(found + number, plan.parts)
-    for left in (out / PARTS).glob(".part-*"):  # of runs that were killed
-        left.unlink()
-    rows = sum(pq.read_metadata(_path(out, number)).num_rows for number in range(plan.parts))
-    digests = {_path(out, number).name: digest_file(_path(out, number)) for number in range(plan.parts)}
-    _write_json(out / REPORT, {**asdict(plan), "rows": rows, "digests": digests, "problems": problems})
+    parts.sweep(out)
+    paths = [parts.part_of(out, number) for number in range(plan.parts)]
+    rows = sum(pq.read_metadata(path).num_rows for path in paths)
+    digests = {path.name: digest_file(path) for path in paths}
+    report = {**asdict(plan), "rows": rows, "digests": digests, "problems": problems}
+    replace_text(out / REPORT, json.dumps(report, indent=1))
     return Done(plan=plan, rows=rows, found=found, problems=problems)
-
-
-def _open(out: Path, plan: Plan, users: list[str], wanted: Wanted) -> Wanted:
-    """Begin the folder, or go on with it; what is wanted shown in all of it."""
-    if (out / PLAN).is_file():
-        before = json.loads((out / PLAN).read_text())
-        differing = [name for name, value in asdict(plan).items() if before.get(name) != value]
-        if differing:
-            name = differing[0]
-            raise OtherLists(
-                f"{out}: was begun with {name} {before.get(name)!r}, and now it is {asdict(plan)[name]!r}; name a new "
-                "folder, or remove this one"
-            )
-        return Wanted.read(out / WANTED)
-    if out.exists() and any(path for path in out.iterdir() if path.name not in (USERS, WANTED)):
-        raise InputError(f"{out}: is not empty and holds no {PLAN}; name a new folder")
-    (out / PARTS).mkdir(parents=True, exist_ok=True)
-    with replacing(out / USERS) as partial:
-        pq.write_table(pa.table({"user_id": pa.array(users, pa.string())}), partial)
-    wanted.write(out / WANTED)
-    _write_json(out / PLAN, asdict(plan))  # last: who finds it goes on
-    return wanted
-
-
-def _made(
-    content: Path,
-    wanted: Wanted,
-    histories: Histories,
-    out: Path,
-    plan: Plan,
-    missing: list[int],
-    processes: int,
-) -> Iterator[None]:
-    """Make the missing parts, in as many processes; whoever is killed leaves no half of one."""
-    about = (out, plan, histories)
-    opened = content, wanted, plan
-    if processes == 1 or len(missing) < 2:
-        _load(*opened)
-        for number in missing:
-            _part(*about, number)
-            yield
-        return
-    with ProcessPoolExecutor(processes, mp_context=get_context("spawn"), initializer=_load, initargs=opened) as workers:
-        for each in as_completed([workers.submit(_part, *about, number) for number in missing]):
-            each.result()
-            yield
 
 
 def _load(content: Path, wanted: Wanted, plan: Plan) -> None:
@@ -197,11 +134,8 @@ def _load(content: Path, wanted: Wanted, plan: Plan) -> None:
 
 def _part(out: Path, plan: Plan, histories: Histories, number: int) -> None:
     assert _scorer is not None and _showing is not None, "loaded when the process began"
-    users = pq.read_table(out / USERS)["user_id"].slice(number * plan.part, plan.part).to_pylist()
-    columns = asyncio.run(_columns(_scorer, _showing, users, histories))
-    path = _path(out, number)
-    with replacing(path) as partial:
-        pq.write_table(pa.table(columns, schema=ROWS), partial, compression="zstd")
+    columns = asyncio.run(_columns(_scorer, _showing, parts.users_of(out, plan, number), histories))
+    parts.write(out, number, pa.table(columns, schema=ROWS))
 
 
 async def _columns(
@@ -253,25 +187,6 @@ def answers(
                 if "error" in answer:
                     raise InputError(f"{user!r}: the model refuses what is asked: {answer['error']}")
             yield user, of_user[user], mine
-
-
-def _whole(out: Path, number: int) -> bool:
-    """Whether the part is there: its name comes with its whole content, so it is enough that it can be opened."""
-    path = _path(out, number)
-    if not path.is_file():
-        return False
-    try:
-        return bool(pq.read_schema(path).equals(ROWS))
-    except pa.ArrowInvalid:
-        return False  # damaged since: it is made anew
-
-
-def _path(out: Path, number: int) -> Path:
-    return out / PARTS / f"part-{number:05}.parquet"
-
-
-def _write_json(path: Path, content: dict[str, Any]) -> None:
-    replace_text(path, json.dumps(content, indent=1))
 
 
 def of_champion(

@@ -347,7 +347,11 @@ def _check_context(service: _Service, rollout: Rollout, wish: Wish) -> None:
     """What a model knows of the moment must be of its kind; what none knows is kept with the exposure as it is."""
     for contents in service.recommender.archives.contents_of(rollout) if wish.context else ():
         for name, kind in contents.asking.get("context", {}).items():
-            if (wrong := misfit(kind, wish.context.get(name))) is not None:
+            value, clock = wish.context.get(name), contents.clocks.get(name)
+            wrong = misfit(kind, value)
+            if wrong is None and clock is not None and value is not None and value not in clock.values:
+                wrong = f"one of {', '.join(clock.values)}"
+            if wrong is not None:
                 fault = {"loc": ("body", "context", name), "msg": f"expected {wrong}", "type": "context"}
                 raise RequestValidationError([fault])
 

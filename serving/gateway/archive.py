@@ -8,6 +8,7 @@ from datetime import datetime
 from pathlib import Path
 from typing import Any
 
+from feature_repo.wall_clock import WallClock, clocks_of
 from runtime.files import digest_file
 from serving.gateway.after.catalogue import Catalogue, Unknown
 from serving.gateway.dates import BadDate, in_days
@@ -70,6 +71,8 @@ class Contents:
     """What the archive itself can be asked for; of before there were placements, one."""
     asking: Mapping[str, Mapping[str, str]] = field(default_factory=dict)
     """By field of a request that says who asks, the names that a model of this archive knows, with their kinds."""
+    clocks: Mapping[str, WallClock] = field(default_factory=dict)
+    """Of `asking`'s context what is read off a clock, where a request does not say it."""
     looked_at: frozenset[str] = frozenset()
     """Kinds of events that a history may have and that no item is hidden for: what is not predicted."""
     returns: Returns | None = None
@@ -222,6 +225,7 @@ def _contents(read: Callable[[str], bytes]) -> Contents:
         max_k=contract["max_k"],
         knows_not=contract.get("filters_not", False),
         asking=known_askers(contract),
+        clocks=clocks_of(contract.get("asking", ())),
         looked_at=frozenset(each["name"] for each in contract.get("event_types", ()) if not each["predict"]),
         events_of=dict(zip(items["item_id"], items["events"], strict=True)),
         counted={
@@ -235,8 +239,9 @@ def _contents(read: Callable[[str], bytes]) -> Contents:
 
 
 def _probe(goldens: Sequence[Mapping[str, Any]]) -> Probe:
-    """Of the golden request with the shortest history that the model itself answers."""
-    asked = [golden for golden in goldens if golden["request"]["history"] and not golden["answer"]["unknown_items"]]
+    """Of the golden request "for you" with the shortest history that the model itself answers."""
+    for_you = [golden for golden in goldens if "placement" not in golden["request"]]
+    asked = [golden for golden in for_you if golden["request"]["history"] and not golden["answer"]["unknown_items"]]
     golden = min(asked, key=lambda each: len(each["request"]["history"]))
     items = frozenset(item["item_id"] for item in golden["answer"].get("items", ()))
     return Probe(body=json.dumps({**golden["request"], "user_id": "probe"}).encode(), items=items)

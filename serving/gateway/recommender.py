@@ -14,6 +14,7 @@ from events.schema import POPULAR, REMEMBERED, WITHOUT_A_MODEL
 from experiments.assignment import Variant
 from experiments.document import ModelVersion, Rollout
 from experiments.rules import Fatigue
+from feature_repo.wall_clock import said_at
 from serving.gateway.after.after import After
 from serving.gateway.after.news import News
 from serving.gateway.after.rounds import until_full
@@ -44,7 +45,9 @@ Status = Literal["ok", "fallback", "error"]
 Cause = Literal["model", "history", "overload", "archive"]
 """Why another than the drawn arm answered: a model's own call failed, the history did, too much was in flight, or the
 arm's archive is of before there was such a placement."""
-ASKER_FIELDS = frozenset(FIELDS.values())
+NOW = "now"
+"""The moment of what is asked; an archive is told what its clocks say of it."""
+ASKER_FIELDS = frozenset((*FIELDS.values(), NOW))
 _READERS = 16
 """Histories that are read at the same time."""
 
@@ -135,6 +138,7 @@ class Recommender:
             asked["user_features"] = dict(traits)
         if wish.context:
             asked["context"] = dict(wish.context)
+        asked[NOW] = wish.now
         version, items = POPULAR, None
         if wish.modelled:
             version, items = await self._ranked(rollout.model, line, asked, tables, failures)
@@ -204,10 +208,13 @@ class Recommender:
     def _for(self, asked: Mapping[str, Any], arm: ModelVersion | None) -> dict[str, Any]:
         """What of `asked` the archive of `arm` knows of who asks, and the rest as it is; of the tables nothing."""
         contents = None if arm is None else self.archives.known(arm)
-        fields: Mapping[str, Mapping[str, str]] = {} if contents is None else contents.asking
         told = {name: value for name, value in asked.items() if name not in ASKER_FIELDS}
-        for field_, names in fields.items():
-            if known := {name: value for name, value in asked.get(field_, {}).items() if name in names}:
+        if contents is None:
+            return told
+        said = said_at(contents.clocks, asked[NOW]) if contents.clocks else {}
+        whole = {**asked, FIELDS["context"]: {**said, **asked.get(FIELDS["context"], {})}}
+        for field_, names in contents.asking.items():
+            if known := {name: value for name, value in whole.get(field_, {}).items() if name in names}:
                 told[field_] = known
         return told
 

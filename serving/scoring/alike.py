@@ -6,12 +6,15 @@ Letters: V items of the catalogue, E numbers of an embedding, C candidates, G gi
 from collections.abc import Mapping, Sequence
 
 import numpy as np
+import numpy.typing as npt
 import torch
 
 from serving.scoring.retrieval import Best
 
 EMBEDDING = ("identity", "features", "network")
 """Parts of an item's row that say what it is like; the others say how much it is wanted by all."""
+_IN_A_ROW = (*EMBEDDING, "appeal", "popularity")
+"""How the parts follow each other: the contract's object has them in no order, as JSON has none."""
 FUSED = 60.0
 """Of reciprocal rank fusion (Cormack, Clarke & Büttcher, SIGIR 2009): rankings need no common scale."""
 
@@ -23,8 +26,8 @@ def parts_of(contract: Mapping[str, object], *, memory: bool) -> dict[str, slice
         width = int(str(contract["width"])) - memory
         said = {"network": width - 1, "appeal": 1, "popularity": int(memory)}
     out, at = {}, 0
-    for name, size in said.items():
-        out[str(name)], at = slice(at, at + size), at + size
+    for name in (each for each in _IN_A_ROW if each in said):
+        out[name], at = slice(at, at + said[name]), at + said[name]
     return out
 
 
@@ -40,6 +43,18 @@ class Alike:
         """(V,) the cosine of each item with the middle of the given ones."""
         out: torch.Tensor = self._embedding_VE @ self._towards(given).sum(0) / self._length_V
         return out
+
+    def best(
+        self, given: Sequence[int], k: int, hidden: Sequence[int], forbidden_V: npt.NDArray[np.bool_] | None
+    ) -> Best:
+        """The k items that are most like the given ones, best first, without those hidden or forbidden."""
+        score_V = self.scores(given)
+        score_V[torch.tensor(hidden, dtype=torch.int64)] = -torch.inf
+        if forbidden_V is not None:
+            score_V.masked_fill_(torch.from_numpy(forbidden_V), -torch.inf)
+        score_K, row_K = score_V.topk(min(k, len(score_V)))
+        allowed = int((score_K > -torch.inf).sum())
+        return list(zip(row_K[:allowed].tolist(), score_K[:allowed].tolist(), strict=True))
 
     def shares(self, given: Sequence[int], rows: Sequence[int]) -> torch.Tensor:
         """(G, C) what each given item has in the score of each of these rows: they add up to it."""

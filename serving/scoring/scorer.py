@@ -187,9 +187,9 @@ class Scorer:
         """By the network's embeddings where there is one, else by the tables."""
         if self._alike is None:
             return self._shelves.similar(request)
+        forbidden = self._filters.forbidden(request.filters) if request.filters else None
         with torch.inference_mode():
-            score_V = self._alike.scores(request.placed.rows).numpy()
-        return self._shelves.chosen(np.arange(len(score_V)), score_V, request)
+            return self._alike.best(request.placed.rows, request.k, request.hidden, forbidden)
 
     def _why_similar(self, request: Request, best: Best) -> Shares | None:
         rows, given = [row for row, _ in best], request.placed.rows

@@ -5,20 +5,27 @@ import json
 import shutil
 from collections.abc import Iterator
 from dataclasses import replace
+from datetime import timedelta
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
 import pytest
 import torch
 from fastapi.testclient import TestClient
 
 from components.package import step as package
+from components.recommend.shown import Showing, Wanted
 from events.segments import SegmentSink
 from events.writer import EventLog
 from experiments.document import ModelVersion, Rollout
+from feature_repo.wall_clock import WallClock
+from heterrec.data.sequences import read_sequences
 from heterrec.training.export import save_model
 from heterrec.training.loop import train
+from pipelines import audience
 from serving.gateway.app import make_app
 from serving.gateway.recommender import Recommender
 from serving.scoring.scorer import Scorer
@@ -29,6 +36,8 @@ from tests.serving.open_gateway import PATIENT, rows
 from tests.unit.heterrec.test_asking import ASKING, CONFIG, asking
 
 WHOSE = {"group": "user", "likes": "user", "age": "context"}
+CLOCK = WallClock(by="hour", timezone="Asia/Tokyo")
+READ_OFF = {"name": "hour", "kind": "categorical", "of": "context", "by": CLOCK.by, "timezone": CLOCK.timezone}
 Json = dict[str, Any]
 
 
@@ -38,9 +47,14 @@ def mar(tmp_path_factory: pytest.TempPathFactory) -> Path:
     root = tmp_path_factory.mktemp("asked")
     data = asking(root / "sequences", basket=3)
     about = json.loads((root / "sequences" / "features.json").read_text())
-    about |= {"title": "title", "asking": [{**each, "of": WHOSE[each["name"]]} for each in ASKING]}
+    about |= {"title": "title", "asking": [*({**each, "of": WHOSE[each["name"]]} for each in ASKING), READ_OFF]}
     (root / "sequences" / "features.json").write_text(json.dumps(about))
-    trained = train(data, CONFIG)
+    hour = pa.array(CLOCK.at_each(data.time), pa.string())
+    pq.write_table(
+        pq.read_table(root / "sequences" / "events.parquet").append_column("hour", hour),
+        root / "sequences" / "events.parquet",
+    )
+    trained = train(read_sequences(root / "sequences"), CONFIG)
     table = trained.model.asker.table
     noise = np.random.default_rng(0).normal(size=tuple(table.shape))
     table.data = torch.from_numpy(noise.astype(np.float32))
@@ -85,11 +99,11 @@ def arms(mar: Path) -> tuple[ModelVersion, ModelVersion]:
 
 @pytest.fixture
 def gateway(mar: Path, told: Json, arms: tuple[ModelVersion, ModelVersion], tmp_path: Path) -> Iterator[TestClient]:
-    """One without a model server: the tables answer."""
+    """One without a model server: the tables answer. Its clock stands at `START`."""
     rollout = Rollout(model="shop", champion=arms[0], since=START, version=1)
     parts: Json = {"torchserve": "http://127.0.0.1:9", "history": lambda user: told["history"], "deadlines": PATIENT}
     log = EventLog(SegmentSink(tmp_path / "log"))
-    with TestClient(make_app(read_rollout=lambda: rollout, log=log, **parts)) as client:
+    with TestClient(make_app(read_rollout=lambda: rollout, log=log, clock=lambda: START, **parts)) as client:
         yield client
 
 
@@ -97,13 +111,14 @@ def test_the_archive_answers_who_asks_as_the_model_does(goldens: list[Json], sco
     requests = [golden["request"] for golden in goldens]
     for field, of in (("user_features", "user"), ("context", "context")):
         said = {name for request in requests for name in request.get(field, {})}
-        assert said == {name for name, whose in WHOSE.items() if whose == of}
+        assert said == {name for name, whose in {**WHOSE, "hour": "context"}.items() if whose == of}
     for golden, answer in zip(goldens, scorer.score(requests), strict=True):
         expected = [(item["item_id"], pytest.approx(item["score"], abs=1e-4)) for item in golden["answer"]["items"]]
         assert [(item["item_id"], item["score"]) for item in answer["items"]] == expected
     for field, one, other in (
         ("user_features", {"group": "a"}, {"group": "b"}),
         ("context", {"age": 3}, {"age": 55.5}),
+        ("context", {"hour": "09"}, {"hour": "21"}),
     ):
         nothing = [{}, None, dict.fromkeys(one)]
         asked = [{**told, field: each} for each in (one, other, *nothing)]
@@ -135,10 +150,14 @@ def test_each_arm_is_told_what_it_knows_and_the_tables_nothing(
     now, before = arms
     recommender: Recommender = gateway.app.state.service.recommender  # type: ignore[attr-defined]
     known = recommender.archives._contents[now.archive_digest]
-    recommender.archives._contents[before.archive_digest] = replace(known, asking={})
-    asked = {"k": 3, "user_features": {"group": "a", "later": 1}, "context": {"age": 30, "page": "home"}}
-    assert recommender._for(asked, now) == {"k": 3, "user_features": {"group": "a"}, "context": {"age": 30}}
+    recommender.archives._contents[before.archive_digest] = replace(known, asking={}, clocks={})
+    asked = {"k": 3, "user_features": {"group": "a", "later": 1}, "context": {"age": 30, "page": "home"}, "now": START}
+    here = {"age": 30, "hour": CLOCK.at(START)}
+    assert recommender._for(asked, now) == {"k": 3, "user_features": {"group": "a"}, "context": here}
     assert recommender._for(asked, before) == recommender._for(asked, None) == {"k": 3}
+    elsewhere = {"hour": replace(CLOCK, timezone="Europe/Berlin")}
+    recommender.archives._contents[before.archive_digest] = replace(known, clocks=elsewhere)
+    assert recommender._for(asked, before)["context"] == {"age": 30, "hour": elsewhere["hour"].at(START)} != here
 
 
 def test_the_context_is_logged_as_it_was_said_and_one_that_cannot_be_is_refused(
@@ -147,9 +166,9 @@ def test_the_context_is_logged_as_it_was_said_and_one_that_cannot_be_is_refused(
     said = {"age": 30, "page": "home", "group": 3}
     assert gateway.post("/v1/recommendations", json={"user_id": "u", "context": said}).status_code == 200
     for path, more in (("recommendations", {}), ("similar-items", {"items": ["i1"]}), ("rankings", {"items": ["i1"]})):
-        for wrong in ("old", True):
-            reply = gateway.post(f"/v1/{path}", json={"user_id": "u", "context": {"age": wrong}, **more})
-            assert reply.status_code == 422 and reply.json()["errors"][0]["field"] == "context.age", reply.text
+        for name, wrong in (("age", "old"), ("age", True), ("hour", "9"), ("hour", "24"), ("hour", 9)):
+            reply = gateway.post(f"/v1/{path}", json={"user_id": "u", "context": {name: wrong}, **more})
+            assert reply.status_code == 422 and reply.json()["errors"][0]["field"] == f"context.{name}", reply.text
     (exposure,) = rows(tmp_path / "log", "exposures")
     assert json.loads(exposure["context"]) == said
 
@@ -166,7 +185,14 @@ def test_the_gateway_asks_the_model_with_the_user_as_stored_and_the_moment_as_sa
     monkeypatch.setattr(recommender._models, "_send", send)
     recommender._models.breakers.clear()  # the probe had found no server
     monkeypatch.setattr(recommender, "_traits", lambda user: {"group": "b" if user == "other" else "a"})
-    asked = [("u", {"age": 3}), ("u", {"age": 55}), ("u", {}), ("other", {})]
+    asked = [
+        ("u", {"age": 3}),
+        ("u", {"age": 55}),
+        ("u", {}),
+        ("other", {}),
+        ("u", {"hour": "01"}),
+        ("u", {"hour": None}),
+    ]
     answers = []
     for user, context in asked:
         reply = gateway.post("/v1/recommendations", json={"user_id": user, "k": 10, "context": context}).json()
@@ -175,7 +201,17 @@ def test_the_gateway_asks_the_model_with_the_user_as_stored_and_the_moment_as_sa
     assert len({str(answer) for answer in answers}) == len(asked)
     for (user, context), answer, exposure in zip(asked, answers, rows(tmp_path / "log", "exposures"), strict=True):
         request = json.loads(exposure["request"])
-        assert request.get("context", {}) == context
+        assert request["context"] == {"hour": CLOCK.at(START), **context}, "what the shop says goes before the clock"
         assert request["user_features"] == {"group": "b" if user == "other" else "a"}
         again = scorer.score([request])[0]["items"]
         assert [(item["item_id"], item["score"]) for item in again][: len(answer)] == answer, "what is logged replays"
+
+
+def test_lists_and_audiences_are_of_the_hour_at_which_they_were_begun(mar: Path, tmp_path: Path) -> None:
+    shutil.unpack_archive(mar, tmp_path, "zip")
+    for moment in (START, START + timedelta(hours=5)):
+        begun = Wanted(now=moment)
+        said = {"hour": CLOCK.at(moment)}
+        assert Showing(tmp_path, begun, k=3, filters={}).asked["context"] == said
+        audience._load(tmp_path, begun)
+        assert audience._said == said

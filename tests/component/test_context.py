@@ -3,12 +3,14 @@
 import json
 from datetime import timedelta
 from pathlib import Path
+from zoneinfo import ZoneInfo
 
 import pytest
 from pydantic import ValidationError
 
 from components.ingest.increment import basis_of
 from feature_repo.card import DatasetCard
+from feature_repo.card_features import TimeContext
 from heterrec.data.sequences import read_sequences
 from runtime.errors import InputError
 from tests.component.ingest_cards import (
@@ -62,6 +64,38 @@ def test_each_event_has_the_context_of_its_own_row(tmp_path, ties):
     assert sorted(map(str, data.asked["device"])) == sorted(map(str, devices))
 
 
+CLOCKS = [
+    {"name": "hour", "by": "hour", "timezone": "America/New_York"},
+    {"name": "day_of_week", "by": "weekday"},
+]
+
+
+@pytest.mark.parametrize("ties", ["order", "basket"])
+def test_each_event_has_what_the_shop_s_clock_said_at_it(tmp_path, ties):
+    card = shop(tmp_path, ["phone"] * 24, ties=ties, time_context=CLOCKS)
+    _, events = ingest(card, tmp_path)
+    for row in joined(card, events, tmp_path, at(7 * 23)):
+        there = row["event_time"].astimezone(ZoneInfo("America/New_York"))
+        assert (row["hour"], row["day_of_week"]) == (f"{there:%H}", f"{row['event_time']:%A}".lower())
+        assert row["device"] == "phone", "beside what the rows say"
+    about = json.loads((tmp_path / "sequences" / "features.json").read_text())
+    assert about["asking"][2:] == [
+        {"name": "hour", "kind": "categorical", "of": "context", "by": "hour", "timezone": "America/New_York"},
+        {"name": "day_of_week", "kind": "categorical", "of": "context", "by": "weekday", "timezone": "UTC"},
+    ]
+    assert set(read_sequences(tmp_path / "sequences").asked) == {"device", "size", "hour", "day_of_week"}
+
+
+def test_a_clock_is_read_where_events_are_joined_and_nothing_before_knows_it(tmp_path):
+    plain = shop(tmp_path, ["phone", "desktop"] * 12)
+    card = plain.model_copy(update={"time_context": [TimeContext.model_validate(each) for each in CLOCKS]})
+    assert basis_of(card, 1) == basis_of(plain, 1), "no table has to be read anew for it"
+    _, events = ingest(plain, tmp_path)
+    without = joined(plain, events, tmp_path / "without", at(7 * 23))
+    beside = joined(card, events, tmp_path / "beside", at(7 * 23))
+    assert [{name: row[name] for name in without[0]} for row in beside] == without
+
+
 def test_several_tables_call_it_as_they_like_and_one_that_lacks_it_tells_nothing(tmp_path):
     keys = {"user_id": ["a", "b"], "item_id": ["x", "y"]}
     write_csv(
@@ -105,6 +139,23 @@ def test_the_gate_holds_missing_values_bounds_drift_and_new_values(tmp_path):
 def test_a_card_says_what_is_wrong_about_the_context(tmp_path, context, told):
     with pytest.raises(ValidationError, match=told):
         make_card(tmp_path, context=context)
+
+
+@pytest.mark.parametrize(
+    ("change", "told"),
+    [
+        ({"timezone": "Mars/Olympus"}, "time_context 'hour': timezone 'Mars/Olympus' is no time zone; write an IANA"),
+        ({"name": "device"}, "features: device declared twice"),
+        ({"name": "day"}, "feature name 'day' is taken"),
+        ({"by": "minute"}, "Input should be 'hour' or 'weekday'"),
+    ],
+)
+def test_a_card_says_what_is_wrong_about_a_clock(tmp_path, change, told):
+    with pytest.raises(ValidationError, match=told):
+        make_card(tmp_path, context=[DEVICE], time_context=[{**CLOCKS[0], **change}])
+    columns = {"event_time": None, "position": "event_time"}
+    with pytest.raises(ValidationError, match=r"time_context needs columns\.event_time"):
+        make_card(tmp_path, columns=columns, split={"by": "order"}, time_context=CLOCKS)
 
 
 def test_a_source_without_the_column_is_told_and_a_card_that_asks_for_more_reads_all_anew(tmp_path):

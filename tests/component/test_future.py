@@ -207,7 +207,7 @@ READS_USERS = {
     "components/features/step.py": "writes it",
     "components/materialise/step.py": "the online store, as of now",
     "components/materialise/parity.py": "the online store against what is known now",
-    "components/recommend/step.py": "who is asked for, a file of its own",
+    "components/recommend/parts.py": "who is asked for, a file of its own",
 }
 """Who may name the file that says what users are like as of now: nothing that trains or judges."""
 SERVES = {

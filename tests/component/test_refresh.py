@@ -73,6 +73,10 @@ def test_on_a_day_on_which_nothing_came_nothing_changes(shop: Shop, tmp_path: Pa
     assert (told["refreshes"], told["version"]) == (VERSION, f"{VERSION}.1")
     assert told["recipe_digest"] == "of the arm", "the code may have moved on, its weights have not"
     assert json.loads((tmp_path / "archive" / "report.json").read_text()) == told
+    mar = tmp_path / "archive" / "shop.mar"
+    goldens = [json.loads(line)["request"] for line in archives.read(mar, "goldens.jsonl").splitlines()]
+    offered = json.loads(archives.read(mar, "serving.json"))["placements"]
+    assert {golden.get("placement", "for_you") for golden in goldens} == set(offered), "it is proven everywhere"
 
 
 def test_it_is_made_of_what_serves_and_not_of_what_was_judged(shop: Shop, tmp_path: Path) -> None:

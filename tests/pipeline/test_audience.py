@@ -3,20 +3,25 @@
 import csv
 import math
 from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import Any
 
 import pyarrow.parquet as pq
 import pytest
 
+from components.recommend.champion import champion_of
+from components.recommend.parts import PARTS, OtherLists, part_of
+from components.recommend.step import asked_of
 from pipelines.audience import (
     ROWS,
     Audience,
     audience,
+    of_champion,
     write,
 )
 from runtime.errors import InputError
 from serving.scoring.scorer import Scorer
-from tests.pipeline.test_batch import SHOPPERS, Made
+from tests.pipeline.test_batch import SHOPPERS, Made, kill_with
 from tests.serving.tiny_archive import ITEMS, write_content
 
 
@@ -26,9 +31,14 @@ def content(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFac
     return write_content(tmp_path_factory.mktemp("audience") / "content", repeats=request.param)
 
 
+ASKED: dict[str, Any] = {
+    "model": "shop", "version": "1.0", "archive_digest": "d", "users": SHOPPERS, "items": ["i2", "i5"], "top": 100,
+}  # fmt: skip
+
+
 def found(content: Path, **changes: Any) -> Audience:
-    asked: dict[str, Any] = {"users": SHOPPERS, "items": ["i2", "i5"], "top": 100, **changes}
-    return audience(content=content, histories=Made(), **asked)
+    with TemporaryDirectory() as making:
+        return audience(content=content, **{"histories": Made(), "making": Path(making) / "parts", **ASKED, **changes})
 
 
 def by_hand(content: Path, items: list[str]) -> dict[str, float]:
@@ -90,6 +100,45 @@ def test_it_is_written_best_first_as_parquet_or_csv(content: Path, tmp_path: Pat
     ]
     assert [row["chance"] for row in rows] == pytest.approx([each.chance for each in best.best])
     assert [path.name for path in out.parent.iterdir()] == [out.name]
+
+
+KILLED = """
+import sys
+from pathlib import Path
+from tests.pipeline.test_audience import found
+from tests.pipeline.test_batch import Made
+
+found(Path(sys.argv[1]), making=Path(sys.argv[2]), part=4, histories=Made(slow=0.2))
+"""
+
+
+def test_what_was_killed_goes_on_and_finds_the_same(tmp_path: Path) -> None:
+    content = write_content(tmp_path / "content")
+    making, whole = tmp_path / "parts", found(content)
+    kill_with(KILLED, content, making, least=2)
+    untouched = {path: path.stat().st_mtime_ns for path in (making / PARTS).glob("part-*")}
+    assert 2 <= len(untouched) < 6
+    assert found(content, making=making, part=4) == whole
+    assert {path: path.stat().st_mtime_ns for path in untouched} == untouched
+    with pytest.raises(OtherLists, match="was begun with items"):
+        found(content, making=making, part=4, items=["i2"])
+
+
+def test_the_command_goes_on_with_its_own_question_and_begins_another_anew(tiny_home: Path, tmp_path: Path) -> None:
+    asked: dict[str, Any] = {"top": 5, "owners": True, "processes": 1}
+    whole, _ = of_champion("tiny", items=["i2"], out=tmp_path / "first.csv", **asked)
+    making = tmp_path / ".who.csv.parts"
+    with champion_of("tiny") as champion:  # as a killed command leaves it
+        audience(**asked_of(champion), items=["i2"], making=making, **asked)
+        kept = pq.read_table(part_of(making, 0))
+        pq.write_table(kept.slice(0, 1), part_of(making, 0))
+    again, _ = of_champion("tiny", items=["i2"], out=tmp_path / "who.csv", **asked)
+    assert len(whole.best) > 1 and again.best == whole.best[:1], "what was there is not made anew"
+    assert not making.exists() and (tmp_path / "who.csv").is_file()
+    with champion_of("tiny") as champion:
+        audience(**asked_of(champion), items=["i2"], making=making, **asked)
+    other, _ = of_champion("tiny", items=["i5"], out=tmp_path / "who.csv", **asked)
+    assert {each.item_id for each in other.best} == {"i5"} and not making.exists()
 
 
 def test_an_item_that_there_is_not_is_named(content: Path) -> None:

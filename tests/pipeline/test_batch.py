@@ -9,7 +9,6 @@ import sys
 import time
 import zipfile
 from dataclasses import dataclass
-from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
@@ -18,9 +17,8 @@ import pyarrow.dataset as ds
 import pyarrow.parquet as pq
 import pytest
 
+from components.recommend.parts import PARTS, PLAN, part_of
 from components.recommend.step import (
-    PARTS,
-    PLAN,
     REPORT,
     ROWS,
     Done,
@@ -30,7 +28,6 @@ from components.recommend.step import (
 )
 from components.recommend.task import recommend as again
 from components.shared.expected_tasks import missing
-from experiments.document import Change, ModelVersion, Rollout
 from experiments.table import RolloutTable
 from feature_repo.store import histories_path
 from pipelines import local, recommend_run
@@ -38,13 +35,12 @@ from pipelines.__main__ import main
 from pipelines.forget import PERSONAL
 from runtime import workspace
 from runtime.errors import InputError
+from runtime.files import replacing
 from runtime.manifest import Manifest
 from runtime.workspace import ROOT
 from serving.gateway.online import OnlineStore
 from serving.releases import Releases
 from serving.scoring.scorer import Scorer
-from serving.torchserve import archive
-from tests.serving.live_shop import fill
 from tests.serving.tiny_archive import ITEMS, write_content
 
 SHOPPERS = [f"u{number:03}" for number in range(23)]
@@ -127,26 +123,44 @@ made(Path(sys.argv[1]), Path(sys.argv[2]), histories=Made(slow=0.2))
 """
 
 
+def kill_with(program: str, content: Path, out: Path, *, least: int) -> None:
+    """Run `program` on `content` and `out`, and kill it when it has made so many parts."""
+    command = [sys.executable, "-c", program, str(content), str(out)]
+    process = subprocess.Popen(command, cwd=ROOT, env={**os.environ, "PYTHONPATH": str(ROOT)})
+    deadline = time.monotonic() + 300
+    while len(list((out / PARTS).glob("part-*"))) < least:
+        assert process.poll() is None and time.monotonic() < deadline
+        time.sleep(0.01)
+    process.send_signal(signal.SIGKILL)
+    process.wait()
+
+
 def test_what_was_killed_goes_on_without_a_wrong_or_missing_row(content: Path, tmp_path: Path) -> None:
     out = tmp_path / "out"
     made(content, tmp_path / "whole")
     for least in (1, 3):
-        command = [sys.executable, "-c", KILLED, str(content), str(out)]
-        process = subprocess.Popen(command, cwd=ROOT, env={**os.environ, "PYTHONPATH": str(ROOT)})
-        deadline = time.monotonic() + 300
-        while len(list((out / PARTS).glob("part-*"))) < least:
-            assert process.poll() is None and time.monotonic() < deadline
-            time.sleep(0.01)
-        process.send_signal(signal.SIGKILL)
-        process.wait()
+        kill_with(KILLED, content, out, least=least)
         assert not (out / REPORT).exists()
-    (out / PARTS / ".part-00004.parquet.1").write_bytes(b"half of one")
+    with replacing(part_of(out, 99)) as half:
+        half.touch()
+    part_of(out, 99).unlink()
+    half.write_bytes(b"what a kill leaves")
     untouched = {path: path.stat().st_mtime_ns for path in (out / PARTS).glob("part-*")}
     done = made(content, out)
     assert done.found == len(untouched) >= 3
     assert {path: path.stat().st_mtime_ns for path in untouched} == untouched
     assert parts(out) == parts(tmp_path / "whole")
     assert (out / REPORT).read_text() == (tmp_path / "whole" / REPORT).read_text()
+
+
+def test_a_folder_that_was_killed_while_it_was_begun_is_begun_again(content: Path, tmp_path: Path) -> None:
+    out = tmp_path / "out"
+    (out / PARTS).mkdir(parents=True)
+    with replacing(out / PLAN) as half:
+        half.touch()
+    (out / PLAN).unlink()
+    half.write_bytes(b"what a kill leaves")
+    assert made(content, out).rows > 0 and not half.exists()
 
 
 def test_a_part_that_was_damaged_is_made_anew(content: Path, tmp_path: Path) -> None:
@@ -214,24 +228,6 @@ def test_the_champion_s_lists_are_what_it_answers_with_the_gateway_s_history(
         assert [score for _, score in found[user]] == pytest.approx(
             [item["score"] for item in answer["items"]], abs=1e-4
         )
-
-
-@pytest.fixture
-def tiny_home(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """A filled feature store, and the little archive as what serves."""
-    home = tmp_path / "home"
-    monkeypatch.setenv("HETERREC_HOME", str(home))
-    monkeypatch.delenv("HETERREC_ROLLOUT_URL", raising=False)
-    fill(home)
-    mar = tmp_path / "tiny.mar"
-    archive.build(write_content(tmp_path / "content"), mar, name="tiny", version="1.0")
-    champion = ModelVersion(
-        version="1.0", archive=str(mar), archive_digest=archive.digest(mar), recipe_digest="r",
-        registered=datetime(2026, 1, 5, tzinfo=UTC),
-    )  # fmt: skip
-    with RolloutTable(workspace.rollout_url()) as table:
-        table.propose(Change(Rollout(model="tiny", champion=champion), "push", "first"), 0)
-    return home
 
 
 def test_the_recurring_run_makes_the_command_s_lists_goes_on_where_it_was_killed_and_keeps_few(

@@ -41,8 +41,10 @@ def at(minutes: int) -> datetime:
 
 
 def own_export(folder: Path) -> None:
-    """A shop's own export: semicolons, local names, ISO times."""
+    """A shop's own export: semicolons, local names, ISO times; a day of each item, and when its row was written."""
     clicks, items = shop()
+    items["Released"] = [f"{2019 + i % 6}-{1 + i % 12:02d}-01" if i % 10 else "" for i in items.i]
+    items["updated_at"] = [at(i).isoformat() for i in items.i]
     clicks["when"] = [at(n).strftime("%Y-%m-%d %H:%M:%S") for n in clicks.n]
     clicks.rename(columns={"u": "customerId", "i": "sku"})[["customerId", "sku", "when"]].to_csv(
         folder / "a.csv", sep=";", index=False)  # fmt: skip
@@ -70,7 +72,8 @@ def event_log(folder: Path) -> None:
     clicks[["event_id", "visitor", "ts", "action", "product"]].to_parquet(folder / "a.pq", index=False)
     items["product"], items["image"] = [f"p{i:04d}" for i in items.i], [f"https://x.example/{i}.jpg" for i in items.i]
     items["vector"] = [[float(n % 3), 0.5, 1.0, float(n % 5)] for n in items.i]
-    items[["product", "title", "image", "vector", "brand"]].to_parquet(folder / "b.PARQUET", index=False)
+    items["out"] = [at(1440 * i).date() for i in items.i]
+    items[["product", "title", "image", "vector", "brand", "out"]].to_parquet(folder / "b.PARQUET", index=False)
 
 
 def notebook(folder: Path) -> None:
@@ -162,10 +165,12 @@ def day_numbers(folder: Path) -> None:
     ("make", "columns", "features"),
     [
         (own_export, ("customerId", "sku", "when"),
-         {"brand": "categorical", "tags": "multi_categorical", "title": "text", "price": "numeric"}),
+         {"brand": "categorical", "tags": "multi_categorical", "title": "text", "price": "numeric",
+          "released": "numeric"}),
         (film_ratings, ("column_0", "column_1", "column_3"),
          {"column_1": "text", "column_2": "numeric", "column_3": "numeric"}),
-        (event_log, ("visitor", "product", "ts"), {"title": "text", "vector": "embedding", "brand": "categorical"}),
+        (event_log, ("visitor", "product", "ts"),
+         {"title": "text", "vector": "embedding", "brand": "categorical", "out": "numeric"}),
         (notebook, ("user", "item", "timestamp"), {"brand": "categorical", "price": "numeric"}),
         (grocery, ("household_id", "product_id", "transaction_timestamp"),
          {"brand": "categorical", "tags": "multi_categorical", "price": "numeric"}),
@@ -194,6 +199,9 @@ def test_the_columns_of_a_shop_are_seen_and_the_gate_takes_them(
     assert path == folder / "my_shop.yaml"
     assert (card.columns.user_id, card.columns.item_id, card.columns.event_time) == columns
     assert {feature.name: feature.kind for feature in card.features} == features
+    dates = {own_export: ["released"], event_log: ["out"]}.get(make, [])
+    assert [feature.name for feature in card.features if feature.date] == dates
+    assert not [feature.name for feature in card.features if feature.date and feature.token]
     if make is event_log:
         assert (card.columns.event_type, card.predicted_types) == ("action", ["purchase"])
     if make is grocery:

@@ -10,8 +10,9 @@ from typing import Any
 import pyarrow.dataset as ds
 import pytest
 
+from components.recommend.parts import PARTS
 from components.recommend.shown import Wanted
-from components.recommend.step import PARTS, REPORT, recommend
+from components.recommend.step import REPORT, recommend
 from experiments.document import Rollout
 from experiments.rules import Rules
 from experiments.rules_table import RulesTable, Version
