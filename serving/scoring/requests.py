@@ -18,6 +18,8 @@ from serving.scoring.placed import (
     TOGETHER,
     Placed,
 )
+from serving.scoring.upserts import FIELD as UPSERTS
+from serving.scoring.upserts import ItemTower, Offered
 
 _EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 _EXAMPLE = "2026-01-05T10:00:00Z"
@@ -53,13 +55,16 @@ class Request(NamedTuple):
     placed: Placed = _FOR_YOU
     asked: Mapping[str, Any] = _NOTHING
     """What is known of who asks, by name."""
+    upserts: Offered | None = None
+    """What it has of the items that it brings along."""
 
 
 class Reader:
     """Reads requests against one archive's contract, catalogue and varying features (fields of the encoder).
 
     `present` are the varying features that the catalogue knows, by name: what an event without `features` has.
-    `placements` and `kinds` of popular items are those that the archive can answer.
+    `placements` and `kinds` of popular items are those that the archive can answer. With a `tower` a request may bring
+    items along.
     """
 
     def __init__(
@@ -72,6 +77,7 @@ class Reader:
         present: Mapping[str, Sequence[Any]] = _NOTHING,
         placements: tuple[str, ...] = (FOR_YOU,),
         kinds: tuple[str, ...] = placed.KINDS[:1],
+        tower: ItemTower | None = None,
     ) -> None:
         self._contract, self._rows, self._filters = contract, rows, filters
         self._varying = [(feature.name, is_number(feature)) for feature in varying]
@@ -81,7 +87,8 @@ class Reader:
         self._others = frozenset(number for number, each in enumerate(types, start=1) if not each["predict"])
         self._placements, self._kinds = placements, kinds
         self._asker = Asker(contract.get("asking", ()))
-        self._fields = frozenset((*_FIELDS, *self._asker.fields))
+        self._tower = tower
+        self._fields = frozenset((*_FIELDS, *self._asker.fields, *((UPSERTS,) if tower is not None else ())))
 
     def read(self, raw: object) -> Request:
         """Check one request and order its history; raises `BadRequest`."""
@@ -112,6 +119,9 @@ class Reader:
             hidden += self._had(known)
         if asked.placement in (SIMILAR, TOGETHER):
             hidden += asked.rows
+        upserts = None
+        if self._tower is not None and raw.get(UPSERTS):
+            upserts = self._offered(self._tower, raw, asked, exclude_seen, hidden, filters)
         most = len(asked.rows) if asked.placement == RANKING else min(k, self._contract["max_k"])
         latest = slice(-self._contract["max_history"], None)
         return Request(
@@ -123,7 +133,37 @@ class Reader:
             known=known,
             placed=asked,
             asked=self._asker.read(raw) if self._asker.fields else _NOTHING,
+            upserts=upserts,
         )
+
+    def _offered(
+        self,
+        tower: ItemTower,
+        raw: Mapping[str, Any],
+        asked: Placed,
+        exclude_seen: bool,
+        hidden: Sequence[int],
+        filters: Filter,
+    ) -> Offered:
+        """What it has of the items that it brings along, which are hidden as those of the catalogue are."""
+        given: Sequence[str] = raw.get("items", ())
+        closed = {*(raw.get("exclude") or ()), *(given if asked.placement in (SIMILAR, TOGETHER) else ())}
+        if exclude_seen:
+            closed.update(event["item_id"] for event in raw["history"] if self._is_had(event.get("event_type")))
+        return tower.offered(
+            raw[UPSERTS],
+            hidden=hidden,
+            closed=frozenset(closed),
+            filters=filters,
+            given=given,
+            only_given=asked.placement == RANKING,
+        )
+
+    def _is_had(self, kind: str | None) -> bool:
+        """Whether an event of this kind makes its item one that the shopper has."""
+        if not self._types or kind is None:
+            return True
+        return kind in self._types and self._types[kind] not in self._others
 
     def _known(self, events: list[Any]) -> History:
         """The events of items that the catalogue holds, in time order; each event is checked all the same."""
