@@ -30,9 +30,9 @@ from heterrec.training.item_program import export_item_program
 from runtime.files import digest_file
 from runtime.manifest import digest_json
 from serving.scoring import scorer
+from serving.scoring.item_values import PROGRAM as ITEM_PROGRAM
 from serving.scoring.placed import KINDS
 from serving.scoring.shelves import BASKETS, offered
-from serving.scoring.upserts import ITEM_PROGRAM
 from serving.torchserve import archive as archives
 
 DEFAULT_K, MAX_K = 10, 100
@@ -103,8 +103,7 @@ def run(
             contract["event_types"] = [{"name": each.name, "predict": each.predict} for each in types]
         if asking := [each for each in events.catalogue.asking if each["name"] in loaded.encoder.asking_names]:
             contract["asking"] = [{**each, "kind": kinds.KINDS[each["kind"]].request} for each in asking]
-        if items_exported is not None:
-            contract |= item_features(card, sequences)
+        contract |= item_features(card, sequences)
         version = version or _version(sequences, contract)
         contract["version"] = version
         (content / "serving.json").write_text(json.dumps(contract, indent=1, sort_keys=True))

@@ -15,6 +15,7 @@ from experiments.assignment import Variant
 from experiments.document import ModelVersion, Rollout
 from experiments.rules import Fatigue
 from serving.gateway.after.after import After
+from serving.gateway.after.catalogue import Catalogue
 from serving.gateway.after.news import News
 from serving.gateway.after.rounds import until_full
 from serving.gateway.after.showing import Asked, Shown
@@ -26,6 +27,7 @@ from serving.gateway.placements.session import joined
 from serving.gateway.tables import Tables
 from serving.gateway.wish import Wish
 from serving.scoring.asker import FIELDS
+from serving.scoring.item_values import FIELD as UPSERTS
 from serving.scoring.placed import (
     AGAIN,
     RANKING,
@@ -202,20 +204,23 @@ class Recommender:
         return self._history(user_id), self._traits(user_id)
 
     def _for(self, asked: Mapping[str, Any], arm: ModelVersion | None) -> dict[str, Any]:
-        """What of `asked` the archive of `arm` knows of who asks, and the rest as it is; of the tables nothing."""
+        """What of `asked` the archive of `arm` knows of who asks, the items that were put since, and the rest as it is;
+        of the tables nothing of the former."""
         contents = None if arm is None else self.archives.known(arm)
         fields: Mapping[str, Mapping[str, str]] = {} if contents is None else contents.asking
         told = {name: value for name, value in asked.items() if name not in ASKER_FIELDS}
         for field_, names in fields.items():
             if known := {name: value for name, value in asked.get(field_, {}).items() if name in names}:
                 told[field_] = known
+        if contents is not None and (upserts := self.after.upserts(contents)) is not None:
+            told[UPSERTS] = upserts
         return told
 
     def _fatigue(self, contents: Contents, wish: Wish) -> Fatigue | None:
         """The rule that holds for this shopper there."""
         if wish.held or not (wish.of_somebody and wish.user_id):
             return None
-        return self.after.fatigue(contents.catalogue, wish.placement)
+        return self.after.fatigue(self.after.catalogue(contents), wish.placement)
 
     async def _tired(self, rule: Fatigue, wish: Wish, failures: list[tuple[str, str]]) -> frozenset[str] | None:
         """What the shopper was shown too often; None where the store does not answer."""
@@ -258,9 +263,9 @@ class Recommender:
 
     def _candidates(self, contents: Contents, wish: Wish) -> int:
         """How many to rank; of a ranking all that is given comes back anyway."""
-        return (
-            wish.k if wish.placement == RANKING else self.after.candidates(contents.catalogue, wish.k, wish.placement)
-        )
+        if wish.placement == RANKING:
+            return wish.k
+        return self.after.candidates(self.after.catalogue(contents), wish.k, wish.placement)
 
     def _shown(
         self,
@@ -281,7 +286,22 @@ class Recommender:
             placement=wish.placement,
             tired=tired,
         )
-        return self.after.show(contents.catalogue, asked, items, counts=version == POPULAR)
+        catalogue = self.after.catalogue(contents)
+        unwanted = self._unwanted(catalogue, wish, items)
+        wanted = [item for item in items if item["item_id"] not in unwanted] if unwanted else items
+        shown = self.after.show(catalogue, asked, wanted, counts=version == POPULAR)
+        shown.withheld += unwanted
+        return shown
+
+    def _unwanted(self, catalogue: Catalogue, wish: Wish, items: Items) -> list[str]:
+        """Of what was ranked the changed items that the filters do not let pass any more: tables and counts, and models
+        that take no change, have filtered by what the items were."""
+        put = self.after.news.upserts.items
+        if not wish.filters or not put:
+            return []
+        forbidden_V, changed = catalogue.forbidden(wish.filters), {each.item_id for each in put}
+        ids = [item["item_id"] for item in items if item["item_id"] in changed]
+        return [item for item in ids if item in catalogue.row and forbidden_V[catalogue.row[item]]]
 
     async def _ranked(
         self,

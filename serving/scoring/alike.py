@@ -62,7 +62,8 @@ class Alike:
 
 
 def _lengths(embedding_RE: torch.Tensor) -> torch.Tensor:
-    return embedding_RE.norm(dim=1).clamp(min=1e-12)
+    out: torch.Tensor = embedding_RE.norm(dim=1).clamp(min=1e-12)
+    return out
 
 
 def fused(alike: Best, taste_C: np.ndarray, k: int) -> tuple[Best, dict[int, tuple[float, float]]]:

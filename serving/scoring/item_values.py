@@ -3,8 +3,12 @@
 from collections.abc import Mapping, Sequence
 from typing import Any, NamedTuple
 
-from serving.scoring.faults import BadRequest
 from serving.scoring.forms import HOLDS
+
+PROGRAM = "items.pt2"
+"""File of an archive: its item side."""
+FIELD = "upserts"
+"""Of a request; entries `{"item_id", "features", "since"}`, the last in days since 1970."""
 
 
 class ItemFeature(NamedTuple):
@@ -39,14 +43,19 @@ class ItemValues:
     def __init__(self, described: Sequence[Mapping[str, Any]]) -> None:
         self.features = {each["name"]: ItemFeature(**each) for each in described}
 
-    def check(self, values: Mapping[str, Any], field: str) -> None:
-        """Raises `BadRequest` that names the first of the known features whose value is not what it must be, or that is
-        not said at all: a shop that does not know a value says null. Names that are not known are not looked at."""
+    def fault(self, values: Mapping[str, Any]) -> tuple[str, str] | None:
+        """The first of the known features whose value is not what it must be, or that is not said at all, and what was
+        expected: a shop that does not know a value says null. Names that are not known are not looked at."""
         for name, feature in self.features.items():
             if name not in values and not feature.derived:
-                raise BadRequest(f"{field}.{name}", "nothing", feature.expected)
+                return name, feature.expected
             if (wrong := feature.misfit(values.get(name))) is not None:
-                raise BadRequest(f"{field}.{name}", values[name], wrong)
+                return name, wrong
+        return None
+
+    def plain(self, values: Mapping[str, Any]) -> dict[str, Any]:
+        """Checked values, with numbers as such: JSON has whole ones of any length."""
+        return {name: _plain(value) if name in self.features else value for name, value in values.items()}
 
     def known(self, values: Mapping[str, Any]) -> dict[str, Any]:
         """Those of the values whose features this archive knows."""
@@ -58,3 +67,9 @@ class ItemValues:
         return all(
             values.get(name) is None or feature.misfit(values[name]) is None for name, feature in self.features.items()
         )
+
+
+def _plain(value: Any) -> Any:
+    if isinstance(value, list):
+        return [_plain(each) for each in value]
+    return float(value) if isinstance(value, int) else value

@@ -1,7 +1,7 @@
 """One request, checked: what docs/contracts.md allows becomes rows of the catalogue, anything else a `BadRequest`."""
 
 import sys
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from datetime import UTC, datetime
 from operator import le
 from typing import Any, NamedTuple
@@ -11,6 +11,7 @@ from serving.scoring.asker import Asker
 from serving.scoring.faults import BadRequest
 from serving.scoring.filters import Filter, Filters
 from serving.scoring.forms import is_number
+from serving.scoring.item_values import FIELD as UPSERTS
 from serving.scoring.placed import (
     FOR_YOU,
     RANKING,
@@ -18,8 +19,7 @@ from serving.scoring.placed import (
     TOGETHER,
     Placed,
 )
-from serving.scoring.upserts import FIELD as UPSERTS
-from serving.scoring.upserts import ItemTower, Offered
+from serving.scoring.upserts import Offered, Upserts, offered
 
 _EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 _EXAMPLE = "2026-01-05T10:00:00Z"
@@ -63,8 +63,8 @@ class Reader:
     """Reads requests against one archive's contract, catalogue and varying features (fields of the encoder).
 
     `present` are the varying features that the catalogue knows, by name: what an event without `features` has.
-    `placements` and `kinds` of popular items are those that the archive can answer. With a `tower` a request may bring
-    items along.
+    `placements` and `kinds` of popular items are those that the archive can answer. Items that a request brings along
+    are made vectors of by `upserts_of`, and left out without it.
     """
 
     def __init__(
@@ -77,7 +77,7 @@ class Reader:
         present: Mapping[str, Sequence[Any]] = _NOTHING,
         placements: tuple[str, ...] = (FOR_YOU,),
         kinds: tuple[str, ...] = placed.KINDS[:1],
-        tower: ItemTower | None = None,
+        upserts_of: Callable[[object], Upserts] | None = None,
     ) -> None:
         self._contract, self._rows, self._filters = contract, rows, filters
         self._varying = [(feature.name, is_number(feature)) for feature in varying]
@@ -87,8 +87,8 @@ class Reader:
         self._others = frozenset(number for number, each in enumerate(types, start=1) if not each["predict"])
         self._placements, self._kinds = placements, kinds
         self._asker = Asker(contract.get("asking", ()))
-        self._tower = tower
-        self._fields = frozenset((*_FIELDS, *self._asker.fields, *((UPSERTS,) if tower is not None else ())))
+        self._upserts_of = upserts_of
+        self._fields = frozenset((*_FIELDS, UPSERTS, *self._asker.fields))
 
     def read(self, raw: object) -> Request:
         """Check one request and order its history; raises `BadRequest`."""
@@ -120,8 +120,8 @@ class Reader:
         if asked.placement in (SIMILAR, TOGETHER):
             hidden += asked.rows
         upserts = None
-        if self._tower is not None and raw.get(UPSERTS):
-            upserts = self._offered(self._tower, raw, asked, exclude_seen, hidden, filters)
+        if self._upserts_of is not None and raw.get(UPSERTS):
+            upserts = self._offered(self._upserts_of(raw[UPSERTS]), raw, asked, exclude_seen, hidden, filters)
         most = len(asked.rows) if asked.placement == RANKING else min(k, self._contract["max_k"])
         latest = slice(-self._contract["max_history"], None)
         return Request(
@@ -138,7 +138,7 @@ class Reader:
 
     def _offered(
         self,
-        tower: ItemTower,
+        upserts: Upserts,
         raw: Mapping[str, Any],
         asked: Placed,
         exclude_seen: bool,
@@ -150,10 +150,11 @@ class Reader:
         closed = {*(raw.get("exclude") or ()), *(given if asked.placement in (SIMILAR, TOGETHER) else ())}
         if exclude_seen:
             closed.update(event["item_id"] for event in raw["history"] if self._is_had(event.get("event_type")))
-        return tower.offered(
-            raw[UPSERTS],
+        return offered(
+            upserts,
+            len(self._rows),
             hidden=hidden,
-            closed=frozenset(closed),
+            closed=closed,
             filters=filters,
             given=given,
             only_given=asked.placement == RANKING,

@@ -26,6 +26,8 @@ from serving.scoring.asker import known_askers
 from serving.scoring.brought import brought
 from serving.scoring.faults import BadRequest
 from serving.scoring.filters import Filters
+from serving.scoring.item_tower import ItemProgram, ItemTower, load_item_program, vectors
+from serving.scoring.item_values import PROGRAM as ITEM_PROGRAM
 from serving.scoring.placed import (
     FOR_YOU,
     KINDS,
@@ -52,15 +54,7 @@ from serving.scoring.shelves import (
     Shelves,
     offered,
 )
-from serving.scoring.upserts import (
-    ITEM_PROGRAM,
-    ItemProgram,
-    ItemTower,
-    changed_aside,
-    in_baskets,
-    load_item_program,
-    merged,
-)
+from serving.scoring.upserts import changed_aside, in_baskets, merged
 
 SCHEMA, WITHOUT_MEMORY = 3, 2
 """Of archives; those of before there was a memory are read too."""
@@ -112,7 +106,7 @@ class Scorer:
             present=present,
             placements=offered(contract["digests"], network=program is not None),
             kinds=self._shelves.kinds,
-            tower=tower,
+            upserts_of=None if tower is None else tower.of,
         )
         self._contract = contract
         self.asking = known_askers(contract)
@@ -247,10 +241,7 @@ class Scorer:
         }
 
     def _vectors(self, rows: Sequence[int] | npt.NDArray[np.int64], request: Request) -> torch.Tensor:
-        """(C, D) of rows of the catalogue, and of those of the request's own items behind it."""
-        if request.upserts is None:
-            return self._matrix[torch.as_tensor(np.asarray(rows, np.int64))]
-        return request.upserts.vectors(rows, self._matrix)
+        return vectors(rows, self._matrix, request.upserts)
 
     def _rank(self, requests: Sequence[Request]) -> list[tuple[Best, Shares | None]]:
         with torch.inference_mode():

@@ -34,9 +34,9 @@ from runtime.files import digest_file
 from serving.gateway.archive import read_contents
 from serving.gateway.tables import Tables
 from serving.scoring.forms import HOLDS
+from serving.scoring.item_tower import ItemTower, load_item_program
 from serving.scoring.remembering import Remembering
 from serving.scoring.scorer import Scorer
-from serving.scoring.upserts import ItemTower, load_item_program
 from serving.torchserve import archive as archives
 from serving.torchserve.client import Reply
 from serving.torchserve.goldens import differences
