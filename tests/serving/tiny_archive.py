@@ -68,7 +68,7 @@ class ItemSide(torch.nn.Module):
     def __init__(self, vectors: torch.Tensor) -> None:
         super().__init__()
         self.ids = torch.nn.Parameter(torch.cat([torch.zeros(1, vectors.shape[1]), vectors]), requires_grad=False)
-        self.shelves = torch.nn.Parameter(vectors[:4].clone(), requires_grad=False)
+        self.shelves = torch.nn.Parameter(vectors[:4] + vectors[4:8], requires_grad=False)
 
     def forward(
         self, item: torch.Tensor, missing: torch.Tensor, price: torch.Tensor, shelf: torch.Tensor
