@@ -2,8 +2,8 @@
 `make bench-placements`
 
 12,000 items, a network of default shape as `serving_shop` packages it (no memory), histories of 50, ten items each; one
-request at a time, in-process, from its bytes to those of the answer, one thread. Processor time, medians over rounds that go round all of them, so that other
-work on the machine does not count.
+request at a time, in-process, from its bytes to those of the answer, one thread. Processor time, medians over rounds
+that go round all of them, so that other work on the machine does not count.
 """
 
 import json

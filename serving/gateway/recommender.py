@@ -137,6 +137,8 @@ class Recommender:
             asked["user_features"] = dict(traits)
         if wish.context:
             asked["context"] = dict(wish.context)
+        if (put := self.after.news.upserts).items:
+            asked[UPSERTS] = put  # of now, for who is asked and for the log: others may come meanwhile
         version, items = POPULAR, None
         if wish.modelled:
             version, items = await self._ranked(rollout.model, line, asked, tables, failures)
@@ -208,12 +210,13 @@ class Recommender:
         of the tables nothing of the former."""
         contents = None if arm is None else self.archives.known(arm)
         fields: Mapping[str, Mapping[str, str]] = {} if contents is None else contents.asking
-        told = {name: value for name, value in asked.items() if name not in ASKER_FIELDS}
+        told = {name: value for name, value in asked.items() if name not in ASKER_FIELDS and name != UPSERTS}
         for field_, names in fields.items():
             if known := {name: value for name, value in asked.get(field_, {}).items() if name in names}:
                 told[field_] = known
-        if contents is not None and (upserts := self.after.upserts(contents)) is not None:
-            told[UPSERTS] = upserts
+        if contents is not None and UPSERTS in asked:
+            sent = self.after.sent(asked[UPSERTS], contents)
+            told |= {} if sent is None else {UPSERTS: sent}
         return told
 
     def _fatigue(self, contents: Contents, wish: Wish) -> Fatigue | None:

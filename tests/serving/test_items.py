@@ -209,6 +209,7 @@ def test_there_is_room_for_so_many_until_a_catalogue_knows_them(
     full = client.put("/v1/items", json={"items": [{"item_id": "i6", "features": LAMP}]})
     assert full.status_code == 409 and "send the rest after the next refresh" in full.json()["detail"]
     put(client, i4={**LAMP, "price": 1.0})
+    assert "gateway_put_items 3.0" in client.get("/metrics").text
 
 
 def test_the_log_is_bounded_by_its_bytes_too_and_a_full_one_is_left_as_it_was(database: Database) -> None:
@@ -288,3 +289,22 @@ def test_an_archive_is_sent_what_its_catalogue_does_not_know_and_what_it_can_rea
     assert catalogue is changes.catalogue(told, contents) and catalogue.ids[-2:] == ["i2", "new"]
     assert {catalogue.ids[row] for row in (~catalogue.forbidden({"price": {"max": 1.5}})).nonzero()[0]} == {"i0", "i2"}
     assert catalogue.row["i2"] == len(ITEMS) and catalogue.forbidden({}).nonzero()[0].tolist() == [2]
+
+
+def test_the_log_has_the_items_that_the_model_was_sent_though_others_came_meanwhile(
+    open_gateway: OpenGateway, rollout: Rollout, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    client = open_gateway(alone(rollout, "champion"))
+    put(client, new=LAMP)
+    recommender = client.app.state.service.recommender  # type: ignore[attr-defined]
+    news, ask_model = recommender.after.news, recommender._models.ask
+
+    async def slowly(*args: Any, **named: Any) -> Any:
+        items = await ask_model(*args, **named)
+        news.upserts = Upserts(("e", 9, 2), (*news.upserts.items, replace(news.upserts.items[0], item_id="later")))
+        return items
+
+    monkeypatch.setattr(recommender._models, "ask", slowly)
+    ask(client)
+    (row,) = rows(tmp_path / "log", "exposures")
+    assert [each["item_id"] for each in json.loads(row["request"])["upserts"]] == ["new"]

@@ -241,3 +241,19 @@ def test_a_bad_item_is_refused_by_its_field(before: Scorer, wrong: dict[str, Any
     )
     assert bad["error"]["field"] == field and many["error"]["field"] == "upserts"
     assert "error" not in none and "error" not in fine
+
+
+def test_of_what_was_merely_looked_at_nothing_is_hidden(before: Scorer, whole: Catalogue) -> None:
+    """Where events are of kinds, a new item is hidden by those that are predicted alone, as items of the catalogue."""
+    reader = before._reader
+    kinds = {"view": 1, "buy": 2}
+    history = [{"item_id": f"new{n}", "event_time": "2026-02-01T10:00:00Z", "event_type": kind}
+               for n, kind in enumerate(["view", "buy", "unheard of"])]  # fmt: skip
+    upserts = entries(whole, NEW)
+    reader._types, reader._others = kinds, frozenset([1])
+    try:
+        request = reader.read({"history": history, "upserts": upserts})
+    finally:
+        reader._types, reader._others = {}, frozenset()
+    assert request.upserts is not None
+    assert [request.upserts.named(row)[0] for row in request.upserts.open] == ["new0", "new2"]

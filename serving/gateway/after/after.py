@@ -5,6 +5,7 @@ from datetime import UTC, datetime
 
 import orjson
 
+from experiments.item_log import Upserts
 from experiments.rules import Fatigue
 from serving.gateway.after.catalogue import Catalogue
 from serving.gateway.after.compiled import Compiled, Explorable, compiled
@@ -35,9 +36,9 @@ class After:
         """Of an archive, with the items that were put since."""
         return self._changes.catalogue(self.news.upserts, contents)
 
-    def upserts(self, contents: Contents) -> orjson.Fragment | None:
+    def sent(self, upserts: Upserts, contents: Contents) -> orjson.Fragment | None:
         """Those items as a model of the archive is sent them; None where there are none that it takes."""
-        return self._changes.sent(self.news.upserts, contents)
+        return self._changes.sent(upserts, contents)
 
     def candidates(self, catalogue: Catalogue, k: int, placement: str = FOR_YOU) -> int:
         """How many to rank, so that `k` are left to be shown."""
