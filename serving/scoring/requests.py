@@ -121,7 +121,7 @@ class Reader:
             hidden += asked.rows
         upserts = None
         if self._upserts_of is not None and raw.get(UPSERTS):
-            upserts = self._offered(self._upserts_of(raw[UPSERTS]), raw, asked, exclude_seen, hidden, filters)
+            upserts = self._offered(self._upserts_of(raw[UPSERTS]), raw, asked, exclude_seen, filters)
         most = len(asked.rows) if asked.placement == RANKING else min(k, self._contract["max_k"])
         latest = slice(-self._contract["max_history"], None)
         return Request(
@@ -142,7 +142,6 @@ class Reader:
         raw: Mapping[str, Any],
         asked: Placed,
         exclude_seen: bool,
-        hidden: Sequence[int],
         filters: Filter,
     ) -> Offered:
         """What it has of the items that it brings along, which are hidden as those of the catalogue are."""
@@ -153,7 +152,6 @@ class Reader:
         return offered(
             upserts,
             len(self._rows),
-            hidden=hidden,
             closed=closed,
             filters=filters,
             given=given,

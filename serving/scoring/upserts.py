@@ -87,20 +87,19 @@ def offered(
     upserts: Upserts,
     first: int,
     *,
-    hidden: Sequence[int],
     closed: Collection[str],
     filters: Filter,
     given: Sequence[str],
     only_given: bool,
 ) -> Offered:
-    """What a request has of them, where `hidden` rows of the catalogue of `first` items and `closed` ids are not to be
-    answered, nor others than those `given` with `only_given`."""
-    forbidden_N, gone = upserts.filters.forbidden(filters), set(hidden)
+    """What a request has of them, behind a catalogue of `first` items, where `closed` ones are not to be answered, nor
+    others than those `given` with `only_given`."""
+    forbidden_N = upserts.filters.forbidden(filters)
     named = {first + upserts.number[item] for item in given if item in upserts.number}
     may = [
         first + n
-        for n, (item, row) in enumerate(zip(upserts.ids, upserts.row_N.tolist(), strict=True))
-        if item not in closed and row not in gone and not forbidden_N[n] and (first + n in named or not only_given)
+        for n, item in enumerate(upserts.ids)
+        if item not in closed and not forbidden_N[n] and (first + n in named or not only_given)
     ]
     return Offered(upserts, first, may, sorted(named))
 
