@@ -116,6 +116,16 @@ def test_whatever_the_archive_answers_by_is_a_change(file: str, edit: Edit, shop
     assert (told["changed"], told["new_items"]) == (True, 0)
 
 
+def test_the_same_catalogue_of_a_later_moment_is_no_change(shop: Shop, tmp_path: Path) -> None:
+    later = shutil.copytree(shop.sequences, tmp_path / "later", copy_function=shutil.copy)
+    about = json.loads((later / "features.json").read_text())
+    (later / "features.json").write_text(json.dumps(about | {"as_of": "2026-03-01T00:00:00+00:00"}))
+    told = shop.refresh(tmp_path / "archive", later)
+    assert (told["changed"], told["new_items"]) == (False, 0)
+    contract = json.loads(archives.read(tmp_path / "archive" / "shop.mar", "serving.json"))
+    assert contract["as_of"] == "2026-03-01T00:00:00+00:00" != about["as_of"]
+
+
 @pytest.mark.parametrize("changed", [{"repeats": False}, {"serving": Serving(retrieval="approximate")}], ids=str)
 def test_a_card_that_asks_for_other_answers_is_a_change(changed: dict[str, Any], shop: Shop, tmp_path: Path) -> None:
     """Nobody trains for it: the next run of the catalogue brings it."""

@@ -286,7 +286,9 @@ def test_an_archive_is_sent_what_its_catalogue_does_not_know_and_what_it_can_rea
     assert changes.sent(told, former) is None and changes.sent(Upserts(), contents) is None
     assert changes.catalogue(Upserts(), contents) is contents.catalogue
     catalogue = changes.catalogue(told, contents)
-    assert catalogue is changes.catalogue(told, contents) and catalogue.ids[-2:] == ["i2", "new"]
+    assert catalogue.ids[-2:] == ["i2", "new"] and changes.catalogue(told, former) is former.catalogue
+    assert changes.sent(upserts(i3=(later, {})), contents) is not sent
+    assert catalogue is changes.catalogue(told, contents), "made once, though another reading is in use too"
     assert {catalogue.ids[row] for row in (~catalogue.forbidden({"price": {"max": 1.5}})).nonzero()[0]} == {"i0", "i2"}
     assert catalogue.row["i2"] == len(ITEMS) and catalogue.forbidden({}).nonzero()[0].tolist() == [2]
 

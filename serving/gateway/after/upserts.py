@@ -60,55 +60,57 @@ class PutCatalogue(Catalogue):
 
 
 class ItemChanges:
-    """Made once for each archive and reading of the item log; all else is a look-up."""
+    """Made once for each archive and reading of the item log; all else is a look-up. For a moment two readings are in
+    use: that of requests which a model still has, and the latest."""
 
     def __init__(self) -> None:
-        self._of = Upserts()
-        self._sent: dict[int, tuple[Contents, orjson.Fragment | None]] = {}
-        self._catalogues: dict[int, tuple[Contents, Catalogue]] = {}
+        self._seen: dict[tuple[int, int], _Seen] = {}
 
     def sent(self, upserts: Upserts, contents: Contents) -> orjson.Fragment | None:
         """What a model of this archive is sent of them, as JSON; None where there is nothing that it takes."""
-        self._follow(upserts)
-        if id(contents) not in self._sent:
-            self._sent[id(contents)] = contents, _sent(upserts, contents)
-        return self._sent[id(contents)][1]
+        return self._by(upserts, contents).sent if upserts.items else None
 
     def catalogue(self, upserts: Upserts, contents: Contents) -> Catalogue:
         """The archive's catalogue as the shop is now."""
-        self._follow(upserts)
-        if not upserts.items:
-            return contents.catalogue
-        if id(contents) not in self._catalogues:
-            items = [each for each in upserts.items if not absorbed(each, contents) and _fits(each, contents)]
-            found = PutCatalogue(contents.catalogue, items, contents.item_title) if items else contents.catalogue
-            self._catalogues[id(contents)] = contents, found
-        return self._catalogues[id(contents)][1]
+        return self._by(upserts, contents).catalogue if upserts.items else contents.catalogue
 
-    def _follow(self, upserts: Upserts) -> None:
-        if upserts is not self._of or len(self._sent) > _MOST:
-            self._of, self._sent, self._catalogues = upserts, {}, {}
+    def _by(self, upserts: Upserts, contents: Contents) -> "_Seen":
+        key = id(upserts), id(contents)
+        if key not in self._seen:
+            self._seen[key] = _Seen(upserts, contents)
+            while len(self._seen) > _MOST:
+                del self._seen[next(iter(self._seen))]
+        return self._seen[key]
 
 
 _MOST = 8
-"""Archives of which something is kept: more than serve at a time."""
+"""Pairs of an archive and a reading of the log that are kept: of two readings, more than serve."""
+
+
+class _Seen:
+    """What one archive makes of one reading of the log; both are held, so that no other has their place in memory."""
+
+    def __init__(self, upserts: Upserts, contents: Contents) -> None:
+        self._of = upserts, contents
+        items = [each for each in upserts.items if not absorbed(each, contents) and _fits(each, contents)]
+        base = contents.catalogue
+        self.catalogue = PutCatalogue(base, items, contents.item_title) if items else base
+        self.sent = _as_json(items, contents) if items and contents.item_program else None
 
 
 def _fits(upsert: Upsert, contents: Contents) -> bool:
-    """Whether the archive can read the values: another that serves now may have another kind of a feature."""
-    return contents.item_values.fits(upsert.features)
+    """Whether the archive can read the values: it may be of before one that serves now, with another kind of a feature,
+    or of before archives said what features they have."""
+    return bool(contents.item_values.features) and contents.item_values.fits(upsert.features)
 
 
-def _sent(upserts: Upserts, contents: Contents) -> orjson.Fragment | None:
-    if not contents.item_program:
-        return None
+def _as_json(items: Sequence[Upsert], contents: Contents) -> orjson.Fragment:
     entries = [
         {
             "item_id": each.item_id,
             "features": contents.item_values.known(each.features),
             "since": (each.at - _EPOCH) / timedelta(days=1),
         }
-        for each in upserts.items
-        if not absorbed(each, contents) and _fits(each, contents)
+        for each in items
     ]
-    return orjson.Fragment(orjson.dumps(entries)) if entries else None
+    return orjson.Fragment(orjson.dumps(entries))
