@@ -143,7 +143,7 @@ def test_of_an_archive_only_its_own_check_its_code_and_its_names_are_no_answer(s
         return {**contract, "digests": digests, **({name: "another"} if name in contract else {})}
 
     told = {name for name in names if name != "digests" and step._answers(other(name)) == step._answers(contract)}
-    assert told == {"goldens.jsonl", "encoder.py", "neighbours.py", "version", "recipe_digest"}
+    assert told == {"goldens.jsonl", "encoder.py", "neighbours.py", "version", "recipe_digest", "as_of"}
 
 
 def test_an_item_that_came_is_counted_and_one_that_left_is_not(shop: Shop, tmp_path: Path) -> None:

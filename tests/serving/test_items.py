@@ -20,11 +20,13 @@ from experiments.document import ModelVersion, Rollout
 from experiments.item_log import ItemLog, ItemLogFull, Upsert, Upserts
 from experiments.rules import Rules
 from experiments.rules_table import RulesTable
+from serving.gateway.access import Access
 from serving.gateway.after.upserts import ItemChanges
 from serving.gateway.archive import Contents, contents_in
 from serving.replay import replay
 from serving.scoring import item_tower
 from tests.serving.open_gateway import HISTORY, OpenGateway, ask, rows
+from tests.serving.test_api import SHOP, bearer, tokens
 from tests.serving.test_availability import put_back, shown, withdraw
 from tests.serving.test_server import within
 from tests.serving.tiny_archive import AS_OF, ITEMS, write_content
@@ -186,6 +188,16 @@ def test_a_bad_item_is_refused_by_its_field_and_nothing_is_put(open_gateway: Ope
     assert refused(json.dumps({"items": [{**good, "item_id": str(n)} for n in range(101)]}))[0][0] == "items"
     assert "named twice" in refused(json.dumps({"items": [good, {**good, "item_id": " good "}]}))[0][1]
     assert "good" not in shown(client, k=10) and client.put("/v1/items", json={"items": [good]}).json()["number"] == 1
+
+
+def test_who_puts_items_needs_a_token(
+    open_gateway: OpenGateway, rollout: Rollout, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    client = open_gateway(rollout, access=Access(tokens(monkeypatch, SHOP)))
+    told = {"items": [{"item_id": "../a\n/b", "features": LAMP}]}
+    statuses = [client.put("/v1/items", json=told, headers=each).status_code
+                for each in ({}, bearer("not-the-token-of-it"), bearer(SHOP))]  # fmt: skip
+    assert statuses == [401, 401, 200], "an id may have any character"
 
 
 def test_numbers_of_any_length_are_taken(open_gateway: OpenGateway, rollout: Rollout) -> None:
