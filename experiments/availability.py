@@ -4,8 +4,8 @@ Who follows asks for what has changed since the number that it knows; so it read
 """
 
 import secrets
-from collections.abc import Callable, Mapping
-from contextlib import suppress
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from datetime import UTC, datetime
 
@@ -79,12 +79,8 @@ class Availability:
 
         Blocks until the change is durable. Raises `TableAway` where it is not made.
         """
-        self._begin()
-        latest, mine = _LATEST.c.model == self._model, _ITEM.c.model == self._model
-        with self._database.writing() as connection:
-            # The row of the latest number stays locked until the end: numbers become visible in their order.
-            connection.execute(update(_LATEST).where(latest).values(number=_LATEST.c.number + 1))
-            number = int(connection.execute(select(_LATEST.c.number).where(latest)).scalar_one())
+        mine = _ITEM.c.model == self._model
+        with self.change() as (connection, number):
             query = select(_ITEM.c.item_id, _ITEM.c.available).where(mine & _ITEM.c.item_id.in_(available))
             known = {row.item_id: row.available for row in connection.execute(query)}
             news = {item: now for item, now in available.items() if known.get(item, True) != now}
@@ -101,10 +97,20 @@ class Availability:
                 connection.execute(insert(_ITEM), [{**row, "item_id": item} for item in fresh])
         return number
 
+    @contextmanager
+    def change(self) -> Iterator[tuple[Connection, int]]:
+        """A transaction that makes one change of the shop's, and the change's number. Raises `TableAway`."""
+        self._begin()
+        latest = _LATEST.c.model == self._model
+        with self._database.writing() as connection:
+            # The row of the latest number stays locked until the end: numbers become visible in their order.
+            connection.execute(update(_LATEST).where(latest).values(number=_LATEST.c.number + 1))
+            yield connection, int(connection.execute(select(_LATEST.c.number).where(latest)).scalar_one())
+
     def changes(self, seen: Seen) -> Changes:
         """What was told since `seen`. Blocks. Raises `TableAway`."""
         with self._database.reading() as connection:
-            latest = self._latest(connection)
+            latest = self.latest(connection)
             anew = latest.epoch != seen.epoch or latest.number < seen.number
             if latest == seen:
                 return Changes(seen, {}, False)
@@ -115,14 +121,15 @@ class Availability:
             # A change of this very moment may be among them already; it is then read once more.
             return Changes(latest, {row.item_id: row.available for row in connection.execute(query)}, anew)
 
-    def _latest(self, connection: Connection) -> Seen:
+    def latest(self, connection: Connection) -> Seen:
+        """How far the table is."""
         query = select(_LATEST.c.epoch, _LATEST.c.number).where(_LATEST.c.model == self._model)
         found = connection.execute(query).first()
         return Seen(found.epoch, found.number) if found else Seen()
 
     def _begin(self) -> None:
         with self._database.reading() as connection:
-            if self._latest(connection).epoch:
+            if self.latest(connection).epoch:
                 return
         with self._database.writing() as connection, suppress(IntegrityError):  # another process was faster
             connection.execute(insert(_LATEST).values(model=self._model, epoch=secrets.token_hex(8), number=0))

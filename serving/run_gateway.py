@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from experiments.availability import Availability
+from experiments.item_log import ItemLog
 from experiments.rules_table import RulesTable
 from experiments.table import RolloutTable
 from runtime import clocks, workspace
@@ -56,6 +57,7 @@ def run(options: argparse.Namespace, *, clock: clocks.Clock = clocks.now) -> int
     try:
         access = Access(Tokens.configured(SHOPS), Tokens.configured(TESTERS))
         with RolloutTable(workspace.rollout_url()) as table, _listen(options.host, options.port) as listening:
+            availability = Availability(table.database, name, clock=clock)
             app = make_app(
                 read_rollout=releases.following(lambda: table.read(name)),
                 archive_of=releases.at_hand,
@@ -68,7 +70,8 @@ def run(options: argparse.Namespace, *, clock: clocks.Clock = clocks.now) -> int
                 keys=KeyFile(Path(keys)) if keys else None,
                 clock=clock,
                 table_bytes=int(mib) * 2**20,
-                availability=Availability(table.database, name, clock=clock),
+                availability=availability,
+                items=ItemLog(table.database, name, availability, clock=clock),
                 rules=RulesTable(table.database, name, clock=clock),
             )
             address = f"http://{options.host}:{listening.getsockname()[1]}"

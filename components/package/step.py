@@ -14,6 +14,7 @@ import numpy as np
 from components.package import program
 from components.package.goldens import askers, goldens
 from components.package.index import USERS, make_index
+from components.package.item_features import item_features
 from components.package.item_metadata import read_shelf
 from components.package.placed_goldens import placed_goldens
 from components.shared import recipe_digest as recipes
@@ -26,9 +27,11 @@ from heterrec.memory import neighbours
 from heterrec.memory.neighbour_tables import in_baskets
 from heterrec.memory.neighbours import Memory, Table
 from heterrec.training.export import export_program, load_model
+from heterrec.training.item_program import export_item_program
 from runtime.files import digest_file
 from runtime.manifest import digest_json
 from serving.scoring import scorer
+from serving.scoring.item_values import PROGRAM as ITEM_PROGRAM
 from serving.scoring.placed import KINDS
 from serving.scoring.shelves import BASKETS, offered
 from serving.torchserve import archive as archives
@@ -57,6 +60,8 @@ def run(
         exported = export_program(answers)
         if exported is not None:
             program.save(exported, content / "program.pt2")
+        if (items_exported := export_item_program(loaded)) is not None:
+            program.save(items_exported, content / ITEM_PROGRAM)
         np.save(content / "item_matrix.npy", answers.items)
         if answers.memory is not None:
             answers.memory.save(content / "memory.npz")
@@ -100,6 +105,7 @@ def run(
             contract["event_types"] = [{"name": each.name, "predict": each.predict} for each in types]
         if asking := [each for each in events.catalogue.asking if each["name"] in loaded.encoder.asking_names]:
             contract["asking"] = [{**each, "kind": kinds.KINDS[each["kind"]].request} for each in asking]
+        contract |= item_features(card, sequences)
         version = version or _version(sequences, contract)
         contract["version"] = version
         (content / "serving.json").write_text(json.dumps(contract, indent=1, sort_keys=True))

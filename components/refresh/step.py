@@ -16,7 +16,7 @@ from serving.torchserve import archive as archives
 _NOT_SERVED = ("goldens.jsonl", "encoder.py", "neighbours.py")
 """Files of an archive whose change alone changes no answer: what it is checked by, and code, which goes out with the
 next archive that is one."""
-_TOLD = ("version", "recipe_digest", "digests")
+_TOLD = ("version", "recipe_digest", "digests", "as_of")
 """What a contract says of itself; all else is how the archive answers."""
 
 

@@ -1,6 +1,6 @@
 """What a shop sends and gets: the JSON of the service, as its OpenAPI document tells it."""
 
-from typing import Annotated, ClassVar, Literal
+from typing import Annotated, Any, ClassVar, Literal
 
 from pydantic import (
     AfterValidator,
@@ -201,6 +201,37 @@ class Availability(_Strict):
 
 class Told(BaseModel):
     number: int = Field(description="of the latest change of the shop's stock")
+
+
+class PutItem(_Strict):
+    """An item as it is now, whether or not there was one of this id."""
+
+    item_id: Key
+    features: Annotated[dict[Id, Any], Field(max_length=500)] = Field(
+        description="every feature of the shop's items that is not derived from events; null where it is not known and "
+        "the card lets it be missing"
+    )
+
+
+class PutItems(_Strict):
+    """All of it holds at once."""
+
+    items: list[PutItem] = Field(min_length=1, max_length=100)
+
+    @model_validator(mode="after")
+    def _each_once(self) -> "PutItems":
+        ids = [item.item_id for item in self.items]
+        if len(set(ids)) < len(ids):
+            raise ValueError(f"{next(each for each in ids if ids.count(each) > 1)} is named twice")
+        return self
+
+
+class ItemsTaken(BaseModel):
+    number: int = Field(description="of the latest change of the shop's stock and items")
+    waiting: list[str] = Field(
+        description="versions that serve and take no such items: tables alone, and archives of before there was this. "
+        "They know them with the next refresh of the catalogue"
+    )
 
 
 class Event(_Strict):

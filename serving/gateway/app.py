@@ -20,11 +20,13 @@ from events.writer import EventLog, LogUnavailable
 from experiments.assignment import drawn
 from experiments.availability import Availability
 from experiments.document import ModelVersion, Rollout
+from experiments.item_log import ItemLog
 from experiments.rules_table import RulesTable
 from serving.gateway import lag
 from serving.gateway.access import Access
 from serving.gateway.after.after import After
 from serving.gateway.after.endpoints import add_availability
+from serving.gateway.after.item_endpoints import add_items
 from serving.gateway.after.news import News
 from serving.gateway.api import Accepted, Event, Problem
 from serving.gateway.archive import BadFilter
@@ -157,15 +159,16 @@ def make_app(
     availability: Availability | None = None,
     rules: RulesTable | None = None,
     impressions: ImpressionsOf = lambda user_id: {},
+    items: ItemLog | None = None,
 ) -> FastAPI:
     """The service. `read_rollout` reads the row of the one model it serves, `torchserve` is the inference address,
     `keys` the file with its inference key where it asks for one, `clock` tells the time of what is logged.
     `archive_of` says where the archive of a version lies: None while it is on its way, `OSError` or `ValueError` where
     it cannot be had. `table_bytes` bounds the neighbour tables that are kept in memory. `availability` and `rules` say
     what is withdrawn and what else is to hold of what is shown, `traits` what is known of a user beside the history,
-    `impressions` what a rule of fatigue has to know."""
+    `impressions` what a rule of fatigue has to know; `items` are those that were put since the catalogue."""
     metrics = Metrics()
-    news = News(availability, rules, metrics.failures.labels("news").inc)
+    news = News(availability, rules, metrics.failures.labels("news").inc, items)
     models = Models(torchserve, keys, lambda version, seconds: metrics.model.labels(version).observe(seconds))
     after = After(news, clock)
     archives = Archives(archive_of, table_bytes)
@@ -207,6 +210,8 @@ def make_app(
     _add_service(app, service)
     if availability is not None:
         add_availability(app, news, PROBLEMS)
+    if items is not None:
+        add_items(app, news, archives, service.released, PROBLEMS)
     _add_operation(app, service)
     app.state.service = service
     return app

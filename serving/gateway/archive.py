@@ -15,6 +15,8 @@ from serving.gateway.dates import BadDate, in_days
 from serving.gateway.placements.returns import Returns, returns_of
 from serving.scoring.asker import known_askers
 from serving.scoring.forms import FORMS
+from serving.scoring.item_values import PROGRAM as ITEM_PROGRAM
+from serving.scoring.item_values import ItemValues
 from serving.scoring.placed import (
     COLUMN,
     FOR_YOU,
@@ -77,6 +79,14 @@ class Contents:
     """Kinds of events that a history may have and that no item is hidden for: what is not predicted."""
     returns: Returns | None = None
     """Where things are bought again, and the archive tells of it."""
+    item_values: ItemValues = field(default_factory=lambda: ItemValues([]))
+    """The features of its items; of an archive of before that was said, none."""
+    item_title: str | None = None
+    """The feature that is an item's title."""
+    item_program: bool = False
+    """Whether its model scores items that its catalogue does not have."""
+    as_of: datetime | None = None
+    """The moment as of which its catalogue knows its items; None where it does not say."""
 
     def had(self, history: Sequence[Mapping[str, Any]]) -> set[str]:
         """The items of a history that the shopper has, and that are hidden where what was seen is."""
@@ -235,6 +245,10 @@ def _contents(read: Callable[[str], bytes]) -> Contents:
         },
         placements=frozenset(contract.get("placements", [FOR_YOU])),
         returns=returns_of(items, contract),
+        item_values=ItemValues(contract.get("item_features", ())),
+        item_title=contract.get("title"),
+        item_program=ITEM_PROGRAM in contract["digests"],
+        as_of=datetime.fromisoformat(contract["as_of"]) if "as_of" in contract else None,
     )
 
 

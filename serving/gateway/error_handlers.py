@@ -23,8 +23,8 @@ from serving.gateway.overload import RETRY_SECONDS
 
 MAX_BODY = 64 * 1024
 """Bytes of a request."""
-LONGER = {"/v1/rankings": 256 * 1024}
-"""Of those that list what is to be ranked: 1,000 ids of 200 bytes."""
+LONGER = {"/v1/rankings": 256 * 1024, "/v1/items": 256 * 1024}
+"""Of those that list what is to be ranked, 1,000 ids of 200 bytes, or items with their features."""
 _MOST_FAULTS = 20
 _logger = logging.getLogger(__name__)
 

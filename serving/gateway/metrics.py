@@ -52,6 +52,7 @@ class Metrics:
             "gateway_news_age_seconds", "Age of what is known of withdrawn items and rules", registry=registry
         )
         self._withdrawn = Gauge("gateway_withdrawn_items", "Items that are withdrawn", registry=registry)
+        self._put = Gauge("gateway_put_items", "Items that were put since the catalogue", registry=registry)
         self._rules = Gauge("gateway_rules_version", "Version of the rules in use", registry=registry)
         self.weight = Gauge("gateway_challenger_weight", "Share of shoppers of the challenger", registry=registry)
         self.append = seconds("gateway_log_append_seconds", "Seconds until an event was durable", "table")
@@ -91,6 +92,7 @@ class Metrics:
     def show_news(self, news: News) -> None:
         self._news_age.set(news.age)
         self._withdrawn.set(len(news.stock.withdrawn))
+        self._put.set(len(news.upserts.items))
         self._rules.set(news.rules.number)
 
     def probed(self, version: str, answered: bool) -> None:

@@ -16,6 +16,7 @@ from experiments.document import ModelVersion, Rollout
 from experiments.rules import Fatigue
 from feature_repo.wall_clock import said_at
 from serving.gateway.after.after import After
+from serving.gateway.after.catalogue import Catalogue
 from serving.gateway.after.news import News
 from serving.gateway.after.rounds import until_full
 from serving.gateway.after.showing import Asked, Shown
@@ -27,6 +28,7 @@ from serving.gateway.placements.session import joined
 from serving.gateway.tables import Tables
 from serving.gateway.wish import Wish
 from serving.scoring.asker import FIELDS
+from serving.scoring.item_values import FIELD as UPSERTS
 from serving.scoring.placed import (
     AGAIN,
     RANKING,
@@ -139,6 +141,8 @@ class Recommender:
         if wish.context:
             asked["context"] = dict(wish.context)
         asked[NOW] = wish.now
+        if (put := self.after.news.upserts).items:
+            asked[UPSERTS] = put  # of now, for who is asked and for the log: others may come meanwhile
         version, items = POPULAR, None
         if wish.modelled:
             version, items = await self._ranked(rollout.model, line, asked, tables, failures)
@@ -206,9 +210,10 @@ class Recommender:
         return self._history(user_id), self._traits(user_id)
 
     def _for(self, asked: Mapping[str, Any], arm: ModelVersion | None) -> dict[str, Any]:
-        """What of `asked` the archive of `arm` knows of who asks, and the rest as it is; of the tables nothing."""
+        """What of `asked` the archive of `arm` knows of who asks, the items that were put since, and the rest as it is;
+        of the tables nothing of the former."""
         contents = None if arm is None else self.archives.known(arm)
-        told = {name: value for name, value in asked.items() if name not in ASKER_FIELDS}
+        told = {name: value for name, value in asked.items() if name not in ASKER_FIELDS and name != UPSERTS}
         if contents is None:
             return told
         said = said_at(contents.clocks, asked[NOW]) if contents.clocks else {}
@@ -216,13 +221,16 @@ class Recommender:
         for field_, names in contents.asking.items():
             if known := {name: value for name, value in whole.get(field_, {}).items() if name in names}:
                 told[field_] = known
+        if UPSERTS in asked:
+            sent = self.after.sent(asked[UPSERTS], contents)
+            told |= {} if sent is None else {UPSERTS: sent}
         return told
 
     def _fatigue(self, contents: Contents, wish: Wish) -> Fatigue | None:
         """The rule that holds for this shopper there."""
         if wish.held or not (wish.of_somebody and wish.user_id):
             return None
-        return self.after.fatigue(contents.catalogue, wish.placement)
+        return self.after.fatigue(self.after.catalogue(contents), wish.placement)
 
     async def _tired(self, rule: Fatigue, wish: Wish, failures: list[tuple[str, str]]) -> frozenset[str] | None:
         """What the shopper was shown too often; None where the store does not answer."""
@@ -265,9 +273,9 @@ class Recommender:
 
     def _candidates(self, contents: Contents, wish: Wish) -> int:
         """How many to rank; of a ranking all that is given comes back anyway."""
-        return (
-            wish.k if wish.placement == RANKING else self.after.candidates(contents.catalogue, wish.k, wish.placement)
-        )
+        if wish.placement == RANKING:
+            return wish.k
+        return self.after.candidates(self.after.catalogue(contents), wish.k, wish.placement)
 
     def _shown(
         self,
@@ -288,7 +296,22 @@ class Recommender:
             placement=wish.placement,
             tired=tired,
         )
-        return self.after.show(contents.catalogue, asked, items, counts=version == POPULAR)
+        catalogue = self.after.catalogue(contents)
+        unwanted = self._unwanted(catalogue, wish, items)
+        wanted = [item for item in items if item["item_id"] not in unwanted] if unwanted else items
+        shown = self.after.show(catalogue, asked, wanted, counts=version == POPULAR)
+        shown.withheld += unwanted
+        return shown
+
+    def _unwanted(self, catalogue: Catalogue, wish: Wish, items: Items) -> list[str]:
+        """Of what was ranked the changed items that the filters do not let pass any more: tables and counts, and models
+        that take no change, have filtered by what the items were."""
+        put = self.after.news.upserts.items
+        if not wish.filters or not put:
+            return []
+        forbidden_V, changed = catalogue.forbidden(wish.filters), {each.item_id for each in put}
+        ids = [item["item_id"] for item in items if item["item_id"] in changed]
+        return [item for item in ids if item in catalogue.row and forbidden_V[catalogue.row[item]]]
 
     async def _ranked(
         self,

@@ -36,18 +36,19 @@ class Alike:
 
     def __init__(self, matrix: torch.Tensor, parts: Mapping[str, slice]) -> None:
         inside = [place for name, place in parts.items() if name in EMBEDDING]
-        self._embedding_VE = matrix[:, inside[0].start : inside[-1].stop]
-        self._length_V = self._embedding_VE.norm(dim=1).clamp(min=1e-12)
+        self._inside = slice(inside[0].start, inside[-1].stop)
+        self._embedding_VE = matrix[:, self._inside]
+        self._length_V = _lengths(self._embedding_VE)
 
-    def scores(self, given: Sequence[int]) -> torch.Tensor:
-        """(V,) the cosine of each item with the middle of the given ones."""
+    def scores(self, given: torch.Tensor) -> torch.Tensor:
+        """(V,) the cosine of each item with the middle of the given ones (G, width)."""
         out: torch.Tensor = self._embedding_VE @ self._towards(given).sum(0) / self._length_V
         return out
 
     def best(
-        self, given: Sequence[int], k: int, hidden: Sequence[int], forbidden_V: npt.NDArray[np.bool_] | None
+        self, given: torch.Tensor, k: int, hidden: Sequence[int], forbidden_V: npt.NDArray[np.bool_] | None
     ) -> Best:
-        """The k items that are most like the given ones, best first, without those hidden or forbidden."""
+        """The k items that are most like the given ones (G, width), best first, without those hidden or forbidden."""
         score_V = self.scores(given)
         score_V[torch.tensor(hidden, dtype=torch.int64)] = -torch.inf
         if forbidden_V is not None:
@@ -56,18 +57,28 @@ class Alike:
         allowed = int((score_K > -torch.inf).sum())
         return list(zip(row_K[:allowed].tolist(), score_K[:allowed].tolist(), strict=True))
 
-    def shares(self, given: Sequence[int], rows: Sequence[int]) -> torch.Tensor:
-        """(G, C) what each given item has in the score of each of these rows: they add up to it."""
-        chosen = list(rows)
-        out: torch.Tensor = self._towards(given) @ (self._embedding_VE[chosen] / self._length_V[chosen, None]).T
+    def scores_of(self, given: torch.Tensor, rows: torch.Tensor) -> torch.Tensor:
+        """(C,) the same of these rows (C, width)."""
+        out: torch.Tensor = self.shares(given, rows).sum(0)
         return out
 
-    def _towards(self, given: Sequence[int]) -> torch.Tensor:
+    def shares(self, given: torch.Tensor, rows: torch.Tensor) -> torch.Tensor:
+        """(G, C) what each given item has in the score of each of these rows: they add up to it."""
+        embedding_CE = rows[:, self._inside]
+        out: torch.Tensor = self._towards(given) @ (embedding_CE / _lengths(embedding_CE)[:, None]).T
+        return out
+
+    def _towards(self, given: torch.Tensor) -> torch.Tensor:
         """(G, E) that add up to a vector of length one."""
-        rows = list(given)
-        each = self._embedding_VE[rows] / self._length_V[rows, None]
+        embedding_GE = given[:, self._inside]
+        each = embedding_GE / _lengths(embedding_GE)[:, None]
         out: torch.Tensor = each / each.sum(0).norm().clamp(min=1e-12)
         return out
+
+
+def _lengths(embedding_RE: torch.Tensor) -> torch.Tensor:
+    out: torch.Tensor = embedding_RE.norm(dim=1).clamp(min=1e-12)
+    return out
 
 
 def fused(alike: Best, taste_C: np.ndarray, k: int) -> tuple[Best, dict[int, tuple[float, float]]]:

@@ -5,6 +5,7 @@ and gateway know forms and no kinds.
 """
 
 import math
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
@@ -42,6 +43,35 @@ FORMS = {
     "categorical": Form(expected="a string or null"),
     "multi_categorical": Form(expected="a list of strings, or null", several=True),
     "numeric": Form(expected="a number or null", ranges=True),
+}
+
+
+@dataclass(frozen=True, kw_only=True)
+class Holds:
+    """What a value of an item's feature is, by how it is stored (feature_repo/kinds.py, `Storage`)."""
+
+    expected: str
+    fits: Callable[[Any], bool]
+
+
+def _text(value: object) -> bool:
+    """Half of a character (a surrogate by itself) is none."""
+    return isinstance(value, str) and (value.isascii() or not any("\ud800" <= each <= "\udfff" for each in value))
+
+
+def _texts(value: object) -> bool:
+    return isinstance(value, list) and all(map(_text, value))
+
+
+def _numbers(value: object) -> bool:
+    return isinstance(value, list) and all(map(_finite, value))
+
+
+HOLDS = {
+    "text": Holds(expected="a string", fits=_text),
+    "texts": Holds(expected="a list of strings", fits=_texts),
+    "number": Holds(expected="a number", fits=lambda value: _finite(value)),
+    "vector": Holds(expected="a list of numbers", fits=_numbers),
 }
 
 

@@ -26,6 +26,15 @@ class Remembering:
         out: npt.NDArray[np.float32] = self._memory.bias(self._gate)
         return out
 
+    def of_items(self, row_N: npt.NDArray[np.int64]) -> tuple[npt.NDArray[np.float32], npt.NDArray[np.float32]]:
+        """(N,) by what the model's score of these rows is multiplied, and what is added to it, whatever the history; -1
+        is an item that was never sold."""
+        share_V, bias_V = self._memory.share(self._gate), self._memory.bias(self._gate)
+        known_N = row_N >= 0
+        share_N = np.where(known_N, share_V[row_N], np.float32(self._gate.trust_new))
+        bias_N = np.where(known_N, bias_V[row_N], np.float32(self._gate.bias_K[0]))
+        return share_N.astype(np.float32), bias_N.astype(np.float32)
+
     def bonuses(self, requests: Sequence[Request]) -> list[Bonus]:
         """Of each request, whose history has a known item: rows of the catalogue, ascending, and what is added."""
         latest = slice(-self._neighbours.HISTORY, None)

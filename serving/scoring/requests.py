@@ -1,7 +1,7 @@
 """One request, checked: what docs/contracts.md allows becomes rows of the catalogue, anything else a `BadRequest`."""
 
 import sys
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from datetime import UTC, datetime
 from operator import le
 from typing import Any, NamedTuple
@@ -11,6 +11,7 @@ from serving.scoring.asker import Asker
 from serving.scoring.faults import BadRequest
 from serving.scoring.filters import Filter, Filters
 from serving.scoring.forms import is_number
+from serving.scoring.item_values import FIELD as UPSERTS
 from serving.scoring.placed import (
     FOR_YOU,
     RANKING,
@@ -18,6 +19,7 @@ from serving.scoring.placed import (
     TOGETHER,
     Placed,
 )
+from serving.scoring.upserts import Offered, Upserts, offered
 
 _EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 _EXAMPLE = "2026-01-05T10:00:00Z"
@@ -53,13 +55,16 @@ class Request(NamedTuple):
     placed: Placed = _FOR_YOU
     asked: Mapping[str, Any] = _NOTHING
     """What is known of who asks, by name."""
+    upserts: Offered | None = None
+    """What it has of the items that it brings along."""
 
 
 class Reader:
     """Reads requests against one archive's contract, catalogue and varying features (fields of the encoder).
 
     `present` are the varying features that the catalogue knows, by name: what an event without `features` has.
-    `placements` and `kinds` of popular items are those that the archive can answer.
+    `placements` and `kinds` of popular items are those that the archive can answer. Items that a request brings along
+    are made vectors of by `upserts_of`, and left out without it.
     """
 
     def __init__(
@@ -72,6 +77,7 @@ class Reader:
         present: Mapping[str, Sequence[Any]] = _NOTHING,
         placements: tuple[str, ...] = (FOR_YOU,),
         kinds: tuple[str, ...] = placed.KINDS[:1],
+        upserts_of: Callable[[object], Upserts] | None = None,
     ) -> None:
         self._contract, self._rows, self._filters = contract, rows, filters
         self._varying = [(feature.name, is_number(feature)) for feature in varying]
@@ -81,7 +87,8 @@ class Reader:
         self._others = frozenset(number for number, each in enumerate(types, start=1) if not each["predict"])
         self._placements, self._kinds = placements, kinds
         self._asker = Asker(contract.get("asking", ()))
-        self._fields = frozenset((*_FIELDS, *self._asker.fields))
+        self._upserts_of = upserts_of
+        self._fields = frozenset((*_FIELDS, UPSERTS, *self._asker.fields))
 
     def read(self, raw: object) -> Request:
         """Check one request and order its history; raises `BadRequest`."""
@@ -112,6 +119,9 @@ class Reader:
             hidden += self._had(known)
         if asked.placement in (SIMILAR, TOGETHER):
             hidden += asked.rows
+        upserts = None
+        if self._upserts_of is not None and raw.get(UPSERTS):
+            upserts = self._offered(self._upserts_of(raw[UPSERTS]), raw, asked, exclude_seen, filters)
         most = len(asked.rows) if asked.placement == RANKING else min(k, self._contract["max_k"])
         latest = slice(-self._contract["max_history"], None)
         return Request(
@@ -123,7 +133,36 @@ class Reader:
             known=known,
             placed=asked,
             asked=self._asker.read(raw) if self._asker.fields else _NOTHING,
+            upserts=upserts,
         )
+
+    def _offered(
+        self,
+        upserts: Upserts,
+        raw: Mapping[str, Any],
+        asked: Placed,
+        exclude_seen: bool,
+        filters: Filter,
+    ) -> Offered:
+        """What it has of the items that it brings along, which are hidden as those of the catalogue are."""
+        given: Sequence[str] = raw.get("items", ())
+        closed = {*(raw.get("exclude") or ()), *(given if asked.placement in (SIMILAR, TOGETHER) else ())}
+        if exclude_seen:
+            closed.update(event["item_id"] for event in raw["history"] if self._is_had(event.get("event_type")))
+        return offered(
+            upserts,
+            len(self._rows),
+            closed=closed,
+            filters=filters,
+            given=given,
+            only_given=asked.placement == RANKING,
+        )
+
+    def _is_had(self, kind: str | None) -> bool:
+        """Whether an event of this kind makes its item one that the shopper has."""
+        if not self._types or kind is None:
+            return True
+        return kind in self._types and self._types[kind] not in self._others
 
     def _known(self, events: list[Any]) -> History:
         """The events of items that the catalogue holds, in time order; each event is checked all the same."""

@@ -6,7 +6,7 @@ Letters: B requests, T events of a history, N varying features, D width, V items
 
 import hashlib
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from itertools import chain
 from pathlib import Path
 from typing import Any
@@ -26,8 +26,11 @@ from serving.scoring.asker import known_askers
 from serving.scoring.brought import brought
 from serving.scoring.faults import BadRequest
 from serving.scoring.filters import Filters
+from serving.scoring.item_tower import ItemProgram, ItemTower, load_item_program, vectors
+from serving.scoring.item_values import PROGRAM as ITEM_PROGRAM
 from serving.scoring.placed import (
     FOR_YOU,
+    KINDS,
     POPULAR,
     RANKING,
     SIMILAR,
@@ -51,6 +54,7 @@ from serving.scoring.shelves import (
     Shelves,
     offered,
 )
+from serving.scoring.upserts import changed_aside, in_baskets, merged
 
 SCHEMA, WITHOUT_MEMORY = 3, 2
 """Of archives; those of before there was a memory are read too."""
@@ -76,6 +80,7 @@ class Scorer:
         contract: Mapping[str, Any],
         matrix: torch.Tensor,
         baskets: Baskets | None = None,
+        item_program: ItemProgram | None = None,
     ) -> None:
         self._program = program
         self._encoder = encoder
@@ -90,6 +95,9 @@ class Scorer:
         varying = encoder.varying
         present = {field.name: items["features"][field.name] for field in varying if field.name in items["features"]}
         self._shelves = Shelves(items, self._filters, memory=memory, baskets=baskets)
+        tower = None
+        if item_program is not None:
+            tower = ItemTower(item_program, encoder=encoder, contract=contract, rows=rows, items=items, memory=memory)
         self._reader = Reader(
             contract=contract,
             rows=rows,
@@ -98,6 +106,7 @@ class Scorer:
             present=present,
             placements=offered(contract["digests"], network=program is not None),
             kinds=self._shelves.kinds,
+            upserts_of=None if tower is None else tower.of,
         )
         self._contract = contract
         self.asking = known_askers(contract)
@@ -139,6 +148,7 @@ class Scorer:
             contract=contract,
             matrix=item_matrix,
             baskets=Baskets(root) if BASKETS in contract["digests"] else None,
+            item_program=load_item_program(root) if ITEM_PROGRAM in contract["digests"] else None,
         )
 
     def score(self, requests: Sequence[Any]) -> list[Answer]:
@@ -157,7 +167,7 @@ class Scorer:
                 answers[number] = error.answer()
                 continue
             if request.history.rows and request.placed.placement in (FOR_YOU, RANKING, SIMILAR):
-                scored.append((number, request))
+                scored.append((number, changed_aside(request)))
             else:
                 answers[number] = self._impersonal(request)
         if scored:
@@ -170,18 +180,37 @@ class Scorer:
         """What is answered to everybody alike; popular items where nothing else can be."""
         placement, given = request.placed.placement, request.placed.rows
         shelves = self._shelves
-        if placement == POPULAR:
-            best = shelves.popular(request)
-            return self._answer(best, request, _counted(request.placed.kind, best))
+        if placement == SIMILAR and self._given(request):
+            request = changed_aside(request)
+            best = self._similar(request)
+            return self._answer(best, request, self._why_similar(request, best))
         if placement == TOGETHER and given:
+            request = in_baskets(request)
             best = shelves.together(request)
             terms = shelves.terms(given) if request.placed.explain else ()
             return self._answer(best, request, reasons.of_terms(terms, [row for row, _ in best]))
-        if placement == SIMILAR and given:
-            best = self._similar(request)
-            return self._answer(best, request, self._why_similar(request, best))
+        request = changed_aside(request)
+        if placement == POPULAR:
+            best = self._counted_too(shelves.popular(request), request, request.placed.kind)
+            return self._answer(best, request, _counted(request.placed.kind, best))
         best = shelves.ranked(request) if placement == RANKING else self._popular(request)
+        best = self._counted_too(best, request, KINDS[0])
         return {**self._answer(best, request, _counted("popular", best)), "fallback": "popular"}
+
+    def _counted_too(self, best: Best, request: Request, kind: str) -> Best:
+        """With the items that the request brings along, by the counts of the catalogue's: of a new one there are none
+        but when it came."""
+        if request.upserts is None:
+            return best
+        values = [(row, self._shelves.value(kind, place)) for row, place in request.upserts.places]
+        others = [(row, request.upserts.since(row) if value is None and kind == "new" else value or 0.0)
+                  for row, value in values]  # fmt: skip
+        return merged(best, [each for each in others if each[1] > 0 or kind != "trending"], request)
+
+    def _given(self, request: Request) -> list[int]:
+        """Rows of the items that a request names, as they are scored."""
+        rows = list(request.placed.rows)
+        return rows if request.upserts is None else request.upserts.of_given(rows)
 
     def _similar(self, request: Request) -> Best:
         """By the network's embeddings where there is one, else by the tables."""
@@ -189,21 +218,30 @@ class Scorer:
             return self._shelves.similar(request)
         forbidden = self._filters.forbidden(request.filters) if request.filters else None
         with torch.inference_mode():
-            return self._alike.best(request.placed.rows, request.k, request.hidden, forbidden)
+            given = self._vectors(self._given(request), request)
+            best = self._alike.best(given, request.k, request.hidden, forbidden)
+            if request.upserts is None:
+                return best
+            rows = request.upserts.open
+            scores: list[float] = self._alike.scores_of(given, self._vectors(rows, request)).tolist()
+        return merged(best, zip(rows, scores, strict=True), request)
 
     def _why_similar(self, request: Request, best: Best) -> Shares | None:
-        rows, given = [row for row, _ in best], request.placed.rows
+        rows, given = [row for row, _ in best], self._given(request)
         if not request.placed.explain or not rows:
             return None
         if self._alike is None:
             assert self._memory is not None
             return reasons.of_memory(self._memory, given, [0] * len(given), rows)
         with torch.inference_mode():
-            share_GC = self._alike.shares(given, rows).tolist()
+            share_GC = self._alike.shares(self._vectors(given, request), self._vectors(rows, request)).tolist()
         return {
             row: [Share("alike", each, share_GC[g][c], True) for g, each in enumerate(given)]
             for c, row in enumerate(rows)
         }
+
+    def _vectors(self, rows: Sequence[int] | npt.NDArray[np.int64], request: Request) -> torch.Tensor:
+        return vectors(rows, self._matrix, request.upserts)
 
     def _rank(self, requests: Sequence[Request]) -> list[tuple[Best, Shares | None]]:
         with torch.inference_mode():
@@ -218,6 +256,7 @@ class Scorer:
                 asked = [self._asked(requests[b], bonuses[b]) for b in whole]
                 users = user_BD if len(whole) == len(requests) else user_BD[whole]
                 for b, best in zip(whole, self._retrieval.best(users, asked), strict=True):
+                    best = self._with_upserts(best, requests[b], user_BD[b], bonuses[b])
                     out[b] = best, self._why(requests[b], best, user_BD[b])
             for b, request in enumerate(requests):
                 if request.placed.placement != FOR_YOU:
@@ -228,10 +267,11 @@ class Scorer:
         """Of a part of the catalogue: the given items, or those that are like them."""
         if request.placed.placement == RANKING:
             rows = np.array(request.placed.rows, np.int64)
-            best = self._shelves.chosen(rows, self._taste(rows, user_D, bonus), request)
+            best = self._shelves.chosen(rows, self._taste(rows, user_D, bonus, request), request)
+            best = self._with_upserts(best, request, user_D, bonus)
             return best, self._why(request, best, user_D)
         alike = self._similar(request._replace(k=max(_POOL * request.k, _LEAST_POOL)))
-        taste_C = self._taste(np.array([row for row, _ in alike], np.int64), user_D, bonus)
+        taste_C = self._taste(np.array([row for row, _ in alike], np.int64), user_D, bonus, request)
         best, halves = fused(alike, taste_C, request.k)
         if not request.placed.explain:
             return best, None
@@ -239,10 +279,22 @@ class Scorer:
                for row, _ in best}  # fmt: skip
         return best, why
 
-    def _taste(self, rows: npt.NDArray[np.int64], user_D: torch.Tensor, bonus: Bonus | None) -> npt.NDArray[np.float32]:
+    def _with_upserts(self, best: Best, request: Request, user_D: torch.Tensor, bonus: Bonus | None) -> Best:
+        """With the items that the request brings along, each in its place by its score."""
+        if request.upserts is None:
+            return best
+        rows = request.upserts.open
+        scores: list[float] = self._taste(np.array(rows, np.int64), user_D, bonus, request).tolist()
+        return merged(best, zip(rows, scores, strict=True), request)
+
+    def _taste(
+        self, rows: npt.NDArray[np.int64], user_D: torch.Tensor, bonus: Bonus | None, request: Request
+    ) -> npt.NDArray[np.float32]:
         """The scores of these rows for one shopper."""
-        scores: npt.NDArray[np.float32] = (self._matrix[torch.from_numpy(rows)] @ user_D).numpy()
-        return scores if bonus is None or not len(rows) else scores + added(bonus, rows)
+        scores: npt.NDArray[np.float32] = (self._vectors(rows, request) @ user_D).numpy()
+        if bonus is None or not len(rows):
+            return scores
+        return scores + added(bonus, rows if request.upserts is None else request.upserts.in_catalogue(rows))
 
     def _why(self, request: Request, best: Best, user_D: torch.Tensor) -> Shares | None:
         """Shares of the scores of a shopper's own ranking."""
@@ -250,7 +302,8 @@ class Scorer:
         if not request.placed.explain or not rows:
             return None
         latest = request.history
-        product_CD = self._matrix[rows] * user_D
+        vector_CD = self._vectors(rows, request)
+        product_CD = vector_CD * user_D
         sums = {name: product_CD[:, place].sum(1) for name, place in self._parts.items()}
         found: Shares = {
             row: [Share(name, None, float(sums[name][c]), True) for name in sums if name not in EMBEDDING]
@@ -259,15 +312,21 @@ class Scorer:
         inner = [name for name in self._parts if name in EMBEDDING]
         if inner:
             without_TD = self._without_each(request) if len(latest.rows) > 1 else user_D[:0].reshape(0, len(user_D))
-            product_TCD = self._matrix[rows] * without_TD[:, None]
+            product_TCD = vector_CD * without_TD[:, None]
             parts_TCP = torch.stack([product_TCD[..., self._parts[name]].sum(-1) for name in inner], -1)
             whole_CP = torch.stack([sums[name] for name in inner], -1)
             found = reasons.joined(
                 found, reasons.of_network(whole_CP.numpy(), parts_TCP.numpy(), latest.rows, rows, inner)
             )
         if self._memory is not None:
-            known = request.known
-            found = reasons.joined(found, reasons.of_memory(self._memory, known.rows, self._memory.ages(known), rows))
+            known, catalogue = request.known, rows
+            if request.upserts is not None:  # what the tables say of a changed item they say of its row
+                catalogue = request.upserts.in_catalogue(rows).tolist()
+            by_tables = reasons.of_memory(
+                self._memory, known.rows, self._memory.ages(known), [row for row in catalogue if row >= 0]
+            )
+            place = dict(zip(catalogue, rows, strict=True))
+            found = reasons.joined(found, {place[row]: shares for row, shares in by_tables.items()})
         return found
 
     def _without_each(self, request: Request) -> torch.Tensor:
@@ -331,15 +390,27 @@ class Scorer:
         return tuple(torch.from_numpy(array) for array in arrays)
 
     def _answer(self, best: Best, request: Request, why: Shares | None = None) -> Answer:
-        items: list[dict[str, Any]] = [{"item_id": self._ids[row], "score": score} for row, score in best]
-        if self._titles is not None:
-            for item, (row, _) in zip(items, best, strict=True):
-                item["title"] = self._titles[row]
+        named = self._names(request)
+        items: list[dict[str, Any]] = []
+        for row, score in best:
+            item_id, title = named(row)
+            items.append({"item_id": item_id, "score": score, **({} if self._titles is None else {"title": title})})
         if request.placed.explain:
             for item, (row, _) in zip(items, best, strict=True):
-                item["why"] = reasons.told((why or {}).get(row, ()), self._ids.__getitem__)
+                item["why"] = reasons.told((why or {}).get(row, ()), lambda row: named(row)[0])
         served_by = {"model": self._contract["model"], "version": self._contract["version"]}
         return {"items": items, **served_by, "unknown_items": request.unknown_items}
+
+    def _names(self, request: Request) -> Callable[[int], tuple[str, str | None]]:
+        """Id and title of a row."""
+        ids, titles, upserts = self._ids, self._titles, request.upserts
+
+        def named(row: int) -> tuple[str, str | None]:
+            if upserts is not None and row >= len(ids):
+                return upserts.named(row)
+            return ids[row], None if titles is None else titles[row]
+
+        return named
 
 
 def _event_types(encoder: Any) -> tuple[Any, ...]:

@@ -77,6 +77,10 @@ class Shelves:
     def kinds(self) -> tuple[str, ...]:
         return tuple(self._kinds)
 
+    def value(self, kind: str, row: int) -> float | None:
+        """By what an item stands among the popular ones of a kind; None for row -1, an item that was never counted."""
+        return None if row < 0 else float(self._kinds[kind][row])
+
     def popular(self, request: Request) -> Best:
         """The allowed items that are best by events, by how much more was bought lately, or by when they came."""
         kind = request.placed.kind

@@ -19,8 +19,10 @@ from components.infra_validate import step as infra_validate
 from components.package import step as package
 from feature_repo.card import Serving
 from heterrec import recipes
+from heterrec.data.encoder import FeatureEncoder
 from heterrec.data.sequences import NOW, read_sequences
 from heterrec.inference.answers import Answers, judged
+from heterrec.memory import neighbours
 from heterrec.memory.neighbours import Memory
 from heterrec.recipes import TrainConfig
 from heterrec.training.export import load_model, save_model
@@ -31,6 +33,9 @@ from runtime.errors import InputError
 from runtime.files import digest_file
 from serving.gateway.archive import read_contents
 from serving.gateway.tables import Tables
+from serving.scoring.forms import HOLDS
+from serving.scoring.item_tower import ItemTower, load_item_program
+from serving.scoring.remembering import Remembering
 from serving.scoring.scorer import Scorer
 from serving.torchserve import archive as archives
 from serving.torchserve.client import Reply
@@ -87,10 +92,38 @@ def test_the_archive_holds_the_contract_and_nothing_of_this_machine(archive: Pat
     contents = zipfile.ZipFile(archive / "shop.mar")
     assert set(contents.namelist()) == {
         "program.pt2", "item_matrix.npy", "items.json", "encoder.json", "encoder.py", "goldens.jsonl", "serving.json",
-        "popular.json", "memory.npz", "neighbours.py", "MAR-INF/MANIFEST.json", *archives.code(),
+        "popular.json", "memory.npz", "neighbours.py", "items.pt2", "MAR-INF/MANIFEST.json", *archives.code(),
     }  # fmt: skip
     for name in contents.namelist():
         assert str(ROOT).encode() not in contents.read(name), name
+
+
+def test_every_item_has_by_its_raw_values_and_the_item_program_the_vector_that_the_archive_has_of_it(
+    archive: Path, sequences: Path, tmp_path: Path
+) -> None:
+    """Of all kinds of features, missing values among them, with an ID of its own or not, and with what memory adds."""
+    zipfile.ZipFile(archive / "shop.mar").extractall(tmp_path)
+    contract, items = (json.loads((tmp_path / name).read_text()) for name in ("serving.json", "items.json"))
+    encoder = FeatureEncoder.from_json((tmp_path / "encoder.json").read_text())
+    assert {each["holds"] for each in contract["item_features"]} == {*HOLDS}, "every form of a value"
+    assert len(encoder.ids) > 0 and contract["as_of"] == json.loads((sequences / "features.json").read_text())["as_of"]
+    tower = ItemTower(
+        load_item_program(tmp_path),
+        encoder=encoder,
+        contract=contract,
+        rows={item: row for row, item in enumerate(items["item_id"])},
+        items=items,
+        memory=Remembering(tmp_path, neighbours, alone=False),
+    )
+    table = pq.read_table(sequences / "catalogue.parquet").select([each["name"] for each in contract["item_features"]])
+    entries = [
+        {"item_id": item, "features": values, "since": 0.0}
+        for item, values in zip(items["item_id"], table.to_pylist(), strict=True)
+    ]
+    assert any(None in entry["features"].values() for entry in entries)
+    upserts = tower.of(entries)
+    np.testing.assert_allclose(upserts.vector_ND, np.load(tmp_path / "item_matrix.npy"), atol=1e-5)
+    assert upserts.titles == items["title"] and tower.of(entries) is upserts, "made once"
 
 
 def memory_of(archive: Path) -> Memory:
@@ -148,7 +181,7 @@ def test_tables_alone_are_packaged_and_served(sequences: Path, tmp_path: Path) -
     save_model(train(read_sequences(sequences), recipes.neighbours()), tmp_path / "model")
     packaged(sequences, tmp_path / "model", tmp_path / "archive")
     archives_of = zipfile.ZipFile(tmp_path / "archive/shop.mar")
-    assert "program.pt2" not in archives_of.namelist()
+    assert not {"program.pt2", "items.pt2"} & set(archives_of.namelist())
     archives_of.extractall(tmp_path / "content")
     scorer = Scorer.load(tmp_path / "content")
     for golden in goldens(tmp_path / "archive"):

@@ -120,6 +120,16 @@ def test_whatever_the_archive_answers_by_is_a_change(file: str, edit: Edit, shop
     assert (told["changed"], told["new_items"]) == (True, 0)
 
 
+def test_the_same_catalogue_of_a_later_moment_is_no_change(shop: Shop, tmp_path: Path) -> None:
+    later = shutil.copytree(shop.sequences, tmp_path / "later", copy_function=shutil.copy)
+    about = json.loads((later / "features.json").read_text())
+    (later / "features.json").write_text(json.dumps(about | {"as_of": "2026-03-01T00:00:00+00:00"}))
+    told = shop.refresh(tmp_path / "archive", later)
+    assert (told["changed"], told["new_items"]) == (False, 0)
+    contract = json.loads(archives.read(tmp_path / "archive" / "shop.mar", "serving.json"))
+    assert contract["as_of"] == "2026-03-01T00:00:00+00:00" != about["as_of"]
+
+
 @pytest.mark.parametrize("changed", [{"repeats": False}, {"serving": Serving(retrieval="approximate")}], ids=str)
 def test_a_card_that_asks_for_other_answers_is_a_change(changed: dict[str, Any], shop: Shop, tmp_path: Path) -> None:
     """Nobody trains for it: the next run of the catalogue brings it."""
@@ -137,7 +147,7 @@ def test_of_an_archive_only_its_own_check_its_code_and_its_names_are_no_answer(s
         return {**contract, "digests": digests, **({name: "another"} if name in contract else {})}
 
     told = {name for name in names if name != "digests" and step._answers(other(name)) == step._answers(contract)}
-    assert told == {"goldens.jsonl", "encoder.py", "neighbours.py", "version", "recipe_digest"}
+    assert told == {"goldens.jsonl", "encoder.py", "neighbours.py", "version", "recipe_digest", "as_of"}
 
 
 def test_an_item_that_came_is_counted_and_one_that_left_is_not(shop: Shop, tmp_path: Path) -> None:

@@ -16,6 +16,7 @@ from events.writer import EventLog
 from experiments.availability import Availability
 from experiments.database import Database
 from experiments.document import ModelVersion, Rollout
+from experiments.item_log import ItemLog
 from experiments.rules_table import RulesTable
 from serving.gateway.app import make_app
 from serving.gateway.recommender import Deadlines
@@ -65,7 +66,9 @@ def open_gateway(server: TorchServe, tmp_path: Path) -> Iterator[OpenGateway]:
             if "availability" not in settings:
                 database = Database(f"sqlite:///{tmp_path}/news.db")
                 opened.callback(database.close)
-                settings |= {"availability": Availability(database, "shop"), "rules": RulesTable(database, "shop")}
+                availability = Availability(database, "shop")
+                items = ItemLog(database, "shop", availability)
+                settings |= {"availability": availability, "rules": RulesTable(database, "shop"), "items": items}
             app = make_app(read_rollout=read, log=log, **settings)
             return opened.enter_context(TestClient(app, raise_server_exceptions=False))
 

@@ -26,6 +26,15 @@ TREND = [3.0 if number == 4 else 1.5 if number == 2 else -1.0 for number in rang
 SINCE = [20_000.0 + number % 8 for number in range(len(ITEMS))]
 AGAIN, RHYTHM = [(number % 4 + 1) / 10 for number in range(len(ITEMS))], 10.0
 MAX_HISTORY = 4
+ITEM_FEATURES = [
+    {"name": "price", "holds": "number", "nullable": True, "derived": False},
+    {"name": "shelf", "holds": "text", "nullable": False, "derived": False},
+    {"name": "tags", "holds": "texts", "nullable": True, "derived": False},
+    {"name": "released", "holds": "number", "nullable": True, "derived": False},
+    {"name": "title", "holds": "text", "nullable": True, "derived": False},
+    {"name": "bought", "holds": "number", "nullable": True, "derived": True},
+]
+AS_OF = "2026-01-05T00:00:00+00:00"
 
 
 class LastItems(torch.nn.Module):
@@ -52,6 +61,22 @@ class LastItems(torch.nn.Module):
         ).sum(1)
 
 
+class ItemSide(torch.nn.Module):
+    """The signature of docs/contracts.md: an item with an ID has the vector of its row; another has that of its shelf,
+    longer the dearer it is."""
+
+    def __init__(self, vectors: torch.Tensor) -> None:
+        super().__init__()
+        self.ids = torch.nn.Parameter(torch.cat([torch.zeros(1, vectors.shape[1]), vectors]), requires_grad=False)
+        self.shelves = torch.nn.Parameter(vectors[:4] + vectors[4:8], requires_grad=False)
+
+    def forward(
+        self, item: torch.Tensor, missing: torch.Tensor, price: torch.Tensor, shelf: torch.Tensor
+    ) -> torch.Tensor:
+        of_shelf = self.shelves[shelf[:, 0]] * (10 + torch.where(missing[:, 0], 0.0, price))[:, None]
+        return self.ids[item] + (item == 0)[:, None] * of_shelf
+
+
 def vectors(seed: int) -> torch.Tensor:
     return torch.randn(len(ITEMS), 5, generator=torch.Generator().manual_seed(seed))
 
@@ -75,8 +100,10 @@ def popular(items: dict[str, Any]) -> dict[str, Any]:
     }  # fmt: skip
 
 
-def write_content(root: Path, *, version: str = "1.0", seed: int = 0, repeats: bool = False) -> Path:
-    """The content of an archive, before it is zipped."""
+def write_content(
+    root: Path, *, version: str = "1.0", seed: int = 0, repeats: bool = False, item_side: bool = True
+) -> Path:
+    """The content of an archive, before it is zipped; of before there was an item side without `item_side`."""
     root.mkdir(parents=True)
     matrix = vectors(seed)
     n = len(FEATURES)
@@ -90,6 +117,12 @@ def write_content(root: Path, *, version: str = "1.0", seed: int = 0, repeats: b
     batch, time = torch.export.Dim("batch"), torch.export.Dim("time")
     shapes = ({0: batch, 1: time},) * 4 + ({0: batch},)
     torch.export.save(torch.export.export(LastItems(matrix), example, dynamic_shapes=shapes), root / "program.pt2")
+    if item_side:
+        of_items = (torch.zeros(2, dtype=torch.int64), torch.zeros(2, n, dtype=torch.bool), torch.zeros(2),
+                    torch.zeros(2, 1, dtype=torch.int64))  # fmt: skip
+        items_dim = {0: torch.export.Dim("items", min=1, max=4096)}
+        exported = torch.export.export(ItemSide(matrix), of_items, dynamic_shapes=(items_dim,) * 4)
+        torch.export.save(exported, root / "items.pt2")
     np.save(root / "item_matrix.npy", matrix.numpy())
     titles = [None if item == "i11" else f"Kettle {item}" for item in ITEMS]
     prices, shelves = [float(number + 1) for number in range(len(ITEMS))], ["top", "low"] * (len(ITEMS) // 2)
@@ -143,6 +176,8 @@ def write_content(root: Path, *, version: str = "1.0", seed: int = 0, repeats: b
     }
     if repeats:
         contract["rhythm"] = RHYTHM
+    if item_side:
+        contract |= {"item_features": ITEM_FEATURES, "title": "title", "as_of": AS_OF}
     (root / "serving.json").write_text(json.dumps(contract))
     return root
 

@@ -3,6 +3,9 @@
 from collections.abc import Callable, Mapping, Sequence
 from datetime import UTC, datetime
 
+import orjson
+
+from experiments.item_log import Upserts
 from experiments.rules import Fatigue
 from serving.gateway.after.catalogue import Catalogue
 from serving.gateway.after.compiled import Compiled, Explorable, compiled
@@ -13,6 +16,8 @@ from serving.gateway.after.showing import (
     Shown,
     show,
 )
+from serving.gateway.after.upserts import ItemChanges
+from serving.gateway.archive import Contents
 from serving.scoring.placed import FOR_YOU
 
 MORE, SPARE = 40, 10
@@ -25,6 +30,15 @@ class After:
     def __init__(self, news: News, clock: Callable[[], datetime] = lambda: datetime.now(UTC)) -> None:
         self.news, self._clock = news, clock
         self._made: tuple[Compiled, Explorable] | None = None
+        self._changes = ItemChanges()
+
+    def catalogue(self, contents: Contents) -> Catalogue:
+        """Of an archive, with the items that were put since."""
+        return self._changes.catalogue(self.news.upserts, contents)
+
+    def sent(self, upserts: Upserts, contents: Contents) -> orjson.Fragment | None:
+        """Those items as a model of the archive is sent them; None where there are none that it takes."""
+        return self._changes.sent(upserts, contents)
 
     def candidates(self, catalogue: Catalogue, k: int, placement: str = FOR_YOU) -> int:
         """How many to rank, so that `k` are left to be shown."""

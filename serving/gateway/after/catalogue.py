@@ -32,10 +32,10 @@ class Catalogue:
         self.titles: list[str | None] = items.get("title") or [None] * len(self.ids)
         self.events: npt.NDArray[np.int64] = np.array(items.get("events") or [0] * len(self.ids), np.int64)
         columns = items.get("features", {})
-        self.dates = dates or {}
+        self.dates, self.filterable = dates or {}, filterable
         self._filters = Filters(filterable, columns, len(self.ids))
-        self._columns, self._numbers = columns, {name for name, form in filterable.items() if FORMS[form].ranges}
-        self._codes = {name: _codes(columns[name]) for name, form in filterable.items() if FORMS[form].grouped}
+        self.columns, self._numbers = columns, {name for name, form in filterable.items() if FORMS[form].ranges}
+        self._codes = {name: as_codes(columns[name]) for name, form in filterable.items() if FORMS[form].grouped}
 
     def forbidden(self, where: Mapping[str, Any]) -> Mask:
         """(V,) True where an item is not what the filters `where` say; not to be written to. Raises `Unknown`."""
@@ -62,9 +62,10 @@ class Catalogue:
         if feature not in self._numbers:
             there = ", ".join(sorted(self._numbers)) or "none"
             raise Unknown(f"{feature!r} is no number of the catalogue; there are {there}")
-        return np.array([np.nan if cell is None else cell for cell in self._columns[feature]], np.float64)
+        return np.array([np.nan if cell is None else cell for cell in self.columns[feature]], np.float64)
 
 
-def _codes(column: list[Any]) -> Codes:
+def as_codes(column: list[Any]) -> Codes:
+    """Of the values of a category."""
     code: dict[Any, int] = {None: -1, "": -1}
     return np.array([code.setdefault(value, len(code) - 2) for value in column], np.int32)

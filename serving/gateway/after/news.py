@@ -1,4 +1,5 @@
-"""What shops and people change while models serve: withdrawn items and rules, read again every half second.
+"""What shops and people change while models serve: withdrawn items, those that were put, and rules, read again every
+half second.
 
 Where their table is away the last that was known holds, whoever answers; a replica that never read it is not ready.
 """
@@ -9,6 +10,7 @@ import time
 from collections.abc import Callable, Mapping
 
 from experiments.availability import Availability
+from experiments.item_log import Features, ItemLog, Upserts
 from experiments.rules_table import RulesTable, Version
 from serving.gateway.after.stock import Stock
 
@@ -21,10 +23,14 @@ class News:
     """Of one model. Without tables there is none, and nothing to wait for. `failed` hears that they do not answer."""
 
     def __init__(
-        self, availability: Availability | None, rules: RulesTable | None, failed: Callable[[], None] = lambda: None
+        self,
+        availability: Availability | None,
+        rules: RulesTable | None,
+        failed: Callable[[], None] = lambda: None,
+        items: ItemLog | None = None,
     ) -> None:
-        self.availability, self._table, self._count = availability, rules, failed
-        self.stock, self.rules = Stock(), Version()
+        self.availability, self._table, self._count, self._items = availability, rules, failed, items
+        self.stock, self.rules, self.upserts = Stock(), Version(), Upserts()
         self.problem: str | None = None
         """Why what is known is not the latest."""
         self._read_at: float | None = time.monotonic() if availability is None and rules is None else None
@@ -46,11 +52,21 @@ class News:
         """Withdraw and return items, for all replicas; for this one at once. Raises what the table raises."""
         assert self.availability is not None
         number = await asyncio.to_thread(self.availability.tell, available)
+        await self._followed()
+        return number
+
+    async def put(self, items: Mapping[str, Features], absorbed: Mapping[str, int]) -> int:
+        """Add and change items, for all replicas; for this one at once. Raises what the table raises."""
+        assert self._items is not None
+        number = await asyncio.to_thread(self._items.put, items, absorbed=absorbed)
+        await self._followed()
+        return number
+
+    async def _followed(self) -> None:
         try:
             await self.refresh()
         except Exception as error:  # it is durable: this replica follows as the others do
             self._tell(error)
-        return number
 
     async def refresh(self) -> None:
         """Read what is new, one reading after the other. Raises what the tables raise."""
@@ -58,6 +74,8 @@ class News:
             began = time.monotonic()
             if self.availability is not None:  # first: rules that are damaged must not hold up the stock
                 self.stock.take(await asyncio.to_thread(self.availability.changes, self.stock.seen))
+            if self._items is not None:
+                self.upserts = await asyncio.to_thread(self._items.read, self.upserts)
             if self._table is not None:
                 self.rules = await asyncio.to_thread(self._table.read, self.rules)
             self._read_at, self.problem = began, None
