@@ -92,7 +92,7 @@ def test_goldens_ask_at_every_placement_that_the_archive_offers(recipe: str, con
 NOTHING = np.zeros(0, np.int64), np.zeros(0, np.float32)
 FAULTS = {
     "session": lambda scorer: setattr(scorer._reader, "_present", {}),
-    "taste": lambda scorer: setattr(scorer, "_taste", lambda rows, user, bonus: np.arange(len(rows), dtype=float)),
+    "taste": lambda scorer: setattr(scorer, "_taste", lambda rows, *_: np.arange(len(rows), dtype=float)),
     "alike": lambda scorer: setattr(scorer._alike, "_length_V", torch.ones_like(scorer._alike._length_V)),
     "order": lambda scorer: setattr(scorer._memory, "after", lambda row: NOTHING),
     "baskets": lambda scorer: setattr(scorer._shelves._baskets, "of", lambda row: NOTHING),
