@@ -13,15 +13,15 @@ from markupsafe import Markup
 
 from components.report.ending import GATES, ending, why
 from components.shared.announcement import ENDING
-from console.charts import (
+from runtime import workspace
+from runtime.charts import (
     Plot,
     Scale,
     signed_figure,
     times,
 )
-from console.render import signed
-from runtime import workspace
 from runtime.object_store import present
+from runtime.page import signed
 from runtime.task import Record
 
 A_PAGE = 25
