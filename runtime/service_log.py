@@ -5,7 +5,9 @@ event of `runtime.log`; its process is one of Kubeflow Pipelines, which has set 
 """
 
 import logging
+import sys
 import time
+from typing import TextIO
 
 LINE = "%(asctime)s.%(msecs)03dZ %(levelname)s %(name)s: %(message)s"
 TIME = "%Y-%m-%dT%H:%M:%S"
@@ -25,6 +27,17 @@ LEAST = {
 """By library: from which level its loggers are heard, and why."""
 
 
+class _StandardError(logging.StreamHandler[TextIO]):
+    """Where standard error goes at the moment: a run sends it to its own log meanwhile."""
+
+    def __init__(self) -> None:
+        logging.Handler.__init__(self)
+
+    @property
+    def stream(self) -> TextIO:  # type: ignore[override]
+        return sys.stderr
+
+
 def configure() -> None:
     """Set the process's logging up; the first thing a program does. Where somebody has done so before, such as a test's
     runner, it stays as it is."""
@@ -32,7 +45,7 @@ def configure() -> None:
         return
     formatter = logging.Formatter(LINE, TIME)
     formatter.converter = time.gmtime
-    handler = logging.StreamHandler()
+    handler = _StandardError()
     handler.setFormatter(formatter)
     logging.basicConfig(handlers=[handler], level=logging.WARNING)
     for room in ROOMS:

@@ -70,6 +70,12 @@ for logger in ("serving.releases", "botocore", *{[logger for levels in LEAST.val
     logging.getLogger(logger).info("said")
     logging.getLogger(logger).critical("wrong")
 """
+    code += """
+import contextlib, io
+with contextlib.redirect_stderr(io.StringIO()) as aside:
+    logging.getLogger("serving").warning("in a run's own log")
+assert "in a run's own log" in aside.getvalue()
+"""
     done = subprocess.run(
         [sys.executable, "-c", code],
         cwd=ROOT,
