@@ -35,11 +35,12 @@ def run(options: argparse.Namespace, *, clock: clocks.Clock = clocks.now) -> int
     from events.stream import StreamSink
     from events.writer import EventLog, LogUnavailable
     from serving.gateway.access import Access, Tokens
-    from serving.gateway.app import make_app, pages
+    from serving.gateway.app import make_app
     from serving.gateway.connections import Limits, protocol
     from serving.gateway.models import KeyFile
     from serving.gateway.online import OnlineStore
     from serving.gateway.operation import OperationServer
+    from serving.gateway.operation_pages import pages
 
     # Threads wait for the disk and the store: what they bring must not wait for a long turn of another.
     sys.setswitchinterval(0.0005)

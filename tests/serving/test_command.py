@@ -170,7 +170,7 @@ def test_torchserve_and_its_reconciler_run_as_two_processes(workspace: Path, tmp
         start(workspace, "reconciler", *shared, *addresses, "--dataset", "shop", "--status-port", status) as beside,
     ):
         try:
-            assert within(60, lambda: ready(int(status)))
+            assert within(300, lambda: ready(int(status)))
             key = (folder / "inference.key").read_text()
             url = f"http://127.0.0.1:{inference}/predictions/shop/2.0"
             request = urllib.request.Request(url, b'{"history": []}', {"Authorization": f"Bearer {key}", **JSON})
