@@ -16,7 +16,7 @@ from components.rollout.page import (
     stages,
     standing,
 )
-from components.rollout.pictures import guardrails, pictures
+from components.rollout.pictures import ARMS, guardrails, pictures
 from console import rollouts
 from experiments.decision import planned_exposures
 from experiments.document import Rollout
@@ -56,6 +56,8 @@ class Canary:
     moves: list[Move]
     pictures: list[tuple[str, Markup]]
     guardrails: list[tuple[str, bool, Markup]]
+    key: Markup = ARMS
+    """What the lines of a guardrail are."""
 
     @property
     def versions(self) -> dict[str, str]:
