@@ -1,7 +1,6 @@
 """The command line of the console: `python -m console` shows the workspace in a browser; `--help` lists its options."""
 
 import argparse
-import logging
 import os
 import signal
 import socket
@@ -14,7 +13,7 @@ from pathlib import Path
 from console.settings import LOOPBACK, METRICS, Settings
 from console.trials import SETTING
 from experiments.policy import Policy
-from runtime import workspace
+from runtime import service_log, workspace
 from runtime.errors import InputError
 from runtime.options import with_debug
 
@@ -23,6 +22,7 @@ PORT = 8500
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Answer until Ctrl-C or SIGTERM; 0 success, 2 bad input."""
+    service_log.configure()
     options = _parser().parse_args(arguments)
     try:
         return run(options)
@@ -38,13 +38,12 @@ def run(options: argparse.Namespace) -> int:
 
     from console.app import make_app
 
-    logging.basicConfig(format="%(asctime)s %(levelname)s %(message)s", level=logging.WARNING)
     settings = _settings(options)
     with _listen(options.host, options.port) as listening:
         address = f"http://{options.host}:{listening.getsockname()[1]}"
         print(f"console of {workspace.home()} at {address} (Ctrl-C ends it)", flush=True)
         threading.Thread(target=_warm, name="warm", daemon=True).start()
-        config = uvicorn.Config(make_app(settings), log_level="warning", access_log=False, server_header=False)
+        config = uvicorn.Config(make_app(settings), log_config=None, access_log=False, server_header=False)
         server = uvicorn.Server(config)
         for number in (signal.SIGINT, signal.SIGTERM):  # uvicorn raises them anew once it has ended in order
             signal.signal(number, lambda *_: setattr(server, "should_exit", True))

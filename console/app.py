@@ -4,7 +4,7 @@ import logging
 from pathlib import Path
 
 from fastapi import FastAPI, Request
-from fastapi.responses import PlainTextResponse, Response
+from fastapi.responses import FileResponse, PlainTextResponse, Response
 from starlette.exceptions import HTTPException
 from starlette.staticfiles import StaticFiles
 
@@ -14,6 +14,7 @@ from console.runs import Unknown
 from console.settings import Settings
 from console.site import Console
 from experiments.database import TableAway
+from runtime.charts import STYLE
 from runtime.errors import InputError
 from runtime.object_store import StoreFault
 
@@ -26,6 +27,7 @@ def make_app(settings: Settings) -> FastAPI:
     app = FastAPI(title="HeterRec console", docs_url=None, redoc_url=None, openapi_url=None)
     app.state.console = console = Console(settings)
     app.middleware("http")(console.door)
+    app.get("/static/charts.css")(lambda: FileResponse(STYLE))
     app.mount("/static", StaticFiles(directory=Path(__file__).parent / "static"))
     app.get("/health", response_class=PlainTextResponse)(lambda: "alive")
     routes.add_to(app, console)

@@ -1,4 +1,4 @@
-"""A canary in pictures: the difference over time against zero and the margin, its guards, and when it can decide."""
+"""A canary: where it stands, what a person can do now, and when it can decide."""
 
 import math
 from collections.abc import Iterator, Sequence
@@ -16,21 +16,15 @@ from components.rollout.page import (
     stages,
     standing,
 )
-from components.rollout.pictures import NAMES, share
+from components.rollout.pictures import ARMS, guardrails, pictures
 from console import rollouts
-from console.charts import (
-    Plot,
-    Scale,
-    signed_figure,
-    times,
-)
-from console.render import minute, percent, points
 from experiments.decision import planned_exposures
 from experiments.document import Rollout
 from experiments.policy import Policy
 from experiments.sequential_test import half_width
 from experiments.table import Decision, Entry, RolloutTable
 from experiments.transitions import WrongMove
+from runtime.page import minute, points
 from serving.operate import HELP, MOVES
 
 _MANY = 1e9
@@ -62,6 +56,8 @@ class Canary:
     moves: list[Move]
     pictures: list[tuple[str, Markup]]
     guardrails: list[tuple[str, bool, Markup]]
+    key: Markup = ARMS
+    """What the lines of a guardrail are."""
 
     @property
     def versions(self) -> dict[str, str]:
@@ -88,8 +84,8 @@ def read(table: RolloutTable, model: str, policy: Policy) -> Canary:
         ratio=ratio(known, policy),
         forecast=forecast(known, row, policy, changes[0].at) if running and known else [],
         moves=_moves(row),
-        pictures=_pictures(changes, known, policy) if known else [],
-        guardrails=[_guardrail(name, title, known) for name, title in NAMES.items() if _of(known, name)],
+        pictures=pictures(changes, known, policy) if known else [],
+        guardrails=guardrails(known),
     )
 
 
@@ -222,80 +218,3 @@ def _moves(row: Rollout) -> list[Move]:
         command = f'python -m serving rollout {what} --dataset {row.model} --why "..."'
         offered.append(Move(what, HELP[what], command))
     return offered
-
-
-def _pictures(changes: Sequence[Entry], looks: Sequence[Decision], policy: Policy) -> list[tuple[str, Markup]]:
-    moments = [changes[0].at, looks[-1].at]
-    loss = policy.allowed_loss
-    against = f"zero and the margin ({percent(loss)} of the champion's rate)" if loss else "zero, which is the margin"
-    return [
-        (f"{policy.outcome}-through of the challenger less the champion's, points, against {against}",
-         _gain(looks, moments, policy)),
-        ("share of shoppers with the new model", _weight(changes, looks[-1].at, moments)),
-        ("evidence that shoppers are missing from the log, power of ten; above the line decisions are withheld",
-         _ratio(looks, moments, policy)),
-    ]  # fmt: skip
-
-
-def _gain(looks: Sequence[Decision], moments: Sequence[datetime], policy: Policy) -> Markup:
-    known = [look for look in looks if look.evidence["outcome"]["low"] is not None]
-    ends = [end for look in known[-1:] for end in (look.evidence["outcome"]["low"], look.evidence["outcome"]["high"])]
-    # The first intervals are so wide that they would hide the later ones.
-    span = 100 * 3 * max([0.001, *map(abs, ends)])
-    plot = Plot("difference over time", times(moments), Scale(-span, span)).axes(signed_figure, below=None).clock()
-    if known:
-        low, middle, high = (
-            [(look.at.timestamp(), _within(100 * look.evidence["outcome"][end], span)) for look in known]
-            for end in ("low", "estimate", "high")
-        )
-        style = "2" if low[-1][1] > 0 else "5" if high[-1][1] < 0 else "0"
-        titles = [f"{minute(look.at)}: {_interval(look)}; {look.action}" for look in known]
-        plot.band(low, high, f"f{style}").line(middle, f"l{style}").dots(middle, f"f{style}", titles, 3)
-    plot.across(0, "zero")
-    if policy.allowed_loss and known:
-        margin = 100 * policy.allowed_loss * known[-1].evidence["champion_rate"]
-        plot.across(_within(-margin, span), "margin")
-    return plot.svg()
-
-
-def _within(value: float, span: float) -> float:
-    return min(max(value, -span), span)
-
-
-def _interval(look: Decision) -> str:
-    found = look.evidence["outcome"]
-    return f"{points(found['estimate'])} points [{points(found['low'])}, {points(found['high'])}]"
-
-
-def _weight(changes: Sequence[Entry], at: datetime, moments: Sequence[datetime]) -> Markup:
-    plot = Plot("share of shoppers", times(moments), Scale(0, 1.05)).axes(lambda y: f"{y:.0%}", below=None).clock()
-    shares = [(entry.at, share(entry.rollout, changes[0].rollout)) for entry in changes if entry.at <= at]
-    path: list[tuple[float, float]] = []
-    for moment, value in shares:
-        path += [(moment.timestamp(), path[-1][1] if path else value), (moment.timestamp(), value)]
-    path.append((at.timestamp(), path[-1][1]))
-    return plot.band([(path[0][0], 0), (path[-1][0], 0)], path, "f0").line(path, "l0").svg()
-
-
-def _ratio(looks: Sequence[Decision], moments: Sequence[datetime], policy: Policy) -> Markup:
-    found = [(look.at.timestamp(), look.evidence["ratio"] / math.log(10)) for look in looks]
-    limit = -math.log10(policy.ratio_alpha)
-    values = [value for _, value in found]
-    plot = Plot("sample ratio", times(moments), Scale(min([-1, *values]), max([limit, *values]) + 0.5))
-    return plot.axes(below=None).clock().line(found, "l0").across(limit, "margin").svg()
-
-
-def _of(looks: Sequence[Decision], name: str) -> list[tuple[Decision, dict[str, Any]]]:
-    return [(look, row) for look in looks for row in look.evidence["guardrails"] if row["name"] == name]
-
-
-def _guardrail(name: str, title: str, looks: Sequence[Decision]) -> tuple[str, bool, Markup]:
-    found = _of(looks, name)
-    most = max(row[part] for _, row in found for part in ("champion", "challenger", "allowed"))
-    scale = Scale(0, 1.15 * max(most, 1e-4))
-    plot = Plot(title, times([looks[0].at, looks[-1].at]), scale, height=170)
-    plot.axes(lambda y: f"{100 * y:.3g} %", below=None).clock()
-    for part, style in (("allowed", "lbad dashed"), ("champion", "l7"), ("challenger", "l0")):
-        line = [(look.at.timestamp(), row[part]) for look, row in found]
-        plot.line(line, style, f"{part} {percent(line[-1][1])}")
-    return title, bool(found[-1][1]["breached"]), plot.svg()

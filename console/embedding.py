@@ -10,7 +10,7 @@ from markupsafe import Markup
 from numpy.typing import NDArray
 
 from console.archives import Opened
-from console.charts import Plot, Scale, figure
+from runtime.charts import Plot, Scale, figure
 
 MOST = 2_500
 """Items that are drawn; of more a fixed draw, so that the map stays the same."""

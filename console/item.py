@@ -18,9 +18,9 @@ from markupsafe import Markup
 
 from console import runs
 from console.archives import Answer, Opened
-from console.charts import Plot, Scale, times
 from console.standing import standing
 from runtime import workspace
+from runtime.charts import Plot, Scale, times
 from runtime.sql import session
 
 K = 10

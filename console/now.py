@@ -7,17 +7,13 @@ from typing import NamedTuple
 
 from console import rollouts, runs
 from console.metrics import Traffic
-from console.render import (
-    DASH,
-    ago,
-    lasting,
-    percent,
-)
+from console.render import ago, lasting
 from experiments.database import TableAway
 from experiments.decision import WITHHELD
 from experiments.document import Rollout
 from experiments.table import Decision
 from runtime import workspace
+from runtime.page import DASH, percent
 
 FALLBACKS, ERRORS, BEHIND = 0.05, 0.01, 600.0
 """Shares of answers, and seconds of the consumer, from which something is wrong; of the alerts in k8s/."""

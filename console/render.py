@@ -6,10 +6,9 @@ from typing import Any
 
 import jinja2
 
-from runtime.page import environment
+from runtime.page import DASH, environment
 
 FOLDER = Path(__file__).parent / "templates"
-DASH = "–"  # noqa: RUF001
 
 
 def ago(moment: datetime | None) -> str:
@@ -29,28 +28,8 @@ def lasting(seconds: float | None) -> str:
     return f"{seconds:.0f} s" if seconds >= 10 else f"{max(seconds, 0):.1f} s"
 
 
-def percent(share: float | None) -> str:
-    """Of a share, with as many digits as tell it from nothing."""
-    if share is None:
-        return DASH
-    return f"{100 * share:.0f} %" if share >= 0.1 or share == 0 else f"{100 * share:.2g} %"
-
-
-def signed(value: float | None) -> str:
-    return DASH if value is None else f"{value:+.4f}"
-
-
-def points(value: float | None) -> str:
-    """A difference of shares, in points of percent."""
-    return DASH if value is None else f"{100 * value:+.2f}"
-
-
 def day(moment: datetime) -> str:
     return f"{moment:%Y-%m-%d}"
-
-
-def minute(moment: datetime | None) -> str:
-    return DASH if moment is None else f"{moment.astimezone(UTC):%Y-%m-%d %H:%M} UTC"
 
 
 def span(value: timedelta) -> str:
@@ -59,8 +38,7 @@ def span(value: timedelta) -> str:
 
 _environment = environment().overlay(loader=jinja2.FileSystemLoader(FOLDER))
 _environment.filters |= {
-    "ago": ago, "lasting": lasting, "percent": percent, "signed": signed, "points": points, "day": day,
-    "minute": minute, "span": span,
+    "ago": ago, "lasting": lasting, "day": day, "span": span,
 }  # fmt: skip
 
 

@@ -4,6 +4,7 @@ from fastapi import FastAPI, Request
 from fastapi.responses import HTMLResponse, Response
 from starlette.concurrency import run_in_threadpool
 
+from components.shared.pictures import differences
 from console import (
     canary,
     changes,
@@ -18,6 +19,7 @@ from console.door import FRAMED_POLICY
 from console.render import render
 from console.runs import Unknown
 from console.site import Console
+from runtime.charts import WIDTH
 
 
 def add_to(app: FastAPI, console: Console) -> None:
@@ -64,7 +66,7 @@ def _add_runs(app: FastAPI, console: Console) -> None:
             run=found, report=report, metrics=metrics, facts=run.facts(found),
             parents=made_of, graph=lineage.graph(found.records, made_of) if any(made_of.values()) else None,
             standing=run.standing(report) if report else None,
-            against=run.against(report["differences"], "differences to each peer") if report else None,
+            against=differences(report["differences"], "differences to each peer", width=WIDTH) if report else None,
             pages=run.pages(found),
         )  # fmt: skip
 

@@ -10,10 +10,9 @@ from typing import Any, NamedTuple
 from markupsafe import Markup
 
 from components.report.step import PAGES, TRAININGS
-from console.charts import Plot, Scale, signed_figure
-from console.render import signed
 from console.runs import Run
 from runtime import workspace
+from runtime.charts import Plot, Scale
 
 _LEFT_OUT = ("partitions", "found", "metrics", "remedies", "blocked", "blocking", "warned", "nights")
 """Of a task's report: what has a place of its own on the page, or is long."""
@@ -45,24 +44,6 @@ def standing(report: Mapping[str, Any]) -> Markup:
     for place, (name, value) in enumerate(models.items()):
         plot.bar(place + 0.15, place + 0.85, value, f"f{min(place, 1) * 7}", f"{name}: {value:.4f}")
         plot.name(place + 0.5, _cut(name, 14 if len(models) < 5 else 9), title=name)
-    return plot.svg()
-
-
-def against(rows: Mapping[str, Mapping[str, Any]], name: str) -> Markup | None:
-    """Differences of `rows` ({"mean", "low", "high"}) with their intervals, against zero."""
-    known = {peer: row for peer, row in rows.items() if row["low"] is not None}
-    if not known:
-        return None
-    ends = [0.0, *(row[end] for row in known.values() for end in ("low", "high"))]
-    room = 0.1 * (max(ends) - min(ends))
-    plot = Plot(name, Scale(0, len(known)), Scale(min(ends) - room, max(ends) + room))
-    plot.axes(signed_figure, below=None).across(0, "zero")
-    for place, (peer, row) in enumerate(known.items()):
-        style = "good" if row["low"] > 0 else "bad" if row["high"] < 0 else "none"
-        told = f"{peer}: {signed(row['mean'])} [{signed(row['low'])}, {signed(row['high'])}]"
-        plot.interval(place + 0.5, row["low"], row["high"], f"l{style}", told)
-        plot.dots([(place + 0.5, row["mean"])], f"f{style}", [told], 5)
-        plot.name(place + 0.5, _cut(peer, 14 if len(known) < 5 else 9), title=peer)
     return plot.svg()
 
 

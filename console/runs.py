@@ -11,17 +11,17 @@ from typing import Any
 
 from markupsafe import Markup
 
-from components.report.ending import GATES, ending, why
 from components.shared.announcement import ENDING
-from console.charts import (
+from components.shared.ending import GATES, ending, why
+from runtime import workspace
+from runtime.charts import (
     Plot,
     Scale,
     signed_figure,
     times,
 )
-from console.render import signed
-from runtime import workspace
 from runtime.object_store import present
+from runtime.page import signed
 from runtime.task import Record
 
 A_PAGE = 25
@@ -67,8 +67,8 @@ class Run:
             return "nothing recorded yet", "none"
         if self.going_on:
             return f"running: {list(self.records)[-1]}", "warn"
-        told, style = ending(self.records)
-        return told, "none" if style == "quiet" else style
+        end = ending(self.records)
+        return end.sentence, "none" if end.style == "quiet" else end.style
 
     @property
     def stopped(self) -> list[Any]:

@@ -18,7 +18,7 @@ from urllib.parse import urlencode, urlsplit, urlunsplit
 
 from markupsafe import Markup
 
-from console.charts import Plot, Scale
+from runtime.charts import Plot, Scale
 
 SHOWN = 25
 """Latest runs of a data set."""

@@ -74,6 +74,8 @@ def look(root: Path, rollout: Rollout, policy: Policy, *, opened: datetime, now:
         users = len(np.unique(sums.user[sums.treated > 0]))
         champion, challenger = guardrails.rates(sums, sums.outcomes["success"])
         found = UNKNOWN
+        # The confidence sequence is asymptotic: with fewer users their sums are too far from normal for its level to
+        # hold.
         if users >= policy.decision_users:
             found = difference(
                 user=sums.user,
@@ -134,9 +136,11 @@ def _judge_experiment(rollout: Rollout, evidence: Evidence, policy: Policy, open
     assert rollout.stage is not None and rollout.since is not None
     now, low, high = evidence.at, evidence.outcome.low, evidence.outcome.high
     found = f"{policy.outcome}-through {_points(evidence.outcome)}"
+    # The order matters. Surely worse ends it at once, at any stage.
     if high < 0:
         return Verdict("roll back", f"worse: {found}", _sent_back(rollout, evidence, salt))
     better = low > -policy.allowed_loss * evidence.champion_rate
+    # Patience comes before the least time and traffic of a stage: an experiment that gets none of it has to end, too.
     if not better and rollout.weight < 1 and now - opened >= policy.hours("patience"):
         better, why = _out_of_patience(rollout, evidence, policy)
         found = f"{why} after {policy.patience_hours / 24:g} days: {found}"
@@ -148,6 +152,7 @@ def _judge_experiment(rollout: Rollout, evidence: Evidence, policy: Policy, open
         how = "better" if better else "no worse, fresher"
         return Verdict("promote", f"{how} and sound for all shoppers: {found}", transitions.promote(rollout, now=now))
     weight = next(stage for stage in policy.stages if stage > rollout.weight)
+    # Stages on the way need to be sound only; all shoppers are a decision, and need it to be better.
     if weight == 1 and not better:
         return Verdict("hold", f"not decided yet: {found}")
     raised = transitions.raise_weight(rollout, weight, now=now)

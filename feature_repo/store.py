@@ -23,11 +23,13 @@ from feature_repo.feast_import import (
     RegistryProto,
     RepoConfig,
 )
+from runtime.service_log import quieten
 
 EMBEDDED = Path(__file__).parent / "feature_store.yaml"
 OVERLAYS = Path(__file__).parent / "overlays"
 _READS, _PAUSE = 5, 0.05
 VARIABLE = "HETERREC_FEATURE_STORE"
+_logger = logging.getLogger(__name__)
 
 
 def overlays() -> list[Path]:
@@ -121,7 +123,7 @@ def _set_aside_damaged(config: RepoConfig) -> None:
     if (damage := _damage(config)) is not None:
         path = Path(config.registry.path)
         os.replace(path, path.with_name(path.name + ".damaged"))
-        logging.getLogger(__name__).warning("%s: damaged (%s), written anew; the old one is kept", path, damage)
+        _logger.warning("%s: damaged (%s), written anew; the old one is kept", path, damage)
 
 
 def histories_path(root: Path) -> Path:
@@ -132,22 +134,17 @@ def histories_path(root: Path) -> Path:
 @contextlib.contextmanager
 def quiet() -> Iterator[None]:
     """Keep Feast's progress bars and coloured prints off the console; errors still raise."""
-    logger = logging.getLogger("feast")
-    level = logger.level
-    logger.setLevel(logging.ERROR)
-    try:
-        with (
-            contextlib.redirect_stdout(io.StringIO()),
-            contextlib.redirect_stderr(io.StringIO()),
-            warnings.catch_warnings(),
-        ):
-            # ibis calls a name that DuckDB is about to retire; Feast calls its Spark parts experimental at every use.
-            # Nothing a user could act on.
-            warnings.filterwarnings("ignore", category=DeprecationWarning)
-            warnings.filterwarnings("ignore", message=r"The spark .* experimental", category=RuntimeWarning)
-            yield
-    finally:
-        logger.setLevel(level)
+    quieten("feast")
+    with (
+        contextlib.redirect_stdout(io.StringIO()),
+        contextlib.redirect_stderr(io.StringIO()),
+        warnings.catch_warnings(),
+    ):
+        # ibis calls a name that DuckDB is about to retire; Feast calls its Spark parts experimental at every use.
+        # Nothing a user could act on.
+        warnings.filterwarnings("ignore", category=DeprecationWarning)
+        warnings.filterwarnings("ignore", message=r"The spark .* experimental", category=RuntimeWarning)
+        yield
 
 
 def _outdated(store: FeatureStore, wanted: Definitions) -> list[Any]:

@@ -19,7 +19,7 @@ from pipelines import cluster_commands, data_commands, library_commands
 from pipelines.data_commands import moment, new_run_id, with_options
 from pipelines.recipe_files import RECIPE, SETTING
 from pipelines.stopping import Stopped, stopped_by_signal
-from runtime import workspace
+from runtime import service_log, workspace
 from runtime.errors import InputError
 from runtime.options import with_debug
 from serving.releases import Unreached
@@ -38,6 +38,7 @@ errors = Console(highlight=False, soft_wrap=True, stderr=True)
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run one command; 0 success (a blocked gate is a success), 1 a fault, 2 bad input, 3 blocked (`--blocked-fails`),
     130 and 143 where it was stopped by Ctrl-C or SIGTERM."""
+    service_log.configure()
     options = _parser().parse_args(arguments)
     try:
         with stopped_by_signal():

@@ -5,7 +5,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from components.report.ending import why
+from components.shared.ending import why
 from components.shared.expected_tasks import of_catalogue
 from experiments.document import Rollout
 from experiments.table import RolloutTable

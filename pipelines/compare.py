@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from components.shared.pictures import differences
 from feature_repo.card import DatasetCard
 from pipelines.frames import frame
 from pipelines.local import logged
@@ -14,15 +15,7 @@ from runtime import workspace
 from runtime.errors import InputError
 from runtime.files import replace_text
 from runtime.log import emit
-from runtime.page import (
-    BAD,
-    GOOD,
-    INK,
-    QUIET,
-    axes,
-    render,
-    svg,
-)
+from runtime.page import render
 from runtime.task import commit
 
 if TYPE_CHECKING:
@@ -144,15 +137,5 @@ def _written(found: "Contest", about: dict[str, Any], folder: Path) -> Compared:
 
 def _picture(about: Mapping[str, Any]) -> Any:
     """Each difference to the first with its interval; right of zero is better."""
-    rows = [row for row in about["rows"] if row["low"] is not None]
-    figure, ax = axes(8.2, 0.6 + 0.42 * max(1, len(rows)))
-    for y, row in enumerate(reversed(rows)):
-        colour = GOOD if row["low"] > 0 else BAD if row["high"] < 0 else QUIET
-        ax.plot([row["low"], row["high"]], [y, y], color=colour, linewidth=2.5, solid_capstyle="butt")
-        ax.plot(row["difference"], y, "o", color=colour, markersize=6)
-    ax.axvline(0, color=INK, linewidth=0.8)
-    ax.set_yticks(range(len(rows)), [row["model"] for row in reversed(rows)], fontsize=10)
-    ax.set_ylim(-0.6, len(rows) - 0.4)
-    ax.margins(x=0.2)
-    ax.set_xlabel(f"NDCG less that of {about['rows'][0]['model']} (right: better)", fontsize=9, color=QUIET)
-    return svg(figure)
+    rows = {row["model"]: {"mean": row["difference"], "low": row["low"], "high": row["high"]} for row in about["rows"]}
+    return differences(rows, f"NDCG less that of {about['rows'][0]['model']}") or ""

@@ -274,7 +274,6 @@ def serve(host: str, port: int) -> Iterator[int]:
 
 def run(options: argparse.Namespace) -> int:
     """Export until Ctrl-C or SIGTERM."""
-    logging.basicConfig(format="%(asctime)s %(levelname)s %(message)s", level=logging.WARNING)
     stop = threading.Event()
     for number in (signal.SIGINT, signal.SIGTERM):
         signal.signal(number, lambda *_: stop.set())

@@ -1,7 +1,6 @@
 """The way to a Kubeflow Pipelines server: its address, who asks, and one clear message for each way it can refuse."""
 
 import json
-import logging
 import os
 import warnings
 from collections.abc import Iterator
@@ -16,6 +15,7 @@ import urllib3
 from kfp.client import ServiceAccountTokenVolumeCredentials
 
 from runtime.errors import InputError
+from runtime.service_log import quieten
 
 TOKEN = "HETERREC_KFP_TOKEN"
 TIMEOUT_SECONDS = 60
@@ -60,8 +60,7 @@ class Client(kfp.Client):  # type: ignore[misc]
 
 def connect(access: Access) -> Client:
     """A client that was answered; raises `InputError` for a bad setting and `ServerFault` for a server that refuses."""
-    # What it warns of between its tries is told once, at the end.
-    logging.getLogger("urllib3.connectionpool").setLevel(logging.ERROR)
+    quieten("kfp")
     credentials = None
     if access.service_account_token is not None:
         if not access.service_account_token.is_file():

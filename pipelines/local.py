@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from components.report.ending import (
+from components.shared.ending import (
     KILLED,
     broken,
     ending,
@@ -48,12 +48,12 @@ class Outcome:
     @property
     def blocked(self) -> bool:
         """A gate, or too little power, kept every model from a release."""
-        return any(record.report.get("blocked") for record in self.records.values()) or "not trained" in self.ending
+        return ending(self.records).blocked
 
     @property
     def ending(self) -> str:
         """One sentence: what became of the model."""
-        return ending(self.records)[0]
+        return ending(self.records).sentence
 
     def last_lines(self, dataset: str) -> list[str]:
         """Why the run ended before its release, what would change that, and where all of it can be looked at."""

@@ -6,7 +6,7 @@ from datetime import datetime
 from pathlib import Path
 from typing import Any
 
-from components.report.ending import ending, why
+from components.shared.ending import ending, why
 from runtime import workspace
 from runtime.task import Record, read_records
 
@@ -22,7 +22,7 @@ class Run:
     @property
     def outcome(self) -> str:
         """One sentence: what became of the model."""
-        return ending(self.records)[0]
+        return ending(self.records).sentence
 
     @property
     def seconds(self) -> float:

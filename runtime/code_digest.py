@@ -18,13 +18,13 @@ ROOT = Path(__file__).parent.parent
 
 def code_digest(module: str) -> str:
     """SHA-256 over the syntax of `module` (dotted name) and of all first-party modules it reaches, and over their
-    templates as they are."""
+    templates and style sheets as they are."""
     digest = hashlib.sha256()
     for name in sorted(reached(module)):
         path = source(name)
         assert path is not None
         digest.update(f"{name}\0{canonical(tree(name))}\0".encode())
-        for template in sorted(path.parent.glob("*.html")):
+        for template in sorted((*path.parent.glob("*.html"), *path.parent.glob("*.css"))):
             digest.update(f"{name} {template.name}".encode() + b"\0" + template.read_bytes() + b"\0")
     return digest.hexdigest()
 

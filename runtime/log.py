@@ -1,4 +1,4 @@
-"""The one logger: a line of JSON an event, on standard output.
+"""What a task of a pipeline says while it runs: a line of JSON an event, on standard output.
 
 A cluster's log collector takes the lines as they are; the local runner turns them into a progress bar and sentences.
 """

@@ -7,6 +7,7 @@ from collections.abc import Sequence
 
 from events.consumer import command
 from experiments.database import TableAway
+from runtime import service_log
 from runtime.errors import InputError
 from runtime.options import with_debug
 from serving import (
@@ -23,6 +24,7 @@ from serving.releases import Unreached
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run one command; 0 success, 1 an archive or a table that cannot be had now, 2 bad input."""
+    service_log.configure()
     options = _parser().parse_args(arguments)
     try:
         return int(options.command(options))

@@ -2,7 +2,6 @@
 
 import argparse
 import gc
-import logging
 import os
 import signal
 import socket
@@ -37,15 +36,15 @@ def run(options: argparse.Namespace, *, clock: clocks.Clock = clocks.now) -> int
     from events.stream import StreamSink
     from events.writer import EventLog, LogUnavailable
     from serving.gateway.access import Access, Tokens
-    from serving.gateway.app import make_app, pages
+    from serving.gateway.app import make_app
     from serving.gateway.connections import Limits, protocol
     from serving.gateway.models import KeyFile
     from serving.gateway.online import OnlineStore
     from serving.gateway.operation import OperationServer
+    from serving.gateway.operation_pages import pages
 
     # Threads wait for the disk and the store: what they bring must not wait for a long turn of another.
     sys.setswitchinterval(0.0005)
-    logging.basicConfig(format="%(asctime)s %(levelname)s %(message)s", level=logging.WARNING)
     name = operate.model_name(options.dataset)
     releases = Releases(name, workspace.archives())
     redis = workspace.event_log_redis()
@@ -85,7 +84,7 @@ def run(options: argparse.Namespace, *, clock: clocks.Clock = clocks.now) -> int
                 refused=service.refused,
             )
             config = uvicorn.Config(
-                app, log_level="warning", access_log=False, server_header=False, timeout_keep_alive=KEEP_ALIVE,
+                app, log_config=None, access_log=False, server_header=False, timeout_keep_alive=KEEP_ALIVE,
                 http=protocol(limits),
             )  # fmt: skip
             server = uvicorn.Server(config)

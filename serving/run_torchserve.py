@@ -8,7 +8,6 @@ import logging
 import os
 import shlex
 import signal
-import sys
 import threading
 from collections.abc import Callable
 from pathlib import Path
@@ -29,6 +28,7 @@ from serving.torchserve.server import HOST, TorchServe
 SERVER = "HETERREC_SERVER"
 """What answers requests, where the command line does not say."""
 SERVERS: dict[str, type[TorchServe]] = {"torchserve": TorchServe, "plain": PlainServer}
+_logger = logging.getLogger(__name__)
 _SHORT = 5
 """Events of a history that still make a readable command line."""
 
@@ -43,7 +43,7 @@ def up(options: argparse.Namespace) -> int:
         except (InputError, Unreached) as fault:
             if role == "champion":
                 raise
-            print(f"warning {fault} The {role} {arm.version} does not serve before.", file=sys.stderr)
+            _logger.warning("%s The %s %s does not serve before.", fault, role, arm.version)
     _end_by_signal()
     kind = _server(options)
     print(f"starting {options.server} with {' and '.join(arm.version for arm in rollout.serving)} of {rollout.model}")
@@ -68,7 +68,7 @@ def up(options: argparse.Namespace) -> int:
         def revive() -> None:
             server.cut_console()
             if not server.alive:
-                logging.getLogger(__name__).error("TorchServe is gone: starting it again")
+                _logger.error("TorchServe is gone: starting it again")
                 server.restart()
 
         follower.follow(threading.Event(), before=revive)
@@ -182,7 +182,6 @@ def _status(follower: Reconciler, options: argparse.Namespace) -> contextlib.Abs
 
 
 def _end_by_signal() -> None:
-    logging.basicConfig(level=logging.INFO, format="%(asctime)s %(message)s", datefmt="%H:%M:%S")
     for number in (signal.SIGINT, signal.SIGTERM):  # a shell starts background jobs with SIGINT ignored
         signal.signal(number, signal.default_int_handler)
 

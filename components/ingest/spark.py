@@ -26,6 +26,7 @@ import duckdb
 from components.ingest import tables
 from components.ingest.increment import Plan
 from components.ingest.parse import Given, columns_of_interactions
+from components.ingest.report import report_of
 from components.ingest.row_validation import number_each_part, rejected_sql, require_agreement
 from components.ingest.shards import (
     Asked,
@@ -38,7 +39,6 @@ from components.ingest.source import Raw, Table
 from components.ingest.sources import files
 from components.ingest.step import (
     judge_items,
-    report_of,
     require_interactions,
     write_items,
 )

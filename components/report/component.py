@@ -17,8 +17,9 @@ def report(
     from pathlib import Path
 
     from components.report import ledger, step
-    from components.report.ending import ending
     from components.shared import announcement as announce_step
+    from components.shared.ending import ending
+    from components.shared.expected_tasks import missing
     from runtime import workspace
     from runtime.task import read_records
 
@@ -26,7 +27,10 @@ def report(
     # First, because the page needs more to be whole than the message does.
     text = announce_step.run(run_id=run, pipeline=pipeline, state=status.state, error=status.error_message or "")
     Path(summary.path).write_text(text)
-    step.run(run_id=run, state=status.state)
+    records = read_records(run)
+    lost = missing(pipeline, records, status.state)
+    step.run(run_id=run, state=status.state, lost=lost)
     # Kubeflow shows its own copy, from where no link could be followed.
-    Path(page.path).write_text(step.page(run_id=run, state=status.state, beside=None))
-    ledger.run(run_id=run, mlflow_url=workspace.mlflow_url(), outcome=ending(read_records(run), status.state)[0])
+    Path(page.path).write_text(step.page(run_id=run, state=status.state, beside=None, lost=lost))
+    outcome = ending(records, status.state, lost).sentence
+    ledger.run(run_id=run, mlflow_url=workspace.mlflow_url(), outcome=outcome)

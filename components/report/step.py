@@ -1,12 +1,13 @@
 """One page about a run, from the records of its tasks: it works for failed and interrupted runs too."""
 
 import os
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from components.report.ending import ending, instead, why
 from components.shared.comparison_page import body as comparison_body
 from components.shared.comparison_page import read_json
+from components.shared.ending import ending, instead, why
 from components.shared.model_names import baseline_name, model_name
 from components.shared.pictures import training_curves
 from components.shared.training_page import render as train_page
@@ -28,36 +29,36 @@ PAGES = {
 """Of each step's artifact, the pages for people."""
 
 
-def run(*, run_id: str, state: str) -> Path:
+def run(*, run_id: str, state: str, lost: Sequence[str] = ()) -> Path:
     """Write `runs/<run>/page.html` and beside it a page for each model trained; returns the path of the first.
 
-    `state` is Kubeflow's word for how the run ended.
+    `state` is Kubeflow's word for how the run ended, `lost` the tasks that had to run and did not.
     """
     records = read_records(run_id)
     folder = workspace.runs() / run_id
     for task in TRAININGS:
         if model := _artifact(records, task):
             replace_text(folder / f"{task}.html", train_page(task, model, records[task].report))
-    replace_text(folder / "page.html", page(run_id=run_id, state=state, beside=folder))
+    replace_text(folder / "page.html", page(run_id=run_id, state=state, beside=folder, lost=lost))
     return folder / "page.html"
 
 
-def page(*, run_id: str, state: str, beside: Path | None) -> str:
+def page(*, run_id: str, state: str, beside: Path | None, lost: Sequence[str] = ()) -> str:
     """The run's page; with links to the pages of its steps where it lies in the folder `beside`, as nothing that is
     shown elsewhere could follow them."""
     records = read_records(run_id)
-    told, style = ending(records, state)
+    end = ending(records, state, lost)
     facts = _artifact(records, "resolve")
     evaluated = _artifact(records, "evaluate")
     return render(
         TEMPLATE.read_text(),
-        title=f"{run_id}: {told}",
+        title=f"{run_id}: {end.sentence}",
         dataset=run_id.rpartition("-")[0] or run_id,
         run_id=run_id,
         commit=commit(),
         as_of=read_json(facts / "facts.json")["as_of"] if facts else None,
-        ending=told,
-        ending_class=style,
+        ending=end.sentence,
+        ending_class=end.style,
         headline=_headline(records),
         why=why(records),
         records=list(records.values()),

@@ -1,24 +1,23 @@
-"""The pictures of a rollout: weight and difference over time above one another, and each guardrail over time."""
+"""The pictures of a rollout, for its page and the console: gain, weight, evidence and each guardrail over time."""
 
+import math
 from collections.abc import Sequence
-from datetime import datetime, timedelta
+from datetime import datetime
 from typing import Any
 
 from markupsafe import Markup
-from matplotlib.dates import AutoDateLocator, ConciseDateFormatter
-from matplotlib.figure import Figure
-from matplotlib.ticker import PercentFormatter
 
 from experiments.document import Rollout
+from experiments.policy import Policy
 from experiments.table import Decision, Entry
-from runtime.page import (
-    BAD,
-    GOOD,
-    INK,
-    QUIET,
-    SERIES,
-    svg,
+from runtime.charts import (
+    Plot,
+    Scale,
+    key,
+    signed_figure,
+    times,
 )
+from runtime.page import minute, percent, points
 
 NAMES = {
     "errors": "errors and fallbacks",
@@ -27,19 +26,8 @@ NAMES = {
     "slow_p99": "very slow (p99)",
     "overlap": "sameness (coverage)",
 }
-
-
-def course(changes: Sequence[Entry], looks: Sequence[Decision], at: datetime) -> Markup:
-    """Share of shoppers with the new model, and its gain with the interval that was seen at each look."""
-    figure = Figure(figsize=(12.4, 4.8))
-    weight, gain = figure.subplots(2, 1, sharex=True, height_ratios=(1, 1.7))
-    _weight(weight, changes, at)
-    _gain(gain, looks)
-    begin = changes[0].at
-    gain.set_xlim(begin, max(at, begin + timedelta(hours=1)))
-    _time_axis(gain)
-    figure.subplots_adjust(hspace=0.18)
-    return svg(figure)
+ARMS = key([("l0", "challenger"), ("l7", "champion"), ("lbad dashed", "allowed")])
+"""What the lines of a guardrail are."""
 
 
 def share(rollout: Rollout, opened: Rollout) -> float:
@@ -49,73 +37,88 @@ def share(rollout: Rollout, opened: Rollout) -> float:
     return 1.0 if promoted else rollout.weight if rollout.salt == opened.salt else 0.0
 
 
-def _weight(ax: Any, changes: Sequence[Entry], at: datetime) -> None:
-    times = [entry.at for entry in changes] + [at]
-    shares = [share(entry.rollout, changes[0].rollout) for entry in changes]
-    shares.append(shares[-1])
-    ax.step(times, shares, where="post", color=SERIES[0], linewidth=2)
-    ax.fill_between(times, shares, step="post", color=SERIES[0], alpha=0.12, linewidth=0)
-    for time, here, before in zip(times[:-1], shares[:-1], [None, *shares[:-2]], strict=True):
-        if here != before:
-            ax.annotate(f"{here:.0%}", (time, here), xytext=(3, 3), textcoords="offset points", fontsize=9, color=INK)
-    ax.set_ylim(0, 1.25)
-    ax.yaxis.set_major_formatter(PercentFormatter(1.0))
-    ax.set_yticks([0, 0.5, 1])
-    _quiet(ax, "shoppers with the new model")
+def pictures(changes: Sequence[Entry], looks: Sequence[Decision], policy: Policy) -> list[tuple[str, Markup]]:
+    """What each shows, and the picture: the gain with its interval, the weight, and the evidence of missing shoppers.
+
+    `changes` are those of one experiment, `looks` the ones that have evidence; at least one of each.
+    """
+    moments = [changes[0].at, looks[-1].at]
+    loss = policy.allowed_loss
+    against = f"zero and the margin ({percent(loss)} of the champion's rate)" if loss else "zero, which is the margin"
+    return [
+        (f"{policy.outcome}-through of the challenger less the champion's, points, against {against}",
+         _gain(looks, moments, policy)),
+        ("share of shoppers with the new model", _weight(changes, looks[-1].at, moments)),
+        ("evidence that shoppers are missing from the log, power of ten; above the line decisions are withheld",
+         _ratio(looks, moments, policy)),
+    ]  # fmt: skip
 
 
-def _gain(ax: Any, looks: Sequence[Decision]) -> None:
+def _gain(looks: Sequence[Decision], moments: Sequence[datetime], policy: Policy) -> Markup:
     known = [look for look in looks if look.evidence["outcome"]["low"] is not None]
-    times = [look.at for look in known]
-    middle, low, high = ([100 * look.evidence["outcome"][end] for look in known] for end in ("estimate", "low", "high"))
-    ax.axhline(0, color=INK, linewidth=0.8)
-    _quiet(ax, "gain in success rate, points")
-    if not known:
-        ax.set_yticks([0])
-        ax.text(0.5, 0.6, "not compared yet: too few shoppers", transform=ax.transAxes, ha="center", color=QUIET)
-        return
-    colour = GOOD if low[-1] > 0 else BAD if high[-1] < 0 else QUIET
-    ax.fill_between(times, low, high, color=colour, alpha=0.2, linewidth=0, step="post")
-    ax.plot(times, middle, color=colour, linewidth=2, drawstyle="steps-post")
-    ax.plot([times[-1]] * 2, [low[-1], high[-1]], color=colour, linewidth=2.5)
-    ax.plot(times[-1], middle[-1], "o", color=colour, markersize=6)
+    ends = [end for look in known[-1:] for end in (look.evidence["outcome"]["low"], look.evidence["outcome"]["high"])]
     # The first intervals are so wide that they would hide the later ones.
-    span = 3 * max(abs(low[-1]), abs(high[-1]))
-    ax.set_ylim(-span, span)
+    span = 100 * 3 * max([0.001, *map(abs, ends)])
+    plot = Plot("difference over time", times(moments), Scale(-span, span)).axes(signed_figure, below=None).clock()
+    if known:
+        low, middle, high = (
+            [(look.at.timestamp(), _within(100 * look.evidence["outcome"][end], span)) for look in known]
+            for end in ("low", "estimate", "high")
+        )
+        style = "2" if low[-1][1] > 0 else "5" if high[-1][1] < 0 else "0"
+        titles = [f"{minute(look.at)}: {_interval(look)}; {look.action}" for look in known]
+        plot.band(low, high, f"f{style}").line(middle, f"l{style}").dots(middle, f"f{style}", titles, 3)
+    plot.across(0, "zero")
+    if policy.allowed_loss and known:
+        margin = 100 * policy.allowed_loss * known[-1].evidence["champion_rate"]
+        plot.across(_within(-margin, span), "margin")
+    return plot.svg()
 
 
-def guardrails(looks: Sequence[Decision]) -> Markup:
-    """Each guardrail at each look: the champion's share of bad exposures, the challenger's, and what is allowed."""
-    figure = Figure(figsize=(12.4, 4.0))
-    panels = figure.subplots(2, 3, sharex=True).ravel()
-    panels[-1].axis("off")
-    for ax, (name, title) in zip(panels, NAMES.items(), strict=False):
-        found = [(look.at, row) for look in looks for row in look.evidence["guardrails"] if row["name"] == name]
-        times = [time for time, _ in found]
-        breached = bool(found) and found[-1][1]["breached"]
-        # Dashed and thin below the challenger's line: the limit, the peer, and then what it is about.
-        ax.plot(times, [row["allowed"] for _, row in found], "--", color=BAD, linewidth=1.2, label="allowed")
-        ax.plot(times, [row["champion"] for _, row in found], color=QUIET, linewidth=1.4, label="champion")
-        ax.plot(times, [row["challenger"] for _, row in found], color=SERIES[0], linewidth=2, label="challenger")
-        ax.set_ylim(bottom=0)
-        ax.margins(x=0.02, y=0.25)
-        ax.yaxis.set_major_formatter(PercentFormatter(1.0))
-        _quiet(ax, f"{title}: BREACHED" if breached else title, BAD if breached else QUIET)
-        _time_axis(ax)
-    handles, labels = panels[0].get_legend_handles_labels()
-    panels[-1].legend(handles[::-1], labels[::-1], loc="center", frameon=False, fontsize=10)
-    figure.subplots_adjust(hspace=0.35, wspace=0.3)
-    return svg(figure)
+def _within(value: float, span: float) -> float:
+    return min(max(value, -span), span)
 
 
-def _quiet(ax: Any, title: str, colour: str = QUIET) -> None:
-    ax.set_title(title, fontsize=10, color=colour, loc="left", fontweight="bold" if colour == BAD else "normal")
-    ax.spines[["top", "right"]].set_visible(False)
-    ax.spines[["left", "bottom"]].set_color("#c3cad4")
-    ax.tick_params(colors=QUIET, labelsize=9)
+def _interval(look: Decision) -> str:
+    found = look.evidence["outcome"]
+    return f"{points(found['estimate'])} points [{points(found['low'])}, {points(found['high'])}]"
 
 
-def _time_axis(ax: Any) -> None:
-    locator = AutoDateLocator(minticks=2, maxticks=6)  # type: ignore[no-untyped-call]
-    ax.xaxis.set_major_locator(locator)
-    ax.xaxis.set_major_formatter(ConciseDateFormatter(locator))  # type: ignore[no-untyped-call]
+def _weight(changes: Sequence[Entry], at: datetime, moments: Sequence[datetime]) -> Markup:
+    plot = Plot("share of shoppers", times(moments), Scale(0, 1.05)).axes(lambda y: f"{y:.0%}", below=None).clock()
+    shares = [(entry.at, share(entry.rollout, changes[0].rollout)) for entry in changes if entry.at <= at]
+    path: list[tuple[float, float]] = []
+    for moment, value in shares:
+        path += [(moment.timestamp(), path[-1][1] if path else value), (moment.timestamp(), value)]
+    path.append((at.timestamp(), path[-1][1]))
+    return plot.band([(path[0][0], 0), (path[-1][0], 0)], path, "f0").line(path, "l0").svg()
+
+
+def _ratio(looks: Sequence[Decision], moments: Sequence[datetime], policy: Policy) -> Markup:
+    found = [(look.at.timestamp(), look.evidence["ratio"] / math.log(10)) for look in looks]
+    limit = -math.log10(policy.ratio_alpha)
+    values = [value for _, value in found]
+    plot = Plot("sample ratio", times(moments), Scale(min([-1, *values]), max([limit, *values]) + 0.5))
+    return plot.axes(below=None).clock().line(found, "l0").across(limit, "margin").svg()
+
+
+def guardrails(looks: Sequence[Decision]) -> list[tuple[str, bool, Markup]]:
+    """Of each guardrail its title, whether it is breached, and its course: the champion's share of bad exposures, the
+    challenger's, and what is allowed."""
+    return [_guardrail(name, title, looks) for name, title in NAMES.items() if _of(looks, name)]
+
+
+def _of(looks: Sequence[Decision], name: str) -> list[tuple[Decision, dict[str, Any]]]:
+    return [(look, row) for look in looks for row in look.evidence["guardrails"] if row["name"] == name]
+
+
+def _guardrail(name: str, title: str, looks: Sequence[Decision]) -> tuple[str, bool, Markup]:
+    found = _of(looks, name)
+    most = max(row[part] for _, row in found for part in ("champion", "challenger", "allowed"))
+    scale = Scale(0, 1.15 * max(most, 1e-4))
+    plot = Plot(title, times([looks[0].at, looks[-1].at]), scale, height=170)
+    plot.axes(lambda y: f"{100 * y:.3g} %", below=None).clock()
+    for part, style in (("allowed", "lbad dashed"), ("champion", "l7"), ("challenger", "l0")):
+        line = [(look.at.timestamp(), row[part]) for look, row in found]
+        plot.line(line, style, f"{part} {percent(line[-1][1])}")
+    return title, bool(found[-1][1]["breached"]), plot.svg()

@@ -10,12 +10,17 @@ import urllib.error
 import urllib.request
 from typing import Any
 
-from components.shared.choice import told
+from components.shared.ending import (
+    RunEnd,
+    Why,
+    ending,
+    why,
+)
 from components.shared.expected_tasks import missing
 from runtime import object_store, workspace
 from runtime.log import emit
 from runtime.object_store import StoreFault
-from runtime.task import Record, commit, read_records
+from runtime.task import commit, read_records
 
 WEBHOOK = "HETERREC_WEBHOOK_URL"
 """Where the message is posted (a secret: whoever has the address can post); {"text": …}, as chat systems take it."""
@@ -24,7 +29,6 @@ RUN_LINK = "HETERREC_RUN_LINK"
 ENDING = "ending"
 """File of a run's folder: {"pipeline", "failed"}."""
 TIMEOUT_SECONDS = 10
-FAILED = ("FAILED", "CANCELED", "CANCELLED")
 
 
 def run(*, run_id: str, pipeline: str, state: str, error: str = "") -> str:
@@ -35,27 +39,19 @@ def run(*, run_id: str, pipeline: str, state: str, error: str = "") -> str:
     """
     try:
         records = read_records(run_id)
-        broken = [record for record in records.values() if record.status in ("failed", "running")]
-        lost = missing(pipeline, records, state) if not broken else []
+        lost = missing(pipeline, records, state)
     except StoreFault as away:
         # A store that is away may be why the run failed: that must be told all the more.
-        records, broken, lost, error = {}, [], [], f"{error}\n{away}".strip()
+        records, lost, error = {}, [], f"{error}\n{away}".strip()
     if lost:
         error = f"{error}\nNever ran: {', '.join(lost)}. Was there a node for its pod, with its image?".strip()
-    failed = state.upper() in FAILED or bool(broken or lost)
-    keep_ending(run_id, pipeline=pipeline, failed=failed)
-    text = _summary(
-        broken,
-        released=_released(records),
-        run_id=run_id,
-        pipeline=pipeline,
-        state="failed" if failed else state,
-        error=error,
-    )
+    end = ending(records, state, lost)
+    keep_ending(run_id, pipeline=pipeline, failed=end.failed)
+    text = _summary(end, why(records), run_id=run_id, pipeline=pipeline, error=error)
     address = os.environ.get(WEBHOOK, "")
-    if not failed:
+    if not end.failed:
         return text
-    emit("run_failed", run=run_id, pipeline=pipeline, state=state)
+    emit("run_failed", run=run_id, pipeline=pipeline, state=state, ending=end.sentence)
     if not address:
         return f"{text}\nNobody was told: `{WEBHOOK}` is not set.\n"
     refused = post(address, {"text": text, "run_id": run_id, "pipeline": pipeline, "state": state})
@@ -78,29 +74,14 @@ def keep_ending(run_id: str, *, pipeline: str, failed: bool) -> None:
             emit("ending_not_kept", run=run_id, error=str(away))
 
 
-def _released(records: dict[str, Record]) -> str:
-    """What this run released, in a sentence; nothing where it released nothing."""
-    if "push" not in records or records["push"].status != "done":
-        return ""
-    report = records["push"].report
-    instead = told(records["evaluate"].report.get("release")) if "evaluate" in records else ""
-    return f"version {report.get('version')} ({report.get('status')})" + (f": {instead}" if instead else "")
-
-
-def _summary(records: list[Record], *, run_id: str, pipeline: str, state: str, error: str, released: str = "") -> str:
-    lines = [f"# {pipeline}: {state.lower()}", "", f"- run `{run_id}`", f"- code `{commit()}`"]
-    if released:
-        lines.append(f"- released {released}")
+def _summary(end: RunEnd, reasons: list[Why], *, run_id: str, pipeline: str, error: str) -> str:
+    lines = [f"# {pipeline}: {end.sentence}", "", f"- run `{run_id}`", f"- code `{commit()}`"]
     if link := os.environ.get(RUN_LINK):
         lines.append(f"- {link.replace('{run_id}', run_id)}")
-    for record in records:
-        what = "its input is at fault" if record.input_fault else "a fault of the system"
-        told = record.error or "it was killed, or still ran when the run ended"
-        lines += ["", f"## {record.task}: {what if record.error else 'no end'}", "", *_quoted(told)]
-    if error and not records:
+    for each in reasons:
+        lines += ["", f"## {each.task}: {each.check}", "", *_quoted(each.message), "", f"To change it: {each.remedy}."]
+    if error and not (end.failed and reasons):
         lines += ["", *_quoted(error)]
-    if records:
-        lines += ["", "Started again, the run reuses what was finished."]
     return "\n".join(lines) + "\n"
 
 

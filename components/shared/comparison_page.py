@@ -26,7 +26,7 @@ def body(evaluation: Path) -> Markup:
         report=report,
         decision=Decision.read(evaluation),
         metrics=METRICS,
-        pictures=differences(report),
+        picture=differences(report["differences"], "difference in NDCG@10 to each peer"),
     )
     return Markup(filled)
 

@@ -5,7 +5,6 @@ began. What serves is decided by the rollout table; the aliases are a view of it
 write).
 """
 
-import logging
 import math
 import os
 import re
@@ -18,6 +17,7 @@ from typing import TYPE_CHECKING, Any
 from components.shared.release_store import uri
 from experiments.document import Rollout
 from runtime import workspace
+from runtime.service_log import quieten
 
 if TYPE_CHECKING:
     from mlflow import MlflowClient
@@ -215,7 +215,6 @@ def _connect(url: str) -> "MlflowClient":
     os.environ.setdefault("DO_NOT_TRACK", "1")
     from mlflow import MlflowClient  # seconds, and so not at the top
 
-    for chatty in ("mlflow.store.db.utils", "alembic"):
-        logging.getLogger(chatty).setLevel(logging.WARNING)
+    quieten("mlflow")
     warnings.filterwarnings("ignore", message="The ``noload`` loader strategy is deprecated")  # MLflow's own use of it
     return MlflowClient(tracking_uri=url, registry_uri=url)

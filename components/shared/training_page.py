@@ -9,7 +9,8 @@ from runtime import page
 
 TEMPLATE = """{% extends "base" %}{% block body %}
 <h1>{{ title }}</h1><p class="sub">{{ sub }}</p>
-{% if curve %}<section><h2>Validation</h2>{{ curve }}</section>{% endif %}
+{% if curve %}<section><h2>Validation</h2>{{ curve }}
+<p class="quiet">NDCG@10 by epoch; the dot is the checkpoint that was kept.</p></section>{% endif %}
 <section><h2>Numbers</h2><table>
 {% for name, value in report.items() %}<tr><td>{{ name | words }}</td><td class="n">{{ value | found }}</td></tr>
 {% endfor %}</table></section>

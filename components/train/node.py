@@ -9,6 +9,7 @@ from pathlib import Path
 
 from components.train import nodes, step
 from components.train.progress import EventProgress
+from runtime import service_log
 from runtime.errors import InputError
 from runtime.files import replace_text
 
@@ -17,6 +18,7 @@ LOG_SECONDS = 30.0
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Train this process's part; 2 where the data is at fault, which is left in the folder for the step that waits."""
+    service_log.configure()
     parser = argparse.ArgumentParser(prog="components.train.node", description=__doc__)
     parser.add_argument("--work", type=Path, required=True, help="as laid by components/train/nodes.py")
     folder: Path = parser.parse_args(arguments).work

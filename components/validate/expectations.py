@@ -1,6 +1,5 @@
 """Great Expectations asks the data: a suite a table, run by its own SQL engine in DuckDB, with Data Docs, quiet."""
 
-import logging
 import os
 import warnings
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -16,6 +15,7 @@ from components.validate.suite import DataCheck, data_checks
 from components.validate.verdicts import EVIDENCE, Measure
 from feature_repo.card import DatasetCard
 from runtime.errors import InputError
+from runtime.service_log import quieten
 
 if TYPE_CHECKING:
     from duckdb import DuckDBPyConnection
@@ -216,9 +216,7 @@ def _context(data_docs: Path | None) -> "EphemeralDataContext":
     import great_expectations as gx
     from great_expectations.data_context.types.base import ProgressBarsConfig
 
-    # What cannot be evaluated is in the results. As an error it logs, with a trace, that its Data Docs leave out how
-    # many distinct values were not expected: their renderer asks the result for a field that it does not have.
-    logging.getLogger("great_expectations").setLevel(logging.CRITICAL)
+    quieten("great_expectations")
     context = gx.get_context(mode="ephemeral")
     context.variables.progress_bars = ProgressBarsConfig(globally=False)
     for name in context.get_site_names():

@@ -6,17 +6,12 @@ from datetime import datetime
 from pathlib import Path
 from typing import Any
 
-from components.validate.pictures import (
-    BEFORE,
-    NOW,
-    days_picture,
-    feature_picture,
-)
+from components.validate.pictures import days, feature
 from components.validate.suite import Unit, told
 from components.validate.verdicts import EVIDENCE
 from feature_repo.card import DatasetCard
+from runtime.charts import key
 from runtime.decision import Decision, Reason
-from runtime.page import BAD, GOOD, WARN
 from runtime.page import render as render_page
 
 MOST_NAMED = 5
@@ -51,7 +46,8 @@ def render(
     `units` are those of the checks, by name; `data_docs` says whether there are such beside it.
     """
     now = profile.get("features", {})
-    pictures = {name: feature_picture(name, found, distributions.get(name)) for name, found in now.items()}
+    features = {name: feature(name, found, distributions.get(name, (None,))[0]) for name, found in now.items()}
+    pictures = {name: {"name": name, "told": told, "picture": made} for name, (told, made) in features.items()}
     return render_page(
         TEMPLATE.read_text(),
         title=f"Validation of {card.name}",
@@ -67,9 +63,9 @@ def render(
         came_in=[(name, _came_in(report[key])) for key, name in _CAME_IN.items()],
         set_aside=sorted(report["reasons"].items(), key=lambda entry: -entry[1]),
         notes=[*report["notes"], *reference["notes"], reference["served"]],
-        pictures=[*([days_picture(profile["days"])] if profile.get("days") else []), *pictures.values()],
-        compared=bool(distributions),
-        colours={"before": BEFORE, "now": NOW},
+        days=days(profile["days"]) if profile.get("days") else None,
+        pictures=list(pictures.values()),
+        key=key([("f0", "now"), *([("f1", "last accepted run")] if distributions else [])]),
     )
 
 
@@ -85,12 +81,11 @@ def _verdict(decision: Decision) -> dict[str, str]:
             "consequence": "Nothing was trained or released: the model that serves goes on serving. "
             f"Stopped by {named}{besides}.",
             "style": "bad",
-            "colour": BAD,
         }
     if warned:
         told = "Training went on. Look when there is time: nothing is broken yet."
-        return {"headline": f"Accepted, with {warnings}", "consequence": told, "style": "warn", "colour": WARN}
-    return {"headline": "Accepted", "consequence": "Nothing to do.", "style": "good", "colour": GOOD}
+        return {"headline": f"Accepted, with {warnings}", "consequence": told, "style": "warn"}
+    return {"headline": "Accepted", "consequence": "Nothing to do.", "style": "good"}
 
 
 def _check(reason: Reason, units: Mapping[str, Unit], pictures: Mapping[str, Any]) -> dict[str, Any]:
@@ -101,7 +96,6 @@ def _check(reason: Reason, units: Mapping[str, Unit], pictures: Mapping[str, Any
         "reason": reason,
         "outcome": "blocks" if blocks else "warns",
         "style": "bad" if blocks else "warn",
-        "colour": BAD if blocks else WARN,
         "found": told(reason.found, units.get(reason.check, "count")),
         "allowed": told(reason.allowed, units.get(reason.check, "count")),
         "names": names,

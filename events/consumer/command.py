@@ -20,6 +20,7 @@ if TYPE_CHECKING:
 
 PORT = "HETERREC_CONSUMER_METRICS_PORT"
 _RETRY_SECONDS = 1.0
+_logger = logging.getLogger(__name__)
 
 
 def run(options: argparse.Namespace, *, clock: clocks.Clock = clocks.now) -> int:
@@ -28,7 +29,6 @@ def run(options: argparse.Namespace, *, clock: clocks.Clock = clocks.now) -> int
     from events.consumer.metrics import Metrics, MetricsServer
     from events.consumer.state import StateDamaged
 
-    logging.basicConfig(format="%(asctime)s %(levelname)s %(message)s", level=logging.WARNING)
     card = load_card(options.dataset)
     stop = threading.Event()
     for number in (signal.SIGINT, signal.SIGTERM):
@@ -46,19 +46,19 @@ def run(options: argparse.Namespace, *, clock: clocks.Clock = clocks.now) -> int
                     print(f"following {workspace.event_log(card.name)} (Ctrl-C ends it)", flush=True)
                     consumer.run(stop.is_set)
             except (StateDamaged, sqlite3.DatabaseError) as error:
-                told = _tell(f"{error}; the state is opened again", told)
+                told = _log_once(f"{error}; the state is opened again", told)
                 stop.wait(_RETRY_SECONDS)
             except Busy as error:
-                told = _tell(f"{error}; waiting to take its place", told)
+                told = _log_once(f"{error}; waiting to take its place", told)
                 stop.wait(_RETRY_SECONDS)
     finally:
         server.close()
     return 0
 
 
-def _tell(what: str, before: str) -> str:
+def _log_once(what: str, before: str) -> str:
     if what != before:
-        print(what, flush=True)
+        _logger.warning("%s", what)
     return what
 
 

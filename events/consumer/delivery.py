@@ -15,8 +15,8 @@ import pyarrow as pa
 from events.consumer.erasure import Erasure
 from events.consumer.histories import Event
 from events.consumer.metrics import Metrics
+from events.consumer.noting import set_aside
 from events.consumer.online import Online
-from events.consumer.reader import set_aside
 from events.consumer.served_features import schema as served_schema
 from events.consumer.served_features import served
 from events.consumer.state import State

@@ -1,8 +1,9 @@
 """The gradient of a table of values as a look-up of a size known ahead.
 
-A token is a weighted sum of rows, so a row's gradient is a weighted sum of tokens' gradients. Of which, does not change
-in a run over a whole catalogue: they are put in order once. Some rows are in nearly every token (the slope of a
-number), and a whole GPU would wait for one sum of thousands: sums are taken in parts, and then of the parts.
+A token is a weighted sum of rows, so a row's gradient is a weighted sum of tokens' gradients. Which tokens a row is in
+stays the same during a run over a whole catalogue, so they are sorted by row once, before it. Some rows are in nearly
+every token (the slope of a number), and a whole GPU would wait for that one sum of thousands: so sums are taken of
+parts of at most PART entries first, and then of the parts.
 Letters: J entries of all bags, T tokens, V rows of the table, P parts.
 """
 
@@ -30,7 +31,7 @@ class Back(NamedTuple):
 
 
 def prepared(value_J: Tensor, count_T: Tensor, rows: int) -> Back:
-    """Of bags that hold `count_T` entries each, which read the rows `value_J` of a table of `rows`."""
+    """The order for bags of `count_T` entries each, which read the rows `value_J` of a table of `rows` rows."""
     # Stable, so that entries of one row keep their order and the same inputs are summed in the same order each time:
     # addition of floats is not associative, and a loss curve is held bit for bit.
     _, order_J = value_J.sort(stable=True)

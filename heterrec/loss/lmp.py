@@ -58,6 +58,8 @@ def window_weights(position: Tensor, count: Tensor, window: int) -> Tensor:
     than `window` are one window.
     """
     length = count.clamp(max=window)
+    # Windows begin at 0 .. count - length. Those that hold position p begin at p - length + 1 .. p: as many as the
+    # least of the places up to p, the places from p on, the length of a window, and the number of windows.
     edges = torch.stack([position, count - 1 - position, length - 1, count - length])
     return (edges.amin(0) + 1) / length
 
@@ -99,6 +101,8 @@ class _FullSoftmax(torch.autograd.Function):
             # One block of memory for all chunks: to have new pages mapped in takes longer than to fill them.
             logits = torch.mm(query, item_CD.T, out=block[: len(query)]).add_(bias_C)
             row = torch.arange(len(query), device=query.device)
+            # The positive is kept aside and put back below: no mask may take it out, be it new or one of the user's
+            # targets.
             positive = logits[row, target]
             if dated:
                 logits.masked_fill_(born_C >= now_N[part, None], -torch.inf)
@@ -110,6 +114,8 @@ class _FullSoftmax(torch.autograd.Function):
             # Of the library's kernels softmax alone passes over its input once, with a quick exponential.
             share = torch.softmax(logits, 1, out=shares[: len(query)])
             loss -= (weight * share[row, target].clamp(min=_LEAST).log()).sum()
+            # The gradient of softmax cross-entropy by the logits is softmax less one-hot (N, C). It is taken now, while
+            # the logits of the chunk are there: `backward` has three small tensors to scale and computes nothing anew.
             share[row, target] -= 1
             grad_query[part] = (share @ item_CD).mul_(weight[:, None])
             grad_item.addmm_(share.T, weight[:, None] * query)
@@ -143,7 +149,8 @@ def full_infonce(
 def sampled_infonce(positive_N: Tensor, negative_NC: Tensor, banned_NC: Tensor, weight_N: Tensor) -> Tensor:
     """Weighted sum of InfoNCE against C drawn candidates, from the logits.
 
-    Of those of the candidates the log of how often each is expected among the drawn has been taken (logQ).
+    From those of the candidates the log of how often each is expected among the drawn has been taken off (logQ; Yi et
+    al., RecSys 2019). The positive has no such term: it is there with certainty.
     `banned_NC` marks candidates that are no negatives of a state (its positive, the user's other targets).
     """
     logits = torch.cat([positive_N[:, None], negative_NC.masked_fill(banned_NC, -torch.inf)], dim=1)
@@ -200,6 +207,9 @@ class LMP:
         self.columns = columns
         self.since_R = since_R
         self.traded = torch.nonzero(counts_R)[:, 0]
+        # Drawn by popularity to the power 3/4, as word2vec draws its negatives (Mikolov et al., 2013), and scaled to
+        # how often each is expected among the candidates. In doubles, as the cumulative sum runs over a whole
+        # catalogue.
         self.expected_R = counts_R.double() ** 0.75
         self.expected_R *= (config.candidates or 0) / self.expected_R.sum()
         self.draw_up_to_R = self.expected_R.cumsum(0)
@@ -218,9 +228,12 @@ class LMP:
         if self.config.candidates is None:
             nothing = token[:0]
             return self._drawn(None, self.since_R, self.later_R, nothing, nothing.double(), token), item_S, list(steps)
+        # Drawn with replacement, by inverting the cumulative sum: an item that comes twice counts twice, as logQ takes
+        # it.
         chance = self.config.candidates * torch.rand(self.config.candidates, dtype=torch.float64, device=device)
         drawn = torch.searchsorted(self.draw_up_to_R, chance).clamp(max=len(self.since_R) - 1)
         nobody = torch.zeros(1, dtype=torch.int64, device=device)
+        # Ascending, so that a row's number is found by binary search; row 0, which is no item, stays number 0.
         rows = torch.unique(torch.cat([nobody, item_S, token, drawn, *(step.target_N for step in steps)]))
         number = functools.partial(torch.searchsorted, rows)
         log_expected = self.expected_R[drawn].log()
@@ -249,8 +262,11 @@ class LMP:
     def __call__(self, model: HeterRec, items: Items, states: States, drawn: Drawn, steps: Sequence[Step]) -> Tensor:
         """`LMP_item + token_weight * mean over features of LMP_feature` [F]; the weight is [I]."""
         shares = [_share(step, self.config.later_share if k else 1) for k, step in enumerate(steps)]
+        # The sum of weights over all processes, by their mean: DDP takes the mean of gradients, so that a target counts
+        # alike on whichever process it lies.
         weights = [distributed.mean(step.weight_N.sum()) for step in shares]
         used = [(k, step, weight) for k, (step, weight) in enumerate(zip(shares, weights, strict=True)) if weight > 0]
+        # A mean over steps in which each counts `step_decay` times the one before [I]: the paper's is a plain mean.
         decay = [self.config.step_decay**k for k, _, _ in used]
         each = [self._item(model, items, drawn, states.items_SD, k, step) / weight for k, step, weight in used]
         loss = torch.stack([factor * part for factor, part in zip(decay, each, strict=True)]).sum() / sum(decay)
@@ -312,6 +328,7 @@ class LMP:
         columns = self.columns
         rows = drawn.rows_R
         target, token = (step.target_N, drawn.token_C) if rows is None else (rows[step.target_N], rows[drawn.token_C])
+        # Drawn evenly among the items that were traded, so one logQ holds for all of them.
         log_expected = math.log(len(token) / len(self.traded))
         known = model.htfl.found(items.tokens, torch.cat([step.target_N, drawn.token_C]))
         losses = []
@@ -328,6 +345,7 @@ class LMP:
             else:
                 tower = F.normalize(model.item_side.tower(known[:, f], f), dim=-1)  # type: ignore[union-attr]
                 positive, negative = tower[: len(target)], tower[len(target) :]
+                # At the level of a feature, items with the same value are one class: a drawn one is no negative of it.
                 banned = label_N[:, None] == columns.label_RF[token, f]
                 logits = query @ negative.T - log_expected
                 total = sampled_infonce((query * positive).sum(-1), logits, banned, weight)
@@ -345,6 +363,7 @@ def _share(step: Step, share: float) -> Step:
     """A random part of the targets, for a loss that need not see all of them at each step of training."""
     if share >= 1:
         return step
+    # Sorted, so that the masked pairs stay in ascending order of their target, by which chunks find theirs.
     total = len(step.state_N)
     return _part(step, torch.randperm(total, device=step.state_N.device)[: max(1, int(share * total))].sort().values)
 

@@ -30,5 +30,6 @@ class Objective(nn.Module):
         histories = histories._replace(item_S=item_S)
         place_S = items.at(item_S, histories.time_S)
         states = self.model.states(items.tokens, items.channel_RD, histories, place_S)
+        # States (S, D) of the histories against items (R, D): the rows that `draw` has numbered.
         loss: Tensor = self.loss(self.model, items, states, drawn, steps)
         return loss

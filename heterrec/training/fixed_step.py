@@ -1,6 +1,6 @@
 """A step of training as one graph for each shape: from the starts of lists to the loss, without a wait for the device.
 
-What it is for: a GPU ends a step of a small model sooner than a CPU can ask for it. Letters as in `rectangles`.
+What it is for: a GPU ends a step of a small model sooner than a CPU can ask for it. Letters as in `padded_batches`.
 """
 
 from dataclasses import fields, is_dataclass, replace

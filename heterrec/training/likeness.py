@@ -43,7 +43,7 @@ class Likeness:
 
 def likeness(before: Loaded, after: Loaded, sequences: Sequences) -> Likeness:
     """Compare them on at most `QUERIES` shoppers of validation and of test each. Old items are those with an ID in
-    both. Raises `ValueError` where a network gives what is no number."""
+    both. Raises `ValueError` where a score is not finite."""
     networks = [each._replace(memory=None, item_ids=[]) for each in (before, after)]
     known = set(before.encoder.ids) & set(after.encoder.ids)
     old_O = np.array([row for row, item in enumerate(sequences.catalogue.item_ids) if item in known], dtype=np.int64)
@@ -76,6 +76,7 @@ def _weights(before: Loaded, after: Loaded) -> tuple[float, float]:
     assert before.model is not None and after.model is not None, "tables alone have no weights"
     old, new = before.model.state_dict(), after.model.state_dict()
     matrices = [name for name, value in old.items() if value.ndim > 1 and name not in (ID_TABLE, VALUE_TABLE)]
+    # How far each matrix moved against its own size: one number for layers of any width.
     moved = [float((new[name] - old[name]).norm() / old[name].norm().clamp(min=1e-12)) for name in matrices]
     if begun := begun_values(after.model, before.model):
         values = torch.cat(begun)
@@ -98,6 +99,8 @@ def _compared(
     losses = []
     for score_V in (before_V, after_V):
         score = score_V.astype(np.float64)
+        # -log softmax of each target among the candidates that are no target: log(1 + others / own), from the peak down
+        # so that no exponential overflows.
         peak = score.max()
         others = np.delete(np.where(candidate, np.exp(score - peak), 0.0), targets).sum()
         own = np.exp(score[targets] - peak)
@@ -105,6 +108,7 @@ def _compared(
     rows = old_O[candidate[old_O]]
     if len(rows) < 2:
         return np.array([*losses, np.nan, np.nan])
+    # The argsort of an argsort is the rank; the correlation of two ranks is Spearman's.
     place = [np.argsort(np.argsort(-score_V[rows], kind="stable")) for score_V in (before_V, after_V)]
     k = min(K, len(rows))
     overlap = float(((place[0] < k) & (place[1] < k)).sum() / k)

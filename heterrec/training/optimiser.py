@@ -30,8 +30,9 @@ class Optimiser:
         self.config = config
         sparse = config.loss.candidates is not None
         self.shared, self.named = shared, dict(model.named_parameters())
-        """The table of item IDs, where its rows lie on several processes."""
+        """`shared`: the table of item IDs where its rows lie on several processes; `named`: parameters by name."""
         model.htfl.ids.sparse = sparse
+        # AdamW takes decay and rate by group: parameters are grouped by the two that hold for them.
         groups: dict[tuple[float, float], list[nn.Parameter]] = {}
         rows: list[nn.Parameter] = []
         for name, parameter in model.named_parameters():
@@ -49,6 +50,8 @@ class Optimiser:
         )
         self.parts: list[torch.optim.Optimizer] = [dense]
         if rows:
+            # Lazy Adam: the moments of a row move only in steps that touch it. Without decay, which would touch them
+            # all.
             self.parts.append(torch.optim.SparseAdam([{"params": rows, "pace": 1.0}], lr=config.learning_rate))
         self.parameters = [
             parameter for part in self.parts for group in part.param_groups for parameter in group["params"]
@@ -90,12 +93,15 @@ class Optimiser:
             if parameter is self.shared:
                 elsewhere = len(grads)
             if parameter.grad.is_sparse:
+                # A row that a batch reads several times has as many entries: the norm is that of their sum.
                 parameter.grad = parameter.grad.coalesce()
                 grads.append(parameter.grad._values())
             else:
                 grads.append(parameter.grad)
+        # One norm over all parameters (Pascanu et al., 2013): clipping each by itself would turn the gradient.
         norms = torch.stack(torch._foreach_norm(grads))
         if elsewhere is not None:
+            # Each process holds other rows of the table: the sum of squares over all of them is what counts.
             norms[elsewhere] = (distributed.mean(norms[elsewhere] ** 2) * distributed.world()).sqrt()
         norm = norms.norm()
         torch._foreach_mul_(grads, (self.config.clip / (norm + 1e-6)).clamp(max=1.0))

@@ -58,6 +58,7 @@ def begin_from(
     ids = old[ID_TABLE][rows.clamp(min=0)]
     model.load_state_dict({**new, ID_TABLE: ids})
     fresh = rows < 0
+    # What features suggest is read off the channels of this very model, so its other weights had to be in place first.
     ids[fresh] = _suggested(model, columns, fresh)
     model.load_state_dict({**new, ID_TABLE: ids})
     return int(fresh.sum())
@@ -111,6 +112,8 @@ def _suggested(model: HeterRec, columns: Columns, fresh: Tensor) -> Tensor:
     channel[columns.id_R] = model.items(replace(columns, slices=None)).channel_RD
     known = ~fresh
     known[0] = False
+    # Channels x (O, D) and IDs y (O, D) of the items known to both. Centred, so that ridge pulls a new ID towards the
+    # mean of all IDs and not towards zero.
     x, y = channel[known].double(), ids[known].double()
     centre, mean = x.mean(0), y.mean(0)
     x = x - centre
@@ -129,6 +132,8 @@ def _rows(field: Field, before: Field) -> Tensor:
         # The bucket of the champion that holds the middle of a new one, on the scale of the numbers themselves.
         edges = torch.tensor(field.edges, dtype=torch.float64)
         bounds = torch.cat([edges[:1] - 1, edges, edges[-1:] + 1]) if len(edges) else torch.zeros(2).double()
+        # Buckets (B) are held against each other on the scale of the numbers, as each encoder has a centre and scale of
+        # its own.
         middle = (bounds[:-1] + bounds[1:]) / 2 * field.scale + field.centre[0]
         there = (middle - before.centre[0]) / before.scale
         bucket = torch.bucketize(there, torch.tensor(before.edges, dtype=torch.float64))

@@ -52,4 +52,7 @@ class Average:
     def _towards(self, mean: Parameters, now: Parameters, updates: Tensor | int) -> None:
         # Counted here too: to read `updates` is to wait for the device.
         number = self.updates + 1
+        # beta(t) = (1 - 1/t)^(gamma + 1) of Karras et al., with 1 / share for gamma + 1; the weights of now count 1 -
+        # beta. At t = 1 that is all of it: the mean begins as the first weights that it sees, not as those before
+        # training.
         torch._foreach_lerp_(mean, now, 1 - (1 - 1 / number) ** (1 / self.share))

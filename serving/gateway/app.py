@@ -1,12 +1,10 @@
 """The recommendation service over HTTP: recommendations, events, health, metrics."""
 
 import asyncio
-import logging
-import math
 import time
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import AsyncExitStack, asynccontextmanager
-from dataclasses import dataclass, field, replace
+from dataclasses import replace
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
@@ -14,9 +12,8 @@ from typing import Any
 import orjson
 from fastapi import FastAPI, HTTPException, Response
 from fastapi.exceptions import RequestValidationError
-from prometheus_client import CONTENT_TYPE_LATEST, generate_latest
 
-from events.writer import EventLog, LogUnavailable
+from events.writer import EventLog
 from experiments.assignment import drawn
 from experiments.availability import Availability
 from experiments.document import ModelVersion, Rollout
@@ -31,12 +28,13 @@ from serving.gateway.after.news import News
 from serving.gateway.api import Accepted, Event, Problem
 from serving.gateway.archive import BadFilter
 from serving.gateway.archives import Archives
-from serving.gateway.door import FULL, Door
+from serving.gateway.door import Door
 from serving.gateway.error_handlers import guard
 from serving.gateway.metrics import Metrics
 from serving.gateway.models import KeyFile, Models
 from serving.gateway.operation import Page
-from serving.gateway.overload import RETRY_SECONDS, Bound
+from serving.gateway.operation_pages import pages
+from serving.gateway.overload import Bound
 from serving.gateway.placements.endpoints import PROBLEMS, Authorization, add_placements
 from serving.gateway.placements.session import plausible
 from serving.gateway.probes import probe_all
@@ -44,103 +42,21 @@ from serving.gateway.recommender import (
     Deadlines,
     History,
     ImpressionsOf,
-    NotOffered,
     Recommended,
     Recommender,
     Traits,
 )
 from serving.gateway.rollout_watch import Row
+from serving.gateway.service import Service
 from serving.gateway.tables import MOST_BYTES
 from serving.gateway.wish import Wish
 from serving.scoring.asker import misfit
 from serving.scoring.placed import POPULAR, RANKING
 
-_logger = logging.getLogger(__name__)
-NOTHING_RELEASED = "no model was released yet"
-NO_NEWS = "what is withdrawn is not known yet"
-TELL_SECONDS = 10.0
 IN_TIME = 0.4
 """Share of the champion's deadline from which too much is in flight: well before deadlines pass and breakers open."""
 EVENT_SECONDS = 5.0
 """Most time until an event is durable."""
-
-
-@dataclass(frozen=True, kw_only=True)
-class _Service:
-    """What the endpoints share."""
-
-    models: Models
-    recommender: Recommender
-    row: Row
-    log: EventLog
-    metrics: Metrics
-    door: Door
-    clock: Callable[[], datetime]
-    told: dict[str, float] = field(default_factory=dict)
-    """Part that failed, and when the console last heard of it."""
-
-    def failed(self, part: str, reason: str) -> None:
-        """Count a part that did not answer, and say why."""
-        self.metrics.failures.labels(part).inc()
-        self.tell(part, reason)
-
-    def tell(self, part: str, reason: str) -> None:
-        """On the console: at once, and then every `TELL_SECONDS` while it lasts."""
-        now = time.monotonic()
-        if now - self.told.get(part, -math.inf) >= TELL_SECONDS:
-            self.told[part] = now
-            _logger.warning("%s did not answer: %s", part, reason)
-
-    def released(self) -> Rollout:
-        rollout = self.row.rollout
-        if rollout is None or rollout.champion is None:
-            raise HTTPException(503, NOTHING_RELEASED)
-        if not self.recommender.after.news.known:
-            raise HTTPException(503, NO_NEWS)
-        return rollout
-
-    async def append(self, table: str, event: dict[str, Any], seconds: float, *, synced: bool = True) -> bool | None:
-        """Whether the event is durable, None where that is not known in time; see `EventLog.append`."""
-        began = time.perf_counter()
-        try:
-            await self.log.append(table, event, synced=synced, seconds=seconds)
-        except LogUnavailable as error:
-            self.metrics.unlogged.labels(table).inc()
-            self.tell("event log", str(error))
-            return False if error.certain else None
-        self.metrics.append.labels(table).observe(time.perf_counter() - began)
-        return True
-
-    async def recommend(self, rollout: Rollout, wish: Wish, authorization: str | None) -> Recommended:
-        """Raises 503 where the bound is full and the memory has answered enough."""
-        bound, shop = self.door.bound, self.door.shop(authorization)
-        verdict = bound.enter(shop)
-        if verdict == "model":
-            began = time.perf_counter()
-            try:
-                return await self.recommender.recommend(rollout, wish)
-            except NotOffered as error:
-                raise HTTPException(error.status, str(error)) from error
-            finally:
-                bound.leave(shop, time.perf_counter() - began)
-        self.metrics.shed.labels(verdict).inc()
-        if verdict == "refused":
-            raise HTTPException(503, FULL, {"Retry-After": str(RETRY_SECONDS)})
-        try:
-            return self.recommender.from_memory(rollout, wish)
-        except NotOffered as error:
-            raise HTTPException(error.status, str(error)) from error
-
-    def refused(self, status: int) -> None:
-        """What the HTTP protocol has refused."""
-        self.metrics.refused(status)
-        if status == 503:
-            self.metrics.shed.labels("refused").inc()
-
-    def out_of_traffic(self) -> list[str]:
-        rollout = self.row.rollout
-        serving = rollout.serving if rollout is not None else ()
-        return sorted(arm.version for arm in serving if self.models.breakers[arm.version].open)
 
 
 def make_app(
@@ -174,7 +90,7 @@ def make_app(
     archives = Archives(archive_of, table_bytes)
     recommender = Recommender(models, history, deadlines, archives, after, traits, impressions)
     row = Row(read_rollout, archives, metrics.failures.labels("rollout").inc)
-    service = _Service(
+    service = Service(
         models=models,
         recommender=recommender,
         row=row,
@@ -217,7 +133,7 @@ def make_app(
     return app
 
 
-def _add_service(app: FastAPI, service: _Service) -> None:
+def _add_service(app: FastAPI, service: Service) -> None:
     """What shops call."""
     metrics = service.metrics
 
@@ -282,7 +198,7 @@ def _add_service(app: FastAPI, service: _Service) -> None:
         return Accepted()
 
 
-def _add_operation(app: FastAPI, service: _Service) -> None:
+def _add_operation(app: FastAPI, service: Service) -> None:
     """What those call who keep the service running; on the service's own port as on that of `OperationServer`."""
     for path, make in pages(service).items():
         app.get(path, response_class=Response, responses={503: {"model": Problem}})(_endpoint(make))
@@ -296,45 +212,7 @@ def _endpoint(make: Callable[[], Page]) -> Callable[[], Awaitable[Response]]:
     return page
 
 
-def pages(service: "_Service") -> dict[str, Callable[[], Page]]:
-    """Health, readiness and metrics, by path; may be made in any thread."""
-    metrics, row = service.metrics, service.row
-
-    def told(status: int, plain: dict[str, Any]) -> Page:
-        return Page(status, "application/json", orjson.dumps(plain))
-
-    def ready() -> Page:
-        """Ready is who can answer, be it with popular items: what else is wrong is told, and is for the alerts."""
-        if row.rollout is None or row.rollout.champion is None:
-            metrics.refused(503)
-            return told(503, {"detail": row.problem or NOTHING_RELEASED, "errors": []})
-        after = service.recommender.after
-        if not after.news.known:
-            metrics.refused(503)
-            return told(503, {"detail": after.news.problem or NO_NEWS, "errors": []})
-        out = service.out_of_traffic()
-        others = [*filter(None, [row.problem, service.log.problem]), *service.door.access.problems]
-        others += [*service.recommender.archives.problems, *after.problems]
-        problems = [*(f"{version} is out of traffic" for version in out), *others]
-        status = "degraded" if problems else "ready"
-        ages = {"rollout_age_seconds": round(row.age, 1), "news_age_seconds": round(after.news.age, 1)}
-        return told(200, {"status": status, "problems": problems, "out_of_traffic": out, **ages})
-
-    def metrics_page() -> Page:
-        rollout = row.rollout
-        versions = [arm.version for arm in rollout.serving] if rollout is not None else []
-        metrics.show_out(versions, service.out_of_traffic())
-        metrics.weight.set(rollout.weight if rollout is not None else 0)
-        metrics.row_age.set(row.age)
-        metrics.show_news(service.recommender.after.news)
-        metrics.in_flight.set(service.door.bound.in_flight)
-        metrics.bound.set(service.door.bound.limit)
-        return Page(200, CONTENT_TYPE_LATEST, generate_latest(metrics.registry))
-
-    return {"/health": lambda: told(200, {"status": "alive"}), "/ready": ready, "/metrics": metrics_page}
-
-
-def _filtered(service: _Service, rollout: Rollout, wish: Wish) -> Wish:
+def _filtered(service: Service, rollout: Rollout, wish: Wish) -> Wish:
     """The wish, with its filters as all archives that serve can follow them."""
     serving = service.recommender.archives.contents_of(rollout) if wish.filters else []
     try:
@@ -348,7 +226,7 @@ def _filtered(service: _Service, rollout: Rollout, wish: Wish) -> Wish:
     return wish
 
 
-def _check_context(service: _Service, rollout: Rollout, wish: Wish) -> None:
+def _check_context(service: Service, rollout: Rollout, wish: Wish) -> None:
     """What a model knows of the moment must be of its kind; what none knows is kept with the exposure as it is."""
     for contents in service.recommender.archives.contents_of(rollout) if wish.context else ():
         for name, kind in contents.asking.get("context", {}).items():

@@ -7,6 +7,7 @@ import socket
 import sys
 from pathlib import Path
 
+from runtime import service_log
 from serving.plain.app import APIS, make_app
 from serving.torchserve.server import HOST, STARTED, TorchServe
 
@@ -38,7 +39,7 @@ async def serve(folder: Path, ports: dict[str, int], metrics_host: str) -> None:
 
     hosts = {api: metrics_host if api == "metrics" else HOST for api in APIS}
     listening = [socket.create_server((hosts[api], ports[api]), backlog=1024) for api in APIS]
-    config = uvicorn.Config(make_app(folder, ports), log_level="warning", access_log=False, timeout_keep_alive=75)
+    config = uvicorn.Config(make_app(folder, ports), log_config=None, access_log=False, timeout_keep_alive=75)
     server = uvicorn.Server(config)
     serving = asyncio.create_task(server.serve(listening))
     while not server.started and not serving.done():
@@ -50,6 +51,7 @@ async def serve(folder: Path, ports: dict[str, int], metrics_host: str) -> None:
 def main() -> None:
     import uvloop
 
+    service_log.configure()
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--folder", type=Path, required=True)
     parser.add_argument("--metrics-host", default=HOST)

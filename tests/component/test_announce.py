@@ -69,8 +69,11 @@ def test_a_failure_is_posted_with_its_reasons_and_a_link(hook: Hook) -> None:
     text = told()
     (message,) = hook.posted
     assert (message["run_id"], message["pipeline"], message["state"]) == ("r1", "heterrec-training", "FAILED")
-    assert "## train: its input is at fault\n\n> sequences: no events\n> at all" in message["text"]
-    assert "## train-baseline: no end" in message["text"]
+    assert (
+        "## train: its input\n\n> sequences: no events\n> at all\n\nTo change it: correct what the message names"
+        in message["text"]
+    )
+    assert "## train-baseline: killed" in message["text"]
     assert "https://kubeflow.example/#/runs/details/r1" in message["text"]
     assert text.startswith(message["text"])
     assert "The webhook was told." in text
@@ -133,11 +136,11 @@ def test_what_was_released_in_place_of_the_model_is_told(hook: Hook) -> None:
         "validate": PASSED, "evaluate": {**PASSED, "release": release}, "infra_validate": PASSED,
         "push": {"version": "v1", "status": "champion"},
     }  # fmt: skip
-    ran(*ALWAYS, *TRAINED, "package", "infra_validate", "push", run="tables", **reports)
+    ran(*ALWAYS, *TRAINED, "refit", "package", "infra_validate", "push", run="tables", **reports)
     text = announcement.run(run_id="tables", pipeline="heterrec-training", state="SUCCEEDED")
-    assert "- released version v1 (champion): the neighbour tables, not HeterRec" in text
     outcome = Outcome(run_id="tables", records=read_records("tables"), page=Path("page.html"))
     assert outcome.ending == "pushed: version v1 (champion), the neighbour tables, not HeterRec"
+    assert text.startswith(f"# heterrec-training: {outcome.ending}\n")
     assert outcome.last_lines("shop")[0] == "evaluate: HeterRec is not released: not surely above"
 
 

@@ -114,7 +114,10 @@ def test_an_edit_in_an_imported_module_is_seen(tmp_path: Path, monkeypatch: pyte
     assert shop(tmp_path, monkeypatch, law='"""Told."""\nX = 1  # told\n') == before
     assert shop(tmp_path, monkeypatch, law="X = 2\n") != before
     (tmp_path / "shop" / "page.html").write_text("<p>")
-    assert shop(tmp_path, monkeypatch) != before, "a template is what the page is made of"
+    templated = shop(tmp_path, monkeypatch)
+    assert templated != before, "a template is what the page is made of"
+    (tmp_path / "shop" / "page.css").write_text("p { color: red }")
+    assert shop(tmp_path, monkeypatch) != templated, "and so is a style sheet"
 
 
 def test_a_recipe_is_what_its_training_can_run() -> None:

@@ -10,12 +10,13 @@ import pytest
 from hypothesis import assume, given
 from hypothesis import strategies as st
 
-from console import canary, data, embedding
-from console.charts import Scale
+from components.validate import pictures
+from console import canary, embedding
 from console.standing import among
 from experiments.document import ModelVersion, Rollout
 from experiments.policy import Policy
 from experiments.sequential_test import half_width, mixing
+from runtime.charts import Scale
 from tests.console import made
 
 FINITE = st.floats(-1e9, 1e9)
@@ -42,7 +43,7 @@ def test_bins_of_equal_shares_are_drawn_with_their_real_widths(values: list[floa
     edges = sorted(set(np.quantile(values, [n / number for n in range(1, number)], method="lower").tolist()))
     counts = np.bincount(np.searchsorted(edges, values, side="left"), minlength=len(edges) + 1).tolist()
     found = {"kind": "numeric", "edges": edges, "counts": counts, "missing": 0, "min": min(values), "max": max(values)}
-    ends, shares = data.bins(found)
+    ends, shares = pictures.bins(found)
     assert ends == sorted(set(ends)) and len(ends) == len(shares) + 1
     assert math.isclose(sum(shares), 1)
     for (low, high), share in zip(pairwise(ends), shares, strict=True):
@@ -53,14 +54,14 @@ def test_bins_of_equal_shares_are_drawn_with_their_real_widths(values: list[floa
 def test_a_bin_of_one_value_is_as_wide_as_the_narrowest_beside_it():
     """Counts that begin at nothing: the bin of 0 has no width of its own."""
     found = {"kind": "numeric", "edges": [0.0, 1.0, 3.0], "counts": [60, 20, 10, 10], "missing": 0, "min": 0, "max": 9}
-    assert data.bins(found) == ([-1.0, 0.0, 1.0, 3.0, 9], [0.6, 0.2, 0.1, 0.1])
+    assert pictures.bins(found) == ([-1.0, 0.0, 1.0, 3.0, 9], [0.6, 0.2, 0.1, 0.1])
 
 
 def test_all_values_alike_are_told_and_not_drawn():
     one = {"kind": "numeric", "edges": [2.0], "counts": [5, 0], "missing": 5, "min": 2.0, "max": 2.0}
-    assert data.feature("x", one, None) == ("value, 2 in all rows; 50.0% missing", None)
+    assert pictures.feature("x", one, None) == ("value, 2 in all rows; 50.0% missing", None)
     none = {"kind": "numeric", "edges": [], "counts": [0], "missing": 5, "min": None, "max": None}
-    assert data.feature("x", none, None)[1] is None
+    assert pictures.feature("x", none, None)[1] is None
 
 
 @pytest.mark.parametrize("rate", [0.2, 0.03])

@@ -8,8 +8,8 @@ import pytest
 from fastapi.testclient import TestClient
 
 from console.item import as_date
-from console.render import DASH
 from console.standing import among
+from runtime.page import DASH
 from tests.serving.tiny_archive import ITEMS, RELEASED, ZONE
 
 

@@ -5,9 +5,10 @@ import re
 import pytest
 
 from console import __main__ as console
+from runtime.charts import STYLE
 from runtime.workspace import ROOT
 
-CSS = (ROOT / "console/static/console.css").read_text()
+CSS = STYLE.read_text() + (ROOT / "console/static/console.css").read_text()
 DOCUMENT = (ROOT / "docs/console.md").read_text()
 
 
@@ -28,7 +29,8 @@ def contrast(one: str, other: str) -> float:
 @pytest.mark.parametrize("scheme", [0, 1], ids=["light", "dark"])
 def test_texts_and_lines_stand_out(scheme: int):
     """WCAG AA: 4.5 for text, 3 for what a picture means by a colour."""
-    colours = dict(re.findall(r"--(\w+): (#\w+)", re.findall(r":root \{(.*?)\}", CSS, re.S)[scheme]))
+    blocks = [block for block in re.findall(r":root \{(.*?)\}", CSS, re.S) if "--ink" in block]
+    colours = dict(re.findall(r"--(\w+): (#\w+)", blocks[scheme]))
     for ground in ("paper", "ground", "faint"):
         for text in ("ink", "quiet", "link", "good", "bad", "warn", "none"):
             assert contrast(colours[text], colours[ground]) >= 4.5, (text, ground)

@@ -12,8 +12,11 @@ import pytest
 
 from components.features.power import power
 from components.report import step as report
-from components.report.ending import ending
+from components.shared import announcement
+from components.shared.ending import ending
+from console import runs
 from pipelines.local import Outcome
+from pipelines.status import latest
 from runtime.decision import Decision, Reason
 from runtime.errors import InputError
 from runtime.task import Record, Task, read_records
@@ -25,7 +28,7 @@ Ending = tuple[str, Callable[[], Any], list[str]]
 
 def passed(name: str, *, report: dict[str, Any] | None = None, **notes: Any) -> None:
     """A task of the run that ended, with what its step reported."""
-    task = Task(name, run_id=RUN, module="components.report.ending")
+    task = Task(name, run_id=RUN, module="components.shared.ending")
     task.make_always(Path("out"), kind=name, make=lambda out, scratch: report or {})
     task.annotate(**notes)
 
@@ -40,7 +43,7 @@ def decided(gate: str, *, held: bool = True) -> None:
         (out / "page.html").write_text("the gate's page")
         return decision.summary()
 
-    Task(gate, run_id=RUN, module="components.report.ending").make_always(Path("out"), kind=gate, make=make)
+    Task(gate, run_id=RUN, module="components.shared.ending").make_always(Path("out"), kind=gate, make=make)
 
 
 def fails(name: str, error: Exception) -> None:
@@ -48,7 +51,7 @@ def fails(name: str, error: Exception) -> None:
         raise error
 
     with pytest.raises((type(error), SystemExit)):
-        Task(name, run_id=RUN, module="components.report.ending").make_always(Path("out"), kind=name, make=make)
+        Task(name, run_id=RUN, module="components.shared.ending").make_always(Path("out"), kind=name, make=make)
 
 
 def killed(name: str) -> None:
@@ -122,7 +125,11 @@ def test_the_last_lines_say_the_check_the_numbers_what_would_change_it_and_the_p
         assert re.findall(r"<h2>(\w+)", page.read_text())[-1] == "Tasks", "why comes first, the tasks last"
     outcome = Outcome(run_id=RUN, records=read_records(RUN), page=page)
     lines = "\n".join(outcome.last_lines("my_shop.yaml"))
-    assert outcome.ending == sentence
+    announced = announcement.run(run_id=RUN, pipeline="nightly", state="SUCCEEDED")
+    shown = runs.Run(name=RUN, records=outcome.records).outcome[0]
+    assert outcome.ending == shown == sentence and announced.startswith(f"# nightly: {sentence}\n")
+    (status,) = latest(1)
+    assert status.outcome == sentence and all(line in announced for line in _said(status.reasons))
     for each in told:
         assert each in lines, lines
     assert f"page: {page}" in lines and "card: my_shop.yaml" in lines
@@ -131,12 +138,40 @@ def test_the_last_lines_say_the_check_the_numbers_what_would_change_it_and_the_p
     assert ("log.txt" in lines) == ("failed" in sentence or "killed" in sentence)
 
 
+def _said(reasons: list[str]) -> list[str]:
+    """What a terminal's lines say behind the task and the check, which Markdown has as a heading."""
+    return [line.split(": ", 2)[-1].removeprefix("    to change it: ") for line in reasons]
+
+
+def test_a_task_that_never_ran_and_kubeflows_own_word_end_a_run_too(tmp_path, monkeypatch):
+    monkeypatch.setenv("HETERREC_HOME", str(tmp_path))
+    monkeypatch.chdir(tmp_path)
+    passed("push", report={"version": "7", "status": "champion"})
+    end = ending(read_records(RUN), "SUCCEEDED", ["materialise"])
+    assert end == ("failed: materialise never ran", "bad", True, False)
+    assert end.sentence in report.page(run_id=RUN, state="RUNNING", beside=None, lost=["materialise"])
+    end = ending(read_records(RUN), "FAILED")
+    assert end.failed and end.sentence == "failed, by Kubeflow's word alone: pushed: version 7 (champion)"
+    assert ending({}, "CANCELED") == ("canceled", "bad", True, False)
+    assert ending({}, "RUNNING") == ("running", "quiet", False, False)
+
+
+def test_a_refit_that_is_set_aside_blocks_no_release(tmp_path, monkeypatch):
+    """What was blessed is released as it was, so `--blocked-fails` does not fail it."""
+    monkeypatch.setenv("HETERREC_HOME", str(tmp_path))
+    monkeypatch.chdir(tmp_path)
+    decided("refit", held=False)
+    passed("push", report={"version": "7", "status": "champion"})
+    records = read_records(RUN)
+    assert records["refit"].report["blocked"] and not ending(records).blocked
+
+
 def test_a_release_has_nothing_to_explain(tmp_path, monkeypatch):
     monkeypatch.setenv("HETERREC_HOME", str(tmp_path))
     monkeypatch.chdir(tmp_path)
     passed("push", report={"version": "7", "status": "champion"})
     outcome = Outcome(run_id=RUN, records=read_records(RUN), page=tmp_path / "page.html")
-    assert ending(outcome.records)[0] == "pushed: version 7 (champion)"
+    assert ending(outcome.records).sentence == "pushed: version 7 (champion)"
     assert outcome.last_lines("my_shop.yaml") == [f"page: {tmp_path / 'page.html'}"]
 
 

@@ -193,7 +193,7 @@ def test_the_page_of_a_run_tells_it_beside_the_serving_check(home: Path) -> None
             decision.write(out)
             return decision.summary()
 
-        task = Task("infra_validate", run_id=run_id, module="components.report.ending")
+        task = Task("infra_validate", run_id=run_id, module="components.shared.ending")
         task.make_always(home / "out", kind="infra_validate", make=make)
         page = report.page(run_id=run_id, state="", beside=None)
         section = page.partition("Before its canary")[2].partition("</section>")[0]

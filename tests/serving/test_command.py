@@ -121,7 +121,10 @@ def test_up_serves_the_champion_where_the_archive_of_the_challenger_is_damaged(w
         process.send_signal(signal.SIGINT)
         _, error = process.communicate(timeout=60)
     assert process.returncode == 0 and asked == ["1.0"], error
-    assert f"warning {second}: found " in error and "The challenger 2.0 does not serve before." in error
+    assert (
+        f" WARNING serving.run_torchserve: {second}: found " in error
+        and "The challenger 2.0 does not serve before." in error
+    )
 
 
 def test_a_server_that_is_none_is_told_in_one_line(
@@ -167,7 +170,7 @@ def test_torchserve_and_its_reconciler_run_as_two_processes(workspace: Path, tmp
         start(workspace, "reconciler", *shared, *addresses, "--dataset", "shop", "--status-port", status) as beside,
     ):
         try:
-            assert within(60, lambda: ready(int(status)))
+            assert within(300, lambda: ready(int(status)))
             key = (folder / "inference.key").read_text()
             url = f"http://127.0.0.1:{inference}/predictions/shop/2.0"
             request = urllib.request.Request(url, b'{"history": []}', {"Authorization": f"Bearer {key}", **JSON})

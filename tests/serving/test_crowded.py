@@ -18,10 +18,11 @@ from events.segments import SegmentSink
 from events.writer import EventLog
 from experiments.document import ModelVersion, Rollout
 from serving.gateway.access import Access, Tokens
-from serving.gateway.app import make_app, pages
+from serving.gateway.app import make_app
 from serving.gateway.archive import read_contents
 from serving.gateway.online import _Opened
 from serving.gateway.operation import OperationServer
+from serving.gateway.operation_pages import pages
 from serving.gateway.recommender import Deadlines
 from serving.torchserve import archive
 from tests.serving.open_gateway import HISTORY, NOW, rows

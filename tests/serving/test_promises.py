@@ -16,7 +16,7 @@ from events import compaction, segments, writer
 from events.consumer import (
     attribution,
     consumer,
-    reader,
+    noting,
     retention,
 )
 from events.consumer.metrics import Metrics as ConsumerMetrics
@@ -79,9 +79,9 @@ PROMISES = (
     f"the champion's neighbour tables ({tables.MOST_BYTES // 2**20}; 0 for none)",
     f"at most {segments.ROLL_SECONDS:.0f} s and {segments.ROLL_BYTES // 10**6} MB",
     f"on disk {writer.SYNC_SECONDS:.1f} s later",
-    f"(an outcome waits {reader.WAIT.seconds} s for it)",
+    f"(an outcome waits {noting.WAIT.seconds} s for it)",
     f"within {days(attribution.ATTRIBUTION)} after it, by clocks that differ by an hour at most",
-    f"beyond {reader.MOST_AN_HOUR} in an hour a shopper's are set aside",
+    f"beyond {noting.MOST_AN_HOUR} in an hour a shopper's are set aside",
     f"exposures of the last {days(attribution.ATTRIBUTION)}",
     f"all others {days(retention.KEPT)}",
     f"again after {releases.FIRST_REST:.0f} s, then {2 * releases.FIRST_REST:.0f}, {4 * releases.FIRST_REST:.0f} …, "

@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 
-from events.consumer.reader import MOST_AN_HOUR, WAIT
+from events.consumer.noting import MOST_AN_HOUR, WAIT
 from events.schema import to_line
 from events.segments import SegmentSink
 from runtime.clocks import TOLERANCE

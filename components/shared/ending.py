@@ -1,9 +1,9 @@
 """How a run ended, in one sentence, and why: each check with its numbers, what would change it, and its own page."""
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Literal
+from typing import Literal, NamedTuple
 
 from components.shared.choice import TRAIN, told
 from runtime.task import Record
@@ -11,6 +11,8 @@ from runtime.task import Record
 GATES = ("validate", "evaluate", "infra_validate")
 AGAIN = "run the same command again: what was finished is reused, and a training goes on from its checkpoint"
 KILLED = "the task's process ended without a word, which mostly is the system taking its memory back"
+FAILED = ("FAILED", "CANCELED", "CANCELLED")
+"""Of Kubeflow's words for a run."""
 Style = Literal["good", "warn", "bad", "quiet"]
 Records = Mapping[str, Record]
 
@@ -38,23 +40,46 @@ def broken(records: Records) -> Record | None:
     return next((record for record in records.values() if record.status in ("failed", "running")), None)
 
 
-def ending(records: Records, state: str = "") -> tuple[str, Style]:
-    """One sentence: what became of the model; `state` is Kubeflow's word, for a run that tells nothing itself."""
+class RunEnd(NamedTuple):
+    """How a run ended, in the same words on its page, in a terminal, in MLflow, in the console and in a message."""
+
+    sentence: str
+    """What became of the model."""
+    style: Style
+    failed: bool = False
+    blocked: bool = False
+    """A gate, or too little power, kept every model from a release."""
+
+
+def ending(records: Records, state: str = "", lost: Sequence[str] = ()) -> RunEnd:
+    """The end of the run that left `records`. `state` is Kubeflow's word, for a run that says nothing itself; `lost`
+    are tasks that had to end and did not (`expected_tasks.missing`): where none failed, they never ran."""
     if record := broken(records):
-        return f"{'failed' if record.status == 'failed' else 'killed'} in {record.task}", "bad"
+        return RunEnd(f"{'failed' if record.status == 'failed' else 'killed'} in {record.task}", "bad", failed=True)
+    if lost:
+        return RunEnd(f"failed: {', '.join(lost)} never ran", "bad", failed=True)
+    found = _outcome(records)
+    if state.upper() in FAILED:
+        word = state.lower()
+        return RunEnd(f"{word}, by Kubeflow's word alone: {found.sentence}" if found else word, "bad", failed=True)
+    return found or RunEnd(state.lower() or "ended", "quiet")
+
+
+def _outcome(records: Records) -> RunEnd | None:
+    """What became of the model where every task ended that had to; None where the records say nothing of it."""
     for gate in GATES:
-        if gate in records and not records[gate].report["passed"]:
-            return f"not pushed: blocked by {gate}", "warn"
+        if gate in records and records[gate].report.get("passed") is False:
+            return RunEnd(f"not pushed: blocked by {gate}", "warn", blocked=True)
     if "features" in records and records["features"].notes.get("goes_on") is False:
-        return "not trained: the held-out shoppers could decide nothing", "warn"
+        return RunEnd("not trained: the held-out shoppers could decide nothing", "warn", blocked=True)
     if "push" in records:
         report = records["push"].report
-        if report["status"] == "resting":
-            return "not pushed: its recipe rests", "warn"
-        return f"pushed: version {report['version']} ({report['status']}){_of(records)}", "good"
+        if report.get("status") == "resting":
+            return RunEnd("not pushed: its recipe rests", "warn")
+        return RunEnd(f"pushed: version {report.get('version')} ({report.get('status')}){_of(records)}", "good")
     if "package" in records and (version := records["package"].notes.get("released_as")):
-        return f"already released as version {version}{_of(records)}: nothing to push", "good"
-    return state.lower() or "ended", "quiet"
+        return RunEnd(f"already released as version {version}{_of(records)}: nothing to push", "good")
+    return None
 
 
 def why(records: Records) -> list[Why]:

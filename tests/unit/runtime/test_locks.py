@@ -6,7 +6,7 @@ from pathlib import Path
 
 from runtime.locks import try_lock
 from runtime.workspace import ROOT
-from tests.unit.test_sql import ROOMS
+from tests.unit.runtime.test_sql import ROOMS
 
 
 def test_nothing_else_asks_the_kernel_for_a_lock() -> None:

@@ -1,4 +1,7 @@
-"""Pictures as SVG with real axes, coloured by the style sheet alone: they follow light and dark, and need no script.
+"""Pictures as SVG with real axes, coloured by `STYLE` alone: they follow light and dark, and need no script.
+
+The only maker of charts. A page that a run writes has the style sheet inside it, as it is opened from a folder or in
+Kubeflow's sandbox; the console serves the sheet as a file, as its policy forbids styles inside a page.
 
 A `Plot` maps values to places; marks are added to it in the order in which they are painted.
 """
@@ -7,10 +10,14 @@ import math
 from collections.abc import Callable, Sequence
 from datetime import UTC, datetime, timedelta
 from itertools import pairwise
+from pathlib import Path
 
 from markupsafe import Markup
 
+STYLE = Path(__file__).with_suffix(".css")
 WIDTH, HEIGHT = 460, 220
+WIDE = 940
+"""Of a chart as wide as its page."""
 LEFT, RIGHT, TOP, BOTTOM = 58, 14, 12, 30
 Point = tuple[float, float]
 _STEPS = [timedelta(minutes=n) for n in (1, 5, 15, 30)] + [timedelta(hours=n) for n in (1, 3, 6, 12)]
@@ -172,6 +179,51 @@ def _title(text: str) -> Markup:
     return Markup("<title>{}</title>").format(text) if text else Markup("")
 
 
+def key(entries: Sequence[tuple[str, str]]) -> Markup:
+    """What the colours mean: (style, meaning) of each. Styles of lines begin with l, of areas with f."""
+    line = Markup('<line class="line {}" x1="0" x2="12" y1="6" y2="6"/>')
+    area = Markup('<rect class="{}" width="12" height="12"/>')
+    sample = Markup('<li><svg viewBox="0 0 12 12" aria-hidden="true">{}</svg>{}</li>')
+    made = [
+        sample.format((line if style.startswith("l") else area).format(style), meaning) for style, meaning in entries
+    ]
+    return Markup('<ul class="key">{}</ul>').format(Markup("").join(made))
+
+
+def intervals(
+    name: str, rows: Sequence[tuple[str, float, float, float]], *, digits: int = 4, width: int = WIDTH
+) -> Markup:
+    """Differences of (label, mean, low, high) below one another against zero, with their numbers beside."""
+    step, left, right, base = 24, 130, 195, 24
+    ends = [0.0, *(end for _, _, low, high in rows for end in (low, high))]
+    scale, high = Scale(min(ends), max(ends)), 8 + len(rows) * step
+
+    def at(value: float) -> float:
+        return round(left + scale.share(value) * (width - left - right), 1)
+
+    marks = [Markup('<line class="zero" x1="{}" x2="{}" y1="0" y2="{}"/>').format(at(0), at(0), high)]
+    for place, (label, mean, low, upper) in enumerate(rows):
+        y, style = 4 + step * (place + 0.5), "good" if low > 0 else "bad" if upper < 0 else "none"
+        told = f"{mean:+.{digits}f} [{low:+.{digits}f}, {upper:+.{digits}f}]"
+        row = Markup('<g>{}<text class="tick" x="{}" y="{}" text-anchor="end">{}</text>')
+        row = row.format(_title(f"{label}: {told}"), left - 10, y + 4, _cut(label))
+        row += Markup('<line class="line l{}" x1="{}" x2="{}" y1="{}" y2="{}"/>').format(
+            style, at(low), at(upper), y, y
+        )
+        row += Markup('<circle class="dot f{}" cx="{}" cy="{}" r="5"/>').format(style, at(mean), y)
+        row += Markup('<text class="tick" x="{}" y="{}">{}</text></g>').format(width - right + 10, y + 4, told)
+        marks.append(row)
+    for tick in scale.ticks(4):
+        mark = '<text class="tick" x="{}" y="{}" text-anchor="middle">{}</text>'
+        marks.append(Markup(mark).format(at(tick), high + 16, signed_figure(tick)))
+    head = Markup('<svg viewBox="0 0 {} {}" role="img" aria-label="{}">').format(width, high + base, name)
+    return head + Markup("").join(marks) + Markup("</svg>")
+
+
+def _cut(label: str, most: int = 19) -> str:
+    return label if len(label) <= most else f"{label[: most - 1]}…"
+
+
 def ranked(name: str, rows: Sequence[tuple[str, float, float | None]], *, width: int = WIDTH) -> Markup:
     """Bars from the left, one below the other, of (name, share, share before or None); the shares as numbers beside."""
     step, left, right = 19, 140, 60
@@ -180,10 +232,9 @@ def ranked(name: str, rows: Sequence[tuple[str, float, float | None]], *, width:
     for place, (label, share, before) in enumerate(rows):
         y = 4 + place * step
         wide = [round((width - left - right) * (value or 0.0) / most, 1) for value in (share, before)]
-        short = label if len(label) <= 19 else f"{label[:18]}…"
         told = f"{label}: {share:.2%}" + (f", accepted before {before:.2%}" if before is not None else "")
         row = Markup('<g><title>{}</title><text class="tick" x="{}" y="{}" text-anchor="end">{}</text>')
-        row = row.format(told, left - 8, y + 12, short)
+        row = row.format(told, left - 8, y + 12, _cut(label))
         row += Markup('<rect class="bar f0" x="{}" y="{}" width="{}" height="{}"/>').format(left, y, wide[0], 14)
         if before is not None:
             mark = '<line class="line l1" x1="{}" x2="{}" y1="{}" y2="{}"/>'
