@@ -76,13 +76,14 @@ class ItemLog:
         self._mine = _UPSERT.c.model == model
         database.create(_UPSERT)
 
-    def put(self, items: Mapping[str, Features], *, absorbed: Mapping[str, int] | None = None) -> int:
-        """Add or change items, all at once; the number of the latest change. What is said again changes nothing.
+    def put(self, items: Mapping[str, Features | None], *, absorbed: Mapping[str, int] | None = None) -> int:
+        """Add or change items, all at once, or take back (None) what was said of them; the number of the latest change.
+        What is said again changes nothing.
 
         `absorbed` are the numbers of entries that need not be kept, by their items. Blocks until the change is durable.
         Raises `ItemLogFull`, and `TableAway` where it is not made.
         """
-        said = {item: _json(features) for item, features in items.items()}
+        said = {item: None if features is None else _json(features) for item, features in items.items()}
         with self._availability.change() as (connection, number):
             for item, known in (absorbed or {}).items():
                 one = (_UPSERT.c.item_id == item) & (_UPSERT.c.number == known)
@@ -93,12 +94,13 @@ class ItemLog:
             if not news:
                 connection.rollback()
                 return number - 1
-            _require_room(kept | news)
+            fresh = {item: features for item, features in news.items() if features is not None}
+            _require_room({item: each for item, each in kept.items() if item not in news} | fresh)
             connection.execute(delete(_UPSERT).where(self._mine & _UPSERT.c.item_id.in_(news)))
             row = {"model": self._model, "number": number, "at": self._clock().astimezone(UTC).isoformat()}
-            connection.execute(
-                insert(_UPSERT), [{**row, "item_id": item, "features": each} for item, each in news.items()]
-            )
+            if fresh:
+                rows = [{**row, "item_id": item, "features": each} for item, each in fresh.items()]
+                connection.execute(insert(_UPSERT), rows)
         return number
 
     def read(self, known: Upserts) -> Upserts:

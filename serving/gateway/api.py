@@ -207,9 +207,9 @@ class PutItem(_Strict):
     """An item as it is now, whether or not there was one of this id."""
 
     item_id: Key
-    features: Annotated[dict[Id, Any], Field(max_length=500)] = Field(
+    features: Annotated[dict[Id, Any], Field(max_length=500)] | None = Field(
         description="every feature of the shop's items that is not derived from events; null where it is not known and "
-        "the card lets it be missing"
+        "the card lets it be missing. Null for all of it takes back what was put: the catalogue's word holds again"
     )
 
 

@@ -36,7 +36,7 @@ SECONDS = 5.0
 LAMP = {"price": 7.5, "shelf": "top", "tags": ["odd"], "released": "2026-01-04", "title": "Lamp"}
 
 
-def put(client: TestClient, **items: dict[str, Any]) -> dict[str, Any]:
+def put(client: TestClient, **items: dict[str, Any] | None) -> dict[str, Any]:
     told = [{"item_id": item, "features": features} for item, features in items.items()]
     reply = client.put("/v1/items", json={"items": told})
     assert reply.status_code == 200, reply.text
@@ -88,6 +88,7 @@ def test_a_new_item_is_recommended_by_its_features_within_five_seconds_and_withd
     assert within(20, lambda: "new" not in shown(other, k=10, exclude_seen=False))
     assert time.monotonic() - gone < 2
     assert put_back(client, "new") == 200 and "new" in shown(client, k=10, exclude_seen=False)
+    assert put(client, dear=None)["waiting"] == [] and "dear" not in shown(client, k=10, exclude_seen=False)
     logged = [each for each in rows(tmp_path / "log", "exposures") if "new" in each["items"]]
     assert logged, "what was shown is in the log"
     done = replay([each for each in rows(tmp_path / "log", "exposures") if each["placement"] == "for_you"], arms)
@@ -248,6 +249,10 @@ def test_numbers_are_those_of_the_stock_and_what_is_said_again_changes_nothing(d
     assert log.read(read) is read and not other.read(Upserts()).items
     availability.tell({"a": True})
     assert log.read(read) is read, "a change of the stock is none of the items"
+    assert [log.put({"a": None}), log.put({"a": None, "none": None})] == [5, 5], "taken back, and nothing left to take"
+    left = log.read(read)
+    assert [each.item_id for each in left.items] == ["b"]
+    assert log.put({"b": None, "c": LAMP}) == 6 and [each.item_id for each in log.read(left).items] == ["c"]
 
 
 def test_a_replica_that_is_cut_off_goes_on_with_what_was_put(

@@ -52,12 +52,12 @@ def add_items(
         return ItemsTaken(number=number, waiting=waiting)
 
 
-def _checked(items: Sequence[PutItem], serving: Sequence[Contents]) -> list[dict[str, Any]]:
-    """The features of each item as archives have them. Raises `RequestValidationError` that names what is wrong."""
-    faults, found = list[dict[str, Any]](), []
+def _checked(items: Sequence[PutItem], serving: Sequence[Contents]) -> list[dict[str, Any] | None]:
+    """The features of each item as archives have them, None where they are taken back. Raises `RequestValidationError` that names what is wrong."""
+    faults, found = list[dict[str, Any]](), list[dict[str, Any] | None]()
     for n, item in enumerate(items):
         try:
-            found.append(_values(item.features, serving))
+            found.append(None if item.features is None else _values(item.features, serving))
         except _BadFeature as error:
             fault = {"loc": ("body", "items", n, "features", error.name), "msg": str(error), "type": "feature"}
             faults.append(fault)

@@ -55,7 +55,7 @@ class News:
         await self._followed()
         return number
 
-    async def put(self, items: Mapping[str, Features], absorbed: Mapping[str, int]) -> int:
+    async def put(self, items: Mapping[str, Features | None], absorbed: Mapping[str, int]) -> int:
         """Add and change items, for all replicas; for this one at once. Raises what the table raises."""
         assert self._items is not None
         number = await asyncio.to_thread(self._items.put, items, absorbed=absorbed)
