@@ -61,7 +61,7 @@ def arms(bucket: Any, tmp_path_factory: pytest.TempPathFactory) -> dict[str, Mod
     """Three versions, in the bucket only."""
     folder, found = tmp_path_factory.mktemp("made"), {}
     for seed, version in enumerate(("1.0", "2.0", "3.0")):
-        content = write_content(folder / version, version=version, seed=seed)
+        content = write_content(folder / version, version=version, seed=seed, network=False)
         digest = archive.build(content, folder / "shop.mar", name="shop", version=version)
         address = f"s3://models/workspace/releases/shop/{version}/shop.mar"
         bucket.put_file(str(folder / "shop.mar"), address)
