@@ -161,7 +161,8 @@ def test_a_corrupted_object_is_refused_and_the_champion_goes_on(
     assert status.versions == {"1.0": "ready", "2.0": "refused"}
     assert f"{address}: found " in status.why["2.0"] and "is not served" in status.why["2.0"]
     assert "2.0" not in torchserve.versions("shop")
-    assert [path.stem for path in (tmp_path / "shop").iterdir()] == [arms["1.0"].archive_digest]
+    # Beside it what is fetched once more may lie, in part.
+    assert [path.stem for path in (tmp_path / "shop").glob("*.mar")] == [arms["1.0"].archive_digest]
 
 
 def test_the_gateway_reads_popular_items_and_probes_from_the_bucket(
