@@ -12,6 +12,8 @@ from tests.workers import pytest_xdist_make_scheduler  # noqa: F401  (a hook)
 # Before anything imports torch, and for every process that a test starts: several test processes share the cores, and
 # threads that spin while they wait for one another take the cores from those they wait for.
 os.environ.setdefault("OMP_NUM_THREADS", "1")
+# Java's second compiler pays after minutes, and no server of a test runs so long (benchmarks/NOTES.md).
+os.environ.setdefault("JDK_JAVA_OPTIONS", "-XX:TieredStopAtLevel=1 -XX:+UseSerialGC")
 
 
 LONGEST = (

@@ -73,9 +73,9 @@ def training_code(chosen: Mapping[str, Any]) -> str:
 @cache
 def _training_code(chosen: frozenset[tuple[str, Any]]) -> str:
     """Once a process, as the sources are read once: each takes most of a second."""
-    settings, digest = dict(chosen), hashlib.sha256()
-    for known_as, module, name in sorted((former(each.module), *each) for each in reach(settings)):
-        digest.update(f"{known_as}:{name}\0{code.canonical(_pruned(module, name, settings))}\0".encode())
+    digest = hashlib.sha256()
+    for known_as, module, name in sorted((former(each.module), *each) for each in reach(dict(chosen))):
+        digest.update(f"{known_as}:{name}\0{code.canonical(_pruned(module, name, chosen))}\0".encode())
     found = digest.hexdigest()
     return REWRITTEN.get(found, found)
 
@@ -84,20 +84,22 @@ def reach(chosen: Mapping[str, Any]) -> set[Definition]:
     """The definitions that can run, found by the names that they use; one too many rather than one too few."""
     for module, name in ENTRIES:
         assert _module(module).body(name), f"{module} has no {name}: correct ENTRIES in {Path(__file__).name}"
+    settings = frozenset(chosen.items())
     seen: set[Definition] = set()
     waiting = [Definition(*entry) for entry in ENTRIES if entry != REFIT or chosen.get(NETWORK, True)]
     while waiting:
         here = waiting.pop()
         if here not in seen:
             seen.add(here)
-            waiting += [Definition(here.module, ""), *_module(here.module).used(_pruned(*here, chosen))]
+            waiting += [Definition(here.module, ""), *_module(here.module).used(_pruned(*here, settings))]
     return {found for found in seen if _module(found.module).body(found.name)}
 
 
-def _pruned(module: str, name: str, chosen: Mapping[str, Any]) -> ast.AST:
+@cache
+def _pruned(module: str, name: str, chosen: frozenset[tuple[str, Any]]) -> ast.AST:
     """The definition without the branches that the settings never take."""
     body = copy.deepcopy(_module(module).body(name))
-    pruned: ast.AST = _Chosen(chosen).visit(ast.Module(body=body, type_ignores=[]))
+    pruned: ast.AST = _Chosen(dict(chosen)).visit(ast.Module(body=body, type_ignores=[]))
     return pruned
 
 

@@ -7,7 +7,9 @@ import socket
 import subprocess
 import time
 from pathlib import Path
+from typing import Any
 
+import psutil
 import pytest
 from fastapi.testclient import TestClient
 from markupsafe import escape
@@ -23,9 +25,13 @@ from tests.k8s.cluster import rendered, workloads
 from tests.k8s.postgres_server import Postgres
 
 
-def _arguments(port: int) -> list[str]:
+def _container() -> dict[str, Any]:
     (pod,) = [pod for found, _, pod in workloads(rendered("production")) if found == "Deployment/mlflow"]
-    container = pod["containers"][0]
+    return dict(pod["containers"][0])
+
+
+def _arguments(port: int) -> list[str]:
+    container = _container()
     assert container["args"][:2] == ["mlflow", "server"]
     # As Kubernetes expands them, in a namespace whose name stands nowhere in the manifests.
     assert {"name": "NAMESPACE", "valueFrom": {"fieldRef": {"fieldPath": "metadata.namespace"}}} in container["env"]
@@ -59,7 +65,7 @@ def server(tmp_path_factory):
             **os.environ,
             "MLFLOW_BACKEND_STORE_URI": postgres.url("mlflow"),
             "MLFLOW_ARTIFACTS_DESTINATION": str(folder / "files"),
-            "MLFLOW_DISABLE_TELEMETRY": "true",
+            **{each["name"]: each["value"] for each in _container()["env"] if "value" in each},
         }
         with (folder / "log").open("wb") as log:
             process = subprocess.Popen(_arguments(port), cwd=folder, env=environment, stdout=log, stderr=log)
@@ -145,3 +151,10 @@ def test_it_answers_by_the_names_that_runs_use(server: int, host: str):
 
 def test_it_answers_by_no_other_name(server: int):
     assert _get(server, "/", "evil.example") == 403
+
+
+def test_it_runs_its_web_server_alone(server: int):
+    """And not the processes for judges of language models, each of which imports all of MLflow."""
+    commands = [" ".join(each.cmdline()) for each in psutil.Process().children(recursive=True)]
+    mine = [command for command in commands if str(server) in command or "mlflow" in command]
+    assert mine and not [command for command in mine if "mlflow.server.jobs" in command]

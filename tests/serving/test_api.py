@@ -274,7 +274,7 @@ def test_fuzzing_from_the_openapi_document_finds_no_fault(
         if mode == GenerationMode.NEGATIVE and operation.method == "get":
             continue  # nothing that could be wrong
 
-        @settings(max_examples=150, deadline=None, derandomize=True, suppress_health_check=list(HealthCheck))
+        @settings(max_examples=50, deadline=None, derandomize=True, suppress_health_check=list(HealthCheck))
         @given(operation.as_strategy(generation_mode=mode))
         def all_cases(case: Any) -> None:
             call(case)

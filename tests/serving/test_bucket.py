@@ -61,7 +61,7 @@ def arms(bucket: Any, tmp_path_factory: pytest.TempPathFactory) -> dict[str, Mod
     """Three versions, in the bucket only."""
     folder, found = tmp_path_factory.mktemp("made"), {}
     for seed, version in enumerate(("1.0", "2.0", "3.0")):
-        content = write_content(folder / version, version=version, seed=seed)
+        content = write_content(folder / version, version=version, seed=seed, network=False)
         digest = archive.build(content, folder / "shop.mar", name="shop", version=version)
         address = f"s3://models/workspace/releases/shop/{version}/shop.mar"
         bucket.put_file(str(folder / "shop.mar"), address)
@@ -161,7 +161,8 @@ def test_a_corrupted_object_is_refused_and_the_champion_goes_on(
     assert status.versions == {"1.0": "ready", "2.0": "refused"}
     assert f"{address}: found " in status.why["2.0"] and "is not served" in status.why["2.0"]
     assert "2.0" not in torchserve.versions("shop")
-    assert [path.stem for path in (tmp_path / "shop").iterdir()] == [arms["1.0"].archive_digest]
+    # Beside it what is fetched once more may lie, in part.
+    assert [path.stem for path in (tmp_path / "shop").glob("*.mar")] == [arms["1.0"].archive_digest]
 
 
 def test_the_gateway_reads_popular_items_and_probes_from_the_bucket(

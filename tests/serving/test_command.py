@@ -36,13 +36,15 @@ JSON = {"Content-Type": "application/json"}
 
 
 @pytest.fixture
-def workspace(mar: Path, tmp_path: Path) -> Path:
+def workspace(tmp_path: Path) -> Path:
     """A workspace with a champion (1.0) and a challenger (2.0) of the model "shop"."""
-    second = tmp_path / "second.mar"
-    archive.build(write_content(tmp_path / "c", version="2.0", seed=1), second, name="shop", version="2.0")
+    first, second = tmp_path / "first.mar", tmp_path / "second.mar"
+    for seed, (path, version) in enumerate(((first, "1.0"), (second, "2.0"))):
+        content = write_content(tmp_path / f"content{version}", version=version, seed=seed, network=False)
+        archive.build(content, path, name="shop", version=version)
     row = Rollout(model="shop")
     with RolloutTable(f"sqlite:///{tmp_path}/home/rollout.db") as table:
-        for path, version in ((mar, "1.0"), (second, "2.0")):
+        for path, version in ((first, "1.0"), (second, "2.0")):
             model = ModelVersion(
                 version=version, archive=str(path), archive_digest=archive.digest(path), recipe_digest=version,
                 registered=NOW,

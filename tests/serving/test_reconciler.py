@@ -56,7 +56,7 @@ def arms(tmp_path_factory: pytest.TempPathFactory) -> dict[str, ModelVersion]:
 
 
 def arm(folder: Path, version: str, *, seed: int, **changed: Any) -> ModelVersion:
-    content = write_content(folder / f"content{version}", version=version, seed=seed)
+    content = write_content(folder / f"content{version}", version=version, seed=seed, network=False)
     digest = archive.build(content, folder / f"{version}.mar", name="shop", version=version)
     plain = {"archive": str(folder / f"{version}.mar"), "archive_digest": digest, "recipe_digest": version}
     return ModelVersion(version=version, registered=NOW, **{**plain, **changed})
@@ -64,7 +64,7 @@ def arm(folder: Path, version: str, *, seed: int, **changed: Any) -> ModelVersio
 
 def broken(folder: Path) -> ModelVersion:
     """A version whose items are other ones than those that it was trained with."""
-    content = write_content(folder / "broken", version="9.0")
+    content = write_content(folder / "broken", version="9.0", network=False)
     np.save(content / "item_matrix.npy", np.roll(np.load(content / "item_matrix.npy"), 1, axis=0))
     contract = json.loads((content / "serving.json").read_text())
     contract["digests"]["item_matrix.npy"] = archive.digest(content / "item_matrix.npy")

@@ -101,7 +101,7 @@ def test_same_content_gives_the_same_archive(content: Path, mar: Path, tmp_path:
     assert again == archive.digest(mar)
     assert archive.identity(tmp_path / "again.mar") == ("shop", "1.0")
     names = set(zipfile.ZipFile(mar).namelist())
-    assert names == {p.name for p in content.iterdir()} | {*archive.code(), "MAR-INF/MANIFEST.json"}
+    assert names == {p.name for p in content.iterdir() if p.is_file()} | {*archive.code(), "MAR-INF/MANIFEST.json"}
     assert {"handler.py", "serving/scoring/scorer.py"} <= names
     with pytest.raises(ValueError, match=r"model version: found 'a/b'"):
         archive.build(content, tmp_path / "x.mar", name="shop", version="a/b")

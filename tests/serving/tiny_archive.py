@@ -1,8 +1,10 @@
 """A tiny archive whose right answers can be computed by hand."""
 
 import hashlib
+import io
 import json
 import shutil
+from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -100,12 +102,9 @@ def popular(items: dict[str, Any]) -> dict[str, Any]:
     }  # fmt: skip
 
 
-def write_content(
-    root: Path, *, version: str = "1.0", seed: int = 0, repeats: bool = False, item_side: bool = True
-) -> Path:
-    """The content of an archive, before it is zipped; of before there was an item side without `item_side`."""
-    root.mkdir(parents=True)
-    matrix = vectors(seed)
+@cache
+def program(seed: int) -> bytes:
+    """`program.pt2` of the model with these vectors; exporting it takes as long as all that is asked of it."""
     n = len(FEATURES)
     example = (
         torch.ones(2, 3, dtype=torch.int64),
@@ -116,13 +115,43 @@ def write_content(
     )
     batch, time = torch.export.Dim("batch"), torch.export.Dim("time")
     shapes = ({0: batch, 1: time},) * 4 + ({0: batch},)
-    torch.export.save(torch.export.export(LastItems(matrix), example, dynamic_shapes=shapes), root / "program.pt2")
-    if item_side:
-        of_items = (torch.zeros(2, dtype=torch.int64), torch.zeros(2, n, dtype=torch.bool), torch.zeros(2),
-                    torch.zeros(2, 1, dtype=torch.int64))  # fmt: skip
-        items_dim = {0: torch.export.Dim("items", min=1, max=4096)}
-        exported = torch.export.export(ItemSide(matrix), of_items, dynamic_shapes=(items_dim,) * 4)
-        torch.export.save(exported, root / "items.pt2")
+    written = io.BytesIO()
+    torch.export.save(torch.export.export(LastItems(vectors(seed)), example, dynamic_shapes=shapes), written)
+    return written.getvalue()
+
+
+@cache
+def item_program(seed: int) -> bytes:
+    """`items.pt2` of the same model."""
+    n = len(FEATURES)
+    example = (torch.zeros(2, dtype=torch.int64), torch.zeros(2, n, dtype=torch.bool), torch.zeros(2),
+               torch.zeros(2, 1, dtype=torch.int64))  # fmt: skip
+    items = {0: torch.export.Dim("items", min=1, max=4096)}
+    written = io.BytesIO()
+    torch.export.save(torch.export.export(ItemSide(vectors(seed)), example, dynamic_shapes=(items,) * 4), written)
+    return written.getvalue()
+
+
+def write_content(
+    root: Path,
+    *,
+    version: str = "1.0",
+    seed: int = 0,
+    repeats: bool = False,
+    network: bool = True,
+    item_side: bool = True,
+) -> Path:
+    """The content of an archive, before it is zipped; of before there was an item side without `item_side`. Without a
+    network every item has one score for everybody, and no process that loads it imports torch's compiler, which is half
+    of its start."""
+    root.mkdir(parents=True)
+    matrix = vectors(seed)
+    if network:
+        (root / "program.pt2").write_bytes(program(seed))
+        if item_side:
+            (root / "items.pt2").write_bytes(item_program(seed))
+    else:
+        matrix = matrix[:, -1:].contiguous()
     np.save(root / "item_matrix.npy", matrix.numpy())
     titles = [None if item == "i11" else f"Kettle {item}" for item in ITEMS]
     prices, shelves = [float(number + 1) for number in range(len(ITEMS))], ["top", "low"] * (len(ITEMS) // 2)
@@ -148,7 +177,9 @@ def write_content(
         *(
             {
                 "request": {"user_id": "u", "history": history * times, "exclude_seen": False},
-                "answer": trained_answer(LastItems(matrix), encoder, history * times),
+                "answer": trained_answer(LastItems(matrix), encoder, history * times)
+                if network
+                else answer(matrix[:, 0]),
             }
             for times in (2, 9)
         ),
@@ -169,8 +200,9 @@ def write_content(
         "filters_not": True,
         "dates": {"released": ZONE},
         "segment": "shelf",
-        "parts": {"network": matrix.shape[1]},
-        "placements": ["for_you", "similar", "ranking", "popular"],
+        "network": network,
+        "parts": {"network" if network else "popularity": matrix.shape[1]},
+        "placements": ["for_you", *(["similar"] if network else []), "ranking", "popular"],
         "kinds": ["popular", "trending", "new"],
         "digests": digests,
     }
@@ -195,6 +227,11 @@ def trained_answer(model: LastItems, encoder: FeatureEncoder, history: list[dict
     rows = torch.tensor([[ITEMS.index(event["item_id"]) + 1 for event in seen]])
     varying = torch.from_numpy(value)[None], torch.from_numpy(missing)[None]
     user = model(rows, torch.zeros_like(rows), *varying, torch.tensor([len(seen)]))[0]
-    best = (model.vectors[1:] @ user).topk(3)
+    return answer(model.vectors[1:] @ user)
+
+
+def answer(scores: torch.Tensor) -> dict[str, Any]:
+    """The three items with the highest of the scores (V,)."""
+    best = scores.topk(3)
     scored = zip(best.indices.tolist(), best.values.tolist(), strict=True)
     return {"items": [{"item_id": ITEMS[row], "score": score} for row, score in scored], "unknown_items": 0}
