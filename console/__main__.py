@@ -14,7 +14,7 @@ from pathlib import Path
 from console.settings import LOOPBACK, METRICS, Settings
 from console.trials import SETTING
 from experiments.policy import Policy
-from runtime import workspace
+from runtime import teardown, workspace
 from runtime.errors import InputError
 from runtime.options import with_debug
 
@@ -37,6 +37,7 @@ def run(options: argparse.Namespace) -> int:
     import uvicorn
 
     from console.app import make_app
+    from console.server import EndingServer
 
     logging.basicConfig(format="%(asctime)s %(levelname)s %(message)s", level=logging.WARNING)
     settings = _settings(options)
@@ -45,7 +46,7 @@ def run(options: argparse.Namespace) -> int:
         print(f"console of {workspace.home()} at {address} (Ctrl-C ends it)", flush=True)
         threading.Thread(target=_warm, name="warm", daemon=True).start()
         config = uvicorn.Config(make_app(settings), log_level="warning", access_log=False, server_header=False)
-        server = uvicorn.Server(config)
+        server = EndingServer(config)
         for number in (signal.SIGINT, signal.SIGTERM):  # uvicorn raises them anew once it has ended in order
             signal.signal(number, lambda *_: setattr(server, "should_exit", True))
         server.run(sockets=[listening])
@@ -54,8 +55,8 @@ def run(options: argparse.Namespace) -> int:
 
 def _warm() -> None:
     """What takes seconds to import, while the first page is looked at."""
-    import serving.gateway.tables
-    import serving.scoring.scorer  # noqa: F401
+    import feature_repo.online
+    import feature_repo.store  # noqa: F401
 
 
 def _settings(options: argparse.Namespace) -> Settings:
@@ -111,4 +112,5 @@ def _parser() -> argparse.ArgumentParser:
 
 
 if __name__ == "__main__":
+    teardown.skip()
     sys.exit(main())

@@ -19,7 +19,7 @@ from pipelines import cluster_commands, data_commands, library_commands
 from pipelines.data_commands import moment, new_run_id, with_options
 from pipelines.recipe_files import RECIPE, SETTING
 from pipelines.stopping import Stopped, stopped_by_signal
-from runtime import workspace
+from runtime import teardown, workspace
 from runtime.errors import InputError
 from runtime.options import with_debug
 from serving.releases import Unreached
@@ -277,4 +277,5 @@ def _parser() -> argparse.ArgumentParser:
 
 
 if __name__ == "__main__":
+    teardown.skip()
     sys.exit(main())

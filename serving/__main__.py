@@ -7,6 +7,7 @@ from collections.abc import Sequence
 
 from events.consumer import command
 from experiments.database import TableAway
+from runtime import teardown
 from runtime.errors import InputError
 from runtime.options import with_debug
 from serving import (
@@ -51,4 +52,5 @@ def _parser() -> argparse.ArgumentParser:
 
 
 if __name__ == "__main__":
+    teardown.skip()
     sys.exit(main())

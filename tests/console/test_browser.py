@@ -3,11 +3,14 @@
 import os
 import re
 import signal
+import socket
 import subprocess
 import sys
 import urllib.request
 from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
+from urllib.parse import urlsplit
 
 import pytest
 from matplotlib.image import imread
@@ -15,6 +18,8 @@ from matplotlib.image import imread
 from console.site import PLACES
 from runtime.workspace import ROOT
 from tests.console.browser import CHROMIUM, Browser
+from tests.console.conftest import written
+from tests.termination import A_HANG, terminated
 
 SHOPPER = "/shopper?model=shop&user=u1"
 READY = "document.readyState === 'complete'"
@@ -37,20 +42,32 @@ FOCUSED = """(() => {
 })()"""
 
 
-@pytest.fixture(scope="module")
-def address(home: Path) -> Iterator[str]:
-    """Of a console in a process of its own, which ends in order when it is told to."""
+@contextmanager
+def started(home: Path) -> Iterator[tuple["subprocess.Popen[str]", str]]:
+    """A console of `home`, and its address; it says nothing of faults until it has ended."""
     kept = {key: value for key, value in os.environ.items() if not key.startswith("HETERREC_")}
     command = [sys.executable, "-m", "console", "--port", "0", "--metrics", "http://127.0.0.1:9"]
     told = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE, "text": True}
     with subprocess.Popen(command, cwd=ROOT, env={**kept, "HETERREC_HOME": str(home)}, **told) as process:
-        assert process.stdout is not None and process.stderr is not None
-        line = process.stdout.readline()
-        assert str(home) in line, process.stderr.read()
-        yield re.findall(r"http://\S+", line)[0]
-        process.send_signal(signal.SIGTERM)
-        _, errors = process.communicate(timeout=60)
-        assert process.returncode == 0 and "Traceback" not in errors, errors
+        try:
+            assert process.stdout is not None and process.stderr is not None
+            line = process.stdout.readline()
+            assert str(home) in line, process.stderr.read()
+            yield process, re.findall(r"http://\S+", line)[0]
+            errors = process.stderr.read()
+            assert "Traceback" not in errors, errors
+        finally:
+            process.kill()
+
+
+@pytest.fixture(scope="module")
+def address(home: Path) -> Iterator[str]:
+    """Of a console in a process of its own, which ends in order when it is told to."""
+    with started(home) as (process, address):
+        yield address
+        with urllib.request.urlopen(f"{address}/parts/shopper?model=shop&user=u1") as answer:
+            assert b"champion" in answer.read()  # by now all is imported and an archive is open
+        assert terminated(process) == 0
 
 
 @pytest.fixture(scope="module")
@@ -64,6 +81,18 @@ def browser(address: str, tmp_path_factory: pytest.TempPathFactory) -> Iterator[
 def test_the_command_says_where_it_is_and_answers_there(address: str):
     with urllib.request.urlopen(f"{address}/health") as answer:
         assert answer.read() == b"alive"
+
+
+def test_it_ends_while_a_page_is_being_made_that_never_will_be(tmp_path: Path):
+    """A thread that reads cannot be stopped, and nobody looks at that page any more."""
+    (record := tmp_path / "runs" / "shop-20260105T000000" / "ingest.json").parent.mkdir(parents=True)
+    os.mkfifo(record)
+    asked = f"GET /runs/{record.parent.name} HTTP/1.1\r\nHost: 127.0.0.1\r\n\r\n"
+    with started(tmp_path) as (process, address), socket.create_connection(("127.0.0.1", urlsplit(address).port)) as s:
+        s.sendall(asked.encode())
+        with record.open("w"):  # which waits until the console reads it
+            process.send_signal(signal.SIGTERM)
+            assert process.wait(A_HANG) == 0
 
 
 @pytest.mark.parametrize(
@@ -123,7 +152,7 @@ def lists(browser: Browser) -> str:
 @pytest.mark.parametrize("item", ["#event-1", "#event-2", "#place-1-2", "#place-2-1"])
 def test_a_click_on_an_item_changes_the_lists_where_one_looks(address: str, browser: Browser, home: Path, item: str):
     """In the history or in a list; a second click takes it back, and so does the browser's "back"."""
-    written = {path: path.stat().st_mtime_ns for path in home.rglob("*") if "rollout.db" not in path.name}
+    files = written(home)
     browser.shown_as(1280, 500, "light")
     browser.open(address + SHOPPER, ANSWERED)
     before, place = lists(browser), browser.ask(f"document.querySelector('{item}').id")
@@ -145,8 +174,7 @@ def test_a_click_on_an_item_changes_the_lists_where_one_looks(address: str, brow
     browser.open(reached, tried(1))  # an address can be handed on
     assert lists(browser) == after
     assert not browser.said
-    found = {path: path.stat().st_mtime_ns for path in home.rglob("*") if "rollout.db" not in path.name}
-    assert found == written, "what is tried is written nowhere"
+    assert written(home) == files, "what is tried is written nowhere"
 
 
 def test_the_answer_to_the_last_click_stands(address: str, browser: Browser):

@@ -22,7 +22,7 @@ from experiments.table import RolloutTable
 from runtime import workspace
 from runtime.errors import InputError
 from tests.console import made
-from tests.console.conftest import HOSTS
+from tests.console.conftest import HOSTS, written
 
 SECONDS = 1.0
 """Processor time that a page may take which reads everything: .24 measured, and a busy machine takes twice that."""
@@ -117,7 +117,7 @@ def test_hostile_texts_are_shown_as_they_are_and_isolated(console: TestClient):
 
 
 def test_a_shopper_s_lists_answer_what_was_tried_and_write_nothing(console: TestClient, home: Path):
-    before = {path: path.stat().st_mtime_ns for path in home.rglob("*")}
+    before = written(home)
     plain = Page(console.get("/parts/shopper?model=shop&user=u1").text)
     tried = Page(console.get("/parts/shopper?model=shop&user=u1&then=i5").text)
     assert plain.text.count("champion") and "tried now" not in plain.text
@@ -125,11 +125,7 @@ def test_a_shopper_s_lists_answer_what_was_tried_and_write_nothing(console: Test
     assert plain.text.count("why") > 10  # of each model's places
     assert plain.links != tried.links
     assert cpu(console, "/parts/shopper?model=shop&user=u1&then=i5") < SECONDS, "a click is answered at once"
-    after = {path: path.stat().st_mtime_ns for path in home.rglob("*")}
-    # SQLite's own files beside the table come and go with a reader.
-    assert {path for path in before if "rollout.db" not in path.name} == {
-        p for p in after if "rollout.db" not in p.name
-    }
+    assert written(home) == before
 
 
 def test_an_archive_that_was_altered_is_not_opened(console: TestClient, home: Path, tmp_path: Path, mars: list[Path]):
