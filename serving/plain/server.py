@@ -7,7 +7,6 @@ import socket
 import sys
 from pathlib import Path
 
-from runtime import teardown
 from serving.plain.app import APIS, make_app
 from serving.torchserve.server import HOST, STARTED, TorchServe
 
@@ -51,7 +50,6 @@ async def serve(folder: Path, ports: dict[str, int], metrics_host: str) -> None:
 def main() -> None:
     import uvloop
 
-    teardown.skip()
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--folder", type=Path, required=True)
     parser.add_argument("--metrics-host", default=HOST)

@@ -3,6 +3,7 @@ byte for byte as TorchServe does. So do those of the gateway in test_plain_onlin
 test_plain_reconciled.py."""
 
 import json
+import signal
 import time
 import urllib.request
 from collections.abc import Iterator
@@ -54,7 +55,7 @@ def server(mar: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Plai
     with PlainServer(tmp_path_factory.mktemp("logs")) as running:
         running.register(mar)
         yield running
-        assert running._process is not None and terminated(running._process) == 0
+        assert running._process is not None and terminated(running._process) == -signal.SIGTERM
 
 
 def test_its_answers_are_those_of_torchserve_byte_for_byte(server: PlainServer, torchserve: TorchServe) -> None:
