@@ -6,7 +6,6 @@ import os
 import signal
 import socket
 import sys
-import threading
 import traceback
 from collections.abc import Sequence
 from pathlib import Path
@@ -36,6 +35,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
 def run(options: argparse.Namespace) -> int:
     import uvicorn
 
+    from console import ahead
     from console.app import make_app
     from console.server import EndingServer
 
@@ -44,19 +44,14 @@ def run(options: argparse.Namespace) -> int:
     with _listen(options.host, options.port) as listening:
         address = f"http://{options.host}:{listening.getsockname()[1]}"
         print(f"console of {workspace.home()} at {address} (Ctrl-C ends it)", flush=True)
-        threading.Thread(target=_warm, name="warm", daemon=True).start()
-        config = uvicorn.Config(make_app(settings), log_level="warning", access_log=False, server_header=False)
+        app = make_app(settings)
+        ahead.begin(app.state.console)
+        config = uvicorn.Config(app, log_level="warning", access_log=False, server_header=False)
         server = EndingServer(config)
         for number in (signal.SIGINT, signal.SIGTERM):  # uvicorn raises them anew once it has ended in order
             signal.signal(number, lambda *_: setattr(server, "should_exit", True))
         server.run(sockets=[listening])
     return 0 if server.started else 1
-
-
-def _warm() -> None:
-    """What takes seconds to import, while the first page is looked at."""
-    import feature_repo.online
-    import feature_repo.store  # noqa: F401
 
 
 def _settings(options: argparse.Namespace) -> Settings:

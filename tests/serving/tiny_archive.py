@@ -52,8 +52,8 @@ class LastItems(torch.nn.Module):
         ).sum(1)
 
 
-def vectors(seed: int) -> torch.Tensor:
-    return torch.randn(len(ITEMS), 5, generator=torch.Generator().manual_seed(seed))
+def vectors(seed: int, width: int = 5) -> torch.Tensor:
+    return torch.randn(len(ITEMS), width, generator=torch.Generator().manual_seed(seed))
 
 
 def popular(items: dict[str, Any]) -> dict[str, Any]:
@@ -75,10 +75,10 @@ def popular(items: dict[str, Any]) -> dict[str, Any]:
     }  # fmt: skip
 
 
-def write_content(root: Path, *, version: str = "1.0", seed: int = 0, repeats: bool = False) -> Path:
+def write_content(root: Path, *, version: str = "1.0", seed: int = 0, repeats: bool = False, width: int = 5) -> Path:
     """The content of an archive, before it is zipped."""
     root.mkdir(parents=True)
-    matrix = vectors(seed)
+    matrix = vectors(seed, width)
     n = len(FEATURES)
     example = (
         torch.ones(2, 3, dtype=torch.int64),
