@@ -7,9 +7,11 @@ import threading
 import weakref
 import zipfile
 from collections import OrderedDict
+from datetime import datetime
 from functools import cached_property
 from pathlib import Path
 from typing import Any
+from zoneinfo import ZoneInfo
 
 import numpy as np
 from numpy.typing import NDArray
@@ -104,6 +106,14 @@ class Opened:
         row = self.row.get(item)
         return {} if row is None else {name: column[row] for name, column in self.items["features"].items()}
 
+    def facts(self, item: str) -> dict[str, Any]:
+        """The same for people to read: a time is a moment by the shop's clock."""
+        zones = self.contract.get("dates", {})
+        return {
+            name: _moment(value, zones[name]) if name in zones and value is not None else value
+            for name, value in self.features(item).items()
+        }
+
     def search(self, text: str) -> list[str]:
         """Items whose id or title has `text` in it, whatever the case; the most sold first."""
         wanted = text.casefold()
@@ -114,6 +124,10 @@ class Opened:
         ]
         rows.sort(key=lambda row: (self.ids[row].casefold() != wanted, -self.items["events"][row]))
         return [self.ids[row] for row in rows[:_MOST_FOUND]]
+
+
+def _moment(days: float, zone: str) -> str:
+    return f"{datetime.fromtimestamp(days * 86_400, ZoneInfo(zone)):%Y-%m-%d %H:%M}"
 
 
 class Archives:

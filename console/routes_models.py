@@ -78,7 +78,7 @@ def _add_item(app: FastAPI, console: Console) -> None:
         known = id in opened.row
         return console.page(
             "item.html", "Item", opened.title(id) if id else "Item", models=models, row=row, q=q, item=id,
-            title_=opened.title(id), size=len(opened.ids), known=known, features=opened.features(id),
+            title_=opened.title(id), size=len(opened.ids), known=known, features=opened.facts(id),
             events=opened.items["events"][opened.row[id]] if known else 0, near=item.near(opened, id),
             found=[(each, opened.title(each)) for each in opened.search(q)] if q else [],
             standing=standing(row.model, opened.features(id)) if known and row else {},

@@ -22,8 +22,18 @@ from tests.console.conftest import written
 from tests.termination import A_HANG, terminated
 
 SHOPPER = "/shopper?model=shop&user=u1"
+EVERY_PAGE = (*(place for place, _ in PLACES), SHOPPER, "/item?id=i7", "/runs/shop-20260106T000000",
+              "/compare?a=shop-20260105T000000&b=shop-20260106T000000")  # fmt: skip
 READY = "document.readyState === 'complete'"
 ANSWERED = "!!document.querySelector('#lists')"
+PARTS_CAME = "![...document.querySelectorAll('[data-now]')].some((each) => /…$/.test(each.innerText.trim()))"
+CUT_OFF = """[
+  ...[...document.querySelectorAll(".scroll")].filter((each) => each.scrollWidth > each.clientWidth),
+  ...[...document.querySelectorAll("svg text")].filter((each) => {
+    const word = each.getBoundingClientRect(), picture = each.closest("svg").getBoundingClientRect();
+    return word.left < picture.left - 1 || word.right > picture.right + 1;
+  }),
+].map((each) => each.textContent)"""
 CONTROLS = "a[href], button, input:not([type=hidden]), select, summary, [tabindex='0']"
 FIRST_IS_LATE = """
   window.ask = fetch;
@@ -129,13 +139,21 @@ def test_a_page_says_when_the_console_is_away_and_when_it_is_back(address: str, 
     browser.wait("document.getElementById('stale').hidden")
 
 
+def test_nothing_is_cut_off_on_a_wide_screen(address: str, browser: Browser):
+    """No table needs its frame moved, and no word of a picture runs out of it."""
+    browser.shown_as(1280, 900, "light")
+    for page in EVERY_PAGE:
+        browser.open(address + page, READY)
+        browser.wait(PARTS_CAME)
+        assert browser.ask(CUT_OFF) == [], page
+
+
 def test_no_page_is_wider_than_a_phone(address: str, browser: Browser):
     """A table that is wider moves in a frame of its own."""
     browser.shown_as(390, 844, "light")
-    for page in (*(place for place, _ in PLACES), SHOPPER, "/item?id=i7", "/runs/shop-20260106T000000"):
+    for page in EVERY_PAGE:
         browser.open(address + page, READY)
-        if page == SHOPPER:
-            browser.wait(ANSWERED)
+        browser.wait(PARTS_CAME)
         assert browser.ask("document.documentElement.scrollWidth") == 390, page
 
 

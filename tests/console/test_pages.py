@@ -270,3 +270,9 @@ def test_a_fault_nobody_foresaw_is_a_page_of_its_own(home: Path, monkeypatch: py
         assert answer.status_code == 500 and "A fault of the console" in answer.text and "secret" not in answer.text
         assert answer.headers["content-security-policy"].startswith("default-src 'none'")
         assert client.get("/").status_code == 200
+
+
+def test_a_date_of_an_item_is_shown_as_a_date_of_the_shop_s_clock(console: TestClient):
+    page = Page(console.get("/item?model=shop&id=i3").text)
+    assert "2026-01-03 13:00" in page.text  # noon of UTC, in Berlin
+    assert "20456" not in page.text.replace(",", "") and "e+04" not in page.text
