@@ -19,6 +19,7 @@ from console.site import PLACES
 from runtime.workspace import ROOT
 from tests.console.browser import CHROMIUM, Browser
 from tests.console.conftest import written
+from tests.console.test_style import contrast
 from tests.termination import A_HANG, terminated
 
 SHOPPER = "/shopper?model=shop&user=u1"
@@ -34,7 +35,21 @@ CUT_OFF = """[
     return word.left < picture.left - 1 || word.right > picture.right + 1;
   }),
 ].map((each) => each.textContent)"""
-CONTROLS = "a[href], button, input:not([type=hidden]), select, summary, [tabindex='0']"
+WORDS = """(() => {
+  const two = (number) => (+number).toString(16).padStart(2, "0");
+  const hex = (colour) => "#" + colour.match(/[0-9.]+/g).slice(0, 3).map(two).join("");
+  const behind = (each) => {
+    const ground = getComputedStyle(each).backgroundColor;
+    return ground === "rgba(0, 0, 0, 0)" ? behind(each.parentElement) : ground;
+  };
+  const said = (each) => [...each.childNodes].some((part) => part.nodeType === 3 && part.data.trim());
+  return [...document.body.querySelectorAll("*")].filter((each) => each.checkVisibility() && said(each)).map((each) => {
+    const style = getComputedStyle(each), size = parseFloat(style.fontSize);
+    const large = size >= 24 || (size >= 18.66 && style.fontWeight >= 700);
+    return [hex(each.closest("svg") ? style.fill : style.color), hex(behind(each)), large, each.textContent];
+  });
+})()"""
+CONTROLS = "a[href], button, input:not([type=hidden], [type=radio]:not(:checked)), select, summary, [tabindex='0']"
 FIRST_IS_LATE = """
   window.ask = fetch;
   window.fetch = async (...asked) => {
@@ -130,6 +145,19 @@ def test_pages_follow_light_and_dark(address: str, browser: Browser, scheme: str
     assert seen.std() > 0.02, "the page is blank"
 
 
+@pytest.mark.parametrize("scheme", ["light", "dark"])
+def test_every_word_of_every_page_stands_out(address: str, browser: Browser, scheme: str):
+    """WCAG AA: 4.5 : 1 against what lies behind it, 3 : 1 where it is large."""
+    browser.shown_as(1280, 900, scheme)
+    for page in EVERY_PAGE:
+        browser.open(address + page, READY)
+        browser.wait(PARTS_CAME)
+        words = browser.ask(WORDS)
+        assert words
+        faint = [told for told in words if contrast(told[0], told[1]) < (3 if told[2] else 4.5)]
+        assert not faint, (page, faint[:5])
+
+
 def test_a_page_says_when_the_console_is_away_and_when_it_is_back(address: str, browser: Browser):
     browser.open(f"{address}/", READY)
     assert browser.ask("document.getElementById('stale').hidden")
@@ -211,10 +239,12 @@ def test_the_answer_to_the_last_click_stands(address: str, browser: Browser):
     assert lists(browser) == shown
 
 
-def test_every_control_of_the_shopper_s_page_is_reached_in_order_and_seen(address: str, browser: Browser):
-    """By Tab, in the order of reading, each with a line round it and on the screen."""
+@pytest.mark.parametrize("page", [page for page in EVERY_PAGE if not page.startswith("/runs/")])
+def test_every_control_of_a_page_is_reached_in_order_and_seen(address: str, browser: Browser, page: str):
+    """By Tab, in the order of reading, each with a line round it and on the screen. (A run's page has a frame.)"""
     browser.shown_as(1280, 500, "light")
-    browser.open(address + SHOPPER, ANSWERED)
+    browser.open(address + page, READY)
+    browser.wait(PARTS_CAME)
     browser.ask(
         f"window.controls = [...document.querySelectorAll({CONTROLS!r})].filter((each) => each.checkVisibility())"
     )
