@@ -68,6 +68,8 @@ def test_lists_recur_where_they_are_asked_for_and_go_with_all_else(server, ask):
     there = json.loads(ask(server, "list", "--json")[1])
     (recurring,) = there["scheduled"]
     newest = {each["name"]: each["newest"] for each in there["pipelines"]}
+    versions = {each["name"]: each["versions"] for each in there["pipelines"]}
+    assert versions.pop("heterrec-recommend") == 1 and not any(versions.values()) and there["server"] == server.host
     assert recurring == {"name": "heterrec-recommend-marketplace", "status": "enabled", "cron": CRONS["recommend"],
                          "version": newest.pop("heterrec-recommend")}  # fmt: skip
     assert not any(newest.values()), "what was not asked for is not there"
