@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any
 
 from rich.console import Console
 
+from experiments.database import TableAway
 from feature_repo.card import load_card
 from feature_repo.faults import Unavailable
 from pipelines import cluster_commands, data_commands, library_commands
@@ -21,6 +22,7 @@ from pipelines.recipe_files import RECIPE, SETTING
 from pipelines.stopping import Stopped, stopped_by_signal
 from runtime import teardown, workspace
 from runtime.errors import InputError
+from runtime.object_store import StoreFault
 from runtime.options import with_debug
 from serving.releases import Unreached
 
@@ -45,7 +47,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     except Stopped as stop:
         errors.print(f"[red]stopped[/] by {stop.name}. {AGAIN}")
         return stop.status
-    except (InputError, Unavailable, Unreached) as error:
+    except (InputError, Unavailable, Unreached, TableAway, StoreFault) as error:
         if options.debug:
             traceback.print_exc()
         for line in str(error).splitlines():

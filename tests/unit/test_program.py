@@ -81,3 +81,24 @@ def test_a_script_reads_which_checks_did_not_hold_and_what_would_change_that(tmp
     (told,) = found["not_held"]
     assert (told["check"], told["found"], told["allowed"], told["remedy"]) == ("events a day", 3, "5 to 9", "wait")
     assert found["page"] == str(tmp_path / "page.html")
+
+
+@pytest.mark.parametrize("debug", [[], ["--debug"]])
+@pytest.mark.parametrize(
+    ("module", "command"),
+    [
+        (pipelines.__main__, ["rollout"]),
+        (pipelines.__main__, ["recommend", "--k", "5", "--out", "lists"]),
+        (pipelines.__main__, ["forget", "u1"]),
+        (serving.__main__, ["rollout", "status"]),
+    ],
+)
+def test_a_table_that_is_away_is_told_in_a_line_and_with_debug_by_its_traceback(
+    module, command, debug, tmp_path, monkeypatch, capsys
+):
+    monkeypatch.setenv("HETERREC_HOME", str(tmp_path))
+    monkeypatch.setenv("HETERREC_ROLLOUT_URL", "postgresql+psycopg://shop:s3cret@127.0.0.1:1/rollout")
+    assert module.main([*command, "--dataset", "marketplace", *debug]) == 1
+    told = capsys.readouterr().err
+    assert "error rollout table " in told and "s3cret" not in told
+    assert ("Traceback" in told) == bool(debug)
