@@ -167,6 +167,8 @@ def test_pages_that_a_run_wrote_stand_in_a_sandbox_and_nothing_else_is_handed_ou
         "runs/..%2f..%2foutside.html", "/etc/passwd", "runs/out.html", "runs/../secret.html",
     ):  # fmt: skip
         assert console.get(f"/files/{address}").status_code == 404, address
+    for planted in (home / "secret.html", home / "runs" / "out.html"):
+        planted.unlink()
     framed = [each for tag, each in Page(console.get("/runs/shop-20260105T000000").text).elements if tag == "iframe"]
     assert framed and all(each["sandbox"] == "" for each in framed)
 
