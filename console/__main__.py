@@ -5,7 +5,6 @@ import os
 import signal
 import socket
 import sys
-import threading
 import traceback
 from collections.abc import Sequence
 from pathlib import Path
@@ -13,7 +12,7 @@ from pathlib import Path
 from console.settings import LOOPBACK, METRICS, Settings
 from console.trials import SETTING
 from experiments.policy import Policy
-from runtime import service_log, workspace
+from runtime import service_log, teardown, workspace
 from runtime.errors import InputError
 from runtime.options import with_debug
 
@@ -36,25 +35,22 @@ def main(arguments: Sequence[str] | None = None) -> int:
 def run(options: argparse.Namespace) -> int:
     import uvicorn
 
+    from console import ahead
     from console.app import make_app
+    from console.server import EndingServer
 
     settings = _settings(options)
     with _listen(options.host, options.port) as listening:
         address = f"http://{options.host}:{listening.getsockname()[1]}"
         print(f"console of {workspace.home()} at {address} (Ctrl-C ends it)", flush=True)
-        threading.Thread(target=_warm, name="warm", daemon=True).start()
-        config = uvicorn.Config(make_app(settings), log_config=None, access_log=False, server_header=False)
-        server = uvicorn.Server(config)
+        app = make_app(settings)
+        ahead.begin(app.state.console)
+        config = uvicorn.Config(app, log_config=None, access_log=False, server_header=False)
+        server = EndingServer(config)
         for number in (signal.SIGINT, signal.SIGTERM):  # uvicorn raises them anew once it has ended in order
             signal.signal(number, lambda *_: setattr(server, "should_exit", True))
         server.run(sockets=[listening])
     return 0 if server.started else 1
-
-
-def _warm() -> None:
-    """What takes seconds to import, while the first page is looked at."""
-    import serving.gateway.tables
-    import serving.scoring.scorer  # noqa: F401
 
 
 def _settings(options: argparse.Namespace) -> Settings:
@@ -110,4 +106,5 @@ def _parser() -> argparse.ArgumentParser:
 
 
 if __name__ == "__main__":
+    teardown.skip()
     sys.exit(main())

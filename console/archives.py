@@ -70,6 +70,13 @@ class Opened:
         found: NDArray[np.float32] = matrix / np.where(length > 0, length, 1)
         return found
 
+    def open_all(self) -> None:
+        """All that is otherwise opened when it is first asked. Raises `InputError` where it cannot be."""
+        try:
+            _ = self.scorer, self.tables, self.vectors
+        except (OSError, ValueError, KeyError) as error:
+            raise InputError(f"{self._mar}: cannot be opened: {error}") from error
+
     def answer(self, request: dict[str, Any]) -> Answer:
         """What the model answers. Raises `InputError` for a request that it refuses."""
         with self._lock:  # torch would share the cores with itself

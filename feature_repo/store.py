@@ -92,9 +92,14 @@ def open_store(card: DatasetCard, events: Path, root: Path, over: Sequence[Path]
 def connect(project: str, root: Path, over: Sequence[Path] | None = None) -> FeatureStore:
     """The store as it was last applied, for readers: nothing is registered and no events are needed.
 
-    Raises `ValueError` where its registry cannot be read.
+    Raises `ValueError` where its registry cannot be read, or was never written.
     """
     config = repo_config(project, root, over)
+    if _in_file(config) and not Path(config.registry.path).is_file():  # Feast would make an empty one
+        raise ValueError(
+            f"{config.registry.path}: no such file, so the feature store of {project!r} was never filled: run the "
+            "pipeline."
+        )
     for _ in range(_READS):
         damage = _damage(config)
         if damage is None:
@@ -106,10 +111,14 @@ def connect(project: str, root: Path, over: Sequence[Path] | None = None) -> Fea
     )
 
 
+def _in_file(config: RepoConfig) -> bool:
+    return bool(getattr(config.registry, "registry_type", "file") == "file")
+
+
 def _damage(config: RepoConfig) -> str | None:
     """Why the registry file cannot be read; None where it can, does not exist yet, or is no file."""
     path = Path(config.registry.path)
-    if getattr(config.registry, "registry_type", "file") != "file" or not path.is_file():
+    if not _in_file(config) or not path.is_file():
         return None
     try:
         RegistryProto.FromString(path.read_bytes())

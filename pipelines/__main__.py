@@ -13,14 +13,16 @@ from typing import TYPE_CHECKING, Any
 
 from rich.console import Console
 
+from experiments.database import TableAway
 from feature_repo.card import load_card
 from feature_repo.faults import Unavailable
 from pipelines import cluster_commands, data_commands, library_commands
 from pipelines.data_commands import moment, new_run_id, with_options
 from pipelines.recipe_files import RECIPE, SETTING
 from pipelines.stopping import Stopped, stopped_by_signal
-from runtime import service_log, workspace
+from runtime import service_log, teardown, workspace
 from runtime.errors import InputError
+from runtime.object_store import StoreFault
 from runtime.options import with_debug
 from serving.releases import Unreached
 
@@ -46,7 +48,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     except Stopped as stop:
         errors.print(f"[red]stopped[/] by {stop.name}. {AGAIN}")
         return stop.status
-    except (InputError, Unavailable, Unreached) as error:
+    except (InputError, Unavailable, Unreached, TableAway, StoreFault) as error:
         if options.debug:
             traceback.print_exc()
         for line in str(error).splitlines():
@@ -278,4 +280,5 @@ def _parser() -> argparse.ArgumentParser:
 
 
 if __name__ == "__main__":
+    teardown.skip()
     sys.exit(main())

@@ -3,6 +3,7 @@
 import argparse
 import json
 import os
+import traceback
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -29,6 +30,7 @@ ASKED_FOR = ("recommend",)
 """Not every shop wants them: scheduled and submitted where `--only` names them."""
 PROJECTED = Path("/var/run/secrets/kubeflow/pipelines/token")
 console = Console(highlight=False, soft_wrap=True)
+errors = Console(highlight=False, soft_wrap=True, stderr=True)
 
 
 def add_to(commands: Any) -> None:
@@ -145,9 +147,11 @@ def _on_server(command: Callable[[argparse.Namespace, "Server"], None]) -> Calla
             with told(options.host):
                 command(options, server)
         except ServerFault as error:
-            if server is not None and apply:
+            if server is not None and server.changes and apply:
                 _show(server, apply=True)
-            console.print(f"[red]fault[/] {escape(str(error))}")
+            if options.debug:
+                traceback.print_exc()
+            errors.print(f"[red]error[/] {escape(str(error))}")
             return 1
         if "apply" in options:
             _show(server, apply=apply)

@@ -16,6 +16,7 @@ import console.__main__
 import pipelines.__main__
 import serving.__main__
 from pipelines.version import version
+from runtime import teardown
 from runtime.task import commit
 
 SECTIONS: tuple[tuple[str, ModuleType], ...] = (
@@ -86,6 +87,7 @@ def about() -> str:
 
 def main(arguments: Sequence[str] | None = None) -> None:
     """Run one command and end with its status: 0 success, 1 a fault, 2 bad input, 3 blocked where that is asked for."""
+    teardown.skip()
     program()(args=arguments, prog_name="heterrec")
 
 

@@ -19,6 +19,8 @@ WIDTH, HEIGHT = 460, 220
 WIDE = 940
 """Of a chart as wide as its page."""
 LEFT, RIGHT, TOP, BOTTOM = 58, 14, 12, 30
+LETTER = 7.5
+"""Most that a letter of an axis is wide, on the average of a word."""
 Point = tuple[float, float]
 _STEPS = [timedelta(minutes=n) for n in (1, 5, 15, 30)] + [timedelta(hours=n) for n in (1, 3, 6, 12)]
 _STEPS += [timedelta(days=n) for n in (1, 2, 7, 14, 28, 91, 182, 365, 730, 3650)]
@@ -97,7 +99,7 @@ class Plot:
             x, _ = self.at((tick, self.y.low))
             self._add('<line class="axis" x1="{}" x2="{}" y1="{}" y2="{}"/>', x, x, base, base + 4)
             assert below is not None
-            self._text(x, base + 18, below(tick), "middle")
+            self._below(x, below(tick))
         return self
 
     def clock(self) -> "Plot":
@@ -109,7 +111,7 @@ class Plot:
         while tick <= high:
             x, _ = self.at((tick.timestamp(), self.y.low))
             self._add('<line class="axis" x1="{}" x2="{}" y1="{}" y2="{}"/>', x, x, base, base + 4)
-            self._text(x, base + 18, f"{tick:%H:%M}" if step < timedelta(days=1) else f"{tick:%d %b}", "middle")
+            self._below(x, f"{tick:%H:%M}" if step < timedelta(days=1) else f"{tick:%d %b}")
             tick += step
         return self
 
@@ -157,6 +159,11 @@ class Plot:
     def svg(self) -> Markup:
         head = Markup('<svg viewBox="0 0 {} {}" role="img" aria-label="{}">')
         return head.format(self._width, self._height, self._name) + Markup("").join(self._marks) + Markup("</svg>")
+
+    def _below(self, x: float, text: str) -> None:
+        """A word under the x axis, moved where it would run out of the picture."""
+        half = LETTER * len(text) / 2
+        self._text(min(max(x, half), self._width - half), self._height - BOTTOM + 18, text, "middle")
 
     def _text(self, x: float, y: float, text: str, anchor: str, title: str = "") -> None:
         mark = '<text class="tick" x="{}" y="{}" text-anchor="{}">{}{}</text>'

@@ -7,8 +7,10 @@ from collections.abc import Sequence
 
 from events.consumer import command
 from experiments.database import TableAway
-from runtime import service_log
+from feature_repo.faults import Unavailable
+from runtime import service_log, teardown
 from runtime.errors import InputError
+from runtime.object_store import StoreFault
 from runtime.options import with_debug
 from serving import (
     off_policy,
@@ -23,19 +25,16 @@ from serving.releases import Unreached
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """Run one command; 0 success, 1 an archive or a table that cannot be had now, 2 bad input."""
+    """Run one command; 0 success, 1 what cannot be had now (an archive, a table, a store), 2 bad input."""
     service_log.configure()
     options = _parser().parse_args(arguments)
     try:
         return int(options.command(options))
-    except InputError as error:
+    except (InputError, Unavailable, Unreached, TableAway, StoreFault) as error:
         if options.debug:
             traceback.print_exc()
         print(f"error {error}", file=sys.stderr)
-        return 2
-    except (Unreached, TableAway) as error:
-        print(f"error {error}", file=sys.stderr)
-        return 1
+        return 2 if isinstance(error, InputError) else 1
 
 
 def _parser() -> argparse.ArgumentParser:
@@ -53,4 +52,5 @@ def _parser() -> argparse.ArgumentParser:
 
 
 if __name__ == "__main__":
+    teardown.skip()
     sys.exit(main())

@@ -63,7 +63,11 @@ def test_no_feature_s_name_is_taken_for_one_of_the_program_s(tmp_path, turn):
 
 def test_a_kind_that_the_two_tables_say_goes_from_the_source_to_the_encoder(tmp_path, monkeypatch):
     """Two made-up kinds, a line in each table: a list and a number of which requests can say nothing."""
-    monkeypatch.setitem(kinds.KINDS, "path", kinds.Kind(storage=kinds.Storage.TEXTS, says="list_sort({x})"))
+    monkeypatch.setitem(
+        kinds.KINDS,
+        "path",
+        kinds.Kind(storage=kinds.Storage.TEXTS, says="list_transform({x}, lambda word: upper(word))"),
+    )
     monkeypatch.setitem(kinds.KINDS, "grade", replace(kinds.KINDS["numeric"], request=None))
     monkeypatch.setitem(encoder.KINDS, "path", encoder.KINDS["multi_categorical"])
     monkeypatch.setitem(encoder.KINDS, "grade", encoder.KINDS["numeric"])
@@ -84,7 +88,7 @@ def test_a_kind_that_the_two_tables_say_goes_from_the_source_to_the_encoder(tmp_
     assert decision.passed, [reason.message for reason in decision.blocking]
     profile = json.loads((tmp_path / "validation" / "profile.json").read_text())
     assert profile["features"]["stars"]["max"] == 3.5
-    assert profile["features"]["aisle"]["values"] == ["food", "tea", "oil"]
+    assert profile["features"]["aisle"]["values"] == ["FOOD", "TEA", "OIL"], "what the kind says, not what is stored"
     assert profile["vocabularies"]["aisle"]["size"] == 3
     features.run(**places, feast_root=tmp_path / "feast", sequences=tmp_path / "sequences")
     catalogue = read_sequences(tmp_path / "sequences").catalogue

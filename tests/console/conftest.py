@@ -20,7 +20,7 @@ def mars(tmp_path_factory: pytest.TempPathFactory) -> list[Path]:
 
 @pytest.fixture(scope="session")
 def home(tmp_path_factory: pytest.TempPathFactory, mars: list[Path]) -> Iterator[Path]:
-    """Three runs, a canary, two archives and two shoppers, all of them hostile."""
+    """Three runs, a canary, two archives and two shoppers, all of them hostile. Whoever looks at it changes nothing."""
     folder = tmp_path_factory.mktemp("home")
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("HETERREC_HOME", str(folder))
@@ -29,7 +29,16 @@ def home(tmp_path_factory: pytest.TempPathFactory, mars: list[Path]) -> Iterator
         made.run(2)
         made.canary(mars)
         made.histories(["u1", made.HOSTILE])
-    return folder
+    before = written(folder)
+    yield folder
+    assert written(folder) == before, "to look at a workspace must not change it"
+
+
+def written(folder: Path) -> dict[Path, int]:
+    """When each file was last written; SQLite's own files beside the table come and go with a reader."""
+    return {
+        path: path.stat().st_mtime_ns for path in folder.rglob("*") if path.is_file() and "rollout.db" not in path.name
+    }
 
 
 @pytest.fixture

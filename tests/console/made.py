@@ -167,11 +167,13 @@ def archives(folder: Path) -> list[Path]:
 
 
 def rewrite(content: Path, items: dict[str, Any], version: str) -> None:
-    """Other items in an archive's content, and the digest that goes with them."""
+    """Other items in an archive's content, and the digests that go with them."""
     (content / "items.json").write_text(json.dumps(items))
     contract = json.loads((content / "serving.json").read_text())
     contract["version"] = version
-    contract["digests"]["items.json"] = hashlib.sha256((content / "items.json").read_bytes()).hexdigest()
+    contract["digests"] |= {
+        name: hashlib.sha256((content / name).read_bytes()).hexdigest() for name in ("items.json", "item_matrix.npy")
+    }
     (content / "serving.json").write_text(json.dumps(contract))
 
 
@@ -215,22 +217,18 @@ def histories(users: Sequence[str]) -> None:
 
 
 def large(folder: Path, items: int) -> Path:
-    """An archive of many items, without a program: pages about the catalogue ask none."""
-    content = folder / "large"
-    content.mkdir(parents=True)
+    """An archive of many items; its program knows the first dozen of them alone."""
+    content = write_content(folder / "large", version="9.0", width=65)
     rng = np.random.default_rng(0)
     np.save(content / "item_matrix.npy", rng.standard_normal((items, 65)).astype(np.float32))
     ids = [f"i{number}" for number in range(items)]
-    features = {"shelf": [f"s{number % 30}" for number in range(items)], "price": rng.random(items).tolist()}
+    shelves, prices = [f"s{number % 30}" for number in range(items)], rng.random(items).tolist()
     told = {
-        "item_id": ids,
-        "title": [f"Kettle {item}" for item in ids],
-        "events": list(range(items)),
-        "features": features,
-    }
-    (content / "items.json").write_text(json.dumps(told))
-    contract = {"model": MODEL, "version": "9.0", "segment": "shelf", "digests": {}, "network": True}
-    (content / "serving.json").write_text(json.dumps(contract))
+        "item_id": ids, "title": [f"Kettle {item}" for item in ids], "segment": shelves, "events": list(range(items)),
+        "trend": rng.random(items).tolist(), "since": [20_000.0] * items,
+        "features": {"shelf": shelves, "price": prices, "tags": [["t"]] * items, "released": [None] * items},
+    }  # fmt: skip
+    rewrite(content, told, "9.0")
     mar = folder / "large.mar"
     archive.build(content, mar, name=MODEL, version="9.0")
     return mar

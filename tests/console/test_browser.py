@@ -3,11 +3,14 @@
 import os
 import re
 import signal
+import socket
 import subprocess
 import sys
 import urllib.request
 from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
+from urllib.parse import urlsplit
 
 import pytest
 from matplotlib.image import imread
@@ -15,11 +18,38 @@ from matplotlib.image import imread
 from console.site import PLACES
 from runtime.workspace import ROOT
 from tests.console.browser import CHROMIUM, Browser
+from tests.console.conftest import written
+from tests.console.test_style import contrast
+from tests.termination import A_HANG, terminated
 
 SHOPPER = "/shopper?model=shop&user=u1"
+EVERY_PAGE = (*(place for place, _ in PLACES), SHOPPER, "/item?id=i7", "/runs/shop-20260106T000000",
+              "/compare?a=shop-20260105T000000&b=shop-20260106T000000")  # fmt: skip
 READY = "document.readyState === 'complete'"
 ANSWERED = "!!document.querySelector('#lists')"
-CONTROLS = "a[href], button, input:not([type=hidden]), select, summary, [tabindex='0']"
+PARTS_CAME = "![...document.querySelectorAll('[data-now]')].some((each) => /…$/.test(each.innerText.trim()))"
+CUT_OFF = """[
+  ...[...document.querySelectorAll(".scroll")].filter((each) => each.scrollWidth > each.clientWidth),
+  ...[...document.querySelectorAll("svg text")].filter((each) => {
+    const word = each.getBoundingClientRect(), picture = each.closest("svg").getBoundingClientRect();
+    return word.left < picture.left - 1 || word.right > picture.right + 1;
+  }),
+].map((each) => each.textContent)"""
+WORDS = """(() => {
+  const two = (number) => (+number).toString(16).padStart(2, "0");
+  const hex = (colour) => "#" + colour.match(/[0-9.]+/g).slice(0, 3).map(two).join("");
+  const behind = (each) => {
+    const ground = getComputedStyle(each).backgroundColor;
+    return ground === "rgba(0, 0, 0, 0)" ? behind(each.parentElement) : ground;
+  };
+  const said = (each) => [...each.childNodes].some((part) => part.nodeType === 3 && part.data.trim());
+  return [...document.body.querySelectorAll("*")].filter((each) => each.checkVisibility() && said(each)).map((each) => {
+    const style = getComputedStyle(each), size = parseFloat(style.fontSize);
+    const large = size >= 24 || (size >= 18.66 && style.fontWeight >= 700);
+    return [hex(each.closest("svg") ? style.fill : style.color), hex(behind(each)), large, each.textContent];
+  });
+})()"""
+CONTROLS = "a[href], button, input:not([type=hidden], [type=radio]:not(:checked)), select, summary, [tabindex='0']"
 FIRST_IS_LATE = """
   window.ask = fetch;
   window.fetch = async (...asked) => {
@@ -37,20 +67,32 @@ FOCUSED = """(() => {
 })()"""
 
 
-@pytest.fixture(scope="module")
-def address(home: Path) -> Iterator[str]:
-    """Of a console in a process of its own, which ends in order when it is told to."""
+@contextmanager
+def started(home: Path) -> Iterator[tuple["subprocess.Popen[str]", str]]:
+    """A console of `home`, and its address; it says nothing of faults until it has ended."""
     kept = {key: value for key, value in os.environ.items() if not key.startswith("HETERREC_")}
     command = [sys.executable, "-m", "console", "--port", "0", "--metrics", "http://127.0.0.1:9"]
     told = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE, "text": True}
     with subprocess.Popen(command, cwd=ROOT, env={**kept, "HETERREC_HOME": str(home)}, **told) as process:
-        assert process.stdout is not None and process.stderr is not None
-        line = process.stdout.readline()
-        assert str(home) in line, process.stderr.read()
-        yield re.findall(r"http://\S+", line)[0]
-        process.send_signal(signal.SIGTERM)
-        _, errors = process.communicate(timeout=60)
-        assert process.returncode == 0 and "Traceback" not in errors, errors
+        try:
+            assert process.stdout is not None and process.stderr is not None
+            line = process.stdout.readline()
+            assert str(home) in line, process.stderr.read()
+            yield process, re.findall(r"http://\S+", line)[0]
+            errors = process.stderr.read()
+            assert "Traceback" not in errors, errors
+        finally:
+            process.kill()
+
+
+@pytest.fixture(scope="module")
+def address(home: Path) -> Iterator[str]:
+    """Of a console in a process of its own, which ends in order when it is told to."""
+    with started(home) as (process, address):
+        yield address
+        with urllib.request.urlopen(f"{address}/parts/shopper?model=shop&user=u1") as answer:
+            assert b"champion" in answer.read()  # by now all is imported and an archive is open
+        assert terminated(process) == 0
 
 
 @pytest.fixture(scope="module")
@@ -64,6 +106,18 @@ def browser(address: str, tmp_path_factory: pytest.TempPathFactory) -> Iterator[
 def test_the_command_says_where_it_is_and_answers_there(address: str):
     with urllib.request.urlopen(f"{address}/health") as answer:
         assert answer.read() == b"alive"
+
+
+def test_it_ends_while_a_page_is_being_made_that_never_will_be(tmp_path: Path):
+    """A thread that reads cannot be stopped, and nobody looks at that page any more."""
+    (record := tmp_path / "runs" / "shop-20260105T000000" / "ingest.json").parent.mkdir(parents=True)
+    os.mkfifo(record)
+    asked = f"GET /runs/{record.parent.name} HTTP/1.1\r\nHost: 127.0.0.1\r\n\r\n"
+    with started(tmp_path) as (process, address), socket.create_connection(("127.0.0.1", urlsplit(address).port)) as s:
+        s.sendall(asked.encode())
+        with record.open("w"):  # which waits until the console reads it
+            process.send_signal(signal.SIGTERM)
+            assert process.wait(A_HANG) == 0
 
 
 @pytest.mark.parametrize(
@@ -91,6 +145,19 @@ def test_pages_follow_light_and_dark(address: str, browser: Browser, scheme: str
     assert seen.std() > 0.02, "the page is blank"
 
 
+@pytest.mark.parametrize("scheme", ["light", "dark"])
+def test_every_word_of_every_page_stands_out(address: str, browser: Browser, scheme: str):
+    """WCAG AA: 4.5 : 1 against what lies behind it, 3 : 1 where it is large."""
+    browser.shown_as(1280, 900, scheme)
+    for page in EVERY_PAGE:
+        browser.open(address + page, READY)
+        browser.wait(PARTS_CAME)
+        words = browser.ask(WORDS)
+        assert words
+        faint = [told for told in words if contrast(told[0], told[1]) < (3 if told[2] else 4.5)]
+        assert not faint, (page, faint[:5])
+
+
 def test_a_page_says_when_the_console_is_away_and_when_it_is_back(address: str, browser: Browser):
     browser.open(f"{address}/", READY)
     assert browser.ask("document.getElementById('stale').hidden")
@@ -100,13 +167,21 @@ def test_a_page_says_when_the_console_is_away_and_when_it_is_back(address: str, 
     browser.wait("document.getElementById('stale').hidden")
 
 
+def test_nothing_is_cut_off_on_a_wide_screen(address: str, browser: Browser):
+    """No table needs its frame moved, and no word of a picture runs out of it."""
+    browser.shown_as(1280, 900, "light")
+    for page in EVERY_PAGE:
+        browser.open(address + page, READY)
+        browser.wait(PARTS_CAME)
+        assert browser.ask(CUT_OFF) == [], page
+
+
 def test_no_page_is_wider_than_a_phone(address: str, browser: Browser):
     """A table that is wider moves in a frame of its own."""
     browser.shown_as(390, 844, "light")
-    for page in (*(place for place, _ in PLACES), SHOPPER, "/item?id=i7", "/runs/shop-20260106T000000"):
+    for page in EVERY_PAGE:
         browser.open(address + page, READY)
-        if page == SHOPPER:
-            browser.wait(ANSWERED)
+        browser.wait(PARTS_CAME)
         assert browser.ask("document.documentElement.scrollWidth") == 390, page
 
 
@@ -123,7 +198,7 @@ def lists(browser: Browser) -> str:
 @pytest.mark.parametrize("item", ["#event-1", "#event-2", "#place-1-2", "#place-2-1"])
 def test_a_click_on_an_item_changes_the_lists_where_one_looks(address: str, browser: Browser, home: Path, item: str):
     """In the history or in a list; a second click takes it back, and so does the browser's "back"."""
-    written = {path: path.stat().st_mtime_ns for path in home.rglob("*") if "rollout.db" not in path.name}
+    files = written(home)
     browser.shown_as(1280, 500, "light")
     browser.open(address + SHOPPER, ANSWERED)
     before, place = lists(browser), browser.ask(f"document.querySelector('{item}').id")
@@ -145,8 +220,7 @@ def test_a_click_on_an_item_changes_the_lists_where_one_looks(address: str, brow
     browser.open(reached, tried(1))  # an address can be handed on
     assert lists(browser) == after
     assert not browser.said
-    found = {path: path.stat().st_mtime_ns for path in home.rglob("*") if "rollout.db" not in path.name}
-    assert found == written, "what is tried is written nowhere"
+    assert written(home) == files, "what is tried is written nowhere"
 
 
 def test_the_answer_to_the_last_click_stands(address: str, browser: Browser):
@@ -165,10 +239,12 @@ def test_the_answer_to_the_last_click_stands(address: str, browser: Browser):
     assert lists(browser) == shown
 
 
-def test_every_control_of_the_shopper_s_page_is_reached_in_order_and_seen(address: str, browser: Browser):
-    """By Tab, in the order of reading, each with a line round it and on the screen."""
+@pytest.mark.parametrize("page", [page for page in EVERY_PAGE if not page.startswith("/runs/")])
+def test_every_control_of_a_page_is_reached_in_order_and_seen(address: str, browser: Browser, page: str):
+    """By Tab, in the order of reading, each with a line round it and on the screen. (A run's page has a frame.)"""
     browser.shown_as(1280, 500, "light")
-    browser.open(address + SHOPPER, ANSWERED)
+    browser.open(address + page, READY)
+    browser.wait(PARTS_CAME)
     browser.ask(
         f"window.controls = [...document.querySelectorAll({CONTROLS!r})].filter((each) => each.checkVisibility())"
     )

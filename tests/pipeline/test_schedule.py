@@ -68,6 +68,8 @@ def test_lists_recur_where_they_are_asked_for_and_go_with_all_else(server, ask):
     there = json.loads(ask(server, "list", "--json")[1])
     (recurring,) = there["scheduled"]
     newest = {each["name"]: each["newest"] for each in there["pipelines"]}
+    versions = {each["name"]: each["versions"] for each in there["pipelines"]}
+    assert versions.pop("heterrec-recommend") == 1 and not any(versions.values()) and there["server"] == server.host
     assert recurring == {"name": "heterrec-recommend-marketplace", "status": "enabled", "cron": CRONS["recommend"],
                          "version": newest.pop("heterrec-recommend")}  # fmt: skip
     assert not any(newest.values()), "what was not asked for is not there"
@@ -256,7 +258,7 @@ def test_a_server_that_refuses_is_told_in_one_message_and_the_next_time_goes_on(
     returned, message = ask(server, "schedule", "--apply", "--only", "rollout")
     assert returned == 1
     assert told in message
-    assert message.count("fault") == 1
+    assert message.count("error http") == 1 and "nothing to do" not in message
     assert "Traceback" not in message
     server.failing.clear()
     assert ask(server, "schedule", "--apply", "--only", "rollout")[0] == 0
@@ -269,9 +271,9 @@ def test_a_server_that_is_away_is_told_in_one_line(tmp_path):
         cwd=ROOT, env={**os.environ, "HOME": str(tmp_path)}, capture_output=True, text=True, check=False, timeout=120,
     )  # fmt: skip
     assert result.returncode == 1
-    assert result.stdout.startswith("fault http://127.0.0.1:9: cannot be reached (")
-    assert len(result.stdout.splitlines()) == 1
-    assert result.stderr == ""
+    assert result.stderr.startswith("error http://127.0.0.1:9: cannot be reached (")
+    assert len(result.stderr.splitlines()) == 1
+    assert result.stdout == ""
 
 
 @pytest.mark.parametrize(

@@ -24,6 +24,7 @@ from serving.torchserve import archive
 from serving.torchserve.server import TorchServe
 from tests.redis_server import RedisServer
 from tests.serving.live_shop import ITEMS, Transport, fill
+from tests.termination import terminated
 
 ROOT = Path(__file__).parents[2]
 NOW = datetime(2026, 1, 5, tzinfo=UTC)
@@ -134,8 +135,7 @@ def test_an_event_changes_the_next_recommendation_within_a_second_and_survives_k
         deadline = time.monotonic() + 20
         while len(shop.transport().rows("interactions")) < 12 and time.monotonic() < deadline:
             time.sleep(0.1)
-        consumer.send_signal(signal.SIGTERM)
-        assert consumer.wait(20) == 0
+        assert terminated(consumer) == 0
     transport = shop.transport()
     for user, items in bought.items():
         assert [record.item_id for record in transport.history(user)] == items
@@ -152,12 +152,10 @@ def test_the_next_run_is_trained_on_what_was_served(shop: Shop, tmp_path: Path) 
 
     with shop.gateway() as (gateway, address), httpx.Client(base_url=address, timeout=10) as client:
         items = [buy(client, recommended(client, f"new{number}")) for number in range(3)]
-        gateway.send_signal(signal.SIGTERM)
-        assert gateway.wait(20) == 0
+        assert terminated(gateway) == 0
     with shop.consumer() as (consumer, _):
         time.sleep(1)
-        consumer.send_signal(signal.SIGTERM)
-        assert consumer.wait(20) == 0
+        assert terminated(consumer) == 0
     (folder := tmp_path / "source").mkdir()
     catalogue = pa.table({"item_id": ITEMS, "title": ITEMS, "price": [1.0] * len(ITEMS)})
     card = make_card(

@@ -3,6 +3,7 @@ byte for byte as TorchServe does. So do those of the gateway in test_plain_onlin
 test_plain_reconciled.py."""
 
 import json
+import signal
 import time
 import urllib.request
 from collections.abc import Iterator
@@ -28,6 +29,7 @@ from tests.serving.test_server import (  # noqa: F401
     test_two_versions_serve_side_by_side_and_one_can_go,
     test_unknown_models_and_versions_get_404,
 )
+from tests.termination import terminated
 
 REQUESTS: list[Any] = [
     GOOD,
@@ -53,6 +55,7 @@ def server(mar: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Plai
     with PlainServer(tmp_path_factory.mktemp("logs")) as running:
         running.register(mar)
         yield running
+        assert running._process is not None and terminated(running._process) == -signal.SIGTERM
 
 
 def test_its_answers_are_those_of_torchserve_byte_for_byte(server: PlainServer, torchserve: TorchServe) -> None:

@@ -79,8 +79,8 @@ class ItemSide(torch.nn.Module):
         return self.ids[item] + (item == 0)[:, None] * of_shelf
 
 
-def vectors(seed: int) -> torch.Tensor:
-    return torch.randn(len(ITEMS), 5, generator=torch.Generator().manual_seed(seed))
+def vectors(seed: int, width: int = 5) -> torch.Tensor:
+    return torch.randn(len(ITEMS), width, generator=torch.Generator().manual_seed(seed))
 
 
 def popular(items: dict[str, Any]) -> dict[str, Any]:
@@ -103,7 +103,7 @@ def popular(items: dict[str, Any]) -> dict[str, Any]:
 
 
 @cache
-def program(seed: int) -> bytes:
+def program(seed: int, width: int = 5) -> bytes:
     """`program.pt2` of the model with these vectors; exporting it takes as long as all that is asked of it."""
     n = len(FEATURES)
     example = (
@@ -116,19 +116,21 @@ def program(seed: int) -> bytes:
     batch, time = torch.export.Dim("batch"), torch.export.Dim("time")
     shapes = ({0: batch, 1: time},) * 4 + ({0: batch},)
     written = io.BytesIO()
-    torch.export.save(torch.export.export(LastItems(vectors(seed)), example, dynamic_shapes=shapes), written)
+    torch.export.save(torch.export.export(LastItems(vectors(seed, width)), example, dynamic_shapes=shapes), written)
     return written.getvalue()
 
 
 @cache
-def item_program(seed: int) -> bytes:
+def item_program(seed: int, width: int = 5) -> bytes:
     """`items.pt2` of the same model."""
     n = len(FEATURES)
     example = (torch.zeros(2, dtype=torch.int64), torch.zeros(2, n, dtype=torch.bool), torch.zeros(2),
                torch.zeros(2, 1, dtype=torch.int64))  # fmt: skip
     items = {0: torch.export.Dim("items", min=1, max=4096)}
     written = io.BytesIO()
-    torch.export.save(torch.export.export(ItemSide(vectors(seed)), example, dynamic_shapes=(items,) * 4), written)
+    torch.export.save(
+        torch.export.export(ItemSide(vectors(seed, width)), example, dynamic_shapes=(items,) * 4), written
+    )
     return written.getvalue()
 
 
@@ -140,16 +142,17 @@ def write_content(
     repeats: bool = False,
     network: bool = True,
     item_side: bool = True,
+    width: int = 5,
 ) -> Path:
     """The content of an archive, before it is zipped; of before there was an item side without `item_side`. Without a
     network every item has one score for everybody, and no process that loads it imports torch's compiler, which is half
     of its start."""
     root.mkdir(parents=True)
-    matrix = vectors(seed)
+    matrix = vectors(seed, width)
     if network:
-        (root / "program.pt2").write_bytes(program(seed))
+        (root / "program.pt2").write_bytes(program(seed, width))
         if item_side:
-            (root / "items.pt2").write_bytes(item_program(seed))
+            (root / "items.pt2").write_bytes(item_program(seed, width))
     else:
         matrix = matrix[:, -1:].contiguous()
     np.save(root / "item_matrix.npy", matrix.numpy())

@@ -70,6 +70,13 @@ def test_there_are_commands_to_look_at():
     assert len(COMMANDS) > 60
 
 
+def test_every_command_of_the_tutorial_is_about_the_reader_s_own_shop():
+    """None falls back to the marketplace."""
+    commands = [command for page, command in COMMANDS if page == "tutorial.md" and "make setup" not in command]
+    assert len(commands) > 6
+    assert not [command for command in commands if "my_shop.yaml" not in command]
+
+
 @pytest.mark.parametrize(("page", "command"), COMMANDS)
 def test_a_documented_command_is_one(page, command):
     words = words_of(command)

@@ -53,7 +53,8 @@ def add_items(
 
 
 def _checked(items: Sequence[PutItem], serving: Sequence[Contents]) -> list[dict[str, Any] | None]:
-    """The features of each item as archives have them, None where they are taken back. Raises `RequestValidationError` that names what is wrong."""
+    """The features of each item as archives have them, None where they are taken back. Raises `RequestValidationError`
+    that names what is wrong."""
     faults, found = list[dict[str, Any]](), list[dict[str, Any] | None]()
     for n, item in enumerate(items):
         try:
