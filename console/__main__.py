@@ -9,7 +9,7 @@ import traceback
 from collections.abc import Sequence
 from pathlib import Path
 
-from console.settings import LOOPBACK, METRICS, Settings
+from console.settings import LOOPBACK, METRICS, ConsoleSettings
 from console.trials import SETTING
 from experiments.policy import Policy
 from runtime import service_log, teardown, workspace
@@ -53,7 +53,7 @@ def run(options: argparse.Namespace) -> int:
     return 0 if server.started else 1
 
 
-def _settings(options: argparse.Namespace) -> Settings:
+def _settings(options: argparse.Namespace) -> ConsoleSettings:
     try:
         policy = Policy.from_json(options.policy.read_text() if options.policy else "")
     except (OSError, ValueError) as error:
@@ -63,7 +63,7 @@ def _settings(options: argparse.Namespace) -> Settings:
         raise InputError(
             "--allow-changes beyond this machine needs --user-header: the header by which a login proxy says who asks"
         )
-    return Settings(
+    return ConsoleSettings(
         metrics=tuple(options.metrics or METRICS),
         prometheus=options.prometheus,
         mlflow=os.environ.get(SETTING, ""),

@@ -10,8 +10,8 @@ from starlette.staticfiles import StaticFiles
 
 from console import routes, routes_models
 from console.door import HEADERS
-from console.runs import Unknown
-from console.settings import Settings
+from console.runs import UnknownName
+from console.settings import ConsoleSettings
 from console.site import Console
 from experiments.database import TableAway
 from runtime.charts import STYLE
@@ -22,7 +22,7 @@ _HTTP = {404: "There is no such page", 405: "That cannot be done here", 422: "Th
 _logger = logging.getLogger(__name__)
 
 
-def make_app(settings: Settings) -> FastAPI:
+def make_app(settings: ConsoleSettings) -> FastAPI:
     """The application of a console, which reads what is there and keeps nothing."""
     app = FastAPI(title="HeterRec console", docs_url=None, redoc_url=None, openapi_url=None)
     app.state.console = console = Console(settings)
@@ -42,8 +42,8 @@ def _add_faults(app: FastAPI, console: Console) -> None:
     def told(status: int, title: str, error: object, remedy: str) -> Response:
         return console.page("fault.html", "", title, status, message=str(error), remedy=remedy)
 
-    @app.exception_handler(Unknown)
-    def unknown(request: Request, error: Unknown) -> Response:
+    @app.exception_handler(UnknownName)
+    def unknown(request: Request, error: UnknownName) -> Response:
         return told(404, "Not found", error.args[0], "Was it removed, or is the console looking at another workspace?")
 
     @app.exception_handler(TableAway)

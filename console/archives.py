@@ -15,7 +15,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from console import rollouts
-from console.runs import Unknown
+from console.runs import UnknownName
 from experiments.document import ModelVersion, Rollout
 from runtime import workspace
 from runtime.errors import InputError
@@ -54,9 +54,9 @@ class Opened:
     @cached_property
     def tables(self) -> Any:
         """The neighbour tables alone; None where it has none."""
-        from serving.gateway.tables import Tables
+        from serving.gateway.tables import NeighbourAnswers
 
-        return Tables.read(self._mar)
+        return NeighbourAnswers.read(self._mar)
 
     @cached_property
     def vectors(self) -> NDArray[np.float32] | None:
@@ -116,7 +116,7 @@ class Opened:
         return [self.ids[row] for row in rows[:_MOST_FOUND]]
 
 
-class Archives:
+class OpenArchives:
     """Of one console; the last few that were asked for stay open."""
 
     def __init__(self) -> None:
@@ -139,8 +139,8 @@ class Archives:
 
 
 def chosen(model: str) -> tuple[list[str], Rollout | None]:
-    """The models that serve, and the row of `model` (of the first). Raises `Unknown` for one that does not."""
+    """The models that serve, and the row of `model` (of the first). Raises `UnknownName` for one that does not."""
     serving = [row for row in rollouts.rows() if row.champion is not None]
     if model and model not in {row.model for row in serving}:
-        raise Unknown(f"model {model!r}: nothing was released under that name")
+        raise UnknownName(f"model {model!r}: nothing was released under that name")
     return [row.model for row in serving], next((row for row in serving if not model or row.model == model), None)

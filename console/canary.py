@@ -22,7 +22,7 @@ from experiments.decision import planned_exposures
 from experiments.document import Rollout
 from experiments.policy import Policy
 from experiments.sequential_test import half_width
-from experiments.table import Decision, Entry, RolloutTable
+from experiments.table import Entry, InterimAnalysis, RolloutTable
 from experiments.transitions import WrongMove
 from runtime.page import minute, points
 from serving.operate import HELP, MOVES
@@ -42,7 +42,7 @@ class Move(NamedTuple):
 
 
 @dataclass(frozen=True, kw_only=True)
-class Canary:
+class CanaryView:
     """The experiment that runs, or the latest one."""
 
     row: Rollout
@@ -50,7 +50,7 @@ class Canary:
     stages: list[dict[str, Any]]
     changes: list[Entry]
     looks: list[dict[str, Any]]
-    last: Decision | None
+    last: InterimAnalysis | None
     ratio: dict[str, Any] | None
     forecast: list[str]
     moves: list[Move]
@@ -68,13 +68,13 @@ class Canary:
         return {"champion": run[0].champion.version, "challenger": run[0].challenger.version}
 
 
-def read(table: RolloutTable, model: str, policy: Policy) -> Canary:
+def read(table: RolloutTable, model: str, policy: Policy) -> CanaryView:
     """The canary of `model` as the table has it."""
     salt, changes, looks = rollouts.experiment(table, model)
     row = table.read(model)
     known = [look for look in looks if look.evidence]
     running = bool(salt) and row.salt == salt
-    return Canary(
+    return CanaryView(
         row=row,
         standing=standing(changes, looks, salt),
         stages=stages(policy, changes, salt),
@@ -89,7 +89,7 @@ def read(table: RolloutTable, model: str, policy: Policy) -> Canary:
     )
 
 
-def forecast(looks: Sequence[Decision], row: Rollout, policy: Policy, opened: datetime) -> list[str]:
+def forecast(looks: Sequence[InterimAnalysis], row: Rollout, policy: Policy, opened: datetime) -> list[str]:
     """When it can decide at the traffic of the last days, in sentences."""
     last, patience = looks[-1], opened + policy.hours("patience")
     found, rate = last.evidence["outcome"], last.evidence["champion_rate"]
@@ -123,7 +123,7 @@ def forecast(looks: Sequence[Decision], row: Rollout, policy: Policy, opened: da
 
 
 def ahead(
-    last: Decision, row: Rollout, policy: Policy, traffic: float, until: datetime
+    last: InterimAnalysis, row: Rollout, policy: Policy, traffic: float, until: datetime
 ) -> Iterator[tuple[datetime, float]]:
     """Moments and the effective exposures by then, straight lines between them, where each stage ends as early as it
     may. `traffic` is exposures of both arms a day; nobody is compared in the first hours of a stage, and all shoppers
@@ -145,7 +145,7 @@ def ahead(
 
 
 def reached(
-    effective: float, last: Decision, row: Rollout, policy: Policy, traffic: float, until: datetime
+    effective: float, last: InterimAnalysis, row: Rollout, policy: Policy, traffic: float, until: datetime
 ) -> datetime | None:
     """When there are so many effective exposures; None where that is not before `until`."""
     path = list(ahead(last, row, policy, traffic, until))
@@ -156,7 +156,7 @@ def reached(
     return None
 
 
-def _stage(looks: Sequence[Decision], row: Rollout, policy: Policy) -> list[str]:
+def _stage(looks: Sequence[InterimAnalysis], row: Rollout, policy: Policy) -> list[str]:
     """When the stage has the exposures that it needs."""
     seen = [
         (look.at, look.evidence["traffic"]["stage_exposures"]) for look in looks if row.since and look.at > row.since
@@ -199,7 +199,7 @@ def _bound(effective: float, rate: float, policy: Policy) -> float:
     return float(half_width(np.asarray(effective), np.asarray(planned / optimum), policy.alpha))
 
 
-def _traffic(looks: Sequence[Decision]) -> float:
+def _traffic(looks: Sequence[InterimAnalysis]) -> float:
     """Exposures of both arms a day, over the last days."""
     recent = [look for look in looks if looks[-1].at - look.at <= _RECENT]
     days = (recent[-1].at - recent[0].at) / timedelta(days=1)

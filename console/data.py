@@ -12,7 +12,7 @@ from markupsafe import Markup
 
 from components.validate.pictures import days, feature
 from console import runs
-from console.runs import Run
+from console.runs import RunView
 from runtime.charts import figure, spark
 from runtime.decision import Decision, Reason
 
@@ -31,7 +31,7 @@ class Aside:
 
 
 @dataclass(frozen=True, kw_only=True)
-class Checked:
+class CheckHistory:
     """One check of the latest run, and what it found in the runs before."""
 
     reason: Reason
@@ -42,18 +42,18 @@ class Checked:
 
 @dataclass(frozen=True, kw_only=True)
 class Data:
-    run: Run
+    run: RunView
     report: Mapping[str, Any]
     decision: Decision
     accepted: str
     """As of when the run was that it is held against; empty where there is none."""
     days: Markup | None
     aside: Sequence[Aside]
-    open: Sequence[Checked]
-    moving: Sequence[Checked]
+    open: Sequence[CheckHistory]
+    moving: Sequence[CheckHistory]
     """Those that held and did not find the same in every run."""
-    still: Sequence[Checked]
-    drift: Sequence[Checked]
+    still: Sequence[CheckHistory]
+    drift: Sequence[CheckHistory]
     features: Sequence[tuple[str, str, Markup | None]]
     """Name, sentence, picture."""
 
@@ -87,7 +87,7 @@ def read(dataset: str) -> Data | None:
     )
 
 
-def _checks(decision: Decision, dataset: str) -> Iterator[Checked]:
+def _checks(decision: Decision, dataset: str) -> Iterator[CheckHistory]:
     earlier = [runs.only(name, "validate").report("validate") for name in islice(runs.names(dataset), RUNS)]
     series = [report["found"] for report in reversed(earlier) if report]
     for reason in decision.reasons:
@@ -95,11 +95,15 @@ def _checks(decision: Decision, dataset: str) -> Iterator[Checked]:
             continue
         values = [found[reason.check] for found in series if _number(found.get(reason.check))]
         moves = len(values) > 1 and len(set(values)) > 1
-        told = f"{reason.check} over {len(values)} runs: {_told(values[0])} to {_told(values[-1])}" if values else ""
-        yield Checked(
+        told = (
+            f"{reason.check} over {len(values)} runs: {_value_text(values[0])} to {_value_text(values[-1])}"
+            if values
+            else ""
+        )
+        yield CheckHistory(
             reason=reason,
-            found=_told(reason.found),
-            allowed=_told(reason.allowed),
+            found=_value_text(reason.found),
+            allowed=_value_text(reason.allowed),
             over_time=spark(values, _bounds(reason.allowed), told) if moves else None,
         )
 
@@ -118,11 +122,11 @@ def _number(value: Any) -> bool:
     return isinstance(value, int | float) and not isinstance(value, bool)
 
 
-def _told(value: Any) -> str:
+def _value_text(value: Any) -> str:
     return figure(value) if _number(value) else str(value)
 
 
-def _aside(run: Run) -> list[Aside]:
+def _aside(run: RunView) -> list[Aside]:
     counted = run.report("ingest").get("reasons", {})
     folder = run.artifact("ingest")
     examples: dict[str, list[str]] = {reason: [] for reason in counted}

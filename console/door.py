@@ -33,7 +33,7 @@ COOKIE = "console"
 Next = Callable[[Request], Awaitable[Response]]
 
 
-class Door:
+class ConsoleDoor:
     """Of one console, whose `hosts` are the names it may be called by."""
 
     def __init__(self, hosts: tuple[str, ...]) -> None:

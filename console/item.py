@@ -52,7 +52,7 @@ def as_date(days: float, zone: str) -> str:
     return f"{moment:%Y-%m-%d}" if moment.time() == time.min else f"{moment:%Y-%m-%d %H:%M}"
 
 
-def told(opened: Opened, item: str) -> dict[str, Any]:
+def readable_features(opened: Opened, item: str) -> dict[str, Any]:
     """Its features as people say them: dates as dates."""
     zones: Mapping[str, str] = opened.contract.get("dates", {})
     return {

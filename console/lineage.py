@@ -5,8 +5,8 @@ from itertools import groupby
 
 from markupsafe import Markup
 
-from console.runs import Run
-from runtime.task import Record
+from console.runs import RunView
+from runtime.task import TaskRecord
 
 _WIDE, _HIGH, _ACROSS, _DOWN = 112, 30, 36, 14
 _STYLES = {"done": "good", "reused": "none", "failed": "bad", "running": "warn"}
@@ -16,7 +16,7 @@ Parents = Mapping[str, Sequence[tuple[str, str]]]
 """By task, (name of the input, task that made it)."""
 
 
-def parents(run: Run) -> dict[str, list[tuple[str, str]]]:
+def parents(run: RunView) -> dict[str, list[tuple[str, str]]]:
     """Which input of each task came from which task, by the digests of the artifacts."""
     made = {record.digest: task for task, record in run.records.items() if record.digest}
     return {
@@ -44,7 +44,7 @@ def depths(made_of: Parents) -> dict[str, int]:
     return found
 
 
-def graph(records: Mapping[str, Record], made_of: Parents) -> Markup:
+def graph(records: Mapping[str, TaskRecord], made_of: Parents) -> Markup:
     """The picture; every task leads to its row of the table below."""
     place = _places(depths(made_of))
     marks = [
@@ -58,7 +58,7 @@ def graph(records: Mapping[str, Record], made_of: Parents) -> Markup:
     return head.format(wide, high) + Markup("").join(marks) + Markup("</svg>")
 
 
-def _node(record: Record, at: Point) -> Markup:
+def _node(record: TaskRecord, at: Point) -> Markup:
     task, (x, y) = record.task, at
     told = f"{task}: {record.status}, {record.seconds:.1f} s, {record.digest or 'no artifact'}"
     short = task if len(task) <= _LETTERS else f"{task[: _LETTERS - 1]}…"

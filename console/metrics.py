@@ -40,7 +40,7 @@ Samples = dict[tuple[str, tuple[tuple[str, str], ...]], float]
 
 
 @dataclass(frozen=True, kw_only=True)
-class Traffic:
+class TrafficRates:
     """None is unknown."""
 
     requests: float | None = None
@@ -66,7 +66,7 @@ class Traffic:
     """Addresses that did not answer."""
 
 
-class Metrics:
+class MetricsReader:
     """Of the addresses that the console was told; may be asked by several threads.
 
     Args:
@@ -86,11 +86,11 @@ class Metrics:
         self._looks: deque[tuple[float, dict[str, Samples]]] = deque()
         self._told: tuple[tuple[str, ...], tuple[str, ...]] = ((), ())
 
-    def traffic(self) -> Traffic:
+    def traffic(self) -> TrafficRates:
         """What is known of now: by Prometheus where there is one, else by the machines themselves."""
         return self._by_prometheus() if self._prometheus else self._by_machines()
 
-    def _by_machines(self) -> Traffic:
+    def _by_machines(self) -> TrafficRates:
         with self._lock:
             now = self._clock()
             if not self._looks or now - self._looks[-1][0] >= APART:
@@ -102,13 +102,13 @@ class Metrics:
             (began, before), (ended, latest) = self._looks[0], self._looks[-1]
             missing, problems = self._told
         if not latest:
-            return Traffic(missing=missing, problems=problems)
+            return TrafficRates(missing=missing, problems=problems)
         grown, seconds = Growth(before, latest), ended - began
         answers = grown.of("gateway_recommendations_total")
         gateways = any(_has(samples, "gateway_recommendations_total") for samples in latest.values())
         fallbacks, errors = (grown.of("gateway_recommendations_total", status=word) for word in ("fallback", "error"))
         events, lags = grown.of("gateway_events_total"), list(_all(latest, "consumer_lag_seconds"))
-        return Traffic(
+        return TrafficRates(
             requests=answers / seconds if seconds and gateways else None,
             fallbacks=fallbacks / answers if answers else None,
             errors=errors / answers if answers else None,
@@ -142,16 +142,16 @@ class Metrics:
         except (OSError, ValueError, KeyError, TypeError) as error:
             return samples, [f"{target}: is not ready ({error})"]
 
-    def _by_prometheus(self) -> Traffic:
+    def _by_prometheus(self) -> TrafficRates:
         try:
             values = {name: self._number(query) for name, query in ASKED.items()}
             out = self._query("gateway_out_of_traffic == 1")
             firing = [each for each in self._ask_prometheus("alerts")["alerts"] if each["state"] == "firing"]
         except (OSError, ValueError, KeyError, TypeError, IndexError) as error:
             why = f"{self._prometheus}: Prometheus does not answer ({type(error).__name__}: {error})"
-            return Traffic(missing=(self._prometheus,), problems=(why,))
+            return TrafficRates(missing=(self._prometheus,), problems=(why,))
         told = [f"{each['labels']['alertname']}: {each['annotations'].get('summary', '')}" for each in firing]
-        return Traffic(
+        return TrafficRates(
             requests=values["requests"],
             fallbacks=values["fallbacks"],
             errors=values["errors"],

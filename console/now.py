@@ -6,12 +6,12 @@ from datetime import UTC, datetime
 from typing import NamedTuple
 
 from console import rollouts, runs
-from console.metrics import Traffic
+from console.metrics import TrafficRates
 from console.render import ago, lasting
 from experiments.database import TableAway
 from experiments.decision import WITHHELD
 from experiments.document import Rollout
-from experiments.table import Decision
+from experiments.table import InterimAnalysis
 from runtime import workspace
 from runtime.page import DASH, percent
 
@@ -49,13 +49,13 @@ class Now:
     link: str
     others: Sequence[Finding]
     parts: Sequence[Part]
-    traffic: Traffic
+    traffic: TrafficRates
     rows: Sequence[Rollout]
-    recent: Sequence[runs.Run]
+    recent: Sequence[runs.RunView]
     at: datetime
 
 
-def now(traffic: Traffic) -> Now:
+def now(traffic: TrafficRates) -> Now:
     """What is known at this moment."""
     recent = runs.page(runs.names(), 1)[:5]
     fault, rows, looks = "", [], {}
@@ -84,7 +84,11 @@ def now(traffic: Traffic) -> Now:
 
 
 def _findings(
-    fault: str, rows: Sequence[Rollout], looks: dict[str, Decision], recent: Sequence[runs.Run], traffic: Traffic
+    fault: str,
+    rows: Sequence[Rollout],
+    looks: dict[str, InterimAnalysis],
+    recent: Sequence[runs.RunView],
+    traffic: TrafficRates,
 ) -> Iterator[Finding]:
     """Everything wrong; of equal weight, what shoppers feel comes first."""
     for version in traffic.out:
@@ -125,7 +129,7 @@ def _findings(
 
 
 def _parts(
-    rows: Sequence[Rollout], looks: dict[str, Decision], recent: Sequence[runs.Run], traffic: Traffic
+    rows: Sequence[Rollout], looks: dict[str, InterimAnalysis], recent: Sequence[runs.RunView], traffic: TrafficRates
 ) -> list[Part]:
     """The circle, in the order in which data goes round it."""
     last = next((run for run in recent if run.report("ingest")), None)
@@ -159,7 +163,10 @@ def _parts(
             name="Shoppers",
             link="/shopper",
             large=UNKNOWN if traffic.requests is None else f"{traffic.requests:.3g} requests/s",
-            lines=[f"fallbacks {told(traffic.fallbacks)}", f"no answer {told(traffic.errors)}"],
+            lines=[
+                f"fallbacks {percent_or_unknown(traffic.fallbacks)}",
+                f"no answer {percent_or_unknown(traffic.errors)}",
+            ],
             style=_answers(traffic),
         ),
         Part(
@@ -179,24 +186,24 @@ def _parts(
     ]
 
 
-def told(share: float | None) -> str:
+def percent_or_unknown(share: float | None) -> str:
     return UNKNOWN if share is None else percent(share)
 
 
-def _answers(traffic: Traffic) -> str:
+def _answers(traffic: TrafficRates) -> str:
     if traffic.fallbacks is None or traffic.errors is None:
         return "none"
     return "bad" if traffic.fallbacks > FALLBACKS or traffic.errors > ERRORS else "good"
 
 
-def _gate(run: runs.Run, gate: str) -> str:
+def _gate(run: runs.RunView, gate: str) -> str:
     report = run.report(gate)
     if not report:
         return "none"
     return "bad" if not report["passed"] else "warn" if report.get("warned") else "good"
 
 
-def _arms(row: Rollout, looks: dict[str, Decision]) -> list[str]:
+def _arms(row: Rollout, looks: dict[str, InterimAnalysis]) -> list[str]:
     if row.challenger is None:
         watch = f"watched; before: {row.former.version}" if row.former else "alone, no canary"
         return [_short(watch, 34)]

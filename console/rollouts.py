@@ -7,7 +7,7 @@ from pathlib import Path
 from sqlalchemy.engine import make_url
 
 from experiments.document import Rollout
-from experiments.table import Decision, Entry, RolloutTable
+from experiments.table import Entry, InterimAnalysis, RolloutTable
 from runtime import workspace
 
 
@@ -28,9 +28,9 @@ def rows() -> list[Rollout]:
         return [table.read(name) for name in table.models()] if table is not None else []
 
 
-def last_looks() -> dict[str, Decision]:
+def last_looks() -> dict[str, InterimAnalysis]:
     """By model the latest look at the experiment that runs."""
-    found: dict[str, Decision] = {}
+    found: dict[str, InterimAnalysis] = {}
     with opened() as table:
         if table is None:
             return found
@@ -40,7 +40,7 @@ def last_looks() -> dict[str, Decision]:
     return found
 
 
-def experiment(table: RolloutTable, model: str) -> tuple[str, list[Entry], list[Decision]]:
+def experiment(table: RolloutTable, model: str) -> tuple[str, list[Entry], list[InterimAnalysis]]:
     """The experiment that runs, or the latest one: its salt, its changes with the one that ended it, its looks."""
     history = table.history(model)
     salt = next((entry.rollout.salt for entry in reversed(history) if entry.rollout.salt), "")

@@ -17,7 +17,7 @@ from console import (
 )
 from console.door import FRAMED_POLICY
 from console.render import render
-from console.runs import Unknown
+from console.runs import UnknownName
 from console.site import Console
 from runtime.charts import WIDTH
 
@@ -85,7 +85,7 @@ def _add_runs(app: FastAPI, console: Console) -> None:
     @app.get("/files/{address:path}")
     def file(address: str) -> Response:
         if (found := run.file(address)) is None:
-            raise Unknown(f"{address}: is no page of this workspace")
+            raise UnknownName(f"{address}: is no page of this workspace")
         return HTMLResponse(found.read_text(), headers={"Content-Security-Policy": FRAMED_POLICY})
 
 
@@ -104,11 +104,11 @@ def _add_canary(app: FastAPI, console: Console) -> None:
         told = await run_in_threadpool(changes.make, console.settings, console.door, request, model, form)
         return await run_in_threadpool(_canary, request, model, told)
 
-    def _canary(request: Request, model: str, told: changes.Told | None = None) -> Response:
+    def _canary(request: Request, model: str, told: changes.ChangeResult | None = None) -> Response:
         with rollouts.opened() as table:
             models = table.models() if table is not None else []
             if model and model not in models:
-                raise Unknown(f"model {model!r}: nothing was released under that name")
+                raise UnknownName(f"model {model!r}: nothing was released under that name")
             rows = [table.read(name) for name in models] if table is not None else []
             # What is under way before what only serves.
             chosen = model or next((row.model for row in rows if row.salt), models[0] if models else "")

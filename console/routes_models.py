@@ -16,7 +16,7 @@ from console import (
 )
 from console.archives import Opened
 from console.render import render
-from console.runs import Unknown
+from console.runs import UnknownName
 from console.site import Console
 from experiments.document import Rollout
 from runtime.errors import InputError
@@ -51,7 +51,7 @@ def _add_shopper(app: FastAPI, console: Console) -> None:
     def part(model: str, user: str, then: str = "") -> Response:
         _, row, champion = _catalogue(console, model)
         if row is None or champion is None:
-            raise Unknown(f"model {model!r}: nothing was released under that name")
+            raise UnknownName(f"model {model!r}: nothing was released under that name")
         tried = _tried(then)
         try:
             records, source = shopper.history(row.model, user)
@@ -77,7 +77,7 @@ def _add_item(app: FastAPI, console: Console) -> None:
         known = id in opened.row
         return console.page(
             "item.html", "Item", opened.title(id) if id else "Item", models=models, row=row, q=q, item=id,
-            title_=opened.title(id), size=len(opened.ids), known=known, features=item.told(opened, id),
+            title_=opened.title(id), size=len(opened.ids), known=known, features=item.readable_features(opened, id),
             events=opened.items["events"][opened.row[id]] if known else 0, near=item.near(opened, id),
             found=[(each, opened.title(each)) for each in opened.search(q)] if q else [],
             standing=item.standing_of(opened, row.model, id) if known and row else {},
@@ -91,7 +91,7 @@ def _add_item(app: FastAPI, console: Console) -> None:
     def after(model: str, id: str) -> Response:
         _, _, opened = _catalogue(console, model)
         if opened is None:
-            raise Unknown(f"model {model!r}: nothing was released under that name")
+            raise UnknownName(f"model {model!r}: nothing was released under that name")
         return HTMLResponse(render("ranked_part.html", model=model, answer=item.after(opened, id)))
 
 

@@ -10,7 +10,7 @@ from typing import Any, NamedTuple
 from markupsafe import Markup
 
 from components.report.step import PAGES, TRAININGS
-from console.runs import Run
+from console.runs import RunView
 from runtime import workspace
 from runtime.charts import Plot, Scale
 
@@ -18,7 +18,7 @@ _LEFT_OUT = ("partitions", "found", "metrics", "remedies", "blocked", "blocking"
 """Of a task's report: what has a place of its own on the page, or is long."""
 
 
-class Row(NamedTuple):
+class ComparedFact(NamedTuple):
     """One fact of two runs."""
 
     name: str
@@ -30,7 +30,7 @@ class Row(NamedTuple):
         return self.left != self.right
 
 
-def evaluation(run: Run) -> dict[str, Any] | None:
+def evaluation(run: RunView) -> dict[str, Any] | None:
     """The comparison's report, where the artifact is there."""
     found = run.artifact("evaluate")
     return _json(found / "report.json") if found else None
@@ -53,7 +53,7 @@ def other_metrics(report: Mapping[str, Any]) -> list[str]:
     return [name for name in found if not name.startswith(("hr@", "ndcg@", "mrr"))]
 
 
-def pages(run: Run) -> list[tuple[str, str]]:
+def pages(run: RunView) -> list[tuple[str, str]]:
     """The pages that the run and its gates wrote, as (address here, what it is)."""
     folder = workspace.runs() / run.name
     named = {"page.html": "the run's page", **{f"{task}.html": f"{task}: its curve and recipe" for task in TRAININGS}}
@@ -69,16 +69,16 @@ def pages(run: Run) -> list[tuple[str, str]]:
     ]
 
 
-def facts(run: Run) -> dict[str, dict[str, str]]:
+def facts(run: RunView) -> dict[str, dict[str, str]]:
     """What a run is made of, by part: data, recipe, numbers."""
-    ingested = {key: _told(value) for key, value in run.report("ingest").items() if _plain(key, value)}
-    aside = {f"set aside: {key}": _told(n) for key, n in run.report("ingest").get("reasons", {}).items()}
-    resolved = {"as of": _told(run.report("resolve").get("as_of", ""))} if run.report("resolve") else {}
+    ingested = {key: _value_text(value) for key, value in run.report("ingest").items() if _plain(key, value)}
+    aside = {f"set aside: {key}": _value_text(n) for key, n in run.report("ingest").get("reasons", {}).items()}
+    resolved = {"as of": _value_text(run.report("resolve").get("as_of", ""))} if run.report("resolve") else {}
     model = run.artifact("train")
     recipe = dict(_flat(_json(model / "config.json"))) if model and (model / "config.json").is_file() else {}
     report = evaluation(run)
     numbers = dict(_numbers(report)) if report else {}
-    training = {key: _told(value) for key, value in run.report("train").items() if key not in _LEFT_OUT}
+    training = {key: _value_text(value) for key, value in run.report("train").items() if key not in _LEFT_OUT}
     return {
         "Data": {**resolved, **ingested, **aside},
         "Recipe": recipe,
@@ -88,11 +88,14 @@ def facts(run: Run) -> dict[str, dict[str, str]]:
     }
 
 
-def compared(left: Run, right: Run) -> dict[str, list[Row]]:
+def compared(left: RunView, right: RunView) -> dict[str, list[ComparedFact]]:
     """The facts of both, part by part; what only one has stands beside nothing."""
     mine, other = facts(left), facts(right)
     return {
-        part: [Row(name, mine[part].get(name, ""), other[part].get(name, "")) for name in {**mine[part], **other[part]}]
+        part: [
+            ComparedFact(name, mine[part].get(name, ""), other[part].get(name, ""))
+            for name in {**mine[part], **other[part]}
+        ]
         for part in mine
     }
 
@@ -121,14 +124,14 @@ def _flat(value: Any, name: str = "") -> Iterator[tuple[str, str]]:
         for key, inner in value.items():
             yield from _flat(inner, f"{name}.{key}" if name else key)
     else:
-        yield name, _told(value)
+        yield name, _value_text(value)
 
 
 def _plain(key: str, value: Any) -> bool:
     return key != "notes" and not isinstance(value, dict)
 
 
-def _told(value: Any) -> str:
+def _value_text(value: Any) -> str:
     if isinstance(value, bool | str):
         return str(value)
     if isinstance(value, int):

@@ -22,7 +22,7 @@ from runtime.charts import (
 )
 from runtime.object_store import present
 from runtime.page import signed
-from runtime.task import Record
+from runtime.task import TaskRecord
 
 A_PAGE = 25
 OVER_TIME = 60
@@ -31,16 +31,16 @@ _READ: dict[Path, tuple[int, Any]] = {}
 _MOST_READ = 20_000
 
 
-class Unknown(LookupError):
+class UnknownName(LookupError):
     """There is no such run, item or shopper; the message says where it was looked for."""
 
 
 @dataclass(frozen=True, kw_only=True)
-class Run:
+class RunView:
     """One run; `records` are those of its tasks, in the order in which they started."""
 
     name: str
-    records: dict[str, Record] = field(default_factory=dict)
+    records: dict[str, TaskRecord] = field(default_factory=dict)
     going_on: bool = False
     fault: str = ""
     """Why its records cannot be read."""
@@ -133,57 +133,57 @@ def dataset_of(name: str) -> str:
     return name.rpartition("-")[0] or name
 
 
-def page(found: Sequence[str], number: int) -> list[Run]:
+def page(found: Sequence[str], number: int) -> list[RunView]:
     """The runs of page `number`, from 1."""
     return [read(name) for name in found[(number - 1) * A_PAGE : number * A_PAGE]]
 
 
-def one(name: str) -> Run:
-    """The run of that name. Raises `Unknown`."""
+def one(name: str) -> RunView:
+    """The run of that name. Raises `UnknownName`."""
     if not name or name in (".", "..") or "/" in name or not (workspace.runs() / name).is_dir():
-        raise Unknown(f"run {name!r}: not in {workspace.runs()}")
+        raise UnknownName(f"run {name!r}: not in {workspace.runs()}")
     return read(name)
 
 
-def read(name: str) -> Run:
+def read(name: str) -> RunView:
     """The run from its records, each file read once for as long as it stays the same."""
     folder = workspace.runs() / name
     try:
-        records = [Record(**_json(path)) for path in sorted(folder.glob("*.json"))]
+        records = [TaskRecord(**_json(path)) for path in sorted(folder.glob("*.json"))]
         ordered = {record.task: record for record in sorted(records, key=lambda record: record.started)}
     except (OSError, ValueError, TypeError, KeyError) as error:
-        return Run(name=name, fault=f"{folder}: {type(error).__name__}: {error}")
-    return Run(name=name, records=ordered, going_on=_going_on(name, ordered))
+        return RunView(name=name, fault=f"{folder}: {type(error).__name__}: {error}")
+    return RunView(name=name, records=ordered, going_on=_going_on(name, ordered))
 
 
-def latest(dataset: str = "") -> Run | None:
+def latest(dataset: str = "") -> RunView | None:
     return next((read(name) for name in names(dataset)), None)
 
 
-def latest_with(task: str, dataset: str = "", most: int = 200) -> Run | None:
+def latest_with(task: str, dataset: str = "", most: int = 200) -> RunView | None:
     """The latest run in which `task` ended and whose artifact is there, among the latest `most`."""
     found = map(read, islice(names(dataset), most))
     return next((run for run in found if run.artifact(task) is not None), None)
 
 
-def evaluated(dataset: str, most: int = OVER_TIME) -> list[Run]:
+def evaluated(dataset: str, most: int = OVER_TIME) -> list[RunView]:
     """The latest runs of `dataset` that came to a comparison, oldest first."""
     found = [run for name in islice(names(dataset), 2 * most) if (run := only(name, "evaluate")).quality]
     return sorted(found[:most], key=lambda run: run.started or datetime.min.replace(tzinfo=UTC))
 
 
-def only(name: str, task: str) -> Run:
+def only(name: str, task: str) -> RunView:
     """The run with the record of one task alone."""
     path = workspace.runs() / name / f"{task}.json"
     try:
-        return Run(name=name, records={task: Record(**_json(path))})
+        return RunView(name=name, records={task: TaskRecord(**_json(path))})
     except FileNotFoundError:
-        return Run(name=name)
+        return RunView(name=name)
     except (OSError, ValueError, TypeError) as error:
-        return Run(name=name, fault=f"{path}: {error}")
+        return RunView(name=name, fault=f"{path}: {error}")
 
 
-def over_time(found: Sequence[Run]) -> tuple[Markup, list[str]]:
+def over_time(found: Sequence[RunView]) -> tuple[Markup, list[str]]:
     """NDCG@10 of each model, run by run, and the names of its lines by their colour."""
     models = list(dict.fromkeys(name for run in found for name in run.quality))[:8]
     moments = [run.started for run in found if run.started]
@@ -197,7 +197,7 @@ def over_time(found: Sequence[Run]) -> tuple[Markup, list[str]]:
     return plot.svg(), models
 
 
-def differences(found: Sequence[Run]) -> list[tuple[str, Markup]]:
+def differences(found: Sequence[RunView]) -> list[tuple[str, Markup]]:
     """A picture for each peer: what was judged less the peer with its interval, run by run, against zero."""
     made = []
     for peer in list(dict.fromkeys(name for run in found for name in run.intervals))[:6]:
@@ -217,7 +217,7 @@ def differences(found: Sequence[Run]) -> list[tuple[str, Markup]]:
     return made
 
 
-def _going_on(name: str, records: dict[str, Record]) -> bool:
+def _going_on(name: str, records: dict[str, TaskRecord]) -> bool:
     """Whether the run is at work now. On one machine the workspace's lock names it and its process lives; where there
     is no lock, on a cluster, a run that was not told of as ended is at work."""
     if (workspace.runs() / name / ENDING).exists():

@@ -10,7 +10,7 @@ METRICS = ("http://127.0.0.1:8001", "http://127.0.0.1:9200")
 
 
 @dataclass(frozen=True, kw_only=True)
-class Settings:
+class ConsoleSettings:
     """Everything else is read where it lies: the workspace, the rollout table, the event log."""
 
     metrics: tuple[str, ...] = METRICS

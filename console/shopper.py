@@ -10,9 +10,9 @@ import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
-from console.archives import Answer, Archives, Opened
+from console.archives import Answer, OpenArchives, Opened
 from experiments.document import Rollout
-from feature_repo.history import Record, decode
+from feature_repo.history import HistoryRecord, decode
 from feature_repo.store import histories_path
 from runtime import workspace
 from runtime.errors import InputError
@@ -28,7 +28,7 @@ _REASONS = 5
 
 
 @dataclass(frozen=True, kw_only=True)
-class Seen:
+class HistoryEvent:
     """One event of the history; `tried` was added on this page and nowhere else."""
 
     item: str
@@ -39,7 +39,7 @@ class Seen:
 
 
 @dataclass(frozen=True, kw_only=True)
-class Reason:
+class ScoreShare:
     """A share of a score: of what kind, by which of the shopper's items ("" where by none alone); below zero it
     speaks against."""
 
@@ -57,7 +57,7 @@ class Place:
     score: float
     moved: str
     style: str
-    why: Sequence[Reason] = ()
+    why: Sequence[ScoreShare] = ()
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -86,7 +86,7 @@ def somebody(model: str) -> str | None:
     return str(users[secrets.randbelow(len(users))].as_py()) if users is not None and len(users) else None
 
 
-def history(model: str, user: str) -> tuple[list[Record], str]:
+def history(model: str, user: str) -> tuple[list[HistoryRecord], str]:
     """The latest events of a shopper, oldest first, and where they were read: the online store, or where that cannot be
     read its copy of the last materialise."""
     from feast.errors import FeastError
@@ -105,10 +105,10 @@ def history(model: str, user: str) -> tuple[list[Record], str]:
         return (decode(rows[0]) if rows else []), "copy of the last materialise; the online store cannot be read"
 
 
-def line(records: Sequence[Record], tried: Sequence[str], champion: Opened) -> list[Seen]:
+def line(records: Sequence[HistoryRecord], tried: Sequence[str], champion: Opened) -> list[HistoryEvent]:
     """The events as they are drawn, the newest first; what was tried comes after all of them."""
     seen = [
-        Seen(
+        HistoryEvent(
             item=record.item_id,
             title=champion.title(record.item_id),
             at=datetime.fromtimestamp(record.event_time / 1e6, UTC),
@@ -121,11 +121,13 @@ def line(records: Sequence[Record], tried: Sequence[str], champion: Opened) -> l
     names = set().union(*(each.values for each in seen)) if seen else set(champion.items["features"])
     for number, item in enumerate(tried, start=1):
         values = {name: value for name, value in champion.features(item).items() if name in names}
-        seen.append(Seen(item=item, title=champion.title(item), at=at + number * LATER, values=values, tried=True))
+        seen.append(
+            HistoryEvent(item=item, title=champion.title(item), at=at + number * LATER, values=values, tried=True)
+        )
     return seen[::-1]
 
 
-def lists(row: Rollout, archives: Archives, user: str, seen: Sequence[Seen]) -> list[Ranked]:
+def lists(row: Rollout, archives: OpenArchives, user: str, seen: Sequence[HistoryEvent]) -> list[Ranked]:
     """Champion, challenger, neighbour tables and popular items for the history `seen` (newest first).
 
     The champion's is compared with what it was before anything was tried, the others with the champion's.
@@ -175,10 +177,10 @@ def _ranked(name: str, opened: Opened, answer: Answer, other: Answer, note: str)
     return Ranked(name=name, version=opened.version, places=places, note=note)
 
 
-def _reasons(opened: Opened, shares: Sequence[dict[str, Any]]) -> list[Reason]:
+def _reasons(opened: Opened, shares: Sequence[dict[str, Any]]) -> list[ScoreShare]:
     """The greatest shares of one score (docs/contracts.md, "Why"), the greatest first."""
     return [
-        Reason(by=by, title="" if item is None else opened.title(item), share=share)
+        ScoreShare(by=by, title="" if item is None else opened.title(item), share=share)
         for by, item, share in ((each["by"], each["item_id"], each["share"]) for each in shares[:_REASONS])
     ]
 
@@ -189,7 +191,7 @@ def _moved(up: int) -> tuple[str, str]:
     return (f"▲{up}", "good") if up > 0 else (f"▼{-up}", "warn")
 
 
-def _request(user: str, seen: Sequence[Seen]) -> dict[str, Any]:
+def _request(user: str, seen: Sequence[HistoryEvent]) -> dict[str, Any]:
     """As the gateway asks a model (docs/contracts.md, "archive"); `seen` is newest first."""
     events = [{"item_id": e.item, "event_time": e.at.isoformat(), "features": e.values} for e in reversed(seen)]
     return {"user_id": user, "history": events, "k": K, "explain": True}

@@ -4,11 +4,11 @@ from typing import Any
 
 from fastapi.responses import HTMLResponse
 
-from console.archives import Archives
-from console.door import Door
-from console.metrics import Metrics
+from console.archives import OpenArchives
+from console.door import ConsoleDoor
+from console.metrics import MetricsReader
 from console.render import render
-from console.settings import Settings
+from console.settings import ConsoleSettings
 from console.trials import Trials
 
 PLACES = [
@@ -25,11 +25,11 @@ PLACES = [
 class Console:
     """Of one set of settings."""
 
-    def __init__(self, settings: Settings) -> None:
-        self.settings, self.door = settings, Door(settings.hosts)
-        self.metrics = Metrics(settings.metrics, settings.prometheus)
+    def __init__(self, settings: ConsoleSettings) -> None:
+        self.settings, self.door = settings, ConsoleDoor(settings.hosts)
+        self.metrics = MetricsReader(settings.metrics, settings.prometheus)
         self.trials = Trials(settings.mlflow)
-        self.archives = Archives()
+        self.archives = OpenArchives()
 
     def page(self, name: str, here: str, title: str, status: int = 200, **values: Any) -> HTMLResponse:
         """A whole page; `here` is the place that it belongs to."""

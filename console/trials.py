@@ -30,7 +30,7 @@ _LOSS = "training.loss"
 
 
 @dataclass(frozen=True, kw_only=True)
-class Trial:
+class TrialView:
     """One run of MLflow's."""
 
     ident: str
@@ -51,10 +51,10 @@ class Trial:
 
 
 @dataclass(frozen=True, kw_only=True)
-class Kept:
+class TrialList:
     """What MLflow keeps; `unknown` says why nobody can tell."""
 
-    trials: tuple[Trial, ...] = ()
+    trials: tuple[TrialView, ...] = ()
     curves: tuple[Markup | None, ...] = ()
     """Of each trial, where they were asked for: its training loss by epoch."""
     address: str = ""
@@ -77,15 +77,15 @@ class Trials:
         self.address = plain if self._url else ""
         """Without the name and password that it may have."""
 
-    def of(self, dataset: str) -> Kept:
+    def of(self, dataset: str) -> TrialList:
         """The latest trials of a data set, the newest first."""
         return self._kept(dataset, "")
 
-    def made_by(self, dataset: str, run: str) -> Kept:
+    def made_by(self, dataset: str, run: str) -> TrialList:
         """Those of one run of ours: its model, and the neighbour tables where they were released in its place."""
-        return self._kept(dataset, run) if "'" not in run else Kept(address=self.address)
+        return self._kept(dataset, run) if "'" not in run else TrialList(address=self.address)
 
-    def _curve(self, trial: Trial) -> Markup | None:
+    def _curve(self, trial: TrialView) -> Markup | None:
         """None where fewer than two epochs were kept."""
         asked = urlencode({"run_id": trial.ident, "metric_key": _LOSS})
         found = self._ask(f"/metrics/get-history?{asked}").get("metrics", [])
@@ -100,20 +100,20 @@ class Trials:
         titles = [f"epoch {epoch:.0f}: {loss:.4f}" for epoch, loss in points]
         return plot.line(points, "l0").dots(points, "f0", titles, 3).svg()
 
-    def _kept(self, dataset: str, run: str) -> Kept:
+    def _kept(self, dataset: str, run: str) -> TrialList:
         if not self._url:
-            return Kept(unknown=f"no MLflow server was told to this console ({SETTING})")
+            return TrialList(unknown=f"no MLflow server was told to this console ({SETTING})")
         try:
             experiment = self._experiment(dataset)
             if experiment is None:
-                return Kept(address=self.address)
+                return TrialList(address=self.address)
             asked = {"experiment_ids": [experiment], "max_results": SHOWN, "order_by": ["attributes.start_time DESC"]}
             found = self._ask("/runs/search", {**asked, "filter": f"tags.run_id = '{run}'" if run else ""})
             trials = tuple(self._trial(each) for each in found.get("runs", ()))
             curves = tuple(map(self._curve, trials)) if run else ()
-            return Kept(trials=trials, curves=curves, address=self.address)
+            return TrialList(trials=trials, curves=curves, address=self.address)
         except (OSError, ValueError, KeyError, TypeError) as error:
-            return Kept(address=self.address, unknown=f"{self.address}: MLflow does not answer ({_said(error)})")
+            return TrialList(address=self.address, unknown=f"{self.address}: MLflow does not answer ({_said(error)})")
 
     def _experiment(self, name: str) -> str | None:
         """Its number; None where nothing was ever logged under that name."""
@@ -125,10 +125,10 @@ class Trials:
             raise
         return str(found["experiment"]["experiment_id"])
 
-    def _trial(self, found: dict[str, Any]) -> Trial:
+    def _trial(self, found: dict[str, Any]) -> TrialView:
         about, kept = found["info"], found["data"]
         tags = {each["key"]: each["value"] for each in kept.get("tags", ())}
-        return Trial(
+        return TrialView(
             ident=str(about["run_id"]),
             run=tags.get("run_id", str(about.get("run_name", ""))),
             model=tags.get("model", tags.get("released", "")),

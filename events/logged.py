@@ -9,7 +9,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.dataset as ds
 
-from events.schema import TABLES, Event, events
+from events.schema import TABLES, LoggedEvent, events
 from events.segments import lines, segments
 from events.stream import split_id
 
@@ -83,5 +83,5 @@ def _in_segments(root: Path, table: str = "exposures") -> Iterator[dict[str, Any
     for path in segments(root):
         for line in lines(path):
             for _, found in events(split_id(line.content)[1]):  # what is none the consumer sets aside
-                if isinstance(found, Event) and found.table == table:
+                if isinstance(found, LoggedEvent) and found.table == table:
                     yield found.row

@@ -51,7 +51,7 @@ _NEEDED: dict[str, dict[str, type]] = {
 """What its readers take for granted of an event, beside its request and its time."""
 
 
-class Event(NamedTuple):
+class LoggedEvent(NamedTuple):
     """One line that was read: `row` has the columns of `TABLES[table]`, times as `datetime`."""
 
     table: str
@@ -71,7 +71,7 @@ def to_line(table: str, event: Mapping[str, Any]) -> bytes:
     return seal(orjson.dumps({"table": table, "schema": SCHEMA, **event})) + b"\n"
 
 
-def events(content: bytes) -> Iterator[tuple[bytes, Event | NoEvent]]:
+def events(content: bytes) -> Iterator[tuple[bytes, LoggedEvent | NoEvent]]:
     """What is in a line: its event, or why it is none and then the events that are whole in what was damaged; each
     with the line that it would be by itself."""
     try:
@@ -83,7 +83,7 @@ def events(content: bytes) -> Iterator[tuple[bytes, Event | NoEvent]]:
         yield content, fault
 
 
-def _whole_events(damaged: bytes) -> Iterator[tuple[bytes, Event | NoEvent]]:
+def _whole_events(damaged: bytes) -> Iterator[tuple[bytes, LoggedEvent | NoEvent]]:
     for record in whole_in(damaged):
         content = unseal(record)
         if not content.startswith(b"{"):  # an event with its place in a stream
@@ -95,7 +95,7 @@ def _whole_events(damaged: bytes) -> Iterator[tuple[bytes, Event | NoEvent]]:
             yield record, fault
 
 
-def of_line(line: bytes) -> Event:
+def of_line(line: bytes) -> LoggedEvent:
     """The event of a line. Raises `DamagedEvent` for a damaged one, and `NoEvent` for one of a later schema than this
     code knows. Lines of before there were checksums are JSON alone."""
     sealed = not line.startswith(b"{")
@@ -126,4 +126,4 @@ def of_line(line: bytes) -> Event:
         if isinstance(error, NoEvent):
             raise
         raise NoEvent(f"{type(error).__name__}: {error}") from error
-    return Event(table, row)
+    return LoggedEvent(table, row)

@@ -59,7 +59,7 @@ class _Entry(NamedTuple):
     """Whether the caller waits for the disk."""
 
 
-class EventLog:
+class EventLogWriter:
     """`with EventLog(sink) as log: await log.append("outcomes", {...})`."""
 
     def __init__(self, sink: Sink) -> None:
@@ -77,7 +77,7 @@ class EventLog:
         """Why the latest events were not kept; None while all is well."""
         return next((str(fault) for fault in list(self._problems.values()) if fault is not None), None)
 
-    def __enter__(self) -> "EventLog":
+    def __enter__(self) -> "EventLogWriter":
         self._try("write", self._sink.open)  # shoppers are answered without a log too; the first write tries again
         self._writer.start()
         self._syncer.start()
@@ -141,7 +141,7 @@ class EventLog:
             if fault is None and entry.synced:
                 self._unsynced.put(entry.written)
             else:
-                _tell(entry.written, fault)
+                _settle(entry.written, fault)
         if not self._unsynced.empty():
             self._waited_for.set()
 
@@ -158,7 +158,7 @@ class EventLog:
             waiting = [self._unsynced.get() for _ in range(self._unsynced.qsize())]
             fault = self._try("sync", self._sink.sync)
             for written in waiting:
-                _tell(written, fault)
+                _settle(written, fault)
 
     def _try(self, what: str, work: Callable[[], None]) -> LogUnavailable | None:
         """What went wrong. Whatever it was, those who wait must hear of it and the thread must live on."""
@@ -177,7 +177,7 @@ def _heard(written: "asyncio.Future[None]") -> None:
         written.exception()
 
 
-def _tell(written: "Future[None]", fault: Exception | None) -> None:
+def _settle(written: "Future[None]", fault: Exception | None) -> None:
     if fault is None:
         written.set_result(None)
     else:

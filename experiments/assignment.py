@@ -29,20 +29,20 @@ def variant(salt: str, user_id: str, weight: float) -> Variant:
     return "challenger" if place(salt, user_id) < weight else "champion"
 
 
-class Drawn(NamedTuple):
+class DrawnArm(NamedTuple):
     """The arm of a shopper, and the share of shoppers that meet the challenger."""
 
     variant: Variant
     weight: float
 
 
-def drawn(rollout: Rollout, user_id: str) -> Drawn:
+def drawn(rollout: Rollout, user_id: str) -> DrawnArm:
     """What a shopper meets by this row."""
     if rollout.challenger is not None:
         weight = min(rollout.weight, 1 - HOLDOUT)
-        return Drawn(variant(rollout.salt, user_id, weight), weight)
+        return DrawnArm(variant(rollout.salt, user_id, weight), weight)
     held = rollout.former is not None and rollout.salt and place(rollout.salt, user_id) >= 1 - HOLDOUT
-    return Drawn("former" if held else "champion", 0.0)
+    return DrawnArm("former" if held else "champion", 0.0)
 
 
 PLACE_SQL = f"('0x' || substr(sha256(salt || ':' || user_id), 1, {BITS // 4}))::BIGINT / {2**BITS}.0"

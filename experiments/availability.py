@@ -47,7 +47,7 @@ _BY_NUMBER = Index("availability_item_number", _ITEM.c.model, _ITEM.c.number)
 
 
 @dataclass(frozen=True, slots=True)
-class Seen:
+class AvailabilityCursor:
     """How far somebody has read. An `epoch` is one life of the table; with another one it was made anew."""
 
     epoch: str = ""
@@ -58,13 +58,13 @@ class Seen:
 class Changes:
     """What was told since, and how far that is; `anew` where all was read, as the table is another than before."""
 
-    seen: Seen
+    seen: AvailabilityCursor
     available: Mapping[str, bool]
     """Of each item of which the last word is new."""
     anew: bool
 
 
-class Availability:
+class AvailabilityTable:
     """Of the items of one model, in `database`."""
 
     def __init__(
@@ -73,7 +73,7 @@ class Availability:
         self._database, self._model, self._clock = database, model, clock
         database.create(_LATEST, _ITEM, _BY_NUMBER)
 
-    def tell(self, available: Mapping[str, bool]) -> int:
+    def record(self, available: Mapping[str, bool]) -> int:
         """Withdraw items (False) and return items (True), all at once; the number of the latest change. What is told
         again changes nothing.
 
@@ -107,7 +107,7 @@ class Availability:
             connection.execute(update(_LATEST).where(latest).values(number=_LATEST.c.number + 1))
             yield connection, int(connection.execute(select(_LATEST.c.number).where(latest)).scalar_one())
 
-    def changes(self, seen: Seen) -> Changes:
+    def changes(self, seen: AvailabilityCursor) -> Changes:
         """What was told since `seen`. Blocks. Raises `TableAway`."""
         with self._database.reading() as connection:
             latest = self.latest(connection)
@@ -121,11 +121,11 @@ class Availability:
             # A change of this very moment may be among them already; it is then read once more.
             return Changes(latest, {row.item_id: row.available for row in connection.execute(query)}, anew)
 
-    def latest(self, connection: Connection) -> Seen:
+    def latest(self, connection: Connection) -> AvailabilityCursor:
         """How far the table is."""
         query = select(_LATEST.c.epoch, _LATEST.c.number).where(_LATEST.c.model == self._model)
         found = connection.execute(query).first()
-        return Seen(found.epoch, found.number) if found else Seen()
+        return AvailabilityCursor(found.epoch, found.number) if found else AvailabilityCursor()
 
     def _begin(self) -> None:
         with self._database.reading() as connection:

@@ -12,12 +12,12 @@ from experiments import guardrails, transitions
 from experiments import sample_ratio as ratio
 from experiments.document import Rollout, SentBack
 from experiments.guardrails import Guardrail
-from experiments.log import EventLog, Traffic
+from experiments.log import ExposureLog, LoggedTraffic
 from experiments.policy import Policy
 from experiments.sequential_test import (
     UNKNOWN,
-    Difference,
     Floats,
+    RateDifference,
     difference,
 )
 from experiments.transitions import Salt
@@ -35,10 +35,10 @@ class Evidence:
     """What the log says at one moment. Rates are of successful exposures, weighed as their difference is."""
 
     at: datetime
-    traffic: Traffic
+    traffic: LoggedTraffic
     champion_rate: float
     challenger_rate: float
-    outcome: Difference
+    outcome: RateDifference
     users: int
     """The challenger's users behind `outcome`."""
     guardrails: tuple[Guardrail, ...]
@@ -68,7 +68,7 @@ class Verdict(NamedTuple):
 
 def look(root: Path, rollout: Rollout, policy: Policy, *, opened: datetime, now: datetime) -> Evidence:
     """Read the experiment's log as of `now`; `opened` is when the experiment began. Raises `LogFault`."""
-    with EventLog(root, salt=rollout.salt, opened=opened, now=now, policy=policy) as log:
+    with ExposureLog(root, salt=rollout.salt, opened=opened, now=now, policy=policy) as log:
         sums = log.successes()
         full = rollout.former is not None or rollout.weight == 1
         users = len(np.unique(sums.user[sums.treated > 0]))
@@ -231,7 +231,7 @@ def _broken(evidence: Evidence, policy: Policy) -> str | None:
     return None
 
 
-def _points(found: Difference) -> str:
+def _points(found: RateDifference) -> str:
     if not math.isfinite(found.low):
         return "not compared yet"
     return f"{100 * found.estimate:+.2f} points [{100 * found.low:+.2f}, {100 * found.high:+.2f}]"

@@ -178,7 +178,7 @@ def succeeding(row: Rollout, before: Rollout | None) -> Rollout:
     return row
 
 
-class Change(NamedTuple):
+class DocumentChange(NamedTuple):
     """A new document, with who wants it and why, for the history."""
 
     rollout: Rollout
@@ -186,7 +186,7 @@ class Change(NamedTuple):
     why: str
 
 
-class Release(NamedTuple):
+class ReleaseOutcome(NamedTuple):
     """What a new model became, the document that says so, and the reason in one sentence."""
 
     status: Status
@@ -196,7 +196,7 @@ class Release(NamedTuple):
 
 def release(
     rollout: Rollout, model: ModelVersion, *, now: datetime, salt: Callable[[], str], better: bool = False
-) -> Release:
+) -> ReleaseOutcome:
     """What a new model does to what serves.
 
     The first model becomes champion. A model of an arm's own recipe replaces that arm's version and leaves the
@@ -206,17 +206,17 @@ def release(
     for one that is watched yet.
     """
     if any(known.archive_digest == model.archive_digest for known in rollout.known):
-        return Release("already released", rollout, f"{model.version} is part of the rollout already")
+        return ReleaseOutcome("already released", rollout, f"{model.version} is part of the rollout already")
     if rollout.champion is None:
         first = replace(rollout, champion=model, reference=model, since=now)
-        return Release("champion", first, f"{model.version} is the first model of {rollout.model}")
+        return ReleaseOutcome("champion", first, f"{model.version} is the first model of {rollout.model}")
     for role, arm in rollout.roles.items():
         if arm.recipe_digest == model.recipe_digest:
             why = f"{model.version} refreshes the {role} {arm.version}: same recipe"
-            return Release("refreshed", _with_arm(rollout, role, model, better), why)
+            return ReleaseOutcome("refreshed", _with_arm(rollout, role, model, better), why)
     before = rollout.sent_back_of(model.recipe_digest)
     if before is not None and now < before.until:
-        return Release("resting", rollout, f"{model.version} is not tried: {rest(before)}")
+        return ReleaseOutcome("resting", rollout, f"{model.version} is not tried: {rest(before)}")
     if rollout.challenger is not None or rollout.former is not None:
         # A refresh of a waiting candidate takes its place; the older data it was trained on will never serve.
         others = tuple(waiting for waiting in rollout.queue if waiting.recipe_digest != model.recipe_digest)
@@ -226,9 +226,9 @@ def release(
             else f"{rollout.champion.version} was just promoted and is being watched"
         )
         queued = replace(rollout, queue=(*others, model))
-        return Release("queued", queued, f"{model.version} waits: {busy}")
+        return ReleaseOutcome("queued", queued, f"{model.version} waits: {busy}")
     why = f"{model.version} is a new recipe: challenger of {rollout.champion.version} for {STAGES[0]:.0%} of shoppers"
-    return Release("challenger", opened(rollout, model, now=now, salt=salt), why)
+    return ReleaseOutcome("challenger", opened(rollout, model, now=now, salt=salt), why)
 
 
 def rest(of: SentBack) -> str:

@@ -22,7 +22,7 @@ from sqlalchemy import (
     select,
 )
 
-from experiments.availability import Availability
+from experiments.availability import AvailabilityTable
 from experiments.database import Database
 
 MOST, MOST_BYTES = 256, 256 * 1024
@@ -54,7 +54,7 @@ class Upsert:
 
 
 @dataclass(frozen=True, slots=True)
-class Upserts:
+class KnownUpserts:
     """All that there is, in the order in which it was put; `state` is that of the table then."""
 
     state: tuple[str, int, int] = ("", 0, 0)
@@ -68,7 +68,7 @@ class ItemLog:
         self,
         database: Database,
         model: str,
-        availability: Availability,
+        availability: AvailabilityTable,
         *,
         clock: Callable[[], datetime] = lambda: datetime.now(UTC),
     ) -> None:
@@ -103,7 +103,7 @@ class ItemLog:
                 connection.execute(insert(_UPSERT), rows)
         return number
 
-    def read(self, known: Upserts) -> Upserts:
+    def read(self, known: KnownUpserts) -> KnownUpserts:
         """All that holds; not read again where nothing has changed since `known`. Blocks. Raises `TableAway`."""
         with self._database.reading() as connection:
             state = self._state(connection)
@@ -120,7 +120,7 @@ class ItemLog:
                 for row in connection.execute(query)
             )
         # What came at this very moment may be among them already; the next reading then sees another state.
-        return Upserts(state, items)
+        return KnownUpserts(state, items)
 
     def _state(self, connection: Connection) -> tuple[str, int, int]:
         query = select(func.max(_UPSERT.c.number), func.count()).where(self._mine)

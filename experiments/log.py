@@ -59,7 +59,7 @@ class Draws(NamedTuple):
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
-class Traffic:
+class LoggedTraffic:
     """How much was logged: of the experiment, and of the challenger at the present stage."""
 
     exposures: int
@@ -71,7 +71,7 @@ class Traffic:
     """Largest share that one user has of the exposures that count (see `MOST_OF_USER`)."""
 
 
-class EventLog:
+class ExposureLog:
     """`with EventLog(root, salt=..., opened=..., now=..., policy=...) as log:` reads one experiment's exposures.
 
     `opened` prunes the day partitions. Raises `LogFault` where a file is not what the contract says.
@@ -93,7 +93,7 @@ class EventLog:
         except _UNREADABLE as error:
             raise LogFault(f"{root}: the event log cannot be read ({error}). Restore the file it names.") from error
 
-    def __enter__(self) -> "EventLog":
+    def __enter__(self) -> "ExposureLog":
         return self
 
     def __exit__(
@@ -125,7 +125,7 @@ class EventLog:
         )
         self._sql.execute(f"CREATE VIEW {name} AS SELECT {chosen} FROM {relation}")
 
-    def traffic(self, stage: int | None) -> Traffic:
+    def traffic(self, stage: int | None) -> LoggedTraffic:
         """Counts; `stage` is the present one."""
         wrong = f"stage IS NOT NULL AND (variant = 'challenger') != ({PLACE_SQL} < weight)"
         total, misdrawn, latest, here = self._row(
@@ -134,7 +134,7 @@ class EventLog:
             FROM exposure""",
             {"stage": stage},
         )
-        return Traffic(
+        return LoggedTraffic(
             exposures=total,
             stage_exposures=here,
             misdrawn=misdrawn,

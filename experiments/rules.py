@@ -142,7 +142,7 @@ class Value(_Timed):
     alpha: Annotated[float, Field(gt=0, le=2)] = 1.0
 
 
-class Alike(_Strict):
+class MarginalRelevance(_Strict):
     """Maximal marginal relevance (Carbonell and Goldstein 1998): `relevance` of 1 is the model's order; likeness is the
     share of the features `by` in which two items agree."""
 
@@ -155,7 +155,7 @@ class Diversity(_Strict):
     it."""
 
     caps: dict[Text, Annotated[int, Field(ge=1)]] = {}
-    alike: Alike | None = None
+    alike: MarginalRelevance | None = None
 
 
 class Exploration(_Adds):

@@ -39,7 +39,7 @@ class StaleRules(Exception):
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Version:
+class RulesVersion:
     """The rules of one version; 0, of a model that never had any, holds none."""
 
     number: int = 0
@@ -58,24 +58,24 @@ class RulesTable:
         self._database, self._model, self._clock = database, model, clock
         database.create(_HISTORY)
 
-    def read(self, known: Version | None = None) -> Version:
+    def read(self, known: RulesVersion | None = None) -> RulesVersion:
         """What holds now; not read again where it is `known`. Raises `TableAway`."""
         mine = select(_HISTORY).where(_HISTORY.c.model == self._model)
         with self._database.reading() as connection:
             row = connection.execute(mine.order_by(_HISTORY.c.version.desc()).limit(1)).first()
         if row is None:
-            return Version()
+            return RulesVersion()
         if known is not None and known.at is not None and (known.number, known.at.isoformat()) == (row.version, row.at):
             return known
         return self._version(row)
 
-    def history(self) -> list[Version]:
+    def history(self) -> list[RulesVersion]:
         """Every version, oldest first. Raises `TableAway`."""
         mine = select(_HISTORY).where(_HISTORY.c.model == self._model).order_by(_HISTORY.c.version)
         with self._database.reading() as connection:
             return [self._version(row) for row in connection.execute(mine)]
 
-    def propose(self, rules: Rules, *, who: str, why: str, expected: int) -> Version:
+    def propose(self, rules: Rules, *, who: str, why: str, expected: int) -> RulesVersion:
         """Let `rules` hold if version `expected` still does. Raises `StaleRules` where it does not."""
         now = self._clock().astimezone(UTC)
         entry = {"at": now.isoformat(), "who": who, "why": why, "document": json.dumps(rules.to_json())}
@@ -87,12 +87,12 @@ class RulesTable:
                 connection.execute(insert(_HISTORY).values(model=self._model, version=expected + 1, **entry))
             except IntegrityError as error:
                 raise StaleRules(stale) from error
-        return Version(number=expected + 1, rules=rules, at=now, who=who, why=why)
+        return RulesVersion(number=expected + 1, rules=rules, at=now, who=who, why=why)
 
-    def _version(self, row: Any) -> Version:
+    def _version(self, row: Any) -> RulesVersion:
         number = row.version
         try:
-            return Version(
+            return RulesVersion(
                 number=number,
                 rules=Rules.of(json.loads(row.document)),
                 at=datetime.fromisoformat(row.at),

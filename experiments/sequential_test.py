@@ -34,7 +34,7 @@ class Scores(NamedTuple):
     weight: Floats
 
 
-class Difference(NamedTuple):
+class RateDifference(NamedTuple):
     """A difference of rates with its confidence sequence; `effective` exposures n_T n_C / n stand behind it."""
 
     estimate: float
@@ -43,7 +43,7 @@ class Difference(NamedTuple):
     effective: float
 
 
-UNKNOWN = Difference(0.0, -float("inf"), float("inf"), 0.0)
+UNKNOWN = RateDifference(0.0, -float("inf"), float("inf"), 0.0)
 """What is known before both arms were seen."""
 
 
@@ -98,7 +98,7 @@ def difference(
     planned: float,
     alpha: float,
     spread: float = 1.0,
-) -> Difference:
+) -> RateDifference:
     """Challenger's rate less champion's, over all strata; the interval errs at any look with a chance of `alpha`.
 
     Rows are as in `scores`; `user` numbers the users from 0. `spread` multiplies the standard deviation (2 for an
@@ -116,4 +116,4 @@ def difference(
     tight = mixing((found.residual**2).sum() * spread**2, exposures.sum(), planned, alpha)
     estimate = float(found.part.sum()) / effective
     half = float(half_width(np.asarray(variance), tight, alpha)) / effective
-    return Difference(estimate, estimate - half, estimate + half, effective)
+    return RateDifference(estimate, estimate - half, estimate + half, effective)

@@ -22,7 +22,7 @@ from sqlalchemy import (
 from sqlalchemy.exc import IntegrityError
 
 from experiments.database import Database, TableAway
-from experiments.document import Change, Rollout
+from experiments.document import DocumentChange, Rollout
 
 _METADATA = MetaData()
 _ROLLOUT = Table(
@@ -71,7 +71,7 @@ class Entry:
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
-class Decision:
+class InterimAnalysis:
     """One look at an experiment (named by its salt): what was decided, why, and the evidence as JSON values."""
 
     at: datetime
@@ -130,12 +130,12 @@ class RolloutTable:
                 for row in connection.execute(query)
             ]
 
-    def decisions(self, model: str, salt: str) -> list[Decision]:
+    def decisions(self, model: str, salt: str) -> list[InterimAnalysis]:
         """Every look at the experiment `salt` of `model`, oldest first."""
         mine = (_DECISIONS.c.model == model) & (_DECISIONS.c.salt == salt)
         with self._reading() as connection:
             return [
-                Decision(
+                InterimAnalysis(
                     at=datetime.fromisoformat(row.at),
                     salt=row.salt,
                     action=row.action,
@@ -145,12 +145,14 @@ class RolloutTable:
                 for row in connection.execute(select(_DECISIONS).where(mine).order_by(_DECISIONS.c.number))
             ]
 
-    def record(self, model: str, decision: Decision) -> None:
+    def record(self, model: str, decision: InterimAnalysis) -> None:
         """Keep a decision that changes nothing."""
         with self._writing() as connection:
             connection.execute(insert(_DECISIONS).values(_row(model, decision)))
 
-    def propose(self, change: Change, expected_version: int, decision: Decision | None = None) -> Rollout:
+    def propose(
+        self, change: DocumentChange, expected_version: int, decision: InterimAnalysis | None = None
+    ) -> Rollout:
         """Make `change` if the row is still at `expected_version`, and return the document as it now stands.
 
         The row, its history and the `decision` behind the change are written in one transaction. Raises
@@ -170,7 +172,7 @@ class RolloutTable:
         return proposed
 
 
-def _row(model: str, decision: Decision) -> dict[str, Any]:
+def _row(model: str, decision: InterimAnalysis) -> dict[str, Any]:
     kept = {"salt": decision.salt, "action": decision.action, "why": decision.why}
     evidence = json.dumps(decision.evidence, sort_keys=True)
     return {"model": model, "at": decision.at.astimezone(UTC).isoformat(), "evidence": evidence, **kept}

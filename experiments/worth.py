@@ -28,7 +28,7 @@ ATTRIBUTION = timedelta(days=7)
 """So long after its exposure an outcome counts, as for the consumer."""
 
 
-class Shoppers(NamedTuple):
+class HoldoutShoppers(NamedTuple):
     """Of each shopper (N): whether held out, how many answers were shown, and the sum of each outcome."""
 
     held_N: npt.NDArray[np.bool_]
@@ -38,7 +38,7 @@ class Shoppers(NamedTuple):
 
 def shoppers(
     log: Path, *, since: datetime, until: datetime, events: Sequence[str], value: Mapping[str, float] | None = None
-) -> Shoppers:
+) -> HoldoutShoppers:
     """Of the day partitions of the log between these moments. Of an outcome its request, item, type and key count once.
     With `value`, by item, what outcomes of the last of the `events` bring is one more: "value".
 
@@ -61,7 +61,7 @@ def shoppers(
             if value is not None and name == events[-1]:
                 outcomes["value"] = np.zeros(len(met["held"]))
                 outcomes["value"][found["shopper"]] = found["worth"]
-    return Shoppers(met["held"].astype(bool), met["shown"].astype(float), outcomes)
+    return HoldoutShoppers(met["held"].astype(bool), met["shown"].astype(float), outcomes)
 
 
 def difference(held_N: npt.NDArray[np.bool_], outcome_N: Floats) -> Interval:

@@ -7,8 +7,8 @@ import yaml
 from pydantic import Field, ValidationError, model_validator
 
 from feature_repo.card_features import ContextFeature, Described, Feature, TimeContext, UserFeature
-from feature_repo.card_source import Columns, Csv, CsvTables, Source
-from feature_repo.event_types import EventType, require_event_types, require_some_predicted
+from feature_repo.card_source import CardSource, Csv, CsvTables, SourceColumns
+from feature_repo.event_types import CardEventType, require_event_types, require_some_predicted
 from feature_repo.expectations import Expectation, Table, require_columns
 from feature_repo.kinds import Storage
 from feature_repo.limits import (
@@ -35,7 +35,7 @@ _ITEM_COLUMNS, _USER_COLUMNS = ("item_id", None), ("user_id", None)
 OF_NO_INTERACTION = ("nobody", "item_key", "item_available_at", "user_key", "user_available_at")
 
 
-class EventLog(Strict):
+class OutcomeLog(Strict):
     """What the recommendation service's own log of outcomes means for this data set."""
 
     interactions: list[str] = Field(default=["purchase"], min_length=1)
@@ -45,7 +45,7 @@ class EventLog(Strict):
     anyway, as a shop's table of all its purchases does."""
 
     @model_validator(mode="after")
-    def _known(self) -> "EventLog":
+    def _known(self) -> "OutcomeLog":
         require_event_types(self.interactions, field="event_log: interactions")
         return self
 
@@ -91,9 +91,9 @@ class DatasetCard(Strict):
     """`python -m pipelines upgrade CARD` brings a card of before to this version."""
     name: str = Field(pattern=r"^[a-z][a-z0-9_]*$")
     description: str
-    source: Source
-    columns: Columns = Columns(event_time="event_time")
-    events: dict[str, EventType] | None = Field(default=None, min_length=1)
+    source: CardSource
+    columns: SourceColumns = SourceColumns(event_time="event_time")
+    events: dict[str, CardEventType] | None = Field(default=None, min_length=1)
     """What each kind of event means, by its value in columns.event_type, e.g. {view: {}, purchase: {predict: true}}.
     Left out, all events are of one kind: history, and predicted."""
     features: list[Feature]
@@ -117,7 +117,7 @@ class DatasetCard(Strict):
     tolerances: Tolerances = Tolerances()
     expectations: list[Expectation] = Field(default_factory=list)
     """Your own expectations of the data, as Great Expectations has them; the gate asks them besides its own."""
-    event_log: EventLog = EventLog()
+    event_log: OutcomeLog = OutcomeLog()
     serving: Serving = Serving()
     release: Release = Release()
 
@@ -184,7 +184,7 @@ class DatasetCard(Strict):
     def _tables_fit(self) -> "DatasetCard":
         """What is said of several tables of interactions is about columns and features that there are."""
         tables = self.source.interactions if isinstance(self.source.interactions, list) else []
-        roles = {name for name in Columns.model_fields if name not in OF_NO_INTERACTION}
+        roles = {name for name in SourceColumns.model_fields if name not in OF_NO_INTERACTION}
         read = {f.name for f in self.read_off_interactions(has_items=self.source.has_items)}
         for table in tables:
             what = f"source.interactions, {table.name!r}: "
@@ -333,7 +333,7 @@ def parse_card(path: Path, *, folder: Path | None = None) -> DatasetCard:
     try:
         card = DatasetCard.model_validate(raw)
     except ValidationError as error:
-        raise CardError("\n".join(f"{path}: {_told(fault)}" for fault in error.errors())) from error
+        raise CardError("\n".join(f"{path}: {_explained(fault)}" for fault in error.errors())) from error
     beside = folder or path.parent
 
     def located(place: object) -> object:
@@ -345,7 +345,7 @@ def parse_card(path: Path, *, folder: Path | None = None) -> DatasetCard:
     return card.model_copy(update={"source": card.source.model_copy(update=places)})
 
 
-def _told(fault: "ErrorDetails") -> str:
+def _explained(fault: "ErrorDetails") -> str:
     """A fault of a field in the words of this project, where pydantic's are those of Python."""
     found = f" (found {_short(fault['input'])})"
     message = {

@@ -6,7 +6,7 @@ from typing import Literal
 from pydantic import Field, model_validator
 
 from feature_repo.event_types import require_event_types
-from feature_repo.kinds import KINDS, OF_A_CLOCK, Kind, Name, Storage
+from feature_repo.kinds import KINDS, OF_A_CLOCK, FeatureKind, Name, Storage
 from feature_repo.limits import Rate, Strict
 from feature_repo.wall_clock import By, WallClock, require_zone
 
@@ -91,7 +91,7 @@ class Described(Strict):
     """The same, above which it blocks."""
 
     @property
-    def traits(self) -> Kind:
+    def traits(self) -> FeatureKind:
         """What its kind says of it."""
         return KINDS[self.kind]
 

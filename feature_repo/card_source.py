@@ -95,7 +95,7 @@ class InteractionsTable(Strict):
         return self
 
 
-class Source(Strict):
+class CardSource(Strict):
     """Where the data is. `adapter` names a module of components/ingest/sources."""
 
     adapter: Literal["marketplace", "online_retail", "amazon_beauty", "complete_journey", "files", "sql"]
@@ -148,7 +148,7 @@ class Source(Strict):
         return said
 
     @model_validator(mode="after")
-    def _of_the_adapter(self) -> "Source":
+    def _of_the_adapter(self) -> "CardSource":
         if self.adapter == "files" and self.interactions is None:
             raise ValueError("the files adapter needs `interactions`, and `items` where there is such a table")
         if isinstance(self.interactions, list):
@@ -177,7 +177,7 @@ class Source(Strict):
             raise ValueError("csv.interactions has no effect beside several tables: say it as `csv` of each of them")
 
     @model_validator(mode="after")
-    def _whole_times(self) -> "Source":
+    def _whole_times(self) -> "CardSource":
         if self.time_format is None:
             return self
         letters = set(re.findall("%[-#]?([A-Za-z])", self.time_format))
@@ -191,7 +191,7 @@ class Source(Strict):
         return self
 
 
-class Columns(Strict):
+class SourceColumns(Strict):
     """Source columns of the two tables. Give `event_time`, or `position` where only the order is known."""
 
     user_id: str = "user_id"
@@ -216,7 +216,7 @@ class Columns(Strict):
     one row a user, known before the first interaction and as of the run."""
 
     @model_validator(mode="after")
-    def _ordered(self) -> "Columns":
+    def _ordered(self) -> "SourceColumns":
         if self.event_time is None and self.position is None:
             raise ValueError("columns: give event_time, or position where only the order is known")
         if self.event_time is not None and self.position is not None:

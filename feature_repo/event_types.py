@@ -9,7 +9,7 @@ from feature_repo.keys import is_event_type
 from feature_repo.limits import Strict
 
 
-class EventType(Strict):
+class CardEventType(Strict):
     """One kind of event (`events:` of the card). Kinds that are not named there are kept, can be counted by derived
     features, are shown by the gate, and are no part of the model."""
 
@@ -30,7 +30,7 @@ class EventType(Strict):
         return {"history": False, **raw} if isinstance(raw, dict) and raw.get("negative") is True else raw
 
     @model_validator(mode="after")
-    def _consistent(self) -> "EventType":
+    def _consistent(self) -> "CardEventType":
         if self.negative and self.predict:
             raise ValueError("negative and predict exclude each other: what speaks against an item is no target")
         if self.predict and not self.history:
@@ -49,7 +49,7 @@ def require_event_types(names: Sequence[str], *, field: str) -> None:
         )
 
 
-def require_some_predicted(events: Mapping[str, EventType]) -> None:
+def require_some_predicted(events: Mapping[str, CardEventType]) -> None:
     """Raise `ValueError` where the card's `events` leave nothing to predict."""
     require_event_types(list(events), field="events")
     if not any(each.predict for each in events.values()):
@@ -59,7 +59,7 @@ def require_some_predicted(events: Mapping[str, EventType]) -> None:
         )
 
 
-def described(events: Mapping[str, EventType] | None) -> list[dict[str, Any]]:
+def described(events: Mapping[str, CardEventType] | None) -> list[dict[str, Any]]:
     """The kinds that a model tells apart, in the card's order; none where the history is of one kind alone, about
     which there is nothing to tell."""
     kinds = {name: each for name, each in (events or {}).items() if each.history}

@@ -2,7 +2,7 @@
 
 One value and not one row an event, because a single write replaces it whole: plain pushes lose events of
 one instant and let late writes overwrite newer ones. After "UH" and a byte for the schema comes JSON, the
-columns of `Record` in their order; `values` is an object with a column for each varying value:
+columns of `HistoryRecord` in their order; `values` is an object with a column for each varying value:
 
     [event_id, item_id, event_time, {name: values}, position, streamed]
 
@@ -30,7 +30,7 @@ _HEADER = _MAGIC + bytes([SCHEMA])
 Value = float | str | None
 
 
-class Record(NamedTuple):
+class HistoryRecord(NamedTuple):
     """One event: `event_time` in microseconds since 1970 (UTC), `values` the varying features as they were.
 
     `position` orders events of one instant: the row in the source, or the event's place in the log.
@@ -50,10 +50,10 @@ class Record(NamedTuple):
         return self.event_time, self.position, self.event_id
 
 
-_VALUES = Record._fields.index("values")
+_VALUES = HistoryRecord._fields.index("values")
 
 
-def encode(records: Sequence[Record], latest: int = LATEST) -> bytes:
+def encode(records: Sequence[HistoryRecord], latest: int = LATEST) -> bytes:
     """The binary value of the last `latest` of `records`, which come oldest first.
 
     Raises `ValueError` where the records are out of order or do not carry the same varying values.
@@ -67,7 +67,7 @@ def encode(records: Sequence[Record], latest: int = LATEST) -> bytes:
     names = list(kept[0].values) if kept else []
     if any(record.values.keys() != kept[0].values.keys() for record in kept):
         raise ValueError(f"history: every record must carry the same varying values, the first has {names}")
-    columns: list[Any] = list(zip(*kept, strict=True)) or [()] * len(Record._fields)
+    columns: list[Any] = list(zip(*kept, strict=True)) or [()] * len(HistoryRecord._fields)
     columns[_VALUES] = {
         # A whole number that an event told is stored as what it is, a double.
         name: [float(value) if isinstance(value, int) else value for value in (each[name] for each in columns[_VALUES])]
@@ -76,7 +76,7 @@ def encode(records: Sequence[Record], latest: int = LATEST) -> bytes:
     return _HEADER + orjson.dumps(columns)
 
 
-def decode(value: bytes) -> list[Record]:
+def decode(value: bytes) -> list[HistoryRecord]:
     """The records in `value`, oldest first. Raises `ValueError` for a value that is not a whole history."""
     if len(value) <= len(_HEADER):
         raise ValueError(f"history: {len(value)} bytes are too few for a header")
@@ -97,8 +97,8 @@ def _records(
     columns: Mapping[str, Sequence[Value]],
     positions: Sequence[int],
     streamed: Sequence[bool],
-) -> list[Record]:
+) -> list[HistoryRecord]:
     """From columns of equal length; of `columns` one for each varying value."""
     rows = zip(*columns.values(), strict=True) if columns else ((),) * len(times)
     values = [dict(zip(columns, row, strict=True)) for row in rows]
-    return list(starmap(Record, zip(event_ids, item_ids, times, values, positions, streamed, strict=True)))
+    return list(starmap(HistoryRecord, zip(event_ids, item_ids, times, values, positions, streamed, strict=True)))

@@ -17,7 +17,7 @@ Impressions = Mapping[str, Sequence[int]]
 """Item to the seconds since 1970 at which it was shown, ascending."""
 
 
-class Kept(Protocol):
+class ImpressionStore(Protocol):
     """Of one online store. Methods raise `Unavailable` where it is away."""
 
     def read(self, user_id: str) -> Impressions:
@@ -29,7 +29,7 @@ class Kept(Protocol):
     def delete(self, user_ids: Sequence[str]) -> None: ...
 
 
-def kept(store: FeatureStore, online_store: Any = None) -> Kept:
+def kept(store: FeatureStore, online_store: Any = None) -> ImpressionStore:
     """Of the online store of `store`; `online_store` is Feast's object of it where the caller has one."""
     config = store.config
     if online_store is None:

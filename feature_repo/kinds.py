@@ -34,7 +34,7 @@ class Storage(Enum):
 
 
 @dataclass(frozen=True, kw_only=True)
-class Measure:
+class NumericMeasure:
     """The number by which values without a vocabulary are compared; `sql` is over the column {x}."""
 
     called: str
@@ -42,11 +42,11 @@ class Measure:
 
 
 @dataclass(frozen=True, kw_only=True)
-class Kind:
+class FeatureKind:
     """One kind of feature; SQL is over the column {x}."""
 
     storage: Storage
-    measure: Measure | None = None
+    measure: NumericMeasure | None = None
     """Drift is measured over deciles of it; where there is none, over the most frequent of the values."""
     says: str | None = None
     """SQL: the list of things that a value says, of which drift and growth of the vocabulary are told; None where
@@ -67,25 +67,25 @@ class Kind:
 
 _SQUARES = "list_sum(list_transform({x}, x -> x::DOUBLE * x))"
 
-KINDS: dict[str, Kind] = {
-    "categorical": Kind(storage=Storage.TEXT, says="[nullif({x}, '')]", request="categorical"),
-    "multi_categorical": Kind(
+KINDS: dict[str, FeatureKind] = {
+    "categorical": FeatureKind(storage=Storage.TEXT, says="[nullif({x}, '')]", request="categorical"),
+    "multi_categorical": FeatureKind(
         storage=Storage.TEXTS, says="CASE WHEN len({x}) > 0 THEN {x} ELSE [NULL] END", request="multi_categorical"
     ),
-    "numeric": Kind(
+    "numeric": FeatureKind(
         storage=Storage.NUMBER,
-        measure=Measure(called="value", sql="(CASE WHEN NOT isnan({x}) THEN {x} END)"),
+        measure=NumericMeasure(called="value", sql="(CASE WHEN NOT isnan({x}) THEN {x} END)"),
         request="numeric",
     ),
-    "text": Kind(
+    "text": FeatureKind(
         storage=Storage.TEXT,
-        measure=Measure(called="characters", sql="nullif(length({x}), 0)"),
+        measure=NumericMeasure(called="characters", sql="nullif(length({x}), 0)"),
         says="string_split(lower({x}), ' ')",
     ),
-    "embedding": Kind(
+    "embedding": FeatureKind(
         storage=Storage.VECTOR,
         # A hole or an infinite number in the vector leaves no length.
-        measure=Measure(
+        measure=NumericMeasure(
             called="length of the vector", sql=f"(CASE WHEN isfinite({_SQUARES}) THEN sqrt({_SQUARES}) END)"
         ),
     ),

@@ -27,7 +27,7 @@ from feature_repo.feast_import import (
     ValueProto,
     get_provider,
 )
-from feature_repo.history import EVENT_TYPE, Record, decode
+from feature_repo.history import EVENT_TYPE, HistoryRecord, decode
 from feature_repo.kinds import Storage
 
 _ROWS_AT_ONCE = 20_000
@@ -35,12 +35,12 @@ _CONNECTIONS: WeakKeyDictionary[FeatureStore, "_Connection"] = WeakKeyDictionary
 _EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 
 
-def user_history(store: FeatureStore, user_id: str) -> list[Record]:
+def user_history(store: FeatureStore, user_id: str) -> list[HistoryRecord]:
     """The latest events of one user, oldest first; empty for a user that the store does not know."""
     return user_histories(store, [user_id])[user_id]
 
 
-def user_histories(store: FeatureStore, user_ids: Iterable[str]) -> dict[str, list[Record]]:
+def user_histories(store: FeatureStore, user_ids: Iterable[str]) -> dict[str, list[HistoryRecord]]:
     """The latest events of several users in one read of the store."""
     users = list(user_ids)
     answer = online(store, [f"{USER_HISTORY}:{HISTORY_FIELD}"], [{"user_id": user} for user in users])
@@ -67,12 +67,12 @@ def user_feature_names(store: FeatureStore) -> list[str]:
     return _connection(store).fields(store, USER_STATIC)
 
 
-def as_request(records: Iterable[Record]) -> list[dict[str, Any]]:
+def as_request(records: Iterable[HistoryRecord]) -> list[dict[str, Any]]:
     """The `history` of a request (docs/contracts.md, "archive") from the records of the online store."""
     return [_event(record) for record in records]
 
 
-def _event(record: Record) -> dict[str, Any]:
+def _event(record: HistoryRecord) -> dict[str, Any]:
     features = dict(record.values)
     kind = {EVENT_TYPE: features.pop(EVENT_TYPE)} if EVENT_TYPE in features else {}
     moment = _EPOCH + timedelta(microseconds=record.event_time)

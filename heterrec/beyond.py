@@ -41,7 +41,7 @@ class Beyond:
     bought so far (Steck, 2018)."""
 
 
-class Shown:
+class ShownScores:
     """Scores that remember the list of each query that they are asked about: `rank` asks each once."""
 
     def __init__(self, scores: Scores, sequences: Sequences, queries: Queries, k: int = K) -> None:

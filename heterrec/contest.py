@@ -22,10 +22,10 @@ from dataclasses import (
 import numpy as np
 import pyarrow as pa
 
-from heterrec.beyond import Beyond, Shown, beyond
+from heterrec.beyond import Beyond, ShownScores, beyond
 from heterrec.data.sequences import Queries, Sequences
 from heterrec.evaluation.baselines import Fit
-from heterrec.evaluation.comparison import Difference, paired_bootstrap
+from heterrec.evaluation.comparison import MeanDifference, paired_bootstrap
 from heterrec.evaluation.metrics import (
     Floats,
     Metric,
@@ -71,7 +71,7 @@ class Contest:
         values = self.values(name, metric)
         return float(np.nanmean(values)) if np.isfinite(values).any() else float("nan")
 
-    def difference(self, name: str, against: str) -> Difference:
+    def difference(self, name: str, against: str) -> MeanDifference:
         """NDCG@k of one less that of another, with its 95 % interval over shoppers, and over seeds where both have
         several."""
         return paired_bootstrap(self.values(name), self.values(against))
@@ -152,7 +152,7 @@ def ranked(scored: Iterable[tuple[str, Scores]], sequences: Sequences, queries: 
     rankings: dict[str, list[Ranking]] = {}
     lists: dict[str, Beyond | None] = {}
     for name, scores in scored:
-        shown = Shown(scores, sequences, queries, k)
+        shown = ShownScores(scores, sequences, queries, k)
         rankings.setdefault(name, []).append(rank(shown, sequences, queries))
         if name not in lists:
             lists[name] = beyond(shown.row_QK, sequences, queries)

@@ -19,7 +19,7 @@ that had finished its work hung for good."""
 
 
 @contextmanager
-def together(device: str) -> Iterator[str]:
+def process_group(device: str) -> Iterator[str]:
     """The device of this process, while it stands in a group with those that `torchrun` started beside it."""
     if started() == 1:
         yield device
@@ -69,7 +69,7 @@ def mean(value: Tensor) -> Tensor:
     return total / world()
 
 
-def told(value: float | None, device: str) -> float | None:
+def broadcast(value: float | None, device: str) -> float | None:
     """What process 0 says, to all."""
     if world() == 1:
         return value

@@ -36,7 +36,7 @@ from heterrec.data.sequences import (
 from heterrec.evaluation.baselines import BASELINES, Fit
 from heterrec.inference.answers import Answers, judged
 from heterrec.inference.best import (
-    Likeness,
+    ItemLikeness,
     Lists,
     best,
     highest,
@@ -179,7 +179,7 @@ class HeterRec:
         asked = _numbers(catalogue.item_ids, items, "items", "item of the catalogue")
         candidate = self._candidates(filters)
         parts = []
-        likeness = Likeness(answers)
+        likeness = ItemLikeness(answers)
         for first in range(0, len(asked), part := max(1, _AT_ONCE // len(catalogue))):
             own = asked[first : first + part]
             score = np.where(candidate, likeness.of(own), np.float32(-np.inf))

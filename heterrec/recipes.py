@@ -70,7 +70,7 @@ class ModelConfig:
 
     def __post_init__(self) -> None:
         _positive(self, "width", "heads", "expansion", "max_history", "steps", "temperature")
-        _share(self, "dropout", "id_dropout", "feature_dropout")
+        _require_shares(self, "dropout", "id_dropout", "feature_dropout")
         _one_of(self, block=Block, tokens=Tokens, token_causality=Causality)
         if self.width % self.heads:
             raise ValueError(f"width={self.width} must be divisible by heads={self.heads}")
@@ -109,7 +109,7 @@ class LossConfig:
     def __post_init__(self) -> None:
         _positive(self, "window", "token_temperature", "token_candidates", "token_share", "token_steps")
         _positive(self, "step_decay", "later_share", "newborn_days")
-        _share(self, "newborn_share")
+        _require_shares(self, "newborn_share")
         if self.token_weight < 0:
             raise ValueError(f"token_weight={self.token_weight} must not be negative")
         if self.candidates is not None and self.candidates < 1:
@@ -160,7 +160,7 @@ class TrainConfig:
 
     def __post_init__(self) -> None:
         _positive(self, "epochs", "patience", "batch_events", "learning_rate", "clip", "validation_queries")
-        _share(self, "warmup", "average")
+        _require_shares(self, "warmup", "average")
         if not (self.network or self.memory):
             raise ValueError("network and memory are both off: there is nothing to recommend by")
         if unknown := sorted(set(self.memory) - set(CHANNELS)):
@@ -335,7 +335,7 @@ def _positive(config: Any, *names: str) -> None:
             raise ValueError(f"{name}={getattr(config, name)} must be positive")
 
 
-def _share(config: Any, *names: str) -> None:
+def _require_shares(config: Any, *names: str) -> None:
     for name in names:
         if not 0 <= getattr(config, name) < 1:
             raise ValueError(f"{name}={getattr(config, name)} must be in [0, 1)")

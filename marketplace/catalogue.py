@@ -37,7 +37,7 @@ MAKERS_LAST = _words("der by ton mark wick sund vale more")
 
 
 @dataclass(frozen=True, kw_only=True)
-class Catalogue:
+class MarketplaceCatalogue:
     """All items that are ever launched (N of them), in the order of their launch."""
 
     launch: Integers
@@ -95,7 +95,7 @@ class Catalogue:
         ]
 
 
-def draw_catalogue(config: MarketplaceConfig) -> Catalogue:
+def draw_catalogue(config: MarketplaceConfig) -> MarketplaceCatalogue:
     """All items of the shop's life."""
     count = config.total_items
     stream = (np.random.default_rng([config.seed, 1, index]) for index in range(100))
@@ -108,7 +108,7 @@ def draw_catalogue(config: MarketplaceConfig) -> Catalogue:
     repricing = next(stream)
     period = repricing.integers(5, 21, size=(count, 2))
     swing = next(stream).random((count, 2))
-    return Catalogue(
+    return MarketplaceCatalogue(
         launch=np.concatenate(
             [np.zeros(config.items, np.int64), np.repeat(np.arange(config.days), config.new_items_per_day)]
         ),

@@ -39,9 +39,9 @@ import numpy as np
 from marketplace.catalogue import (
     ADJECTIVES,
     LATENT,
-    Catalogue,
     Floats,
     Integers,
+    MarketplaceCatalogue,
 )
 from marketplace.config import MarketplaceConfig
 
@@ -56,7 +56,7 @@ class Law:
     """Utilities over a catalogue. Items and users are row numbers; histories are (n, M) with the latest LAST,
     padded on the left with -1. `day` counts from the start of the shop."""
 
-    def __init__(self, config: MarketplaceConfig, catalogue: Catalogue) -> None:
+    def __init__(self, config: MarketplaceConfig, catalogue: MarketplaceCatalogue) -> None:
         self.config, self.tastes, self.catalogue = config, config.tastes, catalogue
         self._draw_shoppers()
         self._draw_links()

@@ -57,7 +57,7 @@ def schema_of(config: MarketplaceConfig) -> pa.Schema:
 
 
 @dataclass(frozen=True)
-class Day:
+class ShopDay:
     """One day of the shop. All times are within it."""
 
     date: date
@@ -105,7 +105,7 @@ class Marketplace:
             group = group[np.random.default_rng([self.config.seed, 11]).permutation(len(group))]
         return pa.table({"user_id": self.user_ids, "group": pa.array([f"group {number}" for number in group])})
 
-    def days(self) -> Iterator[Day]:
+    def days(self) -> Iterator[ShopDay]:
         """The shop's life, day by day, in memory that does not grow with the days."""
         arrival, activity = self._draw_habits()
         history = np.full((self.config.users, REMEMBERED), EMPTY, dtype=np.int32)
@@ -113,7 +113,7 @@ class Marketplace:
             rng = np.random.default_rng([self.config.seed, 4, day])
             active = np.flatnonzero((rng.random(self.config.users) < activity) & (arrival <= day))
             interactions = self._trade(day, active, history, rng)
-            yield Day((self.config.start + timedelta(days=day)).date(), interactions, self.item_changes(day))
+            yield ShopDay((self.config.start + timedelta(days=day)).date(), interactions, self.item_changes(day))
 
     def item_changes(self, day: int) -> pa.Table:
         """Items launched or repriced on `day`: a row of all features each, available from the day's start."""
@@ -197,7 +197,7 @@ class Marketplace:
         moment = moments[visit, round_of]
         order = np.lexsort((user, moment))
         quantity = np.minimum(rng.geometric(0.8, size=len(order)), 10)
-        bought = self._told(day, user[order], item[order], moment[order], quantity)
+        bought = self._recorded(day, user[order], item[order], moment[order], quantity)
         if shown is not None:
             bought = bought.append_column("device", pa.array(np.array(DEVICES)[shown[visit[order]]], pa.string()))
         return bought if self._browsing is None else self._with(bought, day, active, moments, besides)
@@ -212,7 +212,7 @@ class Marketplace:
         )
         return device, other if self.config.strange_devices else device
 
-    def _told(self, day: int, user: Integers, item: Integers, moment: Integers, quantity: Integers) -> pa.Table:
+    def _recorded(self, day: int, user: Integers, item: Integers, moment: Integers, quantity: Integers) -> pa.Table:
         start = int(self.config.start.timestamp()) * _MICROSECONDS + day * 86_400 * _MICROSECONDS
         return pa.table(
             [
@@ -231,7 +231,7 @@ class Marketplace:
         tables = [bought.append_column("event_type", pa.array([PURCHASE] * len(bought), pa.string()))]
         for round_, (user, item, kind, ago) in enumerate(besides):
             moment = moments[np.searchsorted(active, user), round_] - ago
-            told = self._told(day, user, item, moment, np.ones(len(user), dtype=np.int64))
+            told = self._recorded(day, user, item, moment, np.ones(len(user), dtype=np.int64))
             tables.append(told.append_column("event_type", pa.array(np.array(KINDS)[kind], pa.string())))
         every = pa.concat_tables(tables)
         order = [(name, "ascending") for name in ("event_time", "user_id", "event_type", "item_id")]

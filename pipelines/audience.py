@@ -19,7 +19,7 @@ import pyarrow.csv
 import pyarrow.parquet as pq
 
 from components.recommend import parts
-from components.recommend.champion import Histories, champion_of
+from components.recommend.champion import HistorySource, champion_of
 from components.recommend.parts import SHOPPERS, CrowdPlan, OtherLists, users_digest
 from components.recommend.shown import Wanted
 from components.recommend.step import answers, asked_of
@@ -76,7 +76,7 @@ def audience(
     version: str,
     archive_digest: str,
     users: Sequence[str],
-    histories: Histories,
+    histories: HistorySource,
     items: Sequence[str],
     top: int,
     making: Path,
@@ -136,7 +136,7 @@ def _load(content: Path, wanted: Wanted) -> None:
     _said = said_at(clocks_of(_contract.get("asking", ())), wanted.now)
 
 
-def _part(making: Path, plan: _Campaign, histories: Histories, number: int) -> None:
+def _part(making: Path, plan: _Campaign, histories: HistorySource, number: int) -> None:
     """Of some shoppers, in a process that has loaded the scorer."""
     found = _best(parts.users_of(making, plan, number), plan, histories)
     counts = {"unknown": str(found.unknown), "owners": str(found.owners)}
@@ -151,7 +151,7 @@ def _read(making: Path, number: int) -> Audience:
     return Audience(best=best, shoppers=len(best), **counts)
 
 
-def _best(users: Sequence[str], plan: _Campaign, histories: Histories) -> Audience:
+def _best(users: Sequence[str], plan: _Campaign, histories: HistorySource) -> Audience:
     assert _scorer is not None, "loaded when the process began"
     looked_at = frozenset(each["name"] for each in _contract.get("event_types", ()) if not each["predict"])
     context = {"context": _said} if _said else {}

@@ -26,7 +26,7 @@ class Facts:
 
 def facts_of(connection: duckdb.DuckDBPyConnection, roles: Roles) -> Facts:
     """Raises `InputError` where no row can be used."""
-    rows, usable, nobody = _tell(connection, roles)
+    rows, usable, nobody = _accepted_events(connection, roles)
     events, pairs, first, last, known, whole_days, shared = connection.execute(
         "SELECT count(*), count(DISTINCT (u, i)), min(t)::DATE, max(t)::DATE, "
         f"avg((i IN (SELECT k FROM (SELECT {roles.item_key.key} AS k FROM {roles.items.name}) "
@@ -63,7 +63,7 @@ def facts_of(connection: duckdb.DuckDBPyConnection, roles: Roles) -> Facts:
     return Facts(lines=lines, nobody=nobody)
 
 
-def _tell(connection: duckdb.DuckDBPyConnection, roles: Roles) -> tuple[int, int, int]:
+def _accepted_events(connection: duckdb.DuckDBPyConnection, roles: Roles) -> tuple[int, int, int]:
     """Make the table `told` (u, i, t) of the events that count; rows in all, those ingest accepts, those of nobody."""
     words = ", ".join(literal(word) for word in NOBODY)
     kind, counts = "''", "true"

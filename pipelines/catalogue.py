@@ -14,7 +14,7 @@ from pipelines import local
 from pipelines.catalogue_run import build
 from runtime import workspace
 from runtime.errors import InputError
-from runtime.task import Record
+from runtime.task import TaskRecord
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -29,7 +29,7 @@ class Refreshed:
     """Of the refreshed archive: items, new_items, bytes."""
 
 
-def refresh(card: DatasetCard, as_of: str, *, run_id: str) -> tuple[dict[str, Record], list[Refreshed]]:
+def refresh(card: DatasetCard, as_of: str, *, run_id: str) -> tuple[dict[str, TaskRecord], list[Refreshed]]:
     """Run the pipeline that a cluster runs; the records of its tasks, and each arm that serves as it was refreshed.
 
     Raises `InputError` where nothing was released yet, a task's input is at fault, or the data gate blocked: then what
@@ -53,7 +53,7 @@ def serving(row: Rollout) -> list[str]:
     return [arm for arm in ("champion", "challenger") if getattr(row, arm) is not None]
 
 
-def _arms(records: dict[str, Record], row: Rollout) -> Iterator[Refreshed]:
+def _arms(records: dict[str, TaskRecord], row: Rollout) -> Iterator[Refreshed]:
     for arm in serving(row):
         if (record := records.get(f"refresh-{arm}")) is not None:
             report, before = record.report, getattr(row, arm).version

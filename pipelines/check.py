@@ -9,7 +9,7 @@ from components.features.splits import ordered_events
 from components.ingest import step as ingest
 from components.resolve import step as resolve
 from components.shared.tables import open_events, read_as_of
-from components.train.plan import Learned, Plan, plan
+from components.train.plan import Learned, TrainingPlan, plan
 from components.validate import step as validate
 from components.validate.expectations import require_expectations
 from feature_repo.card import DatasetCard
@@ -20,7 +20,7 @@ from runtime.manifest import Manifest
 
 
 @dataclass(frozen=True, kw_only=True)
-class Checked:
+class CheckReport:
     """What ingest reported, what the gate decided, where its page is, and who would judge a model."""
 
     report: dict[str, Any]
@@ -28,7 +28,7 @@ class Checked:
     page: Path
     judges: int
     """Shoppers with an event among those held out for the test, and one before them."""
-    plans: list[Plan]
+    plans: list[TrainingPlan]
     """What the default run would train, the model and its baseline."""
 
     def as_json(self) -> dict[str, Any]:
@@ -44,7 +44,7 @@ class Checked:
         }
 
 
-def check(card: DatasetCard) -> Checked:
+def check(card: DatasetCard) -> CheckReport:
     """Read the card's source and hold it against the card, not against earlier runs.
 
     Writes `check/<name>/` in the workspace: `events/` (with rejected.parquet) and `validation/` (with page.html).
@@ -64,7 +64,7 @@ def check(card: DatasetCard) -> Checked:
     )
     judges, learned = _ahead(card, events, folder / "facts")
     plans = [plan(by_name(recipe), learned) for recipe in ("heterrec", "sasrec")]
-    return Checked(report=report, decision=decision, page=validation / "page.html", judges=judges, plans=plans)
+    return CheckReport(report=report, decision=decision, page=validation / "page.html", judges=judges, plans=plans)
 
 
 def _ahead(card: DatasetCard, events: Path, facts: Path) -> tuple[int, Learned]:

@@ -72,7 +72,7 @@ SMALL = Needs(cpu="250m", memory="768Mi", memory_limit="2Gi", timeout_seconds=36
 
 
 @dataclass(frozen=True, kw_only=True)
-class Deadlines:
+class RunDeadlines:
     """Seconds after which a run is ended, whatever it waits for: of one schedule only one runs at a time, and a pod
     that finds no node would keep the next ones waiting for good."""
 
@@ -152,7 +152,7 @@ class Cluster:
     """Of tasks that handle no events and no model: resolve, push, the look at a canary, the end of a run."""
     training: Needs = GPU
     """Left out, a GPU; a section of its own has a GPU only where it names one."""
-    deadlines: Deadlines = field(default_factory=Deadlines)
+    deadlines: RunDeadlines = field(default_factory=RunDeadlines)
     nodes: Nodes = field(default_factory=Nodes)
 
     def __post_init__(self) -> None:

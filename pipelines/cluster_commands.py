@@ -120,10 +120,10 @@ def _compile(options: argparse.Namespace) -> int:
 def _on_server(command: Callable[[argparse.Namespace, "Server"], None]) -> Callable[[argparse.Namespace], int]:
     def run(options: argparse.Namespace) -> int:
         from pipelines.kubeflow import (
-            Access,
-            ServerFault,
+            KubeflowAccess,
+            KubeflowFault,
             connect,
-            told,
+            kubeflow_faults,
         )
         from pipelines.schedule import Server
 
@@ -131,7 +131,7 @@ def _on_server(command: Callable[[argparse.Namespace, "Server"], None]) -> Calla
             raise InputError(f"--host: found nothing, expected the address of a server; ${HOST} may name it too")
         options.facts = cluster.read(options.cluster)
         namespace = options.namespace or options.facts.namespace
-        access = Access(
+        access = KubeflowAccess(
             host=options.host,
             namespace=namespace,
             token_file=options.token_file,
@@ -144,9 +144,9 @@ def _on_server(command: Callable[[argparse.Namespace, "Server"], None]) -> Calla
         server = None
         try:
             server = Server(connect(access), namespace=namespace, apply=apply)
-            with told(options.host):
+            with kubeflow_faults(options.host):
                 command(options, server)
-        except ServerFault as error:
+        except KubeflowFault as error:
             if server is not None and server.changes and apply:
                 _show(server, apply=True)
             if options.debug:

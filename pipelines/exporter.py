@@ -29,7 +29,7 @@ from experiments.document import Rollout
 from experiments.table import RolloutTable
 from runtime import workspace
 from runtime.errors import InputError
-from runtime.task import Record, read_records
+from runtime.task import TaskRecord, read_records
 
 _logger = logging.getLogger(__name__)
 _FOLDERS, _RUNS = 1000, 50
@@ -43,13 +43,13 @@ _OF_TASK = {"train": "heterrec-training", "refresh-champion": "heterrec-catalogu
 """By these tasks a run that has not ended is known."""
 
 
-class Run(NamedTuple):
+class ExportedRun(NamedTuple):
     """The records of one run, and what is known of it."""
 
     pipeline: str
     failed: bool
     """Whether a task failed, or never ran."""
-    records: dict[str, Record]
+    records: dict[str, TaskRecord]
 
     @property
     def dataset(self) -> str:
@@ -106,30 +106,30 @@ def registry() -> CollectorRegistry:
     return made
 
 
-def latest_runs() -> list[Run]:
+def latest_runs() -> list[ExportedRun]:
     """The latest runs of each pipeline; one whose records are being written is left for the next scrape."""
     folders = sorted(workspace.runs().glob("*/"), key=lambda path: path.stat().st_mtime, reverse=True)
-    found: dict[str, list[Run]] = {}
+    found: dict[str, list[ExportedRun]] = {}
     for folder in folders[:_FOLDERS]:
         ending = _ending(folder.name)
         if len(found.get(str(ending.get("pipeline")), [])) < _RUNS and (records := _read(folder.name)):
             known = next((name for task, name in _OF_TASK.items() if task in records), UNKNOWN)
             failed = bool(ending.get("failed")) or any(record.status == "failed" for record in records.values())
-            run = Run(str(ending.get("pipeline", known)), failed, records)
+            run = ExportedRun(str(ending.get("pipeline", known)), failed, records)
             found.setdefault(run.pipeline, []).append(run)
     return [run for runs in found.values() for run in runs]
 
 
-def by_dataset(runs: Sequence[Run]) -> dict[tuple[str, str], list[Run]]:
+def by_dataset(runs: Sequence[ExportedRun]) -> dict[tuple[str, str], list[ExportedRun]]:
     """Runs of each data set and pipeline, newest first. One that failed before its data was known counts for
     `unknown`, and so does the pipeline of one that was killed before it could be told."""
-    found: dict[tuple[str, str], list[Run]] = {}
+    found: dict[tuple[str, str], list[ExportedRun]] = {}
     for run in sorted(runs, key=lambda run: run.started, reverse=True):
         found.setdefault((run.dataset, run.pipeline), []).append(run)
     return found
 
 
-def _of_runs(datasets: dict[tuple[str, str], list[Run]]) -> dict[str, GaugeMetricFamily]:
+def _of_runs(datasets: dict[tuple[str, str], list[ExportedRun]]) -> dict[str, GaugeMetricFamily]:
     made = _families(
         ("pipeline_last_run_timestamp_seconds", "When the latest run began", "dataset", "pipeline"),
         ("pipeline_last_success_timestamp_seconds", "When the latest run without a fault began", "dataset", "pipeline"),
@@ -159,7 +159,7 @@ def _of_runs(datasets: dict[tuple[str, str], list[Run]]) -> dict[str, GaugeMetri
     return made
 
 
-def _add_task(made: dict[str, GaugeMetricFamily], of: tuple[str, str], task: str, record: Record) -> None:
+def _add_task(made: dict[str, GaugeMetricFamily], of: tuple[str, str], task: str, record: TaskRecord) -> None:
     report = record.report
     if record.status == "done":  # a reused one took no time that says anything
         made["pipeline_task_seconds"].add_metric([*of, task], record.seconds)
@@ -231,9 +231,9 @@ def _last_look(table: RolloutTable, row: Rollout) -> Any:
     return looks[-1] if looks else None
 
 
-def _last_ended(runs: Sequence[Run]) -> dict[str, Record]:
+def _last_ended(runs: Sequence[ExportedRun]) -> dict[str, TaskRecord]:
     """Each task's record in the newest run where it ended."""
-    found: dict[str, Record] = {}
+    found: dict[str, TaskRecord] = {}
     for run in runs:
         for task, record in run.records.items():
             if record.status in ("done", "reused"):
@@ -241,7 +241,7 @@ def _last_ended(runs: Sequence[Run]) -> dict[str, Record]:
     return found
 
 
-def _read(run_id: str) -> dict[str, Record]:
+def _read(run_id: str) -> dict[str, TaskRecord]:
     try:
         return read_records(run_id)
     except (OSError, ValueError, TypeError) as error:

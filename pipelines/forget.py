@@ -140,7 +140,7 @@ def _leave_log(card: DatasetCard, forgotten: Forgotten) -> bool:
     from events.consumer.command import consumer_of
     from events.consumer.consumer import Busy
     from events.consumer.erasure import erased
-    from events.consumer.metrics import Metrics
+    from events.consumer.metrics import ConsumerMetrics
 
     log, asked = workspace.event_log(card.name), forgotten.until()
     if not log.is_dir() and workspace.event_log_redis() is None:
@@ -151,7 +151,7 @@ def _leave_log(card: DatasetCard, forgotten: Forgotten) -> bool:
         done = erased(log)
         return all(done.get(user, -1) >= moment for user, moment in asked.items())
 
-    consumer, problems = consumer_of(card, Metrics()), "its consumer does not say so (is it alive?)"
+    consumer, problems = consumer_of(card, ConsumerMetrics()), "its consumer does not say so (is it alive?)"
     while not gone():
         if time.monotonic() > deadline:
             raise Unavailable(

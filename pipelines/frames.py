@@ -39,7 +39,7 @@ class Frame:
 
 
 @dataclass(frozen=True, kw_only=True)
-class Day:
+class DayFrame:
     """The frame of one day: `digest` identifies it, `before` is what an earlier backfill of that day had."""
 
     day: date
@@ -66,7 +66,7 @@ def build() -> BaseComponent:
     return training_frames
 
 
-def backfill(card: DatasetCard, first: date, last: date, *, run_id: str) -> Iterator[Day]:
+def backfill(card: DatasetCard, first: date, last: date, *, run_id: str) -> Iterator[DayFrame]:
     """The training frame of each day from `first` to `last`, as that day's run saw it: what came later is left out.
 
     Each is written down in the workspace (frames/<data set>/<day>.json), and compared with what was there. Raises as
@@ -82,7 +82,7 @@ def backfill(card: DatasetCard, first: date, last: date, *, run_id: str) -> Iter
         if digest is not None and digest != before:
             path.parent.mkdir(parents=True, exist_ok=True)
             replace_text(path, json.dumps({"digest": digest, "artifact": str(made.sequences), "as_of": made.as_of}))
-        yield Day(day=day, frame=made, digest=digest, before=before)
+        yield DayFrame(day=day, frame=made, digest=digest, before=before)
 
 
 def frame(card: DatasetCard, as_of: str, *, run_id: str) -> Frame:

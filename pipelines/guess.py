@@ -8,7 +8,7 @@ import duckdb
 
 from feature_repo.card_features import RESERVED
 from feature_repo.keys import is_event_type
-from pipelines.look import Looked, Seen, shares
+from pipelines.look import InspectedColumn, InspectedTable, shares
 
 _BOUGHT = re.compile(r"purchas|buy|bought|order|transaction|sale|checkout|paid", re.I)
 _SEEN = re.compile(
@@ -49,7 +49,7 @@ class Guess:
         return bool(self.entry["kind"] == "text")
 
 
-def is_user(column: Seen) -> float:
+def is_user(column: InspectedColumn) -> float:
     """How much a column is like that of shoppers; 0 where it cannot be."""
     if column.distinct < 2 or column.distinct >= 0.95 * column.filled or column.words > 1.5 or column.missing > 0.6:
         return 0.0
@@ -68,12 +68,12 @@ def is_user(column: Seen) -> float:
     return max(0.05, score - 1.5) if score > 0 and column.says("session|visit") else score
 
 
-def is_number_of(column: Seen) -> bool:
+def is_number_of(column: InspectedColumn) -> bool:
     """Whether its numbers are ids by their name, also where they would do as seconds since 1970."""
     return column.numbers > 0.9 and (is_basket(column) or column.says("id|key|code|nr|no|num|number|nummer|ean|phone"))
 
 
-def is_quantity(column: Seen) -> bool:
+def is_quantity(column: InspectedColumn) -> bool:
     return (
         column.says("qty|quantity|pieces|units|count|amount|menge|stueck|anzahl|cantidad|quantite")
         and column.numbers > 0.95
@@ -81,7 +81,7 @@ def is_quantity(column: Seen) -> bool:
     )
 
 
-def is_basket(column: Seen) -> bool:
+def is_basket(column: InspectedColumn) -> bool:
     return (
         column.says(
             "order|invoice|basket|transaction|receipt|cart|ticket|bestell|bestellung|rechnung|beleg|bon|pedido|factura|name"
@@ -90,7 +90,7 @@ def is_basket(column: Seen) -> bool:
     )
 
 
-def strongest_types(column: Seen, counts: dict[str, int]) -> Guess | None:
+def strongest_types(column: InspectedColumn, counts: dict[str, int]) -> Guess | None:
     """Kinds of events, where the values are words for what shoppers do; purchases count where there are enough."""
     if not any(pattern.search(value) for value in counts for pattern in (_BOUGHT, _SEEN, _AGAINST)):
         return None
@@ -113,7 +113,7 @@ def _meaning(value: str, counts: bool) -> dict[str, bool]:
     return {"negative": True} if _AGAINST.search(value) else {"history": False}
 
 
-def feature_of(connection: duckdb.DuckDBPyConnection, table: Looked, column: Seen) -> Guess | None:
+def feature_of(connection: duckdb.DuckDBPyConnection, table: InspectedTable, column: InspectedColumn) -> Guess | None:
     """What a column of the items says of them; None for nothing: one value, a link, another id."""
     if column.distinct < 2 or column.filled < 0.05 * column.rows:
         return None
@@ -127,11 +127,11 @@ def feature_of(connection: duckdb.DuckDBPyConnection, table: Looked, column: See
     return _named(column, {"kind": kind, **more}, evidence, comma="comma" in evidence and kind == "numeric")
 
 
-def is_moment(column: Seen) -> bool:
+def is_moment(column: InspectedColumn) -> bool:
     return column.times > 0.9 and (column.numbers < 0.5 or column.says("time|date|ts|timestamp|at"))
 
 
-def date_of(column: Seen, written: str | None) -> Guess | None:
+def date_of(column: InspectedColumn, written: str | None) -> Guess | None:
     """What a column of the items says where it is a day or a moment: something to filter by, and nothing that a model
     learns from. `written` is how the card says that times are written. None where ingest would not read it, and where
     it says when the row was written: that changes without the item."""
@@ -145,7 +145,7 @@ def date_of(column: Seen, written: str | None) -> Guess | None:
     return _named(column, more, f"{column.times:.1%} are days or times, such as {column.example}")
 
 
-def _named(column: Seen, more: dict[str, Any], evidence: str, *, comma: bool = False) -> Guess:
+def _named(column: InspectedColumn, more: dict[str, Any], evidence: str, *, comma: bool = False) -> Guess:
     """The entry of what `more` says of a column."""
     name = re.sub(r"[^a-z0-9]+", "_", column.name.lower()).strip("_")
     name = name if re.match("[a-z]", name) else f"f_{name}".rstrip("_")
@@ -159,7 +159,9 @@ def _named(column: Seen, more: dict[str, Any], evidence: str, *, comma: bool = F
     return Guess(entry, f"{evidence}; {column.missing:.1%} missing", comma=comma)
 
 
-def _kind(connection: duckdb.DuckDBPyConnection, table: Looked, column: Seen) -> tuple[str, dict[str, Any], str]:
+def _kind(
+    connection: duckdb.DuckDBPyConnection, table: InspectedTable, column: InspectedColumn
+) -> tuple[str, dict[str, Any], str]:
     example = f"such as {' '.join(column.example.split())}"
     if column.kind.endswith("]"):
         if re.match(r"(FLOAT|DOUBLE)\[", column.kind):
@@ -209,7 +211,7 @@ def _kind(connection: duckdb.DuckDBPyConnection, table: Looked, column: Seen) ->
 
 
 def _vector(
-    connection: duckdb.DuckDBPyConnection, table: Looked, column: Seen, separator: str
+    connection: duckdb.DuckDBPyConnection, table: InspectedTable, column: InspectedColumn, separator: str
 ) -> tuple[str, dict[str, Any], str]:
     parts = f"string_split(trim({column.sql}, ' []()'), '{separator}')" if separator else column.sql
     ((dimension,),) = connection.execute(f"SELECT mode(len({parts})) FROM {table.name}").fetchall()
@@ -217,7 +219,7 @@ def _vector(
     return "embedding", more, f"{dimension} numbers in each"
 
 
-def _few(connection: duckdb.DuckDBPyConnection, table: Looked, column: Seen, separator: str) -> bool:
+def _few(connection: duckdb.DuckDBPyConnection, table: InspectedTable, column: InspectedColumn, separator: str) -> bool:
     """Whether the parts repeat, as tags do and words of a sentence between commas do not."""
     split = f"unnest(string_split({column.sql}::VARCHAR, '{separator}'))"
     ((parts, distinct),) = connection.execute(
@@ -226,7 +228,9 @@ def _few(connection: duckdb.DuckDBPyConnection, table: Looked, column: Seen, sep
     return bool(distinct < 0.3 * parts)
 
 
-def best_of(connection: duckdb.DuckDBPyConnection, table: Looked, features: list[Guess], most: int) -> list[Guess]:
+def best_of(
+    connection: duckdb.DuckDBPyConnection, table: InspectedTable, features: list[Guess], most: int
+) -> list[Guess]:
     """At most `most` of the features, in their order: one of each pair that says the same, and of every kind some."""
     by_name = {column.name: column for column in table.columns}
     # What changes from one interaction to the next is no column of the items; there it is always a number.
@@ -237,7 +241,11 @@ def best_of(connection: duckdb.DuckDBPyConnection, table: Looked, features: list
 
 
 def _best(
-    connection: duckdb.DuckDBPyConnection, table: Looked, features: list[Guess], by_name: dict[str, Seen], most: int
+    connection: duckdb.DuckDBPyConnection,
+    table: InspectedTable,
+    features: list[Guess],
+    by_name: dict[str, InspectedColumn],
+    most: int,
 ) -> list[Guess]:
     columns = [by_name[guess.entry.get("column", guess.entry["name"])] for guess in features]
     kept: list[tuple[float, int]] = []
@@ -253,7 +261,9 @@ def _best(
     return [features[number] for number in sorted(number for _, number in sorted(kept)[:most])]
 
 
-def _has_words(connection: duckdb.DuckDBPyConnection, table: Looked, code: Seen, columns: list[Seen]) -> bool:
+def _has_words(
+    connection: duckdb.DuckDBPyConnection, table: InspectedTable, code: InspectedColumn, columns: list[InspectedColumn]
+) -> bool:
     """Whether another column has a word for each value of one of codes."""
     for other in columns:
         if other is code or other.numbers > 0.5 or other.distinct != code.distinct:

@@ -21,12 +21,12 @@ TOKEN = "HETERREC_KFP_TOKEN"
 TIMEOUT_SECONDS = 60
 
 
-class ServerFault(RuntimeError):
+class KubeflowFault(RuntimeError):
     """The server is away, refuses or fails: one message, which never holds a token."""
 
 
 @dataclass(frozen=True, kw_only=True)
-class Access:
+class KubeflowAccess:
     """Where the server is and who asks. Without a token nobody is named, as behind a port-forward."""
 
     host: str
@@ -51,15 +51,15 @@ class Access:
         return found
 
 
-class Client(kfp.Client):  # type: ignore[misc]
+class KubeflowClient(kfp.Client):  # type: ignore[misc]
     """Kubeflow's own client, but that it asks once whether the server is well, and never waits for ever."""
 
     def get_kfp_healthz(self, sleep_duration: int = 0) -> Any:
         return self._healthz_api.healthz_service_get_healthz()
 
 
-def connect(access: Access) -> Client:
-    """A client that was answered; raises `InputError` for a bad setting and `ServerFault` for a server that refuses."""
+def connect(access: KubeflowAccess) -> KubeflowClient:
+    """A client that was answered; raises `InputError` for a bad setting, `KubeflowFault` for a server that refuses."""
     quieten("kfp")
     credentials = None
     if access.service_account_token is not None:
@@ -69,9 +69,9 @@ def connect(access: Access) -> Client:
                 "audience pipelines.kubeflow.org to this path; elsewhere use --token-file."
             )
         credentials = ServiceAccountTokenVolumeCredentials(path=str(access.service_account_token))
-    with warnings.catch_warnings(), told(access.host):
+    with warnings.catch_warnings(), kubeflow_faults(access.host):
         warnings.simplefilter("ignore")
-        client = Client(
+        client = KubeflowClient(
             host=access.host,
             namespace=access.namespace,
             existing_token=None if credentials else access.token(),
@@ -86,15 +86,15 @@ def connect(access: Access) -> Client:
 
 
 @contextmanager
-def told(host: str) -> Iterator[None]:
-    """Turn what the client raises into a `ServerFault` that says what happened and what to do."""
+def kubeflow_faults(host: str) -> Iterator[None]:
+    """Turn what the client raises into a `KubeflowFault` that says what happened and what to do."""
     try:
         yield
     except kfp_server_api.ApiException as error:
-        raise ServerFault(f"{host}: {_refusal(error)}") from error
+        raise KubeflowFault(f"{host}: {_refusal(error)}") from error
     except (urllib3.exceptions.HTTPError, OSError) as error:
         reason = getattr(error, "reason", None) or error
-        raise ServerFault(
+        raise KubeflowFault(
             f"{host}: cannot be reached ({type(reason).__name__}). Is this the address, and does a port-forward or "
             "VPN to it run?"
         ) from error
@@ -121,7 +121,7 @@ def _said(error: kfp_server_api.ApiException) -> str:
     return f": {message.splitlines()[0][:300]}" if message else ""
 
 
-def _guard(client: Client, host: str) -> None:
+def _guard(client: KubeflowClient, host: str) -> None:
     """Let every request end, and every answer be one: a login page would be read as a server that has nothing."""
     api = client._healthz_api.api_client
     call = api.call_api
@@ -130,7 +130,7 @@ def _guard(client: Client, host: str) -> None:
         answer = call(*arguments, **{**named, "_request_timeout": TIMEOUT_SECONDS})
         kind = api.last_response.getheader("content-type") or ""
         if not kind.startswith("application/json"):
-            raise ServerFault(
+            raise KubeflowFault(
                 f"{host}: answered with {kind or 'no content type'} where JSON was expected. Is this the address of "
                 f"the API, and not of a login page? Pass a token: --token-file, {TOKEN} or --service-account-token."
             )

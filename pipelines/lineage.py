@@ -9,7 +9,7 @@ from typing import Any, NamedTuple
 from events import logged
 from runtime import workspace
 from runtime.errors import InputError
-from runtime.task import Record, read_records
+from runtime.task import TaskRecord, read_records
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -20,7 +20,7 @@ class Lineage:
     version: str
     aliases: list[str]
     tags: dict[str, str]
-    records: dict[str, Record]
+    records: dict[str, TaskRecord]
     """Tasks of the run; empty where its folder was removed (the digests are among the tags all the same)."""
 
     @property
@@ -50,7 +50,7 @@ class Lineage:
         }
 
 
-class Request(NamedTuple):
+class ServedRequest(NamedTuple):
     """A served request, as the event log has it."""
 
     model: str
@@ -63,12 +63,12 @@ class Request(NamedTuple):
         return {"time": shown["time"].isoformat(), **{name: shown[name] for name in fields}}
 
 
-def served(request_id: str) -> Request:
+def served(request_id: str) -> ServedRequest:
     """Find a request in the event logs of all models. Raises `InputError` where none has it."""
     logs = sorted(workspace.event_log("*").parent.glob("*/"))
     for log in logs:
         if (exposure := logged.exposure(log, request_id)) is not None:
-            return Request(log.name, exposure)
+            return ServedRequest(log.name, exposure)
     raise InputError(
         f"request {request_id}: in none of the event logs of {', '.join(log.name for log in logs) or 'any model'} "
         f"({workspace.event_log('*').parent}). With Redis, `python -m serving consumer` has to bring it there first."

@@ -20,7 +20,7 @@ from feature_repo.card import DatasetCard
 from pipelines.terminal import Terminal
 from runtime import workspace
 from runtime.errors import InputError
-from runtime.task import Record, read_records
+from runtime.task import TaskRecord, read_records
 
 ENVIRONMENT = {
     "GX_ANALYTICS_ENABLED": "false",
@@ -33,15 +33,15 @@ ENVIRONMENT = {
 
 
 @dataclass(frozen=True, kw_only=True)
-class Outcome:
+class RunOutcome:
     """How a run ended: its records by task, and the page about it."""
 
     run_id: str
-    records: dict[str, Record]
+    records: dict[str, TaskRecord]
     page: Path
 
     @property
-    def failed(self) -> Record | None:
+    def failed(self) -> TaskRecord | None:
         """The task that failed, or was killed."""
         return broken(self.records)
 
@@ -82,7 +82,7 @@ def run(
     as_of: str,
     new_reference: bool = False,
     containers: bool = False,
-) -> Outcome:
+) -> RunOutcome:
     """Run the training pipeline to its end; faults of tasks are in the outcome, not raised.
 
     With `containers` each task runs in its image, else in a process of its own.
@@ -99,7 +99,7 @@ def run(
 
     asked = {"card": card.model_dump_json(), "recipe": recipe, "baseline": baseline, "as_of": as_of}
     records = execute(build, run_id=run_id, containers=containers, **asked, new_reference=new_reference)
-    outcome = Outcome(run_id=run_id, records=records, page=workspace.runs() / run_id / "page.html")
+    outcome = RunOutcome(run_id=run_id, records=records, page=workspace.runs() / run_id / "page.html")
     if outcome.failed is None:
         assert_tasks(outcome.records, of_training(outcome.records))
     return outcome
@@ -107,7 +107,7 @@ def run(
 
 def execute(
     build: Callable[[], Callable[..., Any]], *, run_id: str, containers: bool = False, **arguments: Any
-) -> dict[str, Record]:
+) -> dict[str, TaskRecord]:
     """Run the pipeline that `build` makes, with `arguments`, to its end; the records of its tasks."""
     from kfp import local
 
@@ -140,7 +140,7 @@ def logged(run_id: str) -> Iterator[None]:
             yield
 
 
-def require_ended(records: dict[str, Record], wanted_tasks: list[str]) -> None:
+def require_ended(records: dict[str, TaskRecord], wanted_tasks: list[str]) -> None:
     """Raise `InputError` where a task's input is at fault, RuntimeError for a fault of the system: a task that failed,
     was killed, or never ran."""
     if (record := broken(records)) is not None:
@@ -148,7 +148,7 @@ def require_ended(records: dict[str, Record], wanted_tasks: list[str]) -> None:
     assert_tasks(records, wanted_tasks)
 
 
-def assert_tasks(records: dict[str, Record], wanted_tasks: list[str]) -> None:
+def assert_tasks(records: dict[str, TaskRecord], wanted_tasks: list[str]) -> None:
     """Raise RuntimeError unless exactly the wanted tasks ended: what ran is held against what the gates said."""
     wanted = set(wanted_tasks)
     ended = {name for name, record in records.items() if record.status in ("done", "reused")}

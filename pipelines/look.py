@@ -11,7 +11,7 @@ import duckdb
 
 from components.ingest.parse import NAIVE_TIMES, Given, time
 from components.ingest.read import looks_like_json, read
-from components.ingest.source import Table
+from components.ingest.source import SourceTable
 from components.ingest.text import SEPARATORS, is_text, opened
 from feature_repo.card import DatasetCard
 from feature_repo.keys import spelled_sql
@@ -35,7 +35,7 @@ _FORMATS = tuple(
 
 
 @dataclass(frozen=True, kw_only=True)
-class Seen:
+class InspectedColumn:
     """A column: what it is called, and figures of the rows looked at that have a value."""
 
     name: str
@@ -80,18 +80,18 @@ def says(name: str, pattern: str) -> bool:
 
 
 @dataclass(frozen=True, kw_only=True)
-class Looked:
+class InspectedTable:
     """A table in DuckDB under `name`, its file, and how that is written beyond what ingest sees by itself."""
 
     path: Path
     name: str
     rows: int
-    columns: list[Seen]
+    columns: list[InspectedColumn]
     csv: dict[str, Any] = field(default_factory=dict)
     evidence: list[str] = field(default_factory=list)
 
 
-def look(path: Path, connection: duckdb.DuckDBPyConnection, name: str) -> Looked:
+def look(path: Path, connection: duckdb.DuckDBPyConnection, name: str) -> InspectedTable:
     """Raises `InputError` where the file cannot be read as a table."""
     if not path.is_file():
         raise InputError(f"{path}: no such file. Give the files of the interactions and of the items.")
@@ -105,12 +105,12 @@ def look(path: Path, connection: duckdb.DuckDBPyConnection, name: str) -> Looked
     return replace(looked, csv=csv, evidence=evidence)
 
 
-def seen(connection: duckdb.DuckDBPyConnection, name: str, path: Path, names: Sequence[str]) -> Looked:
+def seen(connection: duckdb.DuckDBPyConnection, name: str, path: Path, names: Sequence[str]) -> InspectedTable:
     """The figures of the table `name`, whose columns are c0, c1, … and are called `names`."""
     ((rows,),) = connection.execute(f"SELECT count(*) FROM {name}").fetchall()
     kinds = {column: kind for column, kind, *_ in connection.execute(f"DESCRIBE {name}").fetchall()}
     columns = [_seen(connection, name, Given(each, f"c{n}", kinds[f"c{n}"])) for n, each in enumerate(names)]
-    return Looked(path=path, name=name, rows=rows, columns=columns)
+    return InspectedTable(path=path, name=name, rows=rows, columns=columns)
 
 
 def _without_header(path: Path, how: dict[str, Any]) -> int:
@@ -149,7 +149,7 @@ def _written(path: Path) -> tuple[dict[str, Any], list[str]]:
     return csv, evidence
 
 
-def _read(path: Path, connection: duckdb.DuckDBPyConnection, csv: dict[str, Any]) -> Table:
+def _read(path: Path, connection: duckdb.DuckDBPyConnection, csv: dict[str, Any]) -> SourceTable:
     card = DatasetCard.model_validate(
         {
             "name": "looked_at",
@@ -162,12 +162,13 @@ def _read(path: Path, connection: duckdb.DuckDBPyConnection, csv: dict[str, Any]
     return read(path, connection, card, table="interactions")
 
 
-def _seen(connection: duckdb.DuckDBPyConnection, table: str, given: Given) -> Seen:
+def _seen(connection: duckdb.DuckDBPyConnection, table: str, given: Given) -> InspectedColumn:
     single = not given.kind.endswith("]") and not given.kind.startswith(("STRUCT", "MAP"))
     text = f"nullif(trim({given.sql}::VARCHAR), '')"
     key = spelled_sql(given.sql, given.kind) if single else text
     dotted = (
-        given.kind == "VARCHAR" and _share(connection, table, given, f"regexp_matches({text}, '{_DOTTED}')") > 0.999
+        given.kind == "VARCHAR"
+        and _share_of_values(connection, table, given, f"regexp_matches({text}, '{_DOTTED}')") > 0.999
     )
     key = f"regexp_replace({key}, '[.]0+$', '')" if dotted else key
     times, written = 0.0, None
@@ -180,7 +181,7 @@ def _seen(connection: duckdb.DuckDBPyConnection, table: str, given: Given) -> Se
         f"FROM (SELECT {key} AS k FROM {table} LIMIT {LOOKED_AT})"
     ).fetchall()[0]
     rows, filled, distinct, numbers, whole, words, longest, example = figures
-    return Seen(
+    return InspectedColumn(
         name=given.name,
         sql=given.sql,
         kind=given.kind,
@@ -207,13 +208,15 @@ _ZONE = r"[0-9](Z|z| ?UTC| ?GMT| ?[-+][0-9]{2}:?[0-9]{2}| [A-Z]{3,4})$|^[0-9.]+$
 def _times(connection: duckdb.DuckDBPyConnection, table: str, given: Given) -> tuple[float, str | None]:
     """Share of a column's values that are times, and how they are written where ingest must be told."""
     written = None
-    share = _share(connection, table, given, f"({_moment(given, None)}) {_PLAUSIBLE}", rows=GLANCED_AT)
+    share = _share_of_values(connection, table, given, f"({_moment(given, None)}) {_PLAUSIBLE}", rows=GLANCED_AT)
     if share < 0.5 and (written := _format(connection, table, given)) is None:
         return share, None
-    return _share(connection, table, given, f"({_moment(given, written)}) {_PLAUSIBLE}"), written
+    return _share_of_values(connection, table, given, f"({_moment(given, written)}) {_PLAUSIBLE}"), written
 
 
-def _share(connection: duckdb.DuckDBPyConnection, table: str, given: Given, test: str, rows: int = LOOKED_AT) -> float:
+def _share_of_values(
+    connection: duckdb.DuckDBPyConnection, table: str, given: Given, test: str, rows: int = LOOKED_AT
+) -> float:
     """Of the values of a column those for which `test` holds."""
     ((share,),) = connection.execute(
         f"SELECT avg(coalesce({test}, false)::INT) FROM (FROM {table} LIMIT {rows}) "
@@ -245,12 +248,18 @@ def _moment(given: Given, written: str | None) -> str:
     return time("t", given, zone="UTC", latest="now()", written=written).value
 
 
-def moment(column: Seen) -> str:
+def moment(column: InspectedColumn) -> str:
     """SQL of the moment in a column of times."""
     return _moment(Given(column.name, column.sql, column.kind), column.format)
 
 
-def overlap(connection: duckdb.DuckDBPyConnection, one: Looked, a: Seen, other: Looked, b: Seen) -> float:
+def overlap(
+    connection: duckdb.DuckDBPyConnection,
+    one: InspectedTable,
+    a: InspectedColumn,
+    other: InspectedTable,
+    b: InspectedColumn,
+) -> float:
     """Share of the rows of `one` whose value of `a` is a value of `b`."""
     ((share,),) = connection.execute(
         f"SELECT avg((k IN (SELECT o FROM (SELECT {b.key} AS o FROM {other.name}) WHERE o IS NOT NULL))::INT) "
@@ -259,7 +268,9 @@ def overlap(connection: duckdb.DuckDBPyConnection, one: Looked, a: Seen, other: 
     return float(share or 0.0)
 
 
-def counted(connection: duckdb.DuckDBPyConnection, table: Looked, column: Seen, most: int) -> dict[str, int]:
+def counted(
+    connection: duckdb.DuckDBPyConnection, table: InspectedTable, column: InspectedColumn, most: int
+) -> dict[str, int]:
     """The most frequent values of a column."""
     return dict(
         connection.execute(
@@ -269,7 +280,9 @@ def counted(connection: duckdb.DuckDBPyConnection, table: Looked, column: Seen, 
     )
 
 
-def shares(connection: duckdb.DuckDBPyConnection, table: Looked, column: Seen, patterns: Sequence[str]) -> list[float]:
+def shares(
+    connection: duckdb.DuckDBPyConnection, table: InspectedTable, column: InspectedColumn, patterns: Sequence[str]
+) -> list[float]:
     """Share of the values of a column that match each of the regular expressions."""
     tests = ", ".join(f"avg(regexp_matches({column.sql}::VARCHAR, {literal(pattern)})::INT)" for pattern in patterns)
     return [float(share or 0) for share in connection.execute(f"SELECT {tests} FROM {table.name}").fetchall()[0]]

@@ -6,7 +6,7 @@ from typing import Any
 
 from components.ingest.source import DATA_VARIABLE, SHARED
 from feature_repo.card import DatasetCard
-from feature_repo.card_source import Source
+from feature_repo.card_source import CardSource
 from pipelines.cluster import Cluster
 from runtime.errors import InputError
 
@@ -55,7 +55,7 @@ def require_in_containers(card: DatasetCard, mounts: Collection[str]) -> None:
     )
 
 
-def _places(source: Source) -> Iterator[tuple[str, Path]]:
+def _places(source: CardSource) -> Iterator[tuple[str, Path]]:
     """The files and folders of this disk that a source names, by their fields."""
     several = source.interactions if isinstance(source.interactions, list) else []
     named = [("interactions", source.interactions), ("items", source.items)]

@@ -23,7 +23,7 @@ from components.shared.model_registry import Registry, has_copies
 from components.shared.release_store import models_of
 from experiments.document import ModelVersion
 from experiments.table import RolloutTable
-from heterrec.memory.neighbours import Memory, Table
+from heterrec.memory.neighbours import Memory, NeighbourTable
 from runtime import object_store, workspace
 from runtime.files import replacing
 from runtime.manifest import NAME, Manifest
@@ -42,7 +42,7 @@ class Bought:
     others: Mapping[str, set[str]]
     """Of each of those items the other shoppers."""
 
-    def alone(self, table: Table, items: Sequence[str]) -> npt.NDArray[np.bool_]:
+    def alone(self, table: NeighbourTable, items: Sequence[str]) -> npt.NDArray[np.bool_]:
         """(N,) which entries of the table over `items` only the deleted users can have left."""
         row = {item: number for number, item in enumerate(items)}
         gone_N = np.zeros(len(table.item_N), dtype=bool)
@@ -62,9 +62,9 @@ def leave_releases(name: str, users: Set[str], bought: Bought) -> list[str]:
     archive has to be made anew."""
     with RolloutTable(workspace.rollout_url()) as table:
         row = table.read(name)
-    of_known = {object_store.released(version.archive): version for version in row.known}
+    of_known = {object_store.fetch_release(version.archive): version for version in row.known}
     # The reference serves nobody, and each night's model is judged by it.
-    reference = {object_store.released(row.held_against.archive)} if row.held_against else set()
+    reference = {object_store.fetch_release(row.held_against.archive)} if row.held_against else set()
     here = {path.parent for path in (workspace.releases() / name).glob("*/*.mar")}
     for release in sorted(here | reference | of_known.keys()):
         if left := [model for model in models_of(release).values() if _leave(model, bought)]:
@@ -94,9 +94,9 @@ def _leave(model: Path, bought: Bought) -> bool:
     return True
 
 
-def _without(table: Table, gone_N: npt.NDArray[np.bool_]) -> Table:
+def _without(table: NeighbourTable, gone_N: npt.NDArray[np.bool_]) -> NeighbourTable:
     kept = np.append(0, np.cumsum(~gone_N))
-    return Table(first_V=kept[table.first_V], item_N=table.item_N[~gone_N], weight_N=table.weight_N[~gone_N])
+    return NeighbourTable(first_V=kept[table.first_V], item_N=table.item_N[~gone_N], weight_N=table.weight_N[~gone_N])
 
 
 def _keep(name: str, release: Path, models: Sequence[Path]) -> None:
@@ -119,11 +119,11 @@ def _shows(release: Path, version: ModelVersion, users: Set[str], bought: Bought
     return any(bought.alone(table, items).any() for table in _pairs(mar))
 
 
-def _pairs(mar: Path) -> Iterator[Table]:
+def _pairs(mar: Path) -> Iterator[NeighbourTable]:
     """The archive's tables of items that shoppers bought: one after the other, and in one basket."""
     files = json.loads(archives.read(mar, "serving.json"))["digests"]
     if MEMORY in files:
         yield Memory.load(BytesIO(archives.read(mar, MEMORY))).tables[0]
     if BASKETS in files:
         with np.load(BytesIO(archives.read(mar, BASKETS)), allow_pickle=False) as arrays:
-            yield Table(first_V=arrays["first"], item_N=arrays["item"], weight_N=arrays["weight"])
+            yield NeighbourTable(first_V=arrays["first"], item_N=arrays["item"], weight_N=arrays["weight"])

@@ -20,8 +20,8 @@ from pipelines.guess import (
     strongest_types,
 )
 from pipelines.look import (
-    Looked,
-    Seen,
+    InspectedColumn,
+    InspectedTable,
     counted,
     moment,
     overlap,
@@ -48,21 +48,21 @@ SAMPLE = 200
 class Roles:
     """Which table is which, and what their columns are."""
 
-    interactions: Looked
-    items: Looked
+    interactions: InspectedTable
+    items: InspectedTable
     alone: bool = False
     """Whether there is no table of items: `items` then has what the interactions say of each."""
-    item: Seen
-    item_key: Seen
+    item: InspectedColumn
+    item_key: InspectedColumn
     coverage: float
-    user: Seen
-    time: Seen
+    user: InspectedColumn
+    time: InspectedColumn
     positional: bool = False
     """Whether `time` knows the order alone: numbers of days or steps."""
     event_type: Guess | None = None
-    quantity: Seen | None = None
-    basket: Seen | None = None
-    available: Seen | None = None
+    quantity: InspectedColumn | None = None
+    basket: InspectedColumn | None = None
+    available: InspectedColumn | None = None
     features: list[Guess] = field(default_factory=list)
 
     @property
@@ -73,7 +73,7 @@ class Roles:
 class _Shoppers:
     """A table that may be one of interactions: when things happened, and who may be its shoppers, likeliest first."""
 
-    def __init__(self, connection: duckdb.DuckDBPyConnection, table: Looked) -> None:
+    def __init__(self, connection: duckdb.DuckDBPyConnection, table: InspectedTable) -> None:
         self._connection, self.table = connection, table
         times = [each for each in table.columns if each.times > 0.9 and not is_number_of(each)]
         times.sort(key=_as_time, reverse=True)
@@ -82,15 +82,15 @@ class _Shoppers:
         self.time = next(iter([*times, *steps]), None)
 
     @cached_property
-    def users(self) -> list[Seen]:
+    def users(self) -> list[InspectedColumn]:
         found = [each for each in self.table.columns if each is not self.time and is_user(each) > 0]
         scores = {each.name: is_user(each) - 1.5 * self._is_one_visit(each) for each in found}
         return sorted(found, key=lambda each: -scores[each.name])
 
-    def users_but(self, *others: Seen) -> list[Seen]:
+    def users_but(self, *others: InspectedColumn) -> list[InspectedColumn]:
         return [each for each in self.users if each not in others]
 
-    def _is_step(self, column: Seen) -> bool:
+    def _is_step(self, column: InspectedColumn) -> bool:
         if not (column.says(_IN_ORDER) and column.numbers > 0.99 and column.whole > 0.99 and column.distinct > 2):
             return False
         ((first, last),) = self._connection.execute(
@@ -98,7 +98,7 @@ class _Shoppers:
         ).fetchall()
         return bool(first >= 0 and last <= LAST_POSITION)
 
-    def _is_one_visit(self, column: Seen) -> bool:
+    def _is_one_visit(self, column: InspectedColumn) -> bool:
         """Whether the rows of one value nearly all lie on one day, as those of an order or a session do."""
         assert self.time is not None
         day = f"{_when(self.time, self.positional)}::DATE"
@@ -110,7 +110,7 @@ class _Shoppers:
         return bool(days > 2 and (share is None or share < 0.2))
 
 
-def find_roles(connection: duckdb.DuckDBPyConnection, looked: list[Looked]) -> Roles:
+def find_roles(connection: duckdb.DuckDBPyConnection, looked: list[InspectedTable]) -> Roles:
     """The pair of tables, and the columns by which one names rows of the other, that fit best; or the one table that
     holds interactions and what there is to know of the items.
 
@@ -127,7 +127,7 @@ def find_roles(connection: duckdb.DuckDBPyConnection, looked: list[Looked]) -> R
     return roles
 
 
-def _pairs(connection: duckdb.DuckDBPyConnection, looked: list[Looked]) -> Iterator[tuple[float, Roles]]:
+def _pairs(connection: duckdb.DuckDBPyConnection, looked: list[InspectedTable]) -> Iterator[tuple[float, Roles]]:
     for interactions in looked:
         shoppers = _Shoppers(connection, interactions)
         if shoppers.time is None or not shoppers.users:
@@ -158,11 +158,11 @@ def _pairs(connection: duckdb.DuckDBPyConnection, looked: list[Looked]) -> Itera
                     )  # fmt: skip
 
 
-def _may_be_key(key: Seen) -> bool:
+def _may_be_key(key: InspectedColumn) -> bool:
     return key.filled >= 0.9 * key.rows and key.distinct >= 2 and key.filled <= 20 * key.distinct and key.words <= 1.5
 
 
-def _said(connection: duckdb.DuckDBPyConnection, items: Looked) -> float:
+def _said(connection: duckdb.DuckDBPyConnection, items: InspectedTable) -> float:
     """How much a table is like one of items: words and kinds in its columns, and what it is called."""
     guesses = [guess for each in items.columns if (guess := feature_of(connection, items, each)) is not None]
     called = items.path.stem
@@ -172,8 +172,12 @@ def _said(connection: duckdb.DuckDBPyConnection, items: Looked) -> float:
 
 
 def _sharing(
-    connection: duckdb.DuckDBPyConnection, one: Looked, column: Seen, other: Looked, keys: list[Seen]
-) -> list[Seen]:
+    connection: duckdb.DuckDBPyConnection,
+    one: InspectedTable,
+    column: InspectedColumn,
+    other: InspectedTable,
+    keys: list[InspectedColumn],
+) -> list[InspectedColumn]:
     """Those of `keys` that have some of the values of `column`, by a sample of them."""
     if not keys:
         return []
@@ -191,7 +195,7 @@ def _sharing(
     return [key for key, count in zip(keys, counts, strict=True) if count > 0.2 * len(rows)]
 
 
-def _alone(connection: duckdb.DuckDBPyConnection, table: Looked) -> Roles:
+def _alone(connection: duckdb.DuckDBPyConnection, table: InspectedTable) -> Roles:
     """The roles in a table of interactions that says itself what its items are."""
     shoppers = _Shoppers(connection, table)
     candidates = [
@@ -205,7 +209,7 @@ def _alone(connection: duckdb.DuckDBPyConnection, table: Looked) -> Roles:
         told = [
             each
             for each in table.columns
-            if each not in (item, shoppers.time) and _tells(connection, table, item, each)
+            if each not in (item, shoppers.time) and _determines(connection, table, item, each)
         ]
         users = shoppers.users_but(item, *told)
         score = len(told) + 2.0 * item.says(f"(?:{_ITEM})(?: ?id)") + item.distinct / max(1, item.filled)
@@ -231,7 +235,9 @@ def _alone(connection: duckdb.DuckDBPyConnection, table: Looked) -> Roles:
     return best[1]
 
 
-def _tells(connection: duckdb.DuckDBPyConnection, table: Looked, item: Seen, column: Seen) -> bool:
+def _determines(
+    connection: duckdb.DuckDBPyConnection, table: InspectedTable, item: InspectedColumn, column: InspectedColumn
+) -> bool:
     """Whether who knows the item knows the column, by Goodman and Kruskal's lambda: what nearly all rows share anyway
     (a country) says nothing of the item, and a word that is spelled now so, now so, does."""
     ((share,),) = connection.execute(
@@ -243,7 +249,7 @@ def _tells(connection: duckdb.DuckDBPyConnection, table: Looked, item: Seen, col
     return bool(column.distinct > 1 and share is not None and share > TELLING)
 
 
-def _nothing(connection: duckdb.DuckDBPyConnection, looked: list[Looked]) -> str:
+def _nothing(connection: duckdb.DuckDBPyConnection, looked: list[InspectedTable]) -> str:
     told = " ".join(f"{each.path}: {_what_is_there(_Shoppers(connection, each))}" for each in looked)
     return (
         f"no table names the rows of another one and has times and shoppers beside. {told} Expected interactions (who, "
@@ -295,14 +301,14 @@ def _rest(connection: duckdb.DuckDBPyConnection, roles: Roles) -> None:
             roles.features.append(guess)
 
 
-def _guess(connection: duckdb.DuckDBPyConnection, roles: Roles, column: Seen) -> Guess | None:
+def _guess(connection: duckdb.DuckDBPyConnection, roles: Roles, column: InspectedColumn) -> Guess | None:
     """What a column of the items says; of data that knows no times nobody knows how its dates are meant."""
     if is_moment(column):
         return None if roles.positional else date_of(column, roles.time.format)
     return feature_of(connection, roles.items, column)
 
 
-def _of_one(connection: duckdb.DuckDBPyConnection, roles: Roles, column: Seen) -> bool:
+def _of_one(connection: duckdb.DuckDBPyConnection, roles: Roles, column: InspectedColumn) -> bool:
     """Whether nearly every value of the column is one shopper's."""
     ((share,),) = connection.execute(
         f"SELECT avg((users <= 1)::INT) FROM (SELECT count(DISTINCT {roles.user.key}) AS users "
@@ -311,7 +317,7 @@ def _of_one(connection: duckdb.DuckDBPyConnection, roles: Roles, column: Seen) -
     return bool((share or 0) > 0.99)
 
 
-def _known_in_time(connection: duckdb.DuckDBPyConnection, roles: Roles, column: Seen) -> bool:
+def _known_in_time(connection: duckdb.DuckDBPyConnection, roles: Roles, column: InspectedColumn) -> bool:
     """Whether nearly all interactions come after the date of their item."""
     ((share,),) = connection.execute(
         f"SELECT avg((m >= since)::INT) FROM (SELECT {roles.item.key} AS k, {roles.moment} AS m "
@@ -321,15 +327,15 @@ def _known_in_time(connection: duckdb.DuckDBPyConnection, roles: Roles, column: 
     return bool((share or 0) > 0.99)
 
 
-def _when(column: Seen, positional: bool) -> str:
+def _when(column: InspectedColumn, positional: bool) -> str:
     return order(Given(column.name, column.sql, column.kind)).value if positional else moment(column)
 
 
-def _as_time(column: Seen) -> float:
+def _as_time(column: InspectedColumn) -> float:
     named = column.says("time|date|at|ts|timestamp|when|day|datetime|on|datum|fecha|data")
     return column.times + named + (column.numbers < 0.5) * 0.3
 
 
-def _alike(item: Seen, key: Seen) -> float:
+def _alike(item: InspectedColumn, key: InspectedColumn) -> float:
     same = item.name.lower() == key.name.lower() and re.fullmatch("column_[0-9]+", key.name) is None
     return 0.5 * same + 0.3 * item.says(_ITEM) - 0.5 * (is_user(item) > 1)

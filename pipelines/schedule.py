@@ -14,7 +14,7 @@ from typing import Any
 
 import kfp_server_api
 
-from pipelines.kubeflow import Client
+from pipelines.kubeflow import KubeflowClient
 from pipelines.packages import Package
 
 PAGE = 100
@@ -35,7 +35,7 @@ class Recurring:
 class Server:
     """One server and namespace; `changes` collects what differs, which is done only with `apply`."""
 
-    def __init__(self, client: Client, *, namespace: str, apply: bool) -> None:
+    def __init__(self, client: KubeflowClient, *, namespace: str, apply: bool) -> None:
         self._client, self._namespace, self._apply = client, namespace or None, apply
         self.changes: list[str] = []
 

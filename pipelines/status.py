@@ -8,16 +8,16 @@ from typing import Any
 
 from components.shared.ending import ending, why
 from runtime import workspace
-from runtime.task import Record, read_records
+from runtime.task import TaskRecord, read_records
 
 
 @dataclass(frozen=True, kw_only=True)
-class Run:
+class RunStatus:
     """One run of this workspace."""
 
     run_id: str
     folder: Path
-    records: dict[str, Record]
+    records: dict[str, TaskRecord]
 
     @property
     def outcome(self) -> str:
@@ -60,8 +60,8 @@ class Run:
         }
 
 
-def latest(last: int) -> Iterator[Run]:
+def latest(last: int) -> Iterator[RunStatus]:
     """The latest `last` runs that left a record, the newest last."""
     folders = sorted(workspace.runs().glob("*/"), key=lambda path: path.stat().st_mtime)
     for folder in folders[-last:] if last > 0 else []:
-        yield Run(run_id=folder.name, folder=folder, records=read_records(folder.name))
+        yield RunStatus(run_id=folder.name, folder=folder, records=read_records(folder.name))

@@ -11,7 +11,7 @@ from feature_repo.card import VERSION, load_card
 from feature_repo.card_schema import PATH as SCHEMA
 from pipelines.card_facts import facts_of
 from pipelines.guess import Guess, best_of
-from pipelines.look import Looked, Seen, look
+from pipelines.look import InspectedColumn, InspectedTable, look
 from pipelines.roles import Roles, find_roles
 from runtime.errors import InputError
 from runtime.sql import session
@@ -70,7 +70,7 @@ def _card(connection: duckdb.DuckDBPyConnection, roles: Roles, name: str, folder
     return "\n".join([*lines, *facts.lines, ""])
 
 
-def _files(roles: Roles) -> list[Looked]:
+def _files(roles: Roles) -> list[InspectedTable]:
     return [roles.interactions] if roles.alone else [roles.interactions, roles.items]
 
 
@@ -88,7 +88,7 @@ def _source(roles: Roles, chosen: list[Guess], folder: Path) -> list[str]:
     if roles.time.format:
         lines.append(f"  time_format: {_plain(roles.time.format)}  # reads {roles.time.times:.1%} of them")
     written = []
-    keys: dict[str, list[Seen | None]] = {
+    keys: dict[str, list[InspectedColumn | None]] = {
         "interactions": [roles.user, roles.item, roles.basket],
         "items": [roles.item_key],
     }

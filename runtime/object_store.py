@@ -68,7 +68,7 @@ def opened(address: str) -> tuple[Any, str]:
 
 
 @contextmanager
-def told(address: str, advice: str) -> Iterator[None]:
+def store_faults(address: str, advice: str) -> Iterator[None]:
     """Turn what drivers raise for a store that is away, a missing bucket or a refused key into one `StoreFault`.
 
     What is not there stays a `FileNotFoundError`.
@@ -82,7 +82,7 @@ def told(address: str, advice: str) -> Iterator[None]:
         raise StoreFault(f"{address}: the object store is away or refuses ({what}). {advice}") from error
 
 
-def released(archive: str) -> Path:
+def fetch_release(archive: str) -> Path:
     """The folder of the release whose `archive` a rollout row names, on this machine; fetched where it has to be.
 
     As `present`: where it is nowhere, its reader says so.
@@ -123,7 +123,7 @@ class Store:
     def keep(self, artifact: Path) -> None:
         """Upload a sealed artifact, its manifest last; nothing where the very same is there."""
         manifest = Manifest.read(artifact)
-        with self._told():
+        with self._explained():
             found = self._read(self._at(artifact / NAME))
             if found == (artifact / NAME).read_bytes():
                 return
@@ -139,7 +139,7 @@ class Store:
         partial = artifact.with_name(f".{artifact.name}.{os.getpid()}.fetched")
         shutil.rmtree(partial, ignore_errors=True)
         try:
-            with self._told():
+            with self._explained():
                 sealed = self._read(self._at(artifact / NAME))
                 if sealed is None:
                     return False
@@ -160,12 +160,12 @@ class Store:
 
     def keep_file(self, path: Path) -> None:
         """Upload one file of the workspace, such as a record or a pointer."""
-        with self._told():
+        with self._explained():
             self._put(path)
 
     def bring_file(self, path: Path) -> None:
         """Let the workspace's file be what the store has; one that the store lacks stays."""
-        with self._told():
+        with self._explained():
             found = self._read(self._at(path))
         if found is not None:
             _replace(path, found)
@@ -179,7 +179,7 @@ class Store:
 
     def drop(self, path: Path) -> None:
         """Remove what lies at `path` and below; nothing where nothing does."""
-        with self._told():
+        with self._explained():
             if self._files.exists(self._at(path)):
                 self._files.rm(self._at(path), recursive=True)
 
@@ -190,7 +190,7 @@ class Store:
     def names(self, folder: Path, *, below: bool = False) -> list[Path]:
         """What lies in `folder`, as paths of the workspace; `below`: every file of it and of the folders in it."""
         root = self._at(folder).rstrip("/")
-        with self._told():
+        with self._explained():
             try:
                 found = self._files.find(root) if below else self._files.ls(root, detail=False)
             except FileNotFoundError:
@@ -246,9 +246,9 @@ class Store:
         return path.relative_to(workspace.home()).as_posix()
 
     @contextmanager
-    def _told(self) -> Iterator[None]:
+    def _explained(self) -> Iterator[None]:
         try:
-            with told(self.address, _AGAIN):
+            with store_faults(self.address, _AGAIN):
                 yield
         except FileNotFoundError as error:
             raise StoreFault(f"{self.address}: the object store has no such place ({error}). {_AGAIN}") from error

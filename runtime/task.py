@@ -32,7 +32,7 @@ Status = Literal["running", "done", "reused", "failed"]
 
 
 @dataclass(kw_only=True)
-class Record:
+class TaskRecord:
     """What a run remembers of one task; `runs/<run>/<task>.json`."""
 
     task: str
@@ -61,12 +61,12 @@ class Record:
             shared.keep_file(path)
 
 
-def read_records(run_id: str) -> dict[str, Record]:
+def read_records(run_id: str) -> dict[str, TaskRecord]:
     """The records of a run by task, in the order in which the tasks started."""
     if shared := object_store.shared():
         shared.bring_files(workspace.runs() / run_id, "*.json")
     paths = (workspace.runs() / run_id).glob("*.json")
-    records = [Record(**json.loads(path.read_text())) for path in paths]
+    records = [TaskRecord(**json.loads(path.read_text())) for path in paths]
     return {record.task: record for record in sorted(records, key=lambda record: record.started)}
 
 
@@ -103,7 +103,7 @@ class Task:
         self.name, self.run_id, self.module = name, workspace.run(run_id), module
         self.inputs = {key: Path(path) for key, path in (inputs or {}).items()}
         self._store = object_store.shared()
-        self._record = Record(task=name, status="running", started=datetime.now(UTC).isoformat())
+        self._record = TaskRecord(task=name, status="running", started=datetime.now(UTC).isoformat())
         self._clock, self._cpu = time.monotonic(), _cpu_seconds()
 
     def reuse_or_make(
@@ -123,7 +123,7 @@ class Task:
             if manifest is None:
                 with self._alone(f"{kind}-{key}"):
                     # Another run may have fetched or made it while this one waited for its turn.
-                    manifest = self._found(stored, kind)
+                    manifest = self._stored(stored, kind)
                     if manifest is None:
                         manifest = self._make(stored, kind=kind, make=make)
                         status = "done"
@@ -171,7 +171,7 @@ class Task:
         parts = {**made_by, "config": config, "inputs": self._record.parents}
         return digest_json(parts)[:20]
 
-    def _found(self, stored: Path, kind: str) -> Manifest | None:
+    def _stored(self, stored: Path, kind: str) -> Manifest | None:
         """The stored artifact's, fetched where another machine has made it; None where there is none that is whole."""
         manifest = _verified(stored, kind)
         if manifest is None and self._store is not None and self._store.fetch(stored):

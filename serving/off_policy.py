@@ -25,13 +25,13 @@ from events.logged import Exposure, explored, rewarded
 from experiments import off_policy
 from experiments.document import ModelVersion
 from experiments.off_policy import Interval
-from experiments.rules_table import RulesTable, Version
+from experiments.rules_table import RulesTable, RulesVersion
 from experiments.table import Entry, RolloutTable
 from runtime import workspace
 from runtime.errors import InputError
 from serving import operate
 from serving.gateway.after.compiled import Compiled, Explorable, compiled
-from serving.gateway.after.showing import Asked, Items, choices
+from serving.gateway.after.showing import Items, ShowingLimits, choices
 from serving.gateway.archive import Contents, read_contents
 from serving.releases import Releases
 from serving.replay import load
@@ -56,12 +56,12 @@ class Slot(NamedTuple):
     """Of the item shown, and of the choice."""
 
 
-class World:
+class ServingPast:
     """What held when: rules by version, the champion's catalogue by time. `contents_of` raises `OSError` or
     `ValueError` for an archive that cannot be had any more."""
 
     def __init__(
-        self, rules: Iterable[Version], rollouts: Sequence[Entry], contents_of: Callable[[ModelVersion], Contents]
+        self, rules: Iterable[RulesVersion], rollouts: Sequence[Entry], contents_of: Callable[[ModelVersion], Contents]
     ) -> None:
         self._rules = {version.number: version for version in rules}
         self._rollouts, self._contents_of = rollouts, contents_of
@@ -93,7 +93,7 @@ class World:
 
 
 def slots(
-    exposures: Sequence[Exposure], world: World, scorer: "Scorer", rewards: set[tuple[str, str]]
+    exposures: Sequence[Exposure], world: ServingPast, scorer: "Scorer", rewards: set[tuple[str, str]]
 ) -> tuple[list[Slot], Counter[str]]:
     """The slots with a draw of exposures that have one, and how many were left out by reason."""
     found: list[Slot] = []
@@ -108,7 +108,12 @@ def slots(
 
 
 def _of_request(
-    row: Exposure, ranked: Items, world: World, rewards: set[tuple[str, str]], found: list[Slot], left_out: Counter[str]
+    row: Exposure,
+    ranked: Items,
+    world: ServingPast,
+    rewards: set[tuple[str, str]],
+    found: list[Slot],
+    left_out: Counter[str],
 ) -> None:
     count = sum(each is not None for each in row["draws"])
     contents = world.contents(row["time"])
@@ -135,7 +140,7 @@ def _of_request(
             )
 
 
-def _asked(row: Exposure, contents: Contents) -> Asked:
+def _asked(row: Exposure, contents: Contents) -> ShowingLimits:
     """As the gateway had it; `exclude` of the logged request may hold candidates that could not be shown besides."""
     request = json.loads(row["request"])
     history, items, placement = request["history"], request.get("items", ()), row["placement"] or FOR_YOU
@@ -146,7 +151,7 @@ def _asked(row: Exposure, contents: Contents) -> Asked:
         exclude=request.get("exclude", ()),
         exclude_seen=request.get("exclude_seen"),
     )
-    return Asked(
+    return ShowingLimits(
         k=row["n_items"],
         request_id=row["request_id"],
         hidden=hidden,
@@ -165,7 +170,7 @@ def _features(item: str, slot: int, score: Mapping[str, float], contents: Conten
     return [1.0, score.get(item, least), float(item in score), float(np.log1p(events)), 1 / np.log2(slot + 2)]
 
 
-def told(found: Sequence[Slot]) -> dict[str, Interval]:
+def estimate_rewards(found: Sequence[Slot]) -> dict[str, Interval]:
     """Rewards for each slot: of what served, of the archive by inverse propensity and doubly robust, their difference.
 
     Raises `ValueError` where the log shows nothing that the archive would.
@@ -186,25 +191,25 @@ def told(found: Sequence[Slot]) -> dict[str, Interval]:
     return {name: off_policy.interval(each, shopper_N) for name, each in scored.items()}
 
 
-class Evidence(NamedTuple):
+class SlotEvidence(NamedTuple):
     """What left a slot to chance, what was taken of it (request and item), and what held then."""
 
     exposures: Sequence[Exposure]
     rewards: set[tuple[str, str]]
-    world: World
+    world: ServingPast
 
 
-def evidence(model: str, table: RolloutTable, *, last: int, reward: str) -> Evidence:
+def evidence(model: str, table: RolloutTable, *, last: int, reward: str) -> SlotEvidence:
     """Of the event log of `model`, its rollouts and its rules."""
     log, releases = workspace.event_log(model), Releases(model, workspace.archives())
     exposures = explored(log, last)
     rules, rollouts = RulesTable(table.database, model).history(), table.history(model)
-    world = World(rules, rollouts, lambda arm: read_contents(releases.fetched(arm), arm.archive_digest))
-    return Evidence(exposures, rewarded(log, reward, [row["request_id"] for row in exposures]), world)
+    world = ServingPast(rules, rollouts, lambda arm: read_contents(releases.fetched(arm), arm.archive_digest))
+    return SlotEvidence(exposures, rewarded(log, reward, [row["request_id"] for row in exposures]), world)
 
 
 class Earned(NamedTuple):
-    """What an archive would have earned: `estimates` as of `told`, or none, and then `why` says why."""
+    """What an archive would have earned: `estimates` as of `estimate_rewards`, or none, and then `why` says why."""
 
     slots: int
     left_out: Counter[str]
@@ -212,7 +217,7 @@ class Earned(NamedTuple):
     why: str = ""
 
 
-def earned(mar: Path, digest: str, known: Evidence) -> Earned:
+def earned(mar: Path, digest: str, known: SlotEvidence) -> Earned:
     """Ask the archive, which is code and is run, what it would have shown. Raises `InputError` where it is another."""
     if not known.exposures:
         return Earned(
@@ -223,7 +228,7 @@ def earned(mar: Path, digest: str, known: Evidence) -> Earned:
     if not found:
         return Earned(0, left_out, {}, f"each of the {left_out.total()} slots that were left to chance is left out")
     try:
-        return Earned(len(found), left_out, told(found))
+        return Earned(len(found), left_out, estimate_rewards(found))
     except ValueError as error:
         return Earned(len(found), left_out, {}, f"{error} in {len(found)} slots")
 

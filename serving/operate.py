@@ -9,7 +9,7 @@ from datetime import UTC, datetime
 from typing import Any
 
 from experiments import transitions
-from experiments.document import Change, Rollout, rest
+from experiments.document import DocumentChange, Rollout, rest
 from experiments.table import RolloutTable, StaleRollout
 from experiments.transitions import WrongMove
 from feature_repo.card import load_card
@@ -72,7 +72,7 @@ def move(table: RolloutTable, name: str, what: str, who: str, why: str, expected
     """
     row = table.read(name)
     try:
-        proposed = Change(MOVES[what](row, datetime.now(UTC)), who, f"{what}: {why}")
+        proposed = DocumentChange(MOVES[what](row, datetime.now(UTC)), who, f"{what}: {why}")
         return table.propose(proposed, row.version if expected_version is None else expected_version)
     except WrongMove as error:
         raise InputError(f"{error}. Look at `python -m serving rollout status --dataset {name}`.") from error

@@ -21,7 +21,7 @@ from runtime.object_store import (
     StoreFault,
     is_address,
     opened,
-    told,
+    store_faults,
 )
 
 BLOCK = 8 << 20
@@ -38,7 +38,7 @@ class Unreached(OSError):
     """The archive cannot be had now: its store is away or refuses, it is not there, or this disk is full."""
 
 
-class Damaged(InputError):
+class DamagedRelease(InputError):
     """What lies in the store is another file than the one that was released; it is never served."""
 
 
@@ -61,8 +61,8 @@ class Releases:
     def fetched(self, arm: ModelVersion) -> Path:
         """Where the archive lies, fetched where it has to be; waits for that.
 
-        A path is returned as it is, for its reader to compare. Raises `Unreached`, `Damaged`, and `InputError` for an
-        address that no driver knows.
+        A path is returned as it is, for its reader to compare. Raises `Unreached`, `DamagedRelease`, and `InputError`
+        for an address that no driver knows.
         """
         if not is_address(arm.archive):
             return Path(arm.archive)
@@ -77,7 +77,7 @@ class Releases:
                     self._download(arm, file, target)
                 else:
                     _partial(target).unlink()
-        except (Unreached, Damaged, InputError):
+        except (Unreached, DamagedRelease, InputError):
             raise
         except OSError as error:
             raise Unreached(
@@ -182,7 +182,7 @@ class Releases:
         if found != arm.archive_digest:
             size = file.seek(0, os.SEEK_END)
             _partial(target).unlink()
-            raise Damaged(
+            raise DamagedRelease(
                 f"{arm.archive}: found {found[:12]} ({size:,} bytes), but {arm.archive_digest[:12]} was released as "
                 f"{arm.version}. It was altered or cut short and is not served; put the released archive back there."
             )
@@ -201,7 +201,7 @@ class Releases:
 def _blocks(address: str, begun: int, room: int) -> Iterator[bytes]:
     """The bytes from `begun` on. Raises `Unreached`, also where there is `room` for less."""
     try:
-        with told(address, _AGAIN):
+        with store_faults(address, _AGAIN):
             files, name = opened(address)
             size = int(files.info(name)["size"])
         if size - begun > room:
@@ -210,7 +210,7 @@ def _blocks(address: str, begun: int, room: int) -> Iterator[bytes]:
                 "HETERREC_ARCHIVES to a folder with more."
             )
         for start in range(begun, size, BLOCK):
-            with told(address, _AGAIN):
+            with store_faults(address, _AGAIN):
                 block = files.cat_file(name, start=start, end=min(start + BLOCK, size))
             yield block
     except FileNotFoundError as error:

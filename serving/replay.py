@@ -19,7 +19,7 @@ from serving import operate
 from serving.releases import Releases
 from serving.scoring.placed import RANKING
 from serving.torchserve import archive
-from serving.torchserve.client import Reply
+from serving.torchserve.client import HttpReply
 from serving.torchserve.goldens import differences
 
 if TYPE_CHECKING:
@@ -86,7 +86,7 @@ def _compare(scorer: "Scorer", rows: list[Exposure], done: Replayed) -> None:
         golden = {"answer": {"items": served, "unknown_items": answer.get("unknown_items")}}
         if row.get("origins") is not None and "error" not in answer:
             answer = {**answer, "items": _of(answer["items"], served)}
-        found = differences(golden, Reply(400 if "error" in answer else 200, answer))
+        found = differences(golden, HttpReply(400 if "error" in answer else 200, answer))
         if found:
             done.differing.append(f"{row['request_id']} ({row['model_version']}): {'; '.join(found)}")
         else:

@@ -9,7 +9,7 @@ import sys
 from pathlib import Path
 from typing import Any
 
-from experiments.availability import Availability
+from experiments.availability import AvailabilityTable
 from experiments.item_log import ItemLog
 from experiments.rules_table import RulesTable
 from experiments.table import RolloutTable
@@ -34,10 +34,10 @@ def run(options: argparse.Namespace, *, clock: clocks.Clock = clocks.now) -> int
 
     from events.segments import SegmentSink
     from events.stream import StreamSink
-    from events.writer import EventLog, LogUnavailable
-    from serving.gateway.access import Access, Tokens
+    from events.writer import EventLogWriter, LogUnavailable
+    from serving.gateway.access import Access, AccessTokens
     from serving.gateway.app import make_app
-    from serving.gateway.connections import Limits, protocol
+    from serving.gateway.connections import ConnectionLimits, protocol
     from serving.gateway.models import KeyFile
     from serving.gateway.online import OnlineStore
     from serving.gateway.operation import OperationServer
@@ -54,9 +54,9 @@ def run(options: argparse.Namespace, *, clock: clocks.Clock = clocks.now) -> int
         raise InputError(f"{TABLE_MIB}={mib!r}: expected a whole number of MiB, 0 for none")
     store = OnlineStore(name, workspace.feature_store(name))
     try:
-        access = Access(Tokens.configured(SHOPS), Tokens.configured(TESTERS))
+        access = Access(AccessTokens.configured(SHOPS), AccessTokens.configured(TESTERS))
         with RolloutTable(workspace.rollout_url()) as table, _listen(options.host, options.port) as listening:
-            availability = Availability(table.database, name, clock=clock)
+            availability = AvailabilityTable(table.database, name, clock=clock)
             app = make_app(
                 read_rollout=releases.following(lambda: table.read(name)),
                 archive_of=releases.at_hand,
@@ -64,7 +64,7 @@ def run(options: argparse.Namespace, *, clock: clocks.Clock = clocks.now) -> int
                 history=store.history,
                 traits=store.traits,
                 impressions=store.impressions,
-                log=EventLog(StreamSink(redis, name) if redis else SegmentSink(workspace.event_log(name))),
+                log=EventLogWriter(StreamSink(redis, name) if redis else SegmentSink(workspace.event_log(name))),
                 access=access,
                 keys=KeyFile(Path(keys)) if keys else None,
                 clock=clock,
@@ -76,7 +76,7 @@ def run(options: argparse.Namespace, *, clock: clocks.Clock = clocks.now) -> int
             address = f"http://{options.host}:{listening.getsockname()[1]}"
             print(f"{name} is recommended at {address}/v1/recommendations (Ctrl-C ends it)", flush=True)
             service = app.state.service
-            limits = Limits.behind(
+            limits = ConnectionLimits.behind(
                 os.environ.get(PROXIES, "").split(","),
                 connections=options.connections,
                 of_address=options.connections_of_address,

@@ -21,7 +21,7 @@ from serving.operate import arms, model_name
 from serving.plain.server import PlainServer
 from serving.releases import Releases, Unreached
 from serving.torchserve import archive, readiness
-from serving.torchserve.client import Client
+from serving.torchserve.client import TorchServeClient
 from serving.torchserve.reconciler import Reconciler
 from serving.torchserve.server import HOST, TorchServe
 
@@ -35,7 +35,7 @@ _SHORT = 5
 
 def up(options: argparse.Namespace) -> int:
     """Serve until Ctrl-C or SIGTERM; what the row says is followed, and a TorchServe that dies is started again."""
-    rollout = released(model_name(options.dataset))
+    rollout = rollout_of(model_name(options.dataset))
     releases = Releases(rollout.model, workspace.archives())
     for role, arm in rollout.roles.items():
         try:
@@ -92,7 +92,7 @@ def torchserve(options: argparse.Namespace) -> int:
 def reconciler(options: argparse.Namespace) -> int:
     """Make the TorchServe beside it match the rollout row, until Ctrl-C or SIGTERM."""
     _end_by_signal()
-    client = Client(
+    client = TorchServeClient(
         inference=options.torchserve, management=options.management, folder=options.folder, tokens=_tokens(options),
         **_workers(options),
     )  # fmt: skip
@@ -103,7 +103,7 @@ def reconciler(options: argparse.Namespace) -> int:
     return 0
 
 
-def released(name: str) -> Rollout:
+def rollout_of(name: str) -> Rollout:
     """The row of a model; `InputError` where nothing was released under that name."""
     with RolloutTable(workspace.rollout_url()) as table:
         rollout = table.read(name)
@@ -143,7 +143,7 @@ def _tokens(options: argparse.Namespace) -> bool:
     return _server(options).has_keys if options.tokens is None else bool(options.tokens)
 
 
-def _follower(client: Client, model: str, releases: Releases) -> Reconciler:
+def _follower(client: TorchServeClient, model: str, releases: Releases) -> Reconciler:
     return Reconciler(client, read=releases.following(_reader(model)), archive_of=releases.at_hand)
 
 

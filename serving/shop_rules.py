@@ -9,7 +9,7 @@ from typing import Any
 import yaml
 
 from experiments.rules import BadRules, Rules
-from experiments.rules_table import RulesTable, StaleRules, Version
+from experiments.rules_table import RulesTable, RulesVersion, StaleRules
 from experiments.table import RolloutTable
 from runtime import workspace
 from runtime.errors import InputError
@@ -74,7 +74,7 @@ def _read(path: Path) -> Rules:
         raise InputError(f"{path}: {error}. docs/contracts.md says what rules are.") from error
 
 
-def _version(rules: RulesTable, name: str, number: int) -> Version:
+def _version(rules: RulesTable, name: str, number: int) -> RulesVersion:
     found = {version.number: version for version in rules.history()}
     if number not in found:
         raise InputError(

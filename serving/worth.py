@@ -9,20 +9,20 @@ import numpy as np
 
 from experiments.off_policy import FEWEST
 from experiments.rules import Holdout
-from experiments.rules_table import RulesTable, Version
+from experiments.rules_table import RulesTable, RulesVersion
 from experiments.table import RolloutTable
 from runtime import workspace
 from runtime.errors import InputError
 from serving import operate
-from serving.gateway.after.catalogue import Unknown
+from serving.gateway.after.catalogue import UnknownFeature
 from serving.gateway.archive import read_contents
 from serving.releases import Releases
 
 if TYPE_CHECKING:
-    from experiments.worth import Shoppers
+    from experiments.worth import HoldoutShoppers
 
 
-def standing(versions: Sequence[Version]) -> tuple[Holdout, datetime] | None:
+def standing(versions: Sequence[RulesVersion]) -> tuple[Holdout, datetime] | None:
     """The holdout of the latest rules, and since when it is the same; None where they have none."""
     if not versions or (holdout := versions[-1].rules.holdout) is None:
         return None
@@ -35,7 +35,7 @@ def standing(versions: Sequence[Version]) -> tuple[Holdout, datetime] | None:
     return holdout, since
 
 
-def told(found: "Shoppers") -> list[str]:
+def worth_lines(found: "HoldoutShoppers") -> list[str]:
     """A line for each outcome: of those whom models serve, of those held out, and by how much more it is."""
     from experiments.worth import difference
 
@@ -70,7 +70,7 @@ def run(options: argparse.Namespace) -> int:
     log = workspace.event_log(name)
     try:
         found = shoppers(log, since=since, until=now, events=options.outcome or ["click", "purchase"], value=worth)
-        lines = told(found)
+        lines = worth_lines(found)
     except ValueError as error:
         raise InputError(f"{log}: {error}, of {_counted(0)} since {since:%Y-%m-%d %H:%M}. Wait for more.") from error
     except duckdb.Error as error:
@@ -95,7 +95,7 @@ def _worth(feature: str, name: str, table: RolloutTable) -> Mapping[str, float]:
     try:
         catalogue = read_contents(mar, champion.archive_digest).catalogue
         numbers = catalogue.numbers(feature)
-    except Unknown as error:
+    except UnknownFeature as error:
         raise InputError(f"--value: {error}") from error
     except (OSError, ValueError) as error:
         raise InputError(f"{error}. Restore the released archive, or leave out --value.") from error

@@ -20,13 +20,13 @@ import numpy as np
 from experiments import off_policy
 from experiments.off_policy import Interval, Scored
 from experiments.rules import Rules
-from experiments.rules_table import Version
+from experiments.rules_table import RulesVersion
 from marketplace.config import MarketplaceConfig
 from marketplace.shop import Marketplace
 from runtime.task import commit
-from serving.gateway.after.catalogue import Catalogue
+from serving.gateway.after.catalogue import ServedCatalogue
 from serving.gateway.after.compiled import Explorable, compiled
-from serving.gateway.after.showing import Asked, draw, show
+from serving.gateway.after.showing import ShowingLimits, draw, show
 from serving.gateway.after.stock import Stock
 
 RESULTS = Path(__file__).parents[1] / "results" / "off_policy.json"
@@ -40,7 +40,7 @@ CHECKED = 300
 
 
 @dataclass(frozen=True)
-class Shop:
+class OffPolicyShop:
     """What is true. Clicks at slot 2 by shopper and item, and by what each policy goes."""
 
     click_UV: np.ndarray
@@ -79,7 +79,7 @@ class Shop:
         return float((self.rate_U * value_U).sum() / self.rate_U.sum())
 
 
-def shop(seed: int, users: int) -> Shop:
+def shop(seed: int, users: int) -> OffPolicyShop:
     config = MarketplaceConfig(users=users, items=240, new_items_per_day=0, days=1, seed=seed, categories=8, brands=12)
     market, rng = Marketplace(config), np.random.default_rng(seed)
     ids = market.item_ids.to_pylist()
@@ -90,10 +90,10 @@ def shop(seed: int, users: int) -> Shop:
     spread = lift_UV.std()
     score_UV = {name: lift_UV + noise * spread * rng.normal(size=lift_UV.shape) for name, noise in NOISE.items()}
     new_E = np.sort(rng.choice(len(ids), NEW, replace=False))
-    return Shop(click_UV, VISITS * rng.lognormal(-0.18, 0.6, users), score_UV, new_E)
+    return OffPolicyShop(click_UV, VISITS * rng.lognormal(-0.18, 0.6, users), score_UV, new_E)
 
 
-def repetition(world: Shop, number: int) -> dict[str, dict[str, Interval]]:
+def repetition(world: OffPolicyShop, number: int) -> dict[str, dict[str, Interval]]:
     """One log, and what is told from it."""
     rng = np.random.default_rng([number, 1])
     drawn_G = rng.integers(0, len(world.rate_U), SHOPPERS)
@@ -121,7 +121,7 @@ def repetition(world: Shop, number: int) -> dict[str, dict[str, Interval]]:
     return found
 
 
-def _logged(world: Shop, user_N: np.ndarray, number: int) -> tuple[np.ndarray, np.ndarray]:
+def _logged(world: OffPolicyShop, user_N: np.ndarray, number: int) -> tuple[np.ndarray, np.ndarray]:
     """What slot 2 of each request showed, and with what probability: the gateway's law, many requests at once."""
     first_N, second_N = world.ranked_U2[user_N].T
     draw_N = np.array([draw(f"{number}-{n}", SLOT) for n in range(len(user_N))])
@@ -139,18 +139,20 @@ def _logged(world: Shop, user_N: np.ndarray, number: int) -> tuple[np.ndarray, n
     return shown_N, propensity_N
 
 
-def _check(world: Shop, user_N: np.ndarray, shown_N: np.ndarray, propensity_N: np.ndarray) -> None:
+def _check(world: OffPolicyShop, user_N: np.ndarray, shown_N: np.ndarray, propensity_N: np.ndarray) -> None:
     """The same by the gateway's code."""
     ids = [f"i{row}" for row in range(world.click_UV.shape[1])]
     rules = Rules.of({"exploration": {"share": SHARE, "slots": [SLOT], "most_events": 0}})
     events = np.ones(len(ids), int)
     events[world.new_E] = 0
-    made = compiled(Version(number=1, rules=rules), Catalogue({"item_id": ids, "events": events.tolist()}, {}), _NOW)
+    made = compiled(
+        RulesVersion(number=1, rules=rules), ServedCatalogue({"item_id": ids, "events": events.tolist()}, {}), _NOW
+    )
     explorable, stock = Explorable(made), Stock()
     for n in range(min(CHECKED, len(user_N))):
         score_V = world.score_UV["champion"][user_N[n]]
         ranked = [{"item_id": ids[row], "score": score_V[row]} for row in np.argsort(-score_V, kind="stable")[:10]]
-        asked = Asked(k=SLOT, request_id=f"0-{n}", hidden=frozenset())
+        asked = ShowingLimits(k=SLOT, request_id=f"0-{n}", hidden=frozenset())
         found = show(made, explorable, stock, asked, ranked, counts=False)
         assert found.items[1]["item_id"] == ids[shown_N[n]], n
         assert abs(found.propensities[1] - propensity_N[n]) < 1e-12, n
@@ -159,7 +161,7 @@ def _check(world: Shop, user_N: np.ndarray, shown_N: np.ndarray, propensity_N: n
 _NOW = MarketplaceConfig().start
 
 
-def _features(world: Shop, user_N: np.ndarray, item_N: np.ndarray) -> np.ndarray:
+def _features(world: OffPolicyShop, user_N: np.ndarray, item_N: np.ndarray) -> np.ndarray:
     """(N, F) what a shop knows of a request and an item: the scores of two models, bent at steps of their spread, and
     which new item it is."""
     columns = [np.ones(len(user_N))]

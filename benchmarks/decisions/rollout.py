@@ -18,8 +18,8 @@ from rich.console import Console
 from rich.table import Table
 from scipy.stats import beta
 
-from benchmarks.decisions.traffic import Canary
-from benchmarks.decisions.watch import WAYS, Findings, watch
+from benchmarks.decisions.traffic import SimulatedCanary
+from benchmarks.decisions.watch import WAYS, WatchFindings, watch
 from experiments.guardrails import SHARES
 from experiments.policy import Policy
 from runtime.task import commit
@@ -44,8 +44,8 @@ def main() -> None:
     parser.add_argument("--seed", type=int, default=0)
     options = parser.parse_args()
     console, started = Console(), time.monotonic()
-    same = run(Canary(), options.canaries, options.seed)
-    lifted = {lift: run(Canary(lift=lift), options.canaries // 4, options.seed + 1) for lift in LIFTS}
+    same = run(SimulatedCanary(), options.canaries, options.seed)
+    lifted = {lift: run(SimulatedCanary(lift=lift), options.canaries // 4, options.seed + 1) for lift in LIFTS}
     result: dict[str, Any] = {
         "commit": commit(),
         "machine": f"{platform.machine()}, {os.cpu_count()} cores",
@@ -63,25 +63,25 @@ def main() -> None:
     console.print(f"written to {RESULTS} after {result['seconds']:.0f} s")
 
 
-def run(world: Canary, canaries: int, seed: int, **options: Any) -> list[Findings]:
+def run(world: SimulatedCanary, canaries: int, seed: int, **options: Any) -> list[WatchFindings]:
     """Watch that many canaries, a chunk at a time, each chunk with a seed of its own."""
     settings = {**DECISION, **options}
     return [watch(world, CHUNK, 1000 * seed + chunk, **settings) for chunk in range(max(1, canaries // CHUNK))]
 
 
-def joined(found: list[Findings], way: str) -> tuple[Any, Any]:
+def joined(found: list[WatchFindings], way: str) -> tuple[Any, Any]:
     """Days until the decision (inf for none) and its sign, over all chunks."""
     first = np.concatenate([chunk.first[way] for chunk in found])
-    return (first + 1) / Canary().batches, np.concatenate([chunk.sign[way] for chunk in found])
+    return (first + 1) / SimulatedCanary().batches, np.concatenate([chunk.sign[way] for chunk in found])
 
 
-def false_decisions(found: list[Findings], way: str) -> dict[str, float]:
+def false_decisions(found: list[WatchFindings], way: str) -> dict[str, float]:
     """Share of the canaries without a difference that were decided all the same, with its 95 % interval."""
     days, sign = joined(found, way)
-    return {**share(np.isfinite(days)), "promoted": float((sign > 0).mean())}
+    return {**share_with_interval(np.isfinite(days)), "promoted": float((sign > 0).mean())}
 
 
-def power(found: list[Findings], way: str) -> dict[str, float | None]:
+def power(found: list[WatchFindings], way: str) -> dict[str, float | None]:
     """Share decided rightly and wrongly, and the median day of a right decision."""
     days, sign = joined(found, way)
     right = days[sign > 0]
@@ -92,16 +92,18 @@ def power(found: list[Findings], way: str) -> dict[str, float | None]:
     }
 
 
-def ratio(same: list[Findings], options: argparse.Namespace) -> dict[str, Any]:
+def ratio(same: list[WatchFindings], options: argparse.Namespace) -> dict[str, Any]:
     """False alarms where the log is whole; alarms, and decisions made before them, where part of an arm is lost."""
-    result: dict[str, Any] = {"false": share(np.isfinite(np.concatenate([chunk.mismatch for chunk in same])))}
+    result: dict[str, Any] = {
+        "false": share_with_interval(np.isfinite(np.concatenate([chunk.mismatch for chunk in same])))
+    }
     for lost in (0.1, 0.2):
-        found = run(Canary(lost=lost), options.canaries // 4, options.seed + 2)
+        found = run(SimulatedCanary(lost=lost), options.canaries // 4, options.seed + 2)
         spoke = np.concatenate([chunk.mismatch for chunk in found])
         decided = np.concatenate([chunk.first["sequential"] for chunk in found])
         result[str(lost)] = {
             "found": float(np.isfinite(spoke).mean()),
-            "median_days": float((np.median(spoke) + 1) / Canary().batches),
+            "median_days": float((np.median(spoke) + 1) / SimulatedCanary().batches),
             "decided_before": float((decided < spoke).mean()),
             "decided_after": float(((decided >= spoke) & np.isfinite(decided)).mean()),
         }
@@ -119,15 +121,15 @@ def guardrail(options: argparse.Namespace) -> dict[str, Any]:
     }
     result: dict[str, Any] = {"budget": settings["alpha"]}
     for name, rate in ERRORS.items():
-        world = Canary(first_rate=base, last_rate=base, lift=rate / base - 1)
+        world = SimulatedCanary(first_rate=base, last_rate=base, lift=rate / base - 1)
         canaries = options.canaries if name == "at the margin" else options.canaries // 4
         days, sign = joined(run(world, canaries, options.seed + 3, **settings), "sequential")
         alarmed = np.where(sign > 0, days, np.inf)
-        result[name] = {**share(np.isfinite(alarmed)), "median_days": float(np.median(alarmed))}
+        result[name] = {**share_with_interval(np.isfinite(alarmed)), "median_days": float(np.median(alarmed))}
     return result
 
 
-def share(hits: Any) -> dict[str, float]:
+def share_with_interval(hits: Any) -> dict[str, float]:
     """A share with its exact 95 % interval (Clopper and Pearson)."""
     k, n = int(hits.sum()), len(hits)
     low = float(beta.ppf(0.025, k, n - k + 1)) if k else 0.0

@@ -17,7 +17,7 @@ import numpy as np
 from scipy.special import ndtr
 
 from benchmarks.decisions.pair_noise import RESULTS, ndcg
-from components.evaluate.blessing import Night
+from components.evaluate.blessing import NightlyValues
 from runtime import code_digest
 
 NOISE = json.loads(RESULTS.read_text())
@@ -27,7 +27,7 @@ GROUPS = 25
 
 
 @dataclass(frozen=True, kw_only=True)
-class World:
+class SimulatedWorld:
     """What is true of one shop. Qualities are shares of the first model's."""
 
     shoppers: int = 500
@@ -61,10 +61,10 @@ class World:
     """Of success of an exposure, with the first model."""
 
 
-class Shop:
+class SimulatedShop:
     """One simulated year. Models are called by their night."""
 
-    def __init__(self, world: World, nights: int, seed: int) -> None:
+    def __init__(self, world: SimulatedWorld, nights: int, seed: int) -> None:
         self.world, self.rng, self.seed = world, np.random.default_rng(seed), seed
         change = self.rng.normal(0, world.spread, nights)
         self.quality = (1 + world.drift) ** np.maximum(0, np.arange(nights) - world.onset) * (1 + change)
@@ -88,9 +88,9 @@ class Shop:
     def season(self, night: int) -> float:
         return 1 + self.world.season * float(np.sin(2 * np.pi * night / 365))
 
-    def window(self, model: int, peer: int, night: int) -> Night:
+    def window(self, model: int, peer: int, night: int) -> NightlyValues:
         users = np.arange(night * self.rows, (night + WINDOW) * self.rows)
-        return Night(users, *(self._finds(each, night).ravel() for each in (model, peer)))
+        return NightlyValues(users, *(self._finds(each, night).ravel() for each in (model, peer)))
 
     def _finds(self, model: int, night: int) -> Any:
         """NDCG of the model for the rows of seven days, (days, rows); of a shopper the same in every window."""

@@ -16,7 +16,7 @@ from experiments.sequential_test import Floats
 
 
 @dataclass(frozen=True, kw_only=True)
-class Canary:
+class SimulatedCanary:
     """The world of one canary. Weights are by day; `lift` is the challenger's relative gain in click-through."""
 
     users: int = 2000
@@ -68,7 +68,7 @@ class Batch(NamedTuple):
     clicks: Floats
 
 
-def batches(world: Canary, rows: int, rng: np.random.Generator) -> Iterator[Batch]:
+def batches(world: SimulatedCanary, rows: int, rng: np.random.Generator) -> Iterator[Batch]:
     """The batches of `rows` independent canaries, in their order."""
     shape = (rows, world.users)
     place = rng.random(shape)  # the hash of salt and user: one draw a user, whatever the weight
@@ -99,7 +99,7 @@ def batches(world: Canary, rows: int, rng: np.random.Generator) -> Iterator[Batc
             yield Batch(day, weight, treated, exposures.astype(float), _worth(world, clicks, rng))
 
 
-def _worth(world: Canary, clicks: NDArray[np.int64], rng: np.random.Generator) -> Floats:
+def _worth(world: SimulatedCanary, clicks: NDArray[np.int64], rng: np.random.Generator) -> Floats:
     """What successes count for: one each, or what they brought in, each up to the cap."""
     if world.value is None:
         return clicks.astype(float)

@@ -8,7 +8,7 @@ from typing import Any
 
 import numpy as np
 
-from benchmarks.decisions.traffic import Batch, Canary, batches
+from benchmarks.decisions.traffic import Batch, SimulatedCanary, batches
 from experiments.sample_ratio import log_e_value
 from experiments.sequential_test import (
     Floats,
@@ -29,7 +29,7 @@ Z = 1.959964
 
 
 @dataclass(kw_only=True)
-class Findings:
+class WatchFindings:
     """For each way the look (number of the batch, inf for never) of its first decision and the decision's sign, and
     the look at which the sample-ratio check spoke; arrays are (canaries,)."""
 
@@ -40,7 +40,7 @@ class Findings:
 
 
 def watch(
-    world: Canary,
+    world: SimulatedCanary,
     rows: int,
     seed: int,
     *,
@@ -49,7 +49,7 @@ def watch(
     users: int,
     margin: float = 0.0,
     ratio_alpha: float,
-) -> Findings:
+) -> WatchFindings:
     """Watch `rows` canaries of one world to their end, with a look after every batch.
 
     The first day of each stage is the novelty window; no way decides before the challenger has `users` users.
@@ -58,7 +58,7 @@ def watch(
     rng = np.random.default_rng(seed)
     strata, pool, users_seen = _Strata(rows, world.users), _Pool(rows, world.users), _Ratio(rows, world.users)
     never = np.full(rows, np.inf)
-    found = Findings(mismatch=never.copy(), effective=np.zeros(rows))
+    found = WatchFindings(mismatch=never.copy(), effective=np.zeros(rows))
     for way in WAYS.values():
         found.first[way], found.sign[way] = never.copy(), np.zeros(rows)
     last = len(world.weights) * world.batches - 1

@@ -11,7 +11,7 @@ from typing import Any
 
 import numpy as np
 
-from benchmarks.decisions.shop import Shop
+from benchmarks.decisions.shop import SimulatedShop
 from components.evaluate.blessing import Rule, bless
 from experiments import transitions
 from experiments.decision import (
@@ -22,12 +22,12 @@ from experiments.decision import (
     planned_exposures,
 )
 from experiments.document import ModelVersion, Rollout, release
-from experiments.log import Draws, Traffic
+from experiments.log import Draws, LoggedTraffic
 from experiments.policy import Policy
 from experiments.sample_ratio import evidence as ratio_evidence
 from experiments.sequential_test import (
     UNKNOWN,
-    Difference,
+    RateDifference,
     difference,
     half_width,
     mixing,
@@ -40,7 +40,7 @@ PERSON_DAYS = 3
 
 
 @dataclass(kw_only=True)
-class Told:
+class YearEvents:
     """What happened in a year besides which model served."""
 
     canaries: int = 0
@@ -48,10 +48,10 @@ class Told:
     """Champion and challenger of each canary that was sent back as worse."""
 
 
-def ours(shop: Shop, nights: int, told: Told) -> Iterator[int]:
+def ours(shop: SimulatedShop, nights: int, told: YearEvents) -> Iterator[int]:
     """By the functions that decide in the pipelines."""
     row, history = Rollout(model="shop"), []
-    log = Canary(shop, told)
+    log = CanaryDay(shop, told)
     for night in range(nights):
         now = START + timedelta(days=night)
         model = ModelVersion(
@@ -89,10 +89,10 @@ def weights(version: ModelVersion) -> int:
     return int(version.version.split(".")[0])
 
 
-class Canary:
+class CanaryDay:
     """A day of shoppers in both arms and the look at its end; a shopper has one exposure."""
 
-    def __init__(self, shop: Shop, told: Told) -> None:
+    def __init__(self, shop: SimulatedShop, told: YearEvents) -> None:
         self._shop, self._told = shop, told
         self._begin("", START)
 
@@ -131,7 +131,7 @@ class Canary:
         if self._rows:
             found, rate = _compared(self._rows)
         ratio = ratio_evidence(self._draws) if self._draws else 0.0
-        busy = Traffic(exposures=10**6, stage_exposures=10**6, misdrawn=0, latest=self._latest)
+        busy = LoggedTraffic(exposures=10**6, stage_exposures=10**6, misdrawn=0, latest=self._latest)
         plain = {"champion_rate": rate, "challenger_rate": rate, "users": 10**6, "guardrails": (), "full": False}
         return Evidence(at=now, traffic=busy, outcome=found, ratio=ratio, **plain)
 
@@ -155,7 +155,7 @@ def _within(days: tuple[int, int] | None, day: int) -> bool:
     return days is not None and days[0] <= day < days[0] + days[1]
 
 
-def _compared(rows: list[tuple[int, int, float, float]]) -> tuple[Difference, float]:
+def _compared(rows: list[tuple[int, int, float, float]]) -> tuple[RateDifference, float]:
     """`difference` of single exposures, which are equal in groups: its sums, weighed by how many there are."""
     stratum, treated, outcome, times = (np.array(column) for column in zip(*rows, strict=True))
     exposures = times.astype(float)
@@ -166,7 +166,7 @@ def _compared(rows: list[tuple[int, int, float, float]]) -> tuple[Difference, fl
     return grouped(stratum, treated.astype(float), exposures, outcome, planned), rate
 
 
-def grouped(stratum: Any, treated: Any, times: Any, outcome: Any, planned: float) -> Difference:
+def grouped(stratum: Any, treated: Any, times: Any, outcome: Any, planned: float) -> RateDifference:
     """As `experiments.sequential_test.difference` of users with one exposure each, `times` of them alike."""
     strata = int(stratum.max()) + 1
     total, challenger, hits = (
@@ -181,7 +181,7 @@ def grouped(stratum: Any, treated: Any, times: Any, outcome: Any, planned: float
     tight = mixing(np.asarray((times * residual**2).sum()), times.sum(), planned, POLICY.alpha)
     half = float(half_width(np.asarray(variance), tight, POLICY.alpha)) / effective
     estimate = float((times * part).sum()) / effective
-    return Difference(estimate, estimate - half, estimate + half, effective)
+    return RateDifference(estimate, estimate - half, estimate + half, effective)
 
 
 def check() -> None:
@@ -196,12 +196,12 @@ def check() -> None:
     assert np.allclose(mine, theirs), (mine, theirs)
 
 
-def newest(shop: Shop, nights: int, told: Told) -> Iterator[int]:
+def newest(shop: SimulatedShop, nights: int, told: YearEvents) -> Iterator[int]:
     """Always release the newest."""
     yield from range(nights)
 
 
-def higher(shop: Shop, nights: int, told: Told) -> Iterator[int]:
+def higher(shop: SimulatedShop, nights: int, told: YearEvents) -> Iterator[int]:
     """Release if tonight's estimate is higher than the champion's."""
     champion = 0
     for night in range(nights):
@@ -211,6 +211,6 @@ def higher(shop: Shop, nights: int, told: Told) -> Iterator[int]:
         yield champion
 
 
-WAYS: dict[str, Callable[[Shop, int, Told], Iterator[int]]] = {
+WAYS: dict[str, Callable[[SimulatedShop, int, YearEvents], Iterator[int]]] = {
     "ours": ours, "always the newest": newest, "if the estimate is higher": higher,
 }  # fmt: skip

@@ -18,13 +18,13 @@ import numpy as np
 from rich.console import Console
 from scipy.stats import beta
 
-from benchmarks.decisions.traffic import Canary
+from benchmarks.decisions.traffic import SimulatedCanary
 from benchmarks.decisions.watch import watch
 from runtime.task import commit
 
 RESULTS = Path(__file__).parents[1] / "results" / "canary_worlds.json"
 RAMP = (0.05, 0.05, 0.25, 0.25, *(0.5,) * 8)
-PLAIN = Canary(users=800, weights=RAMP, exposures=2.0, taste=0.8, first_rate=0.3, last_rate=0.1, batches=2)
+PLAIN = SimulatedCanary(users=800, weights=RAMP, exposures=2.0, taste=0.8, first_rate=0.3, last_rate=0.1, batches=2)
 RARE = replace(PLAIN, first_rate=0.01, last_rate=0.01, exposures=5.0)
 SETTINGS = {"alpha": 0.05, "planned": 2000.0, "users": 40, "ratio_alpha": 0.001}
 WORLDS = {
@@ -45,7 +45,7 @@ WORLDS = {
 }
 
 
-def decided(world: Canary, canaries: int, seed: int) -> dict[str, float]:
+def decided(world: SimulatedCanary, canaries: int, seed: int) -> dict[str, float]:
     """Shares of the canaries that were ever decided: for the challenger, for the champion."""
     with np.errstate(invalid="ignore"):  # of a canary without a success yet
         sign = watch(world, canaries, seed, **SETTINGS).sign["sequential"]

@@ -19,11 +19,11 @@ import numpy as np
 from rich.console import Console
 from rich.table import Table
 
-from benchmarks.decisions.shop import NOISE, Shop, World
+from benchmarks.decisions.shop import NOISE, SimulatedShop, SimulatedWorld
 from benchmarks.decisions.ways import (
     RULE,
     WAYS,
-    Told,
+    YearEvents,
     check,
 )
 from runtime.task import commit
@@ -37,33 +37,33 @@ COLUMNS = (
 SMALL = {"shoppers": 40, "exposures": 400}
 MIDDLE = {"shoppers": 150, "exposures": 1200}
 WORLDS = {
-    "equal refreshes": World(),
-    "equal refreshes, middle": World(**MIDDLE),
-    "equal refreshes, small": World(**SMALL),
-    "nights that differ by 1 %": World(spread=0.01),
-    "decay of .5 % a night": World(drift=-0.005),
-    "decay of .5 %, middle": World(drift=-0.005, **MIDDLE),
-    "decay of .5 %, small": World(drift=-0.005, **SMALL),
-    "decay of .5 % from night 100 on": World(drift=-0.005, onset=100),
-    "decay of .5 % from night 100 on, middle": World(drift=-0.005, onset=100, **MIDDLE),
-    "decay of .5 % from night 100 on, small": World(drift=-0.005, onset=100, **SMALL),
-    "decay of 5 % a night": World(drift=-0.05),
-    "a broken night, -30 %": World(broken=(40, -0.3)),
-    "a seasonal shop, models age by .3 % a day": World(season=0.3, ageing=0.003),
-    "the same, small": World(season=0.3, ageing=0.003, **SMALL),
-    "docstring edits every night": World(rewords=True),
-    "catalogue runs between": World(catalogue=True),
-    "a recipe of +10 %": World(candidate=(10, 0.1)),
-    "a recipe of +2 %": World(candidate=(10, 0.02)),
-    "a recipe of -10 %": World(candidate=(10, -0.1)),
-    "another recipe without effect": World(candidate=(10, 0.0)),
-    "the same, purchases at .1 %": World(candidate=(10, 0.0), rate=0.001, exposures=40_000),
-    "a recipe of +10 %, five days without a log": World(candidate=(10, 0.1), outage=(13, 5)),
-    "the same, two days of half a log": World(candidate=(10, 0.1), half_outage=(13, 2)),
+    "equal refreshes": SimulatedWorld(),
+    "equal refreshes, middle": SimulatedWorld(**MIDDLE),
+    "equal refreshes, small": SimulatedWorld(**SMALL),
+    "nights that differ by 1 %": SimulatedWorld(spread=0.01),
+    "decay of .5 % a night": SimulatedWorld(drift=-0.005),
+    "decay of .5 %, middle": SimulatedWorld(drift=-0.005, **MIDDLE),
+    "decay of .5 %, small": SimulatedWorld(drift=-0.005, **SMALL),
+    "decay of .5 % from night 100 on": SimulatedWorld(drift=-0.005, onset=100),
+    "decay of .5 % from night 100 on, middle": SimulatedWorld(drift=-0.005, onset=100, **MIDDLE),
+    "decay of .5 % from night 100 on, small": SimulatedWorld(drift=-0.005, onset=100, **SMALL),
+    "decay of 5 % a night": SimulatedWorld(drift=-0.05),
+    "a broken night, -30 %": SimulatedWorld(broken=(40, -0.3)),
+    "a seasonal shop, models age by .3 % a day": SimulatedWorld(season=0.3, ageing=0.003),
+    "the same, small": SimulatedWorld(season=0.3, ageing=0.003, **SMALL),
+    "docstring edits every night": SimulatedWorld(rewords=True),
+    "catalogue runs between": SimulatedWorld(catalogue=True),
+    "a recipe of +10 %": SimulatedWorld(candidate=(10, 0.1)),
+    "a recipe of +2 %": SimulatedWorld(candidate=(10, 0.02)),
+    "a recipe of -10 %": SimulatedWorld(candidate=(10, -0.1)),
+    "another recipe without effect": SimulatedWorld(candidate=(10, 0.0)),
+    "the same, purchases at .1 %": SimulatedWorld(candidate=(10, 0.0), rate=0.001, exposures=40_000),
+    "a recipe of +10 %, five days without a log": SimulatedWorld(candidate=(10, 0.1), outage=(13, 5)),
+    "the same, two days of half a log": SimulatedWorld(candidate=(10, 0.1), half_outage=(13, 2)),
 }  # fmt: skip
 
 
-def told(shop: Shop, served: list[int], happened: Told) -> dict[str, float]:
+def year_totals(shop: SimulatedShop, served: list[int], happened: YearEvents) -> dict[str, float]:
     """What a year came to."""
     nights = range(len(served))
     now = np.array([shop.serves(served[night], night) for night in nights])
@@ -89,12 +89,12 @@ def told(shop: Shop, served: list[int], happened: Told) -> dict[str, float]:
     }
 
 
-def years(world: World, way: str, options: argparse.Namespace) -> Iterator[dict[str, float]]:
+def years(world: SimulatedWorld, way: str, options: argparse.Namespace) -> Iterator[dict[str, float]]:
     """Of the peers a quarter of them: what they miss, they miss by far."""
     count = options.years if way == "ours" else -(-options.years // 4)
     for year in range(count):
-        shop, happened = Shop(world, options.nights, options.seed + year), Told()
-        yield told(shop, list(WAYS[way](shop, options.nights, happened)), happened)
+        shop, happened = SimulatedShop(world, options.nights, options.seed + year), YearEvents()
+        yield year_totals(shop, list(WAYS[way](shop, options.nights, happened)), happened)
 
 
 def summary(found: dict[str, Any]) -> dict[str, Any]:
@@ -112,7 +112,7 @@ def summary(found: dict[str, Any]) -> dict[str, Any]:
     }
 
 
-def cells(world: World, row: dict[str, Any]) -> list[str]:
+def cells(world: SimulatedWorld, row: dict[str, Any]) -> list[str]:
     recipe, stopped = "", ""
     if world.candidate:
         days = "never" if row["new_recipe_days"] is None else f"{row['new_recipe_days']:.0f}"

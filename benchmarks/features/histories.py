@@ -17,7 +17,7 @@ import pyarrow as pa
 from rich.console import Console
 from rich.table import Table
 
-from feature_repo.history import SCHEMA, Record, decode, encode
+from feature_repo.history import SCHEMA, HistoryRecord, decode, encode
 from runtime.task import commit
 
 RESULTS = Path(__file__).parents[1] / "results" / "histories.json"
@@ -46,7 +46,10 @@ def main() -> None:
 
 
 def measure(
-    codec: str, length: int, write: Callable[[Sequence[Record]], bytes], read: Callable[[bytes], list[Record]]
+    codec: str,
+    length: int,
+    write: Callable[[Sequence[HistoryRecord]], bytes],
+    read: Callable[[bytes], list[HistoryRecord]],
 ) -> dict[str, Any]:
     """One codec on one history of `length` events."""
     records = drawn(length)
@@ -61,7 +64,7 @@ def measure(
     }
 
 
-def drawn(length: int) -> list[Record]:
+def drawn(length: int) -> list[HistoryRecord]:
     """A history with a price that always is there, a discount that mostly is, and kinds of events."""
     rng = random.Random(SEED)
     moment = 1_790_000_000_000_000
@@ -74,7 +77,7 @@ def drawn(length: int) -> list[Record]:
             "event_type": rng.choice(["view", "purchase"]),
         }
         event_id, item_id = uuid.UUID(int=rng.getrandbits(128)).hex, f"B{rng.randrange(10**9):09d}"
-        records.append(Record(event_id, item_id, moment, values, rng.randrange(10**6), rng.random() < 0.2))
+        records.append(HistoryRecord(event_id, item_id, moment, values, rng.randrange(10**6), rng.random() < 0.2))
     return records
 
 
@@ -83,7 +86,7 @@ def _microseconds(call: Callable[[], object]) -> float:
     return min(timeit.repeat(call, timer=process_time, repeat=ROUNDS, number=CALLS)) / CALLS * 1e6
 
 
-def _encode_arrow(records: Sequence[Record]) -> bytes:
+def _encode_arrow(records: Sequence[HistoryRecord]) -> bytes:
     values = [record.values for record in records]
     fixed = {name: [getattr(record, name) for record in records] for name in (*_BEFORE_VALUES, "position", "streamed")}
     batch = pa.record_batch({**fixed, **{name: [each[name] for each in values] for name in values[0]}})
@@ -93,13 +96,13 @@ def _encode_arrow(records: Sequence[Record]) -> bytes:
     return sink.getvalue().to_pybytes()
 
 
-def _decode_arrow(value: bytes) -> list[Record]:
+def _decode_arrow(value: bytes) -> list[HistoryRecord]:
     with pa.ipc.open_stream(value) as stream:
         columns = stream.read_next_batch().to_pydict()
     before = [columns.pop(name) for name in _BEFORE_VALUES]
     after = [columns.pop(name) for name in ("position", "streamed")]
     values = [dict(zip(columns, row, strict=True)) for row in zip(*columns.values(), strict=True)]
-    return list(map(Record, *before, values, *after))
+    return list(map(HistoryRecord, *before, values, *after))
 
 
 _BEFORE_VALUES = ("event_id", "item_id", "event_time")

@@ -157,7 +157,7 @@ def _readers(before: Path, after: Path) -> dict[str, dict[str, float]]:
 
 def _judge(log: Path) -> None:
     policy = Policy(novelty_hours=0)
-    with rollout_log.EventLog(log, salt="s", opened=DAY, now=DAY + timedelta(days=2), policy=policy) as judged:
+    with rollout_log.ExposureLog(log, salt="s", opened=DAY, now=DAY + timedelta(days=2), policy=policy) as judged:
         judged.successes()
 
 

@@ -48,13 +48,13 @@ def main() -> None:
             root.mkdir()
             draw(root, size)
             rows.append(measure(f"drawn shop, {size:,} events", root, root / "shop.yaml", size, stages, console))
-            _tell(rows, console)
+            _print_table(rows, console)
         if options.retail:
             root = Path(folder) / "retail"
             root.mkdir()
             card = Path(__file__).parents[2] / "feature_repo" / "datasets" / "online_retail.yaml"
             rows.append(measure("Online Retail", root, card, 0, stages, console))
-            _tell(rows, console)
+            _print_table(rows, console)
 
 
 def measure(name: str, root: Path, card: Path, size: int, stages: list[str], console: Console) -> dict[str, Any]:
@@ -97,7 +97,7 @@ def _keep(rows: list[dict[str, Any]]) -> None:
     RESULTS.write_text(json.dumps({"seed": SEED, "rows": list(kept.values())}, indent=1) + "\n")
 
 
-def _tell(rows: list[dict[str, Any]], console: Console) -> None:
+def _print_table(rows: list[dict[str, Any]], console: Console) -> None:
     # In brackets: seconds of processors, which hardly mind what else runs on the machine.
     shown = Table("data", "ingest", "validate", "features", "bare ASOF", "ratio", "(processor)", "Feast's join", "ours",
                   "materialise", "read SQLite", "read Redis", "peak, MiB")  # fmt: skip

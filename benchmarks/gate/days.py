@@ -19,7 +19,7 @@ from rich.console import Console
 from rich.table import Table
 
 from benchmarks.gate.trading_days import (
-    Shop,
+    TradingShop,
     marketplace,
     night,
     online_retail,
@@ -33,7 +33,7 @@ WARM_UP = 10
 
 
 @dataclass(frozen=True, kw_only=True)
-class Outcome:
+class DayOutcome:
     commit: str
     shop: str
     first: str
@@ -62,7 +62,7 @@ def main() -> None:
     if options.only is None:
         outcomes = [sweep(shop, options.nights, console) for shop in shops]
     else:
-        outcomes = [Outcome(**row) for row in json.loads(RESULTS.read_text())["rows"]]
+        outcomes = [DayOutcome(**row) for row in json.loads(RESULTS.read_text())["rows"]]
         outcomes[options.only] = sweep(shops[options.only], options.nights, console)
     table = Table("shop", "nights", "blocked", "nights that warn", "warned by", "seconds a night")
     for found in outcomes:
@@ -78,7 +78,7 @@ def main() -> None:
     RESULTS.write_text(json.dumps({"machine": machine, "seed": 3, "rows": rows}, indent=1) + "\n")
 
 
-def sweep(shop: Shop, nights: int, console: Console | None = None) -> Outcome:
+def sweep(shop: TradingShop, nights: int, console: Console | None = None) -> DayOutcome:
     """Run the last `nights` of the shop's days. A night that blocks is no reference for the next."""
     # The code that is loaded now; the working tree may move on during the minutes that follow.
     code, days = commit(), trading_days(shop)[-nights:]
@@ -96,7 +96,7 @@ def sweep(shop: Shop, nights: int, console: Console | None = None) -> Outcome:
                 reference = found.reference
             if console is not None and unheld:
                 console.print(f"{shop.name} {day:%a %Y-%m-%d} {unheld}")
-    return Outcome(
+    return DayOutcome(
         commit=code,
         shop=shop.name,
         first=str(days[0]),

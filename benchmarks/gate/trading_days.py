@@ -28,23 +28,23 @@ STYLE = pa.list_(pa.float32())
 
 
 @dataclass
-class Tables:
+class SourceFrames:
     """A source as data frames, in the source's own columns; `items` is None where the shop has no items table."""
 
     interactions: pd.DataFrame
     items: pd.DataFrame | None
 
-    def copy(self) -> "Tables":
-        return Tables(self.interactions.copy(), None if self.items is None else self.items.copy())
+    def copy(self) -> "SourceFrames":
+        return SourceFrames(self.interactions.copy(), None if self.items is None else self.items.copy())
 
 
 @dataclass(frozen=True)
-class Shop:
+class TradingShop:
     """`card` without paths, and the source from its first day to its last."""
 
     name: str
     card: DatasetCard
-    tables: Tables
+    tables: SourceFrames
     time: str
     """Column of the interactions with the shop's local time."""
 
@@ -52,11 +52,11 @@ class Shop:
         """The end of `day` on the shop's clock: as_of of the run of that night."""
         return datetime.combine(day + timedelta(days=1), datetime.min.time(), ZoneInfo(self.card.source.timezone))
 
-    def days_of(self, tables: Tables) -> pd.Series:
+    def days_of(self, tables: SourceFrames) -> pd.Series:
         """Midnight of each row's day; nothing where its time is dirt."""
         return pd.to_datetime(tables.interactions[self.time].str[:10], errors="coerce")
 
-    def until(self, day: date) -> Tables:
+    def until(self, day: date) -> SourceFrames:
         """What the source held in the night after `day`."""
         days = self.days_of(self.tables)
         # A row whose time cannot be read is of the day of the row before it.
@@ -64,11 +64,11 @@ class Shop:
         items = self.tables.items
         if items is not None:
             items = items[items["available_at"].dt.date <= day]
-        return Tables(kept, items)
+        return SourceFrames(kept, items)
 
 
 @cache
-def marketplace(days: int = 24, users: int = 700) -> Shop:
+def marketplace(days: int = 24, users: int = 700) -> TradingShop:
     card = load_card("marketplace")
     config = MarketplaceConfig(days=days, users=users, items=300, new_items_per_day=5, seed=3)
     shop, interactions, items = Marketplace(config), [], []
@@ -78,11 +78,11 @@ def marketplace(days: int = 24, users: int = 700) -> Shop:
     source = card.source.model_copy(update={"adapter": "files", "options": {}})
     limits = card.limits.model_copy(update={"max_catalogue_age_days": 3.0, "max_age_days": 2.0})
     card = card.model_copy(update={"source": source, "limits": limits})
-    return Shop("marketplace", card, Tables(pd.concat(interactions), pd.concat(items)), "event_time")
+    return TradingShop("marketplace", card, SourceFrames(pd.concat(interactions), pd.concat(items)), "event_time")
 
 
 @cache
-def online_retail(first: date = date(2010, 9, 13), last: date = date(2010, 10, 7), days: int = 1000) -> Shop:
+def online_retail(first: date = date(2010, 9, 13), last: date = date(2010, 10, 7), days: int = 1000) -> TradingShop:
     """The first trading `days` from `first` to `last`. Raises `InputError` where the data is not at hand."""
     card = load_card("online_retail")
     path = locate(card.source.interactions, field="interactions", card=card, address="")
@@ -95,11 +95,13 @@ def online_retail(first: date = date(2010, 9, 13), last: date = date(2010, 10, 7
     dates = lines["InvoiceDate"].str[:10]
     lines = lines[dates.isin(sorted(dates.unique())[:days])]
     limits = card.limits.model_copy(update={"min_interactions": 1000, "max_age_days": 4.0})
-    return Shop("online_retail", card.model_copy(update={"limits": limits}), Tables(lines, None), "InvoiceDate")
+    return TradingShop(
+        "online_retail", card.model_copy(update={"limits": limits}), SourceFrames(lines, None), "InvoiceDate"
+    )
 
 
 @dataclass(frozen=True)
-class Night:
+class NightlyRun:
     """One nightly run: the decision, and the folders that the next night starts from."""
 
     decision: Decision
@@ -111,7 +113,7 @@ class Night:
         return {reason.check: reason.level for reason in self.decision.reasons if not reason.held}
 
 
-def write(shop: Shop, tables: Tables, folder: Path) -> DatasetCard:
+def write(shop: TradingShop, tables: SourceFrames, folder: Path) -> DatasetCard:
     """The source as Parquet files, and the card that reads them."""
     folder.mkdir(parents=True)
     paths = {"interactions": folder / "interactions.parquet"}
@@ -125,7 +127,7 @@ def write(shop: Shop, tables: Tables, folder: Path) -> DatasetCard:
     return shop.card.model_copy(update={"source": shop.card.source.model_copy(update=paths)})
 
 
-def judge(card: DatasetCard, folder: Path, as_of: datetime, reference: Path | None) -> Night:
+def judge(card: DatasetCard, folder: Path, as_of: datetime, reference: Path | None) -> NightlyRun:
     """Ingest, resolve and validate. Raises `InputError` as these do."""
     events, facts, validation = folder / "events", folder / "facts", folder / "validation"
     events.mkdir()
@@ -135,14 +137,14 @@ def judge(card: DatasetCard, folder: Path, as_of: datetime, reference: Path | No
     decision = validate.run(
         card=card, events=events, facts=facts, reference=reference, validation=validation, data_docs=False
     )
-    return Night(decision, json.loads((events / "report.json").read_text()), validation)
+    return NightlyRun(decision, json.loads((events / "report.json").read_text()), validation)
 
 
-def night(shop: Shop, tables: Tables, day: date, folder: Path, reference: Path | None) -> Night:
+def night(shop: TradingShop, tables: SourceFrames, day: date, folder: Path, reference: Path | None) -> NightlyRun:
     return judge(write(shop, tables, folder), folder, shop.midnight(day), reference)
 
 
-def trading_days(shop: Shop) -> list[date]:
+def trading_days(shop: TradingShop) -> list[date]:
     """Days with rows, in order; times that are dirt do not count."""
     days = shop.days_of(shop.tables).dropna()
     counts = days.value_counts()

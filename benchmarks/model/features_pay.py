@@ -19,7 +19,7 @@ from rich.console import Console
 from rich.table import Table
 
 from benchmarks.model.data import sequences_of
-from heterrec.evaluation.comparison import Difference, paired_bootstrap
+from heterrec.evaluation.comparison import MeanDifference, paired_bootstrap
 from heterrec.evaluation.metrics import Ranking, rank
 from heterrec.inference.answers import judged
 from heterrec.recipes import by_name
@@ -81,7 +81,7 @@ def compare(name: str, seeds: int, size: str, console: Console) -> dict[str, Any
     }
 
 
-def difference(rankings: dict[str, list[Ranking]], where: Any = None) -> Difference:
+def difference(rankings: dict[str, list[Ranking]], where: Any = None) -> MeanDifference:
     """Over seeds and users, of the pairs that `where` marks."""
     ours, theirs = (
         np.stack([r.per_query("ndcg", K, where) for r in rankings[name]]) for name in ("heterrec", "sasrec")

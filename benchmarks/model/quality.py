@@ -38,8 +38,8 @@ from benchmarks.model.quality_rows import (
 from benchmarks.model.quality_table import (
     SLICES,
     K,
+    QualityTable,
     Run,
-    Table,
 )
 from heterrec.data.sequences import Sequences
 from heterrec.evaluation.comparison import slices
@@ -84,7 +84,7 @@ def main() -> None:
     path = RESULTS / f"quality_{Path(options.dataset).stem}{own}_{options.budget}.json"
     baselines = BASELINES | laws(card_of(options.dataset, options.shop))
     bench = Bench(sequences_of(options.dataset, options.shop), Path(options.dataset).stem, options.budget, console)
-    Table(path, bench.digest, anew=options.anew)  # rows of other data are told before hours are spent
+    QualityTable(path, bench.digest, anew=options.anew)  # rows of other data are told before hours are spent
     for name, baseline in baselines.items():
         bench.baseline(name, baseline, kept=options.kept)
     for name, baseline in own_baselines.items():
@@ -198,10 +198,10 @@ class Bench:
         with np.load(path) as kept:
             return Ranking(queries=len(self.queries), **kept)
 
-    def report(self, path: Path, *, anew: bool = False) -> Table:
+    def report(self, path: Path, *, anew: bool = False) -> QualityTable:
         """Add what was made to the table at `path`, and print it with its differences."""
         # Read now and not at the start: another process may have added to it meanwhile.
-        table = Table(path, self.digest, anew=anew)
+        table = QualityTable(path, self.digest, anew=anew)
         for title, run in self.made:
             table.add(title, run)
         ranking = self._any_ranking(table)
@@ -212,13 +212,13 @@ class Bench:
         self.console.print(f"written to {path}")
         return table
 
-    def _any_ranking(self, table: Table) -> Ranking | None:
+    def _any_ranking(self, table: QualityTable) -> Ranking | None:
         """All rank the same pairs."""
         found = (self._ranking(run) for row in table.rows.values() for run in row["runs"])
         return next((ranking for ranking in found if ranking is not None), None)
 
 
-def show(table: Table, console: Console) -> None:
+def show(table: QualityTable, console: Console) -> None:
     """The rows, then their differences from each peer that the table has."""
     rows = table.rows.values()
     shown = Shown("model", "seeds", f"HR@{K}", f"NDCG@{K}", "±", "all", *SLICES, "parameters", "CPU minutes")

@@ -25,7 +25,7 @@ Masks = dict[str, npt.NDArray[np.bool_]]
 """(P,) of the pairs of a ranking, by slice."""
 
 
-class Table:
+class QualityTable:
     """Rows by name, in the order in which they came."""
 
     def __init__(self, path: Path, data: str, *, anew: bool = False) -> None:

@@ -26,7 +26,7 @@ from benchmarks.serving.serving_shop import packaged, requests
 from components.package.index import make_index
 from feature_repo.card import Serving
 from heterrec.inference.answers import Matrix
-from serving.scoring.retrieval import Asked, Best, Exact
+from serving.scoring.retrieval import Best, Exact, RetrievalRequest
 from serving.scoring.scorer import Scorer
 
 RESULTS = Path(__file__).parents[1] / "results" / "retrieval.json"
@@ -80,7 +80,7 @@ def _measure(count: int, shop: Scorer, requested: list[dict[str, Any]]) -> list[
     items, users = _vectors(count)
     matrix, asking = torch.from_numpy(items), torch.from_numpy(users)
     rng = np.random.default_rng(SEED)
-    asked = [Asked(K, rng.integers(0, count, HISTORY).tolist(), None) for _ in range(USERS)]
+    asked = [RetrievalRequest(K, rng.integers(0, count, HISTORY).tolist(), None) for _ in range(USERS)]
     exact, half = Exact(matrix), Exact(matrix, scan=torch.bfloat16)
     with tempfile.TemporaryDirectory() as folder:
         started = time.perf_counter()

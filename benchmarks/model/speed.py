@@ -30,7 +30,7 @@ from benchmarks.model.data import synthetic, write
 from heterrec.data.sequences import Sequences, read_sequences
 from heterrec.loss.batches import TrainingBatch
 from heterrec.loss.objective import Objective
-from heterrec.model.network import Histories
+from heterrec.model.network import PackedHistories
 from heterrec.model.transformer import Layout
 from heterrec.recipes import TrainConfig, by_name
 from heterrec.training.loop import Training
@@ -173,7 +173,7 @@ def _eager(training: Training, data: Sequences, config: TrainConfig) -> tuple[St
             torch.zeros((size * MAX_HISTORY, *part.shape[1:]), dtype=part.dtype).index_copy(0, place, part)
             for part in histories[:4]
         ]
-        padded = Histories(spread[0], spread[1], spread[2], spread[3], whole)
+        padded = PackedHistories(spread[0], spread[1], spread[2], spread[3], whole)
         steps = [step._replace(state_N=place[step.state_N]) for step in batch.targets(layout)]
         drawn, _, steps = loss.draw(padded.item_S, steps)
         items = model.items(objective.columns)

@@ -31,7 +31,7 @@ SIZES = "10000/100000,100000/1000000,1000000/10000000"
 """Items and events."""
 HISTORY, WORDS, SEED = 10, 50_000, 0
 FITTED = {
-    "together": lambda data: neighbour_tables.together(data),
+    "together": lambda data: neighbour_tables.soonest_after(data),
     "in_baskets": lambda data: neighbour_tables.in_baskets(data),
     "alike": lambda data: neighbour_tables.alike(data.catalogue),
 }

@@ -18,13 +18,13 @@ from scipy import stats
 
 from events.consumer.impressions import MOST_ITEMS
 from experiments.rules import Rules
-from experiments.rules_table import Version
+from experiments.rules_table import RulesVersion
 from runtime.task import commit
 from serving.gateway.after.after import After
-from serving.gateway.after.catalogue import Catalogue
+from serving.gateway.after.catalogue import ServedCatalogue
 from serving.gateway.after.compiled import Explorable, compiled
 from serving.gateway.after.news import News
-from serving.gateway.after.showing import Asked, show
+from serving.gateway.after.showing import ShowingLimits, show
 from serving.gateway.after.stock import Stock
 from serving.scoring.placed import FOR_YOU
 
@@ -35,7 +35,7 @@ SLOTS, NEW, SHARE = 8, 24, 0.25
 """Of the requests whose draws are counted: all slots explore."""
 
 
-def shop(rng: np.random.Generator) -> Catalogue:
+def shop(rng: np.random.Generator) -> ServedCatalogue:
     features = {
         "brand": [f"b{n}" for n in rng.integers(0, 200, ITEMS)],
         "category": [f"c{n}" for n in rng.integers(0, 40, ITEMS)],
@@ -43,10 +43,10 @@ def shop(rng: np.random.Generator) -> Catalogue:
     }
     items = {"item_id": [f"i{n:07d}" for n in range(ITEMS)], "events": rng.integers(0, 500, ITEMS).tolist()}
     kinds = {"brand": "categorical", "category": "categorical", "price": "numeric"}
-    return Catalogue({**items, "features": features}, kinds)
+    return ServedCatalogue({**items, "features": features}, kinds)
 
 
-def rules(catalogue: Catalogue, rng: np.random.Generator) -> dict[str, dict[str, Any]]:
+def rules(catalogue: ServedCatalogue, rng: np.random.Generator) -> dict[str, dict[str, Any]]:
     """Some of each kind, alone and together."""
     ids = rng.choice(catalogue.ids, 40, replace=False).tolist()
     every = {
@@ -68,7 +68,7 @@ def milliseconds(rng: np.random.Generator) -> dict[str, dict[str, float]]:
     found: dict[str, dict[str, float]] = {}
     for name, plain in rules(catalogue, rng).items():
         after = After(News(None, None), lambda: NOW)
-        after.news.rules = Version(number=1, rules=Rules.of(plain))
+        after.news.rules = RulesVersion(number=1, rules=Rules.of(plain))
         after.news.stock.withdrawn = set(rng.choice(catalogue.ids, WITHDRAWN, replace=False).tolist())
         count, taken = after.candidates(catalogue, K), []
         bodies = [_body(catalogue, rng, count) for _ in range(50)]
@@ -79,7 +79,7 @@ def milliseconds(rng: np.random.Generator) -> dict[str, dict[str, float]]:
             began = time.perf_counter()
             rule, impressions = after.fatigue(catalogue, FOR_YOU), orjson.loads(shown[number % 50])
             tired = frozenset[str]() if rule is None else after.tired(rule, impressions)
-            asked = Asked(k=K, request_id=str(number), hidden=hidden, tired=tired)
+            asked = ShowingLimits(k=K, request_id=str(number), hidden=hidden, tired=tired)
             ranked = orjson.loads(bodies[number % 50])
             after.candidates(catalogue, K)
             after.show(catalogue, asked, ranked, counts=False)
@@ -90,13 +90,13 @@ def milliseconds(rng: np.random.Generator) -> dict[str, dict[str, float]]:
     return found
 
 
-def _body(catalogue: Catalogue, rng: np.random.Generator, count: int) -> bytes:
+def _body(catalogue: ServedCatalogue, rng: np.random.Generator, count: int) -> bytes:
     score = np.sort(rng.normal(size=count))[::-1].tolist()
     ids = rng.choice(catalogue.ids, count, replace=False).tolist()
     return orjson.dumps([{"item_id": i, "score": s, "title": f"Kettle {i}"} for i, s in zip(ids, score, strict=True)])
 
 
-def _impressions(catalogue: Catalogue, rng: np.random.Generator) -> bytes:
+def _impressions(catalogue: ServedCatalogue, rng: np.random.Generator) -> bytes:
     """As many as are kept of a shopper, half of them often enough to tire."""
     ids = rng.choice(catalogue.ids, MOST_ITEMS, replace=False).tolist()
     return orjson.dumps({item: [int(NOW.timestamp())] * (2 + n % 2) for n, item in enumerate(ids)})
@@ -107,13 +107,13 @@ def law(draws: int) -> dict[str, Any]:
     ids = [f"i{n}" for n in range(2 * NEW)]
     events = [0] * NEW + [100] * NEW
     plain = Rules.of({"exploration": {"share": SHARE, "most_events": 0}})
-    made = compiled(Version(number=1, rules=plain), Catalogue({"item_id": ids, "events": events}, {}), NOW)
+    made = compiled(RulesVersion(number=1, rules=plain), ServedCatalogue({"item_id": ids, "events": events}, {}), NOW)
     explorable, stock, number = Explorable(made), Stock(), {item: n for n, item in enumerate(ids)}
     ranked = [{"item_id": item, "score": -float(n)} for n, item in enumerate([*ids[NEW : NEW + 8], *ids[:4]])]
     seen, expected = np.zeros((SLOTS, NEW + 1)), np.zeros((SLOTS, NEW + 1))
     wrong = 0
     for request in range(draws // SLOTS):
-        asked = Asked(k=SLOTS, request_id=f"law {request}", hidden=frozenset())
+        asked = ShowingLimits(k=SLOTS, request_id=f"law {request}", hidden=frozenset())
         found = show(made, explorable, stock, asked, ranked, counts=False)
         open_E = np.ones(NEW + 1)
         for slot, (item, origin) in enumerate(zip(found.items, found.origins, strict=True)):

@@ -26,7 +26,7 @@ import psutil
 from rich.console import Console
 from rich.table import Table
 
-from benchmarks.serving.chaos_faults import GATEWAYS, Shop, drawn
+from benchmarks.serving.chaos_faults import GATEWAYS, ChaosShop, drawn
 from benchmarks.serving.soak import MODEL, SHOP
 from events.partitions import files
 from runtime import clocks, workspace
@@ -43,10 +43,10 @@ MOST_BYTES = 64_000_000
 """Of any one file that grows while the shop is served."""
 
 
-class Client:
+class ChaosClient:
     """Shoppers, and what they were told."""
 
-    def __init__(self, shop: Shop, session: aiohttp.ClientSession, seed: int) -> None:
+    def __init__(self, shop: ChaosShop, session: aiohttp.ClientSession, seed: int) -> None:
         self._shop, self._session, self._random = shop, session, random.Random(seed)
         self._users = shop.users()
         self.logged: set[str] = set()
@@ -95,7 +95,7 @@ class Client:
         return None
 
 
-async def load(client: Client, shop: Shop, over: asyncio.Event) -> None:
+async def load(client: ChaosClient, shop: ChaosShop, over: asyncio.Event) -> None:
     """`RATE` shoppers a second; ten times as many while there is a burst."""
     waiting: set[asyncio.Task[None]] = set()
     bursts_until = 0.0
@@ -112,9 +112,9 @@ async def load(client: Client, shop: Shop, over: asyncio.Event) -> None:
 
 async def chaos(faults: int, seed: int, pause: float, console: Console) -> int:
     draw = random.Random(seed)
-    with Shop(MODEL, SHOP, console) as shop:
+    with ChaosShop(MODEL, SHOP, console) as shop:
         async with aiohttp.ClientSession(connector=aiohttp.TCPConnector(limit=0)) as session:
-            client, over = Client(shop, session, seed), asyncio.Event()
+            client, over = ChaosClient(shop, session, seed), asyncio.Event()
             loading = asyncio.create_task(load(client, shop, over))
             done: Counter[str] = Counter()
             for number in range(faults):
@@ -140,7 +140,7 @@ async def chaos(faults: int, seed: int, pause: float, console: Console) -> int:
     return 0 if found["sound"] else 1
 
 
-def judged(client: Client, done: Counter[str], dead: list[str]) -> dict[str, Any]:
+def judged(client: ChaosClient, done: Counter[str], dead: list[str]) -> dict[str, Any]:
     log = workspace.event_log(MODEL)
 
     def rows(table: str, columns: str) -> list[tuple[Any, ...]]:

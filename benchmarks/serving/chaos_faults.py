@@ -17,7 +17,7 @@ from benchmarks.serving.ahead import Ahead
 from benchmarks.serving.sabotage import worse
 from benchmarks.serving.shop_processes import ShopProcesses, _free_port
 from experiments.document import (
-    Change,
+    DocumentChange,
     ModelVersion,
     Rollout,
     opened,
@@ -33,7 +33,7 @@ CHALLENGED = 0.25
 """Share of shoppers that a challenger meets."""
 
 
-class Shop(ShopProcesses):
+class ChaosShop(ShopProcesses):
     """The shop of the soak with two gateways, whose parts can be killed, frozen and damaged; each is started again."""
 
     def _start(self, undo: ExitStack) -> None:
@@ -165,7 +165,7 @@ class Shop(ShopProcesses):
                 self._propose(back, row, "the end of a damaged challenger")
 
     def _propose(self, wanted: Rollout, row: Rollout, why: str) -> None:
-        self._table.propose(Change(wanted, "chaos", why), row.version)
+        self._table.propose(DocumentChange(wanted, "chaos", why), row.version)
 
     def flip(self, path: Path, draw: random.Random) -> None:
         """One bit of a file; of a database while nobody has it open."""
@@ -192,7 +192,7 @@ def _free(process: psutil.Process) -> None:
         process.rlimit(psutil.RLIMIT_FSIZE, (psutil.RLIM_INFINITY, psutil.RLIM_INFINITY))
 
 
-def drawn(shop: Shop, draw: random.Random) -> tuple[str, Callable[[], None]]:
+def drawn(shop: ChaosShop, draw: random.Random) -> tuple[str, Callable[[], None]]:
     """A fault: what it is called, and what does it."""
     log, torchserve = workspace.event_log(shop.model), workspace.home() / "torchserve" / "soak"
     part = draw.choice([*GATEWAYS, "consumer", "redis", "worker", "server"])

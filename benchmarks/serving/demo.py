@@ -29,7 +29,7 @@ from benchmarks.serving.shop_floor import ShopFloor
 from benchmarks.serving.shoppers import Tally
 from experiments import transitions
 from experiments.document import (
-    Change,
+    DocumentChange,
     ModelVersion,
     Rollout,
     opened,
@@ -82,7 +82,7 @@ async def _serve(console: Console) -> list[Path]:
         better = row.challenger
         # The pipeline opened the experiment by the wall clock; it is opened again by the shop's.
         back = transitions.roll_back(row, now=_wall(), salt=_salt)
-        table.propose(Change(back, "demo", "to be opened by the shop's clock"), row.version)
+        table.propose(DocumentChange(back, "demo", "to be opened by the shop's clock"), row.version)
     pages = []
     async with ShopFloor(MODEL, SHOP) as floor:
         console.print(f"\n[bold]2. A better challenger[/]  gateway {floor.address}, TorchServe {floor.torchserve}")

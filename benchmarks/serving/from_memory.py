@@ -21,11 +21,11 @@ from heterrec.memory.neighbours import (
     CHANNELS,
     Gate,
     Memory,
-    Table,
+    NeighbourTable,
 )
 from serving.gateway.archive import read_contents
 from serving.gateway.counted import popular
-from serving.gateway.tables import Tables
+from serving.gateway.tables import NeighbourAnswers
 from serving.gateway.wish import Wish
 from serving.torchserve.archive import digest
 
@@ -41,7 +41,7 @@ def measured(home: Path) -> dict[str, Any]:
     mar = _archive(home, rng)
     contents = read_contents(mar, digest(mar))
     tracemalloc.start()
-    tables = Tables.read(mar)
+    tables = NeighbourAnswers.read(mar)
     kept, most = tracemalloc.get_traced_memory()
     tracemalloc.stop()
     assert tables is not None
@@ -77,7 +77,7 @@ def _archive(home: Path, rng: np.random.Generator) -> Path:
     levels = np.linspace(0, 1, BUCKETS).tolist()
     gate = Gate(trust=0.0, bias_K=levels, gain_K=[0.7] * BUCKETS, weight_CK=[[1.0] * BUCKETS] * len(CHANNELS))
     tables = tuple(
-        Table(
+        NeighbourTable(
             first_V=np.arange(ITEMS + 1) * each,
             item_N=rng.integers(0, ITEMS, ITEMS * each).astype(np.int32),
             weight_N=rng.random(ITEMS * each, dtype=np.float32),

@@ -29,9 +29,9 @@ from rich.table import Table
 from benchmarks.serving.from_memory import measured
 from benchmarks.serving.serving_shop import CARD, HISTORY, packaged
 from events.consumer.histories import HistoryWriter
-from experiments.document import Change, ModelVersion, Rollout
+from experiments.document import DocumentChange, ModelVersion, Rollout
 from experiments.table import RolloutTable
-from feature_repo.history import Record
+from feature_repo.history import HistoryRecord
 from feature_repo.online import as_request
 from feature_repo.store import open_store
 from runtime import workspace
@@ -68,7 +68,7 @@ def main() -> None:
                     version="1.0", archive=str(mar), archive_digest=archive.digest(mar), recipe_digest="bench",
                     registered=datetime.now(UTC),
                 )  # fmt: skip
-                table.propose(Change(Rollout(model=CARD.name, champion=arm), "bench", "measure"), 0)
+                table.propose(DocumentChange(Rollout(model=CARD.name, champion=arm), "bench", "measure"), 0)
             address, process = gateway(server.address)
             try:
                 row = asyncio.run(measure(server.address, address, process.pid, histories, options.seconds))
@@ -127,7 +127,7 @@ def fill(home: Path) -> dict[str, list[dict[str, Any]]]:
     for user in range(USERS):
         rows = rng.integers(0, ITEMS, HISTORY)
         told[f"u{user}"] = [
-            Record(
+            HistoryRecord(
                 event_id=f"{user}-{n}",
                 item_id=f"i{row:07d}",
                 event_time=int((start + timedelta(hours=n)).timestamp()) * 1_000_000 + 123_456,

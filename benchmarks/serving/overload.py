@@ -28,11 +28,11 @@ from rich.table import Table
 
 from benchmarks.serving.gateway import ITEMS, K, fill
 from benchmarks.serving.serving_shop import CARD, packaged
-from experiments.document import Change, ModelVersion, Rollout
+from experiments.document import DocumentChange, ModelVersion, Rollout
 from experiments.table import RolloutTable
 from runtime import workspace
 from runtime.task import commit
-from serving.gateway.recommender import Deadlines
+from serving.gateway.recommender import ServingDeadlines
 from serving.plain.server import PlainServer
 from serving.torchserve import archive
 from serving.torchserve.server import TorchServe
@@ -66,7 +66,7 @@ def main() -> None:
             registered=datetime.now(UTC),
         )  # fmt: skip
         with RolloutTable(workspace.rollout_url()) as table:
-            table.propose(Change(Rollout(model=CARD.name, champion=arm), "bench", "measure"), 0)
+            table.propose(DocumentChange(Rollout(model=CARD.name, champion=arm), "bench", "measure"), 0)
         for name in options.servers.split(","):
             with model_server(name, mar, home) as server, gateway(server.address) as (service, operation, pid):
                 rows[name] = measure(service, operation, pid, bodies, options.seconds, console)
@@ -206,7 +206,7 @@ def _cpu(pid: int) -> float:
 
 
 def show(name: str, row: dict[str, Any], console: Console) -> None:
-    deadline = 1000 * (Deadlines.history + Deadlines.champion + Deadlines.log)
+    deadline = 1000 * (ServingDeadlines.history + ServingDeadlines.champion + ServingDeadlines.log)
     table = Table(
         f"{name}, capacity {row['capacity']:.0f}/s", "asked/s", "model/s", "of capacity", "memory/s", "refused/s",
         "p50 ms", f"p99 ms (< {deadline:.0f})", "health ms", "normal after s",

@@ -28,7 +28,7 @@ from benchmarks.serving.load import Load, closed, opened
 from benchmarks.serving.serving_shop import HISTORY, packaged, requests
 from heterrec.data.sequences import NOW, read_catalogue
 from heterrec.model.htfl import encode_catalogue
-from heterrec.model.network import Histories
+from heterrec.model.network import PackedHistories
 from heterrec.model.transformer import Layout
 from heterrec.training.export import load_model
 from serving.scoring import program
@@ -124,7 +124,7 @@ def _eager(shop: Path) -> Callable[..., Tensor]:
         rows, number = torch.unique(item, return_inverse=True)
         items = model.items(columns.take(rows))
         layout = Layout(length, inside.shape[1], whole=False)
-        histories = Histories(number, when, value, missing, layout)
+        histories = PackedHistories(number, when, value, missing, layout)
         return model.users(items.tokens, items.channel_RD, histories)
 
     return answer

@@ -18,7 +18,7 @@ from feature_repo.card import DatasetCard
 from heterrec import recipes
 from heterrec.data.encoder import FeatureEncoder
 from heterrec.data.sequences import NOW, SINCE, read_sequences
-from heterrec.model.network import HeterRec
+from heterrec.model.network import HeterRecNetwork
 from heterrec.training.export import save_model
 from heterrec.training.trained import Trained
 
@@ -125,7 +125,7 @@ def _write_model(sequences: Path, root: Path, seed: int) -> None:
     encoder = FeatureEncoder.fit(
         catalogue.features, catalogue.columns(NOW), catalogue.item_ids, data.training_counts, min_events=0
     )
-    model = HeterRec(config.model, encoder).eval()
+    model = HeterRecNetwork(config.model, encoder).eval()
     with torch.no_grad():  # layers that begin at zero would make all shoppers alike
         for weight in model.parameters():
             weight.add_(torch.randn_like(weight) * 0.02)

@@ -18,13 +18,13 @@ import httpx
 import pyarrow.parquet as pq
 import uvicorn
 
-from benchmarks.serving.shoppers import Clock, Shoppers, Tally
+from benchmarks.serving.shoppers import Clock, LoadShoppers, Tally
 from components.rollout import step
 from events.consumer.consumer import Consumer
-from events.consumer.online import Online
+from events.consumer.online import OnlineHistories
 from events.segments import SegmentSink
-from events.writer import EventLog
-from experiments.document import Change, Rollout
+from events.writer import EventLogWriter
+from experiments.document import DocumentChange, Rollout
 from experiments.table import RolloutTable
 from feature_repo.card import load_card
 from feature_repo.history import decode
@@ -34,11 +34,11 @@ from marketplace.shop import Marketplace
 from runtime import workspace
 from serving.gateway.app import make_app
 from serving.gateway.online import OnlineStore
-from serving.gateway.recommender import Deadlines
+from serving.gateway.recommender import ServingDeadlines
 from serving.torchserve.reconciler import STATUS
 
 PATIENCE_SECONDS = 60.0
-DEADLINES = Deadlines(challenger=0.5, champion=1.0)
+DEADLINES = ServingDeadlines(challenger=0.5, champion=1.0)
 """Longer than a service's: an hour of this shop passes in about a second, so one pause of this machine would be one
 of many minutes there."""
 ROLL_SECONDS = 1.0
@@ -75,7 +75,7 @@ class ShopFloor:
         await self._start_consumer(undo)
         client = await undo.enter_async_context(httpx.AsyncClient(base_url=self.address, timeout=5, trust_env=False))
         self._client = client
-        self.shoppers = Shoppers(shop, client, self.clock, histories=_histories(self.model))
+        self.shoppers = LoadShoppers(shop, client, self.clock, histories=_histories(self.model))
         await self.settled()
 
     def _start_torchserve(self, undo: AsyncExitStack) -> str:
@@ -97,7 +97,7 @@ class ShopFloor:
             read_rollout=partial(self.table.read, self.model),
             torchserve=self.torchserve,
             history=OnlineStore(self.model, workspace.feature_store(self.model)).history,
-            log=EventLog(SegmentSink(workspace.event_log(self.model), roll_seconds=ROLL_SECONDS)),
+            log=EventLogWriter(SegmentSink(workspace.event_log(self.model), roll_seconds=ROLL_SECONDS)),
             deadlines=DEADLINES,
             clock=self.clock,
         )
@@ -120,7 +120,7 @@ class ShopFloor:
         self._consumer = Consumer(
             workspace.event_log(self.model),
             workspace.exposures(self.model),
-            Online(partial(connect, self.model, workspace.feature_store(self.model))),
+            OnlineHistories(partial(connect, self.model, workspace.feature_store(self.model))),
             kinds=card.event_log.interactions,
             clock=self.clock,
         )
@@ -139,7 +139,7 @@ class ShopFloor:
 
     async def propose(self, change: Callable[[Rollout], Rollout], why: str) -> None:
         row = self.row()
-        self.table.propose(Change(change(row), "demo", why), row.version)
+        self.table.propose(DocumentChange(change(row), "demo", why), row.version)
         await self.settled()
 
     async def trade(self, hours: float, a_day: float, tally: Tally) -> None:

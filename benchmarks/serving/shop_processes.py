@@ -21,7 +21,7 @@ import pyarrow.parquet as pq
 import redis
 from rich.console import Console
 
-from experiments.document import Change, ModelVersion
+from experiments.document import DocumentChange, ModelVersion
 from experiments.table import RolloutTable
 from feature_repo.store import histories_path
 from runtime import workspace
@@ -98,7 +98,7 @@ class ShopProcesses:
             recipe_digest=champion.recipe_digest,
             registered=datetime.now(UTC),
         )
-        self._table.propose(Change(replace(row, champion=swapped), "soak", "a swap under load"), row.version)
+        self._table.propose(DocumentChange(replace(row, champion=swapped), "soak", "a swap under load"), row.version)
 
     def kill_worker(self) -> None:
         """The process that runs the model within TorchServe, or the plain server."""

@@ -40,7 +40,7 @@ class Tally:
         return self.answers.total() + len(self.failed)
 
 
-class Shoppers:
+class LoadShoppers:
     """All shoppers of `shop`. They remember what they bought: before (`histories`, latest last), and here.
 
     Args:
@@ -96,13 +96,13 @@ class Shoppers:
         response = self._shop.click(user, shown, self._clock.now, self._rng, history=self._histories[user])
         for place in np.flatnonzero(response.clicked):
             for event_type in ("click", *(["purchase"] if response.purchased[place] else [])):
-                await self._tell(answer["request_id"], event_type, shown[place], tally)
+                await self._send_event(answer["request_id"], event_type, shown[place], tally)
             if response.purchased[place]:
                 self._histories[user].append(shown[place])
         tally.clicked[met] += bool(response.clicked.any())
         return answer
 
-    async def _tell(self, request_id: str, event_type: str, item_id: str, tally: Tally) -> None:
+    async def _send_event(self, request_id: str, event_type: str, item_id: str, tally: Tally) -> None:
         event = {"request_id": request_id, "event_type": event_type, "item_id": item_id}
         try:
             (await self._client.post("/v1/events", json=event)).raise_for_status()

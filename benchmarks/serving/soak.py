@@ -177,7 +177,7 @@ async def soak(seconds: float, load: float, server: str, console: Console) -> in
             await callers.open_loop(rate, seconds, met, each)
             await asyncio.sleep(5)
         shop.flush()
-    found = {"server": server, **_found(met, memory, capacity, rate, seconds)}
+    found = {"server": server, **_findings(met, memory, capacity, rate, seconds)}
     _show(found, console)
     results = RESULTS / f"soak_{server}.json"
     results.write_text(json.dumps(found, indent=1) + "\n")
@@ -185,7 +185,7 @@ async def soak(seconds: float, load: float, server: str, console: Console) -> in
     return 0 if found["sound"] else 1
 
 
-def _found(met: Met, memory: dict[str, list[float]], capacity: float, rate: float, seconds: float) -> dict[str, Any]:
+def _findings(met: Met, memory: dict[str, list[float]], capacity: float, rate: float, seconds: float) -> dict[str, Any]:
     log = workspace.event_log(MODEL)
     exposures, outcomes = (_rows(log / table, columns) for table, columns in (
         ("exposures", "request_id"), ("outcomes", "request_id, item_id")))  # fmt: skip

@@ -53,7 +53,7 @@ class Rule:
         return self.held * self.margin
 
 
-class Night(NamedTuple):
+class NightlyValues(NamedTuple):
     """What one night's window says of a model and of the reference, one value for each held-out shopper."""
 
     users: Sequence[str] | npt.NDArray[Any]
@@ -63,7 +63,7 @@ class Night(NamedTuple):
     """How long before tonight."""
 
 
-class Change(NamedTuple):
+class RelativeGain(NamedTuple):
     """How much better than the reference, as a share of it, with one-sided bounds."""
 
     estimate: float
@@ -80,9 +80,9 @@ class Blessing:
     """The verdict with its numbers: tonight's window alone, and pooled over the week's and the month's nights."""
 
     verdict: Verdict
-    tonight: Change
-    week: Change
-    month: Change
+    tonight: RelativeGain
+    week: RelativeGain
+    month: RelativeGain
     nights: int
     """Of the month, tonight among them."""
 
@@ -97,14 +97,14 @@ class Blessing:
         return self.passed and min(look.low for look in self.looks) > 0
 
     @property
-    def looks(self) -> tuple[Change, Change, Change]:
+    def looks(self) -> tuple[RelativeGain, RelativeGain, RelativeGain]:
         return self.tonight, self.week, self.month
 
     def to_json(self) -> dict[str, Any]:
         return {**asdict(self), **{name: getattr(self, name)._asdict() for name in ("tonight", "week", "month")}}
 
 
-def bless(tonight: Night, earlier: Sequence[Night], *, age_days: float, rule: Rule) -> Blessing:
+def bless(tonight: NightlyValues, earlier: Sequence[NightlyValues], *, age_days: float, rule: Rule) -> Blessing:
     """Judge tonight's refresh. `earlier` are the windows of other nights of its recipe against the same reference,
     `age_days` how much older the champion's data is than tonight's.
 
@@ -119,7 +119,7 @@ def bless(tonight: Night, earlier: Sequence[Night], *, age_days: float, rule: Ru
     return Blessing(verdict=verdict, tonight=alone, week=looks[1], month=looks[2], nights=1 + len(sound))
 
 
-def _verdict(looks: tuple[Change, Change, Change], age_days: float, rule: Rule) -> Verdict:
+def _verdict(looks: tuple[RelativeGain, RelativeGain, RelativeGain], age_days: float, rule: Rule) -> Verdict:
     if looks[0].high < -rule.asked:
         return "surely below"
     if min(look.estimate for look in looks) < -rule.likely * rule.asked:
@@ -129,7 +129,7 @@ def _verdict(looks: tuple[Change, Change, Change], age_days: float, rule: Rule) 
     return "fresher" if age_days >= rule.fresh_days and looks[-1].estimate >= 0 else "undecided"
 
 
-def change(nights: Sequence[Night], alpha: float) -> Change:
+def change(nights: Sequence[NightlyValues], alpha: float) -> RelativeGain:
     """The relative change over all shoppers of `nights`, whose windows may overlap: the same shopper's values of
     several nights are one observation. Unknown, and as wide as can be, with fewer than two shoppers or a reference
     that finds nothing.
@@ -137,16 +137,16 @@ def change(nights: Sequence[Night], alpha: float) -> Change:
     ours, theirs = _by_shopper(nights)
     total = float(theirs.sum())
     if len(ours) < 2 or total <= 0:
-        return Change(0.0, -np.inf, np.inf, len(ours))
+        return RelativeGain(0.0, -np.inf, np.inf, len(ours))
     estimate = float(ours.sum()) / total - 1
     # Of a ratio of sums over shoppers, by the delta method.
     residual = ours - (1 + estimate) * theirs
     error = float(np.sqrt((residual**2).sum() * len(ours) / (len(ours) - 1))) / total
     half = _quantile(alpha, len(ours) - 1) * error
-    return Change(estimate, estimate - half, estimate + half, len(ours))
+    return RelativeGain(estimate, estimate - half, estimate + half, len(ours))
 
 
-def _by_shopper(nights: Sequence[Night]) -> tuple[Floats, Floats]:
+def _by_shopper(nights: Sequence[NightlyValues]) -> tuple[Floats, Floats]:
     """What both find for each shopper, over all nights."""
     if len(nights) == 1:
         return nights[0].ours, nights[0].theirs

@@ -13,7 +13,7 @@ import pyarrow.parquet as pq
 
 from components.evaluate.blessing import (
     Blessing,
-    Night,
+    NightlyValues,
     Rule,
     bless,
 )
@@ -95,21 +95,21 @@ class HeldAgainst:
         if self.reference is None:
             return None
         ours, theirs = (rankings[each].per_query("ndcg", K) for each in (name, self.reference))
-        tonight = Night([data.user_ids[user] for user in queries.user], ours, theirs)
+        tonight = NightlyValues([data.user_ids[user] for user in queries.user], ours, theirs)
         columns = {"user_id": tonight.users, "ours": tonight.ours, "theirs": tonight.theirs}
         pq.write_table(pa.table(columns), night)
         if not self.refresh:
             return None
         return bless(tonight, self._earlier(), age_days=self.age_days, rule=self.rule)
 
-    def _earlier(self) -> list[Night]:
+    def _earlier(self) -> list[NightlyValues]:
         nights = []
         for night in self.facts["nights"]:
             days_ago = (self.as_of - datetime.fromisoformat(night["as_of"])) / timedelta(days=1)
             if night["recipe"] == self.recipe and days_ago < self.rule.month_days:
                 table = pq.read_table(self.champion / night["file"])
                 ours, theirs = (np.asarray(table[name], dtype=np.float64) for name in ("ours", "theirs"))
-                nights.append(Night(table["user_id"].to_pylist(), ours, theirs, days_ago))
+                nights.append(NightlyValues(table["user_id"].to_pylist(), ours, theirs, days_ago))
         return nights
 
     @property

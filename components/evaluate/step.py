@@ -13,9 +13,9 @@ from components.evaluate.blessing import Blessing
 from components.evaluate.held import HeldAgainst
 from components.shared import model_names
 from components.shared.choice import (
-    Choice,
     Judged,
     K,
+    ReleaseChoice,
     choose,
     not_below,
     of_model,
@@ -23,10 +23,10 @@ from components.shared.choice import (
 )
 from components.shared.model_names import CHAMPION, NEIGHBOURS, POPULARITY
 from feature_repo.card import DatasetCard
-from heterrec.beyond import Shown, beyond
+from heterrec.beyond import ShownScores, beyond
 from heterrec.data.sequences import Queries, Sequences, read_sequences
 from heterrec.evaluation.baselines import popularity
-from heterrec.evaluation.comparison import Difference, compare, slices
+from heterrec.evaluation.comparison import MeanDifference, compare, slices
 from heterrec.evaluation.metrics import Ranking, Scores, rank
 from heterrec.inference.answers import judged
 from heterrec.training.export import load_model
@@ -68,7 +68,7 @@ def run(
     contenders: dict[str, Scores] = {name: judged(load_model(path), data, queries) for name, path in models.items()}
     contenders[POPULARITY] = popularity(data)
 
-    shown = {name: Shown(scores, data, queries) for name, scores in contenders.items()}
+    shown = {name: ShownScores(scores, data, queries) for name, scores in contenders.items()}
     rankings = {name: rank(scores, data, queries) for name, scores in shown.items()}
     differences = _differences(new, rankings)
     lines = {new: held} if new == NEIGHBOURS else {new: held, NEIGHBOURS: held.of(tables, data)}
@@ -97,13 +97,13 @@ def run(
     return {**decision.summary(), **kept}
 
 
-def _differences(new: str, rankings: dict[str, Ranking]) -> dict[str, Difference]:
+def _differences(new: str, rankings: dict[str, Ranking]) -> dict[str, MeanDifference]:
     return {name: compare(rankings[new], rankings[name], K) for name in rankings if name != new}
 
 
 def _choice(
     new: str, rankings: dict[str, Ranking], lines: dict[str, HeldAgainst], blessings: dict[str, Blessing | None]
-) -> Choice:
+) -> ReleaseChoice:
     if not blessings:
         message = "No held-out shopper has a history: there is nothing to judge the model by. Take more days or users."
         remedy = "hold out more in the card (split.test_days, or split.by: order), or take more days or users"
@@ -118,7 +118,9 @@ def _choice(
     return choose(found[0], found[1] if found[1:] else None)
 
 
-def _against_champion(line: HeldAgainst, differences: dict[str, Difference], blessing: Blessing | None) -> list[Reason]:
+def _against_champion(
+    line: HeldAgainst, differences: dict[str, MeanDifference], blessing: Blessing | None
+) -> list[Reason]:
     if blessing is not None:
         return [line.reason(blessing)]
     found = differences.get(CHAMPION)
@@ -132,7 +134,7 @@ def _rises(released: Judged | None, blessings: dict[str, Blessing | None]) -> bo
 
 
 def _report(
-    data: Sequences, queries: Queries, rankings: dict[str, Ranking], differences: dict[str, Difference]
+    data: Sequences, queries: Queries, rankings: dict[str, Ranking], differences: dict[str, MeanDifference]
 ) -> dict[str, Any]:
     return {
         "queries": len(queries),
@@ -144,7 +146,7 @@ def _report(
     }
 
 
-def _beyond(card: DatasetCard, data: Sequences, queries: Queries, shown: dict[str, Shown]) -> dict[str, Any]:
+def _beyond(card: DatasetCard, data: Sequences, queries: Queries, shown: dict[str, ShownScores]) -> dict[str, Any]:
     """Of each model, what its lists are like; null without a shopper."""
     found = {
         name: beyond(each.row_QK, data, queries, category=card.segment_feature) if len(queries) else None

@@ -6,7 +6,7 @@ It tells of slots that the shop's rules leave to chance, and of those alone; the
 from pathlib import Path
 
 from runtime.decision import Reason
-from serving.off_policy import Earned, Evidence, earned, verdict
+from serving.off_policy import Earned, SlotEvidence, earned, verdict
 
 CHECK = "off_policy"
 LAST = 10_000
@@ -17,12 +17,12 @@ REMEDY = (
 )
 
 
-def reason(mar: Path, digest: str, known: Evidence, *, reward: str) -> Reason:
+def reason(mar: Path, digest: str, known: SlotEvidence, *, reward: str) -> Reason:
     """Of the archive `mar`. It does not hold where the archive is surely worse than what served."""
-    return told(earned(mar, digest, known), reward)
+    return as_reason(earned(mar, digest, known), reward)
 
 
-def told(found: Earned, reward: str) -> Reason:
+def as_reason(found: Earned, reward: str) -> Reason:
     """Of estimates, or of why there are none."""
     left_out = "".join(f"; {count} slots left out: {why}" for why, count in found.left_out.items())
     if not found.estimates:

@@ -40,7 +40,7 @@ def infra_validate(
             refresh = "refreshes" in find(task.inputs["archive"]).report
             logged = None if refresh else evidence(dataset.name, table, **known)
         # What serves now, as this step acts on the world of now: a busy machine is busy for both.
-        mar = object_store.released(champion.archive) / Path(champion.archive).name if champion else None
+        mar = object_store.fetch_release(champion.archive) / Path(champion.archive).name if champion else None
         asked = {"serving": mar if mar and mar.is_file() else None, "max_p99_ms": dataset.serving.max_p99_ms}
         return step.run(archive=task.inputs["archive"], validation=out, logged=logged, **asked).summary()
 

@@ -11,9 +11,9 @@ from components.infra_validate import before_canary
 from components.shared.archive_artifact import find
 from experiments.policy import Policy
 from runtime.decision import Decision, Level, Reason
-from serving.off_policy import Evidence
+from serving.off_policy import SlotEvidence
 from serving.torchserve import archive as archives
-from serving.torchserve.client import Reply, ServerFault
+from serving.torchserve.client import HttpReply, TorchServeFault
 from serving.torchserve.goldens import TOLERANCE, Golden, differences
 from serving.torchserve.server import TorchServe
 
@@ -47,7 +47,7 @@ def run(
     validation: Path,
     serving: Path | None = None,
     max_p99_ms: float | None = None,
-    logged: Evidence | None = None,
+    logged: SlotEvidence | None = None,
 ) -> Decision:
     """Start TorchServe, load the archive, replay its golden requests, and write decision.json and logs/.
 
@@ -57,14 +57,14 @@ def run(
     is busy is so for both; where one of the two is neighbour tables alone, which no network can keep pace with, the
     ratio is told and blocks nothing. `max_p99_ms` bounds the 99th percentile besides, where a card asks for it.
     `logged` tells what the archive would earn, which may warn. The server is stopped in any case. Raises
-    `InputError` where `archive` holds no archive, `ServerFault` where TorchServe does not start.
+    `InputError` where `archive` holds no archive, `TorchServeFault` where TorchServe does not start.
     """
     packaged = find(archive)
     goldens = [json.loads(line) for line in archives.read(packaged.mar, "goldens.jsonl").splitlines()]
     with TorchServe(validation / "logs") as server:
         try:
             model, version = server.register(packaged.mar, digest=packaged.digest)
-        except ServerFault as error:
+        except TorchServeFault as error:
             reasons = [_loads(str(error))]
         else:
             replies = [server.predict(model, version, golden["request"]) for golden in goldens]
@@ -85,7 +85,7 @@ def run(
     return decision
 
 
-def same_answers(goldens: list[Golden], replies: list[Reply], model: str, version: str) -> list[Reason]:
+def same_answers(goldens: list[Golden], replies: list[HttpReply], model: str, version: str) -> list[Reason]:
     """Whether every reply is its golden's answer, with the requests that differ, and names what was asked."""
     wrong = {number: found for number, pair in enumerate(zip(goldens, replies, strict=True))
              if (found := differences(*pair))}  # fmt: skip
@@ -133,7 +133,7 @@ def _loads(error: str | None) -> Reason:
     return Reason(check="loads", held=error is None, found=error is None, allowed=True, message=message, remedy=LOGS)
 
 
-def _refuses(replies: list[Reply]) -> Reason:
+def _refuses(replies: list[HttpReply]) -> Reason:
     accepted = [reply for reply in replies if not 400 <= reply.status < 500]
     return Reason(
         check="malformed_requests_not_refused",
@@ -158,7 +158,7 @@ def _peer(server: TorchServe, serving: Path | None, version: str) -> str | None:
         return None
     try:
         return server.register(serving)[1]
-    except ServerFault:
+    except TorchServeFault:
         # What serves elsewhere and does not load here is no fault of the new archive.
         return None
 

@@ -22,7 +22,7 @@ def derived_sql(card: DatasetCard) -> str:
     names = [quoted(feature.name) for feature in card.derived]
     changed = " OR ".join([f"{name} IS DISTINCT FROM lag({name}) OVER life" for name in names])
     return f"""
-        WITH {_seen()}, {_told(counted)}, {_counts(counted)},
+        WITH {_seen()}, {_counts_sql(counted)}, {_counts(counted)},
         snapshots AS (
             SELECT g.item_id, g.day, g.since {_running(counted)}
             FROM grid g LEFT JOIN changes c ON c.item_id = g.item_id AND c.day = g.day
@@ -54,7 +54,7 @@ def _seen() -> str:
     """
 
 
-def _told(counted: list[Counted]) -> str:
+def _counts_sql(counted: list[Counted]) -> str:
     """`told`: events by item, day they happened, first midnight that knew of them, type, and whether a repeat."""
     repeat = "false"
     if any("repeat" in which for _, _, which in counted):

@@ -75,7 +75,7 @@ def basis_of(card: DatasetCard, identity: Any) -> str:
 
 
 @dataclass(frozen=True, kw_only=True)
-class Plan:
+class IngestPlan:
     """What this ingest reads, and what it takes over from `previous`."""
 
     basis: str
@@ -87,7 +87,7 @@ class Plan:
     @classmethod
     def make(
         cls, card: DatasetCard, identity: Any, parts: dict[str, str], previous: Path | None, as_of: datetime | None
-    ) -> "Plan":
+    ) -> "IngestPlan":
         """`previous` is left aside where it was made for another card or source, without the parts of this one, or of
         nothing: a shop may have been empty at first."""
         basis = basis_of(card, identity)
@@ -136,21 +136,21 @@ class Plan:
         )
 
 
-def open_stored(connection: duckdb.DuckDBPyConnection, plan: Plan) -> None:
+def open_stored(connection: duckdb.DuckDBPyConnection, plan: IngestPlan) -> None:
     """View `stored`: the interactions of the previous ingest as they are."""
     assert plan.previous is not None
     files = literal(str(plan.previous / "interactions" / "*" / "*.parquet"))
     connection.execute(f"CREATE TEMP VIEW stored AS FROM read_parquet({files}, hive_partitioning = false)")
 
 
-def open_previous(connection: duckdb.DuckDBPyConnection, plan: Plan) -> None:
+def open_previous(connection: duckdb.DuckDBPyConnection, plan: IngestPlan) -> None:
     """Views `previous` (of `stored` what may stay) and `kept` (of that, the parts that are taken over)."""
     connection.execute(f"CREATE TEMP VIEW previous AS FROM stored WHERE NOT {GONE}")
     kept = ", ".join(map(literal, plan.kept)) or "NULL"
     connection.execute(f"CREATE TEMP VIEW kept AS FROM previous WHERE coalesce(origin, '') IN ({kept})")
 
 
-def late_sql(connection: duckdb.DuckDBPyConnection, plan: Plan) -> str:
+def late_sql(connection: duckdb.DuckDBPyConnection, plan: IngestPlan) -> str:
     """A branch of CASE: when a row `r` counts that is new though its time had passed; nothing for a first ingest."""
     if plan.before is None:
         return ""
@@ -165,7 +165,7 @@ def late_sql(connection: duckdb.DuckDBPyConnection, plan: Plan) -> str:
     )
 
 
-def rewritten(connection: duckdb.DuckDBPyConnection, plan: Plan, event: Sequence[str]) -> bool:
+def rewritten(connection: duckdb.DuckDBPyConnection, plan: IngestPlan, event: Sequence[str]) -> bool:
     """Whether most of the events that were known are there no more, of the days that the source has now.
 
     If its rows were late nonetheless, a shop whose ids moved would have no event until the next one, and no derived
@@ -186,7 +186,7 @@ def rewritten(connection: duckdb.DuckDBPyConnection, plan: Plan, event: Sequence
     return bool(2 * still < known)
 
 
-def take_over_days(connection: duckdb.DuckDBPyConnection, plan: Plan, events: Path) -> str:
+def take_over_days(connection: duckdb.DuckDBPyConnection, plan: IngestPlan, events: Path) -> str:
     """Link the days to which nothing comes and from which nothing goes; the name of the table of all others."""
     if not plan.kept:
         return ""
@@ -204,7 +204,7 @@ def take_over_days(connection: duckdb.DuckDBPyConnection, plan: Plan, events: Pa
     return "touched"
 
 
-def counts_by_part(connection: duckdb.DuckDBPyConnection, plan: Plan) -> dict[str, dict[str, Any]]:
+def counts_by_part(connection: duckdb.DuckDBPyConnection, plan: IngestPlan) -> dict[str, dict[str, Any]]:
     """`rows`, `rejected` and `reasons` of the interactions of each part, of those taken over as they were."""
     counts: dict[str, dict[str, Any]] = {
         name: plan.before.counts[name] for name in plan.kept if plan.before and name in plan.before.counts
@@ -227,7 +227,7 @@ def counts_by_part(connection: duckdb.DuckDBPyConnection, plan: Plan) -> dict[st
     return counts
 
 
-def rejected_before(plan: Plan, *, keep_lines: bool) -> str:
+def rejected_before(plan: IngestPlan, *, keep_lines: bool) -> str:
     """Query of the rejected interactions of the parts that are taken over; items are all judged anew.
 
     A bad row of a deleted user goes whatever its time, which may be what is bad.

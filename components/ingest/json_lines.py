@@ -14,7 +14,7 @@ import duckdb
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from components.ingest.source import Table, pattern, scratch
+from components.ingest.source import SourceTable, pattern, scratch
 from runtime.errors import InputError
 from runtime.sql import literal
 
@@ -30,7 +30,7 @@ def is_json(head: bytes) -> bool:
     return re.match(rb"(?:\xef\xbb\xbf)?\s*(?:\[\s*)?\{\s*[\"'}]", head) is not None
 
 
-def read_json(path: Path, plain: Path, connection: duckdb.DuckDBPyConnection) -> Table:
+def read_json(path: Path, plain: Path, connection: duckdb.DuckDBPyConnection) -> SourceTable:
     """The objects of `plain` (the file `path`, unpacked), in their order; what is none is told as a bad line.
 
     Raises `InputError` where there is no object, or an array is not JSON to its end.
@@ -61,7 +61,7 @@ def read_json(path: Path, plain: Path, connection: duckdb.DuckDBPyConnection) ->
         f"from_json(c{n}, '[\"VARCHAR\"]') AS c{n}" if columns.is_list(n) else f"c{n}"
         for n in range(len(columns.names))
     )
-    return Table(
+    return SourceTable(
         relation=connection.sql(f"SELECT {listed} FROM read_parquet([{files}], union_by_name = true)"),
         names=columns.names,
         path=path,

@@ -9,7 +9,7 @@ import duckdb
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from components.ingest.source import Table, pattern
+from components.ingest.source import SourceTable, pattern
 from feature_repo.card import DatasetCard
 from feature_repo.keys import WHOLE_DOUBLES, inexact_sql, spelled_sql
 from runtime.errors import InputError
@@ -36,7 +36,7 @@ class _Layout:
     """Columns that the names of the folders give (day=2025-01-01)."""
 
 
-def read_parquet(path: Path, connection: duckdb.DuckDBPyConnection, card: DatasetCard, *, table: str) -> Table:
+def read_parquet(path: Path, connection: duckdb.DuckDBPyConnection, card: DatasetCard, *, table: str) -> SourceTable:
     """One file."""
     return _read([path], None, connection, card, table)
 
@@ -49,7 +49,7 @@ def read_parts(
     *,
     only: Collection[str] | None,
     bad: Sequence[tuple[str, int, str]] = (),
-) -> Table:
+) -> SourceTable:
     """Interactions in several files below `folder`, each of which is a part, called by its path below the folder.
 
     The rows are those of the parts `only`; the type of a column is that of all of them, so that what is read in
@@ -61,7 +61,7 @@ def read_parts(
 
 def read_portions(
     paths: Sequence[Path], connection: duckdb.DuckDBPyConnection, card: DatasetCard, *, table: str
-) -> Table:
+) -> SourceTable:
     """One table that was written in several files, one after the other."""
     return _read(paths, None, connection, card, table)
 
@@ -73,7 +73,7 @@ def _read(
     card: DatasetCard,
     table: str,
     only: Collection[str] | None = None,
-) -> Table:
+) -> SourceTable:
     layouts: dict[_Layout, list[Path]] = {}
     runs: list[tuple[_Layout, list[Path]]] = []
     """As they are scanned: portions of one table in their order, parts by their layout, as they are ordered after."""
@@ -107,7 +107,7 @@ def _read(
         rows = rows.project("* EXCLUDE (number)")
     lacking = sorted({name for layout in layouts for name in names if name not in (*layout.names, *layout.keys)} & used)
     notes = (f"Some of the {len(paths)} files have no column {', '.join(map(repr, lacking))}.",) if lacking else ()
-    return Table(relation=rows, names=names, path=folder or paths[0], notes=notes)
+    return SourceTable(relation=rows, names=names, path=folder or paths[0], notes=notes)
 
 
 def _layout(path: Path, folder: Path | None, connection: duckdb.DuckDBPyConnection) -> _Layout:

@@ -10,7 +10,7 @@ from functools import partial
 
 from feature_repo.card import DatasetCard
 from feature_repo.card_features import Described, Feature
-from feature_repo.card_source import Source
+from feature_repo.card_source import CardSource
 from feature_repo.keys import (
     EVENT_TYPE,
     MOST_CHARACTERS,
@@ -208,7 +208,7 @@ def quantity(given: Given, decimal: str) -> Column:
     )
 
 
-def day(spec: Described, given: Given, source: Source) -> Column:
+def day(spec: Described, given: Given, source: CardSource) -> Column:
     """A feature that is a date: days since 1970 of a moment that is written as `time` reads it."""
     read = time(spec.name, given, zone=source.timezone, latest="'infinity'", written=source.time_format)
     value = feature_of(spec.name)
@@ -223,7 +223,7 @@ def day(spec: Described, given: Given, source: Source) -> Column:
     )
 
 
-def feature(spec: Described, given: Given, decimal: str, source: Source) -> Column:
+def feature(spec: Described, given: Given, decimal: str, source: CardSource) -> Column:
     """A feature of the card, as its kind's type. Raises `InputError` for a type that can never be of the kind."""
     if isinstance(spec, Feature) and spec.date:
         return day(spec, given, source)

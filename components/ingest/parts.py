@@ -13,7 +13,7 @@ import duckdb
 
 from components.ingest.read import read
 from components.ingest.row_validation import keep
-from components.ingest.source import Table, scratch
+from components.ingest.source import SourceTable, scratch
 from feature_repo.card import DatasetCard
 from runtime.errors import InputError
 from runtime.sql import literal, quoted
@@ -22,7 +22,7 @@ PARQUET = (".parquet", ".pq", ".parq")
 TABLE = "part_of_interactions"
 
 
-def all_columns(name: str, table: Table) -> str:
+def all_columns(name: str, table: SourceTable) -> str:
     """Each column under the name that the file gives it."""
     return ", ".join(f"c{n} AS {quoted(each)}" for n, each in enumerate(table.names))
 
@@ -32,7 +32,7 @@ def as_parquet(
     connection: duckdb.DuckDBPyConnection,
     card_of: Callable[[str], DatasetCard],
     only: Collection[str] | None,
-    columns_of: Callable[[str, Table], str] = all_columns,
+    columns_of: Callable[[str, SourceTable], str] = all_columns,
 ) -> tuple[Path, list[tuple[str, int, str]]]:
     """The folder of copies, and the lines that are no rows: (file, number among its records from 0, line).
 

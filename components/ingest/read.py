@@ -8,7 +8,7 @@ import pyarrow as pa
 
 from components.ingest.json_lines import is_json, read_json
 from components.ingest.parquet import MAGIC, read_parquet
-from components.ingest.source import Table
+from components.ingest.source import SourceTable
 from components.ingest.text import (
     GZIP,
     ZSTD,
@@ -33,7 +33,7 @@ _OTHERS = {
 }
 
 
-def read(path: Path, connection: duckdb.DuckDBPyConnection, card: DatasetCard, *, table: str) -> Table:
+def read(path: Path, connection: duckdb.DuckDBPyConnection, card: DatasetCard, *, table: str) -> SourceTable:
     """A Parquet file, or one of CSV or JSON (also packed by gzip or zstd) whose values stay text, to be judged row by
     row."""
     with path.open("rb") as file:

@@ -14,7 +14,7 @@ def listed(address: str) -> dict[str, str]:
     """Each file at or below the address: its path below it ("" for the address itself) to a digest that changes with
     its content, as the store tells it. Raises `InputError` where there is none, `StoreFault` where it is away."""
     files, name = object_store.opened(address)
-    with object_store.told(address, _ADVICE):
+    with object_store.store_faults(address, _ADVICE):
         found: dict[str, Any] = files.find(name, detail=True)
     # What some consoles leave for a folder is an object of its name.
     found = {path: info for path, info in found.items() if info.get("type") != "directory" and path[-1:] != "/"}
@@ -31,7 +31,7 @@ def fetched(address: str, folder: Path) -> Path:
     for below in listed(address):
         copy = target / below if below else target
         copy.parent.mkdir(parents=True, exist_ok=True)
-        with object_store.told(address, _ADVICE):
+        with object_store.store_faults(address, _ADVICE):
             files.get_file(f"{name.rstrip('/')}/{below}" if below else name, str(copy))
     return target
 

@@ -9,7 +9,7 @@ import duckdb
 from components.ingest.row_validation import counts_of, reasons_of
 from components.ingest.source import Raw
 from feature_repo.card import DatasetCard
-from feature_repo.event_types import EventType
+from feature_repo.event_types import CardEventType
 
 USERS_AS_OF_THE_RUN = (
     "The users table has no dates (columns.user_available_at): its features are as of the run, at all events. Whatever "
@@ -75,7 +75,7 @@ def report_of(
     return report
 
 
-def _about_types(events: dict[str, EventType], found: dict[str, int]) -> list[str]:
+def _about_types(events: dict[str, CardEventType], found: dict[str, int]) -> list[str]:
     """What the data has of each kind of event, and what that means."""
     told = [f"{name} {count:,} ({_meaning(events.get(name))})" for name, count in list(found.items())[:20]]
     notes = [f"Types of events: {', '.join(told) or 'none'}."]
@@ -84,7 +84,7 @@ def _about_types(events: dict[str, EventType], found: dict[str, int]) -> list[st
     return notes
 
 
-def _meaning(kind: EventType | None) -> str:
+def _meaning(kind: CardEventType | None) -> str:
     if kind is None or not kind.history:
         return "speaks against the item, not in the history" if kind and kind.negative else "kept, counts for nothing"
     return "predicted" if kind.predict else "in the history, speaks against" if kind.negative else "in the history"

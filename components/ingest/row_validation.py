@@ -8,7 +8,7 @@ import duckdb
 import pyarrow as pa
 
 from components.ingest.parse import Column, Given, value_of
-from components.ingest.source import Table
+from components.ingest.source import SourceTable
 from runtime.errors import InputError
 from runtime.sql import literal
 
@@ -16,7 +16,9 @@ MALFORMED_LINE = "malformed_line"
 NOT_KEPT = "(not kept: users of this data set were deleted, and nobody can say whose line it is)"
 
 
-def keep(connection: duckdb.DuckDBPyConnection, table: str, source: Table, *, whole: bool = True) -> dict[str, Given]:
+def keep(
+    connection: duckdb.DuckDBPyConnection, table: str, source: SourceTable, *, whole: bool = True
+) -> dict[str, Given]:
     """Copy the source's rows into `raw_<table>`, numbered as in the source, from 0, as `row`; returns its columns by
     name. Lines that could not be read as rows go to `lines_<table>` (row, line, origin).
 
@@ -36,7 +38,7 @@ def keep(connection: duckdb.DuckDBPyConnection, table: str, source: Table, *, wh
     return {name: Given(name, f"c{n}", types[f"c{n}"]) for n, name in enumerate(source.names)}
 
 
-def _copy(connection: duckdb.DuckDBPyConnection, table: str, source: Table) -> bool:
+def _copy(connection: duckdb.DuckDBPyConnection, table: str, source: SourceTable) -> bool:
     """Make both tables; whether every record of the source is in one of them."""
     connection.register(f"source_{table}", source.relation)
     origin = "" if source.has_origin else ", NULL::VARCHAR AS origin"

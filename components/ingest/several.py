@@ -7,7 +7,7 @@ import duckdb
 
 from components.ingest.parquet import read_parts
 from components.ingest.parts import as_parquet
-from components.ingest.source import Table, named
+from components.ingest.source import SourceTable, named
 from feature_repo.card import OF_NO_INTERACTION, DatasetCard
 from feature_repo.card_source import InteractionsTable
 from runtime.errors import InputError
@@ -21,7 +21,7 @@ Files = Mapping[str, tuple[InteractionsTable, Path]]
 
 def read_tables(
     files: Files, connection: duckdb.DuckDBPyConnection, card: DatasetCard, only: Collection[str] | None
-) -> Table:
+) -> SourceTable:
     """All tables under the card's own names. Raises `InputError` naming the table that lacks a column."""
     as_read = {name: _as_read(card, table) for name, (table, _) in files.items()}
     folder, bad = as_parquet(
@@ -54,7 +54,7 @@ def _as_read(card: DatasetCard, table: InteractionsTable) -> DatasetCard:
 
 
 def _columns(
-    name: str, table: InteractionsTable, card: DatasetCard, as_read: DatasetCard, found: Table
+    name: str, table: InteractionsTable, card: DatasetCard, as_read: DatasetCard, found: SourceTable
 ) -> Iterator[str]:
     """SQL of what the card reads from the table, under the card's names."""
     for role in type(card.columns).model_fields:

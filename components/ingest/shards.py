@@ -18,7 +18,7 @@ import pyarrow as pa
 
 from components.ingest import tables
 from components.ingest.erase import erase, list_gone
-from components.ingest.increment import Plan, counts_by_part
+from components.ingest.increment import IngestPlan, counts_by_part
 from components.ingest.parse import Given, columns_of_interactions, user
 from components.ingest.row_validation import (
     agreement,
@@ -40,7 +40,7 @@ Block = tuple[int, tuple[Literal["rows", "lines"], bytes]]
 
 
 @dataclass(frozen=True, kw_only=True)
-class Asked:
+class ShardTask:
     """What every machine is told."""
 
     card: DatasetCard
@@ -66,7 +66,7 @@ def opened(card: DatasetCard) -> Iterator[duckdb.DuckDBPyConnection]:
         yield connection
 
 
-def read_some(names: Iterable[str], asked: Asked) -> Iterator[Block]:
+def read_some(names: Iterable[str], asked: ShardTask) -> Iterator[Block]:
     """The rows of some parts, each by the shard that judges its user's rows; a row of nobody goes with its likes."""
     listed = list(names)
     if not listed:
@@ -90,7 +90,7 @@ def read_some(names: Iterable[str], asked: Asked) -> Iterator[Block]:
                 yield shard, ("lines" if kind == "lines" else "rows", block)
 
 
-def judged(shard: int, blocks: Iterable[Block], asked: Asked) -> Iterator[tuple[int, bytes]]:
+def judged(shard: int, blocks: Iterable[Block], asked: ShardTask) -> Iterator[tuple[int, bytes]]:
     """Of the rows of some users those that were accepted, by day (since 1970); the others, and what is to be told of
     all of them, go to `aside`."""
     card = asked.card
@@ -113,7 +113,7 @@ def judged(shard: int, blocks: Iterable[Block], asked: Asked) -> Iterator[tuple[
         erased = erase(connection, card)
         rejected = rejected_sql("interactions", asked.given, keep_lines=not asked.gone)
         _whole(asked.aside / f"{shard}.parquet", lambda path: write_file(connection, rejected, tables.REJECTED, path))
-        plan = Plan(basis="", parts={}, previous=None, before=None, as_of=None)
+        plan = IngestPlan(basis="", parts={}, previous=None, before=None, as_of=None)
         answer = {"agreement": told, "counts": counts_by_part(connection, plan), **erased}
         _whole(asked.aside / f"{shard}.json", lambda path: path.write_text(json.dumps(answer)))
         accepted = tables.accepted_sql(card, has_items=True)
@@ -121,7 +121,7 @@ def judged(shard: int, blocks: Iterable[Block], asked: Asked) -> Iterator[tuple[
         yield from _blocks(connection, f"SELECT *, {day} FROM ({accepted}) ORDER BY day", "day")
 
 
-def written(number: int, blocks: Iterable[tuple[int, bytes]], asked: Asked) -> Iterator[int]:
+def written(number: int, blocks: Iterable[tuple[int, bytes]], asked: ShardTask) -> Iterator[int]:
     """Write some days as `step` does; how many they were."""
     with opened(asked.card) as connection:
         connection.execute("SET TimeZone = 'UTC'")
@@ -140,7 +140,7 @@ def written(number: int, blocks: Iterable[tuple[int, bytes]], asked: Asked) -> I
             os.replace(folder, target)
 
 
-def _place(asked: Asked) -> str:
+def _place(asked: ShardTask) -> str:
     if asked.parts == ("",):
         return "0"
     parts = ", ".join(map(literal, asked.parts))

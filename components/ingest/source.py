@@ -26,7 +26,7 @@ DATA_VARIABLE = "HETERREC_DATA"
 
 
 @dataclass(frozen=True, kw_only=True)
-class Table:
+class SourceTable:
     """A table of a source: `relation` has its columns as c0, c1, …, in source order, and where the source has parts
     `origin`, the part of each row, after them; `names` are what the source calls the columns.
 
@@ -41,13 +41,13 @@ class Table:
     first_line: int = 1
     expected: int | None = None
     """How many rows and lines that are none there must be; where there are not, `carefully` reads them another way."""
-    carefully: "Callable[[], Table] | None" = None
+    carefully: "Callable[[], SourceTable] | None" = None
     bad: Sequence[tuple[int, str, str | None]] = ()
     """Lines that are no rows: the place among the rows (of its part), from 0, the line, and the part."""
     notes: tuple[str, ...] = ()
 
     @classmethod
-    def of(cls, relation: duckdb.DuckDBPyRelation, *, origin: str | None = None) -> "Table":
+    def of(cls, relation: duckdb.DuckDBPyRelation, *, origin: str | None = None) -> "SourceTable":
         """A relation under its own names, of which `origin` is the column that says the part."""
         names = [name for name in relation.columns if name != origin]
         listed = [f"{quoted(name)} AS c{number}" for number, name in enumerate(names)]
@@ -72,16 +72,16 @@ class Raw:
     Columns may be of any type that holds the value: keys as numbers, times as strings, lists as one string.
     """
 
-    interactions: Table
-    items: Table | None
+    interactions: SourceTable
+    items: SourceTable | None
     """None where the source has no items table: item features are then read off the accepted interactions."""
-    users: Table | None = None
+    users: SourceTable | None = None
     reject: dict[str, str] = field(default_factory=dict)
-    """Reasons of this source alone: reason to the SQL condition on an interaction's raw columns (`Table.column`)."""
+    """Reasons of this source alone, each with its SQL condition on an interaction's columns (`SourceTable.column`)."""
     notes: tuple[str, ...] = ()
 
 
-class Source(Protocol):
+class SourceAdapter(Protocol):
     """An adapter: a module with these three functions."""
 
     def load(self, card: DatasetCard, connection: duckdb.DuckDBPyConnection, only: Collection[str] | None) -> Raw:

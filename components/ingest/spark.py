@@ -24,18 +24,18 @@ from typing import TYPE_CHECKING, Any
 import duckdb
 
 from components.ingest import tables
-from components.ingest.increment import Plan
+from components.ingest.increment import IngestPlan
 from components.ingest.parse import Given, columns_of_interactions
 from components.ingest.report import report_of
 from components.ingest.row_validation import number_each_part, rejected_sql, require_agreement
 from components.ingest.shards import (
-    Asked,
+    ShardTask,
     judged,
     opened,
     read_some,
     written,
 )
-from components.ingest.source import Raw, Table
+from components.ingest.source import Raw, SourceTable
 from components.ingest.sources import files
 from components.ingest.step import (
     judge_items,
@@ -99,7 +99,7 @@ def run(
     require_fit(card)
     latest = max(datetime.now(UTC), as_of or datetime.min.replace(tzinfo=UTC))
     parts = {name: digest_json(content) for name, content in files.content(card).items()}
-    plan = Plan.make(card, files.identity(card), parts, None, as_of)
+    plan = IngestPlan.make(card, files.identity(card), parts, None, as_of)
     gone = tuple(sorted(forgotten.until().items())) if forgotten is not None else ()
     shown = events / "interactions"
     shown.mkdir(parents=True, exist_ok=True)
@@ -107,7 +107,7 @@ def run(
         source = files.interactions_of(card, connection, ())
         require_interactions(card, source.names, has_items=True)
         with _context(card) as spark:
-            asked = Asked(
+            asked = ShardTask(
                 card=card,
                 parts=tuple(sorted(name for name in parts if name)) or ("",),
                 given=_given(source),
@@ -131,20 +131,20 @@ def run(
     return report
 
 
-def _given(source: Table) -> tuple[Given, ...]:
+def _given(source: SourceTable) -> tuple[Given, ...]:
     """The columns of the interactions, each in the type that it has over all parts."""
     kinds = dict(zip(source.relation.columns, map(str, source.relation.types), strict=True))
     return tuple(Given(name, f"c{n}", kinds[f"c{n}"]) for n, name in enumerate(source.names))
 
 
-def _pass_through(spark: "SparkContext", asked: Asked) -> None:
+def _pass_through(spark: "SparkContext", asked: ShardTask) -> None:
     parts = spark.parallelize(asked.parts, min(len(asked.parts), 2 * spark.defaultParallelism))
     rows = parts.mapPartitions(partial(read_some, asked=asked)).partitionBy(asked.shards, int)
     days = rows.mapPartitionsWithIndex(partial(judged, asked=asked)).partitionBy(asked.shards, int)
     days.mapPartitionsWithIndex(partial(written, asked=asked)).collect()
 
 
-def _require_agreement(asked: Asked, told: list[dict[str, Any]]) -> None:
+def _require_agreement(asked: ShardTask, told: list[dict[str, Any]]) -> None:
     given = {each.name: each for each in asked.given}
     where = f"interactions of card {asked.card.name!r}"
     for column in columns_of_interactions(asked.card, given, latest=asked.latest, all_features=False):
@@ -153,7 +153,9 @@ def _require_agreement(asked: Asked, told: list[dict[str, Any]]) -> None:
             require_agreement(column, where, sum(counts), sum(unfit), next(filter(None, examples), None))
 
 
-def _write_items(connection: duckdb.DuckDBPyConnection, asked: Asked, events: Path) -> tuple[dict[str, Given], Table]:
+def _write_items(
+    connection: duckdb.DuckDBPyConnection, asked: ShardTask, events: Path
+) -> tuple[dict[str, Given], SourceTable]:
     card = asked.card
     table = files.load(card, connection, ()).items
     assert table is not None
@@ -171,7 +173,9 @@ def _write_items(connection: duckdb.DuckDBPyConnection, asked: Asked, events: Pa
     return given, table
 
 
-def _write_rejected(connection: duckdb.DuckDBPyConnection, asked: Asked, items: dict[str, Given], events: Path) -> None:
+def _write_rejected(
+    connection: duckdb.DuckDBPyConnection, asked: ShardTask, items: dict[str, Given], events: Path
+) -> None:
     of_items = rejected_sql("items", items.values(), keep_lines=not asked.gone)
     rejected = f"FROM read_parquet({literal(str(asked.aside / '*.parquet'))}) UNION ALL {of_items}"
     write_file(connection, f"FROM ({rejected}) ORDER BY 1, 2, 3", tables.REJECTED, events / "rejected.parquet")

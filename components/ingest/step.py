@@ -13,7 +13,7 @@ from components.ingest import tables
 from components.ingest.derive import derived_sql
 from components.ingest.erase import erase, list_gone
 from components.ingest.increment import (
-    Plan,
+    IngestPlan,
     counts_by_part,
     late_sql,
     open_previous,
@@ -38,7 +38,7 @@ from components.ingest.row_validation import (
     require,
     set_aside_known,
 )
-from components.ingest.source import Raw, Source, Table
+from components.ingest.source import Raw, SourceAdapter, SourceTable
 from components.ingest.sources import (
     amazon_beauty,
     complete_journey,
@@ -56,7 +56,7 @@ from runtime.errors import InputError
 from runtime.manifest import digest_json
 from runtime.sql import literal, session
 
-SOURCES: dict[str, Source] = {
+SOURCES: dict[str, SourceAdapter] = {
     "marketplace": marketplace,
     "online_retail": online_retail,
     "amazon_beauty": amazon_beauty,
@@ -90,7 +90,7 @@ def run(
     source = source_of(card, log)
     latest = max(datetime.now(UTC), as_of or datetime.min.replace(tzinfo=UTC))
     parts = {name: digest_json(content) for name, content in source.content(card).items()}
-    plan = Plan.make(card, source.identity(card), parts, previous, as_of)
+    plan = IngestPlan.make(card, source.identity(card), parts, previous, as_of)
     with session() as connection:
         connection.execute("SET asof_loop_join_threshold = 0")  # row counts are guesses here, see asof_store
         set_zone(connection, card)
@@ -117,7 +117,7 @@ def run(
     return report
 
 
-def source_of(card: DatasetCard, log: Path | None) -> Source:
+def source_of(card: DatasetCard, log: Path | None) -> SourceAdapter:
     """The card's source, with the interactions of the event log where the card trains on them."""
     source = SOURCES[card.source.adapter]
     return WithEventLog(source, log) if log is not None and card.event_log.trains else source
@@ -197,7 +197,7 @@ def judge_interactions(
 
 
 def judge_items(
-    connection: duckdb.DuckDBPyConnection, card: DatasetCard, items: Table, latest: str
+    connection: duckdb.DuckDBPyConnection, card: DatasetCard, items: SourceTable, latest: str
 ) -> dict[str, Given]:
     """Make `judged_items`; returns the columns of the table of items."""
     names, where = card.columns, f"items of card {card.name!r}"
@@ -224,7 +224,7 @@ def _write(
     card: DatasetCard,
     raw: Raw,
     given: dict[str, dict[str, Given]],
-    plan: Plan,
+    plan: IngestPlan,
     events: Path,
 ) -> None:
     has_items = raw.items is not None

@@ -16,7 +16,7 @@ import duckdb
 import pyarrow as pa
 
 from components.ingest.records import rewrite
-from components.ingest.source import Table, pattern, scratch
+from components.ingest.source import SourceTable, pattern, scratch
 from feature_repo.card_source import Csv
 from runtime.errors import InputError
 from runtime.sql import literal
@@ -38,14 +38,14 @@ class Dialect:
     notes: tuple[str, ...] = field(default=())
 
 
-def read_csv(path: Path, connection: duckdb.DuckDBPyConnection, how: Csv) -> Table:
+def read_csv(path: Path, connection: duckdb.DuckDBPyConnection, how: Csv) -> SourceTable:
     """The file's rows, all values as text. Raises `InputError` where it is cut, or cannot be read as a table at all."""
     plain = _plain(path, connection, how)
     dialect = _dialect(path, plain, how)
     tag = uuid4().hex[:12]
     relation = connection.sql(_scan(plain, dialect.delimiter, len(dialect.names), dialect.skipped, tag))
     names = dialect.names
-    return Table(
+    return SourceTable(
         relation=_whole(relation, names, how, path),
         names=names,
         path=path,
@@ -79,7 +79,9 @@ def _whole(relation: duckdb.DuckDBPyRelation, names: list[str], how: Csv, path: 
     return relation.project(f"* REPLACE ({listed})")
 
 
-def _carefully(path: Path, plain: Path, connection: duckdb.DuckDBPyConnection, dialect: Dialect, how: Csv) -> Table:
+def _carefully(
+    path: Path, plain: Path, connection: duckdb.DuckDBPyConnection, dialect: Dialect, how: Csv
+) -> SourceTable:
     """Record by record: for a file whose lines are not its rows."""
     target = scratch(connection) / f"{uuid4().hex}.csv"
     with plain.open("rb") as file:
@@ -88,7 +90,7 @@ def _carefully(path: Path, plain: Path, connection: duckdb.DuckDBPyConnection, d
         )
     tag = uuid4().hex[:12]
     relation = _whole(connection.sql(_scan(target, ",", len(dialect.names), 0, tag)), dialect.names, how, path)
-    return Table(
+    return SourceTable(
         relation=relation,
         names=dialect.names,
         path=path,

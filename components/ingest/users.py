@@ -19,7 +19,7 @@ from components.ingest.parse import (
     value_of,
 )
 from components.ingest.row_validation import judge, keep, require
-from components.ingest.source import Table
+from components.ingest.source import SourceTable
 from components.ingest.write import write_file
 from feature_repo.card import DatasetCard
 from runtime.errors import InputError
@@ -30,7 +30,7 @@ _GONE = "EXISTS (FROM forgotten f WHERE f.digest = sha256({user}) AND {moment} <
 
 
 def judge_users(
-    connection: duckdb.DuckDBPyConnection, card: DatasetCard, users: Table, latest: str
+    connection: duckdb.DuckDBPyConnection, card: DatasetCard, users: SourceTable, latest: str
 ) -> dict[str, Given]:
     """Make `judged_users`; returns the columns of the table. Raises `InputError` where it lacks one, or has several
     rows of a user and no date to tell them apart."""

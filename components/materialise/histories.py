@@ -9,12 +9,12 @@ import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
 from feature_repo.card import DatasetCard
-from feature_repo.history import EVENT_TYPE, LATEST, Record
+from feature_repo.history import EVENT_TYPE, LATEST, HistoryRecord
 
 
 def histories(
     card: DatasetCard, sequences: Path, users: Collection[str] | None = None, latest: int = LATEST
-) -> Iterator[tuple[str, list[Record]]]:
+) -> Iterator[tuple[str, list[HistoryRecord]]]:
     """Each user (or those of `users`) with the last `latest` events, oldest first, varying values as they were."""
     names = [*(feature.name for feature in card.over_time), *([EVENT_TYPE] if card.typed else [])]
     columns = ["user_id", "event_id", "item_id", "event_time", "position", *names]
@@ -23,7 +23,7 @@ def histories(
     times = rows["event_time"].cast(pa.int64()).to_pylist()
     values = [rows[name].to_pylist() for name in names]
     records = [
-        Record(event_id, item_id, time, dict(zip(names, varying, strict=True)), position)
+        HistoryRecord(event_id, item_id, time, dict(zip(names, varying, strict=True)), position)
         for event_id, item_id, time, position, *varying in zip(
             *(rows[name].to_pylist() for name in ("event_id", "item_id")),
             times,

@@ -15,7 +15,7 @@ from components.materialise.parity import check_items, check_user_features, chec
 from components.shared.tables import TIME, USERS, read_as_of
 from feature_repo.card import DatasetCard
 from feature_repo.forgotten import Forgotten, microseconds
-from feature_repo.history import Record, encode
+from feature_repo.history import HistoryRecord, encode
 from runtime.files import replace_text, replacing
 
 if TYPE_CHECKING:
@@ -118,7 +118,7 @@ def _write_histories(
     latest: list[int] = []
     values: list[bytes] = []
 
-    def copied() -> Iterator[tuple[str, list[Record]]]:
+    def copied() -> Iterator[tuple[str, list[HistoryRecord]]]:
         for user, records in histories(card, sequences):
             users.append(user)
             latest.append(records[-1].event_time)

@@ -18,7 +18,7 @@ def package(
     """Build the archive that TorchServe loads; False where this very model is already released."""
     from pathlib import Path
 
-    from components.shared.release_store import released
+    from components.shared.release_store import released_version
     from components.shared.summary import numbers, table
     from feature_repo.card import DatasetCard
     from runtime import workspace
@@ -36,7 +36,7 @@ def package(
     report = task.reuse_or_make(
         archive.path, kind="archive", config=lambda: {"card": dataset.model_dump(mode="json")}, make=make
     )
-    version = released(workspace.rollout_url(), dataset.name, report["archive_digest"])
+    version = released_version(workspace.rollout_url(), dataset.name, report["archive_digest"])
     task.annotate(released_as=version)
     for name, value in numbers(report).items():
         metrics.log_metric(name, value)

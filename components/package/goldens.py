@@ -18,7 +18,7 @@ from heterrec.data.sequences import (
 from heterrec.inference.answers import Answers
 from serving.scoring.asker import FIELDS as ASKER_FIELDS
 from serving.scoring.forms import FORMS
-from serving.scoring.retrieval import Approximate, Asked
+from serving.scoring.retrieval import Approximate, RetrievalRequest
 
 COUNT = 24
 UNKNOWN = "an item that the catalogue does not have"
@@ -117,7 +117,7 @@ def _golden(
     score_V: npt.NDArray[np.float32],
     shelf: Shelf,
     filters: Filters,
-) -> tuple[Golden, Asked]:
+) -> tuple[Golden, RetrievalRequest]:
     """A request with its answer, and what it wants of the ranking."""
     # Every second request of a repeating shop leaves seen items out, and the other way round.
     exclude_seen = sequences.repeats == bool(number % 2)
@@ -140,7 +140,7 @@ def _golden(
         if np.isfinite(score_V[row])
     ]
     golden = {"request": request, "answer": {"items": items, "unknown_items": 0}}
-    return golden, Asked(min(k, len(score_V)), hidden, forbidden)
+    return golden, RetrievalRequest(min(k, len(score_V)), hidden, forbidden)
 
 
 def request_of(sequences: Sequences, queries: Queries, number: int) -> dict[str, Any]:
@@ -162,7 +162,9 @@ def _asker(sequences: Sequences, event: int) -> dict[str, Any]:
     return known
 
 
-def _finds(index: Approximate, user_D: npt.NDArray[np.float32], wanted: Asked, golden: Golden, shelf: Shelf) -> bool:
+def _finds(
+    index: Approximate, user_D: npt.NDArray[np.float32], wanted: RetrievalRequest, golden: Golden, shelf: Shelf
+) -> bool:
     (best,) = index.best(torch.from_numpy(user_D[None]), [wanted])
     return {shelf.item_ids[row] for row, _ in best} == {item["item_id"] for item in golden["answer"]["items"]}
 

@@ -13,9 +13,9 @@ from serving.scoring.remembering import Bonus
 from serving.scoring.retrieval import (
     INDEX,
     Approximate,
-    Asked,
     Best,
     Exact,
+    RetrievalRequest,
 )
 
 EXACT_UP_TO = 100_000
@@ -69,11 +69,11 @@ def _probes(index: Any, items: Matrix, users: Matrix, bonuses: Sequence[Bonus | 
     be the best, and are hidden), and its recall at 100.
     """
     matrix, deep = torch.from_numpy(items), min(2 * RECALL_AT, len(items))
-    asked = [Asked(deep, [], None, bonus) for bonus in bonuses]
+    asked = [RetrievalRequest(deep, [], None, bonus) for bonus in bonuses]
     best = Exact(matrix).best(torch.from_numpy(users), asked)
     probes = 1
     while True:
-        found = Approximate(matrix, index, probes=probes).found(torch.from_numpy(users), asked)
+        found = Approximate(matrix, index, probes=probes).search(torch.from_numpy(users), asked)
         if _recall(found, best, deep) >= RECALL or probes >= index.nlist:
             return probes, _recall(found, best, RECALL_AT)
         probes *= 2

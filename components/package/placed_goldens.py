@@ -25,7 +25,7 @@ from components.package.goldens import (
 from components.package.item_metadata import Shelf
 from heterrec.data.sequences import Queries, Sequences
 from heterrec.inference.answers import Answers
-from heterrec.memory.neighbours import Table
+from heterrec.memory.neighbours import NeighbourTable
 from serving.scoring.alike import FUSED
 from serving.scoring.placed import (
     KINDS,
@@ -67,7 +67,7 @@ class _Asked:
 
 
 def placed_goldens(
-    answers: Answers, sequences: Sequences, shelf: Shelf, placements: Sequence[str], baskets: Table
+    answers: Answers, sequences: Sequences, shelf: Shelf, placements: Sequence[str], baskets: NeighbourTable
 ) -> list[Golden]:
     """One or a few requests of each of `placements`, with and without filters and a shopper; `baskets` is what lies in
     one basket. A shopper's order of alike items is asked for only where no rounding can turn it."""
@@ -172,7 +172,7 @@ def _popular(asked: _Asked) -> list[Golden]:
     return found
 
 
-def _together(asked: _Asked, baskets: Table) -> list[Golden]:
+def _together(asked: _Asked, baskets: NeighbourTable) -> list[Golden]:
     """What lies in a basket with the given items, and what the first table says is bought after them."""
     memory, found = asked.answers.memory, []
     tables = [baskets, *([] if memory is None else memory.tables[:1])]

@@ -25,7 +25,7 @@ from heterrec.data.sequences import Catalogue, Sequences, read_sequences
 from heterrec.inference.answers import Answers
 from heterrec.memory import neighbours
 from heterrec.memory.neighbour_tables import in_baskets
-from heterrec.memory.neighbours import Memory, Table
+from heterrec.memory.neighbours import Memory, NeighbourTable
 from heterrec.training.export import export_program, load_model
 from heterrec.training.item_program import export_item_program
 from runtime.files import digest_file
@@ -136,7 +136,7 @@ def parts(answers: Answers) -> dict[str, int]:
     return {**dict.fromkeys(names, model.config.width), "appeal": 1, **memory}
 
 
-def write_baskets(sequences: Sequences, memory: Memory | None, path: Path) -> Table:
+def write_baskets(sequences: Sequences, memory: Memory | None, path: Path) -> NeighbourTable:
     """What lies in one basket, by all events, on the scale of what `memory` has of what follows each other; no file
     where no basket has two items."""
     everything = replace(sequences, split=np.zeros_like(sequences.split))

@@ -8,10 +8,10 @@ from pathlib import Path
 from typing import Any
 
 from components.shared.archive_artifact import Packaged, find
-from components.shared.choice import told
+from components.shared.choice import describe_choice
 from components.shared.model_registry import (
-    Record,
     Registry,
+    ReleaseRecord,
     flat,
     metrics,
     tags,
@@ -21,12 +21,12 @@ from components.shared.release_store import (
     SERVED,
     located,
     moment,
-    released,
+    released_version,
     require_proven,
     store_release,
     uri,
 )
-from experiments.document import Change, ModelVersion, Release, Rollout
+from experiments.document import DocumentChange, ModelVersion, ReleaseOutcome, Rollout
 from experiments.document import release as decide
 from experiments.retry import until_unmoved
 from experiments.table import RolloutTable
@@ -66,9 +66,9 @@ def run(
     judged = json.loads((evaluation / "report.json").read_text())
     book = Registry(mlflow_url, name)
     with RolloutTable(rollout_url, clock=clock) as table:
-        if (before := released(rollout_url, name, packaged.digest)) is not None:
+        if (before := released_version(rollout_url, name, packaged.digest)) is not None:
             version = before
-            outcome = Release("already released", table.read(name), f"this archive was released as {before}")
+            outcome = ReleaseOutcome("already released", table.read(name), f"this archive was released as {before}")
         else:
             target = store / name / version
             outcome = _decided(table.read(name), _candidate(packaged, target, clock()), clock)
@@ -78,7 +78,7 @@ def run(
                 book.register(_record(packaged, stored, model, judged, lineage))
                 # What was released in place of the model that was judged, and why, is part of the row's history.
                 chosen = judged.get("release") or {}
-                about = f"{instead}: {chosen['why']}" if (instead := told(chosen)) else ""
+                about = f"{instead}: {chosen['why']}" if (instead := describe_choice(chosen)) else ""
                 candidate, better = _candidate(packaged, stored, clock()), bool(judged.get("rises"))
                 outcome = _propose(table, name, candidate, clock, better=better, about=about)
     # Last, and also where nothing was released: a push that was killed here left the view behind.
@@ -109,13 +109,17 @@ def _candidate(packaged: Packaged, stored: Path, now: datetime) -> ModelVersion:
     )
 
 
-def _decided(row: Rollout, model: ModelVersion, clock: Callable[[], datetime], *, better: bool = False) -> Release:
+def _decided(
+    row: Rollout, model: ModelVersion, clock: Callable[[], datetime], *, better: bool = False
+) -> ReleaseOutcome:
     return decide(row, model, now=clock(), salt=lambda: secrets.token_hex(8), better=better)
 
 
-def _record(packaged: Packaged, stored: Path, model: Path, judged: dict[str, Any], lineage: dict[str, Any]) -> Record:
+def _record(
+    packaged: Packaged, stored: Path, model: Path, judged: dict[str, Any], lineage: dict[str, Any]
+) -> ReleaseRecord:
     named = {key: str(judged["release"][key]) for key in ("judged", "released", "why")} if "release" in judged else {}
-    return Record(
+    return ReleaseRecord(
         version=packaged.report["version"],
         archive_digest=packaged.digest,
         folder=stored.parent,
@@ -134,16 +138,16 @@ def _propose(
     *,
     better: bool,
     about: str = "",
-) -> Release:
+) -> ReleaseOutcome:
     """Decide on the row as it is, and again whenever somebody else was faster."""
 
-    def attempt() -> Release:
+    def attempt() -> ReleaseOutcome:
         row = table.read(name)
         outcome = _decided(row, model, clock, better=better)
         outcome = outcome._replace(why=f"{outcome.why} ({about})" if about else outcome.why)
         if outcome.rollout == row:  # already released, or somebody sent its recipe back a moment ago
             return outcome
-        changed = table.propose(Change(outcome.rollout, "push", outcome.why), row.version)
+        changed = table.propose(DocumentChange(outcome.rollout, "push", outcome.why), row.version)
         return outcome._replace(rollout=changed)
 
     return until_unmoved(attempt, model=name, during="while a model was being pushed")

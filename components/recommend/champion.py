@@ -17,7 +17,7 @@ if TYPE_CHECKING:
     from feature_repo.impressions import Impressions
 
 
-class Histories(Protocol):
+class HistorySource(Protocol):
     """Of some shoppers the `history` of a request each; empty where there is none. A process makes a copy of it."""
 
     def __call__(self, users: Sequence[str]) -> dict[str, list[dict[str, Any]]]: ...
@@ -30,7 +30,7 @@ class Histories(Protocol):
 
 
 @dataclass(frozen=True)
-class Online:
+class OnlineHistorySource:
     """Histories of the online store of a data set."""
 
     dataset: str
@@ -58,7 +58,7 @@ class Online:
 
 
 @dataclass(frozen=True, kw_only=True)
-class Champion:
+class OpenedChampion:
     """What serves, opened for a batch: `content` is its unpacked archive, `users` those of the last run or refresh."""
 
     model: str
@@ -66,17 +66,17 @@ class Champion:
     archive_digest: str
     content: Path
     users: list[str]
-    histories: Histories
+    histories: HistorySource
     wanted: Wanted
     """What the shop wants shown now."""
 
 
 @contextmanager
-def champion_of(name: str) -> Iterator[Champion]:
+def champion_of(name: str) -> Iterator[OpenedChampion]:
     """Of the data set `name`. Raises `InputError` where nothing is released, or the online store was never filled."""
     from tempfile import TemporaryDirectory
 
-    from experiments.availability import Availability, Seen
+    from experiments.availability import AvailabilityCursor, AvailabilityTable
     from experiments.rules_table import RulesTable
     from experiments.table import RolloutTable
     from feature_repo.store import histories_path
@@ -86,7 +86,7 @@ def champion_of(name: str) -> Iterator[Champion]:
     with RolloutTable(workspace.rollout_url()) as table:
         champion = table.read(name).champion
         rules = RulesTable(table.database, name).read()
-        told = Availability(table.database, name).changes(Seen()).available
+        told = AvailabilityTable(table.database, name).changes(AvailabilityCursor()).available
     if champion is None:
         raise InputError(f"{name}: no model was released yet. Run `python -m pipelines run --dataset …` first.")
     root = workspace.feature_store(name)
@@ -98,12 +98,12 @@ def champion_of(name: str) -> Iterator[Champion]:
     with TemporaryDirectory(prefix="batch-") as folder:
         with zipfile.ZipFile(mar) as packed:
             packed.extractall(folder)
-        yield Champion(
+        yield OpenedChampion(
             model=name,
             version=champion.version,
             archive_digest=champion.archive_digest,
             content=Path(folder),
             users=pq.read_table(known, columns=["user_id"])["user_id"].to_pylist(),
-            histories=Online(name, root),
+            histories=OnlineHistorySource(name, root),
             wanted=Wanted(rules=rules, withdrawn=frozenset(item for item, there in told.items() if not there)),
         )

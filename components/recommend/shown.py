@@ -12,14 +12,14 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from experiments.rules import Rules
-from experiments.rules_table import Version
+from experiments.rules_table import RulesVersion
 from feature_repo.wall_clock import said_at
 from runtime.errors import InputError
 from runtime.files import replace_text
 from serving.gateway.after.after import After
 from serving.gateway.after.news import News
 from serving.gateway.after.rounds import until_full
-from serving.gateway.after.showing import Asked, Items, Shown
+from serving.gateway.after.showing import Items, ShowingLimits, ShownList
 from serving.gateway.archive import BadFilter, contents_in
 from serving.gateway.wish import Wish
 
@@ -36,7 +36,7 @@ class Wanted:
     """What the shop wants shown at one moment."""
 
     now: datetime = field(default_factory=lambda: datetime.now(UTC))
-    rules: Version = field(default_factory=Version)
+    rules: RulesVersion = field(default_factory=RulesVersion)
     withdrawn: frozenset[str] = frozenset()
 
     def write(self, path: Path) -> None:
@@ -47,7 +47,7 @@ class Wanted:
     @classmethod
     def read(cls, path: Path) -> "Wanted":
         raw = json.loads(path.read_text())
-        rules = Version(number=raw["rules"]["version"], rules=Rules.of(raw["rules"]["document"]))
+        rules = RulesVersion(number=raw["rules"]["version"], rules=Rules.of(raw["rules"]["document"]))
         return cls(now=datetime.fromisoformat(raw["now"]), rules=rules, withdrawn=frozenset(raw["withdrawn"]))
 
 
@@ -98,7 +98,7 @@ class Showing:
         if self.fatigue is not None and not wish.held:
             tired = self._after.tired(self.fatigue, impressions)
 
-        def show(ranked: Items) -> Shown:
+        def show(ranked: Items) -> ShownList:
             return self._shown(wish, history, ranked, tired)
 
         async def again(more: dict[str, Any]) -> Items:
@@ -114,8 +114,8 @@ class Showing:
         hidden = without.hidden(self._contents, history)
         return self._contents.popular(wish.before(history), k=asked["k"], hidden=hidden, filters=wish.filters)
 
-    def _shown(self, wish: Wish, history: History, ranked: Items, tired: frozenset[str]) -> Shown:
-        asked = Asked(
+    def _shown(self, wish: Wish, history: History, ranked: Items, tired: frozenset[str]) -> ShownList:
+        asked = ShowingLimits(
             k=wish.k,
             request_id=wish.user_id,
             hidden=wish.hidden(self._contents, history),

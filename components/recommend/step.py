@@ -17,7 +17,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from components.recommend import parts
-from components.recommend.champion import Champion, Histories, champion_of
+from components.recommend.champion import HistorySource, OpenedChampion, champion_of
 from components.recommend.parts import SHOPPERS, CrowdPlan, OtherLists, users_digest
 from components.recommend.shown import Showing, Wanted
 from runtime.errors import InputError
@@ -47,7 +47,7 @@ _showing: Showing | None = None
 
 
 @dataclass(frozen=True, kw_only=True)
-class Plan(CrowdPlan):
+class BatchPlan(CrowdPlan):
     """What a folder of recommendations is of."""
 
     k: int
@@ -58,7 +58,7 @@ class Plan(CrowdPlan):
 class Done:
     """What is in the folder, and how many parts of it an earlier run had left."""
 
-    plan: Plan
+    plan: BatchPlan
     rows: int
     found: int
     problems: Sequence[str]
@@ -72,7 +72,7 @@ def recommend(
     version: str,
     archive_digest: str,
     users: Sequence[str],
-    histories: Histories,
+    histories: HistorySource,
     k: int,
     out: Path,
     wanted: Wanted | None = None,
@@ -92,7 +92,7 @@ def recommend(
     if k > most:
         raise InputError(f"k: found {k}, expected at most {most}: what this model answers in one request")
     listed = sorted(set(users))
-    plan = Plan(
+    plan = BatchPlan(
         schema=SCHEMA,
         model=model,
         version=version,
@@ -121,7 +121,7 @@ def recommend(
     return Done(plan=plan, rows=rows, found=found, problems=problems)
 
 
-def _load(content: Path, wanted: Wanted, plan: Plan) -> None:
+def _load(content: Path, wanted: Wanted, plan: BatchPlan) -> None:
     import torch
 
     from serving.scoring.scorer import Scorer
@@ -132,14 +132,14 @@ def _load(content: Path, wanted: Wanted, plan: Plan) -> None:
     _showing = Showing(content, wanted, k=plan.k, filters=plan.filters)
 
 
-def _part(out: Path, plan: Plan, histories: Histories, number: int) -> None:
+def _part(out: Path, plan: BatchPlan, histories: HistorySource, number: int) -> None:
     assert _scorer is not None and _showing is not None, "loaded when the process began"
     columns = asyncio.run(_columns(_scorer, _showing, parts.users_of(out, plan, number), histories))
     parts.write(out, number, pa.table(columns, schema=ROWS))
 
 
 async def _columns(
-    scorer: "Scorer", showing: Showing, users: Sequence[str], histories: Histories
+    scorer: "Scorer", showing: Showing, users: Sequence[str], histories: HistorySource
 ) -> dict[str, list[Any]]:
     """`ROWS` of these shoppers."""
     columns: dict[str, list[Any]] = {name: [] for name in ROWS.names}
@@ -162,7 +162,7 @@ async def _columns(
 
 
 def answers(
-    scorer: "Scorer", users: Sequence[str], histories: Histories, asked: Sequence[dict[str, Any]]
+    scorer: "Scorer", users: Sequence[str], histories: HistorySource, asked: Sequence[dict[str, Any]]
 ) -> Iterator[tuple[str, list[dict[str, Any]], list[dict[str, Any]]]]:
     """Of each shopper the history, and the answers to requests with it and each of the fields `asked`."""
     names = scorer.asking.get("user_features", ())
@@ -203,7 +203,7 @@ def of_champion(
         return recommend(**asked_of(champion), k=k, out=out, filters=filters, processes=processes, told=told)
 
 
-def asked_of(champion: Champion) -> dict[str, Any]:
+def asked_of(champion: OpenedChampion) -> dict[str, Any]:
     return {each.name: getattr(champion, each.name) for each in fields(champion)}
 
 

@@ -9,8 +9,8 @@ from typing import Any
 
 from components.shared.archive_artifact import find
 from components.shared.model_registry import (
-    Record,
     Registry,
+    ReleaseRecord,
     flat,
     tags,
 )
@@ -23,10 +23,10 @@ from components.shared.release_store import (
     store_release,
     uri,
 )
-from experiments.document import Change, ModelVersion, Rollout
+from experiments.document import DocumentChange, ModelVersion, Rollout
 from experiments.retry import until_unmoved
 from experiments.table import RolloutTable
-from runtime.object_store import released
+from runtime.object_store import fetch_release
 
 
 def run(
@@ -54,8 +54,10 @@ def run(
         row = table.read(name)
         arm = next((each for each in row.serving if each.version in (refreshes, version)), None)
         if arm is None:
-            return _told(release, {"status": "outrun", "model": name, "version": version, "refreshes": refreshes})
-        models = models_of(released(arm.archive))
+            return _write_report(
+                release, {"status": "outrun", "model": name, "version": version, "refreshes": refreshes}
+            )
+        models = models_of(fetch_release(arm.archive))
         stored = store_release(packaged.mar, models, store / name / version, digest=packaged.digest).resolve()
         book.register(_record(report, packaged.digest, stored, models[JUDGED], lineage))
         refreshed = ModelVersion(
@@ -72,7 +74,7 @@ def run(
     book.show(row)
     serves = any(each.version == version for each in row.serving)
     status = "refreshed" if serves else "outrun"
-    return _told(release, {"status": status, "model": name, "version": version, "refreshes": refreshes})
+    return _write_report(release, {"status": status, "model": name, "version": version, "refreshes": refreshes})
 
 
 def _propose(table: RolloutTable, name: str, refreshes: str, model: ModelVersion) -> Rollout:
@@ -86,13 +88,13 @@ def _propose(table: RolloutTable, name: str, refreshes: str, model: ModelVersion
             return row
         changed = replace(row, champion=model) if found == "champion" else replace(row, challenger=model)
         why = f"{model.version} refreshes the {found} {refreshes}: the same weights, today's catalogue"
-        return table.propose(Change(changed, "catalogue", why), row.version)
+        return table.propose(DocumentChange(changed, "catalogue", why), row.version)
 
     return until_unmoved(attempt, model=name, during="during a refresh")
 
 
-def _record(report: dict[str, Any], digest: str, stored: Path, model: Path, lineage: dict[str, Any]) -> Record:
-    return Record(
+def _record(report: dict[str, Any], digest: str, stored: Path, model: Path, lineage: dict[str, Any]) -> ReleaseRecord:
+    return ReleaseRecord(
         version=report["version"],
         archive_digest=digest,
         folder=stored.parent,
@@ -103,6 +105,6 @@ def _record(report: dict[str, Any], digest: str, stored: Path, model: Path, line
     )
 
 
-def _told(release: Path, report: dict[str, Any]) -> dict[str, Any]:
+def _write_report(release: Path, report: dict[str, Any]) -> dict[str, Any]:
     (release / "report.json").write_text(json.dumps(report, indent=1))
     return report

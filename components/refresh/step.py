@@ -27,7 +27,7 @@ def run(*, card: DatasetCard, sequences: Path, serving: ModelVersion, archive: P
     The report is that of package, with `refreshes` (the version it takes the place of), `changed` (False where the
     catalogue gives what is served already) and `new_items`. Raises `InputError` where the release has no model.
     """
-    released = object_store.released(serving.archive)
+    released = object_store.fetch_release(serving.archive)
     before_mar = released / Path(serving.archive).name
     models = models_of(released)
     if JUDGED not in models:

@@ -7,14 +7,14 @@ from typing import Any
 from components.shared.model_names import model_name
 from components.shared.model_registry import (
     Registry,
-    Trial,
+    TrialRecord,
     flat,
     metrics,
     tags,
 )
 from runtime.log import emit
 from runtime.object_store import present
-from runtime.task import Record, lineage, read_records
+from runtime.task import TaskRecord, lineage, read_records
 
 
 def run(*, run_id: str, mlflow_url: str, outcome: str) -> bool:
@@ -31,7 +31,7 @@ def run(*, run_id: str, mlflow_url: str, outcome: str) -> bool:
     return True
 
 
-def _trial(run_id: str, records: dict[str, Record], outcome: str) -> Trial:
+def _trial(run_id: str, records: dict[str, TaskRecord], outcome: str) -> TrialRecord:
     model = present(Path(records["train"].artifact))
     evaluation = present(Path(records["evaluate"].artifact)) if _ended(records, "evaluate") else None
     report: dict[str, Any] = json.loads((evaluation / "report.json").read_text()) if evaluation else {}
@@ -47,7 +47,7 @@ def _trial(run_id: str, records: dict[str, Record], outcome: str) -> Trial:
         "outcome": outcome,
         "reason": " ".join(blocked),
     }
-    return Trial(
+    return TrialRecord(
         run_id=run_id,
         model=model_name(model),
         settings=flat(json.loads((model / "config.json").read_text())),
@@ -57,5 +57,5 @@ def _trial(run_id: str, records: dict[str, Record], outcome: str) -> Trial:
     )
 
 
-def _ended(records: dict[str, Record], task: str) -> bool:
+def _ended(records: dict[str, TaskRecord], task: str) -> bool:
     return task in records and records[task].status in ("done", "reused")

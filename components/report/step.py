@@ -16,7 +16,7 @@ from runtime.decision import Decision
 from runtime.files import replace_text
 from runtime.object_store import present
 from runtime.page import render
-from runtime.task import Record, commit, read_records
+from runtime.task import TaskRecord, commit, read_records
 
 PLAINEST = "popularity"
 """The peer that everybody knows."""
@@ -76,7 +76,7 @@ def page(*, run_id: str, state: str, beside: Path | None, lost: Sequence[str] = 
     )
 
 
-def _headline(records: dict[str, Record]) -> str:
+def _headline(records: dict[str, TaskRecord]) -> str:
     """What was judged, by which recipe, and the number that people ask for first; nothing before a comparison."""
     report = records["evaluate"].report if _artifact(records, "evaluate") else {}
     judged = (report.get("release") or {}).get("judged", "")
@@ -89,7 +89,7 @@ def _headline(records: dict[str, Record]) -> str:
     return f"{judged}: NDCG@10 {number:.4f}{against}"
 
 
-def _links(records: dict[str, Record], beside: Path) -> dict[str, list[tuple[str, str]]]:
+def _links(records: dict[str, TaskRecord], beside: Path) -> dict[str, list[tuple[str, str]]]:
     """By task the pages about it, as (address relative to the folder `beside`, what it is)."""
     found: dict[str, list[tuple[str, str]]] = {}
     for task, pages in PAGES.items():
@@ -104,17 +104,17 @@ def _links(records: dict[str, Record], beside: Path) -> dict[str, list[tuple[str
     return found
 
 
-def _artifact(records: dict[str, Record], task: str) -> Path | None:
+def _artifact(records: dict[str, TaskRecord], task: str) -> Path | None:
     record = records.get(task)
     return present(Path(record.artifact)) if record and record.status in ("done", "reused") else None
 
 
-def _decision(records: dict[str, Record], task: str) -> Decision | None:
+def _decision(records: dict[str, TaskRecord], task: str) -> Decision | None:
     root = _artifact(records, task)
     return Decision.read(root) if root else None
 
 
-def _curves(records: dict[str, Record]) -> Any:
+def _curves(records: dict[str, TaskRecord]) -> Any:
     models = [root for task in TRAININGS if (root := _artifact(records, task))]
     labels = (
         [model_name(models[0]), *(baseline_name(root, model_name(models[0])) for root in models[1:])] if models else []

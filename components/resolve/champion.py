@@ -13,7 +13,7 @@ from components.shared.release_store import JUDGED
 from experiments.document import ModelVersion
 from experiments.table import RolloutTable
 from runtime.errors import InputError
-from runtime.object_store import present, released
+from runtime.object_store import fetch_release, present
 
 POOL_DAYS = 31
 """Nights as long ago as this are handed on; evaluate takes as many of them as its rule says."""
@@ -51,7 +51,7 @@ def run(*, name: str, rollout_url: str, champion: Path, as_of: str = "", runs: P
 
 def _copy(name: str, version: ModelVersion, target: Path) -> None:
     # As it was judged: what serves has trained on the very days by which tonight's model is judged.
-    model = released(version.archive) / JUDGED
+    model = fetch_release(version.archive) / JUDGED
     if not model.is_dir():
         raise InputError(
             f"{model}: version {version.version} of {name!r}, which tonight's model is held against, has no model "

@@ -18,7 +18,7 @@ REPORT = "reference.json"
 
 
 @dataclass(frozen=True, kw_only=True)
-class Accepted:
+class ReferenceRun:
     """A run whose data the gate let pass."""
 
     run: str
@@ -63,7 +63,7 @@ def run(
     return report
 
 
-def _candidates(card: DatasetCard, facts: Path, runs: Path, latest: datetime | None) -> list[Accepted]:
+def _candidates(card: DatasetCard, facts: Path, runs: Path, latest: datetime | None) -> list[ReferenceRun]:
     """Accepted runs, the last one first."""
     here = Manifest.read(facts, kind="facts").digest
     found = [
@@ -74,7 +74,7 @@ def _candidates(card: DatasetCard, facts: Path, runs: Path, latest: datetime | N
     return sorted(found, key=lambda accepted: (accepted.as_of, accepted.started), reverse=True)
 
 
-def _accepted(path: Path, card: DatasetCard, here: str) -> Accepted | None:
+def _accepted(path: Path, card: DatasetCard, here: str) -> ReferenceRun | None:
     record = json.loads(path.read_text())
     report = record["report"]
     if record["status"] not in ("done", "reused") or not report.get("passed"):
@@ -84,7 +84,7 @@ def _accepted(path: Path, card: DatasetCard, here: str) -> Accepted | None:
     if record["parents"].get("facts") == here:
         # The same data once more: against itself nothing would ever differ.
         return None
-    return Accepted(
+    return ReferenceRun(
         run=path.parent.name,
         as_of=datetime.fromisoformat(report["as_of"]),
         started=record["started"],

@@ -10,7 +10,7 @@ from components.rollout import pictures
 from experiments.decision import WITHHELD
 from experiments.document import Rollout
 from experiments.policy import Policy
-from experiments.table import Decision, Entry, RolloutTable
+from experiments.table import Entry, InterimAnalysis, RolloutTable
 from runtime.page import render
 
 TEMPLATE = Path(__file__).parent / "template.html"
@@ -47,13 +47,13 @@ def page(table: RolloutTable, model: str, policy: Policy, *, salt: str, at: date
     )
 
 
-def standing(changes: Sequence[Entry], looks: Sequence[Decision], salt: str) -> dict[str, str]:
+def standing(changes: Sequence[Entry], looks: Sequence[InterimAnalysis], salt: str) -> dict[str, str]:
     """Badge, its colour, and the reason of where the experiment stands."""
     if not changes:
         return {"word": "no experiment", "colour": "quiet", "why": "no challenger was released since the first model"}
     last, promotion = changes[-1], next((entry for entry in changes if entry.rollout.former is not None), None)
     running, held = last.rollout.salt == salt, looks[-1].why if looks else "just opened, not looked at yet"
-    share = pictures.share(last.rollout, changes[0].rollout)
+    share = pictures.new_model_share(last.rollout, changes[0].rollout)
     if promotion is not None and share == 1:
         after = held if running else _reason(last)
         return {"word": "promoted", "colour": "good", "why": f"{_reason(promotion)}. {after[:1].upper()}{after[1:]}."}
@@ -84,7 +84,7 @@ def stages(policy: Policy, changes: Sequence[Entry], salt: str) -> list[dict[str
     mine = [entry.rollout for entry in changes if entry.rollout.salt == salt]
     if not mine:
         return []
-    reached = max(pictures.share(rollout, mine[0]) for rollout in mine)
+    reached = max(pictures.new_model_share(rollout, mine[0]) for rollout in mine)
     over = mine[-1].former is not None or changes[-1].rollout.salt != salt
     return [
         {
@@ -108,7 +108,7 @@ def commands(row: Rollout, salt: str) -> list[tuple[str, str]]:
     return [(command.format(name), meaning) for name, meaning in offered]
 
 
-def ratio(looks: Sequence[Decision], policy: Policy) -> dict[str, Any] | None:
+def ratio(looks: Sequence[InterimAnalysis], policy: Policy) -> dict[str, Any] | None:
     if not looks:
         return None
     found, traffic = looks[-1].evidence["ratio"] / math.log(10), looks[-1].evidence["traffic"]
@@ -121,7 +121,7 @@ def ratio(looks: Sequence[Decision], policy: Policy) -> dict[str, Any] | None:
     }
 
 
-def folded(looks: Sequence[Decision]) -> list[dict[str, Any]]:
+def folded(looks: Sequence[InterimAnalysis]) -> list[dict[str, Any]]:
     """Looks, newest first; a row for each run of equal reasons (numbers aside), with how many there were."""
     rows: list[dict[str, Any]] = []
     for look in reversed(looks):

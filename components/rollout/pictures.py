@@ -9,7 +9,7 @@ from markupsafe import Markup
 
 from experiments.document import Rollout
 from experiments.policy import Policy
-from experiments.table import Decision, Entry
+from experiments.table import Entry, InterimAnalysis
 from runtime.charts import (
     Plot,
     Scale,
@@ -30,14 +30,14 @@ ARMS = key([("l0", "challenger"), ("l7", "champion"), ("lbad dashed", "allowed")
 """What the lines of a guardrail are."""
 
 
-def share(rollout: Rollout, opened: Rollout) -> float:
+def new_model_share(rollout: Rollout, opened: Rollout) -> float:
     """Share of shoppers that meet the new model: all once it is champion. `opened` is the experiment's first state."""
     assert rollout.champion is not None and opened.challenger is not None
     promoted = rollout.champion.recipe_digest == opened.challenger.recipe_digest
     return 1.0 if promoted else rollout.weight if rollout.salt == opened.salt else 0.0
 
 
-def pictures(changes: Sequence[Entry], looks: Sequence[Decision], policy: Policy) -> list[tuple[str, Markup]]:
+def pictures(changes: Sequence[Entry], looks: Sequence[InterimAnalysis], policy: Policy) -> list[tuple[str, Markup]]:
     """What each shows, and the picture: the gain with its interval, the weight, and the evidence of missing shoppers.
 
     `changes` are those of one experiment, `looks` the ones that have evidence; at least one of each.
@@ -54,7 +54,7 @@ def pictures(changes: Sequence[Entry], looks: Sequence[Decision], policy: Policy
     ]  # fmt: skip
 
 
-def _gain(looks: Sequence[Decision], moments: Sequence[datetime], policy: Policy) -> Markup:
+def _gain(looks: Sequence[InterimAnalysis], moments: Sequence[datetime], policy: Policy) -> Markup:
     known = [look for look in looks if look.evidence["outcome"]["low"] is not None]
     ends = [end for look in known[-1:] for end in (look.evidence["outcome"]["low"], look.evidence["outcome"]["high"])]
     # The first intervals are so wide that they would hide the later ones.
@@ -79,14 +79,14 @@ def _within(value: float, span: float) -> float:
     return min(max(value, -span), span)
 
 
-def _interval(look: Decision) -> str:
+def _interval(look: InterimAnalysis) -> str:
     found = look.evidence["outcome"]
     return f"{points(found['estimate'])} points [{points(found['low'])}, {points(found['high'])}]"
 
 
 def _weight(changes: Sequence[Entry], at: datetime, moments: Sequence[datetime]) -> Markup:
     plot = Plot("share of shoppers", times(moments), Scale(0, 1.05)).axes(lambda y: f"{y:.0%}", below=None).clock()
-    shares = [(entry.at, share(entry.rollout, changes[0].rollout)) for entry in changes if entry.at <= at]
+    shares = [(entry.at, new_model_share(entry.rollout, changes[0].rollout)) for entry in changes if entry.at <= at]
     path: list[tuple[float, float]] = []
     for moment, value in shares:
         path += [(moment.timestamp(), path[-1][1] if path else value), (moment.timestamp(), value)]
@@ -94,7 +94,7 @@ def _weight(changes: Sequence[Entry], at: datetime, moments: Sequence[datetime])
     return plot.band([(path[0][0], 0), (path[-1][0], 0)], path, "f0").line(path, "l0").svg()
 
 
-def _ratio(looks: Sequence[Decision], moments: Sequence[datetime], policy: Policy) -> Markup:
+def _ratio(looks: Sequence[InterimAnalysis], moments: Sequence[datetime], policy: Policy) -> Markup:
     found = [(look.at.timestamp(), look.evidence["ratio"] / math.log(10)) for look in looks]
     limit = -math.log10(policy.ratio_alpha)
     values = [value for _, value in found]
@@ -102,17 +102,17 @@ def _ratio(looks: Sequence[Decision], moments: Sequence[datetime], policy: Polic
     return plot.axes(below=None).clock().line(found, "l0").across(limit, "margin").svg()
 
 
-def guardrails(looks: Sequence[Decision]) -> list[tuple[str, bool, Markup]]:
+def guardrails(looks: Sequence[InterimAnalysis]) -> list[tuple[str, bool, Markup]]:
     """Of each guardrail its title, whether it is breached, and its course: the champion's share of bad exposures, the
     challenger's, and what is allowed."""
     return [_guardrail(name, title, looks) for name, title in NAMES.items() if _of(looks, name)]
 
 
-def _of(looks: Sequence[Decision], name: str) -> list[tuple[Decision, dict[str, Any]]]:
+def _of(looks: Sequence[InterimAnalysis], name: str) -> list[tuple[InterimAnalysis, dict[str, Any]]]:
     return [(look, row) for look in looks for row in look.evidence["guardrails"] if row["name"] == name]
 
 
-def _guardrail(name: str, title: str, looks: Sequence[Decision]) -> tuple[str, bool, Markup]:
+def _guardrail(name: str, title: str, looks: Sequence[InterimAnalysis]) -> tuple[str, bool, Markup]:
     found = _of(looks, name)
     most = max(row[part] for _, row in found for part in ("champion", "challenger", "allowed"))
     scale = Scale(0, 1.15 * max(most, 1e-4))

@@ -9,11 +9,11 @@ from typing import Any
 
 from components.rollout.page import page
 from experiments.decision import judge, look
-from experiments.document import Change, Rollout
+from experiments.document import DocumentChange, Rollout
 from experiments.log import LogFault
 from experiments.policy import Policy
 from experiments.retry import until_unmoved
-from experiments.table import Decision, RolloutTable
+from experiments.table import InterimAnalysis, RolloutTable
 from runtime.errors import InputError
 
 
@@ -57,10 +57,10 @@ def run(
 
 def decide(
     table: RolloutTable, model: str, policy: Policy, log: Path, *, now: datetime, salt: Callable[[], str]
-) -> tuple[Rollout, Decision]:
+) -> tuple[Rollout, InterimAnalysis]:
     """Decide on the row as it is, and again whenever somebody else was faster; the row as it then stands."""
 
-    def attempt() -> tuple[Rollout, Decision]:
+    def attempt() -> tuple[Rollout, InterimAnalysis]:
         row = table.read(model)
         if row.champion is None:
             known = ", ".join(table.models()) or "nothing"
@@ -68,15 +68,17 @@ def decide(
                 f"{model}: no model was released yet (released: {known}). Run the training pipeline first."
             )
         if row.challenger is None and row.former is None:
-            return row, Decision(at=now, salt="", action="hold", why="no experiment runs", evidence={})
+            return row, InterimAnalysis(at=now, salt="", action="hold", why="no experiment runs", evidence={})
         opened = next(entry.at for entry in table.history(model) if entry.rollout.salt == row.salt)
         evidence = look(log, row, policy, opened=opened, now=now)
         verdict = judge(row, evidence, policy, opened=opened, salt=salt)
-        made = Decision(at=now, salt=row.salt, action=verdict.action, why=verdict.why, evidence=evidence.to_json())
+        made = InterimAnalysis(
+            at=now, salt=row.salt, action=verdict.action, why=verdict.why, evidence=evidence.to_json()
+        )
         if verdict.rollout is None:
             table.record(model, made)
             return row, made
-        change = Change(verdict.rollout, "rollout", f"{verdict.action}: {verdict.why}")
+        change = DocumentChange(verdict.rollout, "rollout", f"{verdict.action}: {verdict.why}")
         return table.propose(change, row.version, made), made
 
     return until_unmoved(attempt, model=model, during="while it was looked at")

@@ -15,7 +15,7 @@ from components.shared.model_names import (
     POPULARITY,
     REFERENCE,
 )
-from heterrec.evaluation.comparison import Difference
+from heterrec.evaluation.comparison import MeanDifference
 from runtime.decision import Reason
 
 K = 10
@@ -43,7 +43,7 @@ class Judged:
 
 
 @dataclass(frozen=True, kw_only=True)
-class Choice:
+class ReleaseChoice:
     """What is released, beside the model that was judged."""
 
     judged: Judged
@@ -61,18 +61,20 @@ class Choice:
         return {"judged": self.judged.name, "released": name, "why": self.why}
 
 
-def choose(model: Judged, tables: Judged | None) -> Choice:
+def choose(model: Judged, tables: Judged | None) -> ReleaseChoice:
     """The model where it passed, else the tables where they did; `tables` is None where they are the model."""
     if model.passed or tables is None:
-        return Choice(judged=model, released=model if model.passed else None, reasons=model.reasons)
+        return ReleaseChoice(judged=model, released=model if model.passed else None, reasons=model.reasons)
     if not tables.passed:
-        return Choice(judged=model, released=None, reasons=[*model.reasons, *tables.reasons])
+        return ReleaseChoice(judged=model, released=None, reasons=[*model.reasons, *tables.reasons])
     # What the model lacks is told, and blocks nothing: it is not what is released.
     told = [replace(reason, level="warn") if reason in model.missing else reason for reason in model.reasons]
-    return Choice(judged=model, released=tables, reasons=[*told, *tables.reasons])
+    return ReleaseChoice(judged=model, released=tables, reasons=[*told, *tables.reasons])
 
 
-def of_model(differences: Mapping[str, Difference], champion: list[Reason], *, network_serves: bool) -> list[Reason]:
+def of_model(
+    differences: Mapping[str, MeanDifference], champion: list[Reason], *, network_serves: bool
+) -> list[Reason]:
     """What is asked of tonight's model. `champion` is what it is asked for against the champion, or its reference."""
     longer = TRAIN if NEIGHBOURS in differences else TABLES
     reasons = [above(POPULARITY, differences[POPULARITY], level="block", longer=longer)]
@@ -87,7 +89,9 @@ def of_model(differences: Mapping[str, Difference], champion: list[Reason], *, n
     return [*reasons, *champion, *peers]
 
 
-def of_tables(differences: Mapping[str, Difference], champion: list[Reason], *, network_serves: bool) -> list[Reason]:
+def of_tables(
+    differences: Mapping[str, MeanDifference], champion: list[Reason], *, network_serves: bool
+) -> list[Reason]:
     """What is asked of the tables that would take the model's place; `differences` are theirs."""
     reasons = [above(POPULARITY, differences[POPULARITY], level="block", longer=TABLES)]
     if not network_serves:
@@ -112,7 +116,7 @@ def of_tables(differences: Mapping[str, Difference], champion: list[Reason], *, 
     ]
 
 
-def above(name: str, difference: Difference, *, level: Any, longer: str) -> Reason:
+def above(name: str, difference: MeanDifference, *, level: Any, longer: str) -> Reason:
     """Asks for a difference that is surely above nought; `longer` is what to do where it does not even seem so."""
     verdict = "above" if difference.low > 0 else "not surely above" if difference.high > 0 else "not above"
     return Reason(
@@ -126,7 +130,7 @@ def above(name: str, difference: Difference, *, level: Any, longer: str) -> Reas
     )
 
 
-def not_below(name: str, difference: Difference, *, check: str = "no worse than the champion") -> Reason:
+def not_below(name: str, difference: MeanDifference, *, check: str = "no worse than the champion") -> Reason:
     verdict = "not below" if difference.high >= 0 else "below"
     return Reason(
         check=check,
@@ -138,14 +142,14 @@ def not_below(name: str, difference: Difference, *, check: str = "no worse than 
     )
 
 
-def interval(difference: Difference) -> str:
+def interval(difference: MeanDifference) -> str:
     return f"{difference.mean:+.4f} [{difference.low:+.4f}, {difference.high:+.4f}]"
 
 
-def told(release: Mapping[str, Any] | None) -> str:
+def describe_choice(release: Mapping[str, Any] | None) -> str:
     """In a few words what was released in place of the judged model; nothing where that itself was, or none.
 
-    `release` is `Choice.to_json`, of the record of evaluate; runs of before it was kept have none.
+    `release` is `ReleaseChoice.to_json`, of the record of evaluate; runs of before it was kept have none.
     """
     if not release or release["released"] in (None, release["judged"]):
         return ""

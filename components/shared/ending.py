@@ -5,8 +5,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal, NamedTuple
 
-from components.shared.choice import TRAIN, told
-from runtime.task import Record
+from components.shared.choice import TRAIN, describe_choice
+from runtime.task import TaskRecord
 
 GATES = ("validate", "evaluate", "infra_validate")
 AGAIN = "run the same command again: what was finished is reused, and a training goes on from its checkpoint"
@@ -14,7 +14,7 @@ KILLED = "the task's process ended without a word, which mostly is the system ta
 FAILED = ("FAILED", "CANCELED", "CANCELLED")
 """Of Kubeflow's words for a run."""
 Style = Literal["good", "warn", "bad", "quiet"]
-Records = Mapping[str, Record]
+Records = Mapping[str, TaskRecord]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -35,7 +35,7 @@ class Why:
         return [f"{self.task}: {self.check}: {self.message}", f"    to change it: {self.remedy}"]
 
 
-def broken(records: Records) -> Record | None:
+def broken(records: Records) -> TaskRecord | None:
     """The task that failed, or was killed."""
     return next((record for record in records.values() if record.status in ("failed", "running")), None)
 
@@ -90,7 +90,7 @@ def why(records: Records) -> list[Why]:
 
 def instead(records: Records) -> str:
     """What is released in place of the model that was judged, or nothing."""
-    return told(records["evaluate"].report.get("release")) if "evaluate" in records else ""
+    return describe_choice(records["evaluate"].report.get("release")) if "evaluate" in records else ""
 
 
 def _of(records: Records) -> str:

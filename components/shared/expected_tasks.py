@@ -7,10 +7,10 @@ pod that never started and a branch that was rightly not taken leave the state R
 from collections.abc import Iterable, Mapping
 from typing import Any
 
-from runtime.task import Record
+from runtime.task import TaskRecord
 
 ALWAYS = ("ingest", "resolve", "champion", "reference", "validate")
-Records = Mapping[str, Record]
+Records = Mapping[str, TaskRecord]
 
 
 def missing(pipeline: str, records: Records, state: str) -> list[str]:

@@ -31,7 +31,7 @@ _KIND, _CLASSIC = "mlflow.experimentKind", "custom_model_development"
 
 
 @dataclass(frozen=True, kw_only=True)
-class Record:
+class ReleaseRecord:
     """What is kept of a release. Keys of `settings` and `metrics` are dotted paths."""
 
     version: str
@@ -46,7 +46,7 @@ class Record:
 
 
 @dataclass(frozen=True, kw_only=True)
-class Trial:
+class TrialRecord:
     """What is kept of every run that trained, released or not: losing ideas are compared, too."""
 
     run_id: str
@@ -66,7 +66,7 @@ class Registry:
         self._client, self._name = _connect(url), name
         self._served = has_copies(url)
 
-    def register(self, record: Record) -> str:
+    def register(self, record: ReleaseRecord) -> str:
         """Number of the model version of this archive, made together with its run where there is none."""
         if (number := self._number(record.archive_digest)) is not None:
             return number
@@ -86,7 +86,7 @@ class Registry:
             below = path.parent.relative_to(release).as_posix()
             self._client.log_artifact(run_id, str(path), _RELEASE if below == "." else f"{_RELEASE}/{below}")
 
-    def log(self, trial: Trial) -> str:
+    def log(self, trial: TrialRecord) -> str:
         """The finished MLflow run of the model that this run of ours trained; that which push made, where it was
         released."""
         experiment = self._experiment(None)
@@ -123,7 +123,7 @@ class Registry:
             elif arm in aliases:
                 self._client.delete_registered_model_alias(self._name, arm)
 
-    def _source(self, record: Record, run_id: str) -> str:
+    def _source(self, record: ReleaseRecord, run_id: str) -> str:
         """Where MLflow finds the release. A server takes no path of another machine's: it gets the files."""
         if not self._served:
             return record.source
@@ -134,7 +134,7 @@ class Registry:
         found = self._client.search_model_versions(f"name='{self._name}' and tags.archive_digest='{archive_digest}'")
         return str(found[0].version) if found else None
 
-    def _run(self, record: Record) -> str:
+    def _run(self, record: ReleaseRecord) -> str:
         """The finished run of this archive; one that a killed push left behind is completed."""
         experiment = self._experiment(record.source)
         found = self._client.search_runs([experiment], f"tags.archive_digest = '{record.archive_digest}'")

@@ -130,11 +130,11 @@ class _Module:
                 for alias in inner.names:
                     assert not _followed(alias.name), f"{self._name}: import names `from {alias.name}`, to be followed"
             if isinstance(inner, ast.Attribute) and isinstance(inner.value, ast.Name):
-                yield from self._found(inner.value.id, inner.attr)
+                yield from self._definitions(inner.value.id, inner.attr)
             elif isinstance(inner, ast.Name):
-                yield from self._found(inner.id, None)
+                yield from self._definitions(inner.id, None)
 
-    def _found(self, name: str, attribute: str | None) -> Iterator[Definition]:
+    def _definitions(self, name: str, attribute: str | None) -> Iterator[Definition]:
         if name in self._bodies:
             yield Definition(self._name, name)
         elif name in self._imported:
@@ -143,7 +143,7 @@ class _Module:
                 names = [attribute] if attribute else list(_module(whole)._bodies)
                 yield from (Definition(whole, each) for each in names)
             elif _followed(module) and code.source(module):
-                yield from _module(module)._found(imported, attribute)
+                yield from _module(module)._definitions(imported, attribute)
 
 
 class _Chosen(ast.NodeTransformer):

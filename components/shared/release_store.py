@@ -23,7 +23,7 @@ def models_of(release: Path) -> dict[str, Path]:
     return {name: release / name for name in (JUDGED, SERVED) if (release / name).is_dir()}
 
 
-def released(rollout_url: str, name: str, digest: str) -> str | None:
+def released_version(rollout_url: str, name: str, digest: str) -> str | None:
     """The version under which the archive with this SHA-256 entered the rollout of `name`, or None.
 
     Looks through the whole history: what was rolled back or replaced is not released again by itself.
@@ -66,7 +66,7 @@ def store_release(mar: Path, models: Mapping[str, Path], target: Path, *, digest
     if target.exists():
         if not stored.is_file() or archives.digest(stored) != digest:
             raise InputError(f"{target}: holds another archive than {mar}; package under another version")
-        _share(target)
+        _upload(target)
         return stored
     partial = target.with_name(f".{target.name}.partial")
     shutil.rmtree(partial, ignore_errors=True)
@@ -78,7 +78,7 @@ def store_release(mar: Path, models: Mapping[str, Path], target: Path, *, digest
         shutil.copytree(model, partial / folder)
     Manifest.seal(partial, kind="released")
     os.replace(partial, target)
-    _share(target)
+    _upload(target)
     return stored
 
 
@@ -99,7 +99,7 @@ def uri(folder: Path) -> str:
     return found if object_store.is_address(found) else folder.as_uri()
 
 
-def _share(target: Path) -> None:
+def _upload(target: Path) -> None:
     """Where machines share an object store and no disk, a release is there before the rollout table names it."""
     if shared := object_store.shared():
         if not (target / NAME).is_file():

@@ -48,7 +48,7 @@ _EVENT = {
 
 
 @dataclass(frozen=True, kw_only=True)
-class Table:
+class EventsTable:
     """One table of the events artifact: its Parquet files (a glob below the artifact) and its columns."""
 
     name: str
@@ -59,21 +59,23 @@ class Table:
         return sorted(events.glob(self.files))
 
 
-def tables(card: DatasetCard) -> list[Table]:
+def tables(card: DatasetCard) -> list[EventsTable]:
     """The tables that `card` asks for, with the columns the contract gives them."""
     found = [
-        Table(name="interactions", files="interactions/day=*/*.parquet", columns={**_EVENT, **_columns(card.observed)}),
-        Table(name="items", files="items/static.parquet", columns={**_KEYS, **_columns(card.static)}),
+        EventsTable(
+            name="interactions", files="interactions/day=*/*.parquet", columns={**_EVENT, **_columns(card.observed)}
+        ),
+        EventsTable(name="items", files="items/static.parquet", columns={**_KEYS, **_columns(card.static)}),
     ]
     if card.varying:
         columns = {**_KEYS, **_columns(card.varying)}
-        found.append(Table(name="varying", files="items/varying/day=*/*.parquet", columns=columns))
+        found.append(EventsTable(name="varying", files="items/varying/day=*/*.parquet", columns=columns))
     if card.derived:
         columns = {**_KEYS, **_columns(card.derived)}
-        found.append(Table(name="derived", files="items/derived/day=*/*.parquet", columns=columns))
+        found.append(EventsTable(name="derived", files="items/derived/day=*/*.parquet", columns=columns))
     if card.user_features:
         columns = {"user_id": pa.string(), "event_time": TIME, "created_time": TIME, **_columns(card.user_features)}
-        found.append(Table(name="users", files="users/static.parquet", columns=columns))
+        found.append(EventsTable(name="users", files="users/static.parquet", columns=columns))
     return found
 
 
@@ -134,7 +136,7 @@ def open_events(card: DatasetCard, events: Path, as_of: datetime) -> Iterator["D
         yield db
 
 
-def counting(card: DatasetCard, table: Table) -> str:
+def counting(card: DatasetCard, table: EventsTable) -> str:
     """SQL: of the interactions those whose type enters histories, as the card says."""
     if table.name != "interactions" or card.history_types is None:
         return ""

@@ -63,7 +63,7 @@ def wanted() -> TrainJob | None:
         raise InputError(f"{VARIABLE}: {error}. It is written by `python -m pipelines compile`.") from error
 
 
-def together(job: TrainJob, work: Mapping[str, Any], client: Any = None) -> None:
+def train_on_nodes(job: TrainJob, work: Mapping[str, Any], client: Any = None) -> None:
     """Train as `step.fit(**work)` would, on `job.nodes` nodes; the model lies in `work["model"]` when it returns.
 
     `client` is a kubeflow.trainer.TrainerClient (default: that of the pod). A TrainJob that a killed attempt left is

@@ -38,7 +38,7 @@ class Learned:
 
 
 @dataclass(frozen=True, kw_only=True)
-class Plan:
+class TrainingPlan:
     """One training as it will go."""
 
     model: str
@@ -55,21 +55,21 @@ class Plan:
         drawn = "all of them scored at each step" if self.candidates is None else f"{self.candidates:,} drawn at each"
         return (
             f"{self.cost.steps:,} steps of {self.batch:,} events over {self.learned.sold:,} items sold, {drawn}: about "
-            f"{told(self.cost.cpu_seconds)} of one core, {self.cost.memory_mib / 1024:.1f} GiB"
+            f"{duration_text(self.cost.cpu_seconds)} of one core, {self.cost.memory_mib / 1024:.1f} GiB"
         )
 
     def to_json(self) -> dict[str, Any]:
         return {**self.cost._asdict(), "learned": asdict(self.learned), "sentence": self.sentence}
 
 
-def told(seconds: float) -> str:
+def duration_text(seconds: float) -> str:
     """Seconds as people say them: 40 seconds, 7 minutes, 2.5 hours."""
     if seconds < 90:
         return f"{seconds:.0f} seconds"
     return f"{seconds / 60:.0f} minutes" if seconds < 5400 else f"{seconds / 3600:.1f} hours"
 
 
-def plan(config: TrainConfig, learned: Learned) -> Plan:
+def plan(config: TrainConfig, learned: Learned) -> TrainingPlan:
     """How `config` will be trained on what is `learned` from."""
     whole = sized(config, items=max(1, learned.sold), events=max(1, learned.events), catalogue=learned.catalogue)
     epoch = min(learned.events, whole.epoch_events or learned.events)
@@ -83,6 +83,6 @@ def plan(config: TrainConfig, learned: Learned) -> Plan:
         features=1 + learned.features if whole.model.features else 1,
         events=learned.events,
     )
-    return Plan(
+    return TrainingPlan(
         model=name_of(config), learned=learned, batch=whole.batch_events, candidates=whole.loss.candidates, cost=cost
     )

@@ -43,7 +43,7 @@ def sharded() -> bool:
     return named == "1"
 
 
-def together(count: int, fit: Callable[..., None], work: Mapping[str, Any]) -> None:
+def run_processes(count: int, fit: Callable[..., None], work: Mapping[str, Any]) -> None:
     """Run `fit(**work)`, a function of a module, in `count` processes, each with the environment that `torchrun` gives.
 
     The first that fails ends them all. Raises `InputError` where the data is at fault, and `RuntimeError` that names
@@ -63,13 +63,13 @@ def together(count: int, fit: Callable[..., None], work: Mapping[str, Any]) -> N
             if fault.is_file():
                 raise InputError(json.loads(fault.read_text())) from error
             ended = f"was ended by {error.signal_name}" if error.signal_name else f"ended with {error.exit_code}"
-            raise RuntimeError(_told(error.error_index, count, ended)) from error
+            raise RuntimeError(_process_fault(error.error_index, count, ended)) from error
         except ProcessRaisedException as error:
             *_, last = str(error).strip().splitlines()
-            raise RuntimeError(_told(error.error_index, count, f"failed: {last}")) from error
+            raise RuntimeError(_process_fault(error.error_index, count, f"failed: {last}")) from error
 
 
-def _told(number: int, count: int, what: str) -> str:
+def _process_fault(number: int, count: int, what: str) -> str:
     return (
         f"training: process {number + 1} of {count} {what}. The others were ended; run the step again and it goes on "
         f"from the last checkpoint. {PROCESSES}=1 trains without company."

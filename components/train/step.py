@@ -45,11 +45,11 @@ def run(
         "sharded": processes.sharded(),
     }
     if job is not None:
-        nodes.together(job, work)
+        nodes.train_on_nodes(job, work)
     elif count == 1:
         fit(**work)
     else:
-        processes.together(count, fit, work)
+        processes.run_processes(count, fit, work)
     report: dict[str, Any] = json.loads((model / "report.json").read_text())
     return report
 
@@ -73,7 +73,7 @@ def fit(
     from heterrec.training.export import load_model, save_model
     from heterrec.training.loop import train
     from heterrec.training.refit import refit
-    from heterrec.training.trained import Champion
+    from heterrec.training.trained import StartingModel
 
     started = time.monotonic()
     device = "cuda" if torch.cuda.is_available() else "cpu"
@@ -83,7 +83,7 @@ def fit(
         start = None
         if config.warm_start and champion is not None and (champion / "model").is_dir():
             before = load_model(champion / "model", device)
-            start = None if before.model is None else Champion(before.model, before.encoder)
+            start = None if before.model is None else StartingModel(before.model, before.encoder)
         if blessed is not None:
             trained = refit(load_model(blessed, device), config, data, **how)
         else:

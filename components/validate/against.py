@@ -24,7 +24,7 @@ from components.validate.suite import (
     factor,
     within,
 )
-from components.validate.verdicts import EVIDENCE, Measure
+from components.validate.verdicts import EVIDENCE, Measurement
 from feature_repo.card import DatasetCard
 from feature_repo.card_features import Described
 from feature_repo.kinds import Storage
@@ -33,7 +33,7 @@ from runtime.sql import literals
 if TYPE_CHECKING:
     from duckdb import DuckDBPyConnection
 
-Found = tuple[Check, Measure]
+Found = tuple[Check, Measurement]
 ENOUGH = 50
 """New rows below which their distribution says nothing."""
 
@@ -94,7 +94,7 @@ def jumps(card: DatasetCard, db: "DuckDBPyConnection", since: datetime) -> Itera
         message = f"New values of {feature.name} are of the size of the same items' values before (middle ratio)"
         query = f"{both} ORDER BY abs(ln(now / before)) DESC"
         check = factor(f"{feature.name} jump", message, limit.warn, limit.block, field="tolerances.jump")
-        yield check, Measure(found=math.exp(middle), evidence=rows_later(db, query))
+        yield check, Measurement(found=math.exp(middle), evidence=rows_later(db, query))
 
 
 def _accepted_days(
@@ -115,17 +115,17 @@ def _accepted_days(
     limits = card.tolerances
     message = "The events of the last accepted run are still there"
     check = within("lost events", message, limits.lost, field="tolerances.lost")
-    yield check, Measure(found=lost / total, evidence=_by_day(before, now, -1))
+    yield check, Measurement(found=lost / total, evidence=_by_day(before, now, -1))
     known = [event for event, day in reference["events"].items() if date.fromisoformat(day) >= start]
     here = sample_of_events(card, db, known)
     gone = [{"event_id": event, "day": reference["events"][event]} for event in known if event not in here]
     message = "They are the same events: shopper, item and time (of a sample)"
     # One event of a small sample is no measure of a share.
     check = within("accepted events", message, limits.lost, field="tolerances.lost", slack=3 / max(1, len(known)))
-    yield check, Measure(found=len(gone) / max(1, len(known)), evidence=lambda: gone)
+    yield check, Measurement(found=len(gone) / max(1, len(known)), evidence=lambda: gone)
     message = "Few events came late, into days that were accepted"
     check = within("late events", message, limits.late, field="tolerances.late")
-    yield check, Measure(found=late / total, evidence=_by_day(before, now, 1))
+    yield check, Measurement(found=late / total, evidence=_by_day(before, now, 1))
 
 
 def _window_start(before: Mapping[date, int], days: Mapping[date, int]) -> date:
@@ -151,7 +151,7 @@ def _new_source_rows(card: DatasetCard, report: Mapping[str, Any], reference: Pr
     message = "Few rows were set aside of those that came since the last accepted run"
     limit = card.tolerances.rejected
     check = within("rejected of new rows", message, limit, field="tolerances.rejected", slack=slack)
-    yield check, Measure(found=rejected / rows, rows=rows, evidence=lambda: evidence)
+    yield check, Measurement(found=rejected / rows, rows=rows, evidence=lambda: evidence)
 
 
 def _by_day(before: dict[date, int], now: dict[date, int], sign: int) -> Any:
@@ -174,7 +174,7 @@ def _drift(name: str, message: str, feature: Described, before: Distribution, no
         unit="index",
         field=f"max_drift and block_drift of feature {feature.name}",
     )
-    return check, Measure(found=stability_index(before, now), evidence=lambda: moved(before, now))
+    return check, Measurement(found=stability_index(before, now), evidence=lambda: moved(before, now))
 
 
 def _about_new_rows(
@@ -203,7 +203,7 @@ def _about_values(
             items = literals(other[:EVIDENCE]) or "NULL"
             query = f'SELECT item_id, "{name}" AS now FROM latest_items WHERE item_id IN ({items})'
             message = f"Items keep their {name} (others, of a sample)"
-            measure = Measure(found=len(other) / len(shared), evidence=rows_later(db, query))
+            measure = Measurement(found=len(other) / len(shared), evidence=rows_later(db, query))
             yield within(f"{name} changed", message, limits.changed, field="tolerances.changed"), measure
     if has_words(feature) and (vocabulary := reference["vocabularies"].get(name)) and vocabulary["known"]:
         yield _growth(card, db, feature, vocabulary)
@@ -222,7 +222,7 @@ def _growth(card: DatasetCard, db: "DuckDBPyConnection", feature: Described, voc
     # A handful of new values is no explosion, however small the vocabulary.
     limit, slack = card.tolerances.vocabulary, 5 / len(known)
     check = within(f"{feature.name} vocabulary", message, limit, field="tolerances.vocabulary", slack=slack)
-    return check, Measure(found=len(rows) / len(known), evidence=lambda: list(rows.slice(0, EVIDENCE).to_pylist()))
+    return check, Measurement(found=len(rows) / len(known), evidence=lambda: list(rows.slice(0, EVIDENCE).to_pylist()))
 
 
 def since_of(reference: Profile | None, as_of: datetime) -> datetime:

@@ -22,7 +22,7 @@ _KNOWN = """
 
 
 @dataclass(frozen=True, kw_only=True)
-class Checked:
+class CheckedTable:
     """A view over `source`: `keys` and times, columns of `features` with those beside them, and `more`."""
 
     name: str
@@ -47,15 +47,15 @@ class Checked:
         return f"SELECT {', '.join([*self.keys, *_TIMES, *more, *features])} FROM {self.source}"
 
 
-def checked_tables(card: DatasetCard) -> dict[str, Checked]:
+def checked_tables(card: DatasetCard) -> dict[str, CheckedTable]:
     """By name, of `figures.prepare`'s tables; `ITEMS_OF_EVENTS` says of each event what the items table has of it."""
     ordinary = [(name, name) for name in ("position", "basket", "event_type")]
     known = [("item_known", "known.since IS NOT NULL"),
              ("item_known_by_then", "coalesce(known.since <= event_time, true)")]  # fmt: skip
     event = ("event_id", "user_id", "item_id")
     tables = [
-        Checked(name="interactions", source="interactions", keys=event, features=card.observed, more=ordinary),
-        Checked(name=ITEMS_OF_EVENTS, source=_KNOWN, keys=event, more=known),
+        CheckedTable(name="interactions", source="interactions", keys=event, features=card.observed, more=ordinary),
+        CheckedTable(name=ITEMS_OF_EVENTS, source=_KNOWN, keys=event, more=known),
     ]
     for name, features, key in (
         ("items", card.static, "item_id"),
@@ -65,13 +65,13 @@ def checked_tables(card: DatasetCard) -> dict[str, Checked]:
     ):
         if features:
             source = source_of(features[0])
-            tables.append(Checked(name=name, source=source, keys=(key,), features=features))
+            tables.append(CheckedTable(name=name, source=source, keys=(key,), features=features))
         elif name == "items":
-            tables.append(Checked(name=name, source="latest_items", keys=("item_id",)))
+            tables.append(CheckedTable(name=name, source="latest_items", keys=("item_id",)))
     return {table.name: table for table in tables}
 
 
-def make_views(db: "DuckDBPyConnection", tables: Sequence[Checked]) -> None:
+def make_views(db: "DuckDBPyConnection", tables: Sequence[CheckedTable]) -> None:
     """Make the view of each table, in the very connection: it may read temporary tables."""
     for table in tables:
         db.execute(f"CREATE OR REPLACE TEMP VIEW {table.view} AS {table.query()}")

@@ -9,13 +9,13 @@ from typing import TYPE_CHECKING, Any
 from components.validate.drift import chance, moved, stability_index
 from components.validate.figures import is_open, local, local_day
 from components.validate.suite import Check, factor, within
-from components.validate.verdicts import Measure
+from components.validate.verdicts import Measurement
 from feature_repo.card import DatasetCard
 
 if TYPE_CHECKING:
     from duckdb import DuckDBPyConnection
 
-Found = tuple[Check, Measure]
+Found = tuple[Check, Measurement]
 Day = dict[str, Any]
 
 USUAL = 28
@@ -45,7 +45,7 @@ def day_checks(card: DatasetCard, db: "DuckDBPyConnection", as_of: datetime, sin
         most = max(10, *(day[what] for day in usual))
         worst = max(new, key=lambda day: day[what])
         message = f"No {noun} has many times the most events that one has on a usual day (ratio)"
-        ratio = Measure(found=worst[what] / most, evidence=_told(worst, what, most=most))
+        ratio = Measurement(found=worst[what] / most, evidence=_of_day(worst, what, most=most))
         check = within(f"busiest {noun}", message, limits.busiest, field="tolerances.busiest", unit="times")
         found.append((check, ratio))
     for what, noun in (("new_users", "shoppers"), ("new_items", "items")):
@@ -53,7 +53,7 @@ def day_checks(card: DatasetCard, db: "DuckDBPyConnection", as_of: datetime, sin
     copies = max(new, key=lambda day: day["copied"])
     message = "No new day repeats another: same shopper, item and time of day"
     check = within("copied day", message, limits.copied, field="tolerances.copied")
-    found.append((check, Measure(found=copies["copied"], evidence=lambda: [
+    found.append((check, Measurement(found=copies["copied"], evidence=lambda: [
         {"day": f"{copies['day']:%a %Y-%m-%d}", "like": f"{copies['like']:%a %Y-%m-%d}", "events": copies["events"]}
     ])))  # fmt: skip
     found.append(_hours(card, db, usual, new, today, as_of))
@@ -134,7 +134,7 @@ def _volume(card: DatasetCard, what: str, message: str, usual: Sequence[Day], ne
     limit = card.tolerances.volume
     warn, block = max(limit.warn, math.exp(4 * spread)), max(limit.block, math.exp(7 * spread))
     check = factor(f"{what} a day", message, warn, block, field="tolerances.volume")
-    return check, Measure(found=ratio, evidence=_told(day, what, usual=round(center)))
+    return check, Measurement(found=ratio, evidence=_of_day(day, what, usual=round(center)))
 
 
 def _center(usual: Sequence[Day], what: str, day: date) -> float:
@@ -151,7 +151,7 @@ def _newcomers(card: DatasetCard, what: str, noun: str, usual: Sequence[Day], ne
     limit = card.tolerances.newcomers
     message = f"Few of a new day's {noun} were never seen before"
     check = within(f"new {noun}", message, limit, field="tolerances.newcomers", slack=most + chance)
-    return check, Measure(found=worst[what], evidence=_told(worst, what, most=round(most, 4)))
+    return check, Measurement(found=worst[what], evidence=_of_day(worst, what, most=round(most, 4)))
 
 
 def _hours(
@@ -176,10 +176,10 @@ def _hours(
     message = f"Shoppers come at the usual hours, {card.source.timezone} (population stability index)"
     limit, slack = card.tolerances.hours, chance(before, now)
     check = within("hours of the day", message, limit, field="tolerances.hours", slack=slack, unit="index")
-    return check, Measure(found=stability_index(before, now), evidence=lambda: moved(before, now))
+    return check, Measurement(found=stability_index(before, now), evidence=lambda: moved(before, now))
 
 
-def _told(day: Day, what: str, **more: Any) -> Any:
+def _of_day(day: Day, what: str, **more: Any) -> Any:
     who = {"busiest_user": "user", "busiest_item": "item"}.get(what)
     row = {"day": f"{day['day']:%a %Y-%m-%d}", **({who: day[who]} if who else {}), "found": day[what], **more}
     return lambda: [row]

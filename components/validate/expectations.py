@@ -7,12 +7,12 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from components.validate.checked import ITEMS_OF_EVENTS, Checked, checked_tables, make_views
+from components.validate.checked import ITEMS_OF_EVENTS, CheckedTable, checked_tables, make_views
 from components.validate.data_docs import make_offline
 from components.validate.duckdb_dialect import URL, creator
 from components.validate.figures import Rows, rows_later
 from components.validate.suite import DataCheck, data_checks
-from components.validate.verdicts import EVIDENCE, Measure
+from components.validate.verdicts import EVIDENCE, Measurement
 from feature_repo.card import DatasetCard
 from runtime.errors import InputError
 from runtime.service_log import quieten
@@ -44,7 +44,7 @@ def ask(
     checks: Sequence[DataCheck],
     as_of: datetime,
     data_docs: Path | None,
-) -> dict[str, Measure]:
+) -> dict[str, Measurement]:
     """What Great Expectations finds of each of `checks`; Data Docs go to the folder `data_docs` where one is given.
 
     What of the card's own expectations cannot be evaluated (a regular expression that DuckDB cannot read, the sum of a
@@ -57,7 +57,7 @@ def ask(
     asked = [tables[name] for name in dict.fromkeys(check.table for check in checks)]
     make_views(db, asked)
     source = _source(context, card, db)
-    found: dict[str, Measure] = {}
+    found: dict[str, Measurement] = {}
     for table in asked:
         asset = source.add_table_asset(table.name, table_name=table.view)
         batch = asset.add_batch_definition_whole_table("all")
@@ -104,7 +104,7 @@ def _built(card: DatasetCard, checks: Sequence[DataCheck]) -> dict[str, "Expecta
 def _run(
     context: "EphemeralDataContext",
     batch: "BatchDefinition[Any]",
-    table: Checked,
+    table: CheckedTable,
     expectations: Mapping[str, "Expectation"],
     as_of: datetime,
 ) -> Results:
@@ -127,7 +127,7 @@ def _run(
 def _validate(
     context: "EphemeralDataContext",
     batch: "BatchDefinition[Any]",
-    table: Checked,
+    table: CheckedTable,
     expectations: Mapping[str, "Expectation"],
     as_of: datetime,
     *,
@@ -153,23 +153,23 @@ def _validate(
     return {result.expectation_config.meta["check"]: result for result in outcome.results}
 
 
-def _measure(db: "DuckDBPyConnection", table: Checked, check: DataCheck, result: Any) -> Measure:
+def _measure(db: "DuckDBPyConnection", table: CheckedTable, check: DataCheck, result: Any) -> Measurement:
     if fault := _fault(result):
         if not check.field.startswith("expectations."):
             raise RuntimeError(f"expectation {check.name!r} could not run: {fault}")
-        return Measure(found=f"no answer ({fault.splitlines()[0]})", held=False)
+        return Measurement(found=f"no answer ({fault.splitlines()[0]})", held=False)
     found, evidence = result.result, _evidence(db, table, check, result.result)
     if not check.asks_rows:
         observed = found.get("observed_value")
         observed = found.get("unexpected_count") if observed is None else observed
-        return Measure(found=_told(observed), evidence=evidence, held=result.success)
+        return Measurement(found=_plain_value(observed), evidence=evidence, held=result.success)
     rows = found["element_count"] - found.get("missing_count", 0)
     share = found["unexpected_count"] / rows if rows else 0.0
-    return Measure(found=share, rows=rows, evidence=evidence, held=result.success)
+    return Measurement(found=share, rows=rows, evidence=evidence, held=result.success)
 
 
 def _evidence(
-    db: "DuckDBPyConnection", table: Checked, check: DataCheck, found: Mapping[str, Any]
+    db: "DuckDBPyConnection", table: CheckedTable, check: DataCheck, found: Mapping[str, Any]
 ) -> Callable[[], Rows]:
     """The rows that Great Expectations did not expect; where it has none, the values."""
 
@@ -194,7 +194,7 @@ def _utc(value: Any) -> Any:
     return value.replace(tzinfo=UTC) if isinstance(value, datetime) and value.tzinfo is None else value
 
 
-def _told(observed: Any) -> Any:
+def _plain_value(observed: Any) -> Any:
     """A number as it is, anything else in words."""
     if observed is None or isinstance(observed, int | float):
         return observed

@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from components.shared.tables import differences
-from components.validate.verdicts import EVIDENCE, Measure
+from components.validate.verdicts import EVIDENCE, Measurement
 from feature_repo.card import DatasetCard
 from runtime.sql import literal
 
@@ -43,15 +43,15 @@ def prepare(card: DatasetCard, db: "DuckDBPyConnection", events: Path) -> None:
         rows.aggregate(why, "item_id").insert_into("items_set_aside")
 
 
-def columns_measure(card: DatasetCard, events: Path) -> Measure:
+def columns_measure(card: DatasetCard, events: Path) -> Measurement:
     """How many columns differ from the card."""
     found = differences(card, events)
-    return Measure(found=len(found), evidence=lambda: [dict(difference) for difference in found])
+    return Measurement(found=len(found), evidence=lambda: [dict(difference) for difference in found])
 
 
 def run_measures(
     card: DatasetCard, db: "DuckDBPyConnection", as_of: datetime, report: dict[str, Any], days: dict[date, int]
-) -> dict[str, Measure]:
+) -> dict[str, Measurement]:
     """The measures of `run_checks`; `days` are events by local day."""
     moment = f"TIMESTAMPTZ '{as_of.isoformat()}'"
     known = "greatest(event_time, created_time)"
@@ -71,21 +71,23 @@ def run_measures(
     closed = [(day, n) for day, n in days.items() if n and not is_open(card, day)]
     missing = [day for day, n in days.items() if not n and is_open(card, day)]
     found = {
-        "interactions": Measure(found=events),
+        "interactions": Measurement(found=events),
         "rejected_rate": _set_aside(report, "rejected", "rows", "reasons"),
         "item_rejected_rate": _set_aside(report, "item_rejected", "item_rows", "item_reasons"),
         "user_rejected_rate": _set_aside(report, "user_rejected", "user_rows", "user_reasons"),
-        "age_days": Measure(found=_age(as_of, newest)),
-        "catalogue_age_days": Measure(found=_age(as_of, newest_item)),
-        "missing_days": Measure(found=len(missing), evidence=lambda: [{"day": f"{d:%a %Y-%m-%d}"} for d in missing]),
-        "closed_days": Measure(
+        "age_days": Measurement(found=_age(as_of, newest)),
+        "catalogue_age_days": Measurement(found=_age(as_of, newest_item)),
+        "missing_days": Measurement(
+            found=len(missing), evidence=lambda: [{"day": f"{d:%a %Y-%m-%d}"} for d in missing]
+        ),
+        "closed_days": Measurement(
             found=len(closed), evidence=lambda: [{"day": f"{d:%a %Y-%m-%d}", "events": n} for d, n in closed]
         ),
         "event_id unique": _repeats(db, "interactions", ["event_id"]),
     }
     counted = {"later_events": later, "long_baskets": long_baskets, "event_time missing": timeless}
     for name, query in counted.items():
-        found[name] = Measure(found=_count(db, query), evidence=rows_later(db, query))
+        found[name] = Measurement(found=_count(db, query), evidence=rows_later(db, query))
     if card.varying:
         found["one change an instant"] = _repeats(db, "varying", ["item_id", "event_time", "created_time"])
     return found
@@ -135,8 +137,8 @@ def read_report(events: Path) -> dict[str, Any]:
     return dict(json.loads((events / "report.json").read_text()))
 
 
-def _set_aside(report: dict[str, Any], rejected: str, rows: str, reasons: str) -> Measure:
-    return Measure(
+def _set_aside(report: dict[str, Any], rejected: str, rows: str, reasons: str) -> Measurement:
+    return Measurement(
         found=report.get(rejected, 0) / max(1, report.get(rows, 0)),
         evidence=lambda: [{"reason": reason, "rows": n} for reason, n in report.get(reasons, {}).items()],
     )
@@ -148,7 +150,7 @@ def _age(as_of: datetime, newest: str | None) -> float:
     return (as_of - moment) / timedelta(days=1)
 
 
-def _repeats(db: "DuckDBPyConnection", table: str, columns: Sequence[str]) -> Measure:
+def _repeats(db: "DuckDBPyConnection", table: str, columns: Sequence[str]) -> Measurement:
     """Rows beyond the first of each that is there several times.
 
     Hashes find the few that can be meant, so that memory holds eight bytes a row and not the keys.
@@ -160,7 +162,7 @@ def _repeats(db: "DuckDBPyConnection", table: str, columns: Sequence[str]) -> Me
     )
     repeated = f"SELECT {key}, count(*) AS times FROM ({suspects}) GROUP BY {key} HAVING count(*) > 1"
     (count,) = _one(db, f"SELECT coalesce(sum(times - 1), 0)::BIGINT FROM ({repeated})")
-    return Measure(found=count, evidence=rows_later(db, repeated))
+    return Measurement(found=count, evidence=rows_later(db, repeated))
 
 
 def _count(db: "DuckDBPyConnection", query: str) -> int:

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 from components.validate.drift import chance, moved, stability_index
 from components.validate.profile import Distribution, kinds_of
 from components.validate.suite import Check, at_most
-from components.validate.verdicts import Measure
+from components.validate.verdicts import Measurement
 from feature_repo.card import DatasetCard
 
 if TYPE_CHECKING:
@@ -19,7 +19,7 @@ ENOUGH = 50
 
 def kind_checks(
     card: DatasetCard, db: "DuckDBPyConnection", as_of: datetime, before: Distribution, since: datetime
-) -> Iterator[tuple[Check, Measure]]:
+) -> Iterator[tuple[Check, Measurement]]:
     """The shares of the kinds among all events, and among those since the last accepted run: in all of them those of
     one day would hardly show."""
     whole = kinds_of(db, as_of, chosen=before["values"])
@@ -29,7 +29,9 @@ def kind_checks(
         yield _drift(card, "event types drift of new events", "The kinds of new events have the shares", before, new)
 
 
-def _drift(card: DatasetCard, name: str, what: str, before: Distribution, now: Distribution) -> tuple[Check, Measure]:
+def _drift(
+    card: DatasetCard, name: str, what: str, before: Distribution, now: Distribution
+) -> tuple[Check, Measurement]:
     limit, slack = card.tolerances.event_types, chance(before, now)
     check = at_most(
         name,
@@ -39,4 +41,4 @@ def _drift(card: DatasetCard, name: str, what: str, before: Distribution, now: D
         unit="index",
         field="tolerances.event_types",
     )
-    return check, Measure(found=stability_index(before, now), evidence=lambda: moved(before, now))
+    return check, Measurement(found=stability_index(before, now), evidence=lambda: moved(before, now))

@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from components.validate.pictures import days, feature
-from components.validate.suite import Unit, told
+from components.validate.suite import Unit, figure_text
 from components.validate.verdicts import EVIDENCE
 from feature_repo.card import DatasetCard
 from runtime.charts import key
@@ -96,8 +96,8 @@ def _check(reason: Reason, units: Mapping[str, Unit], pictures: Mapping[str, Any
         "reason": reason,
         "outcome": "blocks" if blocks else "warns",
         "style": "bad" if blocks else "warn",
-        "found": told(reason.found, units.get(reason.check, "count")),
-        "allowed": told(reason.allowed, units.get(reason.check, "count")),
+        "found": figure_text(reason.found, units.get(reason.check, "count")),
+        "allowed": figure_text(reason.allowed, units.get(reason.check, "count")),
         "names": names,
         "rows": [[_cell(row.get(name)) for name in names] for row in reason.evidence],
         "picture": pictures.get(drifted),
@@ -113,7 +113,7 @@ def _cell(value: Any) -> str:
 
 
 def _came_in(value: Any) -> str:
-    return f"{_moment(value)} UTC" if isinstance(value, str) else told(value, "count")
+    return f"{_moment(value)} UTC" if isinstance(value, str) else figure_text(value, "count")
 
 
 def _moment(iso: str) -> str:

@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING
 from components.shared.columns import missing, source_of
 from components.validate.figures import local, rows_later
 from components.validate.suite import Check, at_most, within
-from components.validate.verdicts import Measure
+from components.validate.verdicts import Measurement
 from feature_repo.card import DatasetCard
 from feature_repo.card_features import Feature
 
@@ -17,7 +17,7 @@ ENOUGH_EVENTS = 1_000
 """Of fewer it says little that one shopper, or one day, has many."""
 
 
-def sanity_checks(card: DatasetCard, db: "DuckDBPyConnection") -> Iterator[tuple[Check, Measure]]:
+def sanity_checks(card: DatasetCard, db: "DuckDBPyConnection") -> Iterator[tuple[Check, Measurement]]:
     """Each with what was found."""
     limits = card.tolerances
     message = "No single shopper has most of the events"
@@ -47,7 +47,7 @@ def sanity_checks(card: DatasetCard, db: "DuckDBPyConnection") -> Iterator[tuple
             )
 
 
-def _largest(db: "DuckDBPyConnection", by: str, name: str = "") -> Measure:
+def _largest(db: "DuckDBPyConnection", by: str, name: str = "") -> Measurement:
     """The share of the events that the most frequent value of `by` has."""
     name = name or by
     counted = f"SELECT {by} AS {name}, count(*) AS events FROM interactions GROUP BY 1"
@@ -55,15 +55,15 @@ def _largest(db: "DuckDBPyConnection", by: str, name: str = "") -> Measure:
         0
     ]
     query = f"SELECT {name}, events FROM ({counted}) ORDER BY events DESC, {name} LIMIT 3"
-    return Measure(found=float(most / total) if total >= ENOUGH_EVENTS else 0.0, evidence=rows_later(db, query))
+    return Measurement(found=float(most / total) if total >= ENOUGH_EVENTS else 0.0, evidence=rows_later(db, query))
 
 
-def _constant(db: "DuckDBPyConnection", feature: Feature) -> Measure:
+def _constant(db: "DuckDBPyConnection", feature: Feature) -> Measurement:
     table, name = source_of(feature), f'"{feature.name}"'
     rows, low, high = db.execute(
         f"SELECT count(*), min({name})::VARCHAR, max({name})::VARCHAR FROM {table} WHERE NOT {missing(feature)}"
     ).fetchall()[0]
-    return Measure(found=int(rows > 1 and low == high), evidence=lambda: [{feature.name: low, "items": rows}])
+    return Measurement(found=int(rows > 1 and low == high), evidence=lambda: [{feature.name: low, "items": rows}])
 
 
 def _revisions(db: "DuckDBPyConnection") -> float:
@@ -72,7 +72,7 @@ def _revisions(db: "DuckDBPyConnection") -> float:
     return float(rows / max(1, items))
 
 
-def _changes(db: "DuckDBPyConnection", feature: Feature) -> Measure:
+def _changes(db: "DuckDBPyConnection", feature: Feature) -> Measurement:
     name = f'"{feature.name}"'
     changed = (
         f'SELECT item_id, event_time, lag({name}) OVER life AS "as it was", {name} AS "as it is" FROM items '
@@ -82,4 +82,4 @@ def _changes(db: "DuckDBPyConnection", feature: Feature) -> Measure:
     ((changes, items),) = db.execute(
         f"SELECT (SELECT count(*) FROM ({changed})), (SELECT count(*) FROM latest_items)"
     ).fetchall()
-    return Measure(found=float(changes / max(1, items)), evidence=rows_later(db, changed))
+    return Measurement(found=float(changes / max(1, items)), evidence=rows_later(db, changed))

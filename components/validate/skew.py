@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 from components.shared.columns import missing
 from components.validate.figures import rows_later
 from components.validate.suite import Check, within
-from components.validate.verdicts import Measure
+from components.validate.verdicts import Measurement
 from feature_repo.card import DatasetCard
 from feature_repo.card_features import Feature
 from feature_repo.kinds import Storage
@@ -16,7 +16,7 @@ if TYPE_CHECKING:
     from duckdb import DuckDBPyConnection
 
 
-def skew_checks(card: DatasetCard, db: "DuckDBPyConnection", exposures: Path) -> Iterator[tuple[Check, Measure]]:
+def skew_checks(card: DatasetCard, db: "DuckDBPyConnection", exposures: Path) -> Iterator[tuple[Check, Measurement]]:
     """For each feature of which `exposures` (docs/contracts.md) tells the value used: how often it was another one."""
     db.read_parquet(str(exposures)).create_view("exposures")
     columns = {name for name, *_ in db.execute("DESCRIBE exposures").fetchall()}
@@ -35,7 +35,7 @@ def skew_checks(card: DatasetCard, db: "DuckDBPyConnection", exposures: Path) ->
         ).fetchall()
         message = f"Shoppers were served the {name} that is trained on"
         check = within(f"{name} skew", message, card.tolerances.skew, field="tolerances.skew")
-        yield check, Measure(found=different / rows if rows else 0.0, rows=rows, evidence=rows_later(db, other))
+        yield check, Measurement(found=different / rows if rows else 0.0, rows=rows, evidence=rows_later(db, other))
 
 
 _DIFFERENCES = "list_zip(served, trained), pair -> (pair[1] - pair[2])::DOUBLE * (pair[1] - pair[2])"

@@ -27,7 +27,7 @@ from components.validate.suite import (
     data_checks,
     run_checks,
 )
-from components.validate.verdicts import Measure, verdicts
+from components.validate.verdicts import Measurement, verdicts
 from feature_repo.card import DatasetCard
 from runtime.decision import Decision, Reason
 
@@ -40,11 +40,11 @@ class Findings:
     """Everything that was looked at."""
 
     checks: list[Check] = field(default_factory=list)
-    measures: dict[str, Measure] = field(default_factory=dict)
+    measures: dict[str, Measurement] = field(default_factory=dict)
     profile: Profile = field(default_factory=dict)
     comparison: Comparison = field(default_factory=Comparison)
 
-    def add(self, check: Check, measure: Measure) -> None:
+    def add(self, check: Check, measure: Measurement) -> None:
         self.checks.append(check)
         self.measures[check.name] = measure
 

@@ -30,14 +30,14 @@ class Bounds:
     low: float | None = None
     high: float | None = None
 
-    def told(self) -> float | str:
+    def text(self) -> float | str:
         """The bound, as a Reason's `allowed` has it."""
         if self.low is None or self.high is None:
             return self.high if self.low is None and self.high is not None else self.low or 0.0
         return f"{self.low:.3g} to {self.high:.3g}"
 
 
-def told(value: object, unit: Unit) -> str:
+def figure_text(value: object, unit: Unit) -> str:
     """A figure as people read it."""
     if not isinstance(value, int | float):
         return "none" if value is None else str(value)
@@ -90,7 +90,7 @@ class DataCheck(Check):
     def allowed(self) -> float | str:
         """The share of rows that may differ, or what was asked of the table."""
         if self.asks_rows:
-            return self.bounds[self.level].told()
+            return self.bounds[self.level].text()
         kwargs = {name: value for name, value in self.kwargs.items() if name != "column"}
         return ", ".join(f"{name} {json.dumps(value)}" for name, value in kwargs.items())
 

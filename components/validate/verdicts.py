@@ -4,7 +4,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
-from components.validate.suite import Bounds, Check, DataCheck, told
+from components.validate.suite import Bounds, Check, DataCheck, figure_text
 from runtime.decision import Level, Reason
 
 EVIDENCE = 20
@@ -13,7 +13,7 @@ LEVELS: tuple[Level, ...] = ("block", "warn")
 
 
 @dataclass(frozen=True, kw_only=True)
-class Measure:
+class Measurement:
     """What was found, of how many rows where it is a share, and where to get the rows that show it."""
 
     found: Any
@@ -23,17 +23,17 @@ class Measure:
     """What Great Expectations says; None where the number is held against the bounds."""
 
 
-def verdicts(checks: Sequence[Check], measures: Mapping[str, Measure]) -> list[Reason]:
+def verdicts(checks: Sequence[Check], measures: Mapping[str, Measurement]) -> list[Reason]:
     """A Reason for each of `checks`, in their order."""
     return [_reason(check, measures[check.name]) for check in checks]
 
 
-def _reason(check: Check, measure: Measure) -> Reason:
+def _reason(check: Check, measure: Measurement) -> Reason:
     failed = _failed(check, measure)
     weight: Level = failed or ("block" if "block" in check.bounds else "warn")
     # Of what holds the closer bound is told.
     bounds = check.bounds[failed or ("warn" if "warn" in check.bounds else "block")]
-    allowed = check.allowed if isinstance(check, DataCheck) else bounds.told()
+    allowed = check.allowed if isinstance(check, DataCheck) else bounds.text()
     evidence = measure.evidence()[:EVIDENCE] if failed else []
     return Reason(
         check=check.name,
@@ -47,7 +47,7 @@ def _reason(check: Check, measure: Measure) -> Reason:
     )
 
 
-def _failed(check: Check, measure: Measure) -> Level | None:
+def _failed(check: Check, measure: Measurement) -> Level | None:
     """The heavier level at which it does not hold."""
     if isinstance(check, DataCheck):
         return None if measure.held else check.level
@@ -56,14 +56,14 @@ def _failed(check: Check, measure: Measure) -> Level | None:
     return next((level for level in LEVELS if level in check.bounds and not _in(measure, check.bounds[level])), None)
 
 
-def _in(measure: Measure, bounds: Bounds) -> bool:
+def _in(measure: Measurement, bounds: Bounds) -> bool:
     high_enough = bounds.low is None or measure.found >= bounds.low
     return high_enough and (bounds.high is None or measure.found <= bounds.high)
 
 
-def _complaint(check: Check, measure: Measure, allowed: float | str, evidence: list[dict[str, Any]]) -> str:
+def _complaint(check: Check, measure: Measurement, allowed: float | str, evidence: list[dict[str, Any]]) -> str:
     """What did not hold, with its numbers, for a line on the terminal."""
-    complaint = f"found {told(_plain(measure.found), check.unit)}, allowed {told(allowed, check.unit)}"
+    complaint = f"found {figure_text(_plain(measure.found), check.unit)}, allowed {figure_text(allowed, check.unit)}"
     if measure.rows is not None:
         complaint = f"not so in {measure.found:.2%} of {measure.rows:,} rows, allowed {allowed:.2%}"
     if check.name == "columns":

@@ -16,7 +16,7 @@ from runtime.errors import InputError
 
 if TYPE_CHECKING:
     from events.consumer.consumer import Consumer
-    from events.consumer.metrics import Metrics
+    from events.consumer.metrics import ConsumerMetrics
 
 PORT = "HETERREC_CONSUMER_METRICS_PORT"
 _RETRY_SECONDS = 1.0
@@ -26,14 +26,14 @@ _logger = logging.getLogger(__name__)
 def run(options: argparse.Namespace, *, clock: clocks.Clock = clocks.now) -> int:
     """Follow the log until Ctrl-C or SIGTERM; beside another consumer of the same log, wait to take its place."""
     from events.consumer.consumer import Busy
-    from events.consumer.metrics import Metrics, MetricsServer
+    from events.consumer.metrics import ConsumerMetrics, MetricsServer
     from events.consumer.state import StateDamaged
 
     card = load_card(options.dataset)
     stop = threading.Event()
     for number in (signal.SIGINT, signal.SIGTERM):
         signal.signal(number, lambda *_: stop.set())
-    consumer = consumer_of(card, metrics := Metrics(), flush_seconds=options.flush_seconds, clock=clock)
+    consumer = consumer_of(card, metrics := ConsumerMetrics(), flush_seconds=options.flush_seconds, clock=clock)
     server = MetricsServer(
         metrics, options.host, options.metrics_port, lambda: "; ".join(consumer.problems.values()) or None
     )
@@ -63,12 +63,12 @@ def _log_once(what: str, before: str) -> str:
 
 
 def consumer_of(
-    card: DatasetCard, metrics: "Metrics", *, flush_seconds: float = 30.0, clock: clocks.Clock = clocks.now
+    card: DatasetCard, metrics: "ConsumerMetrics", *, flush_seconds: float = 30.0, clock: clocks.Clock = clocks.now
 ) -> "Consumer":
     """The consumer of the card's log in the workspace. Raises `InputError` where the feature store was never filled."""
     from events.consumer.attribution import Identity
     from events.consumer.consumer import Consumer
-    from events.consumer.online import Online
+    from events.consumer.online import OnlineHistories
     from events.stream import Stream
     from feature_repo.feast_import import FeatureStore
     from feature_repo.store import connect
@@ -79,7 +79,7 @@ def consumer_of(
         return connect(card.name, workspace.feature_store(card.name))
 
     try:
-        online = Online(
+        online = OnlineHistories(
             store,
             forgotten=Forgotten(workspace.forgotten(card.name)),
             retention=None if days is None else timedelta(days=days),

@@ -18,9 +18,9 @@ from redis.exceptions import RedisError
 from events.consumer.attribution import UNTYPED, Identity
 from events.consumer.delivery import Delivery
 from events.consumer.erasure import LATE, Erasure
-from events.consumer.metrics import Metrics
-from events.consumer.online import Online
-from events.consumer.reader import Reader
+from events.consumer.metrics import ConsumerMetrics
+from events.consumer.online import OnlineHistories
+from events.consumer.reader import LogReader
 from events.consumer.retention import Upkeep
 from events.consumer.state import State, StateDamaged
 from events.segments import SegmentSink, lines, segments
@@ -62,12 +62,12 @@ class Consumer:
         self,
         log: Path,
         served: Path,
-        online: Online,
+        online: OnlineHistories,
         *,
         kinds: Collection[str],
         identity: Identity = UNTYPED,
         stream: Callable[[StreamId], Stream] | None = None,
-        metrics: Metrics | None = None,
+        metrics: ConsumerMetrics | None = None,
         flush_seconds: float = 30.0,
         clock: Callable[[], datetime] = lambda: datetime.now(UTC),
     ) -> None:
@@ -80,7 +80,7 @@ class Consumer:
         self._lag = 0
         self._emptied = datetime.min.replace(tzinfo=UTC)
         """When nothing was left in the stream that was older."""
-        self.metrics = metrics or Metrics()
+        self.metrics = metrics or ConsumerMetrics()
         self.problems: dict[str, str] = {}
         """Parts that failed in the latest round, and why."""
 
@@ -100,7 +100,7 @@ class Consumer:
             state.drop_segments([name for name in state.segments() if name not in present])
         self._erasure = erasure = Erasure(self._log, self._served, state, self._online.forgotten)
         told: dict[str, Any] = {"metrics": self.metrics, "clock": self._clock}
-        self._reader = Reader(
+        self._reader = LogReader(
             self._log, state, self._online.values, erasure, kinds=self._kinds, identity=self._identity, **told
         )
         self._delivery = Delivery(self._log, self._served, state, self._online, erasure, self._reader.damaged, **told)
@@ -148,7 +148,7 @@ class Consumer:
             self._try("upkeep", self._keep_up)
         if (deleted := self._erasure.outstanding()) is not None:
             self._try("erasure", lambda: self._erase(deleted))
-        self._tell()
+        self._report()
         return done > 0
 
     def _try(self, part: str, work: Callable[[], int]) -> int:
@@ -213,7 +213,7 @@ class Consumer:
             self._upkeep.step()
         return 0
 
-    def _tell(self) -> None:
+    def _report(self) -> None:
         waiting, oldest = self._reader.unread()
         behind = waiting // _BYTES_OF_AN_EVENT
         self.metrics.lag_events.set(behind + self._lag_of_stream())

@@ -13,10 +13,10 @@ from typing import Any
 import pyarrow as pa
 
 from events.consumer.erasure import Erasure
-from events.consumer.histories import Event
-from events.consumer.metrics import Metrics
+from events.consumer.histories import UserEvent
+from events.consumer.metrics import ConsumerMetrics
 from events.consumer.noting import set_aside
-from events.consumer.online import Online
+from events.consumer.online import OnlineHistories
 from events.consumer.served_features import schema as served_schema
 from events.consumer.served_features import served
 from events.consumer.state import State
@@ -25,9 +25,9 @@ from events.schema import (
     MOST_DAYS,
     TABLES,
     DamagedEvent,
+    LoggedEvent,
     events,
 )
-from events.schema import Event as Logged
 from events.segments import (
     Line,
     abandoned,
@@ -37,7 +37,7 @@ from events.segments import (
 )
 from events.stream import split_id
 from feature_repo.forgotten import microseconds
-from feature_repo.history import EVENT_TYPE, Record
+from feature_repo.history import EVENT_TYPE, HistoryRecord
 
 AT_ONCE = 2_000
 _logger = logging.getLogger(__name__)
@@ -66,11 +66,11 @@ class Delivery:
         log: Path,
         values: Path,
         state: State,
-        online: Online,
+        online: OnlineHistories,
         erasure: Erasure,
         damaged: set[int],
         *,
-        metrics: Metrics,
+        metrics: ConsumerMetrics,
         clock: Callable[[], datetime],
     ) -> None:
         self._damaged = damaged
@@ -81,7 +81,7 @@ class Delivery:
         """Write every noted interaction to its user's history online. Raises `Unavailable`; the rest stays noted."""
         done = 0
         while noted := self._state.histories(AT_ONCE):
-            written = self._online.writer.append(Event(user, _record(row)) for _, user, row in noted)
+            written = self._online.writer.append(UserEvent(user, _record(row)) for _, user, row in noted)
             with self._state.transaction():
                 self._state.histories_written(number for number, _, _ in noted)
                 self._metrics.set_aside.labels("refused").inc(len(written.refused))
@@ -107,7 +107,7 @@ class Delivery:
         while users := noted.untold(AT_ONCE):
             self._online.writer.tell_impressions(users, lambda user: noted.of(user, since, self._erasure.covered))
             with self._state.transaction():
-                noted.told(users)
+                noted.delivered(users)
 
     def partitions(self) -> None:
         """Write noted rows to their partitions. Raises `OSError`; what is left stays noted."""
@@ -139,7 +139,7 @@ class Delivery:
         rest = tail(path, max((line.end for line in whole), default=0))
         for line in [*whole, *([rest] if rest is not None else [])]:
             for _, each in events(split_id(line.content)[1]):
-                if isinstance(each, Logged):
+                if isinstance(each, LoggedEvent):
                     found.setdefault(each.table, []).append(each.row)
                 elif isinstance(each, DamagedEvent):  # the reader has set aside the others that are none
                     self._put_aside(path, line, each)
@@ -191,11 +191,11 @@ class Delivery:
         self._metrics.rows.labels(table).inc(write_days(folder, name, schema, rows))
 
 
-def _record(row: dict[str, Any]) -> Record:
+def _record(row: dict[str, Any]) -> HistoryRecord:
     time = microseconds(datetime.fromisoformat(row["time"]))
     # Of which kind it is the store keeps where histories have several.
     values = {**row["features"], EVENT_TYPE: row["event_type"]}
-    return Record(row["event_id"], row["item_id"], time, values, row["position"])
+    return HistoryRecord(row["event_id"], row["item_id"], time, values, row["position"])
 
 
 def _timed(row: dict[str, Any]) -> tuple[datetime, dict[str, Any]]:

@@ -44,7 +44,7 @@ from feature_repo.forgotten import Forgotten, microseconds
 from feature_repo.history import (
     EVENT_TYPE,
     LATEST,
-    Record,
+    HistoryRecord,
     decode,
     encode,
 )
@@ -57,22 +57,22 @@ PARTITIONS = 16
 USERS_AT_ONCE = 2_000
 
 T = TypeVar("T")
-Change = tuple[str, Sequence[Record]]
+Change = tuple[str, Sequence[HistoryRecord]]
 """A user, and what is told of it."""
-Merge = Callable[[list[Record], Sequence[Record]], list[Record]]
+Merge = Callable[[list[HistoryRecord], Sequence[HistoryRecord]], list[HistoryRecord]]
 
 
-class Event(NamedTuple):
+class UserEvent(NamedTuple):
     """What one user did; its record's `position` is its place in the log, which orders events of one instant."""
 
     user_id: str
-    record: Record
+    record: HistoryRecord
 
 
 class Refused(NamedTuple):
     """An event that was not taken, and why: keep it aside, it will not be taken the next time either."""
 
-    event: Event
+    event: UserEvent
     reason: str
 
 
@@ -117,14 +117,14 @@ class HistoryWriter:
         # Feast gives a provider a single SQLite connection, so a process writes one thing at a time.
         self._turn = threading.Lock()
 
-    def append(self, events: Iterable[Event]) -> Written:
+    def append(self, events: Iterable[UserEvent]) -> Written:
         """Add acknowledged events, in any order, some of them perhaps not for the first time.
 
         When this returns they can be read. An event that can never be taken is among `refused`, the others are
         written all the same.
         """
         written = Written()
-        by_user: dict[str, list[Record]] = {}
+        by_user: dict[str, list[HistoryRecord]] = {}
         for event in events:
             if (reason := self._flaw(event)) is not None:
                 written.refused.append(Refused(event, reason))
@@ -204,7 +204,7 @@ class HistoryWriter:
                 before = []
                 if refuse_unreadable:
                     reason = f"the stored history cannot be read ({error}); materialise it anew, then deliver again"
-                    written.refused += [Refused(Event(user, record), reason) for record in told]
+                    written.refused += [Refused(UserEvent(user, record), reason) for record in told]
                     continue
             after = self._kept(merge(before, self._projected(told)))
             ids = {record.event_id for record in before}
@@ -223,14 +223,14 @@ class HistoryWriter:
         rows = self._provider.online_read(self._config, self._view, keys, [HISTORY_FIELD])
         return [(moment, values[HISTORY_FIELD].bytes_val if values else b"") for moment, values in rows]
 
-    def _row(self, user: str, records: list[Record], before: datetime | None) -> Any:
+    def _row(self, user: str, records: list[HistoryRecord], before: datetime | None) -> Any:
         # Redis drops, without a word, what is not later than what it has. So the time always rises, also where
         # the clock went back or two writes share a microsecond.
         now = self._clock()
         moment = now if before is None else max(now, before + timedelta(microseconds=1))
         return _entity(user), {HISTORY_FIELD: ValueProto(bytes_val=encode(records, self._latest))}, moment, moment
 
-    def _kept(self, records: list[Record]) -> list[Record]:
+    def _kept(self, records: list[HistoryRecord]) -> list[HistoryRecord]:
         """The latest of `records` that the retention lets live."""
         records = sorted(records, key=lambda record: record.order)[-self._latest :]
         if self._retention is None:
@@ -238,16 +238,16 @@ class HistoryWriter:
         since = microseconds(self._clock() - self._retention)
         return [record for record in records if record.event_time >= since]
 
-    def _projected(self, records: Sequence[Record]) -> list[Record]:
+    def _projected(self, records: Sequence[HistoryRecord]) -> list[HistoryRecord]:
         """With the varying values that the store declares now, None for those of which nothing was said."""
         if all(record.values.keys() == self._kinds.keys() for record in records):
             return list(records)
         return [record._replace(values={name: record.values.get(name) for name in self._kinds}) for record in records]
 
-    def _deleted(self, user: str, record: Record) -> bool:
+    def _deleted(self, user: str, record: HistoryRecord) -> bool:
         return self._forgotten is not None and self._forgotten.covers(user, record.event_time)
 
-    def _flaw(self, event: Event) -> str | None:
+    def _flaw(self, event: UserEvent) -> str | None:
         """Why the event can never be taken, if it cannot."""
         user, record = event
         for name, key in (("user_id", user), ("item_id", record.item_id), ("event_id", record.event_id)):
@@ -278,7 +278,7 @@ class HistoryWriter:
         )
 
 
-def _append(before: list[Record], told: Sequence[Record]) -> list[Record]:
+def _append(before: list[HistoryRecord], told: Sequence[HistoryRecord]) -> list[HistoryRecord]:
     """What was known stays as it is."""
     by_id = {record.event_id: record for record in before}
     for record in told:
@@ -286,7 +286,7 @@ def _append(before: list[Record], told: Sequence[Record]) -> list[Record]:
     return list(by_id.values())
 
 
-def _merge_batch(before: list[Record], batch: Sequence[Record], until: int) -> list[Record]:
+def _merge_batch(before: list[HistoryRecord], batch: Sequence[HistoryRecord], until: int) -> list[HistoryRecord]:
     by_id = {record.event_id: record for record in before if record.streamed or record.event_time > until}
     by_id.update((record.event_id, record) for record in batch)
     return list(by_id.values())

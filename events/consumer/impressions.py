@@ -50,7 +50,7 @@ class ImpressionsNoted:
     def untold(self, most: int) -> list[str]:
         return [user for (user,) in self._rows("SELECT user_id, crc FROM untold LIMIT ?", (most,))]
 
-    def told(self, user_ids: Iterable[str]) -> None:
+    def delivered(self, user_ids: Iterable[str]) -> None:
         self._sql.executemany("DELETE FROM untold WHERE user_id = ?", [(user,) for user in user_ids])
 
     def of(self, user_id: str, since: int, covers: Callable[[str, int], bool]) -> Impressions:

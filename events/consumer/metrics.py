@@ -19,7 +19,7 @@ _RESULTS = ("added", "known", "forgotten", "refused", "unmatched")
 _DELAYS = (0.05, 0.1, 0.2, 0.3, 0.5, 0.75, 1.0, 2.0, 5.0, 15.0, 60.0, 300.0, 3600.0)
 
 
-class Metrics:
+class ConsumerMetrics:
     def __init__(self) -> None:
         self.registry = registry = CollectorRegistry()
         self.events = Counter("consumer_events", "Events read from the log", ("table",), registry=registry)
@@ -57,7 +57,7 @@ class Metrics:
 class MetricsServer:
     """`/metrics` and `/health` on `host:port` (0: a free one, see `port`); `healthy` says why not, or None."""
 
-    def __init__(self, metrics: Metrics, host: str, port: int, healthy: Callable[[], str | None]) -> None:
+    def __init__(self, metrics: ConsumerMetrics, host: str, port: int, healthy: Callable[[], str | None]) -> None:
         class Handler(BaseHTTPRequestHandler):
             def do_GET(self) -> None:
                 if self.path == "/metrics":

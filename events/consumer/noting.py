@@ -19,7 +19,7 @@ from events.consumer.state import Exposure, State, Waiting
 from events.schema import (
     SCHEMA,
     DamagedEvent,
-    Event,
+    LoggedEvent,
     NoEvent,
     events,
     of_line,
@@ -71,7 +71,7 @@ class Noting:
 
     def take(self, line: Line) -> None:
         for content, found in events(line.content):
-            if isinstance(found, Event):
+            if isinstance(found, LoggedEvent):
                 self._take(line._replace(content=content), *found)
                 continue
             if isinstance(found, DamagedEvent):

@@ -19,7 +19,7 @@ REOPEN_SECONDS = 60.0
 """So often the store is opened anew: a new model may have come with other features."""
 
 
-class Online:
+class OnlineHistories:
     """`connect` opens the store as it was last applied. Methods raise `Unavailable` where it is away."""
 
     def __init__(

@@ -16,7 +16,7 @@ from events.consumer.attribution import (
     Identity,
 )
 from events.consumer.erasure import Erasure
-from events.consumer.metrics import Metrics
+from events.consumer.metrics import ConsumerMetrics
 from events.consumer.noting import Noting
 from events.consumer.rebuild import RECENT, interactions_of_days, lines_of_days
 from events.consumer.state import State, Waiting
@@ -45,7 +45,7 @@ _ERASED_LONGER = timedelta(days=1)
 Values = Callable[[Iterable[str]], dict[str, dict[str, Any]]]
 
 
-class Reader:
+class LogReader:
     """Of the log below `root`. Outcomes of the types `kinds` are interactions; `values` are those of an item now."""
 
     def __init__(
@@ -57,7 +57,7 @@ class Reader:
         *,
         kinds: Collection[str],
         identity: Identity,
-        metrics: Metrics,
+        metrics: ConsumerMetrics,
         clock: Callable[[], datetime],
     ) -> None:
         self._root, self._state, self._values, self._erasure = root, state, values, erasure

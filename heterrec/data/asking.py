@@ -13,21 +13,21 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 
-class Asked(NamedTuple):
+class EncodedAskers(NamedTuple):
     """Askers as `FeatureEncoder.encode_asking` gives them."""
 
     row_NJ: Tensor
     weight_NJ: Tensor
 
-    def take(self, number: Tensor) -> "Asked":
-        return Asked(self.row_NJ[number], self.weight_NJ[number])
+    def take(self, number: Tensor) -> "EncodedAskers":
+        return EncodedAskers(self.row_NJ[number], self.weight_NJ[number])
 
     @classmethod
-    def of(cls, encoded: tuple[Any, Any], device: str = "cpu") -> "Asked":
+    def of(cls, encoded: tuple[Any, Any], device: str = "cpu") -> "EncodedAskers":
         return cls(*(torch.as_tensor(array, device=device) for array in encoded))
 
 
-class Asker(nn.Module):
+class AskerEmbedding(nn.Module):
     """A weighted sum of rows of one table, a part of it for each channel of a query."""
 
     def __init__(self, rows: int, channels: int, width: int) -> None:
@@ -35,7 +35,7 @@ class Asker(nn.Module):
         self.channels = channels
         self.table = nn.Parameter(torch.zeros(rows, channels * width))
 
-    def forward(self, asked: Asked) -> tuple[Tensor, ...]:
+    def forward(self, asked: EncodedAskers) -> tuple[Tensor, ...]:
         """C times (N, D)."""
         found = (F.embedding(asked.row_NJ, self.table) * asked.weight_NJ[..., None]).sum(-2)
         return found.chunk(self.channels, dim=-1)

@@ -37,7 +37,7 @@ ONE, LIST, WORDS = "one", "list", "words"
 
 
 @dataclass(frozen=True)
-class Kind:
+class TokenKind:
     """How a kind of feature becomes a token, and whatever else the model does with its values."""
 
     form: str
@@ -56,11 +56,11 @@ class Kind:
 
 
 KINDS = {
-    "categorical": Kind(BAG, ONE),
-    "multi_categorical": Kind(BAG, LIST),
-    "numeric": Kind(NUMBER),
-    "text": Kind(BAG, WORDS),
-    "embedding": Kind(VECTOR),
+    "categorical": TokenKind(BAG, ONE),
+    "multi_categorical": TokenKind(BAG, LIST),
+    "numeric": TokenKind(NUMBER),
+    "text": TokenKind(BAG, WORDS),
+    "embedding": TokenKind(VECTOR),
 }
 """The model's table of kinds; feature_repo/kinds.py is that of everything else."""
 
@@ -88,7 +88,7 @@ class Field:
     """Of a bag of several: known values of the catalogue's items beyond the first MAX_WORDS, which are left out."""
 
     @property
-    def is_a(self) -> Kind:
+    def is_a(self) -> TokenKind:
         """What the table of kinds says of it."""
         return KINDS[self.kind]
 
@@ -337,7 +337,7 @@ def _fit(name: str, kind: str, varies: bool, column: Sequence[Any], min_items: i
     return _fit_number(field, column) if is_a.form == NUMBER else _fit_vector(field, column)
 
 
-def _cut(kind: Kind, column: Sequence[Any], known: set[str]) -> int:
+def _cut(kind: TokenKind, column: Sequence[Any], known: set[str]) -> int:
     """Known values beyond the first MAX_WORDS of their item."""
     longer = (sum(value in known for value in _values(kind, cell)) - MAX_WORDS for cell in column)
     return sum(count for count in longer if count > 0)
@@ -388,7 +388,7 @@ def _vectors(field: Field, column: Sequence[Any]) -> Encoded:
     return value, missing
 
 
-def _values(kind: Kind, cell: Any) -> list[str]:
+def _values(kind: TokenKind, cell: Any) -> list[str]:
     if _absent(cell):
         return []
     if kind.cell == WORDS:

@@ -13,7 +13,7 @@ from heterrec.data.encoder import (
     LIST,
     NUMBER,
     VECTOR,
-    Kind,
+    TokenKind,
 )
 from heterrec.data.sequences import (
     EVER,
@@ -26,7 +26,7 @@ from heterrec.data.sequences import (
 _TIME = pa.timestamp("us", "UTC")
 
 
-def arrow_type(kind: Kind) -> pa.DataType:
+def arrow_type(kind: TokenKind) -> pa.DataType:
     """Column type of a kind of feature."""
     if kind.form == NUMBER:
         return pa.float64()

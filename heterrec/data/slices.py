@@ -25,7 +25,7 @@ class Slices(NamedTuple):
         return (torch.searchsorted(self.since_K, time) - 1).clamp(min=0)
 
 
-class Looked(NamedTuple):
+class SliceTokens(NamedTuple):
     """Tokens of one varying feature as of K slices, not looked up yet: a linear map of them is a look-up of the mapped
     table."""
 
@@ -34,7 +34,7 @@ class Looked(NamedTuple):
     value_KR: Tensor | None
     """Of a number, what its slope counts times."""
 
-    def through(self, map_DX: Tensor) -> "Looked":
+    def through(self, map_DX: Tensor) -> "SliceTokens":
         """What a linear map makes of the tokens."""
         return self._replace(table_WD=self.table_WD @ map_DX)
 

@@ -13,7 +13,7 @@ POPULAR_SHARE = 0.2
 
 
 @dataclass(frozen=True, kw_only=True)
-class Difference:
+class MeanDifference:
     """Mean difference with its interval; `queries` is how many users it rests on."""
 
     mean: float
@@ -29,7 +29,7 @@ class Difference:
 
 def paired_bootstrap(
     ours: npt.ArrayLike, theirs: npt.ArrayLike, *, resamples: int = 2000, level: float = 0.95, seed: int = 0
-) -> Difference:
+) -> MeanDifference:
     """Interval of the mean of `ours - theirs`, values (Q,) of the same queries or (S, Q) of S seeds each.
 
     Users are resampled, and where there are several seeds, seeds too; both models keep the draw in common. Queries
@@ -39,7 +39,7 @@ def paired_bootstrap(
     difference = difference[:, np.isfinite(difference).all(0)]
     seeds, queries = difference.shape
     if not queries:
-        return Difference(mean=float("nan"), low=float("nan"), high=float("nan"), queries=0)
+        return MeanDifference(mean=float("nan"), low=float("nan"), high=float("nan"), queries=0)
     rng = np.random.default_rng(seed)
     means = np.empty(resamples)
     for n in range(resamples):
@@ -47,7 +47,7 @@ def paired_bootstrap(
         drawn = rng.multinomial(seeds, np.full(seeds, 1 / seeds)) / seeds
         means[n] = drawn @ difference @ users
     low, high = np.quantile(means, ((1 - level) / 2, (1 + level) / 2))
-    return Difference(mean=float(difference.mean()), low=float(low), high=float(high), queries=queries)
+    return MeanDifference(mean=float(difference.mean()), low=float(low), high=float(high), queries=queries)
 
 
 def slices(sequences: Sequences, queries: Queries, ranking: Ranking) -> dict[str, npt.NDArray[np.bool_]]:
@@ -69,7 +69,7 @@ def slices(sequences: Sequences, queries: Queries, ranking: Ranking) -> dict[str
     }
 
 
-def compare(ours: Ranking, theirs: Ranking, k: int = 10, where: npt.NDArray[np.bool_] | None = None) -> Difference:
+def compare(ours: Ranking, theirs: Ranking, k: int = 10, where: npt.NDArray[np.bool_] | None = None) -> MeanDifference:
     """NDCG@k of one ranking against another of the same queries, on a slice where one is given."""
     if not np.array_equal(ours.target, theirs.target) or not np.array_equal(ours.query, theirs.query):
         raise ValueError("rankings are of different queries; rank both models on the same sequences")

@@ -24,8 +24,8 @@ from heterrec.evaluation.metrics import Scores
 from heterrec.loss.batches import Events, encode_events, histories_of
 from heterrec.memory.gates import over, recalled, renewed
 from heterrec.memory.neighbours import Gate, Memory
-from heterrec.model.htfl import Columns, encode_catalogue
-from heterrec.model.network import HeterRec
+from heterrec.model.htfl import EncodedCatalogue, encode_catalogue
+from heterrec.model.network import HeterRecNetwork
 from heterrec.recipes import TrainConfig
 
 Matrix = npt.NDArray[np.float32]
@@ -35,7 +35,7 @@ BATCH_EVENTS, BATCH_ITEMS = 16_384, 65_536
 class Loaded(NamedTuple):
     """A trained model."""
 
-    model: HeterRec | None
+    model: HeterRecNetwork | None
     """None where the tables answer alone."""
     encoder: FeatureEncoder
     config: TrainConfig
@@ -150,7 +150,7 @@ class Network:
         self.sequences, self.events = sequences, events
         self._of = cache(lambda number: encode_catalogue(encoder, sequences.catalogue, number).to(device))
 
-    def scores(self, model: HeterRec, queries: Queries) -> Scores:
+    def scores(self, model: HeterRecNetwork, queries: Queries) -> Scores:
         """Each query over the catalogue as of its slice."""
 
         def at(number: int, part: Queries) -> Scores:
@@ -160,7 +160,7 @@ class Network:
         return by_slice(self.sequences, queries, at)
 
 
-def item_matrix(model: HeterRec, encoder: FeatureEncoder, catalogue: Catalogue, number: int) -> Matrix:
+def item_matrix(model: HeterRecNetwork, encoder: FeatureEncoder, catalogue: Catalogue, number: int) -> Matrix:
     """Item embeddings (V, D) of any catalogue with the features the model was trained on, as of one of its slices.
 
     Items that the encoder does not know have the null ID token, and are told apart by their features alone.
@@ -169,7 +169,7 @@ def item_matrix(model: HeterRec, encoder: FeatureEncoder, catalogue: Catalogue, 
 
 
 @torch.inference_mode()
-def embeddings(model: HeterRec, columns: Columns) -> Matrix:
+def embeddings(model: HeterRecNetwork, columns: EncodedCatalogue) -> Matrix:
     """`item_matrix` of a catalogue that is encoded already, a part at a time."""
     model.eval()
     rows = torch.arange(1, len(columns), device=columns.id_R.device)
@@ -178,17 +178,17 @@ def embeddings(model: HeterRec, columns: Columns) -> Matrix:
 
 
 def user_vectors(
-    model: HeterRec, encoder: FeatureEncoder, sequences: Sequences, queries: Queries, number: int
+    model: HeterRecNetwork, encoder: FeatureEncoder, sequences: Sequences, queries: Queries, number: int
 ) -> Matrix:
-    """User vectors (Q, D), the temperature folded in; D is `HeterRec.dimension`. The items of the histories are as of
-    the slice `number` but for what was known of them at each event."""
+    """User vectors (Q, D), the temperature folded in; D is `HeterRecNetwork.dimension`. The items of the histories are
+    as of the slice `number` but for what was known of them at each event."""
     device = device_of(model)
     columns = encode_catalogue(encoder, sequences.catalogue, number).to(device)
     return vectors(model, columns, encode_events(sequences, encoder, device), queries)
 
 
 @torch.inference_mode()
-def vectors(model: HeterRec, columns: Columns, events: Events, queries: Queries) -> Matrix:
+def vectors(model: HeterRecNetwork, columns: EncodedCatalogue, events: Events, queries: Queries) -> Matrix:
     """`user_vectors` of what is encoded already; only the items in the histories are looked up."""
     model.eval()
     out = np.zeros((len(queries), model.dimension), dtype=np.float32)
@@ -209,5 +209,5 @@ def product(users: Matrix, items: Matrix) -> Scores:
     return scores
 
 
-def device_of(model: HeterRec) -> str:
+def device_of(model: HeterRecNetwork) -> str:
     return str(next(model.parameters()).device)

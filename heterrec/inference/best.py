@@ -75,7 +75,7 @@ def rows_of(asked: str, names: pa.Array, lists: Lists, sequences: Sequences) -> 
     )
 
 
-class Likeness:
+class ItemLikeness:
     """(Q, V) of some items with all; see `heterrec.estimator.HeterRec.similar_items`."""
 
     def __init__(self, answers: Answers) -> None:

@@ -12,7 +12,7 @@ import numpy.typing as npt
 import torch
 from torch import Tensor
 
-from heterrec.data.asking import Asked
+from heterrec.data.asking import EncodedAskers
 from heterrec.data.encoder import FeatureEncoder
 from heterrec.data.sequences import (
     Bools,
@@ -22,7 +22,7 @@ from heterrec.data.sequences import (
 )
 from heterrec.kernels.ragged import ranges
 from heterrec.loss.lmp import Step, window_weights
-from heterrec.model.network import Histories
+from heterrec.model.network import PackedHistories
 from heterrec.model.transformer import Layout
 
 Floats = npt.NDArray[np.float64]
@@ -36,10 +36,10 @@ class Events:
     time_E: Tensor
     value_EN: Tensor
     missing_EN: Tensor
-    asked: Asked | None = None
+    asked: EncodedAskers | None = None
     """Who asked for each event, and last of all an asker of whom nothing is known; None where nothing ever is."""
 
-    def asked_at(self, queries: Queries) -> Asked | None:
+    def asked_at(self, queries: Queries) -> EncodedAskers | None:
         """Who asks each query: as at its first target, where it has one."""
         if self.asked is None:
             return None
@@ -47,7 +47,7 @@ class Events:
         number = np.where(queries.stop < queries.last, queries.stop, nothing)
         return self.asked.take(torch.from_numpy(number).to(self.item_E.device))
 
-    def histories(self, start: Ints, length: Ints) -> Histories:
+    def histories(self, start: Ints, length: Ints) -> PackedHistories:
         """The events [start, start + length) of each of B lists, packed."""
         device = self.item_E.device
         longest = int(length.max())
@@ -55,7 +55,7 @@ class Events:
         length_B = torch.from_numpy(length).to(device)
         index_S = ranges(torch.from_numpy(start).to(device), length_B)
         layout = Layout(length_B, longest, whole=whole)
-        return Histories(
+        return PackedHistories(
             self.item_E[index_S], self.time_E[index_S], self.value_EN[index_S], self.missing_EN[index_S], layout
         )
 
@@ -68,13 +68,13 @@ def encode_events(sequences: Sequences, encoder: FeatureEncoder, device: str = "
     asked = None
     if encoder.asking:
         columns = {name: [*column, None] for name, column in sequences.asked.items()}
-        asked = Asked.of(encoder.encode_asking(columns, len(sequences.row) + 1), device)
+        asked = EncodedAskers.of(encoder.encode_asking(columns, len(sequences.row) + 1), device)
     return Events(item_E=item, time_E=time, value_EN=values, missing_EN=absent, asked=asked)
 
 
 def histories_of(
     events: Events, queries: Queries, max_history: int, batch_events: int
-) -> Iterator[tuple[Ints, Histories]]:
+) -> Iterator[tuple[Ints, PackedHistories]]:
     """Batches of similar lengths of the queries' latest `max_history` events, with the queries' numbers."""
     length = np.minimum(queries.stop - queries.start, max_history)
     order = np.argsort(length, kind="stable")
@@ -200,7 +200,7 @@ class TrainingBatch:
         weight = float(number < len(self.length))
         return TrainingBatch(self.source, self.start[own], self.length[own], self.draws_EK, weight)
 
-    def histories(self) -> Histories:
+    def histories(self) -> PackedHistories:
         return self.source.events.histories(self.start, self.length)
 
     def targets(self, layout: Layout) -> list[Step]:

@@ -13,17 +13,17 @@ import torch
 from torch import Tensor
 
 from heterrec import distributed
-from heterrec.data.asking import Asked
+from heterrec.data.asking import EncodedAskers
 from heterrec.loss.lmp import (
     DAY,
     LMP,
     NEVER,
-    Drawn,
+    SampledCatalogue,
     Step,
 )
 from heterrec.loss.padded_batches import FixedStep
-from heterrec.model.htfl import Columns
-from heterrec.model.network import HeterRec, Items, States
+from heterrec.model.htfl import EncodedCatalogue
+from heterrec.model.network import HeterRecNetwork, Items, States
 from heterrec.recipes import LossConfig
 
 CHUNK_LOGITS = 2**28
@@ -38,11 +38,11 @@ class FixedLMP(LMP):
     def __init__(
         self,
         config: LossConfig,
-        columns: Columns,
+        columns: EncodedCatalogue,
         since_R: Tensor,
         counts_R: Tensor,
         opening: int = NEVER,
-        asked: Asked | None = None,
+        asked: EncodedAskers | None = None,
     ) -> None:
         if config.candidates is not None:
             raise ValueError(f"candidates={config.candidates}: steps of a fixed shape take the whole catalogue")
@@ -52,7 +52,7 @@ class FixedLMP(LMP):
         numbers = torch.arange(len(since_R), len(since_R) + len(self.newborn_S), device=since_R.device)
         self.twin_R[self.newborn_S] = numbers
 
-    def drawn(self) -> Drawn:
+    def drawn(self) -> SampledCatalogue:
         """What a step of training needs to know of the catalogue, its chance included."""
         device = self.since_R.device
         token = self.traded[torch.randint(len(self.traded), (self.config.token_candidates,), device=device)]
@@ -60,20 +60,24 @@ class FixedLMP(LMP):
         if self.any_later:
             chosen = torch.rand(len(until_R), device=device) < self.config.newborn_share
             until_R = until_R + (self.later_R & chosen) * int(self.config.newborn_days * DAY)
-        return Drawn(None, self.newborn_S, self.since_R, until_R, self.twin_R, nothing, nothing.double(), token)
+        return SampledCatalogue(
+            None, self.newborn_S, self.since_R, until_R, self.twin_R, nothing, nothing.double(), token
+        )
 
-    def total(self, model: HeterRec, items: Items, states: States, drawn: Drawn, steps: Sequence[FixedStep]) -> Tensor:
+    def total(
+        self, model: HeterRecNetwork, items: Items, states: States, drawn: SampledCatalogue, steps: Sequence[FixedStep]
+    ) -> Tensor:
         """`LMP.__call__` of these steps."""
         parts, factors, levels = [], [], []
         for k, step in enumerate(steps):
-            kept, state_N = _share(step, self.config.later_share if k else 1.0)
+            kept, state_N = _subsample_states(step, self.config.later_share if k else 1.0)
             weight = distributed.mean(kept.weight_S.sum())
             there = (weight > 0).to(weight.dtype)
             item = self._fixed_item(model, items, drawn, states.items_SD[state_N], k, kept)
             parts.append(self.config.step_decay**k * there * item / weight.clamp(min=1e-6))
             factors.append(self.config.step_decay**k * there)
             if self.config.token_weight and states.tokens_SFD is not None and k < self.config.token_steps:
-                part, state_N = _share(step, self.config.token_share)
+                part, state_N = _subsample_states(step, self.config.token_share)
                 nothing = state_N[:0]
                 chosen = Step(state_N, part.target_S, part.weight_S, part.time_S, nothing, nothing)
                 level = self.token_level(model, items, drawn, states.tokens_SFD, k, chosen)
@@ -85,7 +89,7 @@ class FixedLMP(LMP):
         return loss + self.config.token_weight * level / count
 
     def _fixed_item(
-        self, model: HeterRec, items: Items, drawn: Drawn, states_ND: Tensor, k: int, step: FixedStep
+        self, model: HeterRecNetwork, items: Items, drawn: SampledCatalogue, states_ND: Tensor, k: int, step: FixedStep
     ) -> Tensor:
         query = model.towards(states_ND, k, self.who(step.asked_S))
         target = drawn.at(step.target_S, step.time_S)
@@ -191,7 +195,7 @@ def _blocks(query_ND: Tensor, step: FixedStep, slice_N: Tensor, slices: int) -> 
     )
 
 
-def _share(step: FixedStep, share: float) -> tuple[FixedStep, Tensor]:
+def _subsample_states(step: FixedStep, share: float) -> tuple[FixedStep, Tensor]:
     """A random part of the states, those with a target first, and their numbers."""
     states = len(step.target_S)
     if share >= 1:

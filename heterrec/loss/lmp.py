@@ -18,12 +18,12 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from heterrec import distributed
-from heterrec.data.asking import Asked
+from heterrec.data.asking import EncodedAskers
 from heterrec.data.encoder import NUMBER
 from heterrec.kernels.matmul import fast_products
 from heterrec.kernels.ragged import ranges
-from heterrec.model.htfl import Columns
-from heterrec.model.network import HeterRec, Items, States
+from heterrec.model.htfl import EncodedCatalogue
+from heterrec.model.network import HeterRecNetwork, Items, States
 from heterrec.recipes import LossConfig
 
 DAY = 86_400_000_000
@@ -157,7 +157,7 @@ def sampled_infonce(positive_N: Tensor, negative_NC: Tensor, banned_NC: Tensor, 
     return (weight_N * (logits.logsumexp(1) - positive_N)).sum()
 
 
-class Drawn(NamedTuple):
+class SampledCatalogue(NamedTuple):
     """What a step of training knows of the catalogue: R rows, and of them S as they were when new."""
 
     rows_R: Tensor | None
@@ -196,11 +196,11 @@ class LMP:
     def __init__(
         self,
         config: LossConfig,
-        columns: Columns,
+        columns: EncodedCatalogue,
         since_R: Tensor,
         counts_R: Tensor,
         opening: int = NEVER,
-        asked: Asked | None = None,
+        asked: EncodedAskers | None = None,
     ) -> None:
         self.config = config
         self.asked = asked
@@ -216,7 +216,7 @@ class LMP:
         self.later_R = (since_R > opening) & (since_R < NEVER)
         self.any_later = bool(self.later_R.any())
 
-    def draw(self, item_S: Tensor, steps: Sequence[Step]) -> tuple[Drawn, Tensor, list[Step]]:
+    def draw(self, item_S: Tensor, steps: Sequence[Step]) -> tuple[SampledCatalogue, Tensor, list[Step]]:
         """What a step of training with these items in its histories and these targets needs to know, and the items
         and targets as numbers of its rows.
 
@@ -249,19 +249,21 @@ class LMP:
         item_C: Tensor,
         log_expected_C: Tensor,
         token_C: Tensor,
-    ) -> Drawn:
+    ) -> SampledCatalogue:
         twin_R = torch.zeros(len(since_R), dtype=torch.int64, device=since_R.device)
         if not self.any_later:
-            return Drawn(rows_R, twin_R[:0], since_R, since_R, twin_R, item_C, log_expected_C, token_C)
+            return SampledCatalogue(rows_R, twin_R[:0], since_R, since_R, twin_R, item_C, log_expected_C, token_C)
         chosen = torch.rand(len(since_R), device=since_R.device) < self.config.newborn_share
         newborn_S = torch.nonzero(later_R & chosen)[:, 0]
         twin_R[newborn_S] = torch.arange(len(since_R), len(since_R) + len(newborn_S), device=since_R.device)
         until_R = since_R.index_add(0, newborn_S, torch.full_like(newborn_S, int(self.config.newborn_days * DAY)))
-        return Drawn(rows_R, newborn_S, since_R, until_R, twin_R, item_C, log_expected_C, token_C)
+        return SampledCatalogue(rows_R, newborn_S, since_R, until_R, twin_R, item_C, log_expected_C, token_C)
 
-    def __call__(self, model: HeterRec, items: Items, states: States, drawn: Drawn, steps: Sequence[Step]) -> Tensor:
+    def __call__(
+        self, model: HeterRecNetwork, items: Items, states: States, drawn: SampledCatalogue, steps: Sequence[Step]
+    ) -> Tensor:
         """`LMP_item + token_weight * mean over features of LMP_feature` [F]; the weight is [I]."""
-        shares = [_share(step, self.config.later_share if k else 1) for k, step in enumerate(steps)]
+        shares = [_subsample_targets(step, self.config.later_share if k else 1) for k, step in enumerate(steps)]
         # The sum of weights over all processes, by their mean: DDP takes the mean of gradients, so that a target counts
         # alike on whichever process it lies.
         weights = [distributed.mean(step.weight_N.sum()) for step in shares]
@@ -273,16 +275,20 @@ class LMP:
         if not self.config.token_weight or states.tokens_SFD is None:
             return loss
         level = [
-            self.token_level(model, items, drawn, states.tokens_SFD, k, _share(steps[k], self.config.token_share))
+            self.token_level(
+                model, items, drawn, states.tokens_SFD, k, _subsample_targets(steps[k], self.config.token_share)
+            )
             for k, _, _ in used
             if k < self.config.token_steps
         ]
         return loss + self.config.token_weight * torch.stack(level).mean()
 
-    def who(self, asked_N: Tensor | None) -> Asked | None:
+    def who(self, asked_N: Tensor | None) -> EncodedAskers | None:
         return None if self.asked is None or asked_N is None else self.asked.take(asked_N)
 
-    def _item(self, model: HeterRec, items: Items, drawn: Drawn, states_SD: Tensor, k: int, step: Step) -> Tensor:
+    def _item(
+        self, model: HeterRecNetwork, items: Items, drawn: SampledCatalogue, states_SD: Tensor, k: int, step: Step
+    ) -> Tensor:
         """Each state against the candidates as they were in the slice of its target."""
         query = model.towards(states_SD[step.state_N], k, self.who(step.asked_N))
         if items.slices is None:
@@ -295,7 +301,7 @@ class LMP:
                 parts.append(self._against(item_CD, bias_C, drawn, query[kept], _part(step, kept)))
         return torch.stack(parts).sum()
 
-    def _against(self, item_RD: Tensor, bias_R: Tensor, drawn: Drawn, query: Tensor, step: Step) -> Tensor:
+    def _against(self, item_RD: Tensor, bias_R: Tensor, drawn: SampledCatalogue, query: Tensor, step: Step) -> Tensor:
         target = drawn.at(step.target_N, step.time_N)
         masked = drawn.at(step.mask_item, step.time_N[step.mask_row])
         if drawn.rows_R is None:
@@ -322,7 +328,7 @@ class LMP:
         return sampled_infonce(positive_N, negative_NC, banned, step.weight_N)
 
     def token_level(
-        self, model: HeterRec, items: Items, drawn: Drawn, states_SFD: Tensor, k: int, step: Step
+        self, model: HeterRecNetwork, items: Items, drawn: SampledCatalogue, states_SFD: Tensor, k: int, step: Step
     ) -> Tensor:
         """Mean over the features' LMP: token states regrouped by feature, against that feature's tower [F]."""
         columns = self.columns
@@ -330,7 +336,7 @@ class LMP:
         target, token = (step.target_N, drawn.token_C) if rows is None else (rows[step.target_N], rows[drawn.token_C])
         # Drawn evenly among the items that were traded, so one logQ holds for all of them.
         log_expected = math.log(len(token) / len(self.traded))
-        known = model.htfl.found(items.tokens, torch.cat([step.target_N, drawn.token_C]))
+        known = model.htfl.gather(items.tokens, torch.cat([step.target_N, drawn.token_C]))
         losses = []
         for f in range(len(model.htfl.names)):
             query = model.token_heads[f][k](states_SFD[step.state_N, f])  # type: ignore[index]
@@ -353,13 +359,13 @@ class LMP:
         return torch.stack(losses).mean()
 
     @staticmethod
-    def _of_few_values(model: HeterRec, f: int) -> bool:
+    def _of_few_values(model: HeterRecNetwork, f: int) -> bool:
         """Categories and buckets are told apart among all values: drawn negatives would mostly be false."""
         last = f == len(model.htfl.fields)
         return not last and (model.htfl.fields[f].form == NUMBER or model.htfl.fields[f].is_a.category)
 
 
-def _share(step: Step, share: float) -> Step:
+def _subsample_targets(step: Step, share: float) -> Step:
     """A random part of the targets, for a loss that need not see all of them at each step of training."""
     if share >= 1:
         return step

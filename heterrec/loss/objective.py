@@ -6,14 +6,14 @@ from torch import Tensor, nn
 from heterrec import distributed
 from heterrec.loss.batches import TrainingBatch
 from heterrec.loss.lmp import LMP
-from heterrec.model.htfl import Columns
-from heterrec.model.network import HeterRec
+from heterrec.model.htfl import EncodedCatalogue
+from heterrec.model.network import HeterRecNetwork
 
 
 class Objective(nn.Module):
     """The loss of a batch, of this process's part of it, from the events to one number."""
 
-    def __init__(self, model: HeterRec, loss: LMP, columns: Columns) -> None:
+    def __init__(self, model: HeterRecNetwork, loss: LMP, columns: EncodedCatalogue) -> None:
         super().__init__()
         self.model, self.loss, self.columns = model, loss, columns
 

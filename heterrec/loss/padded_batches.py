@@ -16,7 +16,7 @@ from torch import Tensor
 from heterrec.data.sequences import Ints
 from heterrec.loss.batches import TrainingBatches
 from heterrec.loss.lmp import window_weights
-from heterrec.model.network import Histories
+from heterrec.model.network import PackedHistories
 from heterrec.model.transformer import Layout
 
 SHAPES = 8
@@ -87,7 +87,7 @@ class Rectangles:
         start_B, length_B = torch.from_numpy(lists).to(self.draws_EK.device)
         return Rectangle(start_B, length_B, longest, int((lists[1] > 0).sum()))
 
-    def histories(self, batch: Rectangle) -> tuple[Histories, Tensor, Tensor]:
+    def histories(self, batch: Rectangle) -> tuple[PackedHistories, Tensor, Tensor]:
         """The padded events, their numbers (S,) and which of them are inside their list (S,)."""
         events = self.source.events
         step_T = torch.arange(batch.longest, device=batch.start_B.device)
@@ -97,7 +97,7 @@ class Rectangles:
         layout = Layout.rectangle(batch.length_B, batch.longest)
         item_S = events.item_E[event_S] * inside_S
         varying = events.value_EN[event_S], events.missing_EN[event_S]
-        return Histories(item_S, events.time_E[event_S], *varying, layout), event_S, inside_S
+        return PackedHistories(item_S, events.time_E[event_S], *varying, layout), event_S, inside_S
 
     def targets(self, batch: Rectangle, event_S: Tensor, inside_S: Tensor, position_S: Tensor) -> list[FixedStep]:
         """The targets of each step k = 1..K of the states of `histories`."""

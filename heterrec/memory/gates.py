@@ -24,15 +24,15 @@ from heterrec.memory.neighbour_tables import (
     NEAREST,
     alike,
     moved,
-    together,
+    soonest_after,
 )
 from heterrec.memory.neighbours import (
     BUCKETS,
     CHANNELS,
     HISTORY,
+    EventTypeWeights,
     Gate,
     Ints,
-    Kinds,
     Memory,
     Recalled,
     ages,
@@ -66,7 +66,7 @@ def remember(sequences: Sequences, channels: Sequence[str] = CHANNELS) -> Memory
     Of the `channels` alone; the others are empty. The gate beside a model is still to be fitted; see `fit`.
     """
     tables = (
-        together(sequences, nearest=NEAREST if "together" in channels else 0),
+        soonest_after(sequences, nearest=NEAREST if "together" in channels else 0),
         alike(sequences.catalogue, nearest=ALIKE if "content" in channels else 0),
     )
     start = _Gate(torch.zeros(0), alone=False).frozen()
@@ -126,7 +126,7 @@ def renewed(memory: Memory, sequences: Sequences) -> Memory:
     everything = replace(sequences, split=np.zeros_like(sequences.split))
     kept = any(memory.beside.weight_CK[CHANNELS.index("together")])
     return Memory(
-        tables=(together(everything, nearest=NEAREST if kept else 0), memory.tables[1]),
+        tables=(soonest_after(everything, nearest=NEAREST if kept else 0), memory.tables[1]),
         decay_C=memory.decay_C,
         count_V=everything.training_counts,
         beside=memory.beside,
@@ -348,19 +348,19 @@ def _decays(memory: Memory, sequences: Sequences, queries: Queries) -> list[floa
     return best
 
 
-def _kinds_of(sequences: Sequences) -> Kinds | None:
+def _kinds_of(sequences: Sequences) -> EventTypeWeights | None:
     """As the card weighs them: what is predicted in full, what speaks against an item not at all."""
     types = sequences.catalogue.event_types
     if not types:
         return None
     weights = [1.0, *(1.0 if each.predict else 0.0 if each.negative else min(each.weight, 1.0) for each in types)]
-    return Kinds(names=[each.name for each in types], weight_CT=[list(weights) for _ in CHANNELS])
+    return EventTypeWeights(names=[each.name for each in types], weight_CT=[list(weights) for _ in CHANNELS])
 
 
-def _weighed(memory: Memory, kinds: Kinds, sequences: Sequences, queries: Queries) -> Kinds:
+def _weighed(memory: Memory, kinds: EventTypeWeights, sequences: Sequences, queries: Queries) -> EventTypeWeights:
     """Of each channel and kind that is neither predicted nor negative the factor of the card's weight by which the
     channel ranks best by itself; of those as good the greatest."""
-    chosen = Kinds(names=kinds.names, weight_CT=[list(each) for each in kinds.weight_CT])
+    chosen = EventTypeWeights(names=kinds.names, weight_CT=[list(each) for each in kinds.weight_CT])
     memory.kinds = chosen
     for channel, weight_T in enumerate(chosen.weight_CT):
         for number, each in enumerate(sequences.catalogue.event_types, start=1):

@@ -20,14 +20,14 @@ from heterrec.data.encoder import (
     KINDS,
     LIST,
     WORDS,
-    Kind,
+    TokenKind,
 )
 from heterrec.data.sequences import Catalogue, Sequences
 from heterrec.memory.neighbours import (
     LEAST,
     Floats,
     Ints,
-    Table,
+    NeighbourTable,
 )
 
 STEP, BACK, SHRINKAGE = 0.6, 0.4, 80.0
@@ -51,7 +51,7 @@ _ALL_PAIRS, _SHARED = 30_000, 4e8
 """Items up to which all are compared with all, and pairs that are compared beyond."""
 
 
-def together(sequences: Sequences, *, nearest: int = NEAREST) -> Table:
+def soonest_after(sequences: Sequences, *, nearest: int = NEAREST) -> NeighbourTable:
     """The items bought soonest after one, by the training events.
 
     A pair of items counts STEP^(baskets between them), the other way round BACK times as much, and is divided by
@@ -61,11 +61,11 @@ def together(sequences: Sequences, *, nearest: int = NEAREST) -> Table:
     return _counted(sequences, baskets, _LAGS, baskets.count(), nearest, None)
 
 
-def in_baskets(sequences: Sequences, beside: Table | None = None, *, nearest: int = ALIKE) -> Table:
-    """The items that lie in one basket with another, by the training events; counted as in `together`.
+def in_baskets(sequences: Sequences, beside: NeighbourTable | None = None, *, nearest: int = ALIKE) -> NeighbourTable:
+    """The items that lie in one basket with another, by the training events; counted as in `soonest_after`.
 
-    On the scale of `beside`, what `together` gives of the same events: a pair in one basket then weighs as much as one
-    in two that follow each other. Without it the mean over all pairs is one.
+    On the scale of `beside`, what `soonest_after` gives of the same events: a pair in one basket then weighs as much as
+    one in two that follow each other. Without it the mean over all pairs is one.
     """
     baskets = _Baskets(sequences)
     size_B = np.diff(baskets.first_B)
@@ -73,8 +73,8 @@ def in_baskets(sequences: Sequences, beside: Table | None = None, *, nearest: in
     return _counted(sequences, baskets, [(0, 1.0)], int(size_B @ size_B), nearest, scale)
 
 
-def _scale(sequences: Sequences, baskets: "_Baskets", table: Table) -> float:
-    """What `together` has multiplied its weights with, by counting the heaviest pair of its table again."""
+def _scale(sequences: Sequences, baskets: "_Baskets", table: NeighbourTable) -> float:
+    """What `soonest_after` has multiplied its weights with, by counting the heaviest pair of its table again."""
     place = int(table.weight_N.argmax())
     one, other = int(np.searchsorted(table.first_V, place, side="right")) - 1, int(table.item_N[place])
     event = np.flatnonzero(baskets.row_E == one)
@@ -85,7 +85,7 @@ def _scale(sequences: Sequences, baskets: "_Baskets", table: Table) -> float:
 
 def _counted(
     sequences: Sequences, baskets: "_Baskets", lags: Lags, pairs_in_all: int, nearest: int, scale: float | None
-) -> Table:
+) -> NeighbourTable:
     size = len(sequences.catalogue)
     frequency_V = 1 / np.sqrt(sequences.training_counts + SHRINKAGE)
     first, items, weights, total, pairs = [0], [], [], 0.0, 0
@@ -99,7 +99,7 @@ def _counted(
     scale = pairs / max(total, 1e-12) if scale is None else scale
     weight_N = np.concatenate(weights) if weights else np.zeros(0, dtype=np.float32)
     item_N = np.concatenate(items) if items else np.zeros(0, dtype=np.int32)
-    return Table(first_V=np.array(first), item_N=item_N, weight_N=_rounded(weight_N * scale))
+    return NeighbourTable(first_V=np.array(first), item_N=item_N, weight_N=_rounded(weight_N * scale))
 
 
 class _Baskets:
@@ -179,7 +179,7 @@ def _nearest(item_P: Ints, weight_P: Floats, items: int, nearest: int) -> tuple[
     return order[place < nearest], np.minimum(count, nearest)
 
 
-def alike(catalogue: Catalogue, *, nearest: int = ALIKE) -> Table:
+def alike(catalogue: Catalogue, *, nearest: int = ALIKE) -> NeighbourTable:
     """The items most like one by the cosine of their words and values, weighted by how rare those are (TF-IDF).
 
     By what does not vary in time alone: so no table, of whatever moment, holds what came to be known later.
@@ -190,14 +190,16 @@ def alike(catalogue: Catalogue, *, nearest: int = ALIKE) -> Table:
     size = len(catalogue)
     words = _words(catalogue)
     if not words.columns or not nearest:
-        return Table(first_V=np.zeros(size + 1, np.int64), item_N=np.zeros(0, np.int32), weight_N=np.zeros(0, "f4"))
+        return NeighbourTable(
+            first_V=np.zeros(size + 1, np.int64), item_N=np.zeros(0, np.int32), weight_N=np.zeros(0, "f4")
+        )
     counts, items, weights = [], [], []
     for item, weight, count in _alike_of_all(words, nearest) if size <= _ALL_PAIRS else _alike_by_rare(words, nearest):
         items.append(item.astype(np.int32))
         weights.append(weight)
         counts.append(count)
     first = np.append(0, np.cumsum(np.concatenate(counts)))
-    return Table(first_V=first, item_N=np.concatenate(items), weight_N=_rounded(np.concatenate(weights)))
+    return NeighbourTable(first_V=first, item_N=np.concatenate(items), weight_N=_rounded(np.concatenate(weights)))
 
 
 class _Words(NamedTuple):
@@ -262,14 +264,14 @@ def _alike_by_rare(words: _Words, nearest: int) -> Iterator[Nearest]:
         yield neighbour_P[kept], product_P[kept].astype(np.float32), each
 
 
-def moved(table: Table, row_V: Ints, size: int) -> Table:
+def moved(table: NeighbourTable, row_V: Ints, size: int) -> NeighbourTable:
     """The table over another catalogue of `size` items: `row_V` says where in it each item stands, -1 nowhere."""
     owner_N = row_V[np.repeat(np.arange(len(row_V)), np.diff(table.first_V))]
     item_N = row_V[table.item_N]
     order = np.flatnonzero((owner_N >= 0) & (item_N >= 0))
     order = order[np.argsort(owner_N[order], kind="stable")]
     first = np.searchsorted(owner_N[order], np.arange(size + 1))
-    return Table(first_V=first, item_N=item_N[order].astype(np.int32), weight_N=table.weight_N[order])
+    return NeighbourTable(first_V=first, item_N=item_N[order].astype(np.int32), weight_N=table.weight_N[order])
 
 
 def _rounded(weight_N: npt.NDArray[Any]) -> Floats:
@@ -301,7 +303,7 @@ def _words(catalogue: Catalogue) -> _Words:
     return _Words(word_X, (weight_X / length_V[item_X]).astype(np.float32), first_V, len(number))
 
 
-def _values(kind: Kind, cell: Any) -> Sequence[str]:
+def _values(kind: TokenKind, cell: Any) -> Sequence[str]:
     if cell is None or isinstance(cell, float):
         return ()
     if kind.cell == WORDS:

@@ -34,7 +34,7 @@ Floats = npt.NDArray[np.float32]
 
 
 @dataclass(frozen=True, kw_only=True)
-class Table:
+class NeighbourTable:
     """The nearest neighbours of V items; those of item v are the entries [first[v], first[v + 1])."""
 
     first_V: Ints
@@ -69,7 +69,7 @@ class Recalled(NamedTuple):
 
 
 @dataclass(frozen=True, kw_only=True)
-class Kinds:
+class EventTypeWeights:
     """How much an event of each kind reminds, by channel, against one that is predicted."""
 
     names: list[str]
@@ -83,12 +83,12 @@ class Memory:
     def __init__(
         self,
         *,
-        tables: Sequence[Table],
+        tables: Sequence[NeighbourTable],
         decay_C: Sequence[float],
         count_V: Ints,
         beside: Gate,
         alone: Gate,
-        kinds: Kinds | None = None,
+        kinds: EventTypeWeights | None = None,
     ) -> None:
         self.tables, self.decay_C, self.count_V = tuple(tables), tuple(decay_C), count_V
         self.bucket_V = buckets(count_V)
@@ -186,7 +186,7 @@ class Memory:
             if about["version"] != VERSION:
                 raise ValueError(f"{path}: version {about['version']}, expected {VERSION}; train the model again")
             tables = [
-                Table(
+                NeighbourTable(
                     first_V=arrays[f"{name}_first"],
                     item_N=arrays[f"{name}_item"],
                     weight_N=arrays[f"{name}_weight"].astype(np.float32),
@@ -195,7 +195,7 @@ class Memory:
                 if f"{name}_first" in arrays
             ]
             gates = {name: Gate(**about[name]) for name in ("beside", "alone")}
-            kinds = Kinds(**about["kinds"]) if "kinds" in about else None
+            kinds = EventTypeWeights(**about["kinds"]) if "kinds" in about else None
             return cls(
                 tables=tables, decay_C=list(about["decay"].values()), count_V=arrays["count"], kinds=kinds, **gates
             )

@@ -31,8 +31,8 @@ from heterrec.data.sequences import Catalogue
 from heterrec.data.slices import (
     NULL,
     SLOPE,
-    Looked,
     Slices,
+    SliceTokens,
 )
 from heterrec.kernels.embedding_bag import Back, summed_back
 from heterrec.kernels.ragged import ranges
@@ -53,7 +53,7 @@ class Bags(NamedTuple):
 
 
 @dataclass(frozen=True, kw_only=True)
-class Columns:
+class EncodedCatalogue:
     """The catalogue encoded as of one slice: R rows, of which row 0 stands for no item and has null tokens only."""
 
     bags: Bags
@@ -73,8 +73,8 @@ class Columns:
     def __len__(self) -> int:
         return len(self.id_R)
 
-    def to(self, device: str) -> "Columns":
-        return Columns(
+    def to(self, device: str) -> "EncodedCatalogue":
+        return EncodedCatalogue(
             bags=Bags(*(part.to(device) for part in self.bags)),
             vectors={g: value.to(device) for g, value in self.vectors.items()},
             id_R=self.id_R.to(device),
@@ -84,13 +84,13 @@ class Columns:
             slices=self.slices and Slices(*(part.to(device) for part in self.slices)),
         )
 
-    def take(self, rows_R: Tensor) -> "Columns":
+    def take(self, rows_R: Tensor) -> "EncodedCatalogue":
         """These catalogue rows alone."""
         features = self.missing_RF.shape[1] - 1
         token = (rows_R[:, None] * features + torch.arange(features, device=rows_R.device)).flatten()
         count = self.bags.count_T[token]
         entry = ranges(self.bags.first_T[token], count)
-        return Columns(
+        return EncodedCatalogue(
             bags=Bags(self.bags.value_J[entry], self.bags.weight_J[entry], count.cumsum(0) - count, count),
             vectors={g: value[rows_R] for g, value in self.vectors.items()},
             id_R=self.id_R[rows_R],
@@ -103,16 +103,16 @@ class Columns:
         )
 
 
-class Tokens(NamedTuple):
+class CatalogueTokens(NamedTuple):
     """What HTFL gives for catalogue rows: the features' tokens, and that of the ID."""
 
     feature_RGD: Tensor
     id_RD: Tensor
-    looked: tuple[Looked, ...] = ()
+    looked: tuple[SliceTokens, ...] = ()
     """Of columns with slices: each varying feature (K, R) as of all of them."""
 
 
-def encode_slices(encoder: FeatureEncoder, catalogue: Catalogue, count: int) -> Columns:
+def encode_slices(encoder: FeatureEncoder, catalogue: Catalogue, count: int) -> EncodedCatalogue:
     """The V items as of the first `count` slices of a catalogue."""
     columns = encode_catalogue(encoder, catalogue, count - 1)
     if count == 1 or not encoder.varying:
@@ -124,8 +124,8 @@ def encode_slices(encoder: FeatureEncoder, catalogue: Catalogue, count: int) -> 
     return replace(columns, slices=Slices(since, *nobody))
 
 
-def encode_catalogue(encoder: FeatureEncoder, catalogue: Catalogue, number: int) -> Columns:
-    """The V items of a catalogue as of the slice `number`, as `Columns` of V + 1 rows."""
+def encode_catalogue(encoder: FeatureEncoder, catalogue: Catalogue, number: int) -> EncodedCatalogue:
+    """The V items of a catalogue as of the slice `number`, as `EncodedCatalogue` of V + 1 rows."""
     fields = in_order(encoder)
     encoded = encoder.encode(catalogue.columns(number))
     ids = np.append(0, encoder.encode_ids(catalogue.item_ids))
@@ -147,7 +147,7 @@ def encode_catalogue(encoder: FeatureEncoder, catalogue: Catalogue, number: int)
     # A row's features one after the other, as its tokens stand.
     indices, weights, present, counts = (np.concatenate(part, axis=1) for part in zip(*value, strict=True))
     count = counts.flatten()
-    return Columns(
+    return EncodedCatalogue(
         bags=Bags(
             torch.from_numpy(indices[present]),
             torch.from_numpy(weights[present].astype(np.float32)),
@@ -225,7 +225,7 @@ class HTFL(nn.Module):
     def names(self) -> tuple[str, ...]:
         return (*(field.name for field in self.fields), ID)
 
-    def rows(self, columns: Columns, id_rate: float = 0.0, feature_rate: float = 0.0) -> Tokens:
+    def rows(self, columns: EncodedCatalogue, id_rate: float = 0.0, feature_rate: float = 0.0) -> CatalogueTokens:
         """Tokens of catalogue rows, with the varying features as the columns have them, and as of each of their slices.
 
         A share of `id_rate` of the ID tokens and of `feature_rate` of the others is null.
@@ -235,7 +235,7 @@ class HTFL(nn.Module):
             id_R = id_R.masked_fill(torch.rand(len(id_R), device=id_R.device) < id_rate, 0)
         id_RD = self.ids(id_R)
         if not self.fields:
-            return Tokens(id_RD[:, None][:, :0], id_RD)
+            return CatalogueTokens(id_RD[:, None][:, :0], id_RD)
         rows, features = len(columns), len(self.fields)
         bags, weight_J = columns.bags, columns.bags.weight_J.to(id_RD.dtype)
         present_RG = ~columns.missing_RF[:, :-1]
@@ -252,15 +252,15 @@ class HTFL(nn.Module):
         for g, vector_RE in columns.vectors.items():
             feature_RGD[:, g] += self.maps[str(g)](vector_RE.to(table.dtype)) * present_RG[:, g, None]
         if columns.slices is None:
-            return Tokens(feature_RGD, id_RD)
+            return CatalogueTokens(feature_RGD, id_RD)
         dropped_RG = ~kept_RG if feature_rate else torch.zeros_like(present_RG)
-        return Tokens(
+        return CatalogueTokens(
             feature_RGD, id_RD, tuple(self._looked(columns.slices, g, n, dropped_RG) for g, n in self.varying)
         )
 
-    def events(self, tokens: Tokens, item_S: Tensor, value_SN: Tensor, missing_SN: Tensor) -> Tensor:
+    def events(self, tokens: CatalogueTokens, item_S: Tensor, value_SN: Tensor, missing_SN: Tensor) -> Tensor:
         """Tokens of events (S, F, D), with the varying features as they were at each event."""
-        found = self.found(tokens, item_S)
+        found = self.gather(tokens, item_S)
         if not self.varying:
             return found
         static = len(self.fields) - len(self.varying)
@@ -268,7 +268,7 @@ class HTFL(nn.Module):
         return torch.cat([found[:, :static], *varying, found[:, -1:]], dim=1)
 
     @staticmethod
-    def found(tokens: Tokens, rows_N: Tensor) -> Tensor:
+    def gather(tokens: CatalogueTokens, rows_N: Tensor) -> Tensor:
         """All tokens (N, F, D) of these rows."""
         rows, features, width = tokens.feature_RGD.shape
         id_NFD = F.embedding(rows_N, tokens.id_RD)[:, None]
@@ -282,7 +282,7 @@ class HTFL(nn.Module):
         first = self.starts[g] + (SLOPE + 1 if self.fields[g].form == NUMBER else 0)
         return self.values.weight[first : self.starts[g + 1]]
 
-    def about(self, columns: Columns, f: int, row: Tensor, time: Tensor) -> tuple[Tensor, Tensor]:
+    def about(self, columns: EncodedCatalogue, f: int, row: Tensor, time: Tensor) -> tuple[Tensor, Tensor]:
         """Label and missing of the feature `f` of catalogue rows, as they were in the slices of these times."""
         position = dict(self.varying).get(f)
         if columns.slices is None or position is None:
@@ -292,14 +292,14 @@ class HTFL(nn.Module):
         missing = columns.slices.missing_KRN[number, row, position]
         return self._bucket(f, value), missing
 
-    def _looked(self, slices: Slices, g: int, n: int, dropped_RG: Tensor) -> Looked:
+    def _looked(self, slices: Slices, g: int, n: int, dropped_RG: Tensor) -> SliceTokens:
         missing_KR = slices.missing_KRN[..., n] | dropped_RG[:, g]
         value_KR = slices.value_KRN[..., n]
         table = self.values.weight[self.starts[g] : self.starts[g + 1]]
         if self.fields[g].form != NUMBER:
-            return Looked(table, value_KR.long().masked_fill(missing_KR, NULL), None)
+            return SliceTokens(table, value_KR.long().masked_fill(missing_KR, NULL), None)
         row_KR = (self._bucket(g, value_KR) + SLOPE + 1).masked_fill(missing_KR, NULL)
-        return Looked(table, row_KR, value_KR.to(table.dtype).masked_fill(missing_KR, 0.0))
+        return SliceTokens(table, row_KR, value_KR.to(table.dtype).masked_fill(missing_KR, 0.0))
 
     def _bucket(self, g: int, value: Tensor) -> Tensor:
         """The label of a varying value: a number's bucket, a category's index."""

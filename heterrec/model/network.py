@@ -11,21 +11,21 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from heterrec.data.asking import Asked, Asker
+from heterrec.data.asking import AskerEmbedding, EncodedAskers
 from heterrec.data.encoder import FeatureEncoder
 from heterrec.data.slices import Slices
 from heterrec.model.dropout import dropout
 from heterrec.model.htfl import (
     EMBEDDING_STD,
     HTFL,
-    Columns,
-    Tokens,
+    CatalogueTokens,
+    EncodedCatalogue,
 )
 from heterrec.model.towers import Fuse, ItemSide, Residual
 from heterrec.model.transformer import (
     CausalBlock,
+    EventTypeEmbedding,
     HSTUBlock,
-    Kinds,
     Layout,
     Taste,
     TemporalEncoder,
@@ -34,7 +34,7 @@ from heterrec.model.transformer import (
 from heterrec.recipes import ModelConfig
 
 
-class Histories(NamedTuple):
+class PackedHistories(NamedTuple):
     """The S events of a batch of histories, packed."""
 
     item_S: Tensor
@@ -49,7 +49,7 @@ class Histories(NamedTuple):
 class Items(NamedTuple):
     """What the item side knows of R catalogue rows."""
 
-    tokens: Tokens
+    tokens: CatalogueTokens
     items_RD: Tensor
     """A channel of length one for the ID, and where there are features one for them. In training R + S rows: the
     last S are newborn items without their ID."""
@@ -81,7 +81,7 @@ class States(NamedTuple):
     """None where there is no token level."""
 
 
-class HeterRec(nn.Module):
+class HeterRecNetwork(nn.Module):
     """The whole model; with `features` False and no token level it is SASRec."""
 
     def __init__(self, config: ModelConfig, encoder: FeatureEncoder) -> None:
@@ -92,8 +92,8 @@ class HeterRec(nn.Module):
         self.features = len(self.htfl.names)
         fused = self.features > 1 and config.tokens == "flatten"
         self.temporal = TemporalEncoder(width, config.max_history)
-        self.kinds = Kinds(encoder.event_types, width) if encoder.event_types else None
-        self.asker: Asker | None = None
+        self.kinds = EventTypeEmbedding(encoder.event_types, width) if encoder.event_types else None
+        self.asker: AskerEmbedding | None = None
         self.token_blocks = self._blocks(config.token_layers if fused else 0)
         gates = [config.gate] * (self.features - 1) + [1.0]
         self.fuse = Fuse(gates, width) if fused else None
@@ -110,7 +110,7 @@ class HeterRec(nn.Module):
         self.channels = 2 if fused else 1
         self.taste = Taste(width, config.max_history) if config.taste else None
         if encoder.asking and config.features:
-            self.asker = Asker(encoder.asking_rows, self.channels, width)
+            self.asker = AskerEmbedding(encoder.asking_rows, self.channels, width)
         self.heads = nn.ModuleList(
             nn.ModuleList(Residual(width) for _ in range(self.channels)) for _ in range(config.steps)
         )
@@ -119,7 +119,7 @@ class HeterRec(nn.Module):
             nn.ModuleList(nn.Linear(width, width) for _ in range(config.steps)) for _ in range(token_heads)
         )
 
-    def items(self, columns: Columns, newborn_S: Tensor | None = None) -> Items:
+    def items(self, columns: EncodedCatalogue, newborn_S: Tensor | None = None) -> Items:
         """The item side for all rows of `columns`, and once more without their ID for those of `newborn_S`.
 
         Knows no history. In training some tokens are null, here and in the histories alike.
@@ -130,7 +130,7 @@ class HeterRec(nn.Module):
         if newborn_S is not None and len(newborn_S):
             null_SD = tokens.id_RD[:1].expand(len(newborn_S), -1)  # row 0 is no item, and has the null ID
             features = torch.cat([tokens.feature_RGD, tokens.feature_RGD[newborn_S]])
-            seen = Tokens(features, torch.cat([tokens.id_RD, null_SD]))
+            seen = CatalogueTokens(features, torch.cat([tokens.id_RD, null_SD]))
         if columns.slices is not None and tokens.looked:
             return self._sliced(tokens, seen.id_RD, newborn_S, columns.slices)
         if self.item_side is None:
@@ -144,7 +144,7 @@ class HeterRec(nn.Module):
         bias = self.bias(own)[:, 0] * self.sharpness
         return Items(tokens, items, bias, items[:, -c.width :])
 
-    def _sliced(self, tokens: Tokens, id_CD: Tensor, newborn_S: Tensor | None, slices: Slices) -> Items:
+    def _sliced(self, tokens: CatalogueTokens, id_CD: Tensor, newborn_S: Tensor | None, slices: Slices) -> Items:
         """`items` as of each slice; the C rows are all rows, and then the newborn ones."""
         count, side, parts = len(slices.since_K), self.item_side, []
         if side is None:
@@ -164,7 +164,9 @@ class HeterRec(nn.Module):
             features = [item_CD[: len(tokens.id_RD)] for item_CD, _ in parts]
         return Items(tokens, *parts[-1], torch.cat(features), slices, tuple(parts))
 
-    def states(self, tokens: Tokens, channel_RD: Tensor, histories: Histories, place_S: Tensor | None = None) -> States:
+    def states(
+        self, tokens: CatalogueTokens, channel_RD: Tensor, histories: PackedHistories, place_S: Tensor | None = None
+    ) -> States:
         """The sequence side: HTFL, token-level blocks over all tokens, item-level blocks over the events [A][F].
 
         `place_S` says where in `channel_RD` the events' items stand (`Items.at`), where that is not by their rows.
@@ -182,19 +184,19 @@ class HeterRec(nn.Module):
         """Whether what a history is made of depends on its items alone: no token level, and nothing that varies."""
         return not self.token_blocks and not self.htfl.varying
 
-    def own(self, tokens: Tokens) -> Tensor:
+    def own(self, tokens: CatalogueTokens) -> Tensor:
         """(R, D) what a history is made of, row by row of the catalogue; of a `static` model alone."""
         rows = torch.arange(len(tokens.id_RD), device=tokens.id_RD.device)
-        tokens_RFD = self.htfl.found(tokens, rows)
+        tokens_RFD = self.htfl.gather(tokens, rows)
         return tokens_RFD.sum(1) if self.fuse is None else self.fuse(tokens_RFD, tokens_RFD / EMBEDDING_STD)
 
     def users(
         self,
-        tokens: Tokens,
+        tokens: CatalogueTokens,
         channel_RD: Tensor,
-        histories: Histories,
+        histories: PackedHistories,
         own_RD: Tensor | None = None,
-        asked: Asked | None = None,
+        asked: EncodedAskers | None = None,
     ) -> Tensor:
         """User vectors (B, D) whose product with the item matrix is the score: MLP^1 of the last state [I], and a 1
         for the bias. Of the last block and the taste nothing else is computed. With `own_RD`, from `own`, the tokens
@@ -209,13 +211,13 @@ class HeterRec(nn.Module):
         query = self.towards(x, 0, asked)
         return torch.cat([query, torch.ones_like(query[:, :1])], dim=-1)
 
-    def _liked(self, place_S: Tensor, channel_RD: Tensor, histories: Histories) -> Tensor:
+    def _liked(self, place_S: Tensor, channel_RD: Tensor, histories: PackedHistories) -> Tensor:
         """What the taste is made of (S, D): the items' last channel, by how much each kind of event speaks for it."""
         channel_SD = F.embedding(place_S, channel_RD)
         return channel_SD if self.kinds is None else channel_SD * self.kinds.liking(histories.value_SN)
 
     def _fused(
-        self, tokens: Tokens, histories: Histories, own_RD: Tensor | None = None
+        self, tokens: CatalogueTokens, histories: PackedHistories, own_RD: Tensor | None = None
     ) -> tuple[Tensor, Tensor | None]:
         """What enters the item-level blocks (S, D), and the states of the token level (S, F, D)."""
         item_S, time_S, value_SN, missing_SN, layout = histories
@@ -239,7 +241,7 @@ class HeterRec(nn.Module):
         """Item embeddings (R, D) with the bias as their last number."""
         return torch.cat([items.items_RD, items.bias_R[:, None]], dim=-1)
 
-    def towards(self, states: Tensor, step: int, asked: Asked | None = None) -> Tensor:
+    def towards(self, states: Tensor, step: int, asked: EncodedAskers | None = None) -> Tensor:
         """States (…, width) as queries (…, D) for the item `step` + 1 baskets ahead, the temperature folded in; `asked`
         is who asks for that item, of each state."""
         state, *taste = torch.split(states, self.config.width, dim=-1)

@@ -9,7 +9,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from heterrec.kernels.matmul import product
-from heterrec.model.htfl import EMBEDDING_STD, Tokens
+from heterrec.model.htfl import EMBEDDING_STD, CatalogueTokens
 
 
 class Residual(nn.Module):
@@ -73,12 +73,12 @@ class ItemSide(nn.Module):
         self.scale = nn.Parameter(torch.full((1,), self.START))
         nn.init.zeros_(self.project.weight)
 
-    def forward(self, tokens: Tokens) -> Tensor:
+    def forward(self, tokens: CatalogueTokens) -> Tensor:
         """Item embeddings (R, 2 D), each channel normalised."""
         first = product(tokens.feature_RGD.flatten(1), self._first())
         return torch.cat([self.ids(tokens.id_RD), self._features(first)], dim=-1)
 
-    def sliced(self, tokens: Tokens, slices: int) -> list[Tensor]:
+    def sliced(self, tokens: CatalogueTokens, slices: int) -> list[Tensor]:
         """The features' channel (R, D) as of each slice: what does not vary enters it once."""
         width, beside = tokens.id_RD.shape[1], len(self.gate_G)
         lasting = (beside - len(tokens.looked)) * width

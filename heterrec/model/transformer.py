@@ -114,7 +114,7 @@ class TemporalEncoder(nn.Module):
         return out
 
 
-class Kinds(nn.Module):
+class EventTypeEmbedding(nn.Module):
     """Of which kind each event was (viewed, bought, dismissed), as a token that is added to those of its item, and as
     how much the event speaks for the item in the taste (ours).
 

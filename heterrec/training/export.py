@@ -10,14 +10,14 @@ import torch
 from torch import Tensor, nn
 from torch.export import Dim, ExportedProgram
 
-from heterrec.data.asking import Asked
+from heterrec.data.asking import EncodedAskers
 from heterrec.data.encoder import FeatureEncoder
 from heterrec.data.sequences import Catalogue
 from heterrec.inference.answers import Answers, Loaded
 from heterrec.memory.gates import by_itself
 from heterrec.memory.neighbours import CHANNELS, Memory
-from heterrec.model.htfl import Tokens, encode_catalogue
-from heterrec.model.network import HeterRec, Histories
+from heterrec.model.htfl import CatalogueTokens, encode_catalogue
+from heterrec.model.network import HeterRecNetwork, PackedHistories
 from heterrec.model.transformer import Layout
 from heterrec.recipes import TrainConfig, neighbours
 from heterrec.training.trained import Trained
@@ -28,7 +28,7 @@ class UserProgram(nn.Module):
 
     def __init__(
         self,
-        model: HeterRec,
+        model: HeterRecNetwork,
         encoder: FeatureEncoder,
         catalogue: Catalogue,
         number: int,
@@ -65,14 +65,14 @@ class UserProgram(nn.Module):
         # The batch is one size, whichever input it is read off: else an exported shape guards against T = 1.
         layout = Layout.rectangle(length.view(batch), longest)
         varying = varying_value.flatten(0, 1), varying_missing.flatten(0, 1)
-        histories = Histories(item.flatten(), time.flatten(), *varying, layout)
-        asked = None if asked_row is None or asked_weight is None else Asked(asked_row, asked_weight)
+        histories = PackedHistories(item.flatten(), time.flatten(), *varying, layout)
+        asked = None if asked_row is None or asked_weight is None else EncodedAskers(asked_row, asked_weight)
         channel = self.get_buffer("channel")
         if self.static:
             own = self.get_buffer("own")
-            users = self.model.users(Tokens(own, own), channel, histories, own, asked)
+            users = self.model.users(CatalogueTokens(own, own), channel, histories, own, asked)
         else:
-            tokens = Tokens(self.get_buffer("features"), self.get_buffer("ids"))
+            tokens = CatalogueTokens(self.get_buffer("features"), self.get_buffer("ids"))
             users = self.model.users(tokens, channel, histories, asked=asked)
         if self.trust is None:
             return users
@@ -127,8 +127,8 @@ def load_model(root: Path, device: str = "cpu") -> Loaded:
     return Loaded(model, encoder, config, memory, item_ids)
 
 
-def _network(root: Path, config: TrainConfig, encoder: FeatureEncoder, device: str) -> HeterRec:
-    model = HeterRec(config.model, encoder)
+def _network(root: Path, config: TrainConfig, encoder: FeatureEncoder, device: str) -> HeterRecNetwork:
+    model = HeterRecNetwork(config.model, encoder)
     try:
         state = torch.load(_present(root / "weights.pt"), weights_only=True, map_location="cpu")
     except UnpicklingError as error:  # that it holds more than tensors, and is not read
@@ -175,5 +175,5 @@ def example_input(encoder: FeatureEncoder, *, batch: int, length: int) -> tuple[
         torch.zeros(varying),
         torch.ones(varying, dtype=torch.bool),
         torch.full((batch,), length, dtype=torch.int64),
-        *(Asked.of(encoder.encode_asking({}, batch)) if encoder.asking else ()),
+        *(EncodedAskers.of(encoder.encode_asking({}, batch)) if encoder.asking else ()),
     )

@@ -12,8 +12,8 @@ from torch import Tensor, nn
 from heterrec.kernels.embedding_bag import prepared
 from heterrec.loss.fixed_lmp import FixedLMP
 from heterrec.loss.padded_batches import Rectangle, Rectangles
-from heterrec.model.htfl import Columns
-from heterrec.model.network import HeterRec
+from heterrec.model.htfl import EncodedCatalogue
+from heterrec.model.network import HeterRecNetwork
 
 Graphs = Literal["none", "captured", "compiled", "both"]
 """`captured` replays the kernels of PyTorch as a CUDA graph, which is soon prepared; `compiled` makes kernels of its
@@ -30,9 +30,9 @@ class FixedObjective(nn.Module):
 
     def __init__(
         self,
-        model: HeterRec,
+        model: HeterRecNetwork,
         loss: FixedLMP,
-        columns: Columns,
+        columns: EncodedCatalogue,
         rectangles: Rectangles,
         *,
         graphs: Graphs,

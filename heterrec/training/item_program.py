@@ -20,8 +20,8 @@ from heterrec.data.encoder import (
 )
 from heterrec.data.slices import NULL, SLOPE
 from heterrec.inference.answers import Loaded
-from heterrec.model.htfl import HTFL, Columns, Tokens
-from heterrec.model.network import HeterRec
+from heterrec.model.htfl import HTFL, CatalogueTokens, EncodedCatalogue
+from heterrec.model.network import HeterRecNetwork
 
 MOST = 4096
 """Items of one call."""
@@ -35,7 +35,7 @@ class EncodedItems(NamedTuple):
     value_G: tuple[Tensor, ...]
     """Of a bag int64 (R, M), padded with 0; of a number float32 (R,), of a vector float32 (R, E)."""
     slices: None = None
-    """As `Columns` have them: these items are as of now alone."""
+    """As `EncodedCatalogue` have them: these items are as of now alone."""
 
 
 class ItemTokens(nn.Module):
@@ -51,13 +51,13 @@ class ItemTokens(nn.Module):
         for g, field in enumerate(htfl.fields):
             self.register_buffer(f"edges_{g}", torch.tensor(field.edges, dtype=torch.float32))
 
-    def rows(self, items: EncodedItems, id_rate: float = 0.0, feature_rate: float = 0.0) -> Tokens:
+    def rows(self, items: EncodedItems, id_rate: float = 0.0, feature_rate: float = 0.0) -> CatalogueTokens:
         """The tokens of these items; nothing is dropped, whatever the rates."""
         id_RW = self.ids(items.id_R)
         tokens = [
             self._token(g, items.value_G[place], items.missing_RG[:, place]) for g, place in enumerate(self._place)
         ]
-        return Tokens(torch.stack(tokens, dim=1) if tokens else id_RW[:, None][:, :0], id_RW)
+        return CatalogueTokens(torch.stack(tokens, dim=1) if tokens else id_RW[:, None][:, :0], id_RW)
 
     def _token(self, g: int, value: Tensor, missing_R: Tensor) -> Tensor:
         field, start, table = self.fields[g], self.starts[g], self.values.weight
@@ -79,7 +79,7 @@ class ItemTokens(nn.Module):
 class ItemProgram(nn.Module):
     """The model's own item side over tokens that were looked up in rectangles."""
 
-    def __init__(self, model: HeterRec, encoder: FeatureEncoder) -> None:
+    def __init__(self, model: HeterRecNetwork, encoder: FeatureEncoder) -> None:
         super().__init__()
         self.model = copy.deepcopy(model).eval()
         self.model.htfl = cast(HTFL, ItemTokens(self.model.htfl, encoder))
@@ -88,8 +88,8 @@ class ItemProgram(nn.Module):
             setattr(self.model, name, None)
 
     def forward(self, id_R: Tensor, missing_RG: Tensor, *value_G: Tensor) -> Tensor:
-        """`EncodedItems` to float32 (R, D), rows as those of `HeterRec.matrix`."""
-        return self.model.matrix(self.model.items(cast(Columns, EncodedItems(id_R, missing_RG, value_G))))
+        """`EncodedItems` to float32 (R, D), rows as those of `HeterRecNetwork.matrix`."""
+        return self.model.matrix(self.model.items(cast(EncodedCatalogue, EncodedItems(id_R, missing_RG, value_G))))
 
 
 def export_item_program(loaded: Loaded) -> ExportedProgram | None:

@@ -22,7 +22,7 @@ Floats = npt.NDArray[np.float64]
 
 
 @dataclass(frozen=True, kw_only=True)
-class Likeness:
+class ModelLikeness:
     """Of the networks alone, without memory, over shoppers of the held-out windows."""
 
     loss_before: float
@@ -41,7 +41,7 @@ class Likeness:
     old_items: int
 
 
-def likeness(before: Loaded, after: Loaded, sequences: Sequences) -> Likeness:
+def likeness(before: Loaded, after: Loaded, sequences: Sequences) -> ModelLikeness:
     """Compare them on at most `QUERIES` shoppers of validation and of test each. Old items are those with an ID in
     both. Raises `ValueError` where a score is not finite."""
     networks = [each._replace(memory=None, item_ids=[]) for each in (before, after)]
@@ -59,7 +59,7 @@ def likeness(before: Loaded, after: Loaded, sequences: Sequences) -> Likeness:
             found += [_compared(sequences, queries, int(n), one[i], other[i], old_O) for i, n in enumerate(numbers)]
     mean = np.nanmean(np.array(found).reshape(-1, 4), axis=0)
     moved, least_row = _weights(before, after)
-    return Likeness(
+    return ModelLikeness(
         moved=moved,
         least_row=least_row,
         loss_before=float(mean[0]),

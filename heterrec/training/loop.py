@@ -28,15 +28,15 @@ from heterrec.loss.objective import Objective
 from heterrec.loss.padded_batches import Rectangle, Rectangles
 from heterrec.memory.gates import fit, remember
 from heterrec.memory.neighbours import Memory
-from heterrec.model.htfl import Columns, encode_slices
-from heterrec.model.network import HeterRec
+from heterrec.model.htfl import EncodedCatalogue, encode_slices
+from heterrec.model.network import HeterRecNetwork
 from heterrec.recipes import TrainConfig, sized
 from heterrec.training import checkpoint
 from heterrec.training.fixed_step import FixedObjective, Graphs
 from heterrec.training.inputs import candidate_since, fitted_encoder, sampled, training_slices
 from heterrec.training.optimiser import ID_TABLE, Optimiser
 from heterrec.training.sharded import converted, shard, unshard
-from heterrec.training.trained import Champion, Progress, Trained, Update
+from heterrec.training.trained import Progress, StartingModel, Trained, Update
 from heterrec.training.warm_start import begin_from
 from heterrec.training.weight_average import Average
 
@@ -53,7 +53,7 @@ def train(
     progress: Progress | None = None,
     device: str = "cpu",
     checkpoint_seconds: float = 60.0,
-    champion: Champion | None = None,
+    champion: StartingModel | None = None,
     graphs: Graphs | None = None,
     sharded: bool = False,
 ) -> Trained:
@@ -70,7 +70,7 @@ def train(
     """
     if not config.network:
         return _tables_alone(sequences, config)
-    with distributed.together(device) as own:
+    with distributed.process_group(device) as own:
         training = Training(sequences, config, device=own, champion=champion, graphs=graphs, sharded=sharded)
         return training.run(scratch, progress, checkpoint_seconds)
 
@@ -84,7 +84,7 @@ class Training:
         config: TrainConfig,
         *,
         device: str = "cpu",
-        champion: Champion | None = None,
+        champion: StartingModel | None = None,
         graphs: Graphs | None = None,
         sharded: bool = False,
     ) -> None:
@@ -114,11 +114,11 @@ class Training:
         self.epochs = config.epochs
         if config.least_steps:
             self.epochs = max(config.epochs, math.ceil(config.least_steps / len(self.batches.epoch(0))))
-        self.columns: Columns = encode_slices(self.encoder, catalogue, training_slices(sequences)).to(device)
+        self.columns: EncodedCatalogue = encode_slices(self.encoder, catalogue, training_slices(sequences)).to(device)
         self.events: Events = encode_events(sequences, self.encoder, device)
         self.asked = Network(self.encoder, sequences, self.events, device)
         self.validation = sampled(sequences.queries("validation"), config.validation_queries, config.seed)
-        self.model = HeterRec(config.model, self.encoder)
+        self.model = HeterRecNetwork(config.model, self.encoder)
         if graphs is None and torch.device(device).type == "cuda" and config.loss.candidates is None:
             graphs = "none" if distributed.world() == 1 else None
         self.champion = champion
@@ -225,7 +225,7 @@ class Training:
                 self.progress(self._update(done, len(batches)))
             due = now - saved > self.checkpoint_seconds
             if self.table is not None:  # all must take part
-                due = bool(distributed.told(float(due), self.device))
+                due = bool(distributed.broadcast(float(due), self.device))
             if due:
                 self._save(done)
                 saved = now
@@ -263,7 +263,7 @@ class Training:
         if len(self.validation) and (distributed.rank() == 0 or self.table is not None):
             scores = self.asked.scores(self.average.weights, self.validation)
             found = rank(scores, self.sequences, self.validation).mean("ndcg", 10)
-        return distributed.told(found, self.device)
+        return distributed.broadcast(found, self.device)
 
     def _weights(self) -> dict[str, Tensor]:
         return {name: value.detach().clone() for name, value in self.average.weights.state_dict().items()}

@@ -10,7 +10,7 @@ import torch
 from torch import Tensor, nn
 
 from heterrec import distributed
-from heterrec.model.network import HeterRec
+from heterrec.model.network import HeterRecNetwork
 from heterrec.recipes import TrainConfig
 
 GATE_PACE = 10.0
@@ -26,7 +26,7 @@ class Optimiser:
     where features tell nothing they must be out of the way before the rest has learned from them (ours).
     """
 
-    def __init__(self, model: HeterRec, config: TrainConfig, *, shared: nn.Parameter | None = None) -> None:
+    def __init__(self, model: HeterRecNetwork, config: TrainConfig, *, shared: nn.Parameter | None = None) -> None:
         self.config = config
         sparse = config.loss.candidates is not None
         self.shared, self.named = shared, dict(model.named_parameters())

@@ -15,10 +15,10 @@ import numpy as np
 from heterrec.data.sequences import Sequences
 from heterrec.inference.answers import Loaded
 from heterrec.memory.gates import over, renewed
-from heterrec.memory.neighbours import Memory, Table
+from heterrec.memory.neighbours import Memory, NeighbourTable
 from heterrec.recipes import TrainConfig
 from heterrec.training.loop import train
-from heterrec.training.trained import Champion, Progress, Trained
+from heterrec.training.trained import Progress, StartingModel, Trained
 
 SHARE = 0.25
 """Of the epochs (and of the least steps) of the training, rounded up."""
@@ -49,7 +49,7 @@ def refit(
         scratch=scratch,
         progress=progress,
         device=device,
-        champion=Champion(blessed.model, blessed.encoder),
+        champion=StartingModel(blessed.model, blessed.encoder),
         sharded=sharded,
     )
     memory = blessed.memory
@@ -76,7 +76,7 @@ def budget(config: TrainConfig) -> TrainConfig:
 def without_pairs(memory: Memory) -> Memory:
     """Gates, counts and what is alike, without what was bought together: packaging counts that from the events there
     are, so that no second copy of it outlives a deleted user."""
-    none = Table(
+    none = NeighbourTable(
         first_V=np.zeros(len(memory.count_V) + 1, dtype=np.int64),
         item_N=np.zeros(0, dtype=np.int32),
         weight_N=np.zeros(0, dtype=np.float32),

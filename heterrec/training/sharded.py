@@ -17,7 +17,7 @@ from torch import distributed as dist
 from torch.distributed.nn.functional import all_to_all_single
 from torch.nn import functional as F
 
-from heterrec.model.network import HeterRec
+from heterrec.model.network import HeterRecNetwork
 from heterrec.training.optimiser import ID_TABLE
 
 MOMENTS = ("exp_avg", "exp_avg_sq")
@@ -62,14 +62,14 @@ class ShardedTable(nn.Module):
         return own_PD if parts is None else torch.cat(parts)[: self.rows]
 
 
-def shard(model: HeterRec) -> ShardedTable:
+def shard(model: HeterRecNetwork) -> ShardedTable:
     """Replace the table of item IDs of `model`, which all processes have alike."""
     table = ShardedTable(model.htfl.ids)
     model.htfl.ids = table  # type: ignore[assignment]
     return table
 
 
-def unshard(model: HeterRec) -> None:
+def unshard(model: HeterRecNetwork) -> None:
     """Give the model of the first process its whole table again. All must ask at the same time."""
     table = model.htfl.ids
     if not isinstance(table, ShardedTable):

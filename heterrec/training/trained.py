@@ -6,7 +6,7 @@ from typing import Any, NamedTuple, Protocol
 from heterrec.data.encoder import FeatureEncoder
 from heterrec.inference.answers import Loaded
 from heterrec.memory.neighbours import Memory
-from heterrec.model.network import HeterRec
+from heterrec.model.network import HeterRecNetwork
 from heterrec.recipes import TrainConfig
 
 
@@ -25,10 +25,10 @@ class Update(NamedTuple):
     """Of the last finished epoch."""
 
 
-class Champion(NamedTuple):
+class StartingModel(NamedTuple):
     """A trained model that another begins from."""
 
-    model: HeterRec
+    model: HeterRecNetwork
     encoder: FeatureEncoder
 
 
@@ -42,7 +42,7 @@ class Progress(Protocol):
 class Trained:
     """The model with the weights of its best epoch."""
 
-    model: HeterRec | None
+    model: HeterRecNetwork | None
     """None where the tables answer alone."""
     encoder: FeatureEncoder
     memory: Memory | None = None

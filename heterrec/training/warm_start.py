@@ -18,8 +18,8 @@ from heterrec.data.encoder import (
     asking_rows,
 )
 from heterrec.data.slices import SLOPE
-from heterrec.model.htfl import Columns
-from heterrec.model.network import HeterRec
+from heterrec.model.htfl import EncodedCatalogue
+from heterrec.model.network import HeterRecNetwork
 from heterrec.training.optimiser import ID_TABLE
 
 VALUE_TABLE = "htfl.values.weight"
@@ -31,7 +31,11 @@ RIDGE = 0.1
 
 @torch.no_grad()
 def begin_from(
-    model: HeterRec, encoder: FeatureEncoder, columns: Columns, before: HeterRec, encoder_before: FeatureEncoder
+    model: HeterRecNetwork,
+    encoder: FeatureEncoder,
+    columns: EncodedCatalogue,
+    before: HeterRecNetwork,
+    encoder_before: FeatureEncoder,
 ) -> int:
     """Give `model` the weights of `before`; the number of items whose ID was told from their features.
 
@@ -64,14 +68,14 @@ def begin_from(
     return int(fresh.sum())
 
 
-def begun_values(model: HeterRec, before: HeterRec) -> list[Tensor]:
+def begun_values(model: HeterRecNetwork, before: HeterRecNetwork) -> list[Tensor]:
     """Of each feature the rows of `before` with which its part of the table of values of `model` begins."""
     table = before.htfl.values.weight
     pairs = zip(model.htfl.fields, before.htfl.fields, before.htfl.starts, strict=False)
     return [table[first + _rows(field, old).to(table.device)] for field, old, first in pairs]
 
 
-def _begun_kinds(model: HeterRec, before: HeterRec) -> dict[str, Tensor]:
+def _begun_kinds(model: HeterRecNetwork, before: HeterRecNetwork) -> dict[str, Tensor]:
     """Of the kinds of events those that `before` knew, as it had them; a new kind begins as in any model."""
     if model.kinds is None or before.kinds is None:
         return {}
@@ -102,7 +106,7 @@ def _begun_asker(table: Tensor, encoder: FeatureEncoder, old: Tensor, encoder_be
     return torch.cat(begun)
 
 
-def _suggested(model: HeterRec, columns: Columns, fresh: Tensor) -> Tensor:
+def _suggested(model: HeterRecNetwork, columns: EncodedCatalogue, fresh: Tensor) -> Tensor:
     """IDs of the fresh rows of the table by ridge regression of the known IDs on the items' feature channels."""
     ids = model.htfl.ids.weight
     if model.item_side is None or not fresh.any():
@@ -146,5 +150,5 @@ def _shape(state: dict[str, Tensor], name: str) -> torch.Size | None:
     return state[name].shape if name in state else None
 
 
-def _kinds(model: HeterRec) -> list[str]:
+def _kinds(model: HeterRecNetwork) -> list[str]:
     return [field.kind for field in model.htfl.fields]

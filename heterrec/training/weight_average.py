@@ -11,7 +11,7 @@ import torch
 from torch import Tensor
 from torch.optim.swa_utils import AveragedModel
 
-from heterrec.model.network import HeterRec
+from heterrec.model.network import HeterRecNetwork
 
 Parameters = tuple[Tensor, ...] | list[Tensor]
 EVERY = 4
@@ -24,7 +24,7 @@ class Average:
     With a share of 0 there is no mean, and `model` itself is what counts.
     """
 
-    def __init__(self, model: HeterRec, share: float) -> None:
+    def __init__(self, model: HeterRecNetwork, share: float) -> None:
         self.model, self.share, self.steps, self.updates = model, share, 0, 0
         self.mean = AveragedModel(model, multi_avg_fn=self._towards) if share else None
 
@@ -36,7 +36,7 @@ class Average:
             self.updates += 1
 
     @property
-    def weights(self) -> HeterRec:
+    def weights(self) -> HeterRecNetwork:
         """The model that is validated and kept."""
         return self.model if self.mean is None else self.mean.module  # type: ignore[return-value]
 

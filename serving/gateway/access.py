@@ -28,7 +28,7 @@ class BadTokens(ValueError):
         self.good = good
 
 
-class Tokens:
+class AccessTokens:
     """The tokens that `read` gives at the moment; several are valid at once, so that they can be rotated.
 
     Where it raises `ValueError`, those before hold: a slip in a rotation must not shut out every shop. At the start
@@ -46,7 +46,7 @@ class Tokens:
             self._last = error.good
 
     @classmethod
-    def configured(cls, variable: str) -> "Tokens | None":
+    def configured(cls, variable: str) -> "AccessTokens | None":
         """Tokens of the file that `$<variable>_FILE` names, one a line, or of `$<variable>`, by commas; None without.
 
         Raises `ValueError` where the file cannot be read or a token is too short to keep anybody out.
@@ -113,7 +113,7 @@ def _digests(words: list[bytes], where: str) -> frozenset[bytes]:
 class Access:
     """`shops` may ask (None: anybody may), `testers` may also choose their arm (None: nobody may)."""
 
-    def __init__(self, shops: Tokens | None = None, testers: Tokens | None = None) -> None:
+    def __init__(self, shops: AccessTokens | None = None, testers: AccessTokens | None = None) -> None:
         self._shops, self._testers = shops, testers
 
     @property

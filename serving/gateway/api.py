@@ -150,7 +150,7 @@ class RecommendationRequest(Who):
     context: Context = Field(default={}, description="kept with the exposure")
 
 
-class Share(BaseModel):
+class ReasonShare(BaseModel):
     by: str = Field(
         description="a table (together, content, own, basket, order), a part of the network (identity, features, "
         "network, appeal), likeness to what was given (alike), the shopper's own order (taste), or a count "
@@ -168,7 +168,7 @@ class Item(BaseModel):
     item_id: str
     score: float | None = Field(description="null where a rule or the exploration put it there, unranked")
     title: str | None = None
-    why: list[Share] | None = Field(default=None, description="where it was asked for and who answered can tell")
+    why: list[ReasonShare] | None = Field(default=None, description="where it was asked for and who answered can tell")
 
 
 class Recommendations(BaseModel):
@@ -186,20 +186,20 @@ class Recommendations(BaseModel):
     withheld_items: list[str] = Field(default=[], description="of a ranking: items given that are withdrawn or blocked")
 
 
-class Availability(_Strict):
+class AvailabilityRequest(_Strict):
     """All of it holds at once; what is not named stays as it is."""
 
     withdrawn: list[Key] = Field(default=[], max_length=500, description="items that are not to be shown")
     available: list[Key] = Field(default=[], max_length=500, description="items that may be shown again")
 
     @model_validator(mode="after")
-    def _plain(self) -> "Availability":
+    def _plain(self) -> "AvailabilityRequest":
         if both := sorted({*self.withdrawn} & {*self.available}):
             raise ValueError(f"{both[0]} is named as withdrawn and as available")
         return self
 
 
-class Told(BaseModel):
+class AvailabilityReply(BaseModel):
     number: int = Field(description="of the latest change of the shop's stock")
 
 
@@ -234,7 +234,7 @@ class ItemsTaken(BaseModel):
     )
 
 
-class Event(_Strict):
+class EventRequest(_Strict):
     request_id: Id
     event_type: Annotated[str, StringConstraints(pattern=EVENT_TYPE)]
     item_id: Key | None = Field(default=None, description="one of the items shown")
@@ -245,7 +245,7 @@ class Event(_Strict):
     )
 
 
-class Accepted(BaseModel):
+class EventAccepted(BaseModel):
     accepted: bool = True
 
 

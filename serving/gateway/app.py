@@ -13,9 +13,9 @@ import orjson
 from fastapi import FastAPI, HTTPException, Response
 from fastapi.exceptions import RequestValidationError
 
-from events.writer import EventLog
+from events.writer import EventLogWriter
 from experiments.assignment import drawn
-from experiments.availability import Availability
+from experiments.availability import AvailabilityTable
 from experiments.document import ModelVersion, Rollout
 from experiments.item_log import ItemLog
 from experiments.rules_table import RulesTable
@@ -25,13 +25,13 @@ from serving.gateway.after.after import After
 from serving.gateway.after.endpoints import add_availability
 from serving.gateway.after.item_endpoints import add_items
 from serving.gateway.after.news import News
-from serving.gateway.api import Accepted, Event, Problem
+from serving.gateway.api import EventAccepted, EventRequest, Problem
 from serving.gateway.archive import BadFilter
-from serving.gateway.archives import Archives
-from serving.gateway.door import Door
+from serving.gateway.archives import ArchiveCache
+from serving.gateway.door import GatewayDoor
 from serving.gateway.error_handlers import guard
-from serving.gateway.metrics import Metrics
-from serving.gateway.models import KeyFile, Models
+from serving.gateway.metrics import GatewayMetrics
+from serving.gateway.models import KeyFile, TorchServeModels
 from serving.gateway.operation import Page
 from serving.gateway.operation_pages import pages
 from serving.gateway.overload import Bound
@@ -39,14 +39,14 @@ from serving.gateway.placements.endpoints import PROBLEMS, Authorization, add_pl
 from serving.gateway.placements.session import plausible
 from serving.gateway.probes import probe_all
 from serving.gateway.recommender import (
-    Deadlines,
     History,
     ImpressionsOf,
     Recommended,
     Recommender,
+    ServingDeadlines,
     Traits,
 )
-from serving.gateway.rollout_watch import Row
+from serving.gateway.rollout_watch import RolloutWatch
 from serving.gateway.service import Service
 from serving.gateway.tables import MOST_BYTES
 from serving.gateway.wish import Wish
@@ -65,14 +65,14 @@ def make_app(
     torchserve: str,
     history: History,
     traits: Traits = lambda user_id: {},
-    log: EventLog,
+    log: EventLogWriter,
     archive_of: Callable[[ModelVersion], Path | None] = lambda arm: Path(arm.archive),
-    deadlines: Deadlines | None = None,
+    deadlines: ServingDeadlines | None = None,
     access: Access | None = None,
     keys: KeyFile | None = None,
     clock: Callable[[], datetime] = lambda: datetime.now(UTC),
     table_bytes: int = MOST_BYTES,
-    availability: Availability | None = None,
+    availability: AvailabilityTable | None = None,
     rules: RulesTable | None = None,
     impressions: ImpressionsOf = lambda user_id: {},
     items: ItemLog | None = None,
@@ -83,20 +83,20 @@ def make_app(
     it cannot be had. `table_bytes` bounds the neighbour tables that are kept in memory. `availability` and `rules` say
     what is withdrawn and what else is to hold of what is shown, `traits` what is known of a user beside the history,
     `impressions` what a rule of fatigue has to know; `items` are those that were put since the catalogue."""
-    metrics = Metrics()
+    metrics = GatewayMetrics()
     news = News(availability, rules, metrics.failures.labels("news").inc, items)
-    models = Models(torchserve, keys, lambda version, seconds: metrics.model.labels(version).observe(seconds))
+    models = TorchServeModels(torchserve, keys, lambda version, seconds: metrics.model.labels(version).observe(seconds))
     after = After(news, clock)
-    archives = Archives(archive_of, table_bytes)
+    archives = ArchiveCache(archive_of, table_bytes)
     recommender = Recommender(models, history, deadlines, archives, after, traits, impressions)
-    row = Row(read_rollout, archives, metrics.failures.labels("rollout").inc)
+    row = RolloutWatch(read_rollout, archives, metrics.failures.labels("rollout").inc)
     service = Service(
         models=models,
         recommender=recommender,
         row=row,
         log=log,
         metrics=metrics,
-        door=Door(access or Access(), Bound(IN_TIME * recommender.deadlines.champion)),
+        door=GatewayDoor(access or Access(), Bound(IN_TIME * recommender.deadlines.champion)),
         clock=clock,
     )
 
@@ -127,7 +127,7 @@ def make_app(
     if availability is not None:
         add_availability(app, news, PROBLEMS)
     if items is not None:
-        add_items(app, news, archives, service.released, PROBLEMS)
+        add_items(app, news, archives, service.released_rollout, PROBLEMS)
     _add_operation(app, service)
     app.state.service = service
     return app
@@ -139,7 +139,7 @@ def _add_service(app: FastAPI, service: Service) -> None:
 
     async def serve(wish: Wish, context: dict[str, Any], authorization: str | None) -> Response:
         began = time.perf_counter()
-        rollout = service.released()
+        rollout = service.released_rollout()
         if wish.arm == "challenger" and rollout.challenger is None:
             raise HTTPException(409, "no challenger serves")
         wish = wish.drawn(service.recommender.after.news.rules.rules.holdout)
@@ -185,7 +185,7 @@ def _add_service(app: FastAPI, service: Service) -> None:
     add_placements(app, serve, service.clock)
 
     @app.post("/v1/events", status_code=202, responses=PROBLEMS)
-    async def events(event: Event, authorization: Authorization = None) -> Accepted:
+    async def events(event: EventRequest, authorization: Authorization = None) -> EventAccepted:
         now = service.clock()
         outcome = {
             **event.model_dump(exclude={"time"}),
@@ -195,7 +195,7 @@ def _add_service(app: FastAPI, service: Service) -> None:
         if not await service.append("outcomes", outcome, EVENT_SECONDS):
             raise HTTPException(503, "the event could not be written; send it again")
         metrics.accepted(event.event_type)
-        return Accepted()
+        return EventAccepted()
 
 
 def _add_operation(app: FastAPI, service: Service) -> None:

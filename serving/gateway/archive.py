@@ -10,7 +10,7 @@ from typing import Any
 
 from feature_repo.wall_clock import WallClock, clocks_of
 from runtime.files import digest_file
-from serving.gateway.after.catalogue import Catalogue, Unknown
+from serving.gateway.after.catalogue import ServedCatalogue, UnknownFeature
 from serving.gateway.dates import BadDate, in_days
 from serving.gateway.placements.returns import Returns, returns_of
 from serving.scoring.asker import known_askers
@@ -60,7 +60,7 @@ class Contents:
     segment_of: Mapping[str, str]
     """Of each item that has one."""
     probe: Probe
-    catalogue: Catalogue
+    catalogue: ServedCatalogue
     max_k: int
     """Most items that its model answers with."""
     events_of: Mapping[str, int]
@@ -129,7 +129,7 @@ class Contents:
                 raise BadFilter(name, "the archive that serves is of before there was `not`; package the model again")
             try:
                 self.catalogue.forbidden({name: wanted})
-            except Unknown as error:
+            except UnknownFeature as error:
                 raise BadFilter(name, str(error)) from error
 
     def segment(self, history: Sequence[Mapping[str, Any]]) -> str:
@@ -231,7 +231,7 @@ def _contents(read: Callable[[str], bytes]) -> Contents:
         by_segment=popular["by_segment"],
         segment_of={item: value for item, value in zip(items["item_id"], segments, strict=False) if value is not None},
         probe=_probe(goldens),
-        catalogue=Catalogue(items, contract.get("filterable", {}), contract.get("dates")),
+        catalogue=ServedCatalogue(items, contract.get("filterable", {}), contract.get("dates")),
         max_k=contract["max_k"],
         knows_not=contract.get("filters_not", False),
         asking=known_askers(contract),

@@ -7,7 +7,7 @@ from pathlib import Path
 
 from experiments.document import ModelVersion, Rollout
 from serving.gateway.archive import Contents, check_digest, read_contents
-from serving.gateway.tables import MOST_BYTES, Tables
+from serving.gateway.tables import MOST_BYTES, NeighbourAnswers
 from serving.scoring.placed import FOR_YOU
 
 _logger = logging.getLogger(__name__)
@@ -17,7 +17,7 @@ class Fetching(OSError):
     """An archive that will be there in a moment."""
 
 
-class Archives:
+class ArchiveCache:
     """What was read of each archive, by its digest: contents of all that serve, neighbour tables of the champion.
 
     `archive_of` says where the archive of a version lies: None while it is on its way, `OSError` or `ValueError` where
@@ -32,7 +32,7 @@ class Archives:
     ) -> None:
         self._archive_of, self._table_bytes = archive_of, table_bytes
         self._contents: dict[str, Contents] = {}
-        self._tables: dict[str, Tables | None] = {}
+        self._tables: dict[str, NeighbourAnswers | None] = {}
         """The champion's, by the digest of its archive; None where it has none that can be used."""
         self._without: dict[str, str] = {}
         """Digest of an archive whose tables cannot be used, and why."""
@@ -47,7 +47,7 @@ class Archives:
         """The same; None where it could not be read."""
         return self._contents.get(arm.archive_digest)
 
-    def tables(self, champion: ModelVersion) -> Tables | None:
+    def tables(self, champion: ModelVersion) -> NeighbourAnswers | None:
         """The champion's neighbour tables; None where it has none that can be used."""
         return self._tables.get(champion.archive_digest)
 
@@ -107,7 +107,7 @@ class Archives:
             if mar is None:
                 return  # it is being fetched
             check_digest(mar, digest)
-            tables = Tables.read(mar, most_bytes=self._table_bytes)
+            tables = NeighbourAnswers.read(mar, most_bytes=self._table_bytes)
         except Exception as error:  # whatever the archive holds, and whatever its code raises
             why = f"{champion.version} has no tables to answer with where no model does, popular items do: {error}"
             self._without = {**self._without, digest: why}

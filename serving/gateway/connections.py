@@ -20,7 +20,7 @@ Refusal = tuple[int, str]
 
 
 @dataclass(kw_only=True)
-class Limits:
+class ConnectionLimits:
     """Of one gateway. `refuses` is asked when the headers of a request are there; None lets it pass."""
 
     connections: int = 1_000
@@ -39,7 +39,7 @@ class Limits:
     """Connections by address."""
 
     @classmethod
-    def behind(cls, proxies: Iterable[str], **more: Any) -> "Limits":
+    def behind(cls, proxies: Iterable[str], **more: Any) -> "ConnectionLimits":
         """`proxies` are addresses or networks of proxies. Raises `ValueError` for what is none."""
         return cls(proxies=tuple(ipaddress.ip_network(each.strip()) for each in proxies if each.strip()), **more)
 
@@ -56,7 +56,7 @@ class Limits:
         return not any(found in network for network in self.proxies)
 
 
-def protocol(limits: Limits) -> type[HttpToolsProtocol]:
+def protocol(limits: ConnectionLimits) -> type[HttpToolsProtocol]:
     """The class for uvicorn's `http`."""
 
     class Limited(HttpToolsProtocol):

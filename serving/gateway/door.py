@@ -23,7 +23,7 @@ FULL = "too many requests are in flight; ask again"
 Headers = Iterable[tuple[bytes, bytes]]
 
 
-class Door:
+class GatewayDoor:
     """Of one service: its tokens and its bound. The HTTP protocol asks it first, `Doorkeeper` once more."""
 
     def __init__(self, access: Access, bound: Bound) -> None:
@@ -56,7 +56,7 @@ class Door:
 class Doorkeeper:
     """The door for servers whose protocol does not ask it; `refused` makes the answer of a status and a reason."""
 
-    def __init__(self, app: ASGIApp, door: Door, refused: Callable[[int, str], Response]) -> None:
+    def __init__(self, app: ASGIApp, door: GatewayDoor, refused: Callable[[int, str], Response]) -> None:
         self._app, self._door, self._refused = app, door, refused
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:

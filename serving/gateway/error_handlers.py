@@ -18,7 +18,7 @@ from starlette.types import (
 )
 
 from serving.gateway.access import Denied
-from serving.gateway.door import Door, Doorkeeper
+from serving.gateway.door import Doorkeeper, GatewayDoor
 from serving.gateway.overload import RETRY_SECONDS
 
 MAX_BODY = 64 * 1024
@@ -29,7 +29,7 @@ _MOST_FAULTS = 20
 _logger = logging.getLogger(__name__)
 
 
-def guard(app: FastAPI, door: Door, refused: Callable[[int], None]) -> None:
+def guard(app: FastAPI, door: GatewayDoor, refused: Callable[[int], None]) -> None:
     """Let `app` refuse with a `Problem` only; `refused` is told each status of 400 and above that is answered."""
 
     def problem(status: int, detail: str, errors: Any = (), headers: Any = None) -> JSONResponse:

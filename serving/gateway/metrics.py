@@ -21,7 +21,7 @@ _REFUSED = (401, 403, 408, 413, 431, 500, 503)
 """What an alert counts (k8s/components/monitoring/alerts.yaml)."""
 
 
-class Metrics:
+class GatewayMetrics:
     """Of one gateway."""
 
     def __init__(self) -> None:

@@ -49,7 +49,7 @@ class KeyFile:
         return self._key
 
 
-class Models:
+class TorchServeModels:
     """The versions that the TorchServe at `address` has. `start` and `close` it in the loop that asks.
 
     Args:

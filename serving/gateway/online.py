@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from feature_repo.impressions import Impressions, Kept
+    from feature_repo.impressions import Impressions, ImpressionStore
 
 AGAIN_SECONDS = 1.0
 """Between attempts to open a store that could not be opened."""
@@ -26,7 +26,7 @@ class OnlineStore:
         from feature_repo.store import connect
 
         self._store = _Opened(lambda: connect(dataset, root))
-        self._kept: Kept | None = None
+        self._kept: ImpressionStore | None = None
         try:
             self._store.get()
         except Exception as error:  # whatever the registry raises

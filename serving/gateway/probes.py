@@ -5,7 +5,7 @@ import logging
 from collections.abc import Callable
 
 from experiments.document import ModelVersion, Rollout
-from serving.gateway.models import ModelFailed, Models
+from serving.gateway.models import ModelFailed, TorchServeModels
 from serving.gateway.recommender import Recommender
 
 PROBE_SECONDS = 0.5
@@ -14,7 +14,7 @@ _logger = logging.getLogger(__name__)
 
 
 async def probe_all(
-    models: Models,
+    models: TorchServeModels,
     recommender: Recommender,
     rollout: Callable[[], Rollout | None],
     told: Callable[[str, bool], None],
@@ -32,7 +32,7 @@ async def probe_all(
 
 
 async def _probe(
-    models: Models, recommender: Recommender, model: str, arm: ModelVersion, told: Callable[[str, bool], None]
+    models: TorchServeModels, recommender: Recommender, model: str, arm: ModelVersion, told: Callable[[str, bool], None]
 ) -> str | None:
     """What went wrong."""
     try:

@@ -16,16 +16,16 @@ from experiments.document import ModelVersion, Rollout
 from experiments.rules import Fatigue
 from feature_repo.wall_clock import said_at
 from serving.gateway.after.after import After
-from serving.gateway.after.catalogue import Catalogue
+from serving.gateway.after.catalogue import ServedCatalogue
 from serving.gateway.after.news import News
 from serving.gateway.after.rounds import until_full
-from serving.gateway.after.showing import Asked, Shown
+from serving.gateway.after.showing import ShowingLimits, ShownList
 from serving.gateway.archive import Contents
-from serving.gateway.archives import Archives
+from serving.gateway.archives import ArchiveCache
 from serving.gateway.counted import popular
-from serving.gateway.models import Items, ModelFailed, Models
+from serving.gateway.models import Items, ModelFailed, TorchServeModels
 from serving.gateway.placements.session import joined
-from serving.gateway.tables import Tables
+from serving.gateway.tables import NeighbourAnswers
 from serving.gateway.wish import Wish
 from serving.scoring.asker import FIELDS
 from serving.scoring.item_values import FIELD as UPSERTS
@@ -63,7 +63,7 @@ class NotOffered(LookupError):
 
 
 @dataclass(frozen=True, kw_only=True)
-class Deadlines:
+class ServingDeadlines:
     """Seconds that each part may take before the next one answers; `log` before an exposure counts as not logged."""
 
     history: float = 0.2
@@ -79,7 +79,7 @@ class Recommended:
     variant: Variant
     version: str
     status: Status
-    shown: Shown
+    shown: ShownList
     request: str
     history: Sequence[Mapping[str, Any]]
     failures: list[tuple[str, str]]
@@ -96,10 +96,10 @@ class Recommender:
 
     def __init__(
         self,
-        models: Models,
+        models: TorchServeModels,
         history: History,
-        deadlines: Deadlines | None = None,
-        archives: Archives | None = None,
+        deadlines: ServingDeadlines | None = None,
+        archives: ArchiveCache | None = None,
         after: After | None = None,
         traits: Traits = lambda user_id: {},
         impressions: ImpressionsOf = lambda user_id: {},
@@ -107,8 +107,8 @@ class Recommender:
         self._models, self._history = models, history
         self._traits, self._impressions = traits, impressions
         self.after = after or After(News(None, None))
-        self.archives = archives or Archives()
-        self.deadlines = deadlines or Deadlines()
+        self.archives = archives or ArchiveCache()
+        self.deadlines = deadlines or ServingDeadlines()
         self._readers = ThreadPoolExecutor(_READERS, "history")
 
     async def recommend(self, rollout: Rollout, wish: Wish) -> Recommended:
@@ -157,7 +157,7 @@ class Recommender:
             who, found = await self._ranked(rollout.model, answering, more, tables, failures)
             return found if who == version else None
 
-        def show(ranked: Items) -> Shown:
+        def show(ranked: Items) -> ShownList:
             return self._shown(contents, history, wish, version, ranked, tired or frozenset())
 
         if wish.placement == RANKING:
@@ -285,9 +285,9 @@ class Recommender:
         version: str,
         items: Items,
         tired: frozenset[str] = frozenset(),
-    ) -> Shown:
+    ) -> ShownList:
         """What comes after every ranking, whoever made it."""
-        asked = Asked(
+        asked = ShowingLimits(
             k=len(items) if wish.placement == RANKING else wish.k,
             request_id=wish.request_id,
             hidden=wish.hidden(contents, history),
@@ -303,7 +303,7 @@ class Recommender:
         shown.withheld += unwanted
         return shown
 
-    def _unwanted(self, catalogue: Catalogue, wish: Wish, items: Items) -> list[str]:
+    def _unwanted(self, catalogue: ServedCatalogue, wish: Wish, items: Items) -> list[str]:
         """Of what was ranked the changed items that the filters do not let pass any more: tables and counts, and models
         that take no change, have filtered by what the items were."""
         put = self.after.news.upserts.items
@@ -318,7 +318,7 @@ class Recommender:
         model: str,
         line: Sequence[tuple[ModelVersion, float]],
         asked: Mapping[str, Any],
-        tables: Tables | None,
+        tables: NeighbourAnswers | None,
         failures: list[tuple[str, str]],
     ) -> tuple[str, Items | None]:
         """Who ranks, first in line or by the tables, and the items; None where nobody does."""
@@ -356,7 +356,7 @@ def _check_offered(contents: Contents, wish: Wish) -> None:
 
 
 def _remembered(
-    tables: Tables | None, asked: Mapping[str, Any], failures: list[tuple[str, str]]
+    tables: NeighbourAnswers | None, asked: Mapping[str, Any], failures: list[tuple[str, str]]
 ) -> tuple[str, Items | None]:
     """What the tables answer, or None: without tables, without items that they know, or where they fail."""
     if tables is None or not (asked["history"] or asked.get("items")):

@@ -6,7 +6,7 @@ import time
 from collections.abc import Callable
 
 from experiments.document import Rollout, succeeding
-from serving.gateway.archives import Archives, Fetching
+from serving.gateway.archives import ArchiveCache, Fetching
 
 READ_SECONDS = 1.0
 _logger = logging.getLogger(__name__)
@@ -16,10 +16,10 @@ class Waits(RuntimeError):
     """A row was read whose champion's archive is not here."""
 
 
-class Row:
+class RolloutWatch:
     """`failed` is told when the table, or the archive of its champion, could not be read."""
 
-    def __init__(self, read: Callable[[], Rollout], archives: Archives, failed: Callable[[], None]) -> None:
+    def __init__(self, read: Callable[[], Rollout], archives: ArchiveCache, failed: Callable[[], None]) -> None:
         self._read, self._archives, self._failed = read, archives, failed
         self._read_at = 0.0
         self.rollout: Rollout | None = None
@@ -54,7 +54,7 @@ class Row:
             await self.refresh()
         except Exception as error:  # whatever the table raises
             waits = isinstance(error, Waits)
-            self._tell(str(error) if waits else f"rollout table cannot be read, and no row is known: {error}")
+            self._log_once(str(error) if waits else f"rollout table cannot be read, and no row is known: {error}")
 
     async def follow(self) -> None:
         """For ever."""
@@ -64,11 +64,11 @@ class Row:
                 await self.refresh()
             except Exception as error:  # whatever the table raises, its age tells
                 waits = isinstance(error, Waits)
-                self._tell(str(error) if waits else f"rollout table cannot be read, the last row holds: {error}")
+                self._log_once(str(error) if waits else f"rollout table cannot be read, the last row holds: {error}")
                 if not (waits and isinstance(error.__cause__, Fetching)):
                     self._failed()
 
-    def _tell(self, problem: str) -> None:
+    def _log_once(self, problem: str) -> None:
         if problem != self.problem:
             _logger.warning("%s", problem)
         self.problem = problem

@@ -10,18 +10,18 @@ from typing import Any
 
 from fastapi import HTTPException
 
-from events.writer import EventLog, LogUnavailable
+from events.writer import EventLogWriter, LogUnavailable
 from experiments.document import Rollout
-from serving.gateway.door import FULL, Door
-from serving.gateway.metrics import Metrics
-from serving.gateway.models import Models
+from serving.gateway.door import FULL, GatewayDoor
+from serving.gateway.metrics import GatewayMetrics
+from serving.gateway.models import TorchServeModels
 from serving.gateway.overload import RETRY_SECONDS
 from serving.gateway.recommender import (
     NotOffered,
     Recommended,
     Recommender,
 )
-from serving.gateway.rollout_watch import Row
+from serving.gateway.rollout_watch import RolloutWatch
 from serving.gateway.wish import Wish
 
 NOTHING_RELEASED = "no model was released yet"
@@ -34,12 +34,12 @@ _logger = logging.getLogger(__name__)
 class Service:
     """What the endpoints share."""
 
-    models: Models
+    models: TorchServeModels
     recommender: Recommender
-    row: Row
-    log: EventLog
-    metrics: Metrics
-    door: Door
+    row: RolloutWatch
+    log: EventLogWriter
+    metrics: GatewayMetrics
+    door: GatewayDoor
     clock: Callable[[], datetime]
     told: dict[str, float] = field(default_factory=dict)
     """Part that failed, and when the console last heard of it."""
@@ -47,16 +47,16 @@ class Service:
     def failed(self, part: str, reason: str) -> None:
         """Count a part that did not answer, and say why."""
         self.metrics.failures.labels(part).inc()
-        self.tell(part, reason)
+        self.warn(part, reason)
 
-    def tell(self, part: str, reason: str) -> None:
+    def warn(self, part: str, reason: str) -> None:
         """On the console: at once, and then every `TELL_SECONDS` while it lasts."""
         now = time.monotonic()
         if now - self.told.get(part, -math.inf) >= TELL_SECONDS:
             self.told[part] = now
             _logger.warning("%s did not answer: %s", part, reason)
 
-    def released(self) -> Rollout:
+    def released_rollout(self) -> Rollout:
         rollout = self.row.rollout
         if rollout is None or rollout.champion is None:
             raise HTTPException(503, NOTHING_RELEASED)
@@ -65,13 +65,13 @@ class Service:
         return rollout
 
     async def append(self, table: str, event: dict[str, Any], seconds: float, *, synced: bool = True) -> bool | None:
-        """Whether the event is durable, None where that is not known in time; see `EventLog.append`."""
+        """Whether the event is durable, None where that is not known in time; see `EventLogWriter.append`."""
         began = time.perf_counter()
         try:
             await self.log.append(table, event, synced=synced, seconds=seconds)
         except LogUnavailable as error:
             self.metrics.unlogged.labels(table).inc()
-            self.tell("event log", str(error))
+            self.warn("event log", str(error))
             return False if error.certain else None
         self.metrics.append.labels(table).observe(time.perf_counter() - began)
         return True

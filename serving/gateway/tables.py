@@ -24,7 +24,7 @@ from serving.scoring.placed import (
     TOGETHER,
 )
 from serving.scoring.remembering import Remembering, added
-from serving.scoring.requests import Reader, Request
+from serving.scoring.requests import RequestReader, ScoringRequest
 from serving.scoring.shelves import (
     BASKETS,
     Baskets,
@@ -44,7 +44,7 @@ class TooLarge(ValueError):
     """Tables that would not fit a gateway."""
 
 
-class Tables:
+class NeighbourAnswers:
     """Of one archive, over its catalogue."""
 
     def __init__(
@@ -61,7 +61,7 @@ class Tables:
         rows = {item: row for row, item in enumerate(self._ids)}
         self._filters = filters
         self._shelves = Shelves(items, filters, memory=memory, baskets=baskets)
-        self._reader = Reader(
+        self._reader = RequestReader(
             contract=contract,
             rows=rows,
             varying=(),
@@ -76,7 +76,7 @@ class Tables:
         """Of the items that no history brings to mind."""
 
     @classmethod
-    def read(cls, mar: Path, *, most_bytes: int = MOST_BYTES) -> "Tables | None":
+    def read(cls, mar: Path, *, most_bytes: int = MOST_BYTES) -> "NeighbourAnswers | None":
         """None where the archive has no memory. Raises `TooLarge`, and whatever a damaged one raises."""
         with zipfile.ZipFile(mar) as packed, TemporaryDirectory(prefix="tables-") as folder:
             if MEMORY not in packed.namelist():
@@ -107,7 +107,7 @@ class Tables:
             if not given:
                 return None
             shelves = self._shelves
-            best = shelves.similar(asked) if placement == SIMILAR else shelves.together(asked)
+            best = shelves.similar(asked) if placement == SIMILAR else shelves.bought_together(asked)
             return self._dressed(best, asked)
         if not asked.history.rows:
             return None
@@ -118,7 +118,7 @@ class Tables:
             return self._dressed(best, asked)
         return self._dressed(self._for_you(asked), asked)
 
-    def _for_you(self, asked: Request) -> Best:
+    def _for_you(self, asked: ScoringRequest) -> Best:
         ((row_J, bonus_J),) = self._memory.bonuses([asked])
         closed_V = self._filters.forbidden(asked.filters).copy() if asked.filters else np.zeros(len(self._ids), bool)
         closed_V[asked.hidden] = True
@@ -135,7 +135,7 @@ class Tables:
         best = np.argsort(-scores, kind="stable")[: asked.k]
         return list(zip(rows[best].tolist(), scores[best].tolist(), strict=True))
 
-    def _dressed(self, best: Best, asked: Request) -> list[dict[str, Any]]:
+    def _dressed(self, best: Best, asked: ScoringRequest) -> list[dict[str, Any]]:
         """For an answer, with the reasons where they are asked for."""
         items: list[dict[str, Any]] = [
             {"item_id": self._ids[row], "score": score, "title": self._titles[row]} for row, score in best
@@ -143,17 +143,17 @@ class Tables:
         if asked.placed.explain:
             why = self._why(asked, [row for row, _ in best])
             for item, (row, _) in zip(items, best, strict=True):
-                item["why"] = reasons.told(why.get(row, ()), self._ids.__getitem__)
+                item["why"] = reasons.reason_entries(why.get(row, ()), self._ids.__getitem__)
         return items
 
-    def _why(self, asked: Request, rows: Sequence[int]) -> reasons.Shares:
+    def _why(self, asked: ScoringRequest, rows: Sequence[int]) -> reasons.Shares:
         placement, given = asked.placed.placement, asked.placed.rows
         if placement == TOGETHER:
             return reasons.of_terms(self._shelves.terms(given), rows)
         if placement == SIMILAR:
             return reasons.of_memory(self._memory, given, [0] * len(given), rows)
         wanted: reasons.Shares = {
-            row: [reasons.Share("popularity", None, float(self._bias_V[row]), True)] for row in rows
+            row: [reasons.ReasonTerm("popularity", None, float(self._bias_V[row]), True)] for row in rows
         }
         known = asked.known
         return reasons.joined(wanted, reasons.of_memory(self._memory, known.rows, self._memory.ages(known), rows))

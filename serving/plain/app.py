@@ -21,7 +21,7 @@ from starlette.types import (
     Send,
 )
 
-from serving.plain.versions import Gone, Settings, Version
+from serving.plain.versions import Gone, PlainVersion, WorkerSettings
 from serving.torchserve import archive
 from serving.torchserve.client import STORE
 from serving.torchserve.handler import DEADLINE
@@ -31,15 +31,15 @@ APIS = ("inference", "management", "metrics")
 _ARCHIVE = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.-]*\.mar")
 
 
-class Models:
+class PlainModels:
     """What is loaded, of any number of models; archives come from `<folder>/store` alone."""
 
     def __init__(self, folder: Path) -> None:
         self._store = folder / STORE
-        self._loaded: dict[str, dict[str, Version]] = {}
+        self._loaded: dict[str, dict[str, PlainVersion]] = {}
         self._default: dict[str, str] = {}
 
-    def of(self, request: Request) -> Version | None:
+    def of(self, request: Request) -> PlainVersion | None:
         """The version that a path names, or the default one of its model."""
         model = request.path_params["model"]
         version = request.path_params.get("version", self._default.get(model, ""))
@@ -48,10 +48,10 @@ class Models:
     async def predict(self, request: Request) -> Response:
         version = self.of(request)
         if version is None:
-            return _told(404, "no such model, or no such version of it")
+            return _status_reply(404, "no such model, or no such version of it")
         body = await _body(request)
         if body is None:
-            return _told(413, f"the body is longer than {MAX_REQUEST_BYTES} bytes")
+            return _status_reply(413, f"the body is longer than {MAX_REQUEST_BYTES} bytes")
         status, content = await version.ask(request.headers.get(DEADLINE), body)
         return Response(content, status, media_type="application/json")
 
@@ -59,27 +59,27 @@ class Models:
         """`url` names a file of the store, the other parameters are TorchServe's."""
         asked = request.query_params
         if not _ARCHIVE.fullmatch(asked.get("url", "")):
-            return _told(400, "url: expected the name of an archive in the store")
+            return _status_reply(400, "url: expected the name of an archive in the store")
         mar = self._store / asked["url"]
         try:
             model, name = archive.identity(mar)
         except (OSError, ValueError) as error:
-            return _told(400, str(error))
+            return _status_reply(400, str(error))
         if name in self._loaded.get(model, {}):
-            return _told(409, f"{model} {name} is loaded already")
-        version = Version(mar, _settings(asked))
+            return _status_reply(409, f"{model} {name} is loaded already")
+        version = PlainVersion(mar, _settings(asked))
         try:
             await version.start()
         except Gone as fault:
-            return _told(500, f"{model} {name}: {fault}")
+            return _status_reply(500, f"{model} {name}: {fault}")
         self._loaded.setdefault(model, {})[name] = version
         self._default.setdefault(model, name)
-        return _told(200, f"{model} {name} is loaded")
+        return _status_reply(200, f"{model} {name} is loaded")
 
     async def listed(self, request: Request) -> Response:
         model = request.path_params["model"]
         if not (loaded := self._loaded.get(model)):
-            return _told(404, f"{model} is not loaded")
+            return _status_reply(404, f"{model} is not loaded")
         rows = [
             {"modelName": model, "modelVersion": name, "workers": [{"status": "READY" if each.ready else "UNLOADING"}]}
             for name, each in loaded.items()
@@ -90,20 +90,20 @@ class Models:
         model, name = request.path_params["model"], request.path_params["version"]
         loaded = self._loaded.get(model, {})
         if name not in loaded:
-            return _told(404, f"{model} {name} is not loaded")
+            return _status_reply(404, f"{model} {name} is not loaded")
         if len(loaded) > 1 and self._default[model] == name:
-            return _told(403, f"{model} {name} is the default version")
+            return _status_reply(403, f"{model} {name} is the default version")
         version = loaded.pop(name)
         if not loaded:
             del self._loaded[model], self._default[model]
         await version.stop()
-        return _told(200, f"{model} {name} is unloaded")
+        return _status_reply(200, f"{model} {name} is unloaded")
 
     async def set_default(self, request: Request) -> Response:
         if self.of(request) is None:
-            return _told(404, "no such version")
+            return _status_reply(404, "no such version")
         self._default[request.path_params["model"]] = request.path_params["version"]
-        return _told(200, "it is the default version now")
+        return _status_reply(200, "it is the default version now")
 
     async def metrics(self, request: Request) -> Response:
         lines = []
@@ -123,7 +123,7 @@ class Models:
 
 def make_app(folder: Path, ports: dict[str, int]) -> ASGIApp:
     """One application on three ports: each API answers on its own alone."""
-    models = Models(folder)
+    models = PlainModels(folder)
     one = "/models/{model}/{version}"
     routes = {
         "inference": [
@@ -155,16 +155,16 @@ def make_app(folder: Path, ports: dict[str, int]) -> ASGIApp:
 
 
 async def _healthy(request: Request) -> Response:
-    return _told(200, "Healthy")
+    return _status_reply(200, "Healthy")
 
 
-def _told(code: int, status: str) -> Response:
+def _status_reply(code: int, status: str) -> Response:
     return Response(orjson.dumps({"code": code, "status": status}), code, media_type="application/json")
 
 
-def _settings(asked: Any) -> Settings:
-    given = Settings()
-    return Settings(
+def _settings(asked: Any) -> WorkerSettings:
+    given = WorkerSettings()
+    return WorkerSettings(
         batch_size=int(asked.get("batch_size", given.batch_size)),
         delay=float(asked.get("max_batch_delay", 1000 * given.delay)) / 1000,
         start_seconds=float(asked.get("startup_timeout", given.start_seconds)),

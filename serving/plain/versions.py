@@ -25,7 +25,7 @@ DIED = 507, b'{"code": 507, "type": "InternalServerException", "message": "Worke
 _logger = logging.getLogger(__name__)
 
 
-class Settings(NamedTuple):
+class WorkerSettings(NamedTuple):
     """As docs/contracts.md has them for TorchServe."""
 
     batch_size: int = 32
@@ -39,10 +39,10 @@ class Gone(RuntimeError):
     """The worker ended, or did not answer in time."""
 
 
-class Version:
+class PlainVersion:
     """One archive behind a worker. `start` it, `ask` it, `stop` it, in one loop; a worker that ends is started anew."""
 
-    def __init__(self, mar: Path, settings: Settings) -> None:
+    def __init__(self, mar: Path, settings: WorkerSettings) -> None:
         self._mar, self._settings = mar, settings
         self._waiting: deque[tuple[Part, asyncio.Future[Part]]] = deque()
         self._since = 0.0

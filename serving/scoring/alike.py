@@ -31,7 +31,7 @@ def parts_of(contract: Mapping[str, object], *, memory: bool) -> dict[str, slice
     return out
 
 
-class Alike:
+class ItemSimilarity:
     """Over the item matrix (V, width) of a network whose rows have these parts."""
 
     def __init__(self, matrix: torch.Tensor, parts: Mapping[str, slice]) -> None:

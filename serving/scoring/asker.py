@@ -12,10 +12,10 @@ FIELDS = {"user": "user_features", "context": "context"}
 
 def known_askers(contract: Mapping[str, Any]) -> dict[str, dict[str, str]]:
     """By field of a request the names that an archive knows, with their forms."""
-    return Asker(contract.get("asking", ())).fields
+    return AskerReader(contract.get("asking", ())).fields
 
 
-class Asker:
+class AskerReader:
     """Reads the fields of a request that say who asks; `asking` are the contract's entries."""
 
     def __init__(self, asking: Sequence[Mapping[str, str]]) -> None:

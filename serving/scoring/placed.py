@@ -18,7 +18,7 @@ FIELDS = ("placement", "items", "kind", "explain")
 """Of a request that asks for more than "for you"."""
 
 
-class Placed(NamedTuple):
+class PlacementRequest(NamedTuple):
     """What a request asks for, in rows of the catalogue."""
 
     placement: str = FOR_YOU
@@ -28,7 +28,9 @@ class Placed(NamedTuple):
     explain: bool = False
 
 
-def read(raw: Mapping[str, Any], rows: Mapping[str, int], allowed: tuple[str, ...], kinds: tuple[str, ...]) -> Placed:
+def read(
+    raw: Mapping[str, Any], rows: Mapping[str, int], allowed: tuple[str, ...], kinds: tuple[str, ...]
+) -> PlacementRequest:
     """Check the `FIELDS` of a request, where `allowed` placements and `kinds` are those that the archive can answer.
 
     Raises `BadRequest`.
@@ -43,4 +45,6 @@ def read(raw: Mapping[str, Any], rows: Mapping[str, int], allowed: tuple[str, ..
         raise BadRequest("kind", kind, f"one of {', '.join(kinds)}")
     if not isinstance(explain, bool):
         raise BadRequest("explain", explain, "true or false")
-    return Placed(placement, tuple(dict.fromkeys(rows[item] for item in items if item in rows)), kind, explain)
+    return PlacementRequest(
+        placement, tuple(dict.fromkeys(rows[item] for item in items if item in rows)), kind, explain
+    )

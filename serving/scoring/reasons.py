@@ -20,7 +20,7 @@ SHOWN = 12
 """Shares of an item that are told; the smaller ones are told as one of their kind."""
 
 
-class Share(NamedTuple):
+class ReasonTerm(NamedTuple):
     """`given` is the row of one of the shopper's items, or of the items given; None where it is of none of them."""
 
     by: str
@@ -29,13 +29,13 @@ class Share(NamedTuple):
     exact: bool
 
 
-Shares = dict[int, list[Share]]
+Shares = dict[int, list[ReasonTerm]]
 """By the row that is explained."""
 
 
 def of_memory(memory: Remembering, events: Sequence[int], ages: Sequence[int], rows: Sequence[int]) -> Shares:
     """What the tables add to the scores of these rows, by channel and event; `events` are rows of the catalogue."""
-    event_J, row_J, mixed_JH, bonus_J = memory.told(events, ages, np.array(rows, np.int64))
+    event_J, row_J, mixed_JH, bonus_J = memory.reminders(events, ages, np.array(rows, np.int64))
     out: Shares = {row: [] for row in rows}
     for row in rows:
         mine = row_J == row
@@ -46,7 +46,7 @@ def of_memory(memory: Remembering, events: Sequence[int], ages: Sequence[int], r
         share_MH = mixed_MH * (bonus / mixed_MH.sum())
         for event, channel in zip(*np.nonzero(share_MH), strict=True):
             given = int(event_J[mine][event])
-            out[row].append(Share(memory.channels[channel], given, float(share_MH[event, channel]), bool(alone)))
+            out[row].append(ReasonTerm(memory.channels[channel], given, float(share_MH[event, channel]), bool(alone)))
     return out
 
 
@@ -64,11 +64,13 @@ def of_network(
         for p, part in enumerate(parts):
             whole = float(whole_CP[c, p])
             if not len(without_TCP):
-                out[row].append(Share(part, events[0], whole, True))
+                out[row].append(ReasonTerm(part, events[0], whole, True))
                 continue
             lost_T = whole - without_TCP[:, c, p].astype(float)
-            out[row] += [Share(part, event, float(lost), False) for event, lost in zip(events, lost_T, strict=True)]
-            out[row].append(Share(part, None, whole - float(lost_T.sum()), False))
+            out[row] += [
+                ReasonTerm(part, event, float(lost), False) for event, lost in zip(events, lost_T, strict=True)
+            ]
+            out[row].append(ReasonTerm(part, None, whole - float(lost_T.sum()), False))
     return out
 
 
@@ -78,7 +80,7 @@ def of_terms(terms: Iterable[Term], rows: Sequence[int]) -> Shares:
     for term in terms:
         for row, value in zip(term.rows.tolist(), term.values.tolist(), strict=True):
             if row in out:
-                out[row].append(Share(term.by, term.given, value, True))
+                out[row].append(ReasonTerm(term.by, term.given, value, True))
     return out
 
 
@@ -88,7 +90,7 @@ def joined(*each: Shares) -> Shares:
     return {row: [share for shares in each for share in shares.get(row, ())] for row in rows}
 
 
-def told(shares: Iterable[Share], item_id: Callable[[int], str]) -> list[dict[str, Any]]:
+def reason_entries(shares: Iterable[ReasonTerm], item_id: Callable[[int], str]) -> list[dict[str, Any]]:
     """For an answer: one entry for each kind and item, the greatest first; what is beyond `SHOWN` is told by its kind
     alone."""
     sums: dict[tuple[str, int | None], list[float]] = {}

@@ -7,7 +7,7 @@ from types import ModuleType
 import numpy as np
 import numpy.typing as npt
 
-from serving.scoring.requests import History, Request
+from serving.scoring.requests import History, ScoringRequest
 
 Bonus = tuple[npt.NDArray[np.int64], npt.NDArray[np.float32]]
 """Rows of the catalogue, ascending, and what is added to their scores."""
@@ -35,7 +35,7 @@ class Remembering:
         bias_N = np.where(known_N, bias_V[row_N], np.float32(self._gate.bias_K[0]))
         return share_N.astype(np.float32), bias_N.astype(np.float32)
 
-    def bonuses(self, requests: Sequence[Request]) -> list[Bonus]:
+    def bonuses(self, requests: Sequence[ScoringRequest]) -> list[Bonus]:
         """Of each request, whose history has a known item: rows of the catalogue, ascending, and what is added."""
         latest = slice(-self._neighbours.HISTORY, None)
         rows = [np.array(request.known.rows[latest], np.int64) for request in requests]
@@ -64,7 +64,7 @@ class Remembering:
         found: list[int] = self._neighbours.ages(np.array(known.times, np.int64)).tolist()
         return found
 
-    def told(
+    def reminders(
         self, events: Sequence[int], ages: Sequence[int], wanted: npt.NDArray[np.int64]
     ) -> tuple[npt.NDArray[np.int64], npt.NDArray[np.int64], npt.NDArray[np.float64], npt.NDArray[np.float64]]:
         """Of the J pairs of an event and one of the `wanted` rows that it brings to mind: the event's row, that row,

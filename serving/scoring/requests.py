@@ -7,7 +7,7 @@ from operator import le
 from typing import Any, NamedTuple
 
 from serving.scoring import placed
-from serving.scoring.asker import Asker
+from serving.scoring.asker import AskerReader
 from serving.scoring.faults import BadRequest
 from serving.scoring.filters import Filter, Filters
 from serving.scoring.forms import is_number
@@ -17,7 +17,7 @@ from serving.scoring.placed import (
     RANKING,
     SIMILAR,
     TOGETHER,
-    Placed,
+    PlacementRequest,
 )
 from serving.scoring.upserts import Offered, Upserts, offered
 
@@ -25,7 +25,7 @@ _EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 _EXAMPLE = "2026-01-05T10:00:00Z"
 _NOTHING: dict[str, Any] = {}
 _FIELDS = ("user_id", "history", "k", "exclude_seen", "filters", "exclude", *placed.FIELDS)
-_FOR_YOU = Placed()
+_FOR_YOU = PlacementRequest()
 
 
 class History(NamedTuple):
@@ -40,7 +40,7 @@ class History(NamedTuple):
     """Number of the event's kind in the contract, from 1; 0 where none was told or events are of one kind alone."""
 
 
-class Request(NamedTuple):
+class ScoringRequest(NamedTuple):
     """What is asked for, in rows of the catalogue."""
 
     k: int
@@ -52,14 +52,14 @@ class Request(NamedTuple):
     unknown_items: int
     known: History
     """Of the whole history; `history` is its end."""
-    placed: Placed = _FOR_YOU
+    placed: PlacementRequest = _FOR_YOU
     asked: Mapping[str, Any] = _NOTHING
     """What is known of who asks, by name."""
     upserts: Offered | None = None
     """What it has of the items that it brings along."""
 
 
-class Reader:
+class RequestReader:
     """Reads requests against one archive's contract, catalogue and varying features (fields of the encoder).
 
     `present` are the varying features that the catalogue knows, by name: what an event without `features` has.
@@ -86,11 +86,11 @@ class Reader:
         self._types = {each["name"]: number for number, each in enumerate(types, start=1)}
         self._others = frozenset(number for number, each in enumerate(types, start=1) if not each["predict"])
         self._placements, self._kinds = placements, kinds
-        self._asker = Asker(contract.get("asking", ()))
+        self._asker = AskerReader(contract.get("asking", ()))
         self._upserts_of = upserts_of
         self._fields = frozenset((*_FIELDS, UPSERTS, *self._asker.fields))
 
-    def read(self, raw: object) -> Request:
+    def read(self, raw: object) -> ScoringRequest:
         """Check one request and order its history; raises `BadRequest`."""
         if not isinstance(raw, dict):
             raise BadRequest("request", raw, f"a JSON object with the fields {', '.join(_FIELDS)}")
@@ -124,7 +124,7 @@ class Reader:
             upserts = self._offered(self._upserts_of(raw[UPSERTS]), raw, asked, exclude_seen, filters)
         most = len(asked.rows) if asked.placement == RANKING else min(k, self._contract["max_k"])
         latest = slice(-self._contract["max_history"], None)
-        return Request(
+        return ScoringRequest(
             k=min(most, len(self._rows)),
             history=History(*(column[latest] for column in known)),  # type: ignore[arg-type]
             hidden=hidden,
@@ -140,7 +140,7 @@ class Reader:
         self,
         upserts: Upserts,
         raw: Mapping[str, Any],
-        asked: Placed,
+        asked: PlacementRequest,
         exclude_seen: bool,
         filters: Filter,
     ) -> Offered:

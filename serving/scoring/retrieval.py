@@ -31,7 +31,7 @@ def _candidates(k: int) -> int:
     return 2 * k + 50
 
 
-class Asked(NamedTuple):
+class RetrievalRequest(NamedTuple):
     """What a request wants of the ranking."""
 
     k: int
@@ -46,7 +46,7 @@ class Asked(NamedTuple):
 class Retrieval(Protocol):
     """Finds the best items of each request."""
 
-    def best(self, user_BD: torch.Tensor, asked: Sequence[Asked]) -> list[Best]:
+    def best(self, user_BD: torch.Tensor, asked: Sequence[RetrievalRequest]) -> list[Best]:
         """The best allowed rows of each request with their scores, best first; `asked` has B entries."""
         ...
 
@@ -61,12 +61,12 @@ class Exact:
         self._scanned = item_matrix.to(scan)
         self._rescores = scan != item_matrix.dtype
 
-    def best(self, user_BD: torch.Tensor, asked: Sequence[Asked]) -> list[Best]:
+    def best(self, user_BD: torch.Tensor, asked: Sequence[RetrievalRequest]) -> list[Best]:
         step = max(1, _SCORES // len(self._matrix))
         parts = [slice(start, start + step) for start in range(0, len(asked), step)]
         return [best for part in parts for best in self._part(user_BD[part], asked[part])]
 
-    def _part(self, user_BD: torch.Tensor, asked: Sequence[Asked]) -> list[Best]:
+    def _part(self, user_BD: torch.Tensor, asked: Sequence[RetrievalRequest]) -> list[Best]:
         score_BV = (user_BD.to(self._scanned.dtype) @ self._scanned.T).float()
         _add(score_BV, asked)
         hidden = [np.array(request.hidden, np.int64) for request in asked]
@@ -115,15 +115,15 @@ class Approximate:
             raise ValueError(f"{INDEX}: holds {index.ntotal} vectors of {index.d}, expected {tuple(item_matrix.shape)}")
         return cls(item_matrix, index, probes=probes)
 
-    def best(self, user_BD: torch.Tensor, asked: Sequence[Asked]) -> list[Best]:
-        out = self.found(user_BD, asked)
+    def best(self, user_BD: torch.Tensor, asked: Sequence[RetrievalRequest]) -> list[Best]:
+        out = self.search(user_BD, asked)
         missing = [b for b, best in enumerate(out) if best is None]
         if missing:
             for b, best in zip(missing, self._exact.best(user_BD[missing], [asked[b] for b in missing]), strict=True):
                 out[b] = best
         return [best for best in out if best is not None]
 
-    def found(self, user_BD: torch.Tensor, asked: Sequence[Asked]) -> list[Best | None]:
+    def search(self, user_BD: torch.Tensor, asked: Sequence[RetrievalRequest]) -> list[Best | None]:
         """As `best`, but None where the index alone does not find K items."""
         out: list[Best | None] = [None] * len(asked)
         free = [b for b, request in enumerate(asked) if request.forbidden is None]
@@ -141,7 +141,7 @@ class Approximate:
     def _search(
         self,
         user_BD: torch.Tensor,
-        asked: Sequence[Asked],
+        asked: Sequence[RetrievalRequest],
         chosen: list[int],
         out: list[Best | None],
         probes: int,
@@ -170,7 +170,7 @@ class Approximate:
             if len(kept) == asked[b].k:
                 out[b] = list(zip(found[kept].tolist(), scores[kept].tolist(), strict=True))
 
-    def _few(self, user_D: torch.Tensor, request: Asked) -> Best:
+    def _few(self, user_D: torch.Tensor, request: RetrievalRequest) -> Best:
         """Exactly, over the items that the filter allows alone."""
         assert request.forbidden is not None
         allowed = np.flatnonzero(~request.forbidden)
@@ -181,7 +181,7 @@ class Approximate:
         return list(zip(allowed[place_K.numpy()].tolist(), score_K.tolist(), strict=True))
 
 
-def _add(score_BV: torch.Tensor, asked: Sequence[Asked]) -> None:
+def _add(score_BV: torch.Tensor, asked: Sequence[RetrievalRequest]) -> None:
     """To scores of all V items, in place."""
     found = [(b, request.bonus) for b, request in enumerate(asked) if request.bonus is not None]
     if found:
@@ -190,7 +190,7 @@ def _add(score_BV: torch.Tensor, asked: Sequence[Asked]) -> None:
         score_BV[torch.from_numpy(place), torch.from_numpy(rows)] += torch.from_numpy(values)
 
 
-def _bonuses(asked: Sequence[Asked], row_BC: npt.NDArray[np.int64]) -> npt.NDArray[np.float32]:
+def _bonuses(asked: Sequence[RetrievalRequest], row_BC: npt.NDArray[np.int64]) -> npt.NDArray[np.float32]:
     """(B, C) of these candidates; 0 for those that memory says nothing of."""
     out = np.zeros(row_BC.shape, np.float32)
     for b, request in enumerate(asked):
@@ -199,7 +199,7 @@ def _bonuses(asked: Sequence[Asked], row_BC: npt.NDArray[np.int64]) -> npt.NDArr
     return out
 
 
-def _united(row_BC: npt.NDArray[np.int64], asked: Sequence[Asked]) -> npt.NDArray[np.int64]:
+def _united(row_BC: npt.NDArray[np.int64], asked: Sequence[RetrievalRequest]) -> npt.NDArray[np.int64]:
     """The candidates of the index, and those that memory alone brings up and the filters allow; -1 where there are
     fewer of them than of others."""
     extra = []

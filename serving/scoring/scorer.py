@@ -18,7 +18,7 @@ import torch
 from serving.scoring import reasons
 from serving.scoring.alike import (
     EMBEDDING,
-    Alike,
+    ItemSimilarity,
     fused,
     parts_of,
 )
@@ -38,15 +38,15 @@ from serving.scoring.placed import (
 )
 from serving.scoring.program import Program
 from serving.scoring.program import load as load_program
-from serving.scoring.reasons import Share, Shares
+from serving.scoring.reasons import ReasonTerm, Shares
 from serving.scoring.remembering import Bonus, Remembering, added
-from serving.scoring.requests import History, Reader, Request
+from serving.scoring.requests import History, RequestReader, ScoringRequest
 from serving.scoring.retrieval import (
     Approximate,
-    Asked,
     Best,
     Exact,
     Retrieval,
+    RetrievalRequest,
 )
 from serving.scoring.shelves import (
     BASKETS,
@@ -98,7 +98,7 @@ class Scorer:
         tower = None
         if item_program is not None:
             tower = ItemTower(item_program, encoder=encoder, contract=contract, rows=rows, items=items, memory=memory)
-        self._reader = Reader(
+        self._reader = RequestReader(
             contract=contract,
             rows=rows,
             varying=varying,
@@ -111,10 +111,10 @@ class Scorer:
         self._contract = contract
         self.asking = known_askers(contract)
         self._matrix, self._parts = matrix, {"popularity": slice(0, 1)}
-        self._alike: Alike | None = None
+        self._alike: ItemSimilarity | None = None
         if program is not None:
             self._parts = parts_of(contract, memory=memory is not None)
-            self._alike = Alike(matrix, self._parts)
+            self._alike = ItemSimilarity(matrix, self._parts)
 
     @classmethod
     def load(cls, root: Path) -> "Scorer":
@@ -159,7 +159,7 @@ class Scorer:
         of the best, so that fewer than `k` items are answered only where no more are allowed.
         """
         answers: list[Answer] = [{} for _ in requests]
-        scored: list[tuple[int, Request]] = []
+        scored: list[tuple[int, ScoringRequest]] = []
         for number, raw in enumerate(requests):
             try:
                 request = self._reader.read(raw)
@@ -176,7 +176,7 @@ class Scorer:
                 answers[number] = self._answer(best, request, why)
         return answers
 
-    def _impersonal(self, request: Request) -> Answer:
+    def _impersonal(self, request: ScoringRequest) -> Answer:
         """What is answered to everybody alike; popular items where nothing else can be."""
         placement, given = request.placed.placement, request.placed.rows
         shelves = self._shelves
@@ -186,7 +186,7 @@ class Scorer:
             return self._answer(best, request, self._why_similar(request, best))
         if placement == TOGETHER and given:
             request = in_baskets(request)
-            best = shelves.together(request)
+            best = shelves.bought_together(request)
             terms = shelves.terms(given) if request.placed.explain else ()
             return self._answer(best, request, reasons.of_terms(terms, [row for row, _ in best]))
         request = changed_aside(request)
@@ -197,7 +197,7 @@ class Scorer:
         best = self._counted_too(best, request, KINDS[0])
         return {**self._answer(best, request, _counted("popular", best)), "fallback": "popular"}
 
-    def _counted_too(self, best: Best, request: Request, kind: str) -> Best:
+    def _counted_too(self, best: Best, request: ScoringRequest, kind: str) -> Best:
         """With the items that the request brings along, by the counts of the catalogue's: of a new one there are none
         but when it came."""
         if request.upserts is None:
@@ -207,12 +207,12 @@ class Scorer:
                   for row, value in values]  # fmt: skip
         return merged(best, [each for each in others if each[1] > 0 or kind != "trending"], request)
 
-    def _given(self, request: Request) -> list[int]:
+    def _given(self, request: ScoringRequest) -> list[int]:
         """Rows of the items that a request names, as they are scored."""
         rows = list(request.placed.rows)
         return rows if request.upserts is None else request.upserts.of_given(rows)
 
-    def _similar(self, request: Request) -> Best:
+    def _similar(self, request: ScoringRequest) -> Best:
         """By the network's embeddings where there is one, else by the tables."""
         if self._alike is None:
             return self._shelves.similar(request)
@@ -226,7 +226,7 @@ class Scorer:
             scores: list[float] = self._alike.scores_of(given, self._vectors(rows, request)).tolist()
         return merged(best, zip(rows, scores, strict=True), request)
 
-    def _why_similar(self, request: Request, best: Best) -> Shares | None:
+    def _why_similar(self, request: ScoringRequest, best: Best) -> Shares | None:
         rows, given = [row for row, _ in best], self._given(request)
         if not request.placed.explain or not rows:
             return None
@@ -236,14 +236,14 @@ class Scorer:
         with torch.inference_mode():
             share_GC = self._alike.shares(self._vectors(given, request), self._vectors(rows, request)).tolist()
         return {
-            row: [Share("alike", each, share_GC[g][c], True) for g, each in enumerate(given)]
+            row: [ReasonTerm("alike", each, share_GC[g][c], True) for g, each in enumerate(given)]
             for c, row in enumerate(rows)
         }
 
-    def _vectors(self, rows: Sequence[int] | npt.NDArray[np.int64], request: Request) -> torch.Tensor:
+    def _vectors(self, rows: Sequence[int] | npt.NDArray[np.int64], request: ScoringRequest) -> torch.Tensor:
         return vectors(rows, self._matrix, request.upserts)
 
-    def _rank(self, requests: Sequence[Request]) -> list[tuple[Best, Shares | None]]:
+    def _rank(self, requests: Sequence[ScoringRequest]) -> list[tuple[Best, Shares | None]]:
         with torch.inference_mode():
             # Without a network a user is the 1 that the item matrix's bias is multiplied with.
             user_BD = torch.ones(len(requests), 1) if self._program is None else self._users(requests)
@@ -263,7 +263,7 @@ class Scorer:
                     out[b] = self._part(request, user_BD[b], bonuses[b])
             return out
 
-    def _part(self, request: Request, user_D: torch.Tensor, bonus: Bonus | None) -> tuple[Best, Shares | None]:
+    def _part(self, request: ScoringRequest, user_D: torch.Tensor, bonus: Bonus | None) -> tuple[Best, Shares | None]:
         """Of a part of the catalogue: the given items, or those that are like them."""
         if request.placed.placement == RANKING:
             rows = np.array(request.placed.rows, np.int64)
@@ -275,11 +275,11 @@ class Scorer:
         best, halves = fused(alike, taste_C, request.k)
         if not request.placed.explain:
             return best, None
-        why = {row: [Share("alike", None, halves[row][0], True), Share("taste", None, halves[row][1], True)]
+        why = {row: [ReasonTerm("alike", None, halves[row][0], True), ReasonTerm("taste", None, halves[row][1], True)]
                for row, _ in best}  # fmt: skip
         return best, why
 
-    def _with_upserts(self, best: Best, request: Request, user_D: torch.Tensor, bonus: Bonus | None) -> Best:
+    def _with_upserts(self, best: Best, request: ScoringRequest, user_D: torch.Tensor, bonus: Bonus | None) -> Best:
         """With the items that the request brings along, each in its place by its score."""
         if request.upserts is None:
             return best
@@ -288,7 +288,7 @@ class Scorer:
         return merged(best, zip(rows, scores, strict=True), request)
 
     def _taste(
-        self, rows: npt.NDArray[np.int64], user_D: torch.Tensor, bonus: Bonus | None, request: Request
+        self, rows: npt.NDArray[np.int64], user_D: torch.Tensor, bonus: Bonus | None, request: ScoringRequest
     ) -> npt.NDArray[np.float32]:
         """The scores of these rows for one shopper."""
         scores: npt.NDArray[np.float32] = (self._vectors(rows, request) @ user_D).numpy()
@@ -296,7 +296,7 @@ class Scorer:
             return scores
         return scores + added(bonus, rows if request.upserts is None else request.upserts.in_catalogue(rows))
 
-    def _why(self, request: Request, best: Best, user_D: torch.Tensor) -> Shares | None:
+    def _why(self, request: ScoringRequest, best: Best, user_D: torch.Tensor) -> Shares | None:
         """Shares of the scores of a shopper's own ranking."""
         rows = [row for row, _ in best]
         if not request.placed.explain or not rows:
@@ -306,7 +306,7 @@ class Scorer:
         product_CD = vector_CD * user_D
         sums = {name: product_CD[:, place].sum(1) for name, place in self._parts.items()}
         found: Shares = {
-            row: [Share(name, None, float(sums[name][c]), True) for name in sums if name not in EMBEDDING]
+            row: [ReasonTerm(name, None, float(sums[name][c]), True) for name in sums if name not in EMBEDDING]
             for c, row in enumerate(rows)
         }
         inner = [name for name in self._parts if name in EMBEDDING]
@@ -329,13 +329,13 @@ class Scorer:
             found = reasons.joined(found, {place[row]: shares for row, shares in by_tables.items()})
         return found
 
-    def _without_each(self, request: Request) -> torch.Tensor:
+    def _without_each(self, request: ScoringRequest) -> torch.Tensor:
         """(T, D) the user, were each event of the history in turn left out."""
         columns, events = request.history, len(request.history.rows)
         left = [History(*(column[:t] + column[t + 1 :] for column in columns)) for t in range(events)]  # type: ignore[arg-type]
         return self._users([request._replace(history=history) for history in left])
 
-    def _users(self, requests: Sequence[Request]) -> torch.Tensor:
+    def _users(self, requests: Sequence[ScoringRequest]) -> torch.Tensor:
         """(B, D), histories of like lengths going through the model together: what is padded is computed too."""
         lengths = [len(request.history.rows) for request in requests]
         groups: list[list[int]] = []
@@ -351,11 +351,11 @@ class Scorer:
         place = torch.tensor([b for group in groups for b in group]).argsort()
         return torch.cat(users)[place]
 
-    def _asked(self, request: Request, bonus: Bonus | None) -> Asked:
+    def _asked(self, request: ScoringRequest, bonus: Bonus | None) -> RetrievalRequest:
         forbidden = self._filters.forbidden(request.filters) if request.filters else None
-        return Asked(request.k, request.hidden, forbidden, bonus)
+        return RetrievalRequest(request.k, request.hidden, forbidden, bonus)
 
-    def _popular(self, request: Request) -> Best:
+    def _popular(self, request: ScoringRequest) -> Best:
         """The allowed items with the most events, down through the whole catalogue."""
         best = self._by_events
         if request.filters or request.hidden:
@@ -365,7 +365,7 @@ class Scorer:
         best = best[: request.k]
         return list(zip(best.tolist(), self._events[best].astype(float).tolist(), strict=True))
 
-    def _tensors(self, requests: Sequence[Request]) -> tuple[torch.Tensor, ...]:
+    def _tensors(self, requests: Sequence[ScoringRequest]) -> tuple[torch.Tensor, ...]:
         """What the program takes, right-padded: item, time, varying_value, varying_missing, length, and who asks."""
         histories = [request.history for request in requests]
         length_B = np.array([len(history.rows) for history in histories], np.int64)
@@ -389,7 +389,7 @@ class Scorer:
             arrays += _asker(self._encoder, [request.asked for request in requests])
         return tuple(torch.from_numpy(array) for array in arrays)
 
-    def _answer(self, best: Best, request: Request, why: Shares | None = None) -> Answer:
+    def _answer(self, best: Best, request: ScoringRequest, why: Shares | None = None) -> Answer:
         named = self._names(request)
         items: list[dict[str, Any]] = []
         for row, score in best:
@@ -397,11 +397,11 @@ class Scorer:
             items.append({"item_id": item_id, "score": score, **({} if self._titles is None else {"title": title})})
         if request.placed.explain:
             for item, (row, _) in zip(items, best, strict=True):
-                item["why"] = reasons.told((why or {}).get(row, ()), lambda row: named(row)[0])
+                item["why"] = reasons.reason_entries((why or {}).get(row, ()), lambda row: named(row)[0])
         served_by = {"model": self._contract["model"], "version": self._contract["version"]}
         return {"items": items, **served_by, "unknown_items": request.unknown_items}
 
-    def _names(self, request: Request) -> Callable[[int], tuple[str, str | None]]:
+    def _names(self, request: ScoringRequest) -> Callable[[int], tuple[str, str | None]]:
         """Id and title of a row."""
         ids, titles, upserts = self._ids, self._titles, request.upserts
 
@@ -433,7 +433,7 @@ def _per_event(encoder: Any) -> int:
 
 
 def _counted(kind: str, best: Best) -> Shares:
-    return {row: [Share(kind, None, score, True)] for row, score in best}
+    return {row: [ReasonTerm(kind, None, score, True)] for row, score in best}
 
 
 def _network(contract: Mapping[str, Any]) -> bool:

@@ -18,7 +18,7 @@ from serving.scoring.placed import (
     TOGETHER,
 )
 from serving.scoring.remembering import Remembering
-from serving.scoring.requests import Request
+from serving.scoring.requests import ScoringRequest
 
 Best = list[tuple[int, float]]
 """Rows of the catalogue with their scores, best first."""
@@ -81,7 +81,7 @@ class Shelves:
         """By what an item stands among the popular ones of a kind; None for row -1, an item that was never counted."""
         return None if row < 0 else float(self._kinds[kind][row])
 
-    def popular(self, request: Request) -> Best:
+    def popular(self, request: ScoringRequest) -> Best:
         """The allowed items that are best by events, by how much more was bought lately, or by when they came."""
         kind = request.placed.kind
         value_V = self._kinds[kind]
@@ -97,12 +97,12 @@ class Shelves:
             best = best[value_V[best] > 0]
         return list(zip(best.tolist(), value_V[best].tolist(), strict=True))
 
-    def ranked(self, request: Request) -> Best:
+    def ranked(self, request: ScoringRequest) -> Best:
         """The given items by their events: for who is not known."""
         rows = np.array(request.placed.rows, np.int64)
         return self.chosen(rows, self.events_V[rows], request)
 
-    def together(self, request: Request) -> Best:
+    def bought_together(self, request: ScoringRequest) -> Best:
         """What lies in one basket with the given items, and what is bought soonest after them."""
         return self.chosen(*summed(self.terms(request.placed.rows)), request)
 
@@ -116,12 +116,12 @@ class Shelves:
                 found.append(Term("order", row, *self._memory.after(row)))
         return found
 
-    def similar(self, request: Request) -> Best:
+    def similar(self, request: ScoringRequest) -> Best:
         """What the neighbour tables bring to mind of the given items, were they all that a shopper had bought."""
         assert self._memory is not None
         return self.chosen(*self._memory.kin(request.placed.rows), request)
 
-    def chosen(self, row_C: Rows, score_C: npt.NDArray[Any], request: Request) -> Best:
+    def chosen(self, row_C: Rows, score_C: npt.NDArray[Any], request: ScoringRequest) -> Best:
         """The best of these candidates that the request allows."""
         open_C = ~np.isin(row_C, request.hidden)
         if request.filters:

@@ -13,7 +13,7 @@ from serving.scoring.filters import Filter, Filters
 from serving.scoring.placed import RANKING
 
 if TYPE_CHECKING:
-    from serving.scoring.requests import Request
+    from serving.scoring.requests import ScoringRequest
 
 Rows = npt.NDArray[np.int64]
 Best = list[tuple[int, float]]
@@ -104,7 +104,7 @@ def offered(
     return Offered(upserts, first, may, sorted(named))
 
 
-def changed_aside(request: "Request") -> "Request":
+def changed_aside(request: "ScoringRequest") -> "ScoringRequest":
     """The request with changed items behind the catalogue alone, where they are as they are now."""
     upserts = request.upserts
     if upserts is None:
@@ -113,7 +113,7 @@ def changed_aside(request: "Request") -> "Request":
     return request._replace(hidden=[*request.hidden, *upserts.changed], k=max(k, 1))
 
 
-def in_baskets(request: "Request") -> "Request":
+def in_baskets(request: "ScoringRequest") -> "ScoringRequest":
     """The request as tables of what is bought together answer it: they know nothing of new items, and changed ones keep
     their rows, hidden where they are no longer what the request asks for."""
     upserts = request.upserts
@@ -122,6 +122,6 @@ def in_baskets(request: "Request") -> "Request":
     return request._replace(hidden=[*request.hidden, *upserts.closed])
 
 
-def merged(best: Iterable[tuple[int, float]], others: Iterable[tuple[int, float]], request: "Request") -> Best:
+def merged(best: Iterable[tuple[int, float]], others: Iterable[tuple[int, float]], request: "ScoringRequest") -> Best:
     """The best of both, as many as are asked for."""
     return sorted([*best, *others], key=lambda each: -each[1])[: request.k]

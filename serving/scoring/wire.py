@@ -8,17 +8,17 @@ import orjson
 from serving.scoring.scorer import Scorer
 
 
-class Reply(NamedTuple):
+class ScoredReply(NamedTuple):
     """HTTP status and JSON of one answer."""
 
     status: int
     body: bytes
 
 
-def replies(scorer: Scorer, bodies: Sequence[object]) -> list[Reply]:
+def replies(scorer: Scorer, bodies: Sequence[object]) -> list[ScoredReply]:
     """Answer a batch of bodies; a bad one is answered with 400 and fails none of its batch-mates."""
     answers = scorer.score([_read(body) for body in bodies])
-    return [Reply(400 if "error" in answer else 200, orjson.dumps(answer)) for answer in answers]
+    return [ScoredReply(400 if "error" in answer else 200, orjson.dumps(answer)) for answer in answers]
 
 
 def _read(body: object) -> object:

@@ -17,18 +17,18 @@ STORE = "store"
 """Folder of archives in TorchServe's own folder: it loads from nowhere else."""
 
 
-class ServerFault(RuntimeError):
+class TorchServeFault(RuntimeError):
     """TorchServe did not start, or did not load a model; the message carries the tail of its log."""
 
 
-class Reply(NamedTuple):
+class HttpReply(NamedTuple):
     """Status and JSON body of one HTTP answer."""
 
     status: int
     body: Any
 
 
-class Client:
+class TorchServeClient:
     """Talks to a TorchServe whose folder is at hand.
 
     Args:
@@ -77,7 +77,7 @@ class Client:
         """Load an archive beside those already loaded, and return its (model, version) once its worker is ready.
 
         Raises `ValueError` where the file is no archive or its SHA-256 is not `digest` (an archive is code: give
-        the digest of what was approved), and `ServerFault` where its worker does not come up.
+        the digest of what was approved), and `TorchServeFault` where its worker does not come up.
         """
         model, version = self.keep(mar, digest=digest)
         copy = self.copy_of(model, version)
@@ -85,9 +85,9 @@ class Client:
         try:
             reply = self.call("management", "POST", path, timeout=self._start_seconds)
         except TimeoutError:
-            reply = Reply(0, f"no answer within {self._start_seconds:.0f} s")
+            reply = HttpReply(0, f"no answer within {self._start_seconds:.0f} s")
         if reply.status != 200:
-            raise ServerFault(f"{mar}: TorchServe did not load it: {reply.body}")
+            raise TorchServeFault(f"{mar}: TorchServe did not load it: {reply.body}")
         return model, version
 
     def keep(self, mar: Path, *, digest: str | None = None) -> tuple[str, str]:
@@ -104,17 +104,17 @@ class Client:
         return model, version
 
     def unregister(self, model: str, version: str) -> None:
-        """Unload one version. Raises `ServerFault` where the server does not have it or it is the default one."""
+        """Unload one version. Raises `TorchServeFault` where the server does not have it or it is the default one."""
         reply = self.call("management", "DELETE", f"/models/{quote(model)}/{quote(version)}")
         if reply.status != 200:
-            raise ServerFault(f"{model} {version}: TorchServe did not unload it: {reply.body}")
+            raise TorchServeFault(f"{model} {version}: TorchServe did not unload it: {reply.body}")
         self.copy_of(model, version).unlink(missing_ok=True)
 
     def set_default(self, model: str, version: str) -> None:
         """Make `version` the one that answers requests that name no version."""
         reply = self.call("management", "PUT", f"/models/{quote(model)}/{quote(version)}/set-default")
         if reply.status != 200:
-            raise ServerFault(f"{model} {version}: TorchServe did not make it the default: {reply.body}")
+            raise TorchServeFault(f"{model} {version}: TorchServe did not make it the default: {reply.body}")
 
     def versions(self, model: str) -> dict[str, bool]:
         """The loaded versions of `model`, and whether a worker of each is ready."""
@@ -122,27 +122,27 @@ class Client:
         if reply.status == 404:
             return {}
         if reply.status != 200:
-            raise ServerFault(f"{model}: TorchServe does not say what it has loaded: {reply.body}")
+            raise TorchServeFault(f"{model}: TorchServe does not say what it has loaded: {reply.body}")
         return {
             each["modelVersion"]: any(worker["status"] == "READY" for worker in each["workers"]) for each in reply.body
         }
 
-    def predict(self, model: str, version: str, request: object, *, timeout: float = 30.0) -> Reply:
+    def predict(self, model: str, version: str, request: object, *, timeout: float = 30.0) -> HttpReply:
         """Send one request (docs/contracts.md); `bytes` go as they are, anything else as JSON."""
         body = request if isinstance(request, bytes) else json.dumps(request).encode()
         return self.call("inference", "POST", f"/predictions/{quote(model)}/{quote(version)}", body, timeout=timeout)
 
     def renew(self, kind: Kind) -> None:
-        """Have a key replaced by a new one; the old one is void at once. Raises `ServerFault`."""
+        """Have a key replaced by a new one; the old one is void at once. Raises `TorchServeFault`."""
         reply = self.call("API", "GET", f"/token?type={kind}")
         if reply.status != 200:
-            raise ServerFault(f"TorchServe did not renew the {kind} key: {reply.body}")
+            raise TorchServeFault(f"TorchServe did not renew the {kind} key: {reply.body}")
 
     def copy_of(self, model: str, version: str) -> Path:
         """Where TorchServe's own copy of an archive lies."""
         return self.folder / STORE / f"{model}-{version}.mar"
 
-    def call(self, api: Kind, method: str, path: str, body: bytes | None = None, *, timeout: float = 30.0) -> Reply:
+    def call(self, api: Kind, method: str, path: str, body: bytes | None = None, *, timeout: float = 30.0) -> HttpReply:
         """One HTTP request; raises `OSError` where nobody answers."""
         headers: Mapping[str, str] = {"Content-Type": "application/json"} if body is not None else {}
         if self.keys is not None:
@@ -158,6 +158,6 @@ class Client:
         finally:
             connection.close()
         try:
-            return Reply(response.status, json.loads(content))
+            return HttpReply(response.status, json.loads(content))
         except json.JSONDecodeError:
-            return Reply(response.status, content.decode(errors="replace"))
+            return HttpReply(response.status, content.decode(errors="replace"))

@@ -2,7 +2,7 @@
 
 from typing import Any
 
-from serving.torchserve.client import Reply
+from serving.torchserve.client import HttpReply
 
 TOLERANCE = 1e-4
 _RAISED = ("Prediction failed", "Invalid model predict output", "number of batch response mismatched")
@@ -11,7 +11,7 @@ _REFUSED = (401, 403, 404, 408, 429)
 Golden = dict[str, Any]
 
 
-def is_answer(reply: Reply) -> bool:
+def is_answer(reply: HttpReply) -> bool:
     """Whether the version itself answered, rightly or wrongly.
 
     A full queue, a worker that starts anew and a server that gives up say nothing about it. A handler that raised does.
@@ -22,7 +22,7 @@ def is_answer(reply: Reply) -> bool:
     return reply.status < 500 and reply.status not in _REFUSED and body.get("type") != "InvalidKeyException"
 
 
-def differences(golden: Golden, reply: Reply) -> list[str]:
+def differences(golden: Golden, reply: HttpReply) -> list[str]:
     """What of a reply is not the golden answer, in sentences; empty where it agrees.
 
     Scores may differ by 1e-4; items of equal score may change places.

@@ -16,7 +16,7 @@ from experiments.document import ModelVersion, Rollout, succeeding
 from runtime import checksum
 from runtime.files import replacing
 from serving.torchserve import archive
-from serving.torchserve.client import Client, Reply, ServerFault
+from serving.torchserve.client import HttpReply, TorchServeClient, TorchServeFault
 from serving.torchserve.goldens import differences, is_answer
 
 STATUS = "status.json"
@@ -50,7 +50,7 @@ class Status:
                 "versions": dict(self.versions), "why": dict(self.why), "proven": dict(self.proven)}  # fmt: skip
 
 
-class _Wrong(ServerFault):
+class _Wrong(TorchServeFault):
     """Golden requests are answered otherwise."""
 
 
@@ -81,7 +81,7 @@ class Reconciler:
 
     def __init__(
         self,
-        client: Client,
+        client: TorchServeClient,
         *,
         read: Callable[[], Rollout],
         archive_of: Callable[[ModelVersion], Path | None] = lambda arm: Path(arm.archive),
@@ -103,7 +103,7 @@ class Reconciler:
         self._row: Rollout | None = None
         self._kept: Rollout | None = None
         """What lies in TorchServe's folder."""
-        self._told: dict[str, str] = {}
+        self._logged: dict[str, str] = {}
         self._why: dict[str, str] = {}
         self.status = Status(model="", row=0, ready=False, champion=None, versions={})
 
@@ -135,12 +135,12 @@ class Reconciler:
             if row is not None:
                 loaded = self._match(row)
         except (ConnectionError, TimeoutError) as fault:
-            self._tell("torchserve", f"TorchServe does not answer: {fault}")
-        except ServerFault as fault:
-            self._tell("torchserve", str(fault))
-        self.status = self._found(row, loaded)
+            self._log_once("torchserve", f"TorchServe does not answer: {fault}")
+        except TorchServeFault as fault:
+            self._log_once("torchserve", str(fault))
+        self.status = self._status_of(row, loaded)
         self._write(STATUS, {**self.status.to_json(), "at": datetime.now(UTC).isoformat()})
-        self._told = {what: why for what, why in self._told.items() if what in self._why}
+        self._logged = {what: why for what, why in self._logged.items() if what in self._why}
         return self.status
 
     def _match(self, row: Rollout) -> dict[str, bool]:
@@ -164,7 +164,7 @@ class Reconciler:
         try:
             row = succeeding(self._read(), self._row)
         except Exception as fault:  # any database has its own
-            self._tell("rollout", f"the rollout table cannot be read, the last row holds: {fault}")
+            self._log_once("rollout", f"the rollout table cannot be read, the last row holds: {fault}")
         else:
             self._row = row
             if row != self._kept and self._write(_LAST_ROW, row.to_json()):
@@ -178,7 +178,7 @@ class Reconciler:
             plain = checksum.of_file(kept)
             return Rollout.from_json(plain) if plain is not None else None
         except (OSError, ValueError, KeyError, TypeError, AttributeError, AssertionError) as fault:
-            self._tell("copy", f"{kept}: is damaged and not used: {fault!r}")
+            self._log_once("copy", f"{kept}: is damaged and not used: {fault!r}")
             return None
 
     def _proven_before(self) -> dict[str, str]:
@@ -187,7 +187,7 @@ class Reconciler:
             found = (checksum.of_file(self._client.folder / STATUS) or {}).get("proven", {})
             return {str(version): str(digest) for version, digest in found.items()}
         except (OSError, ValueError, AttributeError) as fault:
-            self._tell("status", f"{STATUS}: is not used: {fault}")
+            self._log_once("status", f"{STATUS}: is not used: {fault}")
             return {}
 
     def _renew_keys(self) -> None:
@@ -205,14 +205,14 @@ class Reconciler:
             return
         before, stamp = self._refused.get(arm.version), _stamp(Path(arm.archive))
         if before is not None and before.stamp == (arm.archive_digest, stamp) and self._clock() < before.until:
-            self._tell(arm.version, before.why)
+            self._log_once(arm.version, before.why)
             return
         try:
             held = arm.version in loaded and self._holds(model, arm)
             # What TorchServe has loaded already needs no other copy.
             mar = self._client.copy_of(model, arm.version) if held else self._archive_of(arm)
         except (OSError, ValueError) as fault:
-            self._tell(arm.version, f"{arm.version} cannot be had: {fault}")
+            self._log_once(arm.version, f"{arm.version} cannot be had: {fault}")
             return
         if mar is None:
             return
@@ -235,7 +235,7 @@ class Reconciler:
                 self._proven[arm.version] = arm.archive_digest
                 self._unconfirmed.add(arm.version)
             then = "it goes on as it was proven before" if served else "it is not ready before"
-            self._tell(f"goldens of {arm.version}", f"{arm.version}: {silence}; {then}, and they are asked again")
+            self._log_once(f"goldens of {arm.version}", f"{arm.version}: {silence}; {then}, and they are asked again")
             return
         except Exception as fault:  # whatever is in an archive: it costs that version only
             self._refuse(model, arm, stamp, fault, unload=touched or isinstance(fault, _Wrong))
@@ -259,16 +259,16 @@ class Reconciler:
     def _refuse(self, model: str, arm: ModelVersion, stamp: object, fault: Exception, *, unload: bool) -> None:
         if unload:
             self._proven.pop(arm.version, None)
-            with contextlib.suppress(ServerFault):  # what did not come up may be half loaded, or not at all
+            with contextlib.suppress(TorchServeFault):  # what did not come up may be half loaded, or not at all
                 self._client.unregister(model, arm.version)
         before = self._refused.get(arm.version)
         rest = min(4 * before.rest, LONGEST_REST) if before is not None else FIRST_REST
-        said = isinstance(fault, ServerFault | ValueError | OSError)
+        said = isinstance(fault, TorchServeFault | ValueError | OSError)
         why = f"{arm.version} is refused: {fault if said else repr(fault)}"
         self._refused[arm.version] = _Refusal(
             why=why, stamp=(arm.archive_digest, stamp), until=self._clock() + rest, rest=rest
         )
-        self._tell(arm.version, why)
+        self._log_once(arm.version, why)
 
     def _holds(self, model: str, arm: ModelVersion) -> bool:
         """Whether what a TorchServe has loaded, from before this process began, is the archive of `arm`."""
@@ -285,7 +285,7 @@ class Reconciler:
         goldens = [json.loads(line) for line in archive.read(copy, "goldens.jsonl").splitlines()]
         answered = self._answered.setdefault(arm.archive_digest, set())
 
-        def reply(number: int) -> tuple[int, Reply]:
+        def reply(number: int) -> tuple[int, HttpReply]:
             return number, self._client.predict(model, arm.version, goldens[number]["request"])
 
         numbers = range(len(goldens))
@@ -314,14 +314,14 @@ class Reconciler:
             if now - since >= self._linger:
                 try:
                     self._client.unregister(row.model, version)
-                except ServerFault as fault:
-                    self._tell(version, str(fault))
+                except TorchServeFault as fault:
+                    self._log_once(version, str(fault))
                 else:
                     _logger.info("retired %s %s", row.model, version)
 
-    def _found(self, row: Rollout | None, loaded: Mapping[str, bool]) -> Status:
+    def _status_of(self, row: Rollout | None, loaded: Mapping[str, bool]) -> Status:
         if row is None or row.champion is None:
-            self._tell("rollout", "nothing was released yet, or it was never read")
+            self._log_once("rollout", "nothing was released yet, or it was never read")
             return Status(model=row.model if row else "", row=0, ready=False, champion=None, versions={}, why=self._why)
         versions: dict[str, State] = {
             arm.version: "refused"
@@ -336,11 +336,11 @@ class Reconciler:
             champion=row.champion.version, versions=versions, why=self._why, proven=dict(self._proven),
         )  # fmt: skip
 
-    def _tell(self, what: str, why: str) -> None:
+    def _log_once(self, what: str, why: str) -> None:
         """Log a fault when it is new."""
         self._why[what] = why
-        if self._told.get(what) != why:
-            self._told[what] = why
+        if self._logged.get(what) != why:
+            self._logged[what] = why
             _logger.error("%s", why)
 
     def _write(self, name: str, content: dict[str, Any]) -> bool:
@@ -350,7 +350,7 @@ class Reconciler:
             with replacing(path) as partial:
                 partial.write_bytes(checksum.to_file(content))
         except OSError as fault:
-            self._tell(name, f"{path}: cannot be written: {fault.strerror}")
+            self._log_once(name, f"{path}: cannot be written: {fault.strerror}")
             return False
         return True
 

@@ -15,7 +15,7 @@ from pathlib import Path
 from types import TracebackType
 from typing import Any
 
-from serving.torchserve.client import STORE, Client, ServerFault
+from serving.torchserve.client import STORE, TorchServeClient, TorchServeFault
 from serving.torchserve.keys import INFERENCE_KEY
 
 HOST = "127.0.0.1"
@@ -30,11 +30,11 @@ _ATTEMPTS = 3
 STARTED = "Model server started."
 
 
-class _PortTaken(ServerFault):
+class _PortTaken(TorchServeFault):
     pass
 
 
-class TorchServe(Client):
+class TorchServe(TorchServeClient):
     """`with TorchServe(logs) as server:` starts the server, waits until it is healthy, and stops it on the way out.
 
     Archives are taken from its own folder only, management listens on loopback only, and workers have one thread
@@ -46,7 +46,7 @@ class TorchServe(Client):
         ports: Of `inference`, `management` and `metrics`; those left out are free ones.
         tokens: Whether callers need a key (docs/contracts.md); by default beyond loopback only.
         folder: Where it keeps archives, keys and sockets; if left out a temporary one, removed at the end.
-        options: What workers are started with, see `Client`.
+        options: What workers are started with, see `TorchServeClient`.
     """
 
     _called = "TorchServe"
@@ -127,17 +127,17 @@ class TorchServe(Client):
             self._console.with_suffix(".1.log").write_bytes(end)
 
     def restart(self) -> None:
-        """Start it anew on the same ports, with nothing loaded. Raises `ServerFault`."""
+        """Start it anew on the same ports, with nothing loaded. Raises `TorchServeFault`."""
         self._end()
         self._fixed = dict(self._ports)
         self._start_on_free_ports()
 
     def register(self, mar: Path, *, digest: str | None = None) -> tuple[str, str]:
-        """As `Client.register`; the fault also has the worker's last words."""
+        """As `TorchServeClient.register`; the fault also has the worker's last words."""
         try:
             return super().register(mar, digest=digest)
-        except ServerFault as fault:
-            raise ServerFault(f"{fault}\n{self._tail(self.worker_log)}") from fault
+        except TorchServeFault as fault:
+            raise TorchServeFault(f"{fault}\n{self._tail(self.worker_log)}") from fault
 
     def stop(self) -> None:
         """Stop the server and its workers and remove its temporary files; safe to call twice."""
@@ -249,7 +249,7 @@ class TorchServe(Client):
         while time.monotonic() < deadline:
             if (status := self._process.poll()) is not None:
                 tail = self._tail("console.log")
-                fault = _PortTaken if "Address already in use" in tail else ServerFault
+                fault = _PortTaken if "Address already in use" in tail else TorchServeFault
                 raise fault(f"{self._called} ended with status {status}\n{tail}")
             # What answers a ping on our port may be another server: our own says in its log when it listens.
             if STARTED in console.read_text(errors="replace"):
@@ -257,7 +257,9 @@ class TorchServe(Client):
                     if self.call("inference", "GET", "/ping", timeout=2.0).status == 200:
                         return
             time.sleep(0.1)
-        raise ServerFault(f"{self._called} is not ready after {self._start_seconds:.0f} s\n{self._tail('console.log')}")
+        raise TorchServeFault(
+            f"{self._called} is not ready after {self._start_seconds:.0f} s\n{self._tail('console.log')}"
+        )
 
     def _tail(self, name: str, lines: int = 20) -> str:
         path = self.logs / name

@@ -6,9 +6,9 @@ from datetime import timedelta
 import numpy as np
 import pandas as pd
 
-from benchmarks.gate.trading_days import Shop, Tables
+from benchmarks.gate.trading_days import SourceFrames, TradingShop
 
-Inject = Callable[[Tables, Shop, np.random.Generator], None]
+Inject = Callable[[SourceFrames, TradingShop, np.random.Generator], None]
 
 # Columns of the interactions: shopper, item, time.
 COLUMNS = {
@@ -17,13 +17,13 @@ COLUMNS = {
 }
 
 
-def last_day(tables: Tables, shop: Shop) -> pd.Series:
+def last_day(tables: SourceFrames, shop: TradingShop) -> pd.Series:
     """The rows of the newest day, as a mask of the interactions."""
     days = shop.days_of(tables)
     return days == days[days < days.min() + timedelta(days=365)].max()
 
 
-def new_items(tables: Tables) -> pd.Series:
+def new_items(tables: SourceFrames) -> pd.Series:
     """The rows about items that came on the newest day."""
     assert tables.items is not None
     return tables.items["available_at"] == tables.items["available_at"].max()
@@ -32,7 +32,7 @@ def new_items(tables: Tables) -> pd.Series:
 def on_last_day(**change: Callable[[pd.Series], object]) -> Inject:
     """Change columns of the interactions of the newest day."""
 
-    def inject(tables: Tables, shop: Shop, rng: np.random.Generator) -> None:
+    def inject(tables: SourceFrames, shop: TradingShop, rng: np.random.Generator) -> None:
         rows = last_day(tables, shop)
         for column, of in change.items():
             tables.interactions[column] = tables.interactions[column].where(~rows, of(tables.interactions[column]))
@@ -43,7 +43,7 @@ def on_last_day(**change: Callable[[pd.Series], object]) -> Inject:
 def everywhere(**change: Callable[[pd.Series], object]) -> Inject:
     """Change columns of all interactions."""
 
-    def inject(tables: Tables, shop: Shop, rng: np.random.Generator) -> None:
+    def inject(tables: SourceFrames, shop: TradingShop, rng: np.random.Generator) -> None:
         for column, of in change.items():
             tables.interactions[column] = of(tables.interactions[column])
 
@@ -53,7 +53,7 @@ def everywhere(**change: Callable[[pd.Series], object]) -> Inject:
 def all_items(**change: Callable[[pd.Series], object]) -> Inject:
     """Change columns of the items table."""
 
-    def inject(tables: Tables, shop: Shop, rng: np.random.Generator) -> None:
+    def inject(tables: SourceFrames, shop: TradingShop, rng: np.random.Generator) -> None:
         for column, of in change.items():
             tables.items[column] = of(tables.items[column])
 
@@ -61,7 +61,7 @@ def all_items(**change: Callable[[pd.Series], object]) -> Inject:
 
 
 def items_of_last_day(**change: Callable[[pd.Series], object]) -> Inject:
-    def inject(tables: Tables, shop: Shop, rng: np.random.Generator) -> None:
+    def inject(tables: SourceFrames, shop: TradingShop, rng: np.random.Generator) -> None:
         rows = new_items(tables)
         for column, of in change.items():
             tables.items[column] = tables.items[column].where(~rows, of(tables.items[column]))
@@ -69,17 +69,17 @@ def items_of_last_day(**change: Callable[[pd.Series], object]) -> Inject:
     return inject
 
 
-def keep(rows: Callable[[Tables, Shop, np.random.Generator], object]) -> Inject:
+def keep(rows: Callable[[SourceFrames, TradingShop, np.random.Generator], object]) -> Inject:
     """Keep only some of the interactions."""
 
-    def inject(tables: Tables, shop: Shop, rng: np.random.Generator) -> None:
+    def inject(tables: SourceFrames, shop: TradingShop, rng: np.random.Generator) -> None:
         tables.interactions = tables.interactions[np.asarray(rows(tables, shop, rng))]
 
     return inject
 
 
 def keep_items(rows: Callable[[pd.DataFrame], object]) -> Inject:
-    def inject(tables: Tables, shop: Shop, rng: np.random.Generator) -> None:
+    def inject(tables: SourceFrames, shop: TradingShop, rng: np.random.Generator) -> None:
         tables.items = tables.items[np.asarray(rows(tables.items))]
 
     return inject
@@ -93,11 +93,11 @@ def shift(hours: float) -> Callable[[pd.Series], pd.Series]:
     return moved
 
 
-def twice(tables: Tables, shop: Shop, rng: np.random.Generator) -> None:
+def twice(tables: SourceFrames, shop: TradingShop, rng: np.random.Generator) -> None:
     tables.interactions = pd.concat([tables.interactions, tables.interactions[last_day(tables, shop)]])
 
 
-def yesterday_again(tables: Tables, shop: Shop, rng: np.random.Generator) -> None:
+def yesterday_again(tables: SourceFrames, shop: TradingShop, rng: np.random.Generator) -> None:
     """The newest day's delivery is the one of the trading day before, under the new date."""
     days = shop.days_of(tables)
     last = last_day(tables, shop)
@@ -110,7 +110,7 @@ def yesterday_again(tables: Tables, shop: Shop, rng: np.random.Generator) -> Non
 
 
 def swap(first: str, second: str, *, items: bool = False) -> Inject:
-    def inject(tables: Tables, shop: Shop, rng: np.random.Generator) -> None:
+    def inject(tables: SourceFrames, shop: TradingShop, rng: np.random.Generator) -> None:
         frame = tables.items if items else tables.interactions
         frame[first], frame[second] = frame[second].copy(), frame[first].copy()
 
@@ -120,7 +120,7 @@ def swap(first: str, second: str, *, items: bool = False) -> Inject:
 def bot(events: int, shoppers: int) -> Inject:
     """Shoppers never seen before, with `events` between them; the same few items over and over if they are many."""
 
-    def inject(tables: Tables, shop: Shop, rng: np.random.Generator) -> None:
+    def inject(tables: SourceFrames, shop: TradingShop, rng: np.random.Generator) -> None:
         user, item, time = COLUMNS[shop.name]
         today = tables.interactions[last_day(tables, shop)].dropna(subset=[user, time])
         today = today[today[time].str.len() >= 19]
@@ -140,7 +140,7 @@ def bot(events: int, shoppers: int) -> Inject:
     return inject
 
 
-def late_flood(tables: Tables, shop: Shop, rng: np.random.Generator) -> None:
+def late_flood(tables: SourceFrames, shop: TradingShop, rng: np.random.Generator) -> None:
     """The days before get half as many events again, a minute later."""
     user, _, time = COLUMNS[shop.name]
     old = tables.interactions[~last_day(tables, shop)].dropna(subset=[user])
@@ -150,13 +150,13 @@ def late_flood(tables: Tables, shop: Shop, rng: np.random.Generator) -> None:
 
 
 def rename(column: str) -> Inject:
-    def inject(tables: Tables, shop: Shop, rng: np.random.Generator) -> None:
+    def inject(tables: SourceFrames, shop: TradingShop, rng: np.random.Generator) -> None:
         tables.interactions = tables.interactions.rename(columns={column: f"{column}_v2"})
 
     return inject
 
 
-def century(tables: Tables, shop: Shop, rng: np.random.Generator) -> None:
+def century(tables: SourceFrames, shop: TradingShop, rng: np.random.Generator) -> None:
     time = COLUMNS[shop.name][2]
     rows = last_day(tables, shop) & (rng.random(len(tables.interactions)) < 0.05)
     tables.interactions[time] = tables.interactions[time].where(~rows, "1" + tables.interactions[time].str[1:])
@@ -171,7 +171,7 @@ def nothing(series: pd.Series) -> pd.Series:
 
 
 def vectors(of: Callable[[np.ndarray], np.ndarray], *, rows: slice = slice(None)) -> Inject:
-    def inject(tables: Tables, shop: Shop, rng: np.random.Generator) -> None:
+    def inject(tables: SourceFrames, shop: TradingShop, rng: np.random.Generator) -> None:
         style = list(tables.items["style"])
         style[rows] = [of(vector.copy()) for vector in style[rows]]
         tables.items["style"] = style
@@ -201,7 +201,7 @@ def next_category(series: pd.Series) -> pd.Series:
     return series.map(dict(zip(known, [*known[1:], known[0]], strict=True)))
 
 
-def next_title(tables: Tables, shop: Shop, rng: np.random.Generator) -> None:
+def next_title(tables: SourceFrames, shop: TradingShop, rng: np.random.Generator) -> None:
     """Each product gets the description of the next one in the list."""
     lines = tables.interactions
     titles = lines.dropna(subset=["Description"]).drop_duplicates("StockCode").sort_values("StockCode")
@@ -226,7 +226,7 @@ def day_first(series: pd.Series) -> pd.Series:
     return series.str[8:10] + "/" + series.str[5:7] + "/" + series.str[:4] + " " + series.str[11:16]
 
 
-def until_noon(tables: Tables, shop: Shop, rng: np.random.Generator) -> pd.Series:
+def until_noon(tables: SourceFrames, shop: TradingShop, rng: np.random.Generator) -> pd.Series:
     time = tables.interactions[COLUMNS[shop.name][2]]
     return ~last_day(tables, shop) | (time.str[11:13] < "12")
 
@@ -240,7 +240,7 @@ def old_rows_missing(share: float) -> Callable[..., np.ndarray]:
 
 
 def without_day(back: int) -> Callable[..., pd.Series]:
-    def rows(tables: Tables, shop: Shop, rng: np.random.Generator) -> pd.Series:
+    def rows(tables: SourceFrames, shop: TradingShop, rng: np.random.Generator) -> pd.Series:
         days = shop.days_of(tables)
         known = sorted(day for day in days.dropna().unique() if day.year < 2100)
         return days != known[-back]

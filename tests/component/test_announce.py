@@ -11,8 +11,8 @@ import pytest
 from components.shared import announcement
 from components.shared.expected_tasks import ALWAYS, EXPECTED
 from pipelines import catalogue_run, recommend_run, training
-from pipelines.local import Outcome
-from runtime.task import Record, read_records
+from pipelines.local import RunOutcome
+from runtime.task import TaskRecord, read_records
 
 TRAINED = ["features", "materialise", "train", "train-baseline", "tables", "evaluate"]
 
@@ -54,11 +54,11 @@ def hook(monkeypatch: pytest.MonkeyPatch) -> Iterator[Hook]:
 def run_with_a_fault(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("HETERREC_HOME", str(tmp_path))
     monkeypatch.setenv(announcement.RUN_LINK, "https://kubeflow.example/#/runs/details/{run_id}")
-    Record(task="ingest", status="done", started="1").write("r1")
-    Record(task="train", status="failed", started="2", error="sequences: no events\nat all", input_fault=True).write(
-        "r1"
-    )
-    Record(task="train-baseline", status="running", started="3").write("r1")
+    TaskRecord(task="ingest", status="done", started="1").write("r1")
+    TaskRecord(
+        task="train", status="failed", started="2", error="sequences: no events\nat all", input_fault=True
+    ).write("r1")
+    TaskRecord(task="train-baseline", status="running", started="3").write("r1")
 
 
 def told(state: str = "FAILED", error: str = "") -> str:
@@ -81,7 +81,7 @@ def test_a_failure_is_posted_with_its_reasons_and_a_link(hook: Hook) -> None:
 
 def ran(*tasks: str, run: str = "r1", **reports: dict) -> None:
     for task in tasks:
-        Record(task=task, status="done", started="2", report=reports.get(task, {})).write(run)
+        TaskRecord(task=task, status="done", started="2", report=reports.get(task, {})).write(run)
 
 
 PASSED, BLOCKED = {"passed": True}, {"passed": False}
@@ -138,17 +138,17 @@ def test_what_was_released_in_place_of_the_model_is_told(hook: Hook) -> None:
     }  # fmt: skip
     ran(*ALWAYS, *TRAINED, "refit", "package", "infra_validate", "push", run="tables", **reports)
     text = announcement.run(run_id="tables", pipeline="heterrec-training", state="SUCCEEDED")
-    outcome = Outcome(run_id="tables", records=read_records("tables"), page=Path("page.html"))
+    outcome = RunOutcome(run_id="tables", records=read_records("tables"), page=Path("page.html"))
     assert outcome.ending == "pushed: version v1 (champion), the neighbour tables, not HeterRec"
     assert text.startswith(f"# heterrec-training: {outcome.ending}\n")
     assert outcome.last_lines("shop")[0] == "evaluate: HeterRec is not released: not surely above"
 
 
 def test_a_run_that_could_decide_nothing_need_not_train() -> None:
-    records = {"validate": Record(task="validate", status="done", started="1", report=PASSED)}
+    records = {"validate": TaskRecord(task="validate", status="done", started="1", report=PASSED)}
     assert "train" in EXPECTED["heterrec-training"](records)
     for goes_on in (True, False):
-        features = Record(task="features", status="done", started="1", notes={"goes_on": goes_on})
+        features = TaskRecord(task="features", status="done", started="1", notes={"goes_on": goes_on})
         assert ("train" in EXPECTED["heterrec-training"]({**records, "features": features})) == goes_on
 
 

@@ -19,7 +19,7 @@ from fastapi.testclient import TestClient
 from components.package import step as package
 from components.recommend.shown import Showing, Wanted
 from events.segments import SegmentSink
-from events.writer import EventLog
+from events.writer import EventLogWriter
 from experiments.document import ModelVersion, Rollout
 from feature_repo.wall_clock import WallClock
 from heterrec.data.sequences import read_sequences
@@ -102,7 +102,7 @@ def gateway(mar: Path, told: Json, arms: tuple[ModelVersion, ModelVersion], tmp_
     """One without a model server: the tables answer. Its clock stands at `START`."""
     rollout = Rollout(model="shop", champion=arms[0], since=START, version=1)
     parts: Json = {"torchserve": "http://127.0.0.1:9", "history": lambda user: told["history"], "deadlines": PATIENT}
-    log = EventLog(SegmentSink(tmp_path / "log"))
+    log = EventLogWriter(SegmentSink(tmp_path / "log"))
     with TestClient(make_app(read_rollout=lambda: rollout, log=log, clock=lambda: START, **parts)) as client:
         yield client
 

@@ -8,8 +8,8 @@ import pytest
 from scipy.stats import t
 
 from components.evaluate.blessing import (
-    Change,
-    Night,
+    NightlyValues,
+    RelativeGain,
     Rule,
     bless,
     change,
@@ -18,7 +18,7 @@ from components.evaluate.blessing import (
 RULE = Rule()
 
 
-def night(better: float, *, number: int = 0, users: int = 700, seed: int = 0, moved: float = 0.3) -> Night:
+def night(better: float, *, number: int = 0, users: int = 700, seed: int = 0, moved: float = 0.3) -> NightlyValues:
     """A window of seven days of which the next night's shares six; nine of ten shoppers find nothing in ten places,
     and for a share `moved` of them the two models answer unlike each other."""
     ids = np.arange(users) + number * users // 7
@@ -29,7 +29,7 @@ def night(better: float, *, number: int = 0, users: int = 700, seed: int = 0, mo
     theirs, ours = ((draw < 0.2 * q) / np.log2(2 + (10 * where).astype(int)) for draw, where, q in (
         (rows[:, 0], rows[:, 1], 1.0), (found, place, 1 + better),
     ))  # fmt: skip
-    return Night(ids, ours, theirs)
+    return NightlyValues(ids, ours, theirs)
 
 
 def nights(drift: float, count: int, rule: Rule = RULE, **kept: float) -> Iterator[tuple[float, bool]]:
@@ -75,10 +75,10 @@ def test_the_verdicts_on_the_same_shop() -> None:
     assert {verdict for verdict, made in told.items() if made.passed} == {"no worse", "fresher"}
 
 
-def even(ours: float, *, users: int = 2000, days_ago: float = 0.0, spread: float = 0.0) -> Night:
+def even(ours: float, *, users: int = 2000, days_ago: float = 0.0, spread: float = 0.0) -> NightlyValues:
     """A night of other shoppers than any other's, of whom the reference finds all and ours so much more or less."""
     wave = spread * np.where(np.arange(users) % 2, 1, -1)
-    return Night([f"{days_ago}-{n}" for n in range(users)], 1 + ours + wave, np.ones(users), days_ago)
+    return NightlyValues([f"{days_ago}-{n}" for n in range(users)], 1 + ours + wave, np.ones(users), days_ago)
 
 
 @pytest.mark.parametrize(
@@ -149,18 +149,18 @@ def test_the_interval_covers_with_overlapping_windows_of_the_same_shoppers() -> 
 
 
 def test_what_nobody_was_asked_says_nothing() -> None:
-    unknown = Change(0.0, -np.inf, np.inf, 1)
-    assert change([Night(["u"], np.ones(1), np.ones(1))], 0.05) == unknown
-    assert change([Night(["u", "v"], np.ones(2), np.zeros(2))], 0.05) == unknown._replace(users=2)
-    empty = Night([], np.zeros(0), np.zeros(0))
+    unknown = RelativeGain(0.0, -np.inf, np.inf, 1)
+    assert change([NightlyValues(["u"], np.ones(1), np.ones(1))], 0.05) == unknown
+    assert change([NightlyValues(["u", "v"], np.ones(2), np.zeros(2))], 0.05) == unknown._replace(users=2)
+    empty = NightlyValues([], np.zeros(0), np.zeros(0))
     assert bless(empty, [], age_days=0, rule=RULE).verdict == "undecided"
 
 
 def test_a_change_is_the_ratio_of_what_both_find_and_its_bounds_are_one_sided() -> None:
-    found = change([Night(["a", "b", "c"], np.array([1.0, 0.5, 0.0]), np.array([1.0, 1.0, 0.0]))], alpha=0.05)
+    found = change([NightlyValues(["a", "b", "c"], np.array([1.0, 0.5, 0.0]), np.array([1.0, 1.0, 0.0]))], alpha=0.05)
     assert found.estimate == pytest.approx(-0.25) and found.users == 3
     assert found.estimate - found.low == pytest.approx(found.high - found.estimate)
-    wider = change([Night(["a", "b", "c"], np.array([1.0, 0.5, 0.0]), np.array([1.0, 1.0, 0.0]))], alpha=0.01)
+    wider = change([NightlyValues(["a", "b", "c"], np.array([1.0, 0.5, 0.0]), np.array([1.0, 1.0, 0.0]))], alpha=0.01)
     assert wider.low < found.low
     strict = replace(RULE, margin=0.01)
     assert bless(night(-0.02, users=70_000), [], age_days=99, rule=strict).verdict in ("below", "surely below")
@@ -171,15 +171,17 @@ def test_tonights_own_estimate_counts_though_the_nights_before_were_good() -> No
     found[:40] = 1.0
     lost = np.zeros(200)
     lost[24:60] = 1.0  # 36 of other shoppers: -10 %, and one night's window cannot be sure of it
-    before = [Night([f"{number}-{n}" for n in range(2000)], np.ones(2000), np.ones(2000)) for number in range(6)]
-    made = bless(Night([f"t{n}" for n in range(200)], lost, found), before, age_days=99, rule=RULE)
+    before = [
+        NightlyValues([f"{number}-{n}" for n in range(2000)], np.ones(2000), np.ones(2000)) for number in range(6)
+    ]
+    made = bless(NightlyValues([f"t{n}" for n in range(200)], lost, found), before, age_days=99, rule=RULE)
     assert min(made.week.low, made.month.low) > -RULE.margin and made.tonight.high > -RULE.margin
     assert made.tonight.estimate == pytest.approx(-0.1) and made.verdict == "below"
 
 
 def test_against_a_reference_that_is_the_same_for_all_the_bounds_are_those_of_a_mean() -> None:
     ours = np.random.default_rng(0).normal(0.8, 0.3, 50)
-    found = change([Night([f"u{n}" for n in range(50)], ours, np.ones(50))], alpha=0.05)
+    found = change([NightlyValues([f"u{n}" for n in range(50)], ours, np.ones(50))], alpha=0.05)
     half = t.ppf(0.95, 49) * ours.std(ddof=1) / np.sqrt(50)
     assert found.low == pytest.approx(ours.mean() - 1 - half) and found.high == pytest.approx(ours.mean() - 1 + half)
 

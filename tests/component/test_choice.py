@@ -10,10 +10,10 @@ from components.shared.choice import (
     Judged,
     above,
     choose,
+    describe_choice,
     not_below,
     of_model,
     of_tables,
-    told,
 )
 from components.shared.model_names import (
     CHAMPION,
@@ -21,10 +21,12 @@ from components.shared.model_names import (
     POPULARITY,
     REFERENCE,
 )
-from heterrec.evaluation.comparison import Difference
+from heterrec.evaluation.comparison import MeanDifference
 from runtime.decision import Reason
 
-SURE, UNSURE, WORSE = (Difference(mean=mean, low=mean - 0.1, high=mean + 0.1, queries=9) for mean in (0.2, 0.05, -0.2))
+SURE, UNSURE, WORSE = (
+    MeanDifference(mean=mean, low=mean - 0.1, high=mean + 0.1, queries=9) for mean in (0.2, 0.05, -0.2)
+)
 
 
 def reason(*, held: bool, level: str = "block", check: str = "x") -> Reason:
@@ -83,7 +85,7 @@ def test_what_only_warns_keeps_nobody_from_being_released() -> None:
     ],
 )
 def test_a_model_is_asked_for_more_where_no_network_serves(
-    serves: bool, popularity: Difference, tables: Difference, passes: bool
+    serves: bool, popularity: MeanDifference, tables: MeanDifference, passes: bool
 ) -> None:
     found = of_model({POPULARITY: popularity, NEIGHBOURS: tables, "item ID only": WORSE}, [], network_serves=serves)
     assert Judged(name="model", reasons=found).passed == passes
@@ -120,7 +122,7 @@ def test_champion_and_reference_are_asked_for_by_the_champions_reasons_alone() -
     ],
 )
 def test_tables_take_the_place_of_a_network_that_serves_only_where_they_are_surely_better(
-    serves: bool, differences: dict[str, Difference], champion: bool, passes: bool
+    serves: bool, differences: dict[str, MeanDifference], champion: bool, passes: bool
 ) -> None:
     found = of_tables(differences, [reason(held=champion, check="the line")], network_serves=serves)
     assert Judged(name=NEIGHBOURS, reasons=found).passed == passes
@@ -134,7 +136,7 @@ def test_what_to_do_depends_on_whether_a_difference_seems_to_be_there() -> None:
     for longer in (TRAIN, TABLES):
         remedies = {
             difference: above("x", difference, level="block", longer=longer).remedy
-            for difference in (UNSURE, WORSE, Difference(mean=0.0, low=-1.0, high=1.0, queries=9))
+            for difference in (UNSURE, WORSE, MeanDifference(mean=0.0, low=-1.0, high=1.0, queries=9))
         }
         assert list(remedies.values()) == [LONGER, longer, longer]
     without = of_model({POPULARITY: WORSE}, [], network_serves=False)
@@ -148,18 +150,18 @@ def test_what_to_do_depends_on_whether_a_difference_seems_to_be_there() -> None:
     ("low", "high", "verdict"), [(0.1, 0.2, "above"), (0.0, 0.2, "not surely above"), (-0.2, 0.0, "not above")]
 )
 def test_a_verdict_in_words_is_that_of_the_interval(low: float, high: float, verdict: str) -> None:
-    found = above("popularity", Difference(mean=0.1, low=low, high=high, queries=9), level="warn", longer="x")
+    found = above("popularity", MeanDifference(mean=0.1, low=low, high=high, queries=9), level="warn", longer="x")
     assert f"is {verdict} that of popularity: difference +0.1000 [{low:+.4f}, {high:+.4f}]." in found.message
     assert found.held == (verdict == "above") and found.level == "warn"
 
 
 @pytest.mark.parametrize(("difference", "verdict"), [(UNSURE, "not below"), (WORSE, "below")])
-def test_not_below_in_words_is_what_was_found(difference: Difference, verdict: str) -> None:
+def test_not_below_in_words_is_what_was_found(difference: MeanDifference, verdict: str) -> None:
     found = not_below(CHAMPION, difference)
     assert f" is {verdict} that of the {CHAMPION}" in found.message and found.held == (verdict == "not below")
 
 
 def test_what_was_released_is_told_only_where_it_is_another() -> None:
-    assert told({"judged": "HeterRec", "released": NEIGHBOURS}) == f"the {NEIGHBOURS}, not HeterRec"
+    assert describe_choice({"judged": "HeterRec", "released": NEIGHBOURS}) == f"the {NEIGHBOURS}, not HeterRec"
     for release in (None, {}, {"judged": "a", "released": "a"}, {"judged": "a", "released": None}):
-        assert told(release) == ""
+        assert describe_choice(release) == ""

@@ -154,7 +154,7 @@ def test_a_recipe_is_what_its_training_can_run() -> None:
 def test_an_edit_of_training_is_none_of_the_tables_alone() -> None:
     """And the other way round: what stands behind the return of a branch that is taken never runs."""
     tables, network = ({f"{m}:{name}" for m, name in recipe_digest.reach({"network": each})} for each in (False, True))
-    fitted = {"heterrec.memory.neighbour_tables:together", "heterrec.memory.gates:fit"}
+    fitted = {"heterrec.memory.neighbour_tables:soonest_after", "heterrec.memory.gates:fit"}
     assert {"heterrec.training.loop:_tables_alone", *fitted} <= tables
     trained = {"heterrec.training.loop:Training", "heterrec.loss.lmp:LMP", "heterrec.training.optimiser:Optimiser"}
     assert not trained & tables

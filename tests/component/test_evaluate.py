@@ -16,10 +16,10 @@ from components.shared.model_names import NEIGHBOURS, baseline_name, name_of
 from components.shared.recipe_digest import recipe_digest
 from feature_repo.card import DatasetCard
 from heterrec import recipes
-from heterrec.beyond import Shown, beyond
+from heterrec.beyond import ShownScores, beyond
 from heterrec.data.sequences import read_sequences
 from heterrec.evaluation.baselines import popularity
-from heterrec.evaluation.comparison import Difference
+from heterrec.evaluation.comparison import MeanDifference
 from heterrec.evaluation.metrics import rank
 from heterrec.inference.answers import judged
 from heterrec.training.export import load_model, save_model
@@ -118,7 +118,7 @@ def test_every_model_is_told_what_its_lists_are_like(gate, tmp_path: Path, seque
     found, data = report(tmp_path), read_sequences(sequences)
     assert set(found["beyond"]) == set(found["models"])
     queries = data.queries("test")
-    shown = Shown(popularity(data), data, queries)
+    shown = ShownScores(popularity(data), data, queries)
     rank(shown, data, queries)
     expected = beyond(shown.row_QK, data, queries, category="brand")
     assert expected is not None and found["beyond"]["popularity"] == pytest.approx(asdict(expected))
@@ -267,13 +267,15 @@ def test_a_candidate_of_another_recipe_is_only_held_not_to_be_surely_below_the_c
 
 @pytest.mark.parametrize(("low", "high", "held_"), [(-0.2, -0.01, False), (-0.2, 0.0, True), (0.1, 0.2, True)])
 def test_not_below_means_that_the_interval_reaches_zero(low: float, high: float, held_: bool) -> None:
-    reason = choice.not_below("champion", Difference(mean=(low + high) / 2, low=low, high=high, queries=9))
+    reason = choice.not_below("champion", MeanDifference(mean=(low + high) / 2, low=low, high=high, queries=9))
     assert reason.held == held_ and reason.level == "block"
 
 
 @pytest.mark.parametrize(("low", "held_"), [(-0.01, False), (0.0, False), (0.01, True)])
 def test_above_means_that_the_interval_excludes_zero(low: float, held_: bool) -> None:
-    reason = choice.above("popularity", Difference(mean=0.1, low=low, high=0.3, queries=9), level="block", longer="")
+    reason = choice.above(
+        "popularity", MeanDifference(mean=0.1, low=low, high=0.3, queries=9), level="block", longer=""
+    )
     assert reason.held == held_ and ("above" in reason.message and "not " in reason.message) == (not held_)
 
 

@@ -8,9 +8,9 @@ import numpy as np
 import pytest
 
 from components.evaluate import step
-from components.evaluate.blessing import Blessing, Change, Verdict
+from components.evaluate.blessing import Blessing, RelativeGain, Verdict
 from components.evaluate.held import HeldAgainst
-from components.shared.choice import Choice, Judged, choose
+from components.shared.choice import Judged, ReleaseChoice, choose
 from components.shared.model_names import CHAMPION, NEIGHBOURS, POPULARITY
 from heterrec.evaluation.comparison import compare, slices
 from heterrec.evaluation.metrics import Ranking
@@ -92,10 +92,10 @@ def test_the_interface_is_shown_two_numbers_of_each_model_and_the_ends_of_each_i
     assert step._flat(told) == {}, "null is no number"
 
 
-LOOK = Change(0.1, 0.05, 0.15, 9)
+LOOK = RelativeGain(0.1, 0.05, 0.15, 9)
 
 
-def blessed(verdict: Verdict, look: Change = LOOK) -> Blessing:
+def blessed(verdict: Verdict, look: RelativeGain = LOOK) -> Blessing:
     return Blessing(verdict=verdict, tonight=look, week=look, month=look, nights=1)
 
 
@@ -134,14 +134,14 @@ def test_only_a_refresh_that_is_released_and_surely_better_becomes_the_reference
     assert step._rises(judged(released) if released else None, blessings) == rises
 
 
-def chosen(shop: Shop, held: HeldAgainst, **ranks: int) -> Choice:
+def chosen(shop: Shop, held: HeldAgainst, **ranks: int) -> ReleaseChoice:
     """Where models find what was bought in these places, and none is a refresh."""
     rankings = {name.replace("_", " "): shop.ranking(rank) for name, rank in {**ranks, POPULARITY: 9}.items()}
     lines = {"new": held, NEIGHBOURS: held.of(shop.models["tables"], shop.data)}
     return step._choice("new", rankings, lines, dict.fromkeys(lines))
 
 
-def of_tables(choice: Choice) -> list[str]:
+def of_tables(choice: ReleaseChoice) -> list[str]:
     return [reason.check for reason in choice.reasons if reason.check.startswith(NEIGHBOURS)]
 
 

@@ -11,7 +11,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
-from components.evaluate.blessing import Blessing, Change
+from components.evaluate.blessing import Blessing, RelativeGain
 from components.evaluate.held import HeldAgainst
 from heterrec.data.sequences import Sequences
 from heterrec.evaluation.metrics import Ranking
@@ -188,7 +188,7 @@ def test_patience_is_counted_from_the_champions_data_and_is_over_where_that_has_
 def test_the_decision_says_the_verdict_with_its_numbers(verdict: Any, days: int | None, told: str, shop: Shop) -> None:
     until = (shop.now - timedelta(days=days)).isoformat() if days else None
     held = shop.held(shop.champion("champion", "network", data_until=until))
-    look = Change(-0.01, -0.02, 0.03, 9)
+    look = RelativeGain(-0.01, -0.02, 0.03, 9)
     blessing = Blessing(verdict=verdict, tonight=look, week=look, month=look._replace(users=12), nights=4)
     reason = held.reason(blessing)
     assert told in reason.message and reason.held == blessing.passed and reason.level == "block"

@@ -4,7 +4,7 @@ from typing import Any
 
 import pytest
 
-from serving.torchserve.client import Reply
+from serving.torchserve.client import HttpReply
 from serving.torchserve.goldens import differences
 
 
@@ -25,7 +25,7 @@ GOLDEN = {"answer": answer(("a", 3.0), ("b", 2.0), ("c", 2.0), ("d", 1.0))}
     ],
 )
 def test_equal_answers_have_no_differences(served: dict[str, Any]) -> None:
-    assert differences(GOLDEN, Reply(200, served)) == []
+    assert differences(GOLDEN, HttpReply(200, served)) == []
 
 
 @pytest.mark.parametrize(
@@ -43,4 +43,6 @@ def test_equal_answers_have_no_differences(served: dict[str, Any]) -> None:
 )
 def test_other_answers_are_told_apart(status: int, served: dict[str, Any], told: str) -> None:
     with pytest.raises(AssertionError, match=told):
-        assert not differences(GOLDEN, Reply(status, served)), "; ".join(differences(GOLDEN, Reply(status, served)))
+        assert not differences(GOLDEN, HttpReply(status, served)), "; ".join(
+            differences(GOLDEN, HttpReply(status, served))
+        )

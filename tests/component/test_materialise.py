@@ -10,9 +10,9 @@ from components.features import step as features
 from components.materialise import step
 from components.materialise.histories import histories
 from components.materialise.parity import ParityError, check_items, check_users
-from events.consumer.histories import Event, HistoryWriter
+from events.consumer.histories import HistoryWriter, UserEvent
 from feature_repo.forgotten import microseconds
-from feature_repo.history import Record
+from feature_repo.history import HistoryRecord
 from tests.component.make_events import (
     at,
     change,
@@ -101,7 +101,7 @@ def test_a_history_that_nothing_is_told_of_any_more_expires(tmp_path):
         if len(told) == 2:  # as an event of the log, which no batch takes back
             store = connect("tiny", tmp_path / "feast")
             HistoryWriter(store).append(
-                [Event("shopper", Record("e", "a", microseconds(now - timedelta(days=8)), {}, 0))]
+                [UserEvent("shopper", HistoryRecord("e", "a", microseconds(now - timedelta(days=8)), {}, 0))]
             )
     store = connect("tiny", tmp_path / "feast")
     assert user_history(store, "shopper") == [] and user_history(store, "here")

@@ -66,7 +66,7 @@ def test_a_kind_that_the_two_tables_say_goes_from_the_source_to_the_encoder(tmp_
     monkeypatch.setitem(
         kinds.KINDS,
         "path",
-        kinds.Kind(storage=kinds.Storage.TEXTS, says="list_transform({x}, lambda word: upper(word))"),
+        kinds.FeatureKind(storage=kinds.Storage.TEXTS, says="list_transform({x}, lambda word: upper(word))"),
     )
     monkeypatch.setitem(kinds.KINDS, "grade", replace(kinds.KINDS["numeric"], request=None))
     monkeypatch.setitem(encoder.KINDS, "path", encoder.KINDS["multi_categorical"])

@@ -32,13 +32,13 @@ from runtime.decision import Decision
 from runtime.errors import InputError
 from runtime.files import digest_file
 from serving.gateway.archive import read_contents
-from serving.gateway.tables import Tables
+from serving.gateway.tables import NeighbourAnswers
 from serving.scoring.forms import HOLDS
 from serving.scoring.item_tower import ItemTower, load_item_program
 from serving.scoring.remembering import Remembering
 from serving.scoring.scorer import Scorer
 from serving.torchserve import archive as archives
-from serving.torchserve.client import Reply
+from serving.torchserve.client import HttpReply
 from serving.torchserve.goldens import differences
 from tests.component import shop_card
 from tests.pipeline.bought import with_pairs_alone
@@ -303,7 +303,7 @@ def test_the_scorer_answers_the_goldens_as_the_trained_model_does(archive: Path,
     found = goldens(archive)
     answers = Scorer.load(tmp_path).score([golden["request"] for golden in found])
     for golden, answer in zip(found, answers, strict=True):
-        assert differences(golden, Reply(200, answer)) == []
+        assert differences(golden, HttpReply(200, answer)) == []
     assert answers[0]["items"][0]["title"].split()[1] == "thing"
     (newcomer,) = (
         answer for golden, answer in zip(found, answers, strict=True)
@@ -335,10 +335,10 @@ def test_an_archive_of_several_kinds_of_events_answers_as_the_model_does(tmp_pat
     }
     for golden in goldens:
         (answer,) = scorer.score([golden["request"]])
-        assert not differences(golden, Reply(200, answer)), golden["request"]
+        assert not differences(golden, HttpReply(200, answer)), golden["request"]
     whole = [golden["request"] for golden in goldens if not golden["answer"]["unknown_items"]]
     asked = max(whole, key=lambda each: len(each["history"]))
-    tables = Tables.read(archive / "shop.mar")
+    tables = NeighbourAnswers.read(archive / "shop.mar")
     assert tables is not None
 
     def answered(history: list[dict[str, Any]]) -> list[dict[str, Any]]:
@@ -380,7 +380,7 @@ def test_an_index_has_its_recall_on_the_models_own_users_and_answers_the_goldens
     found = goldens(tmp_path / "first")
     assert any("filters" in golden["request"] for golden in found) and len(found) > 15
     answers = Scorer.load(tmp_path / "content").score([golden["request"] for golden in found])
-    assert [differences(golden, Reply(200, answer)) for golden, answer in zip(found, answers, strict=True)] == [
+    assert [differences(golden, HttpReply(200, answer)) for golden, answer in zip(found, answers, strict=True)] == [
         [] for _ in found
     ]
 
@@ -389,7 +389,7 @@ def test_answers_of_another_models_items_are_found_wrong(archive: Path, tmp_path
     content = altered(archive, tmp_path / "archive", lambda matrix: np.roll(matrix, 1, axis=0))
     found = goldens(archive)
     answers = Scorer.load(content).score([golden["request"] for golden in found])
-    replies = [Reply(200, answer) for answer in answers]
+    replies = [HttpReply(200, answer) for answer in answers]
     wrong, _, names = infra_validate.same_answers(found, replies, "shop", "another")
     assert not wrong.held and wrong.found > len(found) / 2
     assert wrong.evidence[0]["differences"][0].startswith("place 1")

@@ -29,7 +29,7 @@ from serving.scoring.placed import (
     TOGETHER,
 )
 from serving.scoring.scorer import Scorer
-from serving.torchserve.client import Reply
+from serving.torchserve.client import HttpReply
 from serving.torchserve.goldens import differences
 from tests.component.test_package import CARD
 from tests.unit.heterrec.shop import write_shop
@@ -125,7 +125,7 @@ def wrong(scorer: Scorer, content: Path) -> dict[str, list[str]]:
     for placement, asked in of_placements(goldens(content)).items():
         answers = scorer.score([golden["request"] for golden in asked])
         for golden, answer in zip(asked, answers, strict=True):
-            if told := differences(golden, Reply(200, answer)):
+            if told := differences(golden, HttpReply(200, answer)):
                 found.setdefault(placement, []).append(f"{golden['request']}: {told}")
     return found
 

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from components.train.plan import Learned, plan, told
+from components.train.plan import Learned, duration_text, plan
 from components.train.progress import EventProgress
 from heterrec.data.sequences import read_sequences
 from heterrec.recipes import TrainConfig, by_name
@@ -61,5 +61,5 @@ def test_the_whole_catalogue_gives_way_by_cost_and_alike_for_a_model_and_its_bas
         model, baseline = (plan(by_name(name), learned) for name in ("heterrec", "sasrec"))
         assert model.candidates == baseline.candidates
         assert model.cost.cpu_seconds < 1800, "a default run is a matter of minutes, whatever the catalogue"
-    assert (told(40), told(420), told(9000)) == ("40 seconds", "7 minutes", "2.5 hours")
+    assert (duration_text(40), duration_text(420), duration_text(9000)) == ("40 seconds", "7 minutes", "2.5 hours")
     assert plan(TrainConfig(network=False), learned).sentence.startswith("nothing is trained")

@@ -12,9 +12,9 @@ from components.push import step
 from components.refresh import release as refresh
 from components.report import ledger
 from components.shared import model_registry
-from components.shared.model_registry import Registry, Trial
-from components.shared.release_store import released
-from experiments.document import Change
+from components.shared.model_registry import Registry, TrialRecord
+from components.shared.release_store import released_version
+from experiments.document import DocumentChange
 from experiments.table import RolloutTable
 from experiments.transitions import roll_back
 from heterrec.recipes import TrainConfig
@@ -22,7 +22,7 @@ from runtime import object_store, workspace
 from runtime.decision import Decision, Reason
 from runtime.errors import InputError
 from runtime.manifest import digest_json
-from runtime.task import Record
+from runtime.task import TaskRecord
 from serving.releases import Releases
 from serving.torchserve import archive as archives
 from tests.s3_server import s3_bucket
@@ -130,7 +130,7 @@ def test_a_recipe_that_was_sent_back_rests_and_nothing_of_its_model_is_kept(shop
     assert shop.push("v2", "r2")["status"] == "challenger"
     with shop.table as table:
         row = table.read(shop.name)
-        table.propose(Change(roll_back(row, now=NOW, salt=lambda: "s"), "judge", "worse"), row.version)
+        table.propose(DocumentChange(roll_back(row, now=NOW, salt=lambda: "s"), "judge", "worse"), row.version)
     made = shop.push("v3", "r2")
     assert made["status"] == "resting" and "rests until" in made["why"]
     assert not (shop.store / shop.name / "v3").exists() and [v.tags["version"] for v in shop.versions()] == ["v1", "v2"]
@@ -183,11 +183,11 @@ def test_with_a_bucket_the_row_and_mlflow_name_the_release_by_its_address(
         monkeypatch.setenv("HETERREC_HOME", str(tmp_path / "another"))
         mar = Releases(shop.name, workspace.archives()).fetched(champion)
         assert archives.digest(mar) == champion.archive_digest and mar.is_relative_to(tmp_path / "another")
-        there = object_store.released(champion.archive)
+        there = object_store.fetch_release(champion.archive)
         assert there == tmp_path / "another" / "releases" / shop.name / "v1"
         assert json.loads((there / "model" / "config.json").read_text())["seed"] == 1
         with pytest.raises(InputError, match=r"expected STORE/releases/MODEL/VERSION/MODEL.mar"):
-            object_store.released("s3://models/shop.mar")
+            object_store.fetch_release("s3://models/shop.mar")
 
 
 def test_mlflow_keeps_settings_metrics_and_lineage(shop: Shop) -> None:
@@ -215,8 +215,8 @@ def test_the_same_archive_is_released_once_also_after_it_was_replaced(shop: Shop
     again = shop.push("v1")
     assert (again["status"], again["version"]) == ("already released", "v1")
     assert len(shop.versions()) == len(shop.runs()) == 2
-    assert released(shop.rollout_url, shop.name, first["archive_digest"]) == "v1"
-    assert released(shop.rollout_url, shop.name, "other") is None
+    assert released_version(shop.rollout_url, shop.name, first["archive_digest"]) == "v1"
+    assert released_version(shop.rollout_url, shop.name, "other") is None
     assert shop.aliases() == {"champion": "v2"}
 
 
@@ -293,9 +293,9 @@ def test_a_row_that_moves_while_a_model_is_pushed_is_read_again(shop: Shop, monk
     shop.push("v1")
     propose, waiting = RolloutTable.propose, ["somebody"]
 
-    def raced(table: RolloutTable, change: Change, expected_version: int) -> Any:
+    def raced(table: RolloutTable, change: DocumentChange, expected_version: int) -> Any:
         if waiting:
-            propose(table, Change(table.read(shop.name), waiting.pop(), "was faster"), expected_version)
+            propose(table, DocumentChange(table.read(shop.name), waiting.pop(), "was faster"), expected_version)
         return propose(table, change, expected_version)
 
     monkeypatch.setattr(RolloutTable, "propose", raced)
@@ -377,9 +377,9 @@ def test_every_run_that_trained_is_logged_and_a_blocked_one_with_its_reason(
     reports = {"validate": {"dataset": name, "as_of": "2026-01-05"}, "evaluate": {"blocked": ["below the reference"]}}
     for task, artifact in (("validate", ""), ("features", ""), ("train", model), ("evaluate", evaluation)):
         report = reports.get(task, {})
-        Record(task=task, status="done", started=task, artifact=str(artifact), digest=f"d-{task}", report=report).write(
-            "r"
-        )
+        TaskRecord(
+            task=task, status="done", started=task, artifact=str(artifact), digest=f"d-{task}", report=report
+        ).write("r")
     for _ in range(2):  # a report that is repeated makes no second run
         assert ledger.run(run_id="r", mlflow_url=mlflow_url, outcome="not pushed: blocked by evaluate")
     from mlflow import MlflowClient
@@ -406,7 +406,7 @@ def test_every_run_that_trained_is_logged_and_a_blocked_one_with_its_reason(
 def test_a_run_that_was_released_is_logged_once(shop: Shop, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("HETERREC_HOME", str(tmp_path))
     shop.push("v1")
-    trial = Trial(
+    trial = TrialRecord(
         run_id="run-1",
         model="HeterRec",
         settings={"seed": 1},
@@ -423,7 +423,9 @@ def test_a_run_that_was_released_is_logged_once(shop: Shop, tmp_path: Path, monk
 def test_tables_that_were_released_are_a_run_beside_that_of_the_model_and_the_row_says_why(shop: Shop) -> None:
     release = {"judged": "HeterRec", "released": "neighbour tables", "why": "NDCG@10 is not surely above."}
     assert shop.push("v1", release=release)["status"] == "champion"
-    trial = Trial(run_id="run-1", model="HeterRec", settings={"seed": 2}, metrics={}, curve=[], tags={"reason": "x"})
+    trial = TrialRecord(
+        run_id="run-1", model="HeterRec", settings={"seed": 2}, metrics={}, curve=[], tags={"reason": "x"}
+    )
     for _ in range(2):
         Registry(shop.mlflow_url, shop.name).log(trial)
     tables, model = sorted(shop.runs(), key=lambda run: run.data.params["seed"])
@@ -441,10 +443,10 @@ def test_mlflow_that_is_away_hides_no_ending(tmp_path: Path, monkeypatch: pytest
     monkeypatch.setenv("HETERREC_HOME", str(tmp_path))
     for task in ("validate", "train"):
         report = {"dataset": "x", "as_of": "y"}
-        Record(task=task, status="done", started=task, artifact=str(tmp_path), report=report).write("r")
+        TaskRecord(task=task, status="done", started=task, artifact=str(tmp_path), report=report).write("r")
     assert not ledger.run(run_id="r", mlflow_url="nosuch://mlflow", outcome="x")
     assert "mlflow_failed" in capsys.readouterr().out
-    Record(task="train", status="failed", started="1").write("r")
+    TaskRecord(task="train", status="failed", started="1").write("r")
     assert not ledger.run(run_id="r", mlflow_url="unused", outcome="x"), "nothing was trained"
 
 

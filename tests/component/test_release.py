@@ -10,7 +10,7 @@ import pytest
 
 from components.shared import release_store
 from components.shared.archive_artifact import Packaged
-from experiments.document import Change, ModelVersion, Rollout
+from experiments.document import DocumentChange, ModelVersion, Rollout
 from experiments.table import RolloutTable
 from runtime import object_store
 from runtime.decision import Decision, Reason
@@ -90,13 +90,13 @@ def test_whatever_a_row_ever_named_was_released(role: str, replaced: bool, tmp_p
     if role == "queue":
         first["queue"] = (version("v1"),)
     with RolloutTable(url) as table:
-        row = table.propose(Change(replace(empty, **first), "test", ""), table.read("shop").version)
+        row = table.propose(DocumentChange(replace(empty, **first), "test", ""), table.read("shop").version)
         if replaced:
             alone = replace(empty, champion=version("v2"), version=row.version)
-            table.propose(Change(alone, "test", ""), row.version)
-    assert release_store.released(url, "shop", "of v1") == "v1"
-    assert release_store.released(url, "shop", "of v2") == ("v2" if replaced else None)
-    assert release_store.released(url, "another shop", "of v1") is None
+            table.propose(DocumentChange(alone, "test", ""), row.version)
+    assert release_store.released_version(url, "shop", "of v1") == "v1"
+    assert release_store.released_version(url, "shop", "of v2") == ("v2" if replaced else None)
+    assert release_store.released_version(url, "another shop", "of v1") is None
 
 
 def about(digest: str, *, passed: bool = True, times: int = 1) -> list[Reason]:
@@ -150,7 +150,7 @@ def test_where_machines_share_no_disk_the_whole_release_is_in_the_store_before_a
     assert release_store.located(stored) == f"{bucket}/releases/shop/v1/shop.mar"
     assert release_store.uri(target) == f"{bucket}/releases/shop/v1"
     monkeypatch.setenv("HETERREC_HOME", str(elsewhere))
-    fetched = object_store.released(f"{bucket}/releases/shop/v1/shop.mar")
+    fetched = object_store.fetch_release(f"{bucket}/releases/shop/v1/shop.mar")
     assert fetched.is_relative_to(elsewhere)
     assert (fetched / "shop.mar").read_bytes() == mar.read_bytes()
     assert (fetched / "model" / "weights.pt").read_text() == "model"

@@ -11,7 +11,7 @@ import pyarrow.parquet as pq
 import pytest
 
 from components.resolve import champion, step
-from experiments.document import Change, ModelVersion
+from experiments.document import DocumentChange, ModelVersion
 from experiments.table import RolloutTable
 from runtime.errors import InputError
 from tests.component.make_events import (
@@ -76,7 +76,7 @@ def test_the_champion_of_the_moment_is_fetched_with_its_model(tmp_path):
     )
     with RolloutTable(url) as table:
         row = table.read("shop")
-        table.propose(Change(replace(row, champion=serving), "test", "the first"), row.version)
+        table.propose(DocumentChange(replace(row, champion=serving), "test", "the first"), row.version)
     after = tmp_path / "after"
     after.mkdir()
     assert champion.run(name="shop", rollout_url=url, champion=after) == {
@@ -121,7 +121,7 @@ def test_the_nights_held_against_the_reference_of_now_are_handed_on(tmp_path):
         with RolloutTable(url) as table:
             row = table.read("shop")
             serving = replace(row, champion=versions[champion_], reference=versions[reference])
-            table.propose(Change(serving, "test", ""), row.version)
+            table.propose(DocumentChange(serving, "test", ""), row.version)
         (tmp_path / name).mkdir()
         as_of = datetime(2026, 1, 10, tzinfo=UTC).isoformat()
         return tmp_path / name, champion.run(

@@ -15,12 +15,12 @@ import pytest
 
 from components.resolve import champion
 from components.shared.release_store import store_release
-from experiments.document import Change, ModelVersion
+from experiments.document import DocumentChange, ModelVersion
 from experiments.table import RolloutTable
 from runtime import object_store, reference, workspace
 from runtime.errors import InputError
 from runtime.manifest import Manifest
-from runtime.task import Record, Task, read_records
+from runtime.task import Task, TaskRecord, read_records
 from serving.torchserve import archive as archives
 from tests.s3_server import s3_bucket
 
@@ -58,7 +58,7 @@ def artifact(text: str = "content", *, name: str = "key") -> Path:
 def test_records_of_runs_on_other_machines_are_found(machine) -> None:
     """By these a run knows what it is held against: one level below, and of no other name."""
     for name in ("validate", "evaluate"):
-        Record(task=name, status="done", started="2026-01-05").write("nightly-1")
+        TaskRecord(task=name, status="done", started="2026-01-05").write("nightly-1")
     machine("second")
     assert object_store.shared() is not None
     object_store.shared().bring_files(workspace.runs(), "*/validate.json")
@@ -184,11 +184,11 @@ def test_what_a_machine_made_before_it_had_a_store_is_shared_when_reused(machine
 
 
 def test_records_of_a_run_are_seen_by_every_machine_as_they_are_now(machine):
-    record = Record(task="train", status="running", started="1")
+    record = TaskRecord(task="train", status="running", started="1")
     record.write("r1")
     machine("second")
     assert read_records("r1")["train"].status == "running"
-    Record(task="ingest", status="done", started="0").write("r1")
+    TaskRecord(task="ingest", status="done", started="0").write("r1")
     machine("first")
     record.status = "done"
     record.write("r1")
@@ -298,7 +298,7 @@ def test_the_champions_model_comes_to_a_machine_that_did_not_release_it(machine,
     url = f"sqlite:///{tmp_path}/rollout.db"
     with RolloutTable(url) as table:
         row = table.read("shop")
-        table.propose(Change(replace(row, champion=model), "push", "first"), row.version)
+        table.propose(DocumentChange(replace(row, champion=model), "push", "first"), row.version)
     workspace.home().rename(tmp_path / "out-of-reach")
     home = machine("second")
     (tmp_path / "champion").mkdir()

@@ -7,7 +7,7 @@ import pytest
 from fastapi.testclient import TestClient
 
 from console.app import make_app
-from console.settings import Settings
+from console.settings import ConsoleSettings
 from tests.console import made
 
 HOSTS = ("testserver",)
@@ -44,7 +44,7 @@ def written(folder: Path) -> dict[Path, int]:
 @pytest.fixture
 def console(home: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[TestClient]:
     monkeypatch.setenv("HETERREC_HOME", str(home))
-    with TestClient(make_app(Settings(hosts=HOSTS, metrics=())), follow_redirects=False) as client:
+    with TestClient(make_app(ConsoleSettings(hosts=HOSTS, metrics=())), follow_redirects=False) as client:
         yield client
 
 
@@ -52,5 +52,5 @@ def console(home: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[TestClient]
 def empty(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[TestClient]:
     """A console of a workspace in which nothing ever happened."""
     monkeypatch.setenv("HETERREC_HOME", str(tmp_path / "home"))
-    with TestClient(make_app(Settings(hosts=HOSTS, metrics=()))) as client:
+    with TestClient(make_app(ConsoleSettings(hosts=HOSTS, metrics=()))) as client:
         yield client

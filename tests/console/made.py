@@ -14,20 +14,18 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from experiments.document import (
-    Change,
+    DocumentChange,
     ModelVersion,
     Rollout,
     opened,
     release,
 )
-from experiments.table import Decision as Look
-from experiments.table import RolloutTable
-from feature_repo.history import Record as Event
-from feature_repo.history import encode
+from experiments.table import InterimAnalysis, RolloutTable
+from feature_repo.history import HistoryRecord, encode
 from feature_repo.store import histories_path
 from runtime import workspace
 from runtime.decision import Decision, Reason
-from runtime.task import Record
+from runtime.task import TaskRecord
 from serving.torchserve import archive
 from tests.serving.tiny_archive import write_content
 
@@ -38,10 +36,10 @@ NOW = datetime(2026, 1, 5, tzinfo=UTC)
 _PEERS = ("item ID only", "neighbour tables", "popularity")
 
 
-def record(run: str, task: str, **values: Any) -> Record:
+def record(run: str, task: str, **values: Any) -> TaskRecord:
     """Write the record of a task."""
     facts = {"status": "done", "started": NOW.isoformat(), "seconds": 3.0, "digest": f"{task}-digest", **values}
-    made = Record(task=task, **facts)
+    made = TaskRecord(task=task, **facts)
     made.write(run)
     return made
 
@@ -182,15 +180,15 @@ def canary(mars: Sequence[Path], looks: int = 8) -> str:
     with RolloutTable(workspace.rollout_url(), clock=lambda: NOW) as table:
         row = table.read(MODEL)
         first = release(row, arm(mars[0], "1.0"), now=NOW, salt=lambda: "salt")
-        row = table.propose(Change(first.rollout, "push", HOSTILE), row.version)
+        row = table.propose(DocumentChange(first.rollout, "push", HOSTILE), row.version)
         begun = opened(row, arm(mars[1], "2.0"), now=NOW, salt=lambda: "salt")
-        row = table.propose(Change(replace(begun, weight=0.25, stage=2), HOSTILE, "opened"), row.version)
+        row = table.propose(DocumentChange(replace(begun, weight=0.25, stage=2), HOSTILE, "opened"), row.version)
         for number in range(looks):
             table.record(MODEL, look(number, row))
     return row.salt
 
 
-def look(number: int, row: Rollout) -> Look:
+def look(number: int, row: Rollout) -> InterimAnalysis:
     """The `number`th look at a challenger that is a little better."""
     seen = number + 1
     effective, half = 300.0 * seen, 0.2 / seen**0.5
@@ -203,13 +201,13 @@ def look(number: int, row: Rollout) -> Look:
         "guardrails": [{"name": "errors", "meaning": "errors", **shares}],
     }  # fmt: skip
     at = NOW + timedelta(hours=6 * (number + 1))
-    return Look(at=at, salt=row.salt, action="hold", why=f"not decided yet: {HOSTILE}", evidence=evidence)
+    return InterimAnalysis(at=at, salt=row.salt, action="hold", why=f"not decided yet: {HOSTILE}", evidence=evidence)
 
 
 def histories(users: Sequence[str]) -> None:
     """What the last materialise left; there is no online store."""
     moment = int(NOW.timestamp() * 1e6)
-    events = [Event(f"e{n}", f"i{n}", moment + n * 10**9, {"price": 2.0, "shelf": "low"}) for n in (7, 3)]
+    events = [HistoryRecord(f"e{n}", f"i{n}", moment + n * 10**9, {"price": 2.0, "shelf": "low"}) for n in (7, 3)]
     events.sort(key=lambda event: event.event_time)
     path = histories_path(workspace.feature_store(MODEL))
     path.parent.mkdir(parents=True, exist_ok=True)

@@ -10,7 +10,7 @@ from fastapi.testclient import TestClient
 
 from console.app import make_app
 from console.door import COOKIE
-from console.settings import Settings
+from console.settings import ConsoleSettings
 from experiments.table import RolloutTable
 from runtime import workspace
 from tests.console import made
@@ -31,7 +31,7 @@ def open_console(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Op
     clients: list[TestClient] = []
 
     def opened(**settings: Any) -> TestClient:
-        clients.append(TestClient(make_app(Settings(hosts=HOSTS, metrics=(), **settings))))
+        clients.append(TestClient(make_app(ConsoleSettings(hosts=HOSTS, metrics=(), **settings))))
         return clients[-1]
 
     yield opened
@@ -57,7 +57,7 @@ def test_a_name_that_is_not_the_consoles_own_is_turned_away(open_console: Open):
         assert client.get("/", headers={"Host": host}).status_code == 403, host
     for host in ("testserver", "testserver:8500", "TESTSERVER"):
         assert client.get("/", headers={"Host": host}).status_code == 200, host
-    loopback = TestClient(make_app(Settings(metrics=())))
+    loopback = TestClient(make_app(ConsoleSettings(metrics=())))
     for host in ("127.0.0.1:8500", "localhost", "[::1]:8500", "[::1]"):
         assert loopback.get("/health", headers={"Host": host}).status_code == 200, host
 

@@ -6,16 +6,16 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from console.lineage import depths, graph, parents
-from console.runs import Run
-from runtime.task import Record
+from console.runs import RunView
+from runtime.task import TaskRecord
 
 
-def _run(edges: dict[int, set[int]]) -> Run:
+def _run(edges: dict[int, set[int]]) -> RunView:
     """Tasks by number, each made of others."""
-    return Run(
+    return RunView(
         name="shop-1",
         records={
-            f"t{task}": Record(
+            f"t{task}": TaskRecord(
                 task=f"t{task}",
                 status="done",
                 started="2026-01-01T00:00:00+00:00",

@@ -11,15 +11,15 @@ from prometheus_client import generate_latest
 from console import metrics as console_metrics
 from console.metrics import (
     Growth,
-    Metrics,
-    Traffic,
+    MetricsReader,
+    TrafficRates,
     median,
     parsed,
     replicas,
 )
 from console.now import now
-from events.consumer.metrics import Metrics as ConsumerMetrics
-from serving.gateway.metrics import Metrics as GatewayMetrics
+from events.consumer.metrics import ConsumerMetrics
+from serving.gateway.metrics import GatewayMetrics
 from serving.gateway.operation import OperationServer, Page
 
 
@@ -50,7 +50,7 @@ def gateways() -> Iterator[list[Gateway]]:
 
 def test_rates_are_those_of_all_replicas_between_two_looks(gateways: list[Gateway]):
     moment = [0.0]
-    told = Metrics(tuple(each.address for each in gateways), clock=lambda: moment[0])
+    told = MetricsReader(tuple(each.address for each in gateways), clock=lambda: moment[0])
     for each in gateways:
         each.answer(1000)  # of before the console looked
     first = told.traffic()
@@ -76,7 +76,7 @@ def test_the_consumer_tells_how_far_it_is_behind(gateways: list[Gateway]):
     page = {"/metrics": lambda: Page(200, "text/plain", generate_latest(registry.registry))}
     server = OperationServer(page, "127.0.0.1", 0)
     try:
-        found = Metrics((f"http://127.0.0.1:{server.port}",)).traffic()
+        found = MetricsReader((f"http://127.0.0.1:{server.port}",)).traffic()
     finally:
         server.close()
     assert found.lag == 42 and found.requests is None and found.fallbacks is None
@@ -87,7 +87,7 @@ def test_what_nobody_tells_is_unknown_and_never_green(tmp_path, monkeypatch):
     with socket.socket() as nobody:
         nobody.bind(("127.0.0.1", 0))
         address = f"http://127.0.0.1:{nobody.getsockname()[1]}"
-        found = Metrics((address,)).traffic()
+        found = MetricsReader((address,)).traffic()
     assert found.missing == (address,)
     assert (found.requests, found.fallbacks, found.events, found.age, found.alerts) == (None,) * 5
     page = now(found)
@@ -129,29 +129,29 @@ def test_prometheus_tells_rates_and_alerts_and_its_absence_is_told():
         )
         return json.dumps({"data": {"result": rows}}).encode()
 
-    found = Metrics((), "http://prometheus:9090/", get=answer).traffic()
+    found = MetricsReader((), "http://prometheus:9090/", get=answer).traffic()
     assert found.requests == 3 and found.fallbacks is None and found.critical
     assert found.alerts == ("GatewayErrors: shoppers get errors",)
 
     def away(address: str) -> bytes:
         raise OSError("refused")
 
-    gone = Metrics((), "http://prometheus:9090", get=away).traffic()
+    gone = MetricsReader((), "http://prometheus:9090", get=away).traffic()
     assert gone.requests is None and gone.alerts is None and "Prometheus does not answer" in gone.problems[0]
 
 
 @pytest.mark.parametrize(
     ("traffic", "style", "told"),
     [
-        (Traffic(requests=10, fallbacks=0.2, errors=0), "bad", "20 % of the answers come from no model"),
-        (Traffic(requests=10, fallbacks=0, errors=0.05), "bad", "5 % of the shoppers get no answer"),
-        (Traffic(requests=10, fallbacks=0, errors=0, out=("2.0",)), "bad", "2.0 is out of traffic"),
-        (Traffic(requests=10, fallbacks=0, errors=0, lag=7200), "warn", "behind"),
-        (Traffic(requests=10, fallbacks=0, errors=0, alerts=("Quiet: no clicks",)), "warn", "Quiet: no clicks"),
-        (Traffic(requests=10, fallbacks=0, errors=0, lag=0), "warn", "Nothing was released yet"),
+        (TrafficRates(requests=10, fallbacks=0.2, errors=0), "bad", "20 % of the answers come from no model"),
+        (TrafficRates(requests=10, fallbacks=0, errors=0.05), "bad", "5 % of the shoppers get no answer"),
+        (TrafficRates(requests=10, fallbacks=0, errors=0, out=("2.0",)), "bad", "2.0 is out of traffic"),
+        (TrafficRates(requests=10, fallbacks=0, errors=0, lag=7200), "warn", "behind"),
+        (TrafficRates(requests=10, fallbacks=0, errors=0, alerts=("Quiet: no clicks",)), "warn", "Quiet: no clicks"),
+        (TrafficRates(requests=10, fallbacks=0, errors=0, lag=0), "warn", "Nothing was released yet"),
     ],
 )
-def test_the_first_page_names_what_is_wrong(tmp_path, monkeypatch, traffic: Traffic, style: str, told: str):
+def test_the_first_page_names_what_is_wrong(tmp_path, monkeypatch, traffic: TrafficRates, style: str, told: str):
     monkeypatch.setenv("HETERREC_HOME", str(tmp_path))
     found = now(traffic)
     assert (found.style, told in found.verdict) == (style, True), found.verdict
@@ -160,7 +160,7 @@ def test_the_first_page_names_what_is_wrong(tmp_path, monkeypatch, traffic: Traf
 def test_what_is_well_is_green(home, monkeypatch):
     """A workspace whose last run ended well: the made-up one, whose gate warned and let pass."""
     monkeypatch.setenv("HETERREC_HOME", str(home))
-    assert now(Traffic(requests=10, fallbacks=0, errors=0, lag=0)).style == "good"
+    assert now(TrafficRates(requests=10, fallbacks=0, errors=0, lag=0)).style == "good"
 
 
 def test_samples_are_read_as_prometheus_writes_them():

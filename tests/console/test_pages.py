@@ -16,8 +16,8 @@ from fastapi.testclient import TestClient
 from console import runs
 from console.ahead import prepare
 from console.app import make_app
-from console.archives import Archives
-from console.settings import Settings
+from console.archives import OpenArchives
+from console.settings import ConsoleSettings
 from console.site import PLACES
 from runtime import workspace
 from runtime.errors import InputError
@@ -134,7 +134,7 @@ def test_an_archive_that_was_altered_is_not_opened(console: TestClient, home: Pa
     altered.write_bytes(mars[0].read_bytes() + b"x")
     arm = made.arm(mars[0], "1.0")
     with pytest.raises(InputError, match="refused, an archive is code"):
-        Archives().of("shop", replace(arm, archive=str(altered)))
+        OpenArchives().of("shop", replace(arm, archive=str(altered)))
 
 
 @pytest.mark.parametrize(
@@ -267,7 +267,7 @@ def test_a_fault_nobody_foresaw_is_a_page_of_its_own(home: Path, monkeypatch: py
         path.write_text(path.read_text().replace(str(home), str(tmp_path / "home")))
     for path in (tmp_path / "home" / "artifacts" / "validation").glob("*/profile.json"):
         path.write_text('{"days": {"secret": 3}, "features": {}}')
-    with TestClient(make_app(Settings(hosts=HOSTS, metrics=())), raise_server_exceptions=False) as client:
+    with TestClient(make_app(ConsoleSettings(hosts=HOSTS, metrics=())), raise_server_exceptions=False) as client:
         answer = client.get("/data")
         assert answer.status_code == 500 and "A fault of the console" in answer.text and "secret" not in answer.text
         assert answer.headers["content-security-policy"].startswith("default-src 'none'")

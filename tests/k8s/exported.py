@@ -6,9 +6,9 @@ from importlib.resources import files
 import yaml
 from prometheus_client import CollectorRegistry
 
-from events.consumer.metrics import Metrics as ConsumerMetrics
+from events.consumer.metrics import ConsumerMetrics
 from pipelines import exporter
-from serving.gateway.metrics import Metrics as GatewayMetrics
+from serving.gateway.metrics import GatewayMetrics
 
 PROMETHEUS = {"up"}
 """Prometheus' own, of each target."""

@@ -9,17 +9,16 @@ from prometheus_client.parser import text_string_to_metric_families
 from components.refit import check
 from components.shared.announcement import keep_ending
 from experiments.document import (
-    Change,
+    DocumentChange,
     ModelVersion,
     Rollout,
     release,
 )
-from experiments.table import Decision as Look
-from experiments.table import RolloutTable
+from experiments.table import InterimAnalysis, RolloutTable
 from pipelines import exporter
 from runtime.decision import Decision
 from runtime.errors import InputError
-from runtime.task import Record
+from runtime.task import TaskRecord
 
 TRAINING, CATALOGUE = "heterrec-training", "heterrec-catalogue"
 NOW = datetime(2026, 1, 5, 3, tzinfo=UTC)
@@ -35,7 +34,7 @@ def home(tmp_path, monkeypatch):
 
 def record(run: str, task: str, *, hours: float = 0, status: str = "done", **report: object) -> None:
     started = (NOW + timedelta(hours=hours)).isoformat()
-    Record(task=task, status=status, started=started, seconds=2.5, report=report).write(run)  # type: ignore[arg-type]
+    TaskRecord(task=task, status=status, started=started, seconds=2.5, report=report).write(run)  # type: ignore[arg-type]
 
 
 def ended(run: str, *, failed: bool = False, pipeline: str = TRAINING) -> None:
@@ -160,11 +159,11 @@ def test_a_canary_is_told_with_its_last_look(home):
                 version=number, archive="x.mar", archive_digest=number, recipe_digest=number, registered=NOW
             )
             outcome = release(row, arm, now=NOW, salt=lambda: "salt")
-            row = table.propose(Change(outcome.rollout, "push", outcome.why), row.version)
+            row = table.propose(DocumentChange(outcome.rollout, "push", outcome.why), row.version)
         evidence = {"outcome": {"estimate": 0.02, "low": None, "high": 0.05}, "ratio": -1.5, "guardrails": []}
-        table.record("shop", Look(at=NOW, salt="salt", action="hold", why="early", evidence=evidence))
+        table.record("shop", InterimAnalysis(at=NOW, salt="salt", action="hold", why="early", evidence=evidence))
         late = NOW + timedelta(minutes=10)
-        table.record("shop", Look(at=late, salt="salt", action="raise", why="good", evidence=evidence))
+        table.record("shop", InterimAnalysis(at=late, salt="salt", action="raise", why="good", evidence=evidence))
     found = scraped()
     assert found["rollout_weight", "shop"] == 0.01
     assert found["rollout_serves", "shop", "challenger", "2.0"] == 1

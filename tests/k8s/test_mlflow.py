@@ -14,9 +14,9 @@ import pytest
 from fastapi.testclient import TestClient
 from markupsafe import escape
 
-from components.shared.model_registry import Record, Registry, Trial
+from components.shared.model_registry import Registry, ReleaseRecord, TrialRecord
 from console.app import make_app
-from console.settings import Settings
+from console.settings import ConsoleSettings
 from console.trials import Trials
 from runtime import workspace
 from tests.console.made import HOSTILE
@@ -94,7 +94,7 @@ def test_a_release_is_registered_with_its_files(server: int, tmp_path: Path):
     release.mkdir(parents=True)
     (release / "shop.mar").write_bytes(b"archive")
     url = f"http://localhost:{server}"
-    record = Record(
+    record = ReleaseRecord(
         version="1.0", archive_digest="d" * 64, folder=release, source=release.as_uri(),
         settings={"width": 64}, metrics={"ndcg@10": 0.1}, tags={"run_id": "r"},
     )  # fmt: skip
@@ -120,7 +120,7 @@ def test_the_console_reads_what_it_keeps(server: int, tmp_path: Path, monkeypatc
         curve = [{"epoch": epoch, "loss": 3.0 / epoch} for epoch in (1, 2, 3)]
         reason = HOSTILE if number else ""
         registry.log(
-            Trial(
+            TrialRecord(
                 run_id=f"kept-{number}",
                 model="HeterRec + memory",
                 settings={"model.width": 64 + number, "seed": 0},
@@ -129,7 +129,7 @@ def test_the_console_reads_what_it_keeps(server: int, tmp_path: Path, monkeypatc
                 tags={"outcome": outcome, "reason": reason},
             )
         )
-    settings = Settings(hosts=("testserver",), metrics=(), mlflow=url.replace("//", "//somebody:s3cret@"))
+    settings = ConsoleSettings(hosts=("testserver",), metrics=(), mlflow=url.replace("//", "//somebody:s3cret@"))
     trials = Trials(settings.mlflow)
     kept = trials.of("kept")
     assert [(trial.run, trial.quality) for trial in kept.trials] == [("kept-1", 0.11), ("kept-0", 0.1)]

@@ -11,12 +11,12 @@ from pathlib import Path
 import pytest
 
 from experiments.document import (
-    Change,
+    DocumentChange,
     ModelVersion,
     Rollout,
     release,
 )
-from experiments.table import Decision, RolloutTable
+from experiments.table import InterimAnalysis, RolloutTable
 from runtime import workspace
 from serving import __main__ as serving
 from tests import redis_server
@@ -46,8 +46,8 @@ def fill(url: str) -> Rollout:
     with RolloutTable(url, clock=lambda: NOW) as table:
         for number in ("1.0", "2.0"):
             outcome = release(row, version(number), now=NOW, salt=lambda: "salt")
-            row = table.propose(Change(outcome.rollout, "push", outcome.why), row.version)
-        table.record("shop", Decision(at=NOW, salt="salt", action="hold", why="too early", evidence={}))
+            row = table.propose(DocumentChange(outcome.rollout, "push", outcome.why), row.version)
+        table.record("shop", InterimAnalysis(at=NOW, salt="salt", action="hold", why="too early", evidence={}))
     return row
 
 
@@ -83,9 +83,9 @@ def test_two_writers_of_the_cluster_s_database_do_not_overwrite_each_other(postg
     url = postgres.url("raced")
     row = fill(url)
     with RolloutTable(url) as first, RolloutTable(url) as second:
-        first.propose(Change(row, "first", "moves"), row.version)
+        first.propose(DocumentChange(row, "first", "moves"), row.version)
         with pytest.raises(StaleRollout):
-            second.propose(Change(row, "second", "is late"), row.version)
+            second.propose(DocumentChange(row, "second", "is late"), row.version)
         assert [entry.who for entry in second.history("shop")][-1] == "first"
 
 
@@ -109,8 +109,8 @@ def test_the_rollout_table_comes_back_from_its_backup(postgres, tmp_path):
         assert [entry.rollout.version for entry in table.history("shop")] == [1, 2]
         assert [look.why for look in table.decisions("shop", "salt")] == ["too early"]
         # It is a table that can be written, numbers of looks included.
-        table.record("shop", Decision(at=NOW, salt="salt", action="hold", why="again", evidence={}))
-        table.propose(Change(row, "ann", "goes on"), row.version)
+        table.record("shop", InterimAnalysis(at=NOW, salt="salt", action="hold", why="again", evidence={}))
+        table.propose(DocumentChange(row, "ann", "goes on"), row.version)
 
 
 def test_a_row_is_written_anew_from_what_a_reconciler_kept(tmp_path):

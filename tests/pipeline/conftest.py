@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from experiments.document import Change, ModelVersion, Rollout
+from experiments.document import DocumentChange, ModelVersion, Rollout
 from experiments.table import RolloutTable
 from runtime import workspace
 from serving.torchserve import archive
@@ -40,5 +40,5 @@ def tiny_home(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
         registered=datetime(2026, 1, 5, tzinfo=UTC),
     )  # fmt: skip
     with RolloutTable(workspace.rollout_url()) as table:
-        table.propose(Change(Rollout(model="tiny", champion=champion), "push", "first"), 0)
+        table.propose(DocumentChange(Rollout(model="tiny", champion=champion), "push", "first"), 0)
     return home

@@ -26,7 +26,7 @@ from pipelines.catalogue_run import build
 from pipelines.data_commands import moment, with_options
 from runtime import workspace
 from runtime.decision import Decision, Reason
-from runtime.task import Record, read_records
+from runtime.task import TaskRecord, read_records
 from serving.torchserve import archive as archives
 from tests.pipeline.training_frame import training_frame
 
@@ -157,7 +157,7 @@ def test_a_former_champion_that_is_kept_for_the_way_back_is_not_refreshed():
     with RolloutTable(workspace.rollout_url()) as table:
         row = table.read("marketplace")
     watched = replace(row, former=replace(row.champion, version="0.9", archive_digest="0"))
-    done = {"validate": Record(task="validate", status="done", started="", report={"passed": True})}
+    done = {"validate": TaskRecord(task="validate", status="done", started="", report={"passed": True})}
     tasks = of_catalogue(done, catalogue.serving(watched))
     assert [task for task in tasks if "-" in task] == ["refresh-champion"]
     graph = build().pipeline_spec.components

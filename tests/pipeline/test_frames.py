@@ -13,7 +13,7 @@ from pipelines import local
 from pipelines.frames import backfill
 from runtime import reference, workspace
 from runtime.errors import InputError
-from runtime.task import Record, read_records
+from runtime.task import TaskRecord, read_records
 from tests.pipeline.training_frame import training_frame
 
 CARD = """
@@ -70,11 +70,11 @@ def test_a_shop_whose_every_brand_was_renamed_is_blocked_here_as_on_a_cluster(sh
 def test_a_run_that_did_not_come_to_its_end_is_told_by_what_ended_it(
     found: dict[str, Any] | None, expected: type[Exception], said: str
 ) -> None:
-    records = {name: Record(task=name, status="done", started="") for name in ALWAYS}
+    records = {name: TaskRecord(task=name, status="done", started="") for name in ALWAYS}
     if found is None:
         del records["validate"]
     else:
-        records["validate"] = Record(task="validate", started="", **found)
+        records["validate"] = TaskRecord(task="validate", started="", **found)
     with pytest.raises(expected, match=said):
         local.require_ended(records, of_frame(records))
 

@@ -15,11 +15,11 @@ from components.report import step as report
 from components.shared import announcement
 from components.shared.ending import ending
 from console import runs
-from pipelines.local import Outcome
+from pipelines.local import RunOutcome
 from pipelines.status import latest
 from runtime.decision import Decision, Reason
 from runtime.errors import InputError
-from runtime.task import Record, Task, read_records
+from runtime.task import Task, TaskRecord, read_records
 from runtime.workspace import ROOT
 
 RUN = "shop-20260101T000000"
@@ -55,7 +55,7 @@ def fails(name: str, error: Exception) -> None:
 
 
 def killed(name: str) -> None:
-    Record(task=name, status="running", started="2026-01-01T00:00:00").write(RUN)
+    TaskRecord(task=name, status="running", started="2026-01-01T00:00:00").write(RUN)
 
 
 def undecided() -> None:
@@ -123,10 +123,10 @@ def test_the_last_lines_say_the_check_the_numbers_what_would_change_it_and_the_p
         page = report.run(run_id=RUN, state="SUCCEEDED")
         assert sentence in page.read_text()
         assert re.findall(r"<h2>(\w+)", page.read_text())[-1] == "Tasks", "why comes first, the tasks last"
-    outcome = Outcome(run_id=RUN, records=read_records(RUN), page=page)
+    outcome = RunOutcome(run_id=RUN, records=read_records(RUN), page=page)
     lines = "\n".join(outcome.last_lines("my_shop.yaml"))
     announced = announcement.run(run_id=RUN, pipeline="nightly", state="SUCCEEDED")
-    shown = runs.Run(name=RUN, records=outcome.records).outcome[0]
+    shown = runs.RunView(name=RUN, records=outcome.records).outcome[0]
     assert outcome.ending == shown == sentence and announced.startswith(f"# nightly: {sentence}\n")
     (status,) = latest(1)
     assert status.outcome == sentence and all(line in announced for line in _said(status.reasons))
@@ -170,7 +170,7 @@ def test_a_release_has_nothing_to_explain(tmp_path, monkeypatch):
     monkeypatch.setenv("HETERREC_HOME", str(tmp_path))
     monkeypatch.chdir(tmp_path)
     passed("push", report={"version": "7", "status": "champion"})
-    outcome = Outcome(run_id=RUN, records=read_records(RUN), page=tmp_path / "page.html")
+    outcome = RunOutcome(run_id=RUN, records=read_records(RUN), page=tmp_path / "page.html")
     assert ending(outcome.records).sentence == "pushed: version 7 (champion)"
     assert outcome.last_lines("my_shop.yaml") == [f"page: {tmp_path / 'page.html'}"]
 

@@ -120,7 +120,7 @@ def train(
 ) -> Path:
     work: dict[str, Any] = {"config": config, "sequences": sequences, "model": root / "model", "scratch": root / "key1"}
     work["scratch"].mkdir(parents=True, exist_ok=True)
-    nodes.together(job, {**work, "champion": None, "progress": None, "sharded": False}, trainer)
+    nodes.train_on_nodes(job, {**work, "champion": None, "progress": None, "sharded": False}, trainer)
     return root / "model"
 
 

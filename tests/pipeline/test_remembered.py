@@ -11,10 +11,10 @@ import pyarrow.parquet as pq
 import pytest
 
 from components.shared.release_store import JUDGED, SERVED, store_release
-from experiments.document import Change, ModelVersion
+from experiments.document import DocumentChange, ModelVersion
 from experiments.table import RolloutTable
 from heterrec.data.sequences import read_sequences
-from heterrec.memory.neighbour_tables import alike, together
+from heterrec.memory.neighbour_tables import alike, soonest_after
 from heterrec.memory.neighbours import (
     BUCKETS,
     CHANNELS,
@@ -45,7 +45,7 @@ def shop(tmp_path_factory: pytest.TempPathFactory) -> tuple[Memory, list[str], s
     events = pq.read_table(root / "events.parquet", filters=[("split", "=", "train")])
     gate = Gate(trust=1.0, bias_K=[0.0] * BUCKETS, gain_K=[1.0] * BUCKETS, weight_CK=[[1.0] * BUCKETS] * len(CHANNELS))
     memory = Memory(
-        tables=(together(data), alike(data.catalogue)),
+        tables=(soonest_after(data), alike(data.catalogue)),
         decay_C=[0.8] * len(CHANNELS),
         count_V=data.training_counts,
         beside=gate,
@@ -79,7 +79,7 @@ def release(memory: Memory, items: list[str], version: str, askers: list[str]) -
 def serve(**arms: ModelVersion) -> None:
     with RolloutTable(workspace.rollout_url()) as table:
         row = table.read("shop")
-        table.propose(Change(replace(row, **arms), "push", "test"), row.version)
+        table.propose(DocumentChange(replace(row, **arms), "push", "test"), row.version)
 
 
 def pairs(model: Path) -> Counter[tuple[int, int, float]]:

@@ -10,7 +10,7 @@ import pytest
 from kfp import local
 
 from experiments.document import (
-    Change,
+    DocumentChange,
     ModelVersion,
     Rollout,
     release,
@@ -32,7 +32,7 @@ def test_a_run_of_the_pipeline_rolls_a_faulty_challenger_back(tmp_path: Path, mo
         for name in ("a", "b"):
             model = ModelVersion(version=name, archive=name, archive_digest=name, recipe_digest=name, registered=began)
             made = release(row, model, now=began, salt=lambda: "salt")
-            row = table.propose(Change(made.rollout, "push", made.why), row.version)
+            row = table.propose(DocumentChange(made.rollout, "push", made.why), row.version)
     CanaryShop(workspace.event_log("shop"), users=6000, a_day=20, errors=0.9).serve(row, began, hours=4)
     root = tmp_path / "kfp"
     local.init(

@@ -12,7 +12,7 @@ from typing import Any
 
 import pytest
 
-from experiments.document import Change, ModelVersion, Rollout
+from experiments.document import DocumentChange, ModelVersion, Rollout
 from experiments.table import RolloutTable
 from runtime.checksum import Damaged, of_file
 from serving.torchserve import archive
@@ -94,7 +94,7 @@ def test_a_reconciler_starts_on_damaged_files_and_what_serves_goes_on(
         model="shop", champion=arms["1.0"], challenger=challenger(how, arms, tmp_path, draw), stage=0, weight=0.5
     )
     with RolloutTable(f"sqlite:///{tmp_path}/rollout.db") as table:
-        table.propose(Change(row, "push", "a release"), 0)
+        table.propose(DocumentChange(row, "push", "a release"), 0)
     # Either the loaded archive's copy or the word that it was proven: without both it has to be loaded anew.
     proof = folder / STATUS if seed % 2 else guarded.copy_of("shop", "1.0")
     for path in (folder / COPY, proof, folder / "inference.key"):

@@ -14,7 +14,7 @@ from typing import Any
 import pyarrow.parquet as pq
 import redis
 
-from events.writer import EventLog
+from events.writer import EventLogWriter
 from tests.redis_server import RedisServer
 from tests.serving.live_shop import Transport, exposure, outcome
 
@@ -87,7 +87,7 @@ def in_redis(address: str, needle: bytes) -> list[str]:
         return [str(key) for key in keys if needle in key or needle in repr(read[client.type(key)](key)).encode()]
 
 
-async def shopping(writer: EventLog, prefix: str) -> None:
+async def shopping(writer: EventLogWriter, prefix: str) -> None:
     """Requests and purchases of three days by everybody, and what is set aside."""
     for back in (0, 1, 3):
         then = datetime.now(UTC) - timedelta(days=back)

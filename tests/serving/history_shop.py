@@ -6,9 +6,9 @@ from pathlib import Path
 import pytest
 import yaml
 
-from events.consumer.histories import Event, HistoryWriter
+from events.consumer.histories import HistoryWriter, UserEvent
 from feature_repo.card import DatasetCard
-from feature_repo.history import Record
+from feature_repo.history import HistoryRecord
 from tests.redis_server import RedisServer
 
 NOW = datetime(2026, 1, 10, tzinfo=UTC)
@@ -41,7 +41,7 @@ class Shop:
 
         return HistoryWriter(connect("tiny", self.root / "feast"), **{"clock": lambda: NOW, **more})
 
-    def read(self, user: str) -> list[Record]:
+    def read(self, user: str) -> list[HistoryRecord]:
         from feature_repo.online import user_history
         from feature_repo.store import connect
 
@@ -71,6 +71,8 @@ def seconds(n: float) -> int:
     return int((NOW - timedelta(hours=1) + timedelta(seconds=n)).timestamp() * 1e6)
 
 
-def event(user: str, number: int, *, at: float | None = None, **more) -> Event:
-    record = Record(f"{user}-{number}", f"i{number}", seconds(number if at is None else at), {"price": number / 2})
-    return Event(user, record._replace(position=number, **more))
+def event(user: str, number: int, *, at: float | None = None, **more) -> UserEvent:
+    record = HistoryRecord(
+        f"{user}-{number}", f"i{number}", seconds(number if at is None else at), {"price": number / 2}
+    )
+    return UserEvent(user, record._replace(position=number, **more))

@@ -11,10 +11,10 @@ import pyarrow.dataset as ds
 import yaml
 
 from events.consumer.consumer import Consumer
-from events.consumer.online import Online
+from events.consumer.online import OnlineHistories
 from events.segments import SegmentSink
 from events.stream import Stream, StreamSink
-from events.writer import EventLog
+from events.writer import EventLogWriter
 from feature_repo.forgotten import Forgotten
 from tests.component.make_events import (
     CARD,
@@ -85,10 +85,10 @@ class Transport:
         self.redis = f"redis://{redis.address}/0" if isinstance(redis, RedisServer) else redis
         self.log = home / "log" / name
 
-    def writer(self, roll_seconds: float = 0.2) -> EventLog:
+    def writer(self, roll_seconds: float = 0.2) -> EventLogWriter:
         if self.redis is None:
-            return EventLog(SegmentSink(self.log, roll_seconds=roll_seconds))
-        return EventLog(StreamSink(self.redis, self.name))
+            return EventLogWriter(SegmentSink(self.log, roll_seconds=roll_seconds))
+        return EventLogWriter(StreamSink(self.redis, self.name))
 
     @contextmanager
     def consumer(
@@ -97,7 +97,7 @@ class Transport:
         from feature_repo.store import connect
 
         root = self.home / "feast" / self.name
-        online = Online(lambda: connect(self.name, root), forgotten=forgotten, retention=retention)
+        online = OnlineHistories(lambda: connect(self.name, root), forgotten=forgotten, retention=retention)
         redis = self.redis
         stream = None if redis is None else lambda known: Stream(redis, self.name, known=known)
         settings = {"kinds": ["purchase"], "stream": stream, **options}

@@ -12,20 +12,20 @@ from fastapi.testclient import TestClient
 from events import segments
 from events.schema import of_line
 from events.segments import SegmentSink
-from events.writer import EventLog
-from experiments.availability import Availability
+from events.writer import EventLogWriter
+from experiments.availability import AvailabilityTable
 from experiments.database import Database
 from experiments.document import ModelVersion, Rollout
 from experiments.item_log import ItemLog
 from experiments.rules_table import RulesTable
 from serving.gateway.app import make_app
-from serving.gateway.recommender import Deadlines
+from serving.gateway.recommender import ServingDeadlines
 from serving.torchserve import archive
 from serving.torchserve.server import TorchServe
 from tests.serving.tiny_archive import write_content
 
 NOW = datetime(2026, 1, 5, tzinfo=UTC)
-PATIENT = Deadlines(history=20, challenger=20, champion=20, log=20)
+PATIENT = ServingDeadlines(history=20, challenger=20, champion=20, log=20)
 """A loaded machine must not make these tests fail; what deadlines do is tested with ones of their own."""
 HISTORY = [{"item_id": "i3", "event_time": "2026-01-05T10:00:00Z", "features": {"price": 12.5, "shelf": "top"}}]
 OpenGateway = Callable[..., TestClient]
@@ -61,12 +61,12 @@ def open_gateway(server: TorchServe, tmp_path: Path) -> Iterator[OpenGateway]:
 
         def start(rollout: Rollout | Callable[[], Rollout], **options: Any) -> TestClient:
             read = rollout if callable(rollout) else lambda: rollout
-            log = EventLog(options.pop("sink", SegmentSink(tmp_path / "log")))
+            log = EventLogWriter(options.pop("sink", SegmentSink(tmp_path / "log")))
             settings = {"torchserve": server.address, "history": lambda user: HISTORY, "deadlines": PATIENT, **options}
             if "availability" not in settings:
                 database = Database(f"sqlite:///{tmp_path}/news.db")
                 opened.callback(database.close)
-                availability = Availability(database, "shop")
+                availability = AvailabilityTable(database, "shop")
                 items = ItemLog(database, "shop", availability)
                 settings |= {"availability": availability, "rules": RulesTable(database, "shop"), "items": items}
             app = make_app(read_rollout=read, log=log, **settings)

@@ -13,7 +13,7 @@ from hypothesis import HealthCheck, given, settings
 from schemathesis.generation.modes import GenerationMode
 
 from experiments.document import Rollout
-from serving.gateway.access import Access, Tokens
+from serving.gateway.access import Access, AccessTokens
 from serving.gateway.error_handlers import MAX_BODY
 from tests.serving.open_gateway import (
     HISTORY,
@@ -30,9 +30,9 @@ def bearer(token: str) -> dict[str, str]:
     return {"Authorization": f"Bearer {token}"}
 
 
-def tokens(monkeypatch: pytest.MonkeyPatch, given: str) -> Tokens:
+def tokens(monkeypatch: pytest.MonkeyPatch, given: str) -> AccessTokens:
     monkeypatch.setenv("HETERREC_SOME_TOKENS", given)
-    found = Tokens.configured("HETERREC_SOME_TOKENS")
+    found = AccessTokens.configured("HETERREC_SOME_TOKENS")
     assert found is not None
     return found
 
@@ -89,7 +89,7 @@ def test_a_slip_in_a_rotation_shuts_nobody_out_and_is_told(
     old, new = "old-token-of-a-shop", "new-token-of-a-shop"
     file.write_text(f"{old}\n")
     monkeypatch.setenv("HETERREC_API_TOKENS_FILE", str(file))
-    client = open_gateway(rollout, access=Access(Tokens.configured("HETERREC_API_TOKENS")))
+    client = open_gateway(rollout, access=Access(AccessTokens.configured("HETERREC_API_TOKENS")))
 
     def allowed(token: str) -> bool:
         return client.post("/v1/recommendations", json={"user_id": "u"}, headers=bearer(token)).status_code == 200

@@ -12,7 +12,7 @@ from typing import Any
 import pytest
 from fastapi.testclient import TestClient
 
-from experiments.availability import Availability, Seen
+from experiments.availability import AvailabilityCursor, AvailabilityTable
 from experiments.database import Database
 from experiments.document import Rollout
 from serving.gateway.after.stock import Stock
@@ -105,7 +105,7 @@ def test_every_replica_follows_within_two_seconds_under_load(open_gateway: OpenG
 def test_a_replica_that_is_cut_off_goes_on_with_the_last_that_it_knew_and_says_so(
     open_gateway: OpenGateway, rollout: Rollout, database: Database, tmp_path: Path
 ) -> None:
-    client = open_gateway(rollout, availability=Availability(database, "shop"))
+    client = open_gateway(rollout, availability=AvailabilityTable(database, "shop"))
     best = shown(client)[0]
     withdraw(client, best)
     with sqlite3.connect(tmp_path / "news.db") as connection:
@@ -132,7 +132,7 @@ def test_a_replica_that_is_cut_off_goes_on_with_the_last_that_it_knew_and_says_s
 def test_a_replica_that_never_read_what_is_withdrawn_is_not_ready(
     open_gateway: OpenGateway, rollout: Rollout, database: Database, tmp_path: Path
 ) -> None:
-    availability = Availability(database, "shop")
+    availability = AvailabilityTable(database, "shop")
     with sqlite3.connect(tmp_path / "news.db") as connection:
         connection.execute("ALTER TABLE availability RENAME TO away")
     connection.close()
@@ -165,23 +165,23 @@ def test_who_withdraws_needs_a_token_and_an_id_that_can_be_one(
 
 
 def test_told_again_it_is_no_change_and_who_follows_reads_only_what_is_new(database: Database) -> None:
-    shop, other = Availability(database, "shop"), Availability(database, "other")
-    told = [shop.tell(words) for words in ({"a": False}, {"b": False, "a": False}, {"a": False}, {"c": True}, {})]
+    shop, other = AvailabilityTable(database, "shop"), AvailabilityTable(database, "other")
+    told = [shop.record(words) for words in ({"a": False}, {"b": False, "a": False}, {"a": False}, {"c": True}, {})]
     assert told == [1, 2, 2, 2, 2]
-    first = shop.changes(Seen())
+    first = shop.changes(AvailabilityCursor())
     assert (first.available, first.seen.number) == ({"a": False, "b": False}, 2)
-    shop.tell({"a": True, "d": False})
+    shop.record({"a": True, "d": False})
     assert shop.changes(first.seen).available == {"a": True, "d": False}
-    assert not other.changes(Seen()).available, "another model's stock is its own"
-    assert other.tell({"a": False}) == 1 and other.changes(Seen()).available == {"a": False}
+    assert not other.changes(AvailabilityCursor()).available, "another model's stock is its own"
+    assert other.record({"a": False}) == 1 and other.changes(AvailabilityCursor()).available == {"a": False}
 
 
 def test_writers_at_the_same_time_lose_nothing_and_a_follower_misses_nothing(database: Database) -> None:
-    shop, stock = Availability(database, "shop"), Stock()
+    shop, stock = AvailabilityTable(database, "shop"), Stock()
 
     def write(writer: int) -> None:
         for n in range(12):
-            shop.tell({f"w{writer}-{n % 4}": n % 3 == 0})
+            shop.record({f"w{writer}-{n % 4}": n % 3 == 0})
 
     with ThreadPoolExecutor() as pool:
         writing = [pool.submit(write, writer) for writer in range(3)]
@@ -198,8 +198,8 @@ def test_writers_at_the_same_time_lose_nothing_and_a_follower_misses_nothing(dat
 def test_a_table_that_was_emptied_or_restored_brings_nothing_back_that_was_sold_out(
     meanwhile: bool, database: Database, tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
-    shop, stock = Availability(database, "shop"), Stock()
-    shop.tell(dict.fromkeys("abc", False))
+    shop, stock = AvailabilityTable(database, "shop"), Stock()
+    shop.record(dict.fromkeys("abc", False))
     stock.take(shop.changes(stock.seen))
     with sqlite3.connect(tmp_path / "news.db") as connection:
         connection.execute("DELETE FROM availability")
@@ -209,8 +209,8 @@ def test_a_table_that_was_emptied_or_restored_brings_nothing_back_that_was_sold_
         stock.take(shop.changes(stock.seen))
     assert stock.withdrawn == {"a", "b", "c"}
     for item in ("d", "e", "f", "a"):  # beyond the number that was known before
-        shop.tell({item: False})
-    shop.tell({"a": True})
+        shop.record({item: False})
+    shop.record({"a": True})
     stock.take(shop.changes(stock.seen))
     assert stock.withdrawn == {"b", "c", "d", "e", "f"}
     assert "stay withdrawn until the shop says otherwise" in caplog.text

@@ -15,7 +15,7 @@ from components.recommend.shown import Wanted
 from components.recommend.step import REPORT, recommend
 from experiments.document import Rollout
 from experiments.rules import Rules
-from experiments.rules_table import RulesTable, Version
+from experiments.rules_table import RulesTable, RulesVersion
 from feature_repo.impressions import Impressions
 from runtime.errors import InputError
 from tests.pipeline.test_batch import Made
@@ -65,7 +65,7 @@ def some_rules(rng: random.Random) -> dict[str, Any]:
 
 def made(content: Path, out: Path, rules: dict[str, Any], **changes: Any) -> dict[str, list[tuple[str, float | None]]]:
     withdrawn = frozenset(changes.pop("withdrawn", ()))
-    wanted = Wanted(now=NOW, rules=Version(number=1, rules=Rules.of(rules)), withdrawn=withdrawn)
+    wanted = Wanted(now=NOW, rules=RulesVersion(number=1, rules=Rules.of(rules)), withdrawn=withdrawn)
     asked = {"version": "1.0", "archive_digest": "d", "users": SHOPPERS, "k": 4, "part": 4, "histories": Shown()}
     recommend(content=content, model="shop", out=out, wanted=wanted, **{**asked, **changes})  # type: ignore[arg-type]
     found: dict[str, list[tuple[str, float | None]]] = {user: [] for user in SHOPPERS}

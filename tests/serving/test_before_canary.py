@@ -15,7 +15,7 @@ from components.infra_validate import before_canary
 from components.report import step as report
 from events.logged import explored, rewarded
 from events.schema import TABLES
-from experiments.document import Change, ModelVersion, Rollout
+from experiments.document import DocumentChange, ModelVersion, Rollout
 from experiments.off_policy import FEWEST, Interval
 from experiments.rules import Rules
 from experiments.rules_table import RulesTable
@@ -24,10 +24,10 @@ from runtime import workspace
 from runtime.decision import Decision, Reason
 from runtime.task import Task
 from serving.gateway.after.compiled import Compiled, Explorable, compiled
-from serving.gateway.after.showing import Asked, Items, show
+from serving.gateway.after.showing import Items, ShowingLimits, show
 from serving.gateway.after.stock import Stock
 from serving.gateway.archive import read_contents
-from serving.off_policy import Earned, Evidence, evidence
+from serving.off_policy import Earned, SlotEvidence, evidence
 from serving.replay import load
 from serving.torchserve import archive
 from tests.serving.tiny_archive import ITEMS, write_content
@@ -63,7 +63,7 @@ def home(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     return tmp_path
 
 
-def served(mars: dict[str, Path], answers: Answers, *, knows: str, rules: Rules = EXPLORING) -> Evidence:
+def served(mars: dict[str, Path], answers: Answers, *, knows: str, rules: Rules = EXPLORING) -> SlotEvidence:
     """The log of a champion whose shoppers like what the archive `knows` ranks best, as the gate reads it."""
     champion, rng = archive.digest(mars["champion"]), np.random.default_rng(0)
     arm = ModelVersion(
@@ -71,7 +71,7 @@ def served(mars: dict[str, Path], answers: Answers, *, knows: str, rules: Rules 
     )
     exposures, clicks = [], []
     with RolloutTable(workspace.rollout_url()) as table:
-        table.propose(Change(Rollout(model="shop", champion=arm), "push", "the first"), 0)
+        table.propose(DocumentChange(Rollout(model="shop", champion=arm), "push", "the first"), 0)
         version = RulesTable(table.database, "shop").propose(rules, who="anna", why="new items", expected=0)
         made = compiled(version, read_contents(mars["champion"], champion).catalogue, _now())
         for number in range(REQUESTS):
@@ -88,7 +88,9 @@ def served(mars: dict[str, Path], answers: Answers, *, knows: str, rules: Rules 
 def _exposure(number: int, rules: Compiled, ranked: Items) -> dict[str, Any]:
     """What the gateway shows of a ranking, and logs."""
     request = _request(number)
-    asked = Asked(k=K, request_id=f"r{number}", hidden=frozenset(event["item_id"] for event in request["history"]))
+    asked = ShowingLimits(
+        k=K, request_id=f"r{number}", hidden=frozenset(event["item_id"] for event in request["history"])
+    )
     shown = show(rules, Explorable(rules), Stock(), asked, ranked, counts=False)
     return {
         "request_id": asked.request_id, "user_id": request["user_id"], "time": _now(), "rules": rules.version.number,
@@ -122,7 +124,7 @@ def _now() -> datetime:
     return datetime.now(UTC)
 
 
-def judged(mars: dict[str, Path], known: Evidence) -> Reason:
+def judged(mars: dict[str, Path], known: SlotEvidence) -> Reason:
     return before_canary.reason(mars["new"], archive.digest(mars["new"]), known, reward="click")
 
 
@@ -155,7 +157,7 @@ def test_without_exploration_one_line_says_why_there_is_no_estimate(
 @pytest.mark.parametrize(("shoppers", "held", "level"), [(FEWEST - 1, True, "info"), (FEWEST, False, "warn")])
 def test_few_shoppers_warn_of_nothing(shoppers: int, held: bool, level: str) -> None:
     difference = Interval(-0.3, -0.4, -0.2, shoppers)
-    found = before_canary.told(Earned(80, Counter(gone=2), {"difference": difference}), "click")
+    found = before_canary.as_reason(Earned(80, Counter(gone=2), {"difference": difference}), "click")
     assert (found.held, found.level) == (held, level) and "2 slots left out: gone" in found.message
     assert ("too little to tell" in found.message) == held
 

@@ -21,12 +21,12 @@ import fsspec
 import pytest
 
 from events.logged import latest
-from experiments.document import Change, ModelVersion, Rollout
+from experiments.document import DocumentChange, ModelVersion, Rollout
 from experiments.table import RolloutTable
-from serving.releases import Damaged, Releases
+from serving.releases import DamagedRelease, Releases
 from serving.replay import replay
 from serving.torchserve import archive
-from serving.torchserve.client import Reply
+from serving.torchserve.client import HttpReply
 from serving.torchserve.reconciler import Reconciler, Status
 from serving.torchserve.server import TorchServe
 from tests.s3_server import s3_bucket
@@ -121,7 +121,7 @@ def test_while_the_store_is_away_what_serves_answers_every_request_and_the_new_v
             try:
                 answers.append(torchserve.predict("shop", "1.0", GOOD))
             except OSError as error:
-                answers.append(Reply(0, str(error)))
+                answers.append(HttpReply(0, str(error)))
 
     shopper = threading.Thread(target=shop)
     shopper.start()
@@ -222,7 +222,7 @@ def test_a_replay_asks_the_archives_of_the_bucket(
     elsewhere = Releases("shop", tmp_path / "elsewhere")
     done = replay(shown, arms, elsewhere.fetched)
     assert done.same == 5 and not done.differing
-    with pytest.raises(Damaged):
+    with pytest.raises(DamagedRelease):
         replay(shown, {"1.0": replace(arms["1.0"], archive_digest="0" * 64)}, elsewhere.fetched)
 
 
@@ -232,7 +232,7 @@ def machine(arms: dict[str, ModelVersion], tmp_path: Path) -> Path:
     home = tmp_path / "home"
     fill(home, name="shop")
     with RolloutTable(f"sqlite:///{home}/rollout.db") as table:
-        table.propose(Change(replace(row(arms["1.0"]), since=NOW), "push", "the first"), 0)
+        table.propose(DocumentChange(replace(row(arms["1.0"]), since=NOW), "push", "the first"), 0)
     return home
 
 

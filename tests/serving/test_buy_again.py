@@ -17,8 +17,8 @@ from hypothesis import strategies as st
 
 from components.package.item_metadata import returns
 from events.segments import SegmentSink
-from events.writer import EventLog
-from experiments.availability import Availability
+from events.writer import EventLogWriter
+from experiments.availability import AvailabilityTable
 from experiments.database import Database
 from experiments.document import ModelVersion, Rollout
 from experiments.rules import Rules
@@ -83,10 +83,10 @@ def open_shop(archives: dict[str, Path], tmp_path: Path) -> Iterator[Shop]:
                 read_rollout=lambda: Rollout(model="shop", champion=champion, version=1),
                 torchserve=NOBODY,  # it needs no model
                 history=history,
-                log=EventLog(SegmentSink(tmp_path / "log")),
+                log=EventLogWriter(SegmentSink(tmp_path / "log")),
                 deadlines=PATIENT,
                 clock=lambda: NOW,
-                availability=Availability(database, "shop"),
+                availability=AvailabilityTable(database, "shop"),
                 rules=table,
             )
             return opened.enter_context(TestClient(app, raise_server_exceptions=False))

@@ -19,7 +19,7 @@ import psutil
 import pytest
 
 from experiments.document import (
-    Change,
+    DocumentChange,
     ModelVersion,
     Rollout,
     release,
@@ -50,7 +50,7 @@ def workspace(tmp_path: Path) -> Path:
                 registered=NOW,
             )  # fmt: skip
             outcome = release(row, model, now=NOW, salt=lambda: "salt")
-            row = table.propose(Change(outcome.rollout, "push", outcome.why), row.version)
+            row = table.propose(DocumentChange(outcome.rollout, "push", outcome.why), row.version)
     return tmp_path / "home"
 
 
@@ -290,7 +290,9 @@ def test_what_cannot_be_served_is_told_in_one_line_with_status_2(workspace: Path
     )
     (tmp_path / "alone").mkdir()
     with RolloutTable(f"sqlite:///{tmp_path}/alone/rollout.db") as table:
-        table.propose(Change(release(Rollout(model="shop"), arm, now=NOW, salt=lambda: "").rollout, "push", "first"), 0)
+        table.propose(
+            DocumentChange(release(Rollout(model="shop"), arm, now=NOW, salt=lambda: "").rollout, "push", "first"), 0
+        )
     altered.write_bytes(altered.read_bytes() + b" ")  # of the champion; without a challenger that is damaged it serves
     status, _, error = run(tmp_path / "alone", "up", "--dataset", "shop")
     assert status == 2

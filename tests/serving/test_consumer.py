@@ -22,7 +22,7 @@ from events.consumer.consumer import Busy
 from events.schema import SCHEMA
 from events.segments import SegmentSink
 from events.stream import Stream
-from events.writer import EventLog, LogUnavailable
+from events.writer import EventLogWriter, LogUnavailable
 from experiments import log as rollout_log
 from experiments.policy import Policy
 from feature_repo.card import load_card
@@ -102,7 +102,7 @@ def test_partitions_are_what_the_judge_and_the_gate_read(transport: Transport) -
     assert (row["user_id"], row["item_id"], row["request_id"], row["schema"]) == ("u1", "i3", "r1", SCHEMA)
     assert json.loads(row["features"]) == {"price": price(3), "label": "plain"}
     policy, later = Policy(novelty_hours=0), now + timedelta(hours=2)
-    with rollout_log.EventLog(transport.log, salt="s", opened=now, now=later, policy=policy) as judged:
+    with rollout_log.ExposureLog(transport.log, salt="s", opened=now, now=later, policy=policy) as judged:
         assert judged.traffic(1).exposures == 1, "a tester's exposure is of no experiment"
         assert judged.successes().outcomes["success"].sum() == 1
     (used,) = transport.rows("served")
@@ -306,7 +306,7 @@ def test_killed_again_and_again_it_loses_nothing_and_doubles_nothing(transport: 
     acknowledged: list[tuple[str, str, str]] = []
     done = False
 
-    async def shop(number: int, writer: EventLog) -> None:
+    async def shop(number: int, writer: EventLogWriter) -> None:
         count = 0
         while not done:
             request, user, item = f"r{number}-{count}", f"k{number}-{count // 50}", ITEMS[count % 12]

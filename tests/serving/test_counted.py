@@ -16,7 +16,7 @@ from experiments.decision import look
 from experiments.document import STAGES, ModelVersion, Rollout
 from experiments.log import (
     LATER,
-    EventLog,
+    ExposureLog,
     LogFault,
     Sums,
 )
@@ -73,10 +73,10 @@ def write(root: Path, table: str, rows: list[Row], schema: pa.Schema, day: str =
     pq.write_table(pa.Table.from_pylist(rows, schema=schema), root / table / f"day={day}" / "a.parquet")
 
 
-def read(root: Path, exposures: list[Row], outcomes: list[Row], schema: pa.Schema = SCHEMA) -> EventLog:
+def read(root: Path, exposures: list[Row], outcomes: list[Row], schema: pa.Schema = SCHEMA) -> ExposureLog:
     write(root, "exposures", exposures, schema)
     write(root, "outcomes", outcomes, OUTCOME)
-    return EventLog(root, salt="s", opened=OPENED, now=NOW, policy=POLICY)
+    return ExposureLog(root, salt="s", opened=OPENED, now=NOW, policy=POLICY)
 
 
 def drawn(exposures: list[Row], outcomes: list[Row]) -> list[Row]:
@@ -272,12 +272,12 @@ def test_files_of_before_the_experiment_are_left_unread_but_for_the_day_before(t
     write(tmp_path, "exposures", [plain(0)], SCHEMA, "2026-01-04")
     write(tmp_path, "exposures", [plain(1)], SCHEMA, "2026-01-06")
     write(tmp_path, "exposures", [plain(2)], SCHEMA, "2026-01-03")
-    with EventLog(tmp_path, salt="s", opened=OPENED, now=NOW, policy=POLICY) as log:
+    with ExposureLog(tmp_path, salt="s", opened=OPENED, now=NOW, policy=POLICY) as log:
         assert log.traffic(3).exposures == 2 and log.successes().outcomes["success"].sum() == 0
 
 
 def test_a_log_that_is_not_there_yet_is_empty(tmp_path: Path) -> None:
-    with EventLog(tmp_path, salt="s", opened=OPENED, now=NOW, policy=POLICY) as log:
+    with ExposureLog(tmp_path, salt="s", opened=OPENED, now=NOW, policy=POLICY) as log:
         assert log.traffic(3) == log.traffic(None) and log.traffic(3).latest is None and log.traffic(3).busiest == 0
         assert log.draws() == [] and not len(log.successes().user) and not len(log.technical(full=True).user)
 

@@ -15,15 +15,15 @@ import pytest
 from fastapi.testclient import TestClient
 
 from events.segments import SegmentSink
-from events.writer import EventLog
+from events.writer import EventLogWriter
 from experiments.document import ModelVersion, Rollout
-from serving.gateway.access import Access, Tokens
+from serving.gateway.access import Access, AccessTokens
 from serving.gateway.app import make_app
 from serving.gateway.archive import read_contents
 from serving.gateway.online import _Opened
 from serving.gateway.operation import OperationServer
 from serving.gateway.operation_pages import pages
-from serving.gateway.recommender import Deadlines
+from serving.gateway.recommender import ServingDeadlines
 from serving.torchserve import archive
 from tests.serving.open_gateway import HISTORY, NOW, rows
 
@@ -76,9 +76,9 @@ def rollout(mar: Path, tmp_path: Path) -> Rollout:
 
 @contextmanager
 def gateway(rollout: Rollout, tmp_path: Path, address: str, **more: Any) -> Iterator[TestClient]:
-    patient = Deadlines(history=20, challenger=20, champion=20, log=20)
+    patient = ServingDeadlines(history=20, challenger=20, champion=20, log=20)
     settings = {"torchserve": address, "history": lambda user: HISTORY, "deadlines": patient, **more}
-    app = make_app(read_rollout=lambda: rollout, log=EventLog(SegmentSink(tmp_path / "log")), **settings)
+    app = make_app(read_rollout=lambda: rollout, log=EventLogWriter(SegmentSink(tmp_path / "log")), **settings)
     with TestClient(app, raise_server_exceptions=False) as client:
         yield client
 
@@ -123,7 +123,10 @@ def test_operation_is_answered_beside_the_service_and_without_its_tokens(
     rollout: Rollout, mar: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("T", TOKEN)
-    with model(mar) as address, gateway(rollout, tmp_path, address, access=Access(Tokens.configured("T"))) as client:
+    with (
+        model(mar) as address,
+        gateway(rollout, tmp_path, address, access=Access(AccessTokens.configured("T"))) as client,
+    ):
         for path in ("/metrics", "/openapi.json", "/v1/recommendations", "/v1/nothing"):
             assert client.get(path).status_code == 401, path
         assert client.get("/metrics", headers={"Authorization": f"Bearer {TOKEN}"}).status_code == 200

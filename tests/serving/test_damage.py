@@ -22,7 +22,7 @@ from events.consumer.state import (
 from events.partitions import files, write
 from events.schema import (
     DamagedEvent,
-    Event,
+    LoggedEvent,
     events,
     of_line,
     to_line,
@@ -30,7 +30,7 @@ from events.schema import (
 from events.stream import _with_id, split_id
 from feature_repo.forgotten import Forgotten
 from runtime.checksum import Damaged, of_file, to_file
-from serving.gateway.access import Tokens
+from serving.gateway.access import AccessTokens
 from serving.gateway.models import KeyFile
 from serving.torchserve.keys import Keys
 
@@ -66,7 +66,7 @@ def test_of_a_damaged_line_nothing_is_believed_and_its_neighbours_are_kept(moved
             ident, inner = split_id(line)
             assert ident is None or ident in [(17, number) for number in range(3)]
             read += [found for _, found in events(inner)]
-        rows = [found.row for found in read if isinstance(found, Event)]
+        rows = [found.row for found in read if isinstance(found, LoggedEvent)]
         kept = [row["request_id"] for row in rows]
         lost = 3 - len(kept)
         assert kept == sorted(set(kept)) and set(kept) <= set(names)
@@ -81,7 +81,7 @@ def test_a_line_of_before_checksums_whose_request_is_damaged_is_no_event() -> No
     assert of_line(json.dumps(old).encode()).row["request_id"] == "r"
     for request in ("{", "[]", '{"history": [{}]}', '{"history": [{"event_time": "x"}]}'):
         (_, found), *_ = events(json.dumps({**old, "request": request}).encode())
-        assert not isinstance(found, Event)
+        assert not isinstance(found, LoggedEvent)
 
 
 def test_a_sealed_file_is_known_for_damaged_and_one_of_before_is_taken(tmp_path: Path) -> None:
@@ -151,7 +151,7 @@ def test_a_damaged_line_of_tokens_shuts_out_its_shop_only(monkeypatch: pytest.Mo
     for damaged in damages(content):
         path.write_bytes(damaged)
         try:
-            found = Tokens.configured("T")
+            found = AccessTokens.configured("T")
         except ValueError:
             assert len(damaged) < len(tokens[0]), "not one line is whole"
             continue

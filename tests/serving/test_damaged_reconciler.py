@@ -11,7 +11,7 @@ import pytest
 from experiments.document import ModelVersion, Rollout
 from runtime.checksum import to_file
 from serving.torchserve import archive
-from serving.torchserve.client import Client
+from serving.torchserve.client import TorchServeClient
 from serving.torchserve.reconciler import STATUS, Reconciler
 from tests.serving.test_damage import damages
 
@@ -38,7 +38,9 @@ def beside(tmp_path: Path) -> Callable[..., Reconciler]:
 
     def be(*, tokens: bool = False) -> Reconciler:
         where = "http://127.0.0.1:1"
-        return Reconciler(Client(inference=where, management=where, folder=tmp_path, tokens=tokens), read=away)
+        return Reconciler(
+            TorchServeClient(inference=where, management=where, folder=tmp_path, tokens=tokens), read=away
+        )
 
     return be
 

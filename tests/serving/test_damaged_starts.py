@@ -22,7 +22,7 @@ from typing import Any
 import pytest
 
 from events.consumer.erasure import NAME
-from experiments.document import Change, ModelVersion, Rollout
+from experiments.document import DocumentChange, ModelVersion, Rollout
 from experiments.table import RolloutTable
 from feature_repo.forgotten import Forgotten, digest
 from runtime.checksum import to_file
@@ -235,7 +235,7 @@ def test_a_gateway_starts_on_damaged_files_and_answers(
         model="tiny", champion=champion, challenger=challenger, stage=0, weight=0.5, salt="s", since=LONG_AGO, version=1
     )
     with RolloutTable(f"sqlite:///{home}/rollout.db") as table:
-        table.propose(Change(row, "push", "a release"), 0)
+        table.propose(DocumentChange(row, "push", "a release"), 0)
     for path in (tokens, key, *(path for path in (home / "feast").rglob("*") if path.is_file())):
         damage(path, draw)
     environment(HETERREC_HOME=home, HETERREC_API_TOKENS_FILE=tokens, HETERREC_TORCHSERVE_KEYS=key)

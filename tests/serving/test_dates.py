@@ -12,8 +12,8 @@ from hypothesis import strategies as st
 
 from experiments.document import Rollout
 from experiments.rules import Rules
-from experiments.rules_table import Version
-from serving.gateway.after.catalogue import Catalogue
+from experiments.rules_table import RulesVersion
+from serving.gateway.after.catalogue import ServedCatalogue
 from serving.gateway.after.compiled import compiled, faults
 from serving.gateway.dates import BadDate, in_days, moves
 from tests.serving.open_gateway import OpenGateway, ask, rows
@@ -82,12 +82,12 @@ def test_no_day_is_too_early_or_late() -> None:
     assert ends["min"] < -719_000 and ends["max"] > 2_932_000
 
 
-CATALOGUE = Catalogue({"item_id": ITEMS, "features": {"released": RELEASED}}, {"released": "numeric"},
+CATALOGUE = ServedCatalogue({"item_id": ITEMS, "features": {"released": RELEASED}}, {"released": "numeric"},
                       {"released": ZONE})  # fmt: skip
 
 
 def test_a_rule_of_the_last_days_follows_the_clock() -> None:
-    version = Version(number=1, rules=Rules.of({"blocks": [{"where": {"released": {"within_days": 2}}}]}))
+    version = RulesVersion(number=1, rules=Rules.of({"blocks": [{"where": {"released": {"within_days": 2}}}]}))
     blocked = {}
     now = datetime(2026, 1, 2, 13, tzinfo=UTC)
     while now < datetime(2026, 1, 4, 13, tzinfo=UTC):
@@ -98,7 +98,7 @@ def test_a_rule_of_the_last_days_follows_the_clock() -> None:
         blocked[now.day] = [item for item, match in zip(ITEMS, block.chosen.match_V, strict=True) if match]
         now += timedelta(days=1)
     assert blocked == {2: ["i1", "i2"], 3: ["i2", "i3"]}
-    lasting = Version(number=2, rules=Rules.of({"blocks": [{"where": {"released": {"min": "2026-01-03"}}}]}))
+    lasting = RulesVersion(number=2, rules=Rules.of({"blocks": [{"where": {"released": {"min": "2026-01-03"}}}]}))
     assert compiled(lasting, CATALOGUE, now).until is None
 
 

@@ -25,7 +25,7 @@ from events.stream import (
     connect,
     split_id,
 )
-from events.writer import EventLog, LogUnavailable
+from events.writer import EventLogWriter, LogUnavailable
 from tests.redis_server import MISSING, PROGRAM, RedisServer
 
 ROOT = Path(__file__).parents[2]
@@ -179,13 +179,13 @@ def test_a_redis_that_may_evict_a_stream_is_refused(durable_redis: RedisServer) 
             client.config_set(name, value)
 
 
-def append(sink: StreamSink, *names: str) -> EventLog:
+def append(sink: StreamSink, *names: str) -> EventLogWriter:
     async def write() -> None:
         with log:
             for name in names:
                 await log.append("outcomes", {**CLICK, "request_id": name})
 
-    log = EventLog(sink)
+    log = EventLogWriter(sink)
     asyncio.run(write())
     return log
 
@@ -224,7 +224,7 @@ def test_a_redis_that_syncs_each_second_is_waited_for_or_refused_where_it_cannot
 
 def test_while_redis_is_away_events_are_refused_quickly_and_taken_when_it_is_back(durable_redis: RedisServer) -> None:
     async def write() -> None:
-        with EventLog(StreamSink(f"redis://{durable_redis.address}/0", "shop")) as log:
+        with EventLogWriter(StreamSink(f"redis://{durable_redis.address}/0", "shop")) as log:
             durable_redis.stop()
             began = time.monotonic()
             with pytest.raises(LogUnavailable, match="Redis"):

@@ -13,7 +13,7 @@ from scipy.stats import binom
 
 from experiments.sample_ratio import log_e_value
 from experiments.sequential_test import (
-    Difference,
+    RateDifference,
     difference,
     half_width,
     mixing,
@@ -39,7 +39,7 @@ def tables(draw: st.DrawFn) -> dict[str, Any]:
     return {**columns, "outcome": outcome, "planned": draw(st.floats(1, 1e4)), "alpha": draw(ALPHA)}
 
 
-def near(found: Difference, expected: tuple[float, float, float]) -> bool:
+def near(found: RateDifference, expected: tuple[float, float, float]) -> bool:
     return (found.estimate, found.low, found.high) == pytest.approx(expected, rel=1e-9, abs=1e-12)
 
 

@@ -12,7 +12,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from components.recommend.champion import Online
+from components.recommend.champion import OnlineHistorySource
 from events.consumer.attribution import Identity
 from events.consumer.impressions import MOST_ITEMS
 from events.consumer.state import Exposure, State
@@ -22,7 +22,7 @@ from experiments.rules_table import RulesTable
 from feature_repo.forgotten import Forgotten, microseconds
 from feature_repo.impressions import Impressions, kept
 from feature_repo.store import connect
-from serving.gateway.after.showing import Asked
+from serving.gateway.after.showing import ShowingLimits
 from serving.gateway.online import OnlineStore
 from tests.serving.live_shop import (
     Transport,
@@ -130,7 +130,7 @@ def test_what_tires_comes_after_all_else_or_not_at_all_beside_any_other_rule(
     ranked: list[str], tired: frozenset[str], beside: set[str], then: str, seed: str
 ) -> None:
     rules = {"fatigue": {"after": 2, "then": then}, **{name: OTHERS[name] for name in beside}}
-    asked = Asked(k=len(IDS), request_id=seed, hidden=frozenset(), tired=tired)
+    asked = ShowingLimits(k=len(IDS), request_id=seed, hidden=frozenset(), tired=tired)
     found = following(rules, asked, ranking(*ranked))
     spared = [item["item_id"] in tired for item, origin in zip(found.items, found.origins, strict=True)
               if origin != "pinned"]  # fmt: skip
@@ -139,7 +139,7 @@ def test_what_tires_comes_after_all_else_or_not_at_all_beside_any_other_rule(
         assert not any(spared)
     elif not {"blocks", "diversity"} & beside:
         assert len(found.items) == len(IDS), "nothing is lost"
-    everybody = Asked(k=len(IDS), request_id=seed, hidden=frozenset())
+    everybody = ShowingLimits(k=len(IDS), request_id=seed, hidden=frozenset())
     without = {name: rule for name, rule in rules.items() if name != "fatigue"}
     assert following(rules, everybody, ranking(*ranked)).items == following(without, everybody, ranking(*ranked)).items
 
@@ -181,7 +181,7 @@ def test_the_log_tells_the_store_what_tires_and_a_deletion_leaves_nothing(transp
         transport.settle(consumer)
     found = {user: store.impressions(user) for user in ("u1", "u2", "u3", "u4", "nobody")}
     assert {item: len(at) for item, at in found["u1"].items()} == {"i3": 3, "i5": 2, "i6": 3}
-    assert Online("tiny", transport.home / "feast" / "tiny").impressions([*found]) == [*found.values()]
+    assert OnlineHistorySource("tiny", transport.home / "feast" / "tiny").impressions([*found]) == [*found.values()]
     assert [*found["u4"]] == ["i3"] and not any(found[user] for user in ("u2", "u3", "nobody"))
 
     (transport.log / "consumer.db").unlink()  # the state is lost

@@ -14,10 +14,10 @@ from events import segments
 from events.writer import LogUnavailable, Sink
 from experiments.assignment import variant
 from experiments.document import ModelVersion, Rollout
-from serving.gateway.archives import Archives
+from serving.gateway.archives import ArchiveCache
 from serving.gateway.breaker import FAILURES, REST_SECONDS
 from serving.gateway.online import OnlineStore
-from serving.gateway.recommender import Deadlines
+from serving.gateway.recommender import ServingDeadlines
 from serving.gateway.rollout_watch import READ_SECONDS
 from serving.torchserve.server import TorchServe
 from tests.serving.open_gateway import (
@@ -90,7 +90,7 @@ def test_without_any_model_the_popular_items_answer_without_those_excluded(
     with socket.create_server(("127.0.0.1", 0)) as taken:  # and not listened to for HTTP: calls run into the deadline
         address = f"http://127.0.0.1:{taken.getsockname()[1]}"
         client = open_gateway(
-            rollout, torchserve=address, deadlines=Deadlines(history=20, challenger=0.1, champion=0.1)
+            rollout, torchserve=address, deadlines=ServingDeadlines(history=20, challenger=0.1, champion=0.1)
         )
         answer = ask(client, exclude=["i7"])
     assert (answer["version"], answer["status"]) == ("popular", "fallback")
@@ -179,7 +179,7 @@ def test_what_the_row_in_use_needs_stays_until_another_one_is_in_use(
 ) -> None:
     old = replace(rollout, challenger=None, stage=None, weight=0.0)
     new = replace(old, champion=arms["2.0"], version=4)
-    archives = Archives()
+    archives = ArchiveCache()
     archives.prepare(old)
     archives.prepare(new)
     assert archives.contents(arms["1.0"]) and archives.contents(arms["2.0"])

@@ -12,8 +12,8 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from events.consumer.histories import (
-    Event,
     HistoryWriter,
+    UserEvent,
     _key,
     partition_of,
 )
@@ -72,7 +72,7 @@ def test_only_the_latest_are_kept_and_an_older_one_does_not_push_them_out(shop):
 def test_a_clock_that_runs_backwards_loses_no_write(shop):
     shop.writer(clock=lambda: NOW).append([event("u", 1)])
     shop.writer(clock=lambda: NOW - timedelta(days=300)).append(
-        [Event("u", event("u", 2).record._replace(event_time=5))]
+        [UserEvent("u", event("u", 2).record._replace(event_time=5))]
     )
     shop.writer(clock=lambda: NOW).append([event("u", 3)])
     assert shop.items("u") == ["i2", "i1", "i3"]
@@ -143,7 +143,7 @@ def test_a_batch_takes_back_what_it_told_but_nothing_newer_and_nothing_of_the_lo
 
 def test_values_that_the_card_came_to_declare_later_are_missing_in_old_events(shop):
     writer = shop.writer()
-    writer.append([Event("u", event("u", 1).record._replace(values={"colour": "red"}))])
+    writer.append([UserEvent("u", event("u", 1).record._replace(values={"colour": "red"}))])
     writer.append([event("u", 2)])
     assert [dict(record.values) for record in shop.read("u")] == [{"price": None}, {"price": 1.0}]
 
@@ -151,11 +151,11 @@ def test_values_that_the_card_came_to_declare_later_are_missing_in_old_events(sh
 def test_one_bad_event_does_not_hold_up_the_others(shop):
     record = event("u", 1).record
     bad = [
-        Event("caf\udce9", record),
-        Event("u", record._replace(item_id="")),
-        Event("u", record._replace(event_time=seconds(9000))),
-        Event("u", record._replace(values={"price": "cheap"})),
-        Event("u", record._replace(event_time=1.5)),
+        UserEvent("caf\udce9", record),
+        UserEvent("u", record._replace(item_id="")),
+        UserEvent("u", record._replace(event_time=seconds(9000))),
+        UserEvent("u", record._replace(values={"price": "cheap"})),
+        UserEvent("u", record._replace(event_time=1.5)),
     ]
     written = shop.writer().append([*bad, event("u", 2)])
     assert [refused.event for refused in written.refused] == bad

@@ -11,7 +11,7 @@ from events.schema import TABLES
 from experiments import guardrails
 from experiments.assignment import HOLDOUT, drawn
 from experiments.document import ModelVersion, Rollout
-from experiments.log import EventLog
+from experiments.log import ExposureLog
 from experiments.policy import Policy
 from runtime.clocks import TOLERANCE
 
@@ -49,7 +49,7 @@ def serve(
 
 def breached(root: Path) -> list[str]:
     now = NOW + timedelta(days=9)
-    with EventLog(root, salt="s", opened=NOW, now=now, policy=POLICY) as log:
+    with ExposureLog(root, salt="s", opened=NOW, now=now, policy=POLICY) as log:
         return [each.name for each in guardrails.judge(log.technical(full=True), POLICY) if each.breached]
 
 
@@ -95,7 +95,7 @@ def test_what_the_store_or_the_load_kept_from_a_model_is_no_fault_of_it(tmp_path
         rows.append((time, row))
     write_days(tmp_path / "exposures", "x", TABLES["exposures"], rows)
     now = NOW + timedelta(days=9)
-    with EventLog(tmp_path, salt="s", opened=NOW, now=now, policy=POLICY) as log:
+    with ExposureLog(tmp_path, salt="s", opened=NOW, now=now, policy=POLICY) as log:
         assert log.technical(full=True).outcomes["errors"].sum() == 0
         assert log.traffic(4).misdrawn == 0
 
@@ -116,5 +116,5 @@ def test_a_slow_shops_clicks_count_once_for_an_exposure(tmp_path: Path) -> None:
     clicks.append((late, {"schema": 3, "request_id": "r1", "event_type": "click", "time": late}))
     write_days(tmp_path / "outcomes", "x", TABLES["outcomes"], clicks)
     policy = Policy(novelty_hours=0)
-    with EventLog(tmp_path, salt="s", opened=NOW, now=NOW + timedelta(days=3), policy=policy) as log:
+    with ExposureLog(tmp_path, salt="s", opened=NOW, now=NOW + timedelta(days=3), policy=policy) as log:
         assert log.successes().outcomes["success"].sum() == 1

@@ -14,10 +14,10 @@ import pytest
 from fastapi.testclient import TestClient
 
 from experiments import item_log
-from experiments.availability import Availability
+from experiments.availability import AvailabilityTable
 from experiments.database import Database
 from experiments.document import ModelVersion, Rollout
-from experiments.item_log import ItemLog, ItemLogFull, Upsert, Upserts
+from experiments.item_log import ItemLog, ItemLogFull, KnownUpserts, Upsert
 from experiments.rules import Rules
 from experiments.rules_table import RulesTable
 from serving.gateway.access import Access
@@ -113,7 +113,7 @@ def test_a_changed_item_is_scored_and_filtered_as_it_is_now_by_whoever_answers(
 def test_rules_hold_for_what_was_put_as_for_all_else(
     open_gateway: OpenGateway, rollout: Rollout, database: Database
 ) -> None:
-    availability, rules = Availability(database, "shop"), RulesTable(database, "shop")
+    availability, rules = AvailabilityTable(database, "shop"), RulesTable(database, "shop")
     items = ItemLog(database, "shop", availability)
     client = open_gateway(alone(rollout, "champion"), availability=availability, rules=rules, items=items)
     put(client, one={**LAMP, "price": 900.0}, two={**LAMP, "price": 950.0}, i3={**LAMP, "shelf": "cellar"})
@@ -212,12 +212,12 @@ def test_there_is_room_for_so_many_until_a_catalogue_knows_them(
 ) -> None:
     monkeypatch.setattr(item_log, "MOST", 3)
     past = datetime.fromisoformat(AS_OF) - timedelta(days=1)
-    availability = Availability(database, "shop")
+    availability = AvailabilityTable(database, "shop")
     ItemLog(database, "shop", availability, clock=lambda: past).put({"i3": LAMP, "unknown": LAMP})
     items = ItemLog(database, "shop", availability)
     client = open_gateway(rollout, availability=availability, rules=None, items=items)
     put(client, i4=LAMP, i5=LAMP)
-    kept = {each.item_id for each in items.read(Upserts()).items}
+    kept = {each.item_id for each in items.read(KnownUpserts()).items}
     assert kept == {"unknown", "i4", "i5"}, "what the catalogue knows as of a later moment makes room"
     full = client.put("/v1/items", json={"items": [{"item_id": "i6", "features": LAMP}]})
     assert full.status_code == 409 and "send the rest after the next refresh" in full.json()["detail"]
@@ -226,10 +226,10 @@ def test_there_is_room_for_so_many_until_a_catalogue_knows_them(
 
 
 def test_the_log_is_bounded_by_its_bytes_too_and_a_full_one_is_left_as_it_was(database: Database) -> None:
-    log = ItemLog(database, "shop", Availability(database, "shop"))
+    log = ItemLog(database, "shop", AvailabilityTable(database, "shop"))
     assert item_log.MOST <= item_tower.MOST
     log.put({"a": {"title": "t" * 200_000}})
-    before = log.read(Upserts())
+    before = log.read(KnownUpserts())
     with pytest.raises(ItemLogFull, match=r"2 items of 391 KiB .* of 256 of 256 KiB at most"):
         log.put({"b": {"title": "t" * 200_000}})
     assert log.read(before) is before
@@ -237,17 +237,20 @@ def test_the_log_is_bounded_by_its_bytes_too_and_a_full_one_is_left_as_it_was(da
 
 
 def test_numbers_are_those_of_the_stock_and_what_is_said_again_changes_nothing(database: Database) -> None:
-    availability = Availability(database, "shop")
-    log, other = ItemLog(database, "shop", availability), ItemLog(database, "other", Availability(database, "other"))
-    assert [log.put({"a": LAMP}), availability.tell({"a": False}), log.put({"a": dict(reversed(LAMP.items()))}),
+    availability = AvailabilityTable(database, "shop")
+    log, other = (
+        ItemLog(database, "shop", availability),
+        ItemLog(database, "other", AvailabilityTable(database, "other")),
+    )
+    assert [log.put({"a": LAMP}), availability.record({"a": False}), log.put({"a": dict(reversed(LAMP.items()))}),
             log.put({"a": {**LAMP, "price": 8.0}, "b": LAMP})] == [1, 2, 2, 3]  # fmt: skip
-    read = log.read(Upserts())
+    read = log.read(KnownUpserts())
     assert [(each.item_id, each.number, each.features["price"]) for each in read.items] == [
         ("a", 3, 8.0),
         ("b", 3, 7.5),
     ]
-    assert log.read(read) is read and not other.read(Upserts()).items
-    availability.tell({"a": True})
+    assert log.read(read) is read and not other.read(KnownUpserts()).items
+    availability.record({"a": True})
     assert log.read(read) is read, "a change of the stock is none of the items"
     assert [log.put({"a": None}), log.put({"a": None, "none": None})] == [5, 5], "taken back, and nothing left to take"
     left = log.read(read)
@@ -285,9 +288,9 @@ def test_an_archive_is_sent_what_its_catalogue_does_not_know_and_what_it_can_rea
     contents, as_of = contents_in(content), datetime.fromisoformat(AS_OF)
     later, days = as_of + timedelta(seconds=1), (as_of - datetime(1970, 1, 1, tzinfo=UTC)).days
 
-    def upserts(**changes: tuple[datetime, dict[str, Any]]) -> Upserts:
+    def upserts(**changes: tuple[datetime, dict[str, Any]]) -> KnownUpserts:
         items = [Upsert(item_id=item, features=each, number=1, at=at) for item, (at, each) in changes.items()]
-        return Upserts(("e", 1, 1), tuple(items))
+        return KnownUpserts(("e", 1, 1), tuple(items))
 
     told = upserts(
         i1=(as_of, {"price": 1.0}), i2=(later, {"price": 1.0, "colour": "red"}), new=(as_of, {"price": 2.0}),
@@ -300,8 +303,8 @@ def test_an_archive_is_sent_what_its_catalogue_does_not_know_and_what_it_can_rea
     assert entries[0]["features"] == {"price": 1.0}, "what the archive does not know is no fault"
     assert entries[1]["since"] == days
     assert changes.sent(told, contents) is sent, "made once"
-    assert changes.sent(told, former) is None and changes.sent(Upserts(), contents) is None
-    assert changes.catalogue(Upserts(), contents) is contents.catalogue
+    assert changes.sent(told, former) is None and changes.sent(KnownUpserts(), contents) is None
+    assert changes.catalogue(KnownUpserts(), contents) is contents.catalogue
     catalogue = changes.catalogue(told, contents)
     assert catalogue.ids[-2:] == ["i2", "new"] and changes.catalogue(told, former) is former.catalogue
     assert changes.sent(upserts(i3=(later, {})), contents) is not sent
@@ -320,7 +323,7 @@ def test_the_log_has_the_items_that_the_model_was_sent_though_others_came_meanwh
 
     async def slowly(*args: Any, **named: Any) -> Any:
         items = await ask_model(*args, **named)
-        news.upserts = Upserts(("e", 9, 2), (*news.upserts.items, replace(news.upserts.items[0], item_id="later")))
+        news.upserts = KnownUpserts(("e", 9, 2), (*news.upserts.items, replace(news.upserts.items[0], item_id="later")))
         return items
 
     monkeypatch.setattr(recommender._models, "ask", slowly)

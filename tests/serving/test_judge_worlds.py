@@ -13,7 +13,7 @@ from scipy.stats import binom
 from benchmarks.decisions.worlds import PLAIN, RARE, decided
 from experiments.document import STAGES
 from experiments.guardrails import rates
-from experiments.log import EventLog
+from experiments.log import ExposureLog
 from experiments.policy import Policy
 from tests.serving.canary_shop import EXPOSURE, OUTCOME
 
@@ -77,7 +77,7 @@ def test_a_success_that_comes_late_in_one_arm_is_waited_for_in_both(tmp_path: Pa
         (tmp_path / table / "day=2026-03-02").mkdir(parents=True)
         pq.write_table(pa.table(columns, schema=schema), tmp_path / table / "day=2026-03-02" / "a.parquet")
     now = begin + timedelta(hours=hours)
-    with EventLog(tmp_path, salt="s", opened=begin, now=now, policy=policy) as log:
+    with ExposureLog(tmp_path, salt="s", opened=begin, now=now, policy=policy) as log:
         sums = log.successes()
     champion, challenger = rates(sums, sums.outcomes["success"])
     assert champion == pytest.approx(0.25, abs=0.02) and challenger == pytest.approx(0.25, abs=0.02)

@@ -20,16 +20,16 @@ from experiments.decision import (
 )
 from experiments.document import (
     STAGES,
-    Change,
+    DocumentChange,
     ModelVersion,
     Rollout,
     release,
 )
 from experiments.guardrails import SHARES
-from experiments.log import EventLog, LogFault
+from experiments.log import ExposureLog, LogFault
 from experiments.policy import Policy
-from experiments.sequential_test import Difference
-from experiments.table import Decision, RolloutTable
+from experiments.sequential_test import RateDifference
+from experiments.table import InterimAnalysis, RolloutTable
 from experiments.transitions import WrongMove
 from runtime.errors import InputError
 from tests.serving.canary_shop import CanaryShop
@@ -52,7 +52,7 @@ class Life:
         self.now, self.policy, self.root = NOW, policy, root
         self.table = RolloutTable(f"sqlite:///{root}/rollout.db", clock=lambda: self.now)
         self.shop = CanaryShop(root / "log", **challenger)
-        self.looks: list[Decision] = []
+        self.looks: list[InterimAnalysis] = []
         for model in (champion or version("a", "r1"), version("b", "r2")):
             self.release(model)
 
@@ -62,15 +62,15 @@ class Life:
 
     def release(self, model: ModelVersion) -> str:
         made = release(self.row, model, now=self.now, salt=lambda: "salt")
-        self.table.propose(Change(made.rollout, "push", made.why), self.row.version)
+        self.table.propose(DocumentChange(made.rollout, "push", made.why), self.row.version)
         return made.status
 
-    def look(self) -> Decision:
+    def look(self) -> InterimAnalysis:
         _, made = decide(self.table, "shop", self.policy, self.root / "log", now=self.now, salt=lambda: NEW_SALT)
         self.looks.append(made)
         return made
 
-    def until(self, *actions: str, days: int = 30, hours: float = 24.0) -> Decision:
+    def until(self, *actions: str, days: int = 30, hours: float = 24.0) -> InterimAnalysis:
         """Serve and look until one of the actions is decided."""
         for _ in range(int(days * 24 / hours)):
             self.shop.serve(self.row, self.now, hours)
@@ -79,7 +79,7 @@ class Life:
                 return made
         raise AssertionError(f"no {actions} in {days} days; at last {made.action}: {made.why}")
 
-    def days(self, number: float, hours: float = 24.0) -> Decision:
+    def days(self, number: float, hours: float = 24.0) -> InterimAnalysis:
         """Serve and look for some days, whatever is decided."""
         for _ in range(int(number * 24 / hours)):
             self.shop.serve(self.row, self.now, hours)
@@ -123,7 +123,7 @@ def undecided(tmp_path: Path) -> Callable[..., Verdict]:
     ) -> Verdict:
         at = NOW + timedelta(days=days)
         traffic = replace(seen.traffic, latest=at, stage_exposures=10**6, exposures=10**6, misdrawn=0)
-        outcome = Difference(estimate, low, 2 * estimate - low, 5000.0)
+        outcome = RateDifference(estimate, low, 2 * estimate - low, 5000.0)
         evidence = replace(seen, at=at, traffic=traffic, outcome=outcome, champion_rate=rate, guardrails=(), ratio=0.0)
         until = NOW - timedelta(days=fresher)
         row = replace(life.row, stage=3, weight=0.5, champion=replace(life.row.champion, data_until=until))
@@ -239,7 +239,7 @@ def test_a_log_that_disagrees_with_its_salt_withholds_the_decision(tmp_path: Pat
 def test_a_paused_experiment_stays_where_it_is_but_for_its_guardrails(tmp_path: Path) -> None:
     life = Life(tmp_path, rate=0.3)
     life.days(3)
-    paused = life.table.propose(Change(transitions.pause(life.row, True), "anna", "sale"), life.row.version)
+    paused = life.table.propose(DocumentChange(transitions.pause(life.row, True), "anna", "sale"), life.row.version)
     assert life.days(3).why.startswith("paused by a person")
     assert life.row.weight == paused.weight
     life.shop.behaviour["challenger"]["errors"] = 0.4
@@ -272,9 +272,11 @@ def test_a_person_who_is_faster_than_a_look_wins(tmp_path: Path, monkeypatch: py
     life.days(1)
     propose, waiting = RolloutTable.propose, ["anna"]
 
-    def raced(table: RolloutTable, change: Change, *rest: object) -> Rollout:
+    def raced(table: RolloutTable, change: DocumentChange, *rest: object) -> Rollout:
         if waiting:
-            mine = Change(transitions.roll_back(table.read("shop"), now=NOW, salt=lambda: "x"), waiting.pop(), "no")
+            mine = DocumentChange(
+                transitions.roll_back(table.read("shop"), now=NOW, salt=lambda: "x"), waiting.pop(), "no"
+            )
             propose(table, mine, table.read("shop").version)
         return propose(table, change, *rest)  # type: ignore[arg-type]
 
@@ -337,7 +339,7 @@ def test_a_log_is_read_once_however_often_an_exposure_was_written_and_only_until
         file.with_name(f"again-{file.name}").write_bytes(file.read_bytes())
     assert life.look().evidence["traffic"]["exposures"] == life.looks[-2].evidence["traffic"]["exposures"]
     arguments = {"salt": "salt", "opened": NOW, "policy": POLICY}
-    with EventLog(tmp_path / "log", now=NOW + timedelta(hours=12), **arguments) as log:  # type: ignore[arg-type]
+    with ExposureLog(tmp_path / "log", now=NOW + timedelta(hours=12), **arguments) as log:  # type: ignore[arg-type]
         half = log.traffic(0)
     assert half.exposures == life.looks[0].evidence["traffic"]["exposures"]
     assert half.latest is not None and half.latest < NOW + timedelta(hours=12)

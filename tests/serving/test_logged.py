@@ -13,7 +13,7 @@ import pytest
 from events import segments, writer
 from events.schema import of_line
 from events.segments import SegmentSink
-from events.writer import EventLog, LogUnavailable, Sink
+from events.writer import EventLogWriter, LogUnavailable, Sink
 
 CLICK = {"event_type": "click", "time": "2026-01-05T10:00:00+00:00"}
 
@@ -47,7 +47,7 @@ def test_what_is_said_not_to_be_logged_never_is_and_what_nobody_knows_may_be() -
         sink.may.set()
         await append("later")
 
-    with EventLog(sink) as log:
+    with EventLogWriter(sink) as log:
         asyncio.run(main())
     assert said == {"begun": None, "waits0": False, "waits1": False, "waits2": False, "later": True}
     assert sink.kept == ["begun", "later"]
@@ -63,7 +63,7 @@ def test_a_log_that_hangs_does_not_fill_the_memory(monkeypatch: pytest.MonkeyPat
             *(log.append("outcomes", event, synced=False, seconds=0.2) for _ in range(50)), return_exceptions=True
         )
 
-    with EventLog(sink) as log:
+    with EventLogWriter(sink) as log:
         found = asyncio.run(main())
         sink.may.set()
     refused = [error for error in found if "events wait to be written" in str(error)]
@@ -116,7 +116,7 @@ def test_a_full_disk_makes_no_segment_for_each_batch_and_is_forgotten_once_there
         assert log.problem is None, "nobody wrote meanwhile"
         await log.append("outcomes", {**CLICK, "request_id": "last"})
 
-    with EventLog(SegmentSink(tmp_path)) as log:
+    with EventLogWriter(SegmentSink(tmp_path)) as log:
         asyncio.run(main())
     (path,) = segments.segments(tmp_path)
     monkeypatch.undo()

@@ -18,7 +18,7 @@ from typing import Any
 import httpx
 import pytest
 
-from experiments.document import Change, ModelVersion, Rollout
+from experiments.document import DocumentChange, ModelVersion, Rollout
 from experiments.table import RolloutTable
 from serving.torchserve import archive
 from serving.torchserve.server import TorchServe
@@ -82,7 +82,7 @@ def shop(request: pytest.FixtureRequest, tmp_path: Path, server: TorchServe, mar
         version="1.0", archive=str(mar), archive_digest=archive.digest(mar), recipe_digest="r", registered=NOW
     )
     with RolloutTable(f"sqlite:///{tmp_path}/rollout.db") as table:
-        table.propose(Change(Rollout(model="shop", champion=champion), "test", "first"), 0)
+        table.propose(DocumentChange(Rollout(model="shop", champion=champion), "test", "first"), 0)
     redis = request.getfixturevalue("durable_redis") if request.param == "redis" else None
     return Shop(tmp_path, server.address, redis)
 

@@ -15,10 +15,10 @@ from experiments.rules_table import RulesTable
 from experiments.table import Entry
 from serving.gateway.archive import read_contents
 from serving.off_policy import (
+    ServingPast,
     Slot,
-    World,
+    estimate_rewards,
     slots,
-    told,
     verdict,
 )
 from serving.replay import load
@@ -57,7 +57,7 @@ def test_the_log_tells_a_better_archive_and_its_choices_are_what_it_would_show(
     client.put("/v1/availability", json={"withdrawn": ["i9"]})
     for number in range(10):
         ask(client, f"late{number}", k=4)
-    world = World(table.history(), [Entry(at=NOW, who="push", why="", rollout=alone)], _contents)
+    world = ServingPast(table.history(), [Entry(at=NOW, who="push", why="", rollout=alone)], _contents)
     database.close()
     shown = latest(tmp_path / "log", 1000)
 
@@ -81,10 +81,10 @@ def test_the_log_tells_a_better_archive_and_its_choices_are_what_it_would_show(
     client.post("/v1/events", json={"request_id": shown[0]["request_id"], "event_type": "view", "item_id": "i1"})
     rewards = rewarded(tmp_path / "log", "click", [row["request_id"] for row in shown])
     assert rewards == liked
-    better = told(of("2.0", rewards)[0])
+    better = estimate_rewards(of("2.0", rewards)[0])
     assert better["doubly robust"].value == pytest.approx(1, abs=0.1) and better["served"].high < 0.9
     assert better["difference"].low > 0 and "surely better" in verdict(better["difference"])
-    same = told(of("1.0", rewards)[0])
+    same = estimate_rewards(of("1.0", rewards)[0])
     assert same["difference"].low < 0.1 and same["doubly robust"].value < 0.9
 
 
@@ -107,7 +107,7 @@ def test_what_cannot_be_had_any_more_is_left_out_and_counted(
     }  # fmt: skip
     scorer = load(Path(arms["1.0"].archive), arms["1.0"].archive_digest, tmp_path / "one", "1.0")
     entries = [Entry(at=NOW, who="push", why="", rollout=rollout)]
-    for world in (World([], entries, _contents), World([], [], _contents), World([], entries, _gone)):
+    for world in (ServingPast([], entries, _contents), ServingPast([], [], _contents), ServingPast([], entries, _gone)):
         found, left_out = slots([row], world, scorer, set())
         assert not found and sum(left_out.values()) == 1 and "cannot be had" in next(iter(left_out))
 

@@ -13,9 +13,9 @@ from typing import Any
 
 import pytest
 
-from serving.gateway.access import Access, Tokens
-from serving.gateway.connections import Limits, protocol
-from serving.gateway.door import FULL, Door
+from serving.gateway.access import Access, AccessTokens
+from serving.gateway.connections import ConnectionLimits, protocol
+from serving.gateway.door import FULL, GatewayDoor
 from serving.gateway.lag import STANDS, watch
 from serving.gateway.overload import (
     ACTIVE_SECONDS,
@@ -165,7 +165,7 @@ async def service(scope: Any, receive: Callable[[], Any], send: Callable[[Any], 
 
 
 @contextmanager
-def served(limits: Limits) -> Iterator[int]:
+def served(limits: ConnectionLimits) -> Iterator[int]:
     """The port of a server with these limits."""
     import uvicorn
 
@@ -219,7 +219,7 @@ def connect(port: int) -> socket.socket:
 
 def test_slow_headers_bodies_and_silent_connections_hold_nothing() -> None:
     statuses: list[int] = []
-    limits = Limits(header_seconds=0.3, body_seconds=0.3, refused=statuses.append)
+    limits = ConnectionLimits(header_seconds=0.3, body_seconds=0.3, refused=statuses.append)
     with served(limits) as port:
         silent, slow, late, good = (connect(port) for _ in range(4))
         slow.sendall(b"POST / HTTP/1.1\r\nHost")
@@ -241,7 +241,10 @@ def test_slow_headers_bodies_and_silent_connections_hold_nothing() -> None:
 
 
 def test_connections_are_limited_in_all_and_of_an_address_that_is_no_proxys() -> None:
-    for limits, most in ((Limits(of_address=3), 3), (Limits.behind(["127.0.0.0/8"], of_address=3, connections=5), 5)):
+    for limits, most in (
+        (ConnectionLimits(of_address=3), 3),
+        (ConnectionLimits.behind(["127.0.0.0/8"], of_address=3, connections=5), 5),
+    ):
         with served(limits) as port:
             connections = [connect(port) for _ in range(most)]
             for connection in connections:
@@ -259,12 +262,12 @@ def test_connections_are_limited_in_all_and_of_an_address_that_is_no_proxys() ->
             for connection in connections:
                 connection.close()
     with pytest.raises(ValueError):
-        Limits.behind(["nowhere"])
+        ConnectionLimits.behind(["nowhere"])
 
 
 @pytest.mark.parametrize("size", [20_000, 300_000])
 def test_long_headers_are_refused(size: int) -> None:
-    with served(Limits()) as port, closing(connect(port)) as connection:
+    with served(ConnectionLimits()) as port, closing(connect(port)) as connection:
         try:
             connection.sendall(request(b"1", long="x" * size))
         except (BrokenPipeError, ConnectionResetError):
@@ -279,8 +282,8 @@ def test_who_has_no_token_is_refused_before_the_body_and_who_finds_it_full_at_ne
     monkeypatch.setenv("T", token)
     now = [0.0]
     bound = Bound(1.0, clock=lambda: now[0])
-    door = Door(Access(Tokens.configured("T")), bound)
-    with served(Limits(refuses=door.refuses)) as port, closing(connect(port)) as connection:
+    door = GatewayDoor(Access(AccessTokens.configured("T")), bound)
+    with served(ConnectionLimits(refuses=door.refuses)) as port, closing(connect(port)) as connection:
         for path in ("/v1/recommendations", "/v1/events", "/metrics", "/openapi.json"):
             connection.sendall(request(b"x" * 10, path))
             assert reply(connection).startswith(b"HTTP/1.1 401"), path
@@ -301,7 +304,7 @@ def test_who_has_no_token_is_refused_before_the_body_and_who_finds_it_full_at_ne
     assert math.isclose(refusal_seconds(door, asked), 0, abs_tol=1e-4)
 
 
-def refusal_seconds(door: Door, asked: bytes, times: int = 2_000) -> float:
+def refusal_seconds(door: GatewayDoor, asked: bytes, times: int = 2_000) -> float:
     """CPU seconds of one refusal."""
     import uvicorn
     from uvicorn.server import ServerState
@@ -318,7 +321,9 @@ def refusal_seconds(door: Door, asked: bytes, times: int = 2_000) -> float:
     async def measure() -> float:
         config = uvicorn.Config(service, log_level="critical", lifespan="off")
         config.load()
-        connection = protocol(Limits(refuses=door.refuses))(config=config, server_state=ServerState(), app_state={})
+        connection = protocol(ConnectionLimits(refuses=door.refuses))(
+            config=config, server_state=ServerState(), app_state={}
+        )
         connection.connection_made(transport := Transport())
         began = time.thread_time()
         for _ in range(times):

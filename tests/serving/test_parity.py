@@ -11,8 +11,8 @@ import torch
 from components.features import step as features
 from components.materialise import step as materialise
 from components.materialise.histories import histories
-from events.consumer.histories import Event, HistoryWriter
-from feature_repo.history import Record
+from events.consumer.histories import HistoryWriter, UserEvent
+from feature_repo.history import HistoryRecord
 from feature_repo.online import as_request, online, user_history
 from feature_repo.store import connect
 from heterrec.data.encoder import FeatureEncoder
@@ -83,7 +83,7 @@ def offline(data: Sequences, encoder: FeatureEncoder, user: int, stop: int) -> l
     return [part.numpy() for part in found[:4]]
 
 
-def served(encoder: FeatureEncoder, item_ids: list[str], records: list[Record]) -> list[np.ndarray]:
+def served(encoder: FeatureEncoder, item_ids: list[str], records: list[HistoryRecord]) -> list[np.ndarray]:
     """What the scorer feeds the model for a request made of the online history."""
     contract = {"default_k": 1, "max_k": 1, "max_history": MAX_HISTORY, "exclude_seen": False, "filterable": {}}
     contract["event_types"] = [{"name": each.name, "predict": each.predict} for each in encoder.event_types]
@@ -132,7 +132,7 @@ def test_tokens_of_the_online_store_equal_those_of_training_at_any_moment(tmp_pa
     materialise.run(**inputs, materialised=tmp_path / "materialised")
     writer = HistoryWriter(connect("tiny", tmp_path / "feast"), clock=lambda: datetime(2026, 6, 1, tzinfo=UTC))
     reader = connect("tiny", tmp_path / "feast")
-    told = [Event(user, record) for user, records in histories(card, whole) for record in records]
+    told = [UserEvent(user, record) for user, records in histories(card, whole) for record in records]
     compared = 0
     for moment in sorted(rng.sample(range(5, 13), 4)):
         limit = int(at(moment, us=rng.choice([0, 1])).timestamp() * 1e6)

@@ -241,13 +241,13 @@ def test_a_ranking_may_be_longer_than_other_requests_and_has_a_limit_of_its_own(
 def test_who_tests_chooses_the_arm_of_every_placement(
     open_gateway: OpenGateway, rollout: Rollout, path: str, tmp_path: Path
 ) -> None:
-    from serving.gateway.access import Access, Tokens
+    from serving.gateway.access import Access, AccessTokens
 
     shop, tester = b"token-of-the-shop-backend", b"token-of-somebody-who-tests"
     import hashlib
 
-    def tokens(token: bytes) -> Tokens:
-        return Tokens(lambda: frozenset([hashlib.sha256(token).digest()]))
+    def tokens(token: bytes) -> AccessTokens:
+        return AccessTokens(lambda: frozenset([hashlib.sha256(token).digest()]))
 
     client = open_gateway(rollout, access=Access(tokens(shop), tokens(tester)))
     chosen = {"X-Variant": "challenger"}

@@ -16,7 +16,7 @@ from fastapi.testclient import TestClient
 
 from experiments.document import ModelVersion, Rollout
 from serving.gateway.models import KeyFile
-from serving.gateway.recommender import Deadlines
+from serving.gateway.recommender import ServingDeadlines
 from serving.torchserve import archive
 from serving.torchserve.server import TorchServe
 from tests.serving.open_gateway import PATIENT, OpenGateway, ask
@@ -130,7 +130,7 @@ def slow(server: TorchServe) -> Iterator[tuple[str, threading.Event]]:
 def test_a_version_that_becomes_slow_is_out_within_two_seconds(
     open_gateway: OpenGateway, rollout: Rollout, server: TorchServe
 ) -> None:
-    deadlines = Deadlines(history=20, challenger=0.4, champion=20, log=20)
+    deadlines = ServingDeadlines(history=20, challenger=0.4, champion=20, log=20)
     with slow(server) as (address, late):
         client = open_gateway(replace(rollout, weight=QUIET), torchserve=address, deadlines=deadlines)
         probed(client, "2.0")

@@ -19,7 +19,7 @@ from events.consumer import (
     noting,
     retention,
 )
-from events.consumer.metrics import Metrics as ConsumerMetrics
+from events.consumer.metrics import ConsumerMetrics
 from runtime import clocks
 from serving import releases, run_gateway
 from serving.gateway import (
@@ -34,7 +34,7 @@ from serving.gateway import (
     tables,
 )
 from serving.gateway.after import after, news
-from serving.gateway.connections import Limits
+from serving.gateway.connections import ConnectionLimits
 from serving.gateway.placements import session
 from serving.plain.app import MAX_REQUEST_BYTES
 from serving.scoring import reasons
@@ -44,7 +44,7 @@ ROOT = Path(__file__).parents[2]
 CONTRACTS = " ".join((ROOT / "docs" / "contracts.md").read_text().split())
 OPERATIONS = (ROOT / "docs" / "operations.md").read_text()
 ALERTS = ROOT / "k8s" / "components" / "monitoring" / "alerts.yaml"
-GIVEN = Limits()
+GIVEN = ConnectionLimits()
 HOUR = timedelta(hours=1)
 NUMBERS = ("no", "one", "two", "three", "four", "five")
 
@@ -68,7 +68,7 @@ PROMISES = (
     f"an idle connection is closed after {run_gateway.KEEP_ALIVE} s",
     f"At most {GIVEN.connections:,} in all (`--connections`) and {GIVEN.of_address} of an address",
     f"(at most {most(api.Who, 'session')}, within {days(session.OLDEST)} before now and an hour after)",
-    f"(up to {most(api.Availability, 'withdrawn')} each;",
+    f"(up to {most(api.AvailabilityRequest, 'withdrawn')} each;",
     f"(it reads what is new each {['', 'half '][news.READ_SECONDS == 0.5]}second)",
     f"Beyond {reasons.SHOWN} shares the small ones",
     f"503 with `Retry-After: {overload.RETRY_SECONDS}`",
@@ -123,7 +123,7 @@ def test_the_contracts_name_every_metric_of_gateway_and_consumer_with_type_and_l
         for names, kind, labels in rows
         for name in re.findall(r"`(\w+)`", names)
     }
-    assert promised == exported(metrics.Metrics().registry) | exported(ConsumerMetrics().registry)
+    assert promised == exported(metrics.GatewayMetrics().registry) | exported(ConsumerMetrics().registry)
 
 
 def test_the_alert_of_refusals_counts_what_its_page_names_and_the_gateway_gives() -> None:

@@ -20,7 +20,7 @@ import pytest
 
 from experiments.document import ModelVersion, Rollout
 from serving.torchserve import archive, readiness
-from serving.torchserve.client import Client, Reply
+from serving.torchserve.client import HttpReply, TorchServeClient
 from serving.torchserve.keys import INFERENCE_KEY, Keys
 from serving.torchserve.reconciler import FIRST_REST, STATUS, Reconciler
 from serving.torchserve.server import MAX_REQUEST_BYTES, TorchServe
@@ -115,7 +115,7 @@ def test_swapping_versions_under_load_fails_no_request(guarded: TorchServe, arms
             try:
                 answers.append((version, guarded.predict("shop", version, GOOD)))
             except OSError as error:
-                answers.append((version, Reply(0, {"version": str(error)})))
+                answers.append((version, HttpReply(0, {"version": str(error)})))
 
     ready = ["1.0"]
     shoppers = [threading.Thread(target=shop) for _ in range(8)]
@@ -301,7 +301,7 @@ def test_wrong_keys_large_bodies_and_foreign_archives_are_refused(
     shutil.copy(mar, guarded.folder / "elsewhere.mar")
     for url in (f"file://{guarded.folder}/elsewhere.mar", "http://127.0.0.1:9/shop.mar", "../elsewhere.mar"):
         assert guarded.call("management", "POST", f"/models?url={url}").status >= 400, url
-    without = Client(
+    without = TorchServeClient(
         inference=guarded.address,
         management=guarded._addresses["management"],
         folder=guarded.folder,
@@ -337,15 +337,15 @@ def test_probes_are_told_over_http(guarded: TorchServe, arms: dict[str, ModelVer
         assert get("/ready") == (200, reconciler.status.to_json())
 
 
-class Overloaded(Client):
+class Overloaded(TorchServeClient):
     """The server behind it, whose queue is full for all askings but one in `let_through`."""
 
     let_through, asked = 10**9, 0
 
-    def predict(self, model: str, version: str, request: object, *, timeout: float = 30.0) -> Reply:
+    def predict(self, model: str, version: str, request: object, *, timeout: float = 30.0) -> HttpReply:
         self.asked += 1
         if self.asked % self.let_through:
-            return Reply(503, {"code": 503, "type": "ServiceUnavailableException", "message": "no worker"})
+            return HttpReply(503, {"code": 503, "type": "ServiceUnavailableException", "message": "no worker"})
         return super().predict(model, version, request, timeout=timeout)
 
 
@@ -379,7 +379,7 @@ def test_the_word_of_a_process_before_is_not_taken_once_an_answer_is_wrong(
     says = row(arms["1.0"])
     assert Reconciler(guarded, read=lambda: says, linger=0).look().ready
     other = Reconciler(guarded, read=lambda: says, linger=0)
-    raised = Reply(503, {"code": 503, "type": "InternalServerException", "message": "Prediction failed"})
+    raised = HttpReply(503, {"code": 503, "type": "InternalServerException", "message": "Prediction failed"})
     monkeypatch.setattr(guarded, "predict", lambda *_, **__: raised)
     status = other.look()
     assert not status.ready and status.versions == {"1.0": "refused"}, "a handler that raises has answered"

@@ -27,7 +27,7 @@ from serving.releases import (
     FIRST_REST,
     LONGEST_REST,
     UNUSED_SECONDS,
-    Damaged,
+    DamagedRelease,
     Releases,
     Unreached,
 )
@@ -110,7 +110,7 @@ def a_version() -> ModelVersion:
 def test_what_was_not_released_is_refused_and_leaves_nothing(bucket, cache, wrong):
     released = bucket().archive_digest
     arm = bucket(wrong, digest=released)
-    with pytest.raises(Damaged) as fault:
+    with pytest.raises(DamagedRelease) as fault:
         Releases("shop", cache).fetched(arm)
     told = str(fault.value)
     assert told.startswith(f"{arm.archive}: found ") and f"({len(wrong):,} bytes), but {released[:12]} was" in told

@@ -20,7 +20,7 @@ from hypothesis import strategies as st
 from components.package import step as package
 from events.schema import POPULAR, REMEMBERED
 from events.segments import SegmentSink
-from events.writer import EventLog
+from events.writer import EventLogWriter
 from experiments.document import ModelVersion, Rollout
 from heterrec import recipes
 from heterrec.data.sequences import read_sequences
@@ -28,14 +28,14 @@ from heterrec.training.export import save_model, tables_of
 from heterrec.training.loop import train
 from serving.gateway.app import make_app
 from serving.gateway.archive import read_contents
-from serving.gateway.archives import Archives
+from serving.gateway.archives import ArchiveCache
 from serving.gateway.counted import popular
-from serving.gateway.recommender import Deadlines
-from serving.gateway.tables import Tables, TooLarge
+from serving.gateway.recommender import ServingDeadlines
+from serving.gateway.tables import NeighbourAnswers, TooLarge
 from serving.gateway.wish import Wish
 from serving.scoring.scorer import Scorer
 from serving.torchserve import archive
-from serving.torchserve.client import Reply
+from serving.torchserve.client import HttpReply
 from serving.torchserve.goldens import differences
 from serving.torchserve.server import TorchServe
 from tests.component.shop_card import CARD
@@ -140,19 +140,19 @@ def test_the_gateway_answers_what_the_tables_alone_answer_by_every_rule(
         return
     assert found is not None and len(found) == len(expected["items"])
     golden = {"answer": {**expected, "unknown_items": 0}}
-    assert not differences(golden, Reply(200, {"items": found, "unknown_items": 0}))
+    assert not differences(golden, HttpReply(200, {"items": found, "unknown_items": 0}))
     shown = {item["item_id"] for item in found}
     seen = {event["item_id"] for event in request["history"]}
     assert not shown & set(request.get("exclude", [])) and len(shown) == len(found)
     assert not (request.get("exclude_seen", True) and shown & seen)
 
 
-_READ: dict[Path, Tables] = {}
+_READ: dict[Path, NeighbourAnswers] = {}
 
 
-def read(mar: Path) -> Tables:
+def read(mar: Path) -> NeighbourAnswers:
     if mar not in _READ:
-        tables = Tables.read(mar)
+        tables = NeighbourAnswers.read(mar)
         assert tables is not None
         _READ[mar] = tables
     return _READ[mar]
@@ -164,7 +164,7 @@ def gateway(tmp_path: Path) -> Iterator[OpenGateway]:
     with ExitStack() as opened:
 
         def start(rollout: Rollout, history: Callable[[str], Any], torchserve: str = NOBODY) -> TestClient:
-            log = EventLog(SegmentSink(tmp_path / "log"))
+            log = EventLogWriter(SegmentSink(tmp_path / "log"))
             asked = {"torchserve": torchserve, "history": history, "deadlines": PATIENT}
             app = make_app(read_rollout=lambda: rollout, log=log, **asked)
             return opened.enter_context(TestClient(app, raise_server_exceptions=False))
@@ -225,8 +225,8 @@ def test_tables_that_would_not_fit_are_not_read(archives: dict[str, Path]) -> No
         file = packed.getinfo("memory.npz").file_size
     for most in (0, file - 1, file + 1):  # of which the last is more than the file and less than what it unpacks to
         with pytest.raises(TooLarge, match="MiB"):
-            Tables.read(archives["network"], most_bytes=most)
-    held = Archives(table_bytes=0)
+            NeighbourAnswers.read(archives["network"], most_bytes=most)
+    held = ArchiveCache(table_bytes=0)
     held.prepare(serving(archives["network"]))
     assert "popular items do" in held.problems[0]
 
@@ -234,7 +234,7 @@ def test_tables_that_would_not_fit_are_not_read(archives: dict[str, Path]) -> No
 def test_tables_are_the_champions_alone_and_go_with_it(archives: dict[str, Path]) -> None:
     first, second = serving(archives["network"]), serving(archives["tables"])
     assert first.champion is not None
-    held = Archives()
+    held = ArchiveCache()
     held.prepare(replace(second, former=first.champion))
     assert list(held._tables) == [second.champion.archive_digest]
     held.prepare(first)
@@ -256,7 +256,7 @@ def test_what_memory_answers_costs_less_than_a_model(archives: dict[str, Path]) 
         began = time.perf_counter()
         tables.answer(request)
         seconds.append(time.perf_counter() - began)
-    assert np.median(seconds) < Deadlines().champion / 20
+    assert np.median(seconds) < ServingDeadlines().champion / 20
 
 
 def test_when_torchserve_is_killed_shoppers_keep_personal_answers_that_say_what_they_are(

@@ -10,9 +10,9 @@ from components.package.index import EXACT_UP_TO, RECALL, make_index
 from feature_repo.card import Serving
 from serving.scoring.retrieval import (
     Approximate,
-    Asked,
     Best,
     Exact,
+    RetrievalRequest,
 )
 
 ITEMS, WIDTH, CLUSTERS = 20_000, 33, 60
@@ -54,11 +54,11 @@ def test_the_index_finds_what_scoring_every_item_finds(
     index: Approximate, items: np.ndarray, users: np.ndarray
 ) -> None:
     rng = np.random.default_rng(2)
-    asked = [Asked(100, rng.integers(0, ITEMS, 50).tolist(), None) for _ in users]
+    asked = [RetrievalRequest(100, rng.integers(0, ITEMS, 50).tolist(), None) for _ in users]
     true = Exact(torch.from_numpy(items)).best(torch.from_numpy(users), asked)
     # The best are hidden from half of the users: those behind them are found all the same.
     asked = [
-        Asked(100, [r for r, _ in best[:40]], None) if n % 2 else each
+        RetrievalRequest(100, [r for r, _ in best[:40]], None) if n % 2 else each
         for n, (each, best) in enumerate(zip(asked, true, strict=True))
     ]
     true = Exact(torch.from_numpy(items)).best(torch.from_numpy(users), asked)
@@ -80,7 +80,7 @@ def test_behind_a_filter_there_are_k_items_where_so_many_are_allowed(
     asked = []
     for _ in users:
         forbidden = rng.random(ITEMS) >= share
-        asked.append(Asked(100, np.flatnonzero(~forbidden)[:5].tolist(), forbidden))
+        asked.append(RetrievalRequest(100, np.flatnonzero(~forbidden)[:5].tolist(), forbidden))
     true = Exact(torch.from_numpy(items)).best(torch.from_numpy(users), asked)
     found = index.best(torch.from_numpy(users), asked)
     assert [len(best) for best in found] == [len(best) for best in true]
@@ -90,14 +90,14 @@ def test_behind_a_filter_there_are_k_items_where_so_many_are_allowed(
 
 def test_a_batch_with_and_without_filters_is_answered_as_each_alone(index: Approximate, users: np.ndarray) -> None:
     forbidden = np.arange(ITEMS) % 3 == 0
-    asked = [Asked(10 + n, [n], forbidden if n % 2 else None) for n in range(8)]
+    asked = [RetrievalRequest(10 + n, [n], forbidden if n % 2 else None) for n in range(8)]
     together = index.best(torch.from_numpy(users[:8]), asked)
     alone = [index.best(torch.from_numpy(users[n : n + 1]), [asked[n]])[0] for n in range(8)]
     assert [[row for row, _ in best] for best in together] == [[row for row, _ in best] for best in alone]
 
 
 def test_half_precision_finds_candidates_and_the_scores_are_exact(items: np.ndarray, users: np.ndarray) -> None:
-    asked = [Asked(10, [n], None) for n in range(len(users))]
+    asked = [RetrievalRequest(10, [n], None) for n in range(len(users))]
     matrix = torch.from_numpy(items)
     true = Exact(matrix).best(torch.from_numpy(users), asked)
     found = Exact(matrix, scan=torch.bfloat16).best(torch.from_numpy(users), asked)
@@ -110,7 +110,7 @@ def test_half_precision_finds_candidates_and_the_scores_are_exact(items: np.ndar
 def test_a_matrix_too_large_for_one_piece_is_scored_in_parts(
     items: np.ndarray, users: np.ndarray, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    asked, exact = [Asked(5, [], None)] * len(users), Exact(torch.from_numpy(items))
+    asked, exact = [RetrievalRequest(5, [], None)] * len(users), Exact(torch.from_numpy(items))
     whole = exact.best(torch.from_numpy(users), asked)
     monkeypatch.setattr("serving.scoring.retrieval._SCORES", 3 * ITEMS)
     parts = exact.best(torch.from_numpy(users), asked)
@@ -140,10 +140,10 @@ def test_what_memory_alone_brings_up_is_found_by_every_way_of_looking(tmp_path: 
     score = float(items[last] @ user[0]) + 100
     for way in (Exact(matrix), Exact(matrix, scan=torch.bfloat16), index):
         for forbidden in (None, some, few):
-            (best,) = way.best(users, [Asked(5, [], forbidden, bonus)])
+            (best,) = way.best(users, [RetrievalRequest(5, [], forbidden, bonus)])
             assert best[0][0] == last and abs(best[0][1] - score) < 1e-3
-    (without,) = index.best(users, [Asked(5, [last], None, bonus)])
+    (without,) = index.best(users, [RetrievalRequest(5, [last], None, bonus)])
     assert last not in dict(without), "what is hidden stays hidden"
     some[last] = True
-    (behind,) = index.best(users, [Asked(5, [], some, bonus)])
+    (behind,) = index.best(users, [RetrievalRequest(5, [], some, bonus)])
     assert last not in dict(behind), "and what a filter forbids"

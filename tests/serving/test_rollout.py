@@ -11,9 +11,9 @@ import pytest
 from experiments import transitions
 from experiments.document import (
     STAGES,
-    Change,
+    DocumentChange,
     ModelVersion,
-    Release,
+    ReleaseOutcome,
     Rollout,
     release,
 )
@@ -29,9 +29,9 @@ def version(name: str, recipe: str) -> ModelVersion:
     )
 
 
-def after(*models: ModelVersion, rollout: Rollout | None = None) -> Release:
+def after(*models: ModelVersion, rollout: Rollout | None = None) -> ReleaseOutcome:
     """Release the models one after the other."""
-    outcome = Release("already released", rollout or Rollout(model="shop"), "")
+    outcome = ReleaseOutcome("already released", rollout or Rollout(model="shop"), "")
     for number, model in enumerate(models):
         outcome = release(outcome.rollout, model, now=NOW, salt=lambda n=number: f"salt-{n}")
     return outcome
@@ -118,10 +118,10 @@ def url(tmp_path: Path) -> str:
 def test_a_change_that_expected_an_older_row_is_refused_and_leaves_no_trace(url: str) -> None:
     first, second = after(version("a", "r1")).rollout, after(version("b", "r2")).rollout
     with RolloutTable(url) as table:
-        table.propose(Change(first, "push", "first"), 0)
+        table.propose(DocumentChange(first, "push", "first"), 0)
         for expected in (0, 2):
             with pytest.raises(StaleRollout, match=f"no longer at version {expected}"):
-                table.propose(Change(second, "person", "mine"), expected)
+                table.propose(DocumentChange(second, "person", "mine"), expected)
         assert table.read("shop") == replace(first, version=1)
         assert [entry.why for entry in table.history("shop")] == ["first"]
 
@@ -130,8 +130,8 @@ def test_history_keeps_when_who_why_and_each_document(url: str) -> None:
     first = after(version("a", "r1")).rollout
     second = after(version("b", "r2"), rollout=first).rollout
     with RolloutTable(url, clock=lambda: NOW) as table:
-        table.propose(Change(first, "push", "first"), 0)
-        table.propose(Change(second, "anna", "try b"), 1)
+        table.propose(DocumentChange(first, "push", "first"), 0)
+        table.propose(DocumentChange(second, "anna", "try b"), 1)
     with RolloutTable(url) as table:  # as another process would
         entries = table.history("shop")
         assert [(e.at, e.who, e.why, e.rollout.version) for e in entries] == [

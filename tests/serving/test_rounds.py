@@ -7,7 +7,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from serving.gateway.after.rounds import MOST, until_full
-from serving.gateway.after.showing import Items, Shown
+from serving.gateway.after.showing import Items, ShownList
 
 
 @settings(max_examples=100, deadline=None)
@@ -24,9 +24,9 @@ def test_as_many_are_shown_as_there_are_within_the_rounds(
         left = [n for n in range(items) if f"i{n}" not in request.get("exclude", ())]
         return [{"item_id": f"i{n}", "score": -float(n)} for n in left[:most]]
 
-    def show(found: Items) -> Shown:
+    def show(found: Items) -> ShownList:
         may = [item for item in found if int(item["item_id"][1:]) not in gone]
-        return Shown(items=may[:k], withheld=[item["item_id"] for item in found if item not in may])
+        return ShownList(items=may[:k], withheld=[item["item_id"] for item in found if item not in may])
 
     async def rank(request: dict[str, Any]) -> Items | None:
         assert not set(request["exclude"]) - {f"i{n}" for n in gone}, "only what was withheld is left out"

@@ -11,7 +11,7 @@ from fastapi.testclient import TestClient
 
 from events.logged import latest
 from experiments.database import Database
-from experiments.document import Change, ModelVersion, Rollout
+from experiments.document import DocumentChange, ModelVersion, Rollout
 from experiments.rules import Rules
 from experiments.rules_table import RulesTable, StaleRules
 from experiments.table import RolloutTable
@@ -186,7 +186,7 @@ def test_one_command_shows_sets_restores_and_says_who_and_why(
     file.write_text(json.dumps(RULES))
     assert "nothing was released" in rules("set", str(file), "--why", "early")[2]
     with RolloutTable(f"sqlite:///{tmp_path}/home/rollout.db") as rows_:
-        rows_.propose(Change(Rollout(model="shop", champion=arms["1.0"]), "push", "first"), 0)
+        rows_.propose(DocumentChange(Rollout(model="shop", champion=arms["1.0"]), "push", "first"), 0)
     status, out, _ = rules("set", str(file), "--why", "a sale", "--who", "anna")
     assert status == 0 and "version 1 of the rules holds" in out
     assert json.loads(rules("show")[1]) == Rules.of(RULES).to_json()

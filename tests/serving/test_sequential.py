@@ -6,8 +6,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from scipy.stats import binom
 
-from benchmarks.decisions.traffic import Canary
-from benchmarks.decisions.watch import Findings, watch
+from benchmarks.decisions.traffic import SimulatedCanary
+from benchmarks.decisions.watch import WatchFindings, watch
 from experiments.log import Draws
 from experiments.policy import Policy
 from experiments.sample_ratio import evidence
@@ -24,35 +24,37 @@ CANARIES = 300
 
 
 @pytest.fixture(scope="module")
-def same() -> Findings:
+def same() -> WatchFindings:
     """Canaries in which nothing differs, with all that makes a comparison go wrong."""
     ramp = (0.05, 0.05, 0.25, 0.25, *(0.5,) * 8)
-    world = Canary(users=800, weights=ramp, exposures=2.0, taste=0.8, first_rate=0.3, last_rate=0.1)
+    world = SimulatedCanary(users=800, weights=ramp, exposures=2.0, taste=0.8, first_rate=0.3, last_rate=0.1)
     return watch(world, CANARIES, seed=1, **SETTINGS)
 
 
-def decided(found: Findings, way: str) -> int:
+def decided(found: WatchFindings, way: str) -> int:
     return int(np.isfinite(found.first[way]).sum())
 
 
-def test_at_most_the_promised_share_of_equal_challengers_is_ever_decided(same: Findings) -> None:
+def test_at_most_the_promised_share_of_equal_challengers_is_ever_decided(same: WatchFindings) -> None:
     assert decided(same, "sequential") <= binom.ppf(0.999, CANARIES, SETTINGS["alpha"])
 
 
 @pytest.mark.parametrize("way", ["pooled", "unclustered", "peeking", "naive"])
-def test_the_world_of_the_test_punishes_whoever_leaves_one_thing_out(same: Findings, way: str) -> None:
+def test_the_world_of_the_test_punishes_whoever_leaves_one_thing_out(same: WatchFindings, way: str) -> None:
     assert decided(same, way) > binom.ppf(0.999, CANARIES, SETTINGS["alpha"])
 
 
-def test_the_ratio_of_a_whole_log_is_never_alarming(same: Findings) -> None:
+def test_the_ratio_of_a_whole_log_is_never_alarming(same: WatchFindings) -> None:
     assert np.isfinite(same.mismatch).sum() <= binom.ppf(0.999, CANARIES, SETTINGS["ratio_alpha"])
 
 
 def test_a_real_gain_is_found_in_the_right_direction_and_a_lost_part_of_an_arm_too() -> None:
-    world = Canary(users=800, weights=(0.05, *(0.5,) * 11), exposures=2.0, lift=0.4)
+    world = SimulatedCanary(users=800, weights=(0.05, *(0.5,) * 11), exposures=2.0, lift=0.4)
     found = watch(world, 50, seed=2, **SETTINGS)
     assert (found.sign["sequential"] > 0).mean() > 0.8 and not (found.sign["sequential"] < 0).any()
-    lost = watch(Canary(users=2000, weights=(0.05, *(0.5,) * 5), exposures=2.0, lost=0.3), 50, seed=3, **SETTINGS)
+    lost = watch(
+        SimulatedCanary(users=2000, weights=(0.05, *(0.5,) * 5), exposures=2.0, lost=0.3), 50, seed=3, **SETTINGS
+    )
     assert np.isfinite(lost.mismatch).mean() > 0.95
 
 

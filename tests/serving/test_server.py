@@ -18,7 +18,7 @@ import pytest
 
 from serving.scoring.scorer import Scorer
 from serving.torchserve import archive
-from serving.torchserve.client import ServerFault
+from serving.torchserve.client import TorchServeFault
 from serving.torchserve.server import TorchServe
 from tests.serving.test_scorer import BAD, GOOD
 from tests.serving.tiny_archive import write_content
@@ -112,7 +112,7 @@ def test_a_server_that_cannot_start_is_told_with_its_log_and_nothing_of_it_stays
 ) -> None:
     taken = server._ports["inference"]
     second = type(server)(tmp_path / "logs", ports={"inference": taken})
-    with pytest.raises(ServerFault, match=r"(?s) ended with status .*in use"), second:
+    with pytest.raises(TorchServeFault, match=r"(?s) ended with status .*in use"), second:
         pass
     assert not second.folder.exists() and server.predict("shop", "1.0", GOOD).status == 200
 

@@ -12,13 +12,13 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from experiments.rules import BadRules, Rules
-from experiments.rules_table import Version
-from serving.gateway.after.catalogue import Catalogue
+from experiments.rules_table import RulesVersion
+from serving.gateway.after.catalogue import ServedCatalogue
 from serving.gateway.after.compiled import Explorable, compiled, faults
 from serving.gateway.after.showing import (
-    Asked,
     Items,
-    Shown,
+    ShowingLimits,
+    ShownList,
     draw,
     show,
 )
@@ -30,7 +30,7 @@ BRANDS = [None if n % 7 == 6 else f"b{n % 3}" for n in range(len(IDS))]
 KINDS = [f"k{n % 4}" for n in range(len(IDS))]
 PRICES = [float(n % 9) for n in range(len(IDS))]
 EVENTS = [n * 5 for n in range(len(IDS))]
-CATALOGUE = Catalogue(
+CATALOGUE = ServedCatalogue(
     {
         "item_id": IDS,
         "title": [f"Kettle {item}" for item in IDS],
@@ -50,9 +50,9 @@ def stock(*withdrawn: str) -> Stock:
 
 
 def shown(
-    rules: Mapping[str, Any], asked: Asked, ranked: Items, gone: Stock | None = None, counts: bool = False
-) -> Shown:
-    made = compiled(Version(number=7, rules=Rules.of(rules)), CATALOGUE, NOW)
+    rules: Mapping[str, Any], asked: ShowingLimits, ranked: Items, gone: Stock | None = None, counts: bool = False
+) -> ShownList:
+    made = compiled(RulesVersion(number=7, rules=Rules.of(rules)), CATALOGUE, NOW)
     assert not made.problems
     return show(made, Explorable(made), gone or stock(), asked, ranked, counts=counts)
 
@@ -61,7 +61,7 @@ def ranking(*items: str) -> Items:
     return [{"item_id": item, "score": 9.0 - n} for n, item in enumerate(items)]
 
 
-def ids(found: Shown) -> list[str]:
+def ids(found: ShownList) -> list[str]:
     return [item["item_id"] for item in found.items]
 
 
@@ -196,7 +196,7 @@ def test_no_rule_is_ever_broken(
         (item, score) for item, score in ranked if item not in hidden and (not filters or matches(filters, item))
     ]  # as every ranking is asked for
     candidates = [{"item_id": item, "score": score} for item, score in sorted(allowed, key=lambda each: -each[1])]
-    asked = Asked(
+    asked = ShowingLimits(
         k=k, request_id=seed, hidden=hidden, filters=filters, segment=segment, placement=placement, tired=tired
     )
     found = shown(rules, asked, candidates, stock(*withdrawn))
@@ -275,7 +275,7 @@ def test_a_boost_has_its_share_of_every_beginning_of_the_list(
     share: float, order: list[str], brand: str, k: int
 ) -> None:
     rules = {"boosts": [{"where": {"brand": [brand]}, "share": share}]}
-    items = ids(shown(rules, Asked(k=k, request_id="r", hidden=frozenset()), ranking(*order)))
+    items = ids(shown(rules, ShowingLimits(k=k, request_id="r", hidden=frozenset()), ranking(*order)))
     of_brand = [BRANDS[IDS.index(item)] == brand for item in items]
     there = BRANDS.count(brand)
     for slots in range(1, len(items) + 1):
@@ -285,7 +285,7 @@ def test_a_boost_has_its_share_of_every_beginning_of_the_list(
 
 
 def test_a_factor_is_that_of_the_chance_in_a_softmax_and_of_the_count_among_popular_items() -> None:
-    asked = Asked(k=2, request_id="r", hidden=frozenset())
+    asked = ShowingLimits(k=2, request_id="r", hidden=frozenset())
     ranked = [{"item_id": "i0", "score": 1.0}, {"item_id": "i1", "score": 0.0}]
     for factor, first in ((2.7, "i0"), (2.8, "i1")):  # e lies between
         boosted = shown({"boosts": [{"items": ["i1"], "factor": factor}]}, asked, ranked)
@@ -311,7 +311,7 @@ def test_items_come_by_their_chance_times_what_they_bring(alpha: float, scores: 
 
     ranked = [{"item_id": item, "score": score} for item, score in zip([*IDS, *STRANGERS], scores, strict=True)]
     ranked.sort(key=lambda item: -item["score"])
-    found = shown(rules, Asked(k=len(ranked), request_id="r", hidden=frozenset(), placement=placement), ranked)
+    found = shown(rules, ShowingLimits(k=len(ranked), request_id="r", hidden=frozenset(), placement=placement), ranked)
     assert sorted(item["score"] for item in found.items) == sorted(scores), "the score told is the model's"
     if placement == "similar":
         assert found.items == ranked
@@ -321,7 +321,7 @@ def test_items_come_by_their_chance_times_what_they_bring(alpha: float, scores: 
 
 
 def test_likeness_is_held_against_relevance() -> None:
-    asked = Asked(k=3, request_id="r", hidden=frozenset())
+    asked = ShowingLimits(k=3, request_id="r", hidden=frozenset())
     ranked = [{"item_id": item, "score": score} for item, score in (("i0", 1.0), ("i3", 0.9), ("i9", 0.8), ("i1", 0.0))]
     spread = {"diversity": {"alike": {"relevance": 0.4, "by": ["brand"]}}}
     assert ids(shown(spread, asked, ranked)) == ["i0", "i1", "i3"], "i3 and i9 are of the brand of i0"
@@ -378,14 +378,14 @@ def test_what_a_catalogue_cannot_follow_is_told_and_the_other_rules_hold() -> No
     )
     told = faults(rules, CATALOGUE)
     assert len(told) == 6 and told[0].startswith("blocks.0.where: ") and "colour" in told[0]
-    made = compiled(Version(number=7, rules=rules), CATALOGUE, NOW)
+    made = compiled(RulesVersion(number=7, rules=rules), CATALOGUE, NOW)
     assert len(made.problems) == 6 and all(problem.startswith("rules 7, ") for problem in made.problems)
-    found = show(made, Explorable(made), stock(), Asked(k=2, request_id="r", hidden=frozenset()),
+    found = show(made, Explorable(made), stock(), ShowingLimits(k=2, request_id="r", hidden=frozenset()),
                  ranking("i1", "i2"), counts=False)  # fmt: skip
     assert ids(found) == ["i2"]
 
 
 def test_without_rules_the_ranking_is_shown_but_for_what_is_withdrawn() -> None:
     for order, gone in product((IDS[:8], IDS[::-1]), (set(), {"i3", "i20"})):
-        found = shown({}, Asked(k=5, request_id="r", hidden=frozenset()), ranking(*order), stock(*gone))
+        found = shown({}, ShowingLimits(k=5, request_id="r", hidden=frozenset()), ranking(*order), stock(*gone))
         assert ids(found) == [item for item in order if item not in gone][:5] and set(found.propensities) == {1.0}

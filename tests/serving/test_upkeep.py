@@ -158,7 +158,7 @@ def test_the_judge_and_lineage_read_a_merged_day(tmp_path: Path) -> None:
     for merged in (False, True):
         if merged:
             keep_up(tmp_path, LATER)
-        with rollout_log.EventLog(tmp_path, salt="s", opened=DAY, now=LATER, policy=policy) as judged:
+        with rollout_log.ExposureLog(tmp_path, salt="s", opened=DAY, now=LATER, policy=policy) as judged:
             assert judged.traffic(1).exposures == 6 and judged.successes().outcomes["success"].sum() == 6
         assert (find_exposure(tmp_path, "r4") or {})["user_id"] == "u4"
 

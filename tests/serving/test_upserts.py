@@ -15,7 +15,7 @@ from heterrec.inference.answers import Answers, Loaded
 from heterrec.memory import neighbours
 from heterrec.memory.gates import over, remember
 from heterrec.memory.neighbours import Gate, Memory
-from heterrec.model.network import HeterRec
+from heterrec.model.network import HeterRecNetwork
 from heterrec.recipes import TrainConfig
 from heterrec.training.export import UserProgram
 from heterrec.training.item_program import ItemProgram
@@ -69,7 +69,7 @@ class Shop:
         self.data = read_sequences(write_shop(root / "shop"))
         encoder = encoder_of(self.data)
         config = TrainConfig(model=replace(SMALL, tokens=tokens), memory=())
-        model = lively(HeterRec(config.model, encoder)).eval()
+        model = lively(HeterRecNetwork(config.model, encoder)).eval()
         memory = memory_of(self.data) if remembers else None
         self.loaded = Loaded(model, encoder, config, memory, self.data.catalogue.item_ids)
         self.root = root

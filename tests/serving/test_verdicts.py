@@ -20,9 +20,9 @@ from experiments.decision import (
 )
 from experiments.document import ModelVersion, Rollout, SentBack, release
 from experiments.guardrails import Guardrail
-from experiments.log import Traffic
+from experiments.log import LoggedTraffic
 from experiments.policy import Policy
-from experiments.sequential_test import UNKNOWN, Difference
+from experiments.sequential_test import UNKNOWN, RateDifference
 
 OPENED = datetime(2026, 1, 5, tzinfo=UTC)
 BEGAN = OPENED + timedelta(days=3)
@@ -43,14 +43,14 @@ QUARTER = replace(HALF, stage=2, weight=0.25)
 FULL = replace(HALF, stage=4, weight=1.0)
 WATCHED = Rollout(model="shop", champion=B, former=A, salt="s", since=BEGAN)
 
-BETTER = Difference(0.02, 0.01, 0.03, 5000.0)
-WORSE = Difference(-0.02, -0.03, -0.01, 5000.0)
-OPEN = Difference(0.001, -0.01, 0.012, 5000.0)
+BETTER = RateDifference(0.02, 0.01, 0.03, 5000.0)
+WORSE = RateDifference(-0.02, -0.03, -0.01, 5000.0)
+OPEN = RateDifference(0.001, -0.01, 0.012, 5000.0)
 BREACHED = Guardrail(
     name="errors", meaning="errors", champion=0.0, challenger=0.1, allowed=0.0, low=0.1, high=0.2, breached=True
 )
 SOUND = replace(BREACHED, low=-0.1, breached=False)
-MANY = Traffic(exposures=100_000, stage_exposures=10_000, misdrawn=0, latest=NOW, busiest=0.0)
+MANY = LoggedTraffic(exposures=100_000, stage_exposures=10_000, misdrawn=0, latest=NOW, busiest=0.0)
 SEEN = Evidence(
     at=NOW, traffic=MANY, champion_rate=0.2, challenger_rate=0.2, outcome=OPEN, users=1000, guardrails=(SOUND,),
     full=False, ratio=0.0,
@@ -58,10 +58,10 @@ SEEN = Evidence(
 LOSS = POLICY.patience_loss * SEEN.champion_rate
 
 
-def judged(row: Rollout, outcome: Difference = OPEN, *, policy: Policy = POLICY, **seen: Any) -> Verdict:
+def judged(row: Rollout, outcome: RateDifference = OPEN, *, policy: Policy = POLICY, **seen: Any) -> Verdict:
     """The verdict on `SEEN` with another outcome, and whatever else of it or of its traffic differs."""
     at = seen.pop("at", NOW)
-    of_traffic = {"latest": at} | {name: seen.pop(name) for name in list(seen) if name in Traffic.__slots__}
+    of_traffic = {"latest": at} | {name: seen.pop(name) for name in list(seen) if name in LoggedTraffic.__slots__}
     evidence = replace(SEEN, at=at, outcome=outcome, traffic=replace(MANY, **of_traffic), **seen)
     return judge(row, evidence, policy, opened=OPENED, salt=lambda: "fresh")
 
@@ -79,7 +79,9 @@ def judged(row: Rollout, outcome: Difference = OPEN, *, policy: Policy = POLICY,
         (FULL, WORSE, "roll back", "worse: "),
     ],
 )
-def test_an_experiment_whose_stage_has_run_its_time(row: Rollout, outcome: Difference, action: str, why: str) -> None:
+def test_an_experiment_whose_stage_has_run_its_time(
+    row: Rollout, outcome: RateDifference, action: str, why: str
+) -> None:
     made = judged(row, outcome)
     assert made.action == action and made.why.startswith(why), made.why
     expected = {"hold": None, "promote": 0.0, "roll back": 0.0, "raise": 0.5 if row is QUARTER else 1.0}[action]
@@ -124,7 +126,7 @@ def late(before: float, effective: float, now: float) -> Verdict:
     at = OPENED + POLICY.hours("patience")
     seen = (SentBack(recipe_digest="b", until=BEGAN, effective=effective, change=before),)
     row = replace(HALF, challenger=version("b", until=at), champion=version("a", until=OPENED), sent_back=seen)
-    return judged(row, Difference(now * 0.2, -0.5, 0.5, 5000.0), at=at)
+    return judged(row, RateDifference(now * 0.2, -0.5, 0.5, 5000.0), at=at)
 
 
 @given(before=st.floats(-0.5, 0.5), effective=st.floats(1, 1e6), now=st.floats(-0.5, 0.5))
@@ -144,7 +146,7 @@ def test_what_is_only_likely_is_asked_of_all_experiments_of_a_recipe(
 def test_where_nobody_succeeded_nothing_is_likelier(estimate: float, action: str) -> None:
     at = OPENED + POLICY.hours("patience")
     row = replace(HALF, challenger=version("b", until=at), champion=version("a", until=OPENED))
-    assert judged(row, Difference(estimate, -0.5, 0.5, 5000.0), at=at, champion_rate=0.0).action == action
+    assert judged(row, RateDifference(estimate, -0.5, 0.5, 5000.0), at=at, champion_rate=0.0).action == action
 
 
 def test_of_a_recipe_that_was_found_much_worse_one_lucky_experiment_serves_nobody() -> None:
@@ -168,7 +170,7 @@ def test_of_a_recipe_that_was_found_much_worse_one_lucky_experiment_serves_nobod
 def test_the_ends_of_the_interval_decide_and_neither_at_the_bound(
     low: float, high: float, loss: float, action: str
 ) -> None:
-    outcome = Difference((low + high) / 2, low, high, 5000.0)
+    outcome = RateDifference((low + high) / 2, low, high, 5000.0)
     assert judged(HALF, outcome, policy=replace(POLICY, allowed_loss=loss)).action == action
 
 
@@ -185,22 +187,22 @@ def test_patience_ends_at_its_hour_and_only_where_not_all_meet_the_challenger() 
 @pytest.mark.parametrize(
     ("hours", "outcome", "why"),
     [
-        (0, Difference(0.0, -0.99 * LOSS, 0.1, 5000.0), None),
-        (1, Difference(0.0, -0.99 * LOSS, 0.1, 5000.0), "no worse than 5% below, and fresher, after 28 days"),
-        (1, Difference(0.0, -LOSS, 0.1, 5000.0), None),
-        (14 * 24 - 1, Difference(-0.99 * LOSS, -0.1, 0.1, 5000.0), None),
+        (0, RateDifference(0.0, -0.99 * LOSS, 0.1, 5000.0), None),
+        (1, RateDifference(0.0, -0.99 * LOSS, 0.1, 5000.0), "no worse than 5% below, and fresher, after 28 days"),
+        (1, RateDifference(0.0, -LOSS, 0.1, 5000.0), None),
+        (14 * 24 - 1, RateDifference(-0.99 * LOSS, -0.1, 0.1, 5000.0), None),
         (
             14 * 24,
-            Difference(-0.99 * LOSS, -0.1, 0.1, 5000.0),
+            RateDifference(-0.99 * LOSS, -0.1, 0.1, 5000.0),
             "undecided, likelier no worse, and 14 days fresher, after",
         ),
-        (14 * 24, Difference(-LOSS, -0.1, 0.1, 5000.0), None),
+        (14 * 24, RateDifference(-LOSS, -0.1, 0.1, 5000.0), None),
         (14 * 24, UNKNOWN, None),  # nothing was compared, and so nothing is likelier
-        (14 * 24, Difference(0.0, -0.1, 0.1, 0.5), "undecided, likelier no worse"),
+        (14 * 24, RateDifference(0.0, -0.1, 0.1, 0.5), "undecided, likelier no worse"),
     ],
 )
 def test_at_the_end_of_patience_only_fresher_data_speaks_for_a_challenger(
-    hours: int, outcome: Difference, why: str | None
+    hours: int, outcome: RateDifference, why: str | None
 ) -> None:
     row = replace(HALF, challenger=version("b", until=OPENED + timedelta(hours=hours)))
     made = judged(row, outcome, at=OPENED + POLICY.hours("patience"))
@@ -210,7 +212,7 @@ def test_at_the_end_of_patience_only_fresher_data_speaks_for_a_challenger(
 def test_patience_that_ends_in_favour_still_waits_for_the_stage() -> None:
     ends = OPENED + POLICY.hours("patience")
     row = replace(HALF, since=ends - timedelta(hours=1), challenger=version("b", until=OPENED + timedelta(hours=1)))
-    assert judged(row, Difference(0.0, -0.001, 0.1, 5000.0), at=ends).action == "hold"
+    assert judged(row, RateDifference(0.0, -0.001, 0.1, 5000.0), at=ends).action == "hold"
 
 
 def test_a_watch_ends_at_its_hour() -> None:
@@ -238,7 +240,7 @@ BROKEN = [
 @pytest.mark.parametrize(("seen", "why"), BROKEN)
 @pytest.mark.parametrize("outcome", [BETTER, WORSE, OPEN])
 def test_arms_that_are_not_comparable_decide_nothing_either_way(
-    outcome: Difference, seen: dict[str, Any], why: str
+    outcome: RateDifference, seen: dict[str, Any], why: str
 ) -> None:
     for row in (QUARTER, HALF, FULL):
         assert judged(row, outcome, **seen) == ("hold", judged(row, outcome, **seen).why, None)

@@ -10,8 +10,8 @@ import pytest
 
 from events.partitions import write_days
 from events.schema import TABLES
-from experiments.document import Change, ModelVersion, Rollout
-from experiments.log import EventLog
+from experiments.document import DocumentChange, ModelVersion, Rollout
+from experiments.log import ExposureLog
 from experiments.policy import Policy
 from experiments.rules import Holdout, Rules
 from experiments.rules_table import RulesTable
@@ -151,7 +151,7 @@ def test_every_shopper_counts_once_and_every_outcome_once(tmp_path: Path) -> Non
     }  # fmt: skip
     with pytest.raises(ValueError, match="nobody is held out"):
         difference(found.held_N[:1], found.shown_N[:1])
-    with EventLog(tmp_path, salt="s", opened=NOW, now=NOW + timedelta(days=9), policy=Policy()) as log:
+    with ExposureLog(tmp_path, salt="s", opened=NOW, now=NOW + timedelta(days=9), policy=Policy()) as log:
         assert log.traffic(0).exposures == 0, "the judge of a canary sees none of it"
 
 
@@ -170,7 +170,7 @@ def test_the_command_tells_it_since_the_holdout_is_the_same(
         return status, told.out + told.err
 
     with RolloutTable(f"sqlite:///{tmp_path}/rollout.db") as rollouts:
-        rollouts.propose(Change(Rollout(model="shop", champion=arms["1.0"]), "push", "first"), 0)
+        rollouts.propose(DocumentChange(Rollout(model="shop", champion=arms["1.0"]), "push", "first"), 0)
         moments = iter([NOW - timedelta(days=9), NOW - timedelta(days=2), NOW - timedelta(days=1)])
         kept = RulesTable(rollouts.database, "shop", clock=lambda: next(moments))
         assert worth()[0] == 2 and "the rules hold nobody out" in worth()[1]

@@ -10,7 +10,7 @@ from click.testing import CliRunner
 import pipelines.__main__
 import serving.__main__
 from pipelines import program
-from pipelines.check import Checked
+from pipelines.check import CheckReport
 from pipelines.version import version
 from runtime.decision import Decision, Reason
 
@@ -75,7 +75,7 @@ def test_a_script_reads_which_checks_did_not_hold_and_what_would_change_that(tmp
     )
     good = replace(bad, check="prices", held=True)
     decision = Decision(gate="validate", reasons=[good, bad])
-    checked = Checked(report={"rows": 7}, decision=decision, judges=2, plans=(), page=tmp_path / "page.html")
+    checked = CheckReport(report={"rows": 7}, decision=decision, judges=2, plans=(), page=tmp_path / "page.html")
     found = json.loads(json.dumps(checked.as_json()))
     assert (found["passed"], found["report"], found["judges"]) == (False, {"rows": 7}, 2)
     (told,) = found["not_held"]

@@ -5,7 +5,7 @@ from pathlib import Path
 import pytest
 
 from experiments.retry import ATTEMPTS, until_unmoved
-from experiments.table import Change, RolloutTable, StaleRollout
+from experiments.table import DocumentChange, RolloutTable, StaleRollout
 
 
 @pytest.mark.parametrize("faster", [0, 1, ATTEMPTS - 1, ATTEMPTS])
@@ -19,8 +19,8 @@ def test_each_attempt_decides_on_what_the_faster_one_wrote_and_nobody_is_tried_f
             row = table.read("shop")
             seen.append(row.version)
             if len(seen) <= faster:
-                table.propose(Change(row, "another", "was faster"), row.version)
-            return table.propose(Change(row, "this", "decided"), row.version).version
+                table.propose(DocumentChange(row, "another", "was faster"), row.version)
+            return table.propose(DocumentChange(row, "this", "decided"), row.version).version
 
         if faster < ATTEMPTS:
             assert until_unmoved(attempt, model="shop", during="in a test") == faster + 1

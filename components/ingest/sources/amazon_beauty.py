@@ -10,7 +10,7 @@ import duckdb
 from components.ingest.read import read
 from components.ingest.source import (
     Raw,
-    Table,
+    SourceTable,
     locate,
     where,
 )
@@ -32,7 +32,7 @@ def load(card: DatasetCard, connection: duckdb.DuckDBPyConnection, only: Collect
     )
 
 
-def _listed(items: Table) -> Table:
+def _listed(items: SourceTable) -> SourceTable:
     """Categories as lists, also where the file has to be read another way."""
     column = items.column("categories")
     named = f"* REPLACE (list_transform({QUOTED.format(column=column)}, q -> q[2:-2]) AS {column})"

@@ -14,7 +14,7 @@ import duckdb
 from components.ingest.read import read
 from components.ingest.source import (
     Raw,
-    Table,
+    SourceTable,
     locate,
     where,
 )
@@ -48,7 +48,7 @@ def load(card: DatasetCard, connection: duckdb.DuckDBPyConnection, only: Collect
             retail_disc / nullif(sales_value + coupon_match_disc + retail_disc, 0) AS discount
         FROM journey_interactions t LEFT JOIN journey_items USING (product_id)
         ORDER BY transaction_timestamp, basket_id, product_id"""
-    purchases = Table.of(
+    purchases = SourceTable.of(
         connection.sql(f"""
             SELECT * EXCLUDE (bought), {NO_PRODUCT} AS not_a_product, sales_value <= 0 AS price_not_positive,
                 NOT ({BAD}) AND bought < {least} AS rarely_bought
@@ -56,7 +56,7 @@ def load(card: DatasetCard, connection: duckdb.DuckDBPyConnection, only: Collect
     )
     return Raw(
         interactions=purchases,
-        items=Table.of(connection.sql(_items(least))),
+        items=SourceTable.of(connection.sql(_items(least))),
         reject={name: purchases.column(name) for name in ("not_a_product", "price_not_positive", "rarely_bought")},
         notes=(
             "A price is that of the shelf for members of the loyalty programme (all households here are), before "

@@ -10,8 +10,8 @@ import duckdb
 from components.ingest.parse import NAIVE_TIMES
 from components.ingest.source import (
     Raw,
-    Source,
-    Table,
+    SourceAdapter,
+    SourceTable,
     pattern,
 )
 from events.partitions import digest, files
@@ -27,7 +27,7 @@ _SERVED = "served "
 class WithEventLog:
     """`source`, and the interactions that the consumer of the log at `log` has written (docs/contracts.md)."""
 
-    def __init__(self, source: Source, log: Path) -> None:
+    def __init__(self, source: SourceAdapter, log: Path) -> None:
         self._source, self._log = source, log
 
     def load(self, card: DatasetCard, connection: duckdb.DuckDBPyConnection, only: Collection[str] | None) -> Raw:
@@ -64,7 +64,9 @@ class WithEventLog:
         return {_SERVED + folder.name.removeprefix("day="): paths for folder in folders if (paths := files(folder))}
 
 
-def _with(shop: Table, card: DatasetCard, connection: duckdb.DuckDBPyConnection, files: list[Path]) -> Table:
+def _with(
+    shop: SourceTable, card: DatasetCard, connection: duckdb.DuckDBPyConnection, files: list[Path]
+) -> SourceTable:
     """The shop's own rows, and then the log's interactions in the same columns."""
     relation = _served(
         card, connection, files, dict(zip(shop.names, map(str, shop.relation.types), strict=False)), shop
@@ -78,12 +80,12 @@ def _with(shop: Table, card: DatasetCard, connection: duckdb.DuckDBPyConnection,
     )
 
 
-def _as_shop(table: Table) -> Table:
+def _as_shop(table: SourceTable) -> SourceTable:
     return replace(table, relation=table.relation.project(f"*, {literal(SHOP)} AS origin"))
 
 
 def _served(
-    card: DatasetCard, connection: duckdb.DuckDBPyConnection, read: list[Path], types: dict[str, str], shop: Table
+    card: DatasetCard, connection: duckdb.DuckDBPyConnection, read: list[Path], types: dict[str, str], shop: SourceTable
 ) -> duckdb.DuckDBPyRelation:
     """The log's interactions in the columns of the source, which have `types`."""
     names = card.columns

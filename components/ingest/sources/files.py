@@ -19,7 +19,7 @@ from components.ingest.remote import fetched, listed
 from components.ingest.several import read_tables
 from components.ingest.source import (
     Raw,
-    Table,
+    SourceTable,
     locate,
     named,
     scratch,
@@ -48,7 +48,7 @@ def load(card: DatasetCard, connection: duckdb.DuckDBPyConnection, only: Collect
     )
 
 
-def _users(card: DatasetCard, connection: duckdb.DuckDBPyConnection) -> Table:
+def _users(card: DatasetCard, connection: duckdb.DuckDBPyConnection) -> SourceTable:
     path = _at_hand(card, "users", connection)
     with named(path, _place(card, "users", path), each=True):
         return read(path, connection, card, table="users")
@@ -94,7 +94,9 @@ def _digests(card: DatasetCard, field: str) -> dict[str, str]:
     return {"": digest_file(locate(place, field=field, card=card, address=ADDRESS))}
 
 
-def interactions_of(card: DatasetCard, connection: duckdb.DuckDBPyConnection, only: Collection[str] | None) -> Table:
+def interactions_of(
+    card: DatasetCard, connection: duckdb.DuckDBPyConnection, only: Collection[str] | None
+) -> SourceTable:
     if isinstance(card.source.interactions, list):
         return _several(card, card.source.interactions, connection, only)
     path = _at_hand(card, "interactions", connection)
@@ -117,7 +119,7 @@ def _several(
     tables: list[InteractionsTable],
     connection: duckdb.DuckDBPyConnection,
     only: Collection[str] | None,
-) -> Table:
+) -> SourceTable:
     """Several tables: each file is a part, of a folder below the folder's name."""
     files: dict[str, tuple[InteractionsTable, Path]] = {}
     places: dict[Path, str] = {}

@@ -9,7 +9,7 @@ import duckdb
 import numpy as np
 import pyarrow as pa
 
-from components.ingest.source import Raw, Table
+from components.ingest.source import Raw, SourceTable
 from feature_repo.card import DatasetCard
 from marketplace.config import MarketplaceConfig
 from marketplace.corruption import soil
@@ -36,11 +36,11 @@ def load(card: DatasetCard, connection: duckdb.DuckDBPyConnection, only: Collect
     schema = schema_of(config)
     schema = (_as_text(schema) if config.dirty_rate else schema).append(pa.field("origin", pa.string()))
     reader = pa.RecordBatchReader.from_batches(schema, _batches(shop, only))
-    interactions = Table.of(connection.from_arrow(reader), origin="origin")
-    users = Table.of(connection.from_arrow(shop.users())) if config.groups else None
+    interactions = SourceTable.of(connection.from_arrow(reader), origin="origin")
+    users = SourceTable.of(connection.from_arrow(shop.users())) if config.groups else None
     return Raw(
         interactions=interactions,
-        items=Table.of(connection.from_arrow(items)),
+        items=SourceTable.of(connection.from_arrow(items)),
         users=users,
         notes=tuple(notes),
     )

@@ -25,7 +25,7 @@ import pyarrow.parquet as pq
 from components.ingest.parquet import DIGITS, read_portions
 from components.ingest.source import (
     Raw,
-    Table,
+    SourceTable,
     named,
     scratch,
 )
@@ -191,7 +191,7 @@ def _dated(database: "Connection", asked: Sql, only: Collection[str] | None) -> 
     return f"{query} ORDER BY {by}"
 
 
-def _with_origin(table: Table) -> Table:
+def _with_origin(table: SourceTable) -> SourceTable:
     day = table.column(PART)
     listed = ", ".join(f"c{n}" for n in range(len(table.names)) if table.names[n] != PART)
     assert day == f"c{len(table.names) - 1}"
@@ -201,7 +201,7 @@ def _with_origin(table: Table) -> Table:
 
 def _table(
     database: "Connection", query: str, connection: duckdb.DuckDBPyConnection, card: DatasetCard, table: str
-) -> Table:
+) -> SourceTable:
     result = _run(database, query, card, table)
     names = list(result.keys())
     if twice := sorted({name for name in names if names.count(name) > 1}):

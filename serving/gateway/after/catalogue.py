@@ -16,11 +16,11 @@ Codes = npt.NDArray[np.int32]
 """(V,) equal where two items have the same value of a category, -1 where it is missing."""
 
 
-class Unknown(ValueError):
+class UnknownFeature(ValueError):
     """A feature or condition that this catalogue does not have; the message says what there is."""
 
 
-class Catalogue:
+class ServedCatalogue:
     """Of one archive's `items.json`; `filterable` names the form of each feature that it tells, `dates` the zone of
     those that are dates."""
 
@@ -38,30 +38,32 @@ class Catalogue:
         self._codes = {name: as_codes(columns[name]) for name, form in filterable.items() if FORMS[form].grouped}
 
     def forbidden(self, where: Mapping[str, Any]) -> Mask:
-        """(V,) True where an item is not what the filters `where` say; not to be written to. Raises `Unknown`."""
+        """(V,) True where an item is not what the filters `where` say; read-only. Raises `UnknownFeature`."""
         try:
             return self._filters.forbidden(self._filters.read(dict(where)))
         except BadRequest as error:
-            raise Unknown(str(error)) from error
+            raise UnknownFeature(str(error)) from error
 
     def meant(self, where: Mapping[str, Any], now: datetime) -> Mask:
-        """(V,) True where an item is what `where` says at that moment, dates as people say them. Raises `Unknown`."""
+        """(V,) True where an item is what `where` says at that moment, dates as people do. Raises `UnknownFeature`."""
         try:
             return ~self.forbidden(in_days(where, self.dates, now))
         except BadDate as error:
-            raise Unknown(f"{error.feature}: {error}") from error
+            raise UnknownFeature(f"{error.feature}: {error}") from error
 
     def codes(self, feature: str) -> Codes:
-        """Raises `Unknown`."""
+        """Raises `UnknownFeature`."""
         if feature not in self._codes:
-            raise Unknown(f"{feature!r} is no category of the catalogue; there are {', '.join(self._codes) or 'none'}")
+            raise UnknownFeature(
+                f"{feature!r} is no category of the catalogue; there are {', '.join(self._codes) or 'none'}"
+            )
         return self._codes[feature]
 
     def numbers(self, feature: str) -> npt.NDArray[np.float64]:
-        """(V,) NaN where it is missing. Raises `Unknown`."""
+        """(V,) NaN where it is missing. Raises `UnknownFeature`."""
         if feature not in self._numbers:
             there = ", ".join(sorted(self._numbers)) or "none"
-            raise Unknown(f"{feature!r} is no number of the catalogue; there are {there}")
+            raise UnknownFeature(f"{feature!r} is no number of the catalogue; there are {there}")
         return np.array([np.nan if cell is None else cell for cell in self.columns[feature]], np.float64)
 
 

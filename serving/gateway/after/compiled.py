@@ -17,8 +17,8 @@ from experiments.rules import (
     Rules,
     Value,
 )
-from experiments.rules_table import Version
-from serving.gateway.after.catalogue import Catalogue, Codes, Unknown
+from experiments.rules_table import RulesVersion
+from serving.gateway.after.catalogue import Codes, ServedCatalogue, UnknownFeature
 from serving.gateway.after.stock import Stock
 from serving.gateway.dates import STEP, minute, moves
 from serving.scoring.filters import Mask
@@ -38,7 +38,7 @@ class Chosen(NamedTuple):
         return np.fromiter((item in self.ids for item in ids), bool, len(ids))
 
 
-class Placed(NamedTuple):
+class PlacedRule(NamedTuple):
     """A rule, and what it means."""
 
     rule: Block | Boost
@@ -62,15 +62,15 @@ class Worth(NamedTuple):
 class Compiled:
     """Of one catalogue, from the moment it was made until `until`."""
 
-    version: Version
+    version: RulesVersion
     since: datetime
     until: datetime | None
-    catalogue: Catalogue
-    blocks: tuple[Placed, ...]
+    catalogue: ServedCatalogue
+    blocks: tuple[PlacedRule, ...]
     pins: tuple[Pin, ...]
-    factors: tuple[tuple[float, Placed], ...]
+    factors: tuple[tuple[float, PlacedRule], ...]
     """ln of the factor."""
-    shares: tuple[tuple[float, Placed], ...]
+    shares: tuple[tuple[float, PlacedRule], ...]
     worth: Worth | None
     caps: tuple[tuple[int, Codes], ...]
     relevance: float
@@ -115,20 +115,20 @@ class Compiled:
         )
 
 
-def compiled(version: Version, catalogue: Catalogue, now: datetime) -> Compiled:
+def compiled(version: RulesVersion, catalogue: ServedCatalogue, now: datetime) -> Compiled:
     """A rule that the catalogue cannot follow is left out and told: the others hold."""
     rules, problems = version.rules, list[str]()
     alone = [rule for rule in (rules.value, rules.exploration, rules.fatigue) if rule is not None]
     timed = [*rules.blocks, *rules.pins, *rules.boosts, *alone]
     turns = [turn for rule in timed for turn in (rule.since, rule.until) if turn is not None and turn > now]
 
-    def placed(name: str, rule: Block | Boost) -> Placed | None:
+    def placed(name: str, rule: Block | Boost) -> PlacedRule | None:
         try:
             match_V = catalogue.meant(rule.where, now) if rule.where else None
-        except Unknown as error:
+        except UnknownFeature as error:
             problems.append(f"rules {version.number}, {name}: {error}")
             return None
-        return Placed(rule, Chosen(frozenset(rule.items), match_V))
+        return PlacedRule(rule, Chosen(frozenset(rule.items), match_V))
 
     blocks = [placed(f"blocks.{n}", rule) for n, rule in enumerate(rules.blocks) if rule.holds(now)]
     boosts = [(rule, placed(f"boosts.{n}", rule)) for n, rule in enumerate(rules.boosts) if rule.holds(now)]
@@ -156,23 +156,23 @@ def compiled(version: Version, catalogue: Catalogue, now: datetime) -> Compiled:
     )
 
 
-def faults(rules: Rules, catalogue: Catalogue) -> list[str]:
+def faults(rules: Rules, catalogue: ServedCatalogue) -> list[str]:
     """What of `rules` a catalogue cannot follow, whenever it holds."""
     found = []
     for name, where in rules.conditions:
         try:
             catalogue.meant(where, datetime.now(UTC))
-        except Unknown as error:
+        except UnknownFeature as error:
             found.append(f"{name}: {error}")
     for name, feature in rules.categories:
         try:
             catalogue.codes(feature)
-        except Unknown as error:
+        except UnknownFeature as error:
             found.append(f"{name}: {error}")
     try:
         if rules.value is not None:
             catalogue.numbers(rules.value.by)
-    except Unknown as error:
+    except UnknownFeature as error:
         found.append(f"value.by: {error}")
     return found
 
@@ -195,10 +195,12 @@ class Explorable:
         return self._rows
 
 
-def _fresh(version: Version, law: Exploration, catalogue: Catalogue, now: datetime, problems: list[str]) -> Mask | None:
+def _fresh(
+    version: RulesVersion, law: Exploration, catalogue: ServedCatalogue, now: datetime, problems: list[str]
+) -> Mask | None:
     try:
         fresh_V = catalogue.meant(law.where, now)
-    except Unknown as error:
+    except UnknownFeature as error:
         problems.append(f"rules {version.number}, exploration.where: {error}; nothing is explored")
         return None
     if law.most_events is not None:
@@ -206,13 +208,13 @@ def _fresh(version: Version, law: Exploration, catalogue: Catalogue, now: dateti
     return fresh_V
 
 
-def _worth(version: Version, catalogue: Catalogue, now: datetime, problems: list[str]) -> Worth | None:
+def _worth(version: RulesVersion, catalogue: ServedCatalogue, now: datetime, problems: list[str]) -> Worth | None:
     rule = version.rules.value
     if rule is None or not rule.holds(now):
         return None
     try:
         number_V = catalogue.numbers(rule.by)
-    except Unknown as error:
+    except UnknownFeature as error:
         problems.append(f"rules {version.number}, value.by: {error}")
         return None
     told_V = np.isfinite(number_V) & (number_V > 0)
@@ -224,20 +226,20 @@ def _worth(version: Version, catalogue: Catalogue, now: datetime, problems: list
     return Worth(rule, logarithm_V, rule.alpha * math.log(usual))
 
 
-def _caps(version: Version, catalogue: Catalogue, problems: list[str]) -> tuple[tuple[int, Codes], ...]:
+def _caps(version: RulesVersion, catalogue: ServedCatalogue, problems: list[str]) -> tuple[tuple[int, Codes], ...]:
     found = []
     for feature, most in version.rules.diversity.caps.items():
         try:
             found.append((most, catalogue.codes(feature)))
-        except Unknown as error:
+        except UnknownFeature as error:
             problems.append(f"rules {version.number}, diversity.caps: {error}")
     return tuple(found)
 
 
-def _alike(version: Version, catalogue: Catalogue, problems: list[str]) -> tuple[Codes, ...]:
+def _alike(version: RulesVersion, catalogue: ServedCatalogue, problems: list[str]) -> tuple[Codes, ...]:
     alike = version.rules.diversity.alike
     try:
         return tuple(catalogue.codes(feature) for feature in alike.by) if alike is not None else ()
-    except Unknown as error:
+    except UnknownFeature as error:
         problems.append(f"rules {version.number}, diversity.alike: {error}")
         return ()

@@ -14,7 +14,7 @@ from serving.gateway.after.news import News
 from serving.gateway.after.upserts import absorbed
 from serving.gateway.api import ItemsTaken, PutItem, PutItems
 from serving.gateway.archive import Contents
-from serving.gateway.archives import Archives
+from serving.gateway.archives import ArchiveCache
 from serving.gateway.dates import BadDate, in_days
 
 _Authorization = Annotated[str | None, Header(description="Bearer token, where the service asks for one")]
@@ -24,7 +24,7 @@ _UNKNOWN = "the archives that serve do not say which features their items have; 
 def add_items(
     app: FastAPI,
     news: News,
-    archives: Archives,
+    archives: ArchiveCache,
     released: Callable[[], Rollout],
     problems: dict[int | str, dict[str, Any]],
 ) -> None:

@@ -9,9 +9,9 @@ import logging
 import time
 from collections.abc import Callable, Mapping
 
-from experiments.availability import Availability
-from experiments.item_log import Features, ItemLog, Upserts
-from experiments.rules_table import RulesTable, Version
+from experiments.availability import AvailabilityTable
+from experiments.item_log import Features, ItemLog, KnownUpserts
+from experiments.rules_table import RulesTable, RulesVersion
 from serving.gateway.after.stock import Stock
 
 READ_SECONDS = 0.5
@@ -24,13 +24,13 @@ class News:
 
     def __init__(
         self,
-        availability: Availability | None,
+        availability: AvailabilityTable | None,
         rules: RulesTable | None,
         failed: Callable[[], None] = lambda: None,
         items: ItemLog | None = None,
     ) -> None:
         self.availability, self._table, self._count, self._items = availability, rules, failed, items
-        self.stock, self.rules, self.upserts = Stock(), Version(), Upserts()
+        self.stock, self.rules, self.upserts = Stock(), RulesVersion(), KnownUpserts()
         self.problem: str | None = None
         """Why what is known is not the latest."""
         self._read_at: float | None = time.monotonic() if availability is None and rules is None else None
@@ -48,10 +48,10 @@ class News:
             return 0.0
         return time.monotonic() - (self._read_at or 0.0)
 
-    async def tell(self, available: Mapping[str, bool]) -> int:
+    async def record(self, available: Mapping[str, bool]) -> int:
         """Withdraw and return items, for all replicas; for this one at once. Raises what the table raises."""
         assert self.availability is not None
-        number = await asyncio.to_thread(self.availability.tell, available)
+        number = await asyncio.to_thread(self.availability.record, available)
         await self._followed()
         return number
 
@@ -66,7 +66,7 @@ class News:
         try:
             await self.refresh()
         except Exception as error:  # it is durable: this replica follows as the others do
-            self._tell(error)
+            self._log_once(error)
 
     async def refresh(self) -> None:
         """Read what is new, one reading after the other. Raises what the tables raise."""
@@ -85,7 +85,7 @@ class News:
         try:
             await self.refresh()
         except Exception as error:  # whatever the table raises
-            self._tell(error)
+            self._log_once(error)
 
     async def follow(self) -> None:
         """For ever."""
@@ -99,9 +99,9 @@ class News:
     def failed(self, error: Exception) -> None:
         """The tables did not answer."""
         self._count()
-        self._tell(error)
+        self._log_once(error)
 
-    def _tell(self, error: Exception) -> None:
+    def _log_once(self, error: Exception) -> None:
         holds = "what was known last holds" if self.known else "nothing is known of them yet"
         problem = f"withdrawn items and rules cannot be read, {holds}: {error}"
         if problem != self.problem:

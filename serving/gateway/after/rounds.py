@@ -3,7 +3,7 @@
 from collections.abc import Awaitable, Callable
 from typing import Any
 
-from serving.gateway.after.showing import Items, Shown
+from serving.gateway.after.showing import Items, ShownList
 
 MOST = 3
 """Rankings of a request in all."""
@@ -15,9 +15,9 @@ async def until_full(
     *,
     k: int,
     most: int,
-    show: Callable[[Items], Shown],
+    show: Callable[[Items], ShownList],
     rank: Callable[[dict[str, Any]], Awaitable[Items | None]],
-) -> tuple[dict[str, Any], Shown]:
+) -> tuple[dict[str, Any], ShownList]:
     """The request that was answered last, and what is shown of that answer.
 
     `items` answer `asked`. While fewer than `k` of them are shown, all that can be shown is ranked again, with others

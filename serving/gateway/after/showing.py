@@ -13,7 +13,7 @@ import numpy as np
 import numpy.typing as npt
 
 from experiments.assignment import place
-from serving.gateway.after.compiled import Compiled, Explorable, Placed
+from serving.gateway.after.compiled import Compiled, Explorable, PlacedRule
 from serving.gateway.after.stock import Stock
 from serving.scoring.filters import Mask
 from serving.scoring.placed import FOR_YOU, RANKING
@@ -24,7 +24,7 @@ _LEAST = 1e-9
 
 
 @dataclass(frozen=True, kw_only=True)
-class Asked:
+class ShowingLimits:
     """What limits the answer to one request."""
 
     k: int
@@ -41,7 +41,7 @@ class Asked:
 
 
 @dataclass(kw_only=True)
-class Shown:
+class ShownList:
     """What is shown, slot by slot."""
 
     items: Items = field(default_factory=list)
@@ -79,7 +79,9 @@ def draw(request_id: str, slot: int) -> float:
     return place(request_id, f"slot {slot}")
 
 
-def show(rules: Compiled, explorable: Explorable, stock: Stock, asked: Asked, ranked: Items, *, counts: bool) -> Shown:
+def show(
+    rules: Compiled, explorable: Explorable, stock: Stock, asked: ShowingLimits, ranked: Items, *, counts: bool
+) -> ShownList:
     """What is shown of `ranked`, best first. `counts`: its scores are numbers of events, and else the placement's.
 
     It is shorter than `asked.k` only where what was ranked has no more items that may be shown.
@@ -90,7 +92,7 @@ def show(rules: Compiled, explorable: Explorable, stock: Stock, asked: Asked, ra
     return _Selection(rules, explorable, stock, asked, ranked, counts).run()
 
 
-class Choice(NamedTuple):
+class SlotCandidate(NamedTuple):
     """What a ranking would show in a slot, after what was shown in those before it."""
 
     item: dict[str, Any] | None
@@ -99,14 +101,14 @@ class Choice(NamedTuple):
 
 
 def choices(
-    rules: Compiled, explorable: Explorable, asked: Asked, ranked: Items, placed: Sequence[tuple[str, Origin]]
-) -> list[Choice]:
+    rules: Compiled, explorable: Explorable, asked: ShowingLimits, ranked: Items, placed: Sequence[tuple[str, Origin]]
+) -> list[SlotCandidate]:
     """Of each slot that showed what is `placed`: how `ranked` would have filled it, had nothing been withdrawn."""
     selection = _Selection(rules.at(asked.placement), explorable, Stock(), asked, ranked, False)
     return [selection.choice(slot, item, origin) for slot, (item, origin) in enumerate(placed, start=1)]
 
 
-def _left(rules: Compiled, stock: Stock, asked: Asked, ranked: Items) -> Shown:
+def _left(rules: Compiled, stock: Stock, asked: ShowingLimits, ranked: Items) -> ShownList:
     """What is not withdrawn or blocked, as it was ranked."""
     left, ids = ranked, [item["item_id"] for item in ranked]
     if rules.blocks:
@@ -116,7 +118,7 @@ def _left(rules: Compiled, stock: Stock, asked: Asked, ranked: Items) -> Shown:
         left = [item for item in ranked if item["item_id"] not in stock.withdrawn]
     shown = left[: asked.k]
     kept = {item["item_id"] for item in left} if len(left) < len(ranked) else ids
-    return Shown(
+    return ShownList(
         items=shown,
         origins=["ranked"] * len(shown),
         propensities=[1.0] * len(shown),
@@ -147,7 +149,7 @@ class _Selection:
     """Of one request, by rules that count at its placement."""
 
     def __init__(
-        self, rules: Compiled, explorable: Explorable, stock: Stock, asked: Asked, ranked: Items, counts: bool
+        self, rules: Compiled, explorable: Explorable, stock: Stock, asked: ShowingLimits, ranked: Items, counts: bool
     ) -> None:
         self._rules, self._explorable, self._stock, self._asked = rules, explorable, stock, asked
         self._ranked, self._ids = ranked, [item["item_id"] for item in ranked]
@@ -167,9 +169,9 @@ class _Selection:
         self._gone_V: Mask | None = None
         for item in self._pins.values():
             self._count(rules.catalogue.row[item])
-        self._shown = Shown(rules=rules.version.number)
+        self._shown = ShownList(rules=rules.version.number)
 
-    def run(self) -> Shown:
+    def run(self) -> ShownList:
         for slot in range(1, self._asked.k + 1):
             pin = self._pins.pop(slot, None)
             if pin is not None:
@@ -182,10 +184,10 @@ class _Selection:
         self._shown.withheld = [item for c, item in enumerate(self._ids) if item not in shown and not self._open_C[c]]
         return self._shown
 
-    def choice(self, slot: int, item: str, origin: Origin) -> Choice:
+    def choice(self, slot: int, item: str, origin: Origin) -> SlotCandidate:
         """What this ranking would show here; the slot then shows `item`."""
         best = self._best(self._due(slot))
-        found = Choice(None if best is None else self._ranked[best], self._fresh())
+        found = SlotCandidate(None if best is None else self._ranked[best], self._fresh())
         self._pins.pop(slot, None)
         self._place({"item_id": item}, origin)
         return found
@@ -274,7 +276,7 @@ class _Selection:
                 if count[code] >= most:
                     self._open_C &= codes_C != code
 
-    def _matches(self, by: Placed, item: str, row: int) -> bool:
+    def _matches(self, by: PlacedRule, item: str, row: int) -> bool:
         chosen = by.chosen
         return item in chosen.ids if chosen.match_V is None else row >= 0 and bool(chosen.match_V[row])
 

@@ -2,7 +2,7 @@
 
 import logging
 
-from experiments.availability import Changes, Seen
+from experiments.availability import AvailabilityCursor, Changes
 
 _logger = logging.getLogger(__name__)
 
@@ -12,7 +12,7 @@ class Stock:
 
     def __init__(self) -> None:
         self.withdrawn: set[str] = set()
-        self.seen = Seen()
+        self.seen = AvailabilityCursor()
         self.changes = 0
         """How often something was changed here."""
 

@@ -10,10 +10,10 @@ from typing import Any
 import numpy as np
 import orjson
 
-from experiments.item_log import Upsert, Upserts
+from experiments.item_log import KnownUpserts, Upsert
 from serving.gateway.after.catalogue import (
-    Catalogue,
     Codes,
+    ServedCatalogue,
     as_codes,
 )
 from serving.gateway.archive import Contents
@@ -28,14 +28,14 @@ def absorbed(upsert: Upsert, contents: Contents) -> bool:
     return as_of is not None and upsert.at <= as_of and upsert.item_id in contents.catalogue.row
 
 
-class PutCatalogue(Catalogue):
+class PutCatalogue(ServedCatalogue):
     """A catalogue with the items that were put since: their rows follow, and those of changed items match nothing."""
 
-    def __init__(self, base: Catalogue, items: Sequence[Upsert], title: str | None) -> None:
+    def __init__(self, base: ServedCatalogue, items: Sequence[Upsert], title: str | None) -> None:
         first = len(base.ids)
         columns = {name: [item.features.get(name) for item in items] for name in base.filterable}
         ids = [item.item_id for item in items]
-        self._put = Catalogue({"item_id": ids, "features": columns}, base.filterable)
+        self._put = ServedCatalogue({"item_id": ids, "features": columns}, base.filterable)
         self._base = base
         self.ids = [*base.ids, *ids]
         self.row = {**base.row, **{item: first + n for n, item in enumerate(ids)}}
@@ -66,15 +66,15 @@ class ItemChanges:
     def __init__(self) -> None:
         self._seen: dict[tuple[int, int], _Seen] = {}
 
-    def sent(self, upserts: Upserts, contents: Contents) -> orjson.Fragment | None:
+    def sent(self, upserts: KnownUpserts, contents: Contents) -> orjson.Fragment | None:
         """What a model of this archive is sent of them, as JSON; None where there is nothing that it takes."""
         return self._by(upserts, contents).sent if upserts.items else None
 
-    def catalogue(self, upserts: Upserts, contents: Contents) -> Catalogue:
+    def catalogue(self, upserts: KnownUpserts, contents: Contents) -> ServedCatalogue:
         """The archive's catalogue as the shop is now."""
         return self._by(upserts, contents).catalogue if upserts.items else contents.catalogue
 
-    def _by(self, upserts: Upserts, contents: Contents) -> "_Seen":
+    def _by(self, upserts: KnownUpserts, contents: Contents) -> "_Seen":
         key = id(upserts), id(contents)
         if key not in self._seen:
             self._seen[key] = _Seen(upserts, contents)
@@ -90,7 +90,7 @@ _MOST = 8
 class _Seen:
     """What one archive makes of one reading of the log; both are held, so that no other has their place in memory."""
 
-    def __init__(self, upserts: Upserts, contents: Contents) -> None:
+    def __init__(self, upserts: KnownUpserts, contents: Contents) -> None:
         self._of = upserts, contents
         items = [each for each in upserts.items if not absorbed(each, contents) and _fits(each, contents)]
         base = contents.catalogue

@@ -17,7 +17,7 @@ from serving.gateway.placements.requests import (
     BoughtTogether,
     BuyAgain,
     Popular,
-    Ranking,
+    RankingRequest,
     SimilarItems,
 )
 from serving.gateway.placements.session import events_of
@@ -39,7 +39,7 @@ PROBLEMS: dict[int | str, dict[str, Any]] = {
 Authorization = Annotated[str | None, Header(description="Bearer token, where the service asks for one")]
 Arm = Literal["champion", "challenger"] | None
 Variant = Annotated[Arm, Header(alias="X-Variant", description="for people who test: their arm")]
-Placed = RecommendationRequest | SimilarItems | Ranking | Popular | BoughtTogether | BuyAgain
+Placed = RecommendationRequest | SimilarItems | RankingRequest | Popular | BoughtTogether | BuyAgain
 
 
 _SENT = ("items", "kind", "k", "exclude_seen", "exclude", "explain", "context")
@@ -80,7 +80,9 @@ def add_placements(app: FastAPI, serve: Serve, clock: Callable[[], datetime]) ->
         return await answer(asked, SIMILAR, authorization, x_variant)
 
     @app.post("/v1/rankings", responses=PROBLEMS, response_model=Recommendations)
-    async def rankings(asked: Ranking, authorization: Authorization = None, x_variant: Variant = None) -> Response:
+    async def rankings(
+        asked: RankingRequest, authorization: Authorization = None, x_variant: Variant = None
+    ) -> Response:
         return await answer(asked, RANKING, authorization, x_variant)
 
     @app.post("/v1/popular", responses=PROBLEMS, response_model=Recommendations)

@@ -31,7 +31,7 @@ class SimilarItems(Who):
     context: Context = Field(default={})
 
 
-class Ranking(Who):
+class RankingRequest(Who):
     """A list that the shop has: search results, a mail, a campaign."""
 
     items: list[Key] = Field(min_length=1, max_length=1000, description="what is to be put in order")

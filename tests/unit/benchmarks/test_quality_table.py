@@ -6,7 +6,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from benchmarks.model.quality_table import Table, difference
+from benchmarks.model.quality_table import QualityTable, difference
 from heterrec.evaluation.comparison import paired_bootstrap
 from heterrec.evaluation.metrics import Ranking
 
@@ -23,20 +23,20 @@ def ranking(run: dict[str, Any]) -> Ranking:
     return Ranking(queries=60, query=np.arange(60), target=np.arange(60), rank=rng.integers(1, 20, 60))
 
 
-def a_call(path: Path, *runs: dict[str, Any], ranks: Any = ranking) -> Table:
-    table = Table(path, "data")
+def a_call(path: Path, *runs: dict[str, Any], ranks: Any = ranking) -> QualityTable:
+    table = QualityTable(path, "data")
     for one in runs:
         table.add(one["row"], one)
     some = np.arange(60) < 20
     table.compare(["a", "b"], ranks, {"rare_items": some, "new_items": ~some})
     table.write()
-    return Table(path, "data")
+    return QualityTable(path, "data")
 
 
 def test_rows_of_earlier_calls_stay_and_add_up(tmp_path: Path):
     path = tmp_path / "table.json"
     a_call(path, run("a", 0), run("a", 1), run("c", None))
-    alone = Table(path, "data").rows["a"]
+    alone = QualityTable(path, "data").rows["a"]
     a_call(path, run("b", 0))
     found = a_call(path, run("a", 2, value=0.4)).rows
     assert list(found) == ["a", "c", "b"]
@@ -58,8 +58,8 @@ def test_runs_of_another_recipe_or_code_leave_their_row(tmp_path: Path):
 def test_rows_of_other_data_are_no_table(tmp_path: Path):
     a_call(tmp_path / "table.json", run("a", 0))
     with pytest.raises(ValueError, match=r"rank other data \(data\) than is here \(moved\).*--anew"):
-        Table(tmp_path / "table.json", "moved")
-    assert not Table(tmp_path / "table.json", "moved", anew=True).rows
+        QualityTable(tmp_path / "table.json", "moved")
+    assert not QualityTable(tmp_path / "table.json", "moved", anew=True).rows
 
 
 def test_differences_of_rows_whose_ranks_are_elsewhere_stay_until_one_of_both_changes(tmp_path: Path):

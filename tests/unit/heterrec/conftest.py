@@ -5,7 +5,7 @@ import torch
 
 from heterrec.data.encoder import FeatureEncoder
 from heterrec.data.sequences import Sequences, read_sequences
-from heterrec.model.network import HeterRec
+from heterrec.model.network import HeterRecNetwork
 from tests.unit.heterrec.shop import write_shop
 from tests.unit.heterrec.small import SMALL, encoder_of, lively
 
@@ -42,6 +42,6 @@ def encoder(shop: Sequences) -> FeatureEncoder:
 
 
 @pytest.fixture
-def model(encoder: FeatureEncoder) -> HeterRec:
+def model(encoder: FeatureEncoder) -> HeterRecNetwork:
     torch.manual_seed(3)
-    return lively(HeterRec(SMALL, encoder)).eval()
+    return lively(HeterRecNetwork(SMALL, encoder)).eval()

@@ -7,7 +7,7 @@ import torch
 
 from heterrec.data.encoder import FeatureEncoder
 from heterrec.data.sequences import NOW, Catalogue, Sequences
-from heterrec.model.network import HeterRec
+from heterrec.model.network import HeterRecNetwork
 from heterrec.recipes import ModelConfig
 
 SMALL = ModelConfig(width=16, item_layers=1, max_history=12, min_events=1)
@@ -29,7 +29,7 @@ def changed(catalogue: Catalogue, change: Callable[[list], list], **others) -> C
     return replace(catalogue, fixed=all_of(catalogue.fixed), slices=slices, **others)
 
 
-def lively(model: HeterRec) -> HeterRec:
+def lively(model: HeterRecNetwork) -> HeterRecNetwork:
     """Every parameter away from where it starts, so that nothing hides behind a zero."""
     with torch.no_grad():
         for parameter in model.parameters():

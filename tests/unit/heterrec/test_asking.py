@@ -10,7 +10,7 @@ import pyarrow.parquet as pq
 import pytest
 import torch
 
-from heterrec.data.asking import Asked
+from heterrec.data.asking import EncodedAskers
 from heterrec.data.encoder import MAX_ASKED, FeatureEncoder
 from heterrec.data.sequences import (
     NOW,
@@ -20,7 +20,7 @@ from heterrec.data.sequences import (
 )
 from heterrec.inference.answers import user_vectors
 from heterrec.model.htfl import encode_catalogue
-from heterrec.model.network import HeterRec
+from heterrec.model.network import HeterRecNetwork
 from heterrec.recipes import LossConfig, TrainConfig
 from heterrec.training.loop import Training
 from heterrec.training.warm_start import begin_from
@@ -148,17 +148,17 @@ def test_a_champion_of_other_askers_is_begun_from_by_name(data: Sequences):
     fewer = [field for field in reversed(first.encoder.asking) if field.name != "likes"]
     grown = [replace(field, vocabulary=("0", *field.vocabulary)) if field.vocabulary else field for field in fewer]
     encoder = FeatureEncoder(first.encoder.fields, first.encoder.ids, (), grown)
-    after = HeterRec(first.model.config, encoder)
+    after = HeterRecNetwork(first.model.config, encoder)
     begin_from(after, encoder, encode_catalogue(encoder, data.catalogue, NOW), before, first.encoder)
     values = {"group": ["a", None, "b"], "age": [4.0, None, 55.0]}
     expected, found = (
-        model.asker(Asked.of(each.encode_asking({**values, "likes": [None] * 3}, 3)))
+        model.asker(EncodedAskers.of(each.encode_asking({**values, "likes": [None] * 3}, 3)))
         for model, each in ((before, first.encoder), (after, encoder))
     )
-    missing = before.asker(Asked.of(first.encoder.encode_asking({}, 1)))[0]
+    missing = before.asker(EncodedAskers.of(first.encoder.encode_asking({}, 1)))[0]
     assert not torch.allclose(expected[0], missing)
-    without = Asked.of(first.encoder.encode_asking({}, 1))
-    likes = before.asker(Asked(without.row_NJ[:, 3:], without.weight_NJ[:, 3:]))
+    without = EncodedAskers.of(first.encoder.encode_asking({}, 1))
+    likes = before.asker(EncodedAskers(without.row_NJ[:, 3:], without.weight_NJ[:, 3:]))
     for ours, theirs, nobody in zip(found, expected, likes, strict=True):
         torch.testing.assert_close(ours, theirs - nobody)
 

@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 
 from heterrec import beyond as module
-from heterrec.beyond import SMOOTHED, Shown, beyond
+from heterrec.beyond import SMOOTHED, ShownScores, beyond
 from heterrec.contest import contest
 from heterrec.data.sequences import Sequences
 from heterrec.evaluation.baselines import most_popular
@@ -28,7 +28,7 @@ def test_a_list_is_the_best_of_what_could_be_shown_then(shop: Sequences, repeats
     shop = replace(shop, repeats=repeats)
     queries = shop.queries("test")
     scores = noise(shop, queries)
-    shown = Shown(scores, shop, queries, 7)
+    shown = ShownScores(scores, shop, queries, 7)
     watched, plain = rank(shown, shop, queries, chunk_scores=90), rank(scores, shop, queries)
     np.testing.assert_array_equal(watched.rank, plain.rank)  # who watches changes nothing
     for number, row in enumerate(scores(np.arange(len(queries)))):
@@ -42,7 +42,7 @@ def test_a_list_is_the_best_of_what_could_be_shown_then(shop: Sequences, repeats
 def test_every_figure_is_its_definition(shop: Sequences, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(module, "_AT_ONCE", 7)
     queries = shop.queries("test")
-    shown = Shown(noise(shop, queries), shop, queries, 5)
+    shown = ShownScores(noise(shop, queries), shop, queries, 5)
     rank(shown, shop, queries)
     shown.row_QK[3, 2:] = -1  # a shopper of whom there is less to show
     found, counts, catalogue = beyond(shown.row_QK, shop, queries), shop.training_counts, shop.catalogue
@@ -79,7 +79,7 @@ def test_every_figure_is_its_definition(shop: Sequences, monkeypatch: pytest.Mon
 def test_the_ends_of_the_scales(shop: Sequences) -> None:
     queries = shop.queries("test")
     same = np.tile(np.argsort(-shop.training_counts)[:3], (len(queries), 1))
-    popular, varied = beyond(same, shop, queries), Shown(noise(shop, queries), shop, queries, 3)
+    popular, varied = beyond(same, shop, queries), ShownScores(noise(shop, queries), shop, queries, 3)
     rank(varied, shop, queries)
     other = beyond(varied.row_QK, shop, queries)
     assert popular is not None and other is not None and popular.popularity is not None and other.popularity is not None
@@ -102,7 +102,7 @@ def test_a_contest_says_it_of_every_contender(shop: Sequences) -> None:
     found = contest(shop, {"tables": by_name("neighbours")}, {"popularity": most_popular})
     lists = {row["model"]: row for row in found.lists().to_pylist()}
     queries = shop.queries("test")
-    shown = Shown(most_popular(shop, queries), shop, queries)
+    shown = ShownScores(most_popular(shop, queries), shop, queries)
     rank(shown, shop, queries)
     expected = beyond(shown.row_QK, shop, queries)
     assert expected is not None and lists["popularity"] == {"model": "popularity", **asdict(expected)}

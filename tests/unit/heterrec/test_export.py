@@ -9,7 +9,7 @@ from components.train import step
 from heterrec.data.sequences import NOW, Queries, Sequences
 from heterrec.inference.answers import Answers, item_matrix
 from heterrec.loss.batches import encode_events
-from heterrec.model.network import Histories
+from heterrec.model.network import PackedHistories
 from heterrec.recipes import TrainConfig
 from heterrec.training.export import export_program, load_model
 from tests.unit.heterrec.small import SMALL, changed
@@ -31,7 +31,7 @@ def test_the_model_folder_has_what_the_contract_says(trained: Path):
     assert names == made | {"memory.npz", "memory_items.json"}
 
 
-def padded(histories: Histories, longest: int) -> tuple[torch.Tensor, ...]:
+def padded(histories: PackedHistories, longest: int) -> tuple[torch.Tensor, ...]:
     """The input of the program, as docs/contracts.md has it: written down list by list."""
     lists = [torch.split(part, histories.layout.length_B.tolist()) for part in histories[:4]]
     fill = [0, 0, 0.0, True]

@@ -7,17 +7,17 @@ import torch
 from heterrec.data.encoder import FeatureEncoder
 from heterrec.data.sequences import NOW
 from heterrec.model.htfl import _Bag, encode_catalogue
-from heterrec.model.network import HeterRec
+from heterrec.model.network import HeterRecNetwork
 from tests.unit.heterrec.small import SMALL, lively
 
 
 @pytest.fixture
-def built(encoder: FeatureEncoder) -> HeterRec:
+def built(encoder: FeatureEncoder) -> HeterRecNetwork:
     torch.manual_seed(5)
-    return lively(HeterRec(SMALL, encoder)).eval()
+    return lively(HeterRecNetwork(SMALL, encoder)).eval()
 
 
-def test_no_item_has_null_tokens_only(built: HeterRec, encoder, shop):
+def test_no_item_has_null_tokens_only(built: HeterRecNetwork, encoder, shop):
     tokens = built.htfl.rows(encode_catalogue(encoder, shop.catalogue, NOW))
     nulls = built.htfl.values.weight[built.htfl.starts[:-1]].clone()
     image = [field.name for field in built.htfl.fields].index("image")
@@ -26,7 +26,7 @@ def test_no_item_has_null_tokens_only(built: HeterRec, encoder, shop):
     assert not torch.allclose(tokens.feature_RGD[1, image], nulls[image])
 
 
-def test_tokens_equal_a_plain_look_up_feature_by_feature(built: HeterRec, encoder, shop):
+def test_tokens_equal_a_plain_look_up_feature_by_feature(built: HeterRecNetwork, encoder, shop):
     """Word by word and number by number, from the encoder's own arrays."""
     tokens = built.htfl.rows(encode_catalogue(encoder, shop.catalogue, NOW))
     table = built.htfl.values.weight
@@ -47,7 +47,7 @@ def test_tokens_equal_a_plain_look_up_feature_by_feature(built: HeterRec, encode
             torch.testing.assert_close(tokens.feature_RGD[row + 1, g], expected)
 
 
-def test_some_rows_alone_are_as_among_all(built: HeterRec, encoder, shop):
+def test_some_rows_alone_are_as_among_all(built: HeterRecNetwork, encoder, shop):
     """What sampled training and chunked inference rest on."""
     columns = encode_catalogue(encoder, shop.catalogue, NOW)
     rows = torch.tensor([0, 3, 4, 17])
@@ -59,7 +59,7 @@ def test_some_rows_alone_are_as_among_all(built: HeterRec, encoder, shop):
         torch.testing.assert_close(all_rows[rows], some)
 
 
-def test_null_tokens_in_training_are_drawn_at_their_rates(built: HeterRec, encoder, shop):
+def test_null_tokens_in_training_are_drawn_at_their_rates(built: HeterRecNetwork, encoder, shop):
     columns = encode_catalogue(encoder, shop.catalogue, NOW)
     plain = built.htfl.rows(columns)
     torch.manual_seed(0)
@@ -74,7 +74,7 @@ def test_null_tokens_in_training_are_drawn_at_their_rates(built: HeterRec, encod
     assert abs(ids - 0.1 * present[-1].item()) < 0.02
 
 
-def test_the_gradient_of_the_table_is_that_of_a_plain_sum(built: HeterRec, encoder, shop):
+def test_the_gradient_of_the_table_is_that_of_a_plain_sum(built: HeterRecNetwork, encoder, shop):
     built.double()
     columns = encode_catalogue(encoder, shop.catalogue, NOW)
     table, bags = built.htfl.values.weight, columns.bags

@@ -22,10 +22,10 @@ from heterrec.evaluation.metrics import rank
 from heterrec.inference.answers import Answers, user_vectors
 from heterrec.loss.batches import TrainingBatches, encode_events, histories_of
 from heterrec.memory.gates import recalled
-from heterrec.memory.neighbour_tables import together
+from heterrec.memory.neighbour_tables import soonest_after
 from heterrec.memory.neighbours import Memory, ages
 from heterrec.model.htfl import encode_catalogue
-from heterrec.model.network import HeterRec
+from heterrec.model.network import HeterRecNetwork
 from heterrec.recipes import LossConfig, TrainConfig, neighbours
 from heterrec.training.export import export_program, load_model, save_model
 from heterrec.training.loop import Training, train
@@ -152,7 +152,7 @@ def test_a_target_weighs_as_its_kind(tmp_path: Path):
         assert {"buy", "order"} == set(kinds)
 
 
-def asked_with(data: Sequences, model: HeterRec, encoder: FeatureEncoder, kinds: list[str]) -> np.ndarray:
+def asked_with(data: Sequences, model: HeterRecNetwork, encoder: FeatureEncoder, kinds: list[str]) -> np.ndarray:
     other = replace(data, varying={**data.varying, "event_type": kinds})
     length = np.diff(data.offsets)
     queries = Queries(
@@ -201,7 +201,7 @@ def test_a_champion_of_other_kinds_is_begun_from_by_name(data: Sequences):
     before = lively(first.model).eval()
     fewer = tuple(each for each in reversed(data.catalogue.event_types) if each.name != "order")
     encoder = FeatureEncoder(first.encoder.fields, first.encoder.ids, fewer)
-    after = HeterRec(first.model.config, encoder)
+    after = HeterRecNetwork(first.model.config, encoder)
     begin_from(after, encoder, encode_catalogue(encoder, data.catalogue, NOW), before, first.encoder)
     other = replace(data.catalogue, event_types=fewer)
     assert len({digest_json(each.described) for each in (data.catalogue, other, replace(other, event_types=()))}) == 3
@@ -210,14 +210,14 @@ def test_a_champion_of_other_kinds_is_begun_from_by_name(data: Sequences):
         torch.testing.assert_close(after.kinds.token.weight[row], before.kinds.token.weight[known[name]])
         assert after.kinds.speaks[row] == before.kinds.speaks[known[name]]
     none = FeatureEncoder(first.encoder.fields, first.encoder.ids)
-    plain = lively(HeterRec(first.model.config, none)).eval()
+    plain = lively(HeterRecNetwork(first.model.config, none)).eval()
     begin_from(after, encoder, encode_catalogue(encoder, data.catalogue, NOW), plain, none)
 
 
 def test_tables_are_of_what_is_predicted_and_reminded_by_the_rest(data: Sequences, tmp_path: Path):
     memory, alone = train(data, neighbours()).memory, predicted_alone(data)
     assert memory.count_V.sum() == (alone.split == 0).sum()
-    for part, expected in zip(astuple(memory.tables[0]), astuple(together(alone)), strict=True):
+    for part, expected in zip(astuple(memory.tables[0]), astuple(soonest_after(alone)), strict=True):
         np.testing.assert_array_equal(part, expected)
     assert memory.kinds.names == ["buy", "view", "order", "wave"]
     for weight_T in memory.kinds.weight_CT:

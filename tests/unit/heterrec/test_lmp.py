@@ -15,7 +15,7 @@ from heterrec.loss.lmp import (
     sampled_infonce,
     window_weights,
 )
-from heterrec.model.htfl import Bags, Columns, Tokens
+from heterrec.model.htfl import Bags, CatalogueTokens, EncodedCatalogue
 from heterrec.model.network import Items
 from heterrec.recipes import LossConfig
 
@@ -224,7 +224,7 @@ def test_items_that_came_later_stand_without_their_id_for_their_first_days(candi
     )
     config = LossConfig(candidates=candidates, newborn_days=7)
     nothing = torch.zeros(0, dtype=torch.int64)
-    columns = Columns(
+    columns = EncodedCatalogue(
         bags=Bags(nothing, nothing, nothing, nothing),
         vectors={},
         id_R=torch.arange(7),
@@ -236,7 +236,7 @@ def test_items_that_came_later_stand_without_their_id_for_their_first_days(candi
     lmp.config = replace(config, newborn_share=0.999999)
     drawn, _, (renumbered,) = lmp.draw(torch.arange(7), [step])
     assert drawn.newborn_S.tolist() == newborn
-    known = Items(Tokens(items, items), items, torch.zeros(len(items), dtype=torch.float64), items)
+    known = Items(CatalogueTokens(items, items), items, torch.zeros(len(items), dtype=torch.float64), items)
     ours = lmp._item(Towards(), known, drawn, query, 0, renumbered) / step.weight_N.sum()
     theirs = newborn_reference(query, items, step, since.tolist(), newborn, 17 * DAY)
     torch.testing.assert_close(ours, theirs, atol=0.02 if candidates else 1e-9, rtol=0, check_dtype=False)

@@ -20,17 +20,17 @@ from heterrec.loss.lmp import (
     DAY,
     LMP,
     NEVER,
-    Drawn,
+    SampledCatalogue,
     Step,
     full_infonce,
 )
 from heterrec.loss.objective import Objective
 from heterrec.loss.padded_batches import FixedStep
-from heterrec.model.htfl import Columns, encode_catalogue
-from heterrec.model.network import HeterRec, Items
+from heterrec.model.htfl import EncodedCatalogue, encode_catalogue
+from heterrec.model.network import HeterRecNetwork, Items
 from heterrec.recipes import LossConfig, TrainConfig
 from heterrec.training.loop import Training
-from heterrec.training.trained import Champion
+from heterrec.training.trained import StartingModel
 from heterrec.training.warm_start import _suggested
 from tests.unit.heterrec.small import SMALL, encoder_of, lively
 
@@ -38,7 +38,7 @@ CONFIG = TrainConfig(model=replace(SMALL, max_history=8), loss=LossConfig(token_
 
 
 @pytest.fixture
-def columns(shop: Sequences, encoder) -> Columns:
+def columns(shop: Sequences, encoder) -> EncodedCatalogue:
     return encode_catalogue(encoder, shop.catalogue, NOW)
 
 
@@ -49,15 +49,15 @@ def columns(shop: Sequences, encoder) -> Columns:
 def test_a_score_is_the_mean_of_the_channels_cosines_over_the_temperature(features: bool, encoder) -> None:
     """Two channels at one's temperature would be twice as sure of themselves as one."""
     config = replace(SMALL, features=features, token_layers=int(features), temperature=0.2)
-    model = lively(HeterRec(config, encoder)).eval()
+    model = lively(HeterRecNetwork(config, encoder)).eval()
     query = model.towards(torch.randn(5, 2 * config.width), 0)
     lengths = query.view(5, model.channels, config.width).norm(dim=-1)
     torch.testing.assert_close(lengths, torch.full_like(lengths, 1 / (0.2 * model.channels)))
     torch.testing.assert_close(lengths.sum(1), torch.full((5,), 1 / 0.2)), "equal vectors score one over it"
 
 
-def test_in_training_a_share_of_the_ids_is_null_and_in_evaluation_none(encoder, columns: Columns) -> None:
-    model = lively(HeterRec(replace(SMALL, id_dropout=0.4, feature_dropout=0.0), encoder))
+def test_in_training_a_share_of_the_ids_is_null_and_in_evaluation_none(encoder, columns: EncodedCatalogue) -> None:
+    model = lively(HeterRecNetwork(replace(SMALL, id_dropout=0.4, feature_dropout=0.0), encoder))
     null = model.htfl.ids.weight[0]
 
     def share() -> float:
@@ -71,7 +71,9 @@ def test_in_training_a_share_of_the_ids_is_null_and_in_evaluation_none(encoder, 
     assert len(set(shares)) > 1, "drawn anew at each step"
 
 
-def test_a_newborn_stands_with_its_features_and_the_id_of_nobody(model: HeterRec, columns: Columns) -> None:
+def test_a_newborn_stands_with_its_features_and_the_id_of_nobody(
+    model: HeterRecNetwork, columns: EncodedCatalogue
+) -> None:
     width, newborn = SMALL.width, torch.tensor([2, 5])
     items = model.items(columns, newborn)
     nobody = items.items_RD[0, :width]
@@ -82,7 +84,9 @@ def test_a_newborn_stands_with_its_features_and_the_id_of_nobody(model: HeterRec
     torch.testing.assert_close(items.bias_R[-2:], items.bias_R[:1].expand(2))
 
 
-def test_the_taste_is_made_of_what_features_say_and_not_of_ids(model: HeterRec, columns: Columns) -> None:
+def test_the_taste_is_made_of_what_features_say_and_not_of_ids(
+    model: HeterRecNetwork, columns: EncodedCatalogue
+) -> None:
     before = model.items(columns)
     with torch.no_grad():
         model.htfl.ids.weight.add_(torch.randn_like(model.htfl.ids.weight))
@@ -95,7 +99,7 @@ def test_the_taste_is_made_of_what_features_say_and_not_of_ids(model: HeterRec, 
 
 
 def test_what_the_token_level_finds_enters_the_states(
-    model: HeterRec, columns: Columns, shop: Sequences, encoder
+    model: HeterRecNetwork, columns: EncodedCatalogue, shop: Sequences, encoder
 ) -> None:
     batches = TrainingBatches(
         shop, encoder, steps=2, window=3, max_history=8, batch_events=64, epoch_events=None, seed=0
@@ -116,7 +120,7 @@ def test_what_the_token_level_finds_enters_the_states(
 # The loss
 
 
-def loss_of(shop: Sequences, encoder, columns: Columns, model: HeterRec, config: LossConfig) -> float:
+def loss_of(shop: Sequences, encoder, columns: EncodedCatalogue, model: HeterRecNetwork, config: LossConfig) -> float:
     torch.manual_seed(0)
     batches = TrainingBatches(
         shop, encoder, steps=2, window=3, max_history=8, batch_events=64, epoch_events=None, seed=0
@@ -128,7 +132,9 @@ def loss_of(shop: Sequences, encoder, columns: Columns, model: HeterRec, config:
     return float(objective(batches.epoch(0)[0], seed=1).detach())
 
 
-def test_lambda_weighs_the_token_level(shop: Sequences, encoder, columns: Columns, model: HeterRec) -> None:
+def test_lambda_weighs_the_token_level(
+    shop: Sequences, encoder, columns: EncodedCatalogue, model: HeterRecNetwork
+) -> None:
     without, once, twice = (
         loss_of(shop, encoder, columns, model, LossConfig(token_candidates=10, token_weight=weight))
         for weight in (0.0, 0.05, 0.1)
@@ -145,16 +151,18 @@ def test_every_target_is_as_likely_in_a_share(way: str) -> None:
     count = torch.zeros(n)
     for _ in range(draws):
         if way == "packed":
-            kept = lmp._share(Step(numbers, numbers, torch.ones(n), numbers, nothing, nothing), share).target_N
+            kept = lmp._subsample_targets(
+                Step(numbers, numbers, torch.ones(n), numbers, nothing, nothing), share
+            ).target_N
         else:
             step = FixedStep(numbers, torch.ones(n), numbers, torch.zeros((n, 1), dtype=torch.int64))
-            kept = fixed_lmp._share(step, share)[0].target_S
+            kept = fixed_lmp._subsample_states(step, share)[0].target_S
         assert len(kept) == 3 and len(set(kept.tolist())) == 3
         count[kept] += 1
     assert (count / draws - share).abs().max() < 4 * math.sqrt(share * (1 - share) / draws)
 
 
-def test_candidates_are_drawn_by_the_three_quarter_power_of_their_events(columns: Columns) -> None:
+def test_candidates_are_drawn_by_the_three_quarter_power_of_their_events(columns: EncodedCatalogue) -> None:
     torch.manual_seed(0)
     counts = torch.zeros(len(columns), dtype=torch.int64)
     counts[1:5] = torch.tensor([1, 16, 81, 256])
@@ -204,19 +212,21 @@ def bare(kind: type[LMP]) -> LMP:
 
 
 def packed(query: Tensor, items: Items, step: Step) -> Tensor:
-    drawn = Drawn(None, torch.tensor([2]), SINCE, UNTIL, TWIN, *(torch.zeros(0, dtype=torch.int64),) * 3)
+    drawn = SampledCatalogue(None, torch.tensor([2]), SINCE, UNTIL, TWIN, *(torch.zeros(0, dtype=torch.int64),) * 3)
     return LMP._item(bare(LMP), Plain(), items, drawn, query, 0, step)
 
 
 def sampled(query: Tensor, items: Items, step: Step) -> Tensor:
     nothing = torch.zeros(3, dtype=torch.float64)
-    drawn = Drawn(torch.arange(4), torch.tensor([2]), SINCE, UNTIL, TWIN, torch.tensor([1, 2, 3]), nothing, nothing[:0])
+    drawn = SampledCatalogue(
+        torch.arange(4), torch.tensor([2]), SINCE, UNTIL, TWIN, torch.tensor([1, 2, 3]), nothing, nothing[:0]
+    )
     return LMP._item(bare(LMP), Plain(), items, drawn, query, 0, step)
 
 
 def fixed(query: Tensor, items: Items, step: Step) -> Tensor:
     nothing = torch.zeros(0, dtype=torch.int64)
-    drawn = Drawn(None, torch.tensor([2]), SINCE, UNTIL, TWIN, nothing, nothing, nothing)
+    drawn = SampledCatalogue(None, torch.tensor([2]), SINCE, UNTIL, TWIN, nothing, nothing, nothing)
     masked = torch.zeros((len(query), 1), dtype=torch.int64)
     fixed_step = FixedStep(step.target_N, step.weight_N, step.time_N, masked)
     return FixedLMP._fixed_item(bare(FixedLMP), Plain(), items, drawn, query, 0, fixed_step)
@@ -248,7 +258,7 @@ def test_the_full_softmax_knows_both_boundaries() -> None:
         torch.testing.assert_close(found, logits.logsumexp(0) - logits[0])
 
 
-def test_newborn_days_are_days(columns: Columns) -> None:
+def test_newborn_days_are_days(columns: EncodedCatalogue) -> None:
     since = torch.zeros(len(columns), dtype=torch.int64)
     since[3] = 5 * DAY
     counts = torch.ones(len(columns), dtype=torch.int64)
@@ -275,7 +285,7 @@ def test_long_histories_are_cut_at_other_places_in_every_epoch(shop: Sequences, 
     assert cuts == {1, 2, 3, 4}
 
 
-def test_a_checkpoint_is_of_its_split_and_of_its_champion(shop: Sequences, encoder, model: HeterRec) -> None:
+def test_a_checkpoint_is_of_its_split_and_of_its_champion(shop: Sequences, encoder, model: HeterRecNetwork) -> None:
     """A run on another split, or begun from another champion, must not go on from it."""
     validation = int(np.flatnonzero(shop.split == 1)[0])
     split = shop.split.copy()
@@ -284,7 +294,7 @@ def test_a_checkpoint_is_of_its_split_and_of_its_champion(shop: Sequences, encod
     assert of["as it is"].encoder.to_json() == of["another split"].encoder.to_json(), "nothing else tells them apart"
     for name in ("a champion", "another champion"):
         config = replace(CONFIG, model=replace(CONFIG.model, max_history=SMALL.max_history))
-        champion = Champion(lively(HeterRec(config.model, encoder_of(shop))), encoder_of(shop))
+        champion = StartingModel(lively(HeterRecNetwork(config.model, encoder_of(shop))), encoder_of(shop))
         of[name] = Training(shop, config, champion=champion)
     of["no champion"] = Training(shop, of["a champion"].recipe)
     identities = [training._identity() for training in of.values()]
@@ -334,7 +344,9 @@ def test_a_checkpoint_is_of_all_its_data(changing: Sequences) -> None:
     assert as_it_is._identity() == again._identity() != swapped._identity()
 
 
-def test_the_id_of_nobody_says_nothing_of_what_a_new_items_id_is_like(model: HeterRec, columns: Columns) -> None:
+def test_the_id_of_nobody_says_nothing_of_what_a_new_items_id_is_like(
+    model: HeterRecNetwork, columns: EncodedCatalogue
+) -> None:
     fresh = torch.zeros(len(model.htfl.ids.weight), dtype=torch.bool)
     fresh[-3:] = True
     with torch.no_grad():

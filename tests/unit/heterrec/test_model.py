@@ -10,11 +10,11 @@ from heterrec.data.encoder import FeatureEncoder
 from heterrec.data.sequences import NOW, Sequences
 from heterrec.loss.batches import TrainingBatches, encode_events
 from heterrec.loss.lmp import LMP
-from heterrec.model.htfl import Columns, encode_catalogue
+from heterrec.model.htfl import EncodedCatalogue, encode_catalogue
 from heterrec.model.network import (
-    HeterRec,
-    Histories,
+    HeterRecNetwork,
     Items,
+    PackedHistories,
     States,
 )
 from heterrec.model.transformer import Layout
@@ -35,34 +35,34 @@ SHAPES = [
 
 
 @pytest.fixture
-def histories(shop: Sequences, encoder: FeatureEncoder) -> Histories:
+def histories(shop: Sequences, encoder: FeatureEncoder) -> PackedHistories:
     """Four users' first events, all of length 4 or more."""
     return encode_events(shop, encoder).histories(shop.offsets[:4], np.array([4, 6, 9, 5]).clip(max=4))
 
 
-def built(encoder: FeatureEncoder, **shape) -> HeterRec:
+def built(encoder: FeatureEncoder, **shape) -> HeterRecNetwork:
     torch.manual_seed(5)
-    return lively(HeterRec(replace(SMALL, **shape), encoder)).eval()
+    return lively(HeterRecNetwork(replace(SMALL, **shape), encoder)).eval()
 
 
-def states_of(model: HeterRec, known: Items, histories: Histories) -> States:
+def states_of(model: HeterRecNetwork, known: Items, histories: PackedHistories) -> States:
     return model.states(known.tokens, known.channel_RD, histories)
 
 
-def users_of(model: HeterRec, known: Items, histories: Histories) -> torch.Tensor:
+def users_of(model: HeterRecNetwork, known: Items, histories: PackedHistories) -> torch.Tensor:
     return model.users(known.tokens, known.channel_RD, histories)
 
 
-def items_of(model: HeterRec, encoder: FeatureEncoder, shop: Sequences) -> Items:
+def items_of(model: HeterRecNetwork, encoder: FeatureEncoder, shop: Sequences) -> Items:
     return model.items(encode_catalogue(encoder, shop.catalogue, NOW))
 
 
 @pytest.mark.parametrize("shape", SHAPES)
-def test_changing_the_future_leaves_the_past_alone(shape, encoder, shop, histories: Histories):
+def test_changing_the_future_leaves_the_past_alone(shape, encoder, shop, histories: PackedHistories):
     """At both levels; what does change shows that the test can see."""
     model = built(encoder, **shape)
     known = items_of(model, encoder, shop)
-    changed = Histories(*(part.clone() for part in histories[:4]), histories.layout)
+    changed = PackedHistories(*(part.clone() for part in histories[:4]), histories.layout)
     future = histories.layout.position_S == 3
     changed.item_S[future] = (changed.item_S[future] % len(shop.catalogue)) + 1
     changed.time_S[future] += 10**12
@@ -75,7 +75,7 @@ def test_changing_the_future_leaves_the_past_alone(shape, encoder, shop, histori
         assert not torch.allclose(before.tokens_SFD[future], after.tokens_SFD[future])
 
 
-def test_within_an_item_plain_causality_follows_the_flattened_order(encoder, shop, histories: Histories):
+def test_within_an_item_plain_causality_follows_the_flattened_order(encoder, shop, histories: PackedHistories):
     """Other than with `block`, an item's first token does not see its ID, which comes last."""
     for causality, same in (("plain", True), ("block", False)):
         model = built(encoder, token_causality=causality)
@@ -120,7 +120,7 @@ def test_a_user_is_the_last_state_though_no_other_is_computed(padded, shape, enc
     assert not torch.allclose(before[1:], states[1:])
 
 
-def test_varying_features_are_read_at_the_event(encoder, shop, histories: Histories):
+def test_varying_features_are_read_at_the_event(encoder, shop, histories: PackedHistories):
     model = built(encoder)
     known = items_of(model, encoder, shop)
     price = torch.tensor([1.0, 0.0])
@@ -141,11 +141,11 @@ def test_all_features_missing_still_ranks(shop: Sequences):
 class PlainSASRec(nn.Module):
     """Kang and McAuley (2018) with cosine similarity and a bias, written apart from the library."""
 
-    def __init__(self, ours: HeterRec) -> None:
+    def __init__(self, ours: HeterRecNetwork) -> None:
         super().__init__()
         self.ours = ours
 
-    def forward(self, h: Histories, rows: torch.Tensor) -> torch.Tensor:
+    def forward(self, h: PackedHistories, rows: torch.Tensor) -> torch.Tensor:
         o, table = self.ours, self.ours.htfl.ids.weight
         time_BT, item_BT = (h.layout.pad(part[:, None])[..., 0] for part in (h.time_S, h.item_S))
         seconds = torch.diff(time_BT, prepend=time_BT[:, :1], dim=1) // 1_000_000
@@ -209,7 +209,7 @@ def test_the_whole_loss_reaches_every_parameter(candidates, baskets: Sequences):
     assert not missed
 
 
-def whole(model: HeterRec, columns: Columns, lmp: LMP, batch) -> torch.Tensor:
+def whole(model: HeterRecNetwork, columns: EncodedCatalogue, lmp: LMP, batch) -> torch.Tensor:
     """The loss of a batch, put together as in training."""
     dtype = model.taste.scale.dtype
     histories = batch.histories()
@@ -328,7 +328,7 @@ def test_gradients_are_those_of_the_loss(candidates, encoder, shop):
 class Holder(torch.nn.Module):
     """A function of a model as a module, for `functional_call`."""
 
-    def __init__(self, model: HeterRec, function) -> None:
+    def __init__(self, model: HeterRecNetwork, function) -> None:
         super().__init__()
         self.model, self.function = model, function
 

@@ -16,11 +16,11 @@ from heterrec.memory.neighbour_tables import (
     alike,
     in_baskets,
     moved,
-    together,
+    soonest_after,
 )
 from heterrec.memory.neighbours import (
     Memory,
-    Table,
+    NeighbourTable,
     ages,
     buckets,
 )
@@ -32,7 +32,7 @@ def memory(shop: Sequences) -> Memory:
     return remember(shop)
 
 
-def as_dicts(table: Table) -> list[dict[int, float]]:
+def as_dicts(table: NeighbourTable) -> list[dict[int, float]]:
     bounds = zip(table.first_V[:-1], table.first_V[1:], strict=True)
     return [dict(zip(table.item_N[a:b].tolist(), table.weight_N[a:b].tolist(), strict=True)) for a, b in bounds]
 
@@ -50,7 +50,7 @@ def test_in_one_basket_is_what_a_walk_over_all_baskets_counts(baskets: Sequences
                     weight = 1 / ((counts[a] + SHRINKAGE) * (counts[b] + SHRINKAGE)) ** 0.5
                     expected[a, b] = expected.get((a, b), 0) + weight
     following = walked(baskets)
-    for beside, scaled_by in ((None, expected), (together(baskets), following)):
+    for beside, scaled_by in ((None, expected), (soonest_after(baskets), following)):
         mean = sum(scaled_by.values()) / len(scaled_by)
         found = as_dicts(in_baskets(baskets, beside))
         assert {(a, b) for a, row in enumerate(found) for b in row} == set(expected)
@@ -86,7 +86,7 @@ def test_bought_together_is_what_a_walk_over_all_pairs_counts(
     monkeypatch.setattr(neighbour_tables, "_SORTED", 20 * sums)
     if not dense:
         monkeypatch.setattr(neighbour_tables._Baskets, "count", lambda self: 1)
-    found = as_dicts(together(sequences))
+    found = as_dicts(soonest_after(sequences))
     expected = walked(sequences)
     mean = sum(expected.values()) / len(expected)
     assert {(a, b) for a, row in enumerate(found) for b in row} == set(expected)
@@ -95,7 +95,7 @@ def test_bought_together_is_what_a_walk_over_all_pairs_counts(
 
 
 def test_the_nearest_are_kept(baskets: Sequences):
-    whole, few = as_dicts(together(baskets)), as_dicts(together(baskets, nearest=3))
+    whole, few = as_dicts(soonest_after(baskets)), as_dicts(soonest_after(baskets, nearest=3))
     for row, kept in zip(whole, few, strict=True):
         assert sorted(kept.values(), reverse=True) == sorted(row.values(), reverse=True)[:3]
 
@@ -107,7 +107,7 @@ def test_nothing_held_out_is_in_a_table(shop: Sequences):
     row[held_out] = np.random.default_rng(0).permutation(row[held_out])
     changed = replace(shop, row=row)
     assert (row != shop.row).any()
-    for table, other in zip((together(shop),), (together(changed),), strict=True):
+    for table, other in zip((soonest_after(shop),), (soonest_after(changed),), strict=True):
         np.testing.assert_array_equal(table.item_N, other.item_N)
         np.testing.assert_array_equal(table.weight_N, other.weight_N)
 

@@ -12,7 +12,7 @@ from heterrec.data.sequences import NOW, Sequences, Slice
 from heterrec.inference.answers import Answers, judged
 from heterrec.loss.lmp import LMP, _part
 from heterrec.model.htfl import encode_catalogue, encode_slices
-from heterrec.model.network import HeterRec
+from heterrec.model.network import HeterRecNetwork
 from heterrec.recipes import LossConfig, TrainConfig
 from heterrec.training.inputs import fitted_encoder, training_slices
 from heterrec.training.loop import Training, train
@@ -25,10 +25,10 @@ CONFIG = TrainConfig(
 KINDS = [{}, {"tokens": "sum", "token_layers": 0}]
 
 
-def built(sequences: Sequences, **changes) -> tuple[HeterRec, FeatureEncoder]:
+def built(sequences: Sequences, **changes) -> tuple[HeterRecNetwork, FeatureEncoder]:
     encoder = fitted_encoder(sequences, replace(CONFIG, model=replace(MODEL, **changes)))
     torch.manual_seed(3)
-    return lively(HeterRec(replace(MODEL, **changes), encoder)).double(), encoder
+    return lively(HeterRecNetwork(replace(MODEL, **changes), encoder)).double(), encoder
 
 
 def with_slices(sequences: Sequences, first: int, value: float, label: str) -> Sequences:

@@ -8,10 +8,10 @@ from heterrec.data.encoder import FeatureEncoder
 from heterrec.data.sequences import NOW, Catalogue, Sequences
 from heterrec.inference.answers import item_matrix, user_vectors
 from heterrec.model.htfl import encode_catalogue, encode_slices
-from heterrec.model.network import HeterRec
+from heterrec.model.network import HeterRecNetwork
 from heterrec.recipes import LossConfig, TrainConfig, warm
 from heterrec.training.loop import train
-from heterrec.training.trained import Champion
+from heterrec.training.trained import StartingModel
 from heterrec.training.warm_start import _rows, begin_from
 from tests.unit.heterrec.small import (
     SMALL,
@@ -42,8 +42,8 @@ def grown(old: Catalogue) -> Catalogue:
 def test_on_the_same_data_the_model_is_the_champion(shop: Sequences):
     encoder = encoder_of(shop)
     torch.manual_seed(1)
-    before = lively(HeterRec(SMALL, encoder)).eval()
-    after = HeterRec(SMALL, encoder)
+    before = lively(HeterRecNetwork(SMALL, encoder)).eval()
+    after = HeterRecNetwork(SMALL, encoder)
     assert begin_from(after, encoder, encode_catalogue(encoder, shop.catalogue, NOW), before, encoder) == 0
     np.testing.assert_array_equal(
         *(item_matrix(model, encoder, shop.catalogue, NOW) for model in (before, after)),
@@ -56,13 +56,13 @@ def test_rows_are_found_by_name_and_fresh_ones_from_what_is_known(shop: Sequence
     newer = grown(shop.catalogue)
     encoder_before, encoder = fitted(shop.catalogue), fitted(newer)
     torch.manual_seed(1)
-    before = lively(HeterRec(SMALL, encoder_before)).eval()
+    before = lively(HeterRecNetwork(SMALL, encoder_before)).eval()
     columns_before = encode_catalogue(encoder_before, shop.catalogue, NOW)
     with torch.no_grad():  # IDs that are what the features say, so that it is known what a fresh one should be
         channel = before.items(columns_before).channel_RD
         law = torch.randn(channel.shape[1], SMALL.width)
         before.htfl.ids.weight[columns_before.id_R[1:]] = channel[1:] @ law
-    model = HeterRec(SMALL, encoder)
+    model = HeterRecNetwork(SMALL, encoder)
     columns = encode_catalogue(encoder, newer, NOW)
     assert begin_from(model, encoder, columns, before, encoder_before) == 1
     ids, ids_before = (m.htfl.ids.weight.detach() for m in (model, before))
@@ -90,8 +90,8 @@ def test_of_several_slices_the_latest_of_training_tells_what_a_fresh_item_is_lik
     encoder = encoder_of(changing)
     few = FeatureEncoder(encoder.fields, encoder.ids[2:])
     torch.manual_seed(1)
-    before = lively(HeterRec(SMALL, few)).eval()
-    sliced, latest = HeterRec(SMALL, encoder), HeterRec(SMALL, encoder)
+    before = lively(HeterRecNetwork(SMALL, few)).eval()
+    sliced, latest = HeterRecNetwork(SMALL, encoder), HeterRecNetwork(SMALL, encoder)
     assert begin_from(sliced, encoder, encode_slices(encoder, changing.catalogue, 4), before, few) == 2
     begin_from(latest, encoder, encode_catalogue(encoder, changing.catalogue, 3), before, few)
     torch.testing.assert_close(sliced.htfl.ids.weight, latest.htfl.ids.weight)
@@ -99,14 +99,16 @@ def test_of_several_slices_the_latest_of_training_tells_what_a_fresh_item_is_lik
 
 def test_a_champion_with_other_features_is_refused(shop: Sequences):
     encoder = encoder_of(shop)
-    before = HeterRec(replace(SMALL, features=False, token_layers=0), encoder)
+    before = HeterRecNetwork(replace(SMALL, features=False, token_layers=0), encoder)
     with pytest.raises(ValueError, match=r"champion has the features \['item_id'\].*train without warm_start"):
-        begin_from(HeterRec(SMALL, encoder), encoder, encode_catalogue(encoder, shop.catalogue, NOW), before, encoder)
+        begin_from(
+            HeterRecNetwork(SMALL, encoder), encoder, encode_catalogue(encoder, shop.catalogue, NOW), before, encoder
+        )
 
 
 def test_training_from_the_champion_is_never_worse_on_validation(shop: Sequences):
     first = train(shop, CONFIG)
-    champion = Champion(first.model, first.encoder)
+    champion = StartingModel(first.model, first.encoder)
     again = train(shop, warm(CONFIG), champion=champion)
     assert len(again.curve) == 2
     ruined = train(shop, replace(warm(CONFIG), learning_rate=0.5), champion=champion)

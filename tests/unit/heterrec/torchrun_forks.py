@@ -33,7 +33,7 @@ def train(sequences: str, config: str, out: str, options: dict[str, Any]) -> Non
     torch.set_num_threads(1)
     rank, scratch = os.environ.get("RANK", "0"), options.get("scratch")
     steps: list[float] = []
-    with distributed.together("cpu") as own:
+    with distributed.process_group("cpu") as own:
         training = Training(
             read_sequences(Path(sequences)), TrainConfig.from_json(config), device=own,
             sharded=options.get("sharded", False),
