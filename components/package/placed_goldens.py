@@ -83,7 +83,7 @@ def placed_goldens(
     if POPULAR in placements:
         found += _popular(asked)
     if TOGETHER in placements:
-        found += _together(asked, baskets)
+        found += _basket_goldens(asked, baskets)
     return found
 
 
@@ -172,7 +172,7 @@ def _popular(asked: _Asked) -> list[Golden]:
     return found
 
 
-def _together(asked: _Asked, baskets: NeighbourTable) -> list[Golden]:
+def _basket_goldens(asked: _Asked, baskets: NeighbourTable) -> list[Golden]:
     """What lies in a basket with the given items, and what the first table says is bought after them."""
     memory, found = asked.answers.memory, []
     tables = [baskets, *([] if memory is None else memory.tables[:1])]

@@ -1,13 +1,12 @@
 """Answers recommendation requests from the content of an archive: torch, numpy and the standard library only.
 
 It knows no server: a server's handler is a shim that passes requests in and answers out (docs/contracts.md).
-Letters: B requests, T events of a history, N varying features, D width, V items of the catalogue, K items asked for.
+Letters: B requests, T events of a history, D width, V items of the catalogue, K items asked for.
 """
 
 import hashlib
 import json
 from collections.abc import Callable, Mapping, Sequence
-from itertools import chain
 from pathlib import Path
 from typing import Any
 
@@ -40,7 +39,7 @@ from serving.scoring.program import Program
 from serving.scoring.program import load as load_program
 from serving.scoring.reasons import ReasonTerm, Shares
 from serving.scoring.remembering import Bonus, Remembering, added
-from serving.scoring.requests import History, RequestReader, ScoringRequest
+from serving.scoring.requests import RequestReader, ScoringRequest
 from serving.scoring.retrieval import (
     Approximate,
     Best,
@@ -55,13 +54,12 @@ from serving.scoring.shelves import (
     offered,
 )
 from serving.scoring.upserts import changed_aside, in_baskets, merged
+from serving.scoring.users import UserTower, encoded_askers, per_event
 
 SCHEMA, WITHOUT_MEMORY = 3, 2
 """Of archives; those of before there was a memory are read too."""
 _POOL, _LEAST_POOL = 5, 50
 """So many times as many alike items as are asked for, and so many at least, are put in a shopper's own order."""
-_PADDING = 100
-"""Events of padding that cost about as much as another call of the program."""
 
 Answer = dict[str, Any]
 
@@ -82,8 +80,7 @@ class Scorer:
         baskets: Baskets | None = None,
         item_program: ItemProgram | None = None,
     ) -> None:
-        self._program = program
-        self._encoder = encoder
+        self._users = None if program is None else UserTower(program, encoder)
         self._memory = memory
         self._retrieval = retrieval
         self._ids: list[str] = items["item_id"]
@@ -138,7 +135,7 @@ class Scorer:
             raise ValueError("item_matrix.npy: holds numbers that are not finite; train and package the model again")
         encoder = brought(root / "encoder.py").FeatureEncoder.from_json((root / "encoder.json").read_text())
         return cls(
-            program=load_program(root, varying=_per_event(encoder), asked=_asker(encoder, [{}])[0].shape[1])
+            program=load_program(root, varying=per_event(encoder), asked=encoded_askers(encoder, [{}])[0].shape[1])
             if _network(contract)
             else None,
             encoder=encoder,
@@ -246,7 +243,7 @@ class Scorer:
     def _rank(self, requests: Sequence[ScoringRequest]) -> list[tuple[Best, Shares | None]]:
         with torch.inference_mode():
             # Without a network a user is the 1 that the item matrix's bias is multiplied with.
-            user_BD = torch.ones(len(requests), 1) if self._program is None else self._users(requests)
+            user_BD = torch.ones(len(requests), 1) if self._users is None else self._users.of(requests)
             if not user_BD.isfinite().all():
                 raise ArithmeticError("the model gives NaN scores: the archive is broken, package the model again")
             bonuses = [None] * len(requests) if self._memory is None else self._memory.bonuses(requests)
@@ -311,7 +308,9 @@ class Scorer:
         }
         inner = [name for name in self._parts if name in EMBEDDING]
         if inner:
-            without_TD = self._without_each(request) if len(latest.rows) > 1 else user_D[:0].reshape(0, len(user_D))
+            without_TD = user_D[:0].reshape(0, len(user_D))
+            if self._users is not None and len(latest.rows) > 1:
+                without_TD = self._users.without_each(request)
             product_TCD = vector_CD * without_TD[:, None]
             parts_TCP = torch.stack([product_TCD[..., self._parts[name]].sum(-1) for name in inner], -1)
             whole_CP = torch.stack([sums[name] for name in inner], -1)
@@ -329,28 +328,6 @@ class Scorer:
             found = reasons.joined(found, {place[row]: shares for row, shares in by_tables.items()})
         return found
 
-    def _without_each(self, request: ScoringRequest) -> torch.Tensor:
-        """(T, D) the user, were each event of the history in turn left out."""
-        columns, events = request.history, len(request.history.rows)
-        left = [History(*(column[:t] + column[t + 1 :] for column in columns)) for t in range(events)]  # type: ignore[arg-type]
-        return self._users([request._replace(history=history) for history in left])
-
-    def _users(self, requests: Sequence[ScoringRequest]) -> torch.Tensor:
-        """(B, D), histories of like lengths going through the model together: what is padded is computed too."""
-        lengths = [len(request.history.rows) for request in requests]
-        groups: list[list[int]] = []
-        padded = _PADDING
-        for b in sorted(range(len(requests)), key=lambda b: -lengths[b]):
-            padded += lengths[groups[-1][0]] - lengths[b] if groups else 0
-            if padded >= _PADDING:
-                groups.append([])
-                padded = 0
-            groups[-1].append(b)
-        assert self._program is not None
-        users = [self._program(*self._tensors([requests[b] for b in group])) for group in groups]
-        place = torch.tensor([b for group in groups for b in group]).argsort()
-        return torch.cat(users)[place]
-
     def _asked(self, request: ScoringRequest, bonus: Bonus | None) -> RetrievalRequest:
         forbidden = self._filters.forbidden(request.filters) if request.filters else None
         return RetrievalRequest(request.k, request.hidden, forbidden, bonus)
@@ -364,30 +341,6 @@ class Scorer:
             best = best[~forbidden[best]]
         best = best[: request.k]
         return list(zip(best.tolist(), self._events[best].astype(float).tolist(), strict=True))
-
-    def _tensors(self, requests: Sequence[ScoringRequest]) -> tuple[torch.Tensor, ...]:
-        """What the program takes, right-padded: item, time, varying_value, varying_missing, length, and who asks."""
-        histories = [request.history for request in requests]
-        length_B = np.array([len(history.rows) for history in histories], np.int64)
-        b, t, n = len(requests), int(length_B.max()), _per_event(self._encoder)
-        inside_BT = np.arange(t) < length_B[:, None]
-        item_BT = np.zeros((b, t), np.int64)
-        item_BT[inside_BT] = np.fromiter(chain.from_iterable(h.rows for h in histories), np.int64) + 1
-        # Padding repeats the latest time, as in training.
-        time_BT = np.repeat(np.array([history.times[-1] for history in histories], np.int64)[:, None], t, axis=1)
-        time_BT[inside_BT] = np.fromiter(chain.from_iterable(h.times for h in histories), np.int64)
-        value_BTN, missing_BTN = np.zeros((b, t, n), np.float32), np.ones((b, t, n), bool)
-        if n:
-            seen = [values for history in histories for values in history.features]
-            columns = {f.name: [values.get(f.name) for values in seen] for f in self._encoder.varying}
-            if types := _event_types(self._encoder):
-                kinds = [kind for history in histories for kind in history.kinds]
-                columns["event_type"] = [types[kind - 1].name if kind else None for kind in kinds]
-            value_BTN[inside_BT], missing_BTN[inside_BT] = self._encoder.encode_varying(columns, len(seen))
-        arrays = [item_BT, time_BT, value_BTN, missing_BTN, length_B]
-        if getattr(self._encoder, "asking", ()):
-            arrays += _asker(self._encoder, [request.asked for request in requests])
-        return tuple(torch.from_numpy(array) for array in arrays)
 
     def _answer(self, best: Best, request: ScoringRequest, why: Shares | None = None) -> Answer:
         named = self._names(request)
@@ -411,25 +364,6 @@ class Scorer:
             return ids[row], None if titles is None else titles[row]
 
         return named
-
-
-def _event_types(encoder: Any) -> tuple[Any, ...]:
-    """The kinds of events that the archive's encoder tells apart; those of before there were kinds have none."""
-    return getattr(encoder, "event_types", ())
-
-
-def _asker(encoder: Any, askers: Sequence[Mapping[str, Any]]) -> tuple[npt.NDArray[Any], npt.NDArray[Any]]:
-    """Rows and weights of who asks; without a column of an archive that does not know."""
-    fields = getattr(encoder, "asking", ())
-    if not fields:
-        return np.zeros((len(askers), 0), np.int64), np.zeros((len(askers), 0), np.float32)
-    columns = {field.name: [asker.get(field.name) for asker in askers] for field in fields}
-    rows, weights = encoder.encode_asking(columns, len(askers))
-    return rows, weights
-
-
-def _per_event(encoder: Any) -> int:
-    return len(encoder.varying) + bool(_event_types(encoder))
 
 
 def _counted(kind: str, best: Best) -> Shares:

@@ -66,9 +66,11 @@ def test_histories_of_like_lengths_go_through_the_model_together(
     scorer: Scorer, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     requests = [{"history": [event(f"i{n}") for n in range(length)], "k": 3} for length in (1, 4, 2, 4, 1, 3, 4)]
-    together, shapes, program = scorer.score(requests), [], scorer._program
-    monkeypatch.setattr("serving.scoring.scorer._PADDING", 2)
-    monkeypatch.setattr(scorer, "_program", lambda *inputs: shapes.append(tuple(inputs[0].shape)) or program(*inputs))
+    together, shapes, program = scorer.score(requests), [], scorer._users._program
+    monkeypatch.setattr("serving.scoring.users._PADDING", 2)
+    monkeypatch.setattr(
+        scorer._users, "_program", lambda *inputs: shapes.append(tuple(inputs[0].shape)) or program(*inputs)
+    )
     apart = scorer.score(requests)
     assert shapes == [(4, 4), (2, 2), (1, 1)]
     for mine, theirs in zip(apart, together, strict=True):
