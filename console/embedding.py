@@ -1,8 +1,9 @@
 """The items' vectors on a map: the two directions in which they differ most (PCA), coloured by a feature."""
 
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -10,6 +11,7 @@ from markupsafe import Markup
 from numpy.typing import NDArray
 
 from console.archives import Opened
+from console.item import as_date
 from runtime.charts import Plot, Scale, figure
 
 MOST = 2_500
@@ -38,7 +40,10 @@ def draw(opened: Opened, feature: str) -> Map | None:
     if len(rows) > MOST:
         rows = np.sort(np.random.default_rng(0).choice(rows, MOST, replace=False))
     place, explained = principal(vectors[rows])
-    styles, key = colours([opened.items["features"][feature][row] for row in rows] if feature else [None] * len(rows))
+    zone = opened.contract.get("dates", {}).get(feature)
+    in_words: Callable[[Any], str] = _short if zone is None else partial(as_date, zone=zone)
+    values: list[Any] = [opened.items["features"][feature][row] for row in rows] if feature else [None] * len(rows)
+    styles, key = colours(values, in_words)
     low, high = place.min(axis=0), place.max(axis=0)
     room = 0.04 * (high - low)
     plot = Plot(
@@ -47,7 +52,7 @@ def draw(opened: Opened, feature: str) -> Map | None:
     )  # fmt: skip
     for number, row in enumerate(rows.tolist()):
         title = opened.title(opened.ids[row])
-        value = opened.items["features"][feature][row] if feature else ""
+        value = values[number] if zone is None or values[number] is None else in_words(values[number])
         plot.dots(
             [(place[number, 0], place[number, 1])], styles[number], [f"{title}: {value}" if feature else title], 4
         )
@@ -64,8 +69,15 @@ def principal(vectors: Floats) -> tuple[Floats, float]:
     return centred @ best, float(values[-2:].sum() / max(values.sum(), 1e-12))
 
 
-def colours(values: Sequence[Any]) -> tuple[list[str], list[tuple[str, str]]]:
-    """A style for each value, and what each style means: numbers by fifths, others the most frequent and the rest."""
+def _short(value: float) -> str:
+    return figure(float(f"{value:.3g}"))
+
+
+def colours(
+    values: Sequence[Any], in_words: Callable[[float], str] = _short
+) -> tuple[list[str], list[tuple[str, str]]]:
+    """A style for each value, and what each style means: numbers by fifths, as `in_words` says them, others the most
+    frequent and the rest."""
     plain = [
         value[0] if isinstance(value, list) and value else None if isinstance(value, list) else value
         for value in values
@@ -76,7 +88,7 @@ def colours(values: Sequence[Any]) -> tuple[list[str], list[tuple[str, str]]]:
     if all(isinstance(value, int | float) for value in known):
         ends = np.unique(np.quantile(known, [n / _QUANTILES for n in range(1, _QUANTILES)]))
         of = [f"q{int(np.searchsorted(ends, value))}" if value is not None else "f7" for value in plain]
-        shown = [figure(float(f"{end:.3g}")) for end in ends]
+        shown = [in_words(float(end)) for end in ends]
         names = [f"up to {shown[0]}", *(f"up to {each}" for each in shown[1:]), f"above {shown[-1]}"]
         return of, [(f"q{n}", name) for n, name in enumerate(names)] + _rest(plain, of, "nothing known")
     frequent = [value for value, _ in Counter(known).most_common(_CLASSES)]

@@ -136,6 +136,8 @@ def test_colours_tell_numbers_by_size_and_words_by_how_many_there_are():
     assert of[:3] == ["f0", "f1", "f0"] and of[3] == "f7" and len(key) == 8
     assert embedding.colours([["x", "y"], []])[0] == ["f0", "f7"]
     assert embedding.colours([None])[1] == []
+    _, key = embedding.colours([0.0, 1.0, 1.0, 2.0, 4.0], lambda day: f"day {day:.0f}")
+    assert key[0][1] == "up to day 1" and key[-1][1] == "above day 2", "a date is no number of days"
 
 
 @given(st.lists(st.integers(0, 60), min_size=1, max_size=80), st.integers(0, 60))
