@@ -228,6 +228,7 @@ ADDRESSES = {
     "/parts/item/after": ["?model=shop&id=i7"],
     "/map": ["", "?by=price"],
     "/health": [""],
+    "/static/charts.css": [""],
 }
 """Of every page what it is asked for; those whose address is more than a question stand in PATHS."""
 PATHS = [f"/runs/{RUN}", f"/files/runs/{RUN}/page.html", "/canary/shop"]

@@ -36,7 +36,7 @@ import asyncio, sys
 from pathlib import Path
 from events.segments import SegmentSink
 from events.stream import StreamSink
-from events.writer import EventLog
+from events.writer import EventLogWriter
 async def write(log, number):
     while True:
         event = {"request_id": f"{number}", "event_type": "click", "time": "2026-01-05T23:59:59+00:00"}
@@ -45,7 +45,7 @@ async def write(log, number):
         number += 100
 async def main():
     sink = StreamSink(sys.argv[2], "shop") if sys.argv[2] else SegmentSink(Path(sys.argv[1]), roll_seconds=0.2)
-    with EventLog(sink) as log:
+    with EventLogWriter(sink) as log:
         await asyncio.gather(*(write(log, number) for number in range(20)))
 asyncio.run(main())
 """

@@ -61,7 +61,8 @@ def days(found: timedelta) -> str:
 
 PROMISES = (
     f"bodies above {error_handlers.MAX_BODY // 1024} KiB "
-    f"(of `/v1/rankings` {error_handlers.LONGER['/v1/rankings'] // 1024} KiB) are",
+    f"(of {' and '.join(f'`{path}`' for path in error_handlers.LONGER)} "
+    f"{max(error_handlers.LONGER.values()) // 1024} KiB) are",
     f"Bodies above {MAX_REQUEST_BYTES // 2**20} MiB are answered with 413",
     f"Headers have {GIVEN.header_bytes // 1024} KiB (431) and {GIVEN.header_seconds:.0f} s,",
     f"bodies {GIVEN.body_seconds:.0f} s (408, or the connection ends)",

@@ -146,7 +146,7 @@ WRITER = """
 import sys
 from dataclasses import replace
 from datetime import UTC, datetime
-from experiments.document import Change, ModelVersion
+from experiments.document import DocumentChange, ModelVersion
 from experiments.table import RolloutTable, StaleRollout
 url, who = sys.argv[1:]
 with RolloutTable(url) as table:
@@ -157,7 +157,7 @@ with RolloutTable(url) as table:
         while True:
             row = table.read("shop")
             try:
-                table.propose(Change(replace(row, queue=(*row.queue, model)), who, name), row.version)
+                table.propose(DocumentChange(replace(row, queue=(*row.queue, model)), who, name), row.version)
                 break
             except StaleRollout:
                 continue
