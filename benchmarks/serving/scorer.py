@@ -87,7 +87,7 @@ def _in_process(shop: Path, content: Path, asked: list[dict[str, Any]]) -> dict[
     del os.environ[program.COMPILE]
     eager, matrix = _eager(shop), _matrix(as_it_is)
     like_for_like = Scorer.load(content)
-    like_for_like._program = eager
+    like_for_like._users._program = eager
     out: dict[str, dict[str, float]] = {}
     mixed = [{**request, "history": request["history"][: 1 + n * HISTORY // BATCH]} for n, request in enumerate(asked)]
     for name, batch in (
@@ -95,11 +95,11 @@ def _in_process(shop: Path, content: Path, asked: list[dict[str, Any]]) -> dict[
         (f"batch of {BATCH}", asked[:BATCH]),
         (f"batch of {BATCH}, histories of 1 to {HISTORY}", mixed[:BATCH]),
     ):
-        size, inputs = len(batch), as_it_is._tensors([as_it_is._reader.read(request) for request in batch])
+        size, inputs = len(batch), as_it_is._users.inputs([as_it_is._reader.read(request) for request in batch])
         works: dict[str, Callable[[], object]] = {
             "eager model": lambda inputs=inputs: _best(eager(*inputs), matrix),
             "eager model, from request to answer": lambda batch=batch: like_for_like.score(batch),
-            "exported program": lambda inputs=inputs: _best(as_it_is._program(*inputs), matrix),
+            "exported program": lambda inputs=inputs: _best(as_it_is._users._program(*inputs), matrix),
             "scorer": lambda batch=batch: as_it_is.score(batch),
             "scorer, compiled": lambda batch=batch: compiled.score(batch),
         }

@@ -35,7 +35,7 @@ class UserTower:
                 groups.append([])
                 padded = 0
             groups[-1].append(b)
-        users = [self._program(*self._tensors([requests[b] for b in group])) for group in groups]
+        users = [self._program(*self.inputs([requests[b] for b in group])) for group in groups]
         place = torch.tensor([b for group in groups for b in group]).argsort()
         return torch.cat(users)[place]
 
@@ -45,7 +45,7 @@ class UserTower:
         left = [History(*(column[:t] + column[t + 1 :] for column in columns)) for t in range(events)]  # type: ignore[arg-type]
         return self.of([request._replace(history=history) for history in left])
 
-    def _tensors(self, requests: Sequence[ScoringRequest]) -> tuple[torch.Tensor, ...]:
+    def inputs(self, requests: Sequence[ScoringRequest]) -> tuple[torch.Tensor, ...]:
         """What the program takes, right-padded: item, time, varying_value, varying_missing, length, and who asks."""
         histories = [request.history for request in requests]
         length_B = np.array([len(history.rows) for history in histories], np.int64)

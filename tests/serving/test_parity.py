@@ -97,7 +97,7 @@ def served(encoder: FeatureEncoder, item_ids: list[str], records: list[HistoryRe
         matrix=torch.zeros(len(item_ids), 2),
     )
     request = scorer._reader.read({"user_id": "u", "history": as_request(records)})
-    return [part.numpy()[0] for part in scorer._tensors([request])[:4]]
+    return [part.numpy()[0] for part in scorer._users.inputs([request])[:4]]
 
 
 @pytest.fixture(params=["sqlite", "redis"])
