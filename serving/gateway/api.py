@@ -22,13 +22,14 @@ from feature_repo.keys import (
 )
 from serving.gateway.dates import MOST_CHARACTERS as MOST_CHARACTERS_OF_A_DATE
 from serving.gateway.dates import MOST_DAYS
+from serving.scoring.forms import is_text
 
 MAX_K = 50
 Id = Annotated[str, StringConstraints(min_length=1, max_length=200)]
 
 
 def _key(written: str) -> str:
-    if not written.isascii() and any("\ud800" <= each <= "\udfff" for each in written):
+    if not is_text(written):
         raise ValueError("expected text, found half of a character (a surrogate by itself)")
     key = spelled(written)
     if not 1 <= len(key) <= MOST_CHARACTERS:

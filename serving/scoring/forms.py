@@ -54,13 +54,13 @@ class Holds:
     fits: Callable[[Any], bool]
 
 
-def _text(value: object) -> bool:
+def is_text(value: object) -> bool:
     """Half of a character (a surrogate by itself) is none."""
     return isinstance(value, str) and (value.isascii() or not any("\ud800" <= each <= "\udfff" for each in value))
 
 
 def _texts(value: object) -> bool:
-    return isinstance(value, list) and all(map(_text, value))
+    return isinstance(value, list) and all(map(is_text, value))
 
 
 def _numbers(value: object) -> bool:
@@ -68,7 +68,7 @@ def _numbers(value: object) -> bool:
 
 
 HOLDS = {
-    "text": Holds(expected="a string", fits=_text),
+    "text": Holds(expected="a string", fits=is_text),
     "texts": Holds(expected="a list of strings", fits=_texts),
     "number": Holds(expected="a number", fits=lambda value: _finite(value)),
     "vector": Holds(expected="a list of numbers", fits=_numbers),
